@@ -1,0 +1,60 @@
+//! What happens to one input of a fuzzer: nothing may panic, and what is accepted must survive being
+//! written and read again. The libFuzzer targets in `fuzz/` and the seeded tests share these bodies.
+
+use annulus_proto::codec::{self, CHECK_BYTES, HEADER_BYTES, PROTOCOL_VERSION};
+use annulus_proto::record;
+
+/// The input as a frame, and as kind and payload of a frame that is otherwise in order.
+pub(crate) fn frame(input: &[u8]) {
+    let _ = codec::frame_length(input);
+    let _ = codec::decode_frame(input);
+    let Some((&kind, payload)) = input.split_first() else { return };
+    let frame = sealed(kind, &[], payload);
+    if let Ok((header, message)) = codec::decode_frame(&frame) {
+        let mut again = Vec::new();
+        codec::encode_frame(header, &message, &mut again).expect("what fitted fits again");
+        assert_eq!(codec::frame_length(&again), Ok(Some(again.len())));
+        assert_eq!(codec::decode_frame(&again), Ok((header, message)));
+    }
+}
+
+/// The input as a datagram, and as kind, name and payload of one that is otherwise in order.
+pub(crate) fn datagram(input: &[u8]) {
+    const CLUSTER: &str = "fuzz";
+    let _ = codec::decode_datagram(input, CLUSTER);
+    let Some((&kind, rest)) = input.split_first() else { return };
+    let _ = codec::decode_datagram(&sealed(kind, &[], rest), CLUSTER);
+    let datagram = sealed(kind, b"\x04fuzz", rest);
+    if let Ok((header, message)) = codec::decode_datagram(&datagram, CLUSTER) {
+        let mut again = Vec::new();
+        codec::encode_datagram(header, CLUSTER, &message, &mut again)
+            .expect("what fitted fits again");
+        assert_eq!(codec::decode_datagram(&again, CLUSTER), Ok((header, message)));
+    }
+}
+
+/// The input as a mark and a record.
+pub(crate) fn record(input: &[u8]) {
+    let _ = record::View::parse(input);
+    let Some((mark, bytes)) = input.split_first_chunk() else { return };
+    let mark = u64::from_le_bytes(*mark);
+    let Ok(view) = record::View::parse(bytes) else { return };
+    let _ = view.bytes();
+    let Ok(entry) = view.entry(mark) else { return };
+    let mut again = Vec::new();
+    record::write(&entry, &mut again);
+    let view = record::View::parse(&again).expect("what was written reads");
+    assert_eq!(view.entry(mark).as_ref(), Ok(&entry));
+    let _ = entry.digest(b"key");
+}
+
+fn sealed(kind: u8, name: &[u8], payload: &[u8]) -> Vec<u8> {
+    let length = HEADER_BYTES - 4 + name.len() + payload.len() + CHECK_BYTES;
+    let mut frame = (length as u32).to_le_bytes().to_vec();
+    frame.extend_from_slice(&[b'A', b'N', PROTOCOL_VERSION, kind]);
+    frame.resize(HEADER_BYTES, 7);
+    frame.extend_from_slice(name);
+    frame.extend_from_slice(payload);
+    frame.extend_from_slice(&codec::check_of(&frame));
+    frame
+}

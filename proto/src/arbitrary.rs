@@ -1,0 +1,475 @@
+//! Strategies that the tests of this crate share: entries out of a small universe, where everything
+//! collides, and entries and messages as wide as their bounds.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::limits::{FIELD_NAME_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES_MAX};
+use crate::message::*;
+use crate::{
+    Attributes, Base, Body, Entry, Field, Hlc, Key, Kind, Lease, Load, Member, NodeId, Note, Slot,
+    Status, Value, Version,
+};
+
+/// Versions of a few instants and nodes.
+pub(crate) fn few_versions() -> impl Strategy<Value = Version> + Clone {
+    (1..7u64, 1..3u64).prop_map(|(ms, node)| version(ms, node))
+}
+
+pub(crate) fn version(ms: u64, node: u64) -> Version {
+    Version::new(Hlc::from_ms(ms), NodeId::from_bits(node))
+}
+
+/// Well-formed entries of a few births, versions (one version with several contents included),
+/// names, values and times.
+pub(crate) fn few_entries() -> impl Strategy<Value = Entry> {
+    let name = (0..3u8).prop_map(|name| vec![b'a' + name]);
+    let bytes = (0..3u8).prop_map(|length| vec![b'x'; length.into()]);
+    entries(
+        few_versions()
+            .prop_map(|version| Version { hlc: Hlc::from_ms(version.hlc.ms() % 2), ..version }),
+        few_versions(),
+        name,
+        bytes,
+        0..3u64,
+        Just(vec![1u8, 2]).prop_shuffle().prop_map(|numbers| numbers[0]),
+        (0..2u8, vec(Just(b'o'), 0..2)),
+    )
+}
+
+/// Well-formed entries with anything in them that the bounds allow.
+pub(crate) fn wide_entries() -> impl Strategy<Value = Entry> {
+    entries(
+        versions(),
+        versions(),
+        names(),
+        vec(any::<u8>(), 0..200),
+        prop_oneof![Just(0), Just(Hlc::MS_MAX), 0..=Hlc::MS_MAX],
+        any::<u8>(),
+        (any::<u8>(), vec(any::<u8>(), 0..=OWNER_BYTES_MAX)),
+    )
+}
+
+fn entries(
+    births: impl Strategy<Value = Version>,
+    versions: impl Strategy<Value = Version> + Clone,
+    names: impl Strategy<Value = Vec<u8>>,
+    bytes: impl Strategy<Value = Vec<u8>> + Clone,
+    times: impl Strategy<Value = u64> + Clone,
+    numbers: impl Strategy<Value = u8>,
+    attributes: impl Strategy<Value = (u8, Vec<u8>)>,
+) -> impl Strategy<Value = Entry> {
+    let base = (versions.clone(), option::of(bytes.clone()));
+    let field = (versions.clone(), option::of(bytes), times.clone());
+    let lease = (versions.clone(), times.clone(), times.clone());
+    let note = (versions.clone(), vec(any::<u8>(), 0..=NOTE_BYTES_MAX));
+    let body = (
+        base,
+        btree_map(names, field, 0..5),
+        lease,
+        times,
+        attributes,
+        btree_map(numbers, note, 0..=NOTES_MAX),
+    )
+        .prop_map(|((version, bytes), fields, lease, touched, attributes, notes)| {
+            let kind = if bytes.is_some() { Kind::Bytes } else { Kind::Map };
+            let fields = fields
+                .into_iter()
+                .filter(|(_, (of_field, ..))| *of_field >= version)
+                .map(|(name, (version, value, expire_at))| {
+                    (name, Field { version, value, expire_at })
+                })
+                .collect();
+            let note = |(number, (version, bytes))| (number, Note { version, bytes });
+            Body {
+                base: Base { version, kind, bytes: bytes.unwrap_or_default() },
+                fields,
+                lease: Lease { version: lease.0, idle: lease.1, expire_at: lease.2 },
+                touched,
+                attributes: Attributes { replicas: attributes.0, owner: attributes.1 },
+                notes: notes.into_iter().map(note).collect(),
+            }
+        });
+    (births, versions, option::weighted(0.8, body)).prop_map(|(birth, version, body)| {
+        let version = body.as_ref().map_or(version, greatest);
+        Entry { birth, version, body }
+    })
+}
+
+/// The greatest version of any part.
+pub(crate) fn greatest(body: &Body) -> Version {
+    let parts = [body.base.version, body.lease.version].into_iter();
+    let fields = body.fields.values().map(|field| field.version);
+    let notes = body.notes.values().map(|note| note.version);
+    parts.chain(fields).chain(notes).max().expect("a base and a lease are two parts")
+}
+
+pub(crate) fn names() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        vec(any::<u8>(), 0..20),
+        vec(any::<u8>(), FIELD_NAME_BYTES_MAX - 1..=FIELD_NAME_BYTES_MAX),
+    ]
+}
+
+fn hlcs() -> impl Strategy<Value = Hlc> + Clone {
+    prop_oneof![
+        Just(Hlc::ZERO),
+        Just(Hlc::from_bits(u64::MAX)),
+        any::<u64>().prop_map(Hlc::from_bits)
+    ]
+}
+
+fn node_ids() -> impl Strategy<Value = NodeId> + Clone {
+    prop_oneof![Just(u64::MAX), any::<u64>()].prop_map(NodeId::from_bits)
+}
+
+fn versions() -> impl Strategy<Value = Version> + Clone {
+    (hlcs(), node_ids()).prop_map(|(hlc, node)| Version::new(hlc, node))
+}
+
+pub(crate) fn headers() -> impl Strategy<Value = crate::codec::Header> {
+    (any::<u64>(), any::<u64>(), hlcs()).prop_map(|(id, view, hlc)| crate::codec::Header {
+        id,
+        view,
+        hlc,
+    })
+}
+
+/// Messages of every kind.
+pub(crate) fn messages() -> impl Strategy<Value = Message> {
+    prop_oneof![start(), sessions(), status(), between_nodes()]
+}
+
+fn start() -> impl Strategy<Value = Message> {
+    let segment = (text(), text(), any::<u64>()).prop_map(|(table, path, instance)| Segment {
+        table,
+        path,
+        instance,
+    });
+    let welcome = (node_ids(), any::<u64>(), text(), text(), vec(segment, 0..3), text(), text());
+    prop_oneof![
+        (text(), caller(), text()).prop_map(|(cluster, caller, software)| Hello {
+            cluster,
+            caller,
+            software
+        }
+        .into()),
+        welcome.prop_map(|(node, incarnation, name, host, segments, local_socket, software)| {
+            Welcome { node, incarnation, name, host, segments, local_socket, software }.into()
+        }),
+        rejected().prop_map(Message::from),
+        Just(Ping {}.into()),
+        node_ids().prop_map(|node| Pong { node }.into()),
+    ]
+}
+
+fn caller() -> impl Strategy<Value = Caller> {
+    let role = prop_oneof![
+        Just(Role::Development),
+        Just(Role::Authority),
+        Just(Role::Worker),
+        Just(Role::Monitor),
+        Just(Role::Operator),
+    ];
+    prop_oneof![
+        (any::<u64>(), role).prop_map(|(client, role)| Caller::Client { client, role }),
+        (node_ids(), any::<u64>()).prop_map(|(id, incarnation)| Caller::Node { id, incarnation }),
+    ]
+}
+
+fn rejected() -> impl Strategy<Value = Rejected> {
+    prop_oneof![
+        text().prop_map(|asked| Rejected::WrongCluster { asked }),
+        any::<(u8, u8)>().prop_map(|(ours, theirs)| Rejected::WrongVersion { ours, theirs }),
+        any::<u32>().prop_map(|limit| Rejected::TooManyConnections { limit }),
+        text().prop_map(|why| Rejected::Malformed { why }),
+        (node_ids(), addrs()).prop_map(|(id, addr)| Rejected::NodeIdInUse { id, addr }),
+        Just(Rejected::AskOverStream),
+    ]
+}
+
+fn sessions() -> impl Strategy<Value = Message> {
+    let request = (text(), keys(), any::<(u64, u64)>(), any::<(u8, u32)>(), operation()).prop_map(
+        |(table, key, (client, sequence), (hops, patience_ms), operation)| {
+            let request = RequestId { client, sequence };
+            SessionRequest { table, key, request, hops, patience_ms, operation }.into()
+        },
+    );
+    let session = (versions(), versions(), any::<(u64, u64)>(), attributes(), values()).prop_map(
+        |(birth, version, (deadline, touched), attributes, value)| Session {
+            birth,
+            version,
+            deadline,
+            touched,
+            attributes,
+            value,
+        },
+    );
+    let acknowledged = (versions(), versions(), any::<(u8, u8)>()).prop_map(
+        |(birth, version, (held_by, homes))| Acknowledged { birth, version, held_by, homes },
+    );
+    prop_oneof![
+        request,
+        session.prop_map(|session| SessionReply::Session(session).into()),
+        acknowledged.prop_map(|it| SessionReply::Acknowledged(it).into()),
+        failure().prop_map(|failure| SessionReply::Failed(failure).into()),
+        (text(), keys(), any::<bool>()).prop_map(|(table, key, ask_homes)| ExplainRequest {
+            table,
+            key,
+            ask_homes
+        }
+        .into()),
+        explanation(),
+        (text(), any::<(u64, u16)>()).prop_map(|(table, (cursor, limit))| ListRequest {
+            table,
+            cursor,
+            limit
+        }
+        .into()),
+        (vec(listed(), 0..4), any::<u64>())
+            .prop_map(|(entries, next)| List { entries, next }.into()),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let birth = || option::of(versions());
+    let change = prop_oneof![
+        values().prop_map(Change::Value),
+        (btree_map(names(), vec(any::<u8>(), 0..20), 0..4), vec(names(), 0..3))
+            .prop_map(|(set, delete)| Change::Fields { set, delete }),
+        lifetimes().prop_map(Change::Lifetimes),
+    ];
+    prop_oneof![
+        (values(), lifetimes(), attributes()).prop_map(|(value, lifetimes, attributes)| {
+            Operation::Start { value, lifetimes, attributes }
+        }),
+        Just(Operation::Get),
+        (birth(), change).prop_map(|(birth, change)| Operation::Update { birth, change }),
+        birth().prop_map(|birth| Operation::Touch { birth }),
+        birth().prop_map(|birth| Operation::End { birth }),
+    ]
+}
+
+fn lifetimes() -> impl Strategy<Value = Lifetimes> {
+    any::<(Option<u64>, Option<u64>)>()
+        .prop_map(|(idle_ms, lifetime_ms)| Lifetimes { idle_ms, lifetime_ms })
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    prop_oneof![
+        Just(Failure::Absent),
+        Just(Failure::Ended),
+        Just(Failure::Expired),
+        any::<(u8, u8, u8)>().prop_map(|(answered, needed, homes)| Failure::Unavailable {
+            answered,
+            needed,
+            homes
+        }),
+        any::<(u64, u64)>().prop_map(|(size, limit)| Failure::TooLarge { size, limit }),
+        node_ids().prop_map(|node| Failure::TableFull { node }),
+        text().prop_map(Failure::Refused),
+        Just(Failure::TimedOut),
+    ]
+}
+
+fn explanation() -> impl Strategy<Value = Message> {
+    let state = prop_oneof![
+        Just(CopyState::NotAsked),
+        Just(CopyState::Silent),
+        any::<bool>().prop_map(|synced| CopyState::Absent { synced }),
+        (versions(), versions(), any::<(bool, bool)>(), any::<(u64, u64, u64)>()).prop_map(
+            |(birth, version, (ended, expired), (touched, deadline, size))| CopyState::Held {
+                birth,
+                version,
+                ended,
+                expired,
+                touched,
+                deadline,
+                size
+            }
+        ),
+    ];
+    let copy = (node_ids(), text(), addrs(), state).prop_map(|(node, name, addr, state)| Copy {
+        node,
+        name,
+        addr,
+        state,
+    });
+    let served =
+        prop_oneof![Just(Served::Memory), Just(Served::HomesWhileSyncing), Just(Served::Homes)];
+    (slots(), any::<u64>(), node_ids(), served, vec(copy, 0..4)).prop_map(
+        |(slot, view, node, served_from, homes)| {
+            Explanation { slot, view, node, served_from, homes }.into()
+        },
+    )
+}
+
+fn listed() -> impl Strategy<Value = Listed> {
+    (keys(), versions(), versions(), any::<(u64, u64, u64)>()).prop_map(
+        |(key, birth, version, (touched, deadline, size))| Listed {
+            key,
+            birth,
+            version,
+            touched,
+            deadline,
+            size,
+        },
+    )
+}
+
+fn status() -> impl Strategy<Value = Message> {
+    let node =
+        (node_ids(), text(), addrs()).prop_map(|(id, name, addr)| RouteNode { id, name, addr });
+    let routes = (any::<u64>(), vec(node, 0..4), any::<u8>(), vec(any::<u16>(), 0..20));
+    let table = (text(), any::<[u64; 5]>(), any::<(u32, u32)>(), any::<(u8, u8)>()).prop_map(
+        |(name, numbers, (slots_home, slots_unsynced), (replicas, write_homes))| {
+            let [entries, capacity, bytes, segment_bytes, hints] = numbers;
+            TableStatus {
+                name,
+                entries,
+                capacity,
+                bytes,
+                segment_bytes,
+                slots_home,
+                slots_unsynced,
+                hints,
+                replicas,
+                write_homes,
+            }
+        },
+    );
+    let counters = vec((text(), any::<u64>()), 0..4);
+    let node_status =
+        (text(), member(), text(), any::<(u64, u64, u32, u32)>(), vec(table, 0..3), counters);
+    prop_oneof![
+        Just(RoutesRequest {}.into()),
+        routes.prop_map(|(view, nodes, homes_per_slot, homes)| {
+            Routes { view, nodes, homes_per_slot, homes }.into()
+        }),
+        Just(StatusRequest {}.into()),
+        node_status.prop_map(|(cluster, member, software, numbers, tables, counters)| {
+            let (uptime_ms, view, active_members, agreeing_members) = numbers;
+            NodeStatus {
+                cluster,
+                member,
+                software,
+                uptime_ms,
+                view,
+                active_members,
+                agreeing_members,
+                tables,
+                counters,
+            }
+            .into()
+        }),
+        Just(MembersRequest {}.into()),
+        (node_ids(), any::<u64>(), vec(member(), 0..4)).prop_map(|(node, view, members)| Members {
+            node,
+            view,
+            members
+        }
+        .into()),
+    ]
+}
+
+fn member() -> impl Strategy<Value = Member> {
+    let status = prop_oneof![
+        Just(Status::Joining),
+        Just(Status::Up),
+        Just(Status::Draining),
+        Just(Status::Down),
+        Just(Status::Left),
+    ];
+    let load = any::<(u16, u16, u64)>().prop_map(|(cpu_permille, memory_permille, sessions)| {
+        Load { cpu_permille, memory_permille, sessions }
+    });
+    (node_ids(), any::<(u64, u32)>(), status, addrs(), text(), text(), any::<(u16, u8)>(), load)
+        .prop_map(
+            |(id, (incarnation, revision), status, addr, name, zone, (weight, rings), load)| {
+                Member { id, incarnation, revision, status, addr, name, zone, weight, rings, load }
+            },
+        )
+}
+
+fn between_nodes() -> impl Strategy<Value = Message> {
+    let slot_digest = (slots(), any::<(u32, u64)>())
+        .prop_map(|(slot, (count, digest))| SlotDigest { slot, count, digest });
+    let replicated = prop_oneof![
+        Just(Replicated::Stored),
+        wide_entries().prop_map(Replicated::Differs),
+        Just(Replicated::Missing),
+        failure().prop_map(Replicated::Failed),
+    ];
+    prop_oneof![
+        (text(), keys(), wide_entries()).prop_map(|(table, key, entry)| Replicate {
+            table,
+            key,
+            entry
+        }
+        .into()),
+        (text(), keys(), versions(), versions(), any::<u64>()).prop_map(
+            |(table, key, birth, version, touched)| {
+                TouchCopy { table, key, birth, version, touched }.into()
+            }
+        ),
+        replicated.prop_map(Message::from),
+        (text(), keys()).prop_map(|(table, key)| Fetch { table, key }.into()),
+        (option::of(wide_entries()), any::<bool>()).prop_map(|(entry, synced)| Fetched {
+            entry,
+            synced
+        }
+        .into()),
+        (text(), vec(slot_digest, 0..5)).prop_map(|(table, slots)| Digests { table, slots }.into()),
+        vec(slots(), 0..5).prop_map(|differing| Compared { differing }.into()),
+        (text(), slots(), option::of(keys())).prop_map(|(table, slot, after)| SlotListRequest {
+            table,
+            slot,
+            after
+        }
+        .into()),
+        (vec((keys(), any::<u64>()), 0..5), any::<bool>()).prop_map(|(items, more)| SlotList {
+            items,
+            more
+        }
+        .into()),
+        (vec(member(), 0..4), any::<bool>()).prop_map(|(members, reply)| Exchange {
+            members,
+            reply
+        }
+        .into()),
+        vec(any::<u8>(), 0..200).prop_map(|packet| Gossip { packet }.into()),
+    ]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,12}"
+}
+
+fn keys() -> impl Strategy<Value = Key> {
+    vec(any::<u8>(), 1..=255).prop_map(|bytes| Key::new(bytes).expect("1 to 255 bytes are a key"))
+}
+
+fn slots() -> impl Strategy<Value = Slot> {
+    (0..crate::SLOT_COUNT).prop_map(|index| Slot::new(index).expect("below 16384"))
+}
+
+fn addrs() -> impl Strategy<Value = SocketAddr> {
+    any::<SocketAddr>().prop_map(|addr| SocketAddr::new(addr.ip(), addr.port()))
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    (any::<u8>(), vec(any::<u8>(), 0..=OWNER_BYTES_MAX))
+        .prop_map(|(replicas, owner)| Attributes { replicas, owner })
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let map = btree_map(names(), vec(any::<u8>(), 0..50), 0..4);
+    prop_oneof![
+        vec(any::<u8>(), 0..300).prop_map(Value::Bytes),
+        map.prop_map(|map: BTreeMap<_, _>| Value::Map(map)),
+    ]
+}

@@ -1,0 +1,351 @@
+//! One payload of every kind, and of every variant that a kind can carry, as bytes. Peers of other
+//! builds read and write the same: never change a line, only add.
+
+use crate::arbitrary::version;
+use crate::message::*;
+use crate::{
+    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Note, Slot, Status, Value, Version,
+};
+
+pub(super) fn golden() -> Vec<(Message, &'static str)> {
+    vec![
+        (
+            Hello {
+                cluster: "shop".into(),
+                caller: Caller::Client { client: 7, role: Role::Worker },
+                software: "app 1".into(),
+            }
+            .into(),
+            "0473686f70000702056170702031",
+        ),
+        (
+            Hello {
+                cluster: "shop".into(),
+                caller: Caller::Node { id: node(0xa1), incarnation: 300 },
+                software: String::new(),
+            }
+            .into(),
+            "0473686f7001a1fb2c0100",
+        ),
+        (
+            Welcome {
+                node: node(0xa1),
+                incarnation: 300,
+                name: "n1".into(),
+                host: "h".into(),
+                segments: vec![Segment {
+                    table: "sessions".into(),
+                    path: "/dev/shm/a".into(),
+                    instance: 70_000,
+                }],
+                local_socket: "/run/a".into(),
+                software: "annulus 0".into(),
+            }
+            .into(),
+            "a1fb2c01026e310168010873657373696f6e730a2f6465762f73686d2f61fc70110100062f72756e2f6109616e6e756c75732030",
+        ),
+        (Rejected::WrongCluster { asked: "shop".into() }.into(), "000473686f70"),
+        (Rejected::WrongVersion { ours: 1, theirs: 255 }.into(), "0101ff"),
+        (Rejected::TooManyConnections { limit: 1_000 }.into(), "02fbe803"),
+        (Rejected::Malformed { why: "no".into() }.into(), "03026e6f"),
+        (Rejected::NodeIdInUse { id: node(0xa1), addr: v4() }.into(), "04a1007f000001fbe81c"),
+        (Rejected::AskOverStream.into(), "05"),
+        (Ping {}.into(), ""),
+        (Pong { node: node(0xa1a2_a3a4_a5a6) }.into(), "fda6a5a4a3a2a10000"),
+        (
+            request(Operation::Start {
+                value: Value::Bytes(b"ada".to_vec()),
+                lifetimes: Lifetimes { idle_ms: Some(1_800_000), lifetime_ms: None },
+                attributes: Attributes { replicas: 0, owner: b"u1".to_vec() },
+            }),
+            "0873657373696f6e7306733363726574070100fbd00700000361646101fc40771b000000027531",
+        ),
+        (
+            request(Operation::Start {
+                value: map(),
+                lifetimes: Lifetimes::default(),
+                attributes: Attributes::default(),
+            }),
+            "0873657373696f6e7306733363726574070100fbd0070001020463617274013304757365720361646100000000",
+        ),
+        (request(Operation::Get), "0873657373696f6e7306733363726574070100fbd00701"),
+        (
+            request(Operation::Update {
+                birth: Some(birth()),
+                change: Change::Value(Value::Bytes(Vec::new())),
+            }),
+            "0873657373696f6e7306733363726574070100fbd0070201fd0000006c50c4a001a1000000",
+        ),
+        (
+            request(Operation::Update {
+                birth: None,
+                change: Change::Fields {
+                    set: [(b"a".to_vec(), b"1".to_vec())].into(),
+                    delete: vec![b"b".to_vec()],
+                },
+            }),
+            "0873657373696f6e7306733363726574070100fbd0070200010101610131010162",
+        ),
+        (
+            request(Operation::Update {
+                birth: None,
+                change: Change::Lifetimes(Lifetimes { idle_ms: Some(0), lifetime_ms: Some(1) }),
+            }),
+            "0873657373696f6e7306733363726574070100fbd00702000201000101",
+        ),
+        (
+            request(Operation::Touch { birth: Some(birth()) }),
+            "0873657373696f6e7306733363726574070100fbd0070301fd0000006c50c4a001a1",
+        ),
+        (
+            request(Operation::End { birth: None }),
+            "0873657373696f6e7306733363726574070100fbd0070400",
+        ),
+        (
+            SessionReply::Session(Session {
+                birth: birth(),
+                version: later(),
+                deadline: 1_790_000_001_000,
+                touched: 1_790_000_000_000,
+                attributes: Attributes::default(),
+                value: map(),
+            })
+            .into(),
+            "00fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fde86f50c4a0010000fd006c50c4a00100000000010204636172740133047573657203616461",
+        ),
+        (
+            SessionReply::Acknowledged(Acknowledged {
+                birth: birth(),
+                version: later(),
+                held_by: 2,
+                homes: 3,
+            })
+            .into(),
+            "01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000203",
+        ),
+        (SessionReply::Failed(Failure::Absent).into(), "0200"),
+        (SessionReply::Failed(Failure::Ended).into(), "0201"),
+        (SessionReply::Failed(Failure::Expired).into(), "0202"),
+        (
+            SessionReply::Failed(Failure::Unavailable { answered: 1, needed: 2, homes: 3 }).into(),
+            "0203010203",
+        ),
+        (
+            SessionReply::Failed(Failure::TooLarge { size: 70_000, limit: 65_536 }).into(),
+            "0204fc70110100fc00000100",
+        ),
+        (SessionReply::Failed(Failure::TableFull { node: node(0xa1) }).into(), "0205a1"),
+        (SessionReply::Failed(Failure::Refused("no".into())).into(), "0206026e6f"),
+        (SessionReply::Failed(Failure::TimedOut).into(), "0207"),
+        (
+            ExplainRequest { table: "t".into(), key: key(), ask_homes: true }.into(),
+            "01740673336372657401",
+        ),
+        (
+            Explanation {
+                slot: slot(),
+                view: 9,
+                node: node(0xa1),
+                served_from: Served::HomesWhileSyncing,
+                homes: vec![
+                    copy(CopyState::NotAsked),
+                    copy(CopyState::Silent),
+                    copy(CopyState::Absent { synced: true }),
+                    copy(CopyState::Held {
+                        birth: birth(),
+                        version: later(),
+                        ended: false,
+                        expired: true,
+                        touched: 5,
+                        deadline: 6,
+                        size: 7,
+                    }),
+                ],
+            }
+            .into(),
+            "fbea1709a10104a1026e31007f000001fbe81c00a1026e31007f000001fbe81c01a1026e31007f000001fbe81c0201a1026e31007f000001fbe81c03fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000001050607",
+        ),
+        (ListRequest { table: "t".into(), cursor: 251, limit: 100 }.into(), "0174fbfb0064"),
+        (
+            List {
+                entries: vec![Listed {
+                    key: key(),
+                    birth: birth(),
+                    version: later(),
+                    touched: 5,
+                    deadline: 0,
+                    size: 3,
+                }],
+                next: 65_536,
+            }
+            .into(),
+            "0106733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000050003fc00000100",
+        ),
+        (RoutesRequest {}.into(), ""),
+        (
+            Routes {
+                view: 9,
+                nodes: vec![
+                    RouteNode { id: node(0xa1), name: "n1".into(), addr: v4() },
+                    RouteNode { id: node(0xa2), name: "n2".into(), addr: v6() },
+                ],
+                homes_per_slot: 2,
+                homes: vec![0, 1, 1, 0],
+            }
+            .into(),
+            "0902a1026e31007f000001fbe81ca2026e320100000000000000000000000000000001fbe81c020400010100",
+        ),
+        (StatusRequest {}.into(), ""),
+        (
+            NodeStatus {
+                cluster: "shop".into(),
+                member: member(),
+                software: "annulus 0".into(),
+                uptime_ms: 1_000,
+                view: 9,
+                active_members: 3,
+                agreeing_members: 2,
+                tables: vec![TableStatus {
+                    name: "t".into(),
+                    entries: 1,
+                    capacity: 2,
+                    bytes: 3,
+                    segment_bytes: 4,
+                    slots_home: 5,
+                    slots_unsynced: 6,
+                    hints: 7,
+                    replicas: 8,
+                    write_homes: 9,
+                }],
+                counters: vec![("reads".into(), 10)],
+            }
+            .into(),
+            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe803090302010174010203040506070809010572656164730a",
+        ),
+        (MembersRequest {}.into(), ""),
+        (
+            Members { node: node(0xa1), view: 9, members: vec![member()] }.into(),
+            "a10901a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe803",
+        ),
+        (
+            Replicate { table: "t".into(), key: key(), entry: entry() }.into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a10109",
+        ),
+        (
+            Replicate { table: "t".into(), key: key(), entry: Entry::ended(birth(), later()) }
+                .into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000000",
+        ),
+        (
+            TouchCopy {
+                table: "t".into(),
+                key: key(),
+                birth: birth(),
+                version: later(),
+                touched: 1_790_000_000_000,
+            }
+            .into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fd006c50c4a0010000",
+        ),
+        (Replicated::Stored.into(), "00"),
+        (
+            Replicated::Differs(entry()).into(),
+            "01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a10109",
+        ),
+        (Replicated::Missing.into(), "02"),
+        (Replicated::Failed(Failure::Absent).into(), "0300"),
+        (Fetch { table: "t".into(), key: key() }.into(), "017406733363726574"),
+        (Fetched { entry: None, synced: true }.into(), "0001"),
+        (
+            Fetched { entry: Some(entry()), synced: false }.into(),
+            "01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a1010900",
+        ),
+        (
+            Digests {
+                table: "t".into(),
+                slots: vec![SlotDigest { slot: slot(), count: 2, digest: u64::MAX }],
+            }
+            .into(),
+            "017401fbea1702fdffffffffffffffff",
+        ),
+        (Compared { differing: vec![slot()] }.into(), "01fbea17"),
+        (
+            SlotListRequest { table: "t".into(), slot: slot(), after: Some(key()) }.into(),
+            "0174fbea170106733363726574",
+        ),
+        (SlotListRequest { table: "t".into(), slot: slot(), after: None }.into(), "0174fbea1700"),
+        (SlotList { items: vec![(key(), 258)], more: true }.into(), "0106733363726574fb020101"),
+        (
+            Exchange { members: vec![member()], reply: true }.into(),
+            "01a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80301",
+        ),
+        (Gossip { packet: vec![1, 2, 3] }.into(), "03010203"),
+    ]
+}
+
+pub(super) fn request(operation: Operation) -> Message {
+    let request = RequestId { client: 7, sequence: 1 };
+    let (table, key) = ("sessions".into(), key());
+    SessionRequest { table, key, request, hops: 0, patience_ms: 2_000, operation }.into()
+}
+
+fn key() -> Key {
+    Key::new("s3cret").expect("six bytes are a key")
+}
+
+fn slot() -> Slot {
+    key().slot()
+}
+
+fn node(bits: u64) -> NodeId {
+    NodeId::from_bits(bits)
+}
+
+fn birth() -> Version {
+    version(1_790_000_000_000, 0xa1)
+}
+
+fn later() -> Version {
+    Version::new(Hlc::from_ms(1_790_000_000_005).next(), node(0xa1a2_a3a4_a5a6))
+}
+
+fn v4() -> std::net::SocketAddr {
+    ([127, 0, 0, 1], 7400).into()
+}
+
+fn v6() -> std::net::SocketAddr {
+    (std::net::Ipv6Addr::LOCALHOST, 7400).into()
+}
+
+fn map() -> Value {
+    Value::Map([(b"cart".to_vec(), b"3".to_vec()), (b"user".to_vec(), b"ada".to_vec())].into())
+}
+
+fn entry() -> Entry {
+    let attributes = Attributes { replicas: 2, owner: b"u1".to_vec() };
+    let lease = (1_800_000, 1_790_000_900_000);
+    let mut entry = Entry::start(birth(), map(), lease, attributes, 1_790_000_000_000);
+    entry.write_field(later(), b"cart".to_vec(), None);
+    let body = entry.body.as_mut().expect("it has not ended");
+    body.notes.insert(1, Note { version: birth(), bytes: vec![9] });
+    entry
+}
+
+fn member() -> Member {
+    Member {
+        id: node(0xa1),
+        incarnation: 1_790_000_000,
+        revision: 2,
+        status: Status::Draining,
+        addr: v4(),
+        name: "n1".into(),
+        zone: "z".into(),
+        weight: 100,
+        rings: 1,
+        load: Load { cpu_permille: 250, memory_permille: 251, sessions: 1_000 },
+    }
+}
+
+fn copy(state: CopyState) -> Copy {
+    Copy { node: node(0xa1), name: "n1".into(), addr: v4(), state }
+}

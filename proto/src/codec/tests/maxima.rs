@@ -1,0 +1,289 @@
+//! The largest message of each kind that honest peers send, and collections of all sizes up to that:
+//! what may be encoded must decode, under every rung of the memory limit's ladder.
+
+use super::*;
+
+const LATE: Version = Version::new(Hlc::from_bits(u64::MAX), NodeId::from_bits(u64::MAX));
+const SIZES: [usize; 14] = [0, 1, 2, 3, 5, 9, 17, 33, 65, 129, 300, 511, 1024, 4096];
+
+#[track_caller]
+fn passes(message: impl Into<Message>) {
+    let message = message.into();
+    let mut frame = Vec::new();
+    encode_frame(HEADER, &message, &mut frame).unwrap();
+    let (_, decoded) = decode_frame(&frame).unwrap_or_else(|error| panic!("{error}"));
+    assert!(decoded == message, "{} changed on its way", message.name());
+}
+
+fn name(length: usize) -> String {
+    "n".repeat(length)
+}
+
+fn table() -> String {
+    name(NAME_BYTES_MAX)
+}
+
+fn key() -> Key {
+    Key::new([0xff; KEY_BYTES_MAX]).unwrap()
+}
+
+fn addr() -> std::net::SocketAddr {
+    (std::net::Ipv6Addr::from([0xff; 16]), u16::MAX).into()
+}
+
+fn attributes() -> Attributes {
+    Attributes { replicas: u8::MAX, owner: vec![0xff; OWNER_BYTES_MAX] }
+}
+
+fn member() -> Member {
+    Member {
+        id: LATE.node,
+        incarnation: u64::MAX,
+        revision: u32::MAX,
+        status: Status::Left,
+        addr: addr(),
+        name: name(NAME_BYTES_MAX),
+        zone: name(NAME_BYTES_MAX),
+        weight: u16::MAX,
+        rings: u8::MAX,
+        load: Load { cpu_permille: u16::MAX, memory_permille: u16::MAX, sessions: u64::MAX },
+    }
+}
+
+/// Values of exactly `size`: bytes, a map of many small fields, one of a few large ones.
+fn values(size: usize) -> Vec<Value> {
+    let map = |length: usize| {
+        let mut fields = BTreeMap::new();
+        loop {
+            let name = fields.len().to_string().into_bytes();
+            let field = Value::Map([(name.clone(), vec![0xff; length])].into());
+            if Value::Map(fields.clone()).size() + field.size() > size {
+                return Value::Map(fields);
+            }
+            fields.insert(name, vec![0xff; length]);
+            // Counting anew each time is slow: jump as far as is safe.
+            let rest = size - Value::Map(fields.clone()).size();
+            for _ in 0..rest / (field.size() + 8) {
+                fields.insert(fields.len().to_string().into_bytes(), vec![0xff; length]);
+            }
+        }
+    };
+    vec![Value::Bytes(vec![0xff; size]), map(0), map(1), map(size / 3)]
+}
+
+/// Entries whose parts have late versions and deadlines of their own, and whose size is at most
+/// `size`, deleted fields included.
+fn entries(size: usize) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for (value, deleted) in
+        values(size).into_iter().flat_map(|value| [(value.clone(), false), (value, true)])
+    {
+        let lease = (u64::MAX, u64::MAX);
+        let mut entry = Entry::start(LATE, value, lease, attributes(), u64::MAX);
+        let body = entry.body.as_mut().unwrap();
+        for field in body.fields.values_mut() {
+            field.expire_at = Hlc::MS_MAX;
+            if deleted {
+                field.value = None;
+            }
+        }
+        let note = Note { version: LATE, bytes: vec![0xff; NOTE_BYTES_MAX] };
+        body.notes = (0..NOTES_MAX).map(|number| (255 - number as u8, note.clone())).collect();
+        assert!(body.size() <= size);
+        entries.push(entry);
+    }
+    entries
+}
+
+#[test]
+fn the_largest_values_pass() {
+    let request = RequestId { client: u64::MAX, sequence: u64::MAX };
+    let session = |operation| SessionRequest {
+        table: table(),
+        key: key(),
+        request,
+        hops: u8::MAX,
+        patience_ms: u32::MAX,
+        operation,
+    };
+    let lifetimes = Lifetimes { idle_ms: Some(u64::MAX), lifetime_ms: Some(u64::MAX) };
+    for size in [100, 1_000, 10_000, 64 << 10, 100_000, 400_000, 600_000, VALUE_BYTES_MAX] {
+        for value in values(size) {
+            let attributes = attributes();
+            passes(session(Operation::Start { value: value.clone(), lifetimes, attributes }));
+            let change = Change::Value(value.clone());
+            passes(session(Operation::Update { birth: Some(LATE), change }));
+            if let Value::Map(set) = &value {
+                let delete = set.keys().cloned().collect();
+                let change = Change::Fields { set: set.clone(), delete };
+                passes(session(Operation::Update { birth: Some(LATE), change }));
+            }
+            passes(SessionReply::Session(Session {
+                birth: LATE,
+                version: LATE,
+                deadline: u64::MAX,
+                touched: u64::MAX,
+                attributes: self::attributes(),
+                value,
+            }));
+        }
+        for entry in entries(size) {
+            passes(Replicate { table: table(), key: key(), entry: entry.clone() });
+            passes(Replicated::Differs(entry.clone()));
+            passes(Fetched { entry: Some(entry), synced: true });
+        }
+    }
+}
+
+#[test]
+fn the_largest_fields_pass() {
+    let names = (0..1_000u32).map(|at| {
+        let mut name = vec![0xff; FIELD_NAME_BYTES_MAX - 80];
+        name[..4].copy_from_slice(&at.to_be_bytes());
+        (name, Vec::new())
+    });
+    let value = Value::Map(names.collect());
+    assert!(value.size() <= VALUE_BYTES_MAX);
+    let entry = Entry::start(LATE, value, (0, 0), attributes(), 0);
+    passes(Replicate { table: table(), key: key(), entry });
+}
+
+#[test]
+fn the_largest_views_pass() {
+    for count in SIZES.into_iter().filter(|&count| count <= MEMBERS_MAX) {
+        let members = vec![member(); count];
+        passes(Exchange { members: members.clone(), reply: true });
+        passes(Members { node: LATE.node, view: u64::MAX, members });
+        let node = RouteNode { id: LATE.node, name: name(NAME_BYTES_MAX), addr: addr() };
+        let index = count.saturating_sub(1) as u16;
+        passes(Routes {
+            view: u64::MAX,
+            nodes: vec![node; count],
+            homes_per_slot: REPLICAS_MAX as u8,
+            homes: vec![index; usize::from(SLOT_COUNT) * REPLICAS_MAX],
+        });
+    }
+    let small = Member { name: String::new(), zone: String::new(), ..member() };
+    passes(Exchange { members: vec![small; MEMBERS_MAX], reply: false });
+}
+
+#[test]
+fn the_largest_listings_pass() {
+    for count in SIZES.into_iter().filter(|&count| count <= PAGE_ENTRIES_MAX) {
+        for key in [key(), Key::new([0]).unwrap()] {
+            let listed = |key| Listed {
+                key,
+                birth: LATE,
+                version: LATE,
+                touched: u64::MAX,
+                deadline: u64::MAX,
+                size: u64::MAX,
+            };
+            passes(List { entries: vec![listed(key.clone()); count], next: u64::MAX });
+            passes(SlotList { items: vec![(key, 0); count], more: true });
+        }
+    }
+    passes(SlotList { items: vec![(key(), u64::MAX); PAGE_ENTRIES_MAX], more: true });
+    for count in SIZES.into_iter().chain([SLOT_COUNT.into()]) {
+        let slot = Slot::new(SLOT_COUNT - 1).unwrap();
+        let digest = SlotDigest { slot, count: u32::MAX, digest: u64::MAX };
+        passes(Digests { table: table(), slots: vec![digest; count] });
+        let slots = vec![slot; count];
+        passes(Compared { differing: slots });
+    }
+}
+
+#[test]
+fn the_largest_answers_about_a_node_pass() {
+    let homes = vec![
+        Copy {
+            node: LATE.node,
+            name: name(NAME_BYTES_MAX),
+            addr: addr(),
+            state: CopyState::Held {
+                birth: LATE,
+                version: LATE,
+                ended: true,
+                expired: true,
+                touched: u64::MAX,
+                deadline: u64::MAX,
+                size: u64::MAX,
+            },
+        };
+        REPLICAS_MAX
+    ];
+    let slot = Slot::new(0).unwrap();
+    let served_from = Served::Homes;
+    passes(Explanation { slot, view: u64::MAX, node: LATE.node, served_from, homes });
+    for count in [0, 1, 10, 100, 250] {
+        let status = TableStatus {
+            name: table(),
+            entries: u64::MAX,
+            capacity: u64::MAX,
+            bytes: u64::MAX,
+            segment_bytes: u64::MAX,
+            slots_home: u32::MAX,
+            slots_unsynced: u32::MAX,
+            hints: u64::MAX,
+            replicas: u8::MAX,
+            write_homes: u8::MAX,
+        };
+        passes(NodeStatus {
+            cluster: name(NAME_BYTES_MAX),
+            member: member(),
+            software: name(100),
+            uptime_ms: u64::MAX,
+            view: u64::MAX,
+            active_members: u32::MAX,
+            agreeing_members: u32::MAX,
+            tables: vec![status; count],
+            counters: vec![(name(60), u64::MAX); 2 * count],
+        });
+        let segment = Segment { table: table(), path: name(120), instance: u64::MAX };
+        passes(Welcome {
+            node: LATE.node,
+            incarnation: u64::MAX,
+            name: name(NAME_BYTES_MAX),
+            host: name(NAME_BYTES_MAX),
+            segments: vec![segment; count],
+            local_socket: name(107),
+            software: name(100),
+        });
+    }
+}
+
+#[test]
+fn the_largest_small_messages_pass_and_fit_a_datagram() {
+    let refused = Failure::Refused(name(REASON_BYTES_MAX));
+    let reason = name(REASON_BYTES_MAX);
+    let messages: [Message; 13] = [
+        Rejected::Malformed { why: reason.clone() }.into(),
+        Rejected::WrongCluster { asked: reason }.into(),
+        Rejected::NodeIdInUse { id: LATE.node, addr: addr() }.into(),
+        Pong { node: LATE.node }.into(),
+        SessionReply::Failed(refused.clone()).into(),
+        Replicated::Failed(refused).into(),
+        ExplainRequest { table: table(), key: key(), ask_homes: true }.into(),
+        ListRequest { table: table(), cursor: u64::MAX, limit: u16::MAX }.into(),
+        TouchCopy { table: table(), key: key(), birth: LATE, version: LATE, touched: u64::MAX }
+            .into(),
+        Fetch { table: table(), key: key() }.into(),
+        SlotListRequest { table: table(), slot: Slot::new(0).unwrap(), after: Some(key()) }.into(),
+        Gossip { packet: vec![0xff; datagram_payload_max(&table()) - 3] }.into(),
+        Exchange { members: vec![member()], reply: true }.into(),
+    ];
+    for message in messages {
+        let mut datagram = Vec::new();
+        encode_datagram(HEADER, &table(), &message, &mut datagram).unwrap();
+        assert_eq!(decode_datagram(&datagram, &table()), Ok((HEADER, message.clone())));
+        passes(message);
+    }
+    let caller = Caller::Node { id: LATE.node, incarnation: u64::MAX };
+    passes(Hello { cluster: table(), caller, software: name(100) });
+}
+
+#[test]
+fn a_member_fits_its_bound() {
+    assert!(encode_value(&member()).len() <= MEMBER_BYTES_MAX);
+    assert!(encode_value(&member()).len() * MEMBERS_MAX < Message::limit(57).unwrap());
+}

@@ -1,0 +1,466 @@
+//! What is stored under a key, and how two copies of it become one.
+//!
+//! An entry is a join-semilattice: [`Entry::merge`] is commutative, associative and idempotent, so
+//! copies that took the same writes in any order, any number of times, by any route, are equal.
+//! The order is (birth, ended, version): a newer birth replaces everything older; within one birth
+//! a tombstone wins; otherwise each part of the body keeps its last writer. Parts written with the
+//! same version (which only a duplicated node id could produce) are ordered by their content, so
+//! that even then every node decides alike.
+
+use std::collections::BTreeMap;
+
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::error::DecodeError;
+use bincode::{BorrowDecode, Decode, Encode};
+use serde::Serialize;
+use twox_hash::XxHash3_64;
+
+use crate::limits::{FIELD_NAME_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES_MAX};
+use crate::version::{Hlc, Version};
+
+/// A session, or the tombstone of one.
+///
+/// What the methods here make is well formed (see [`Entry::check`]), and what is decoded is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+pub struct Entry {
+    /// The version that created the session. What carries another birth belongs to another session.
+    pub birth: Version,
+    /// The last write: the greatest version of any part of the body, or the one that ended it.
+    pub version: Version,
+    /// The session itself; `None` in a tombstone.
+    pub body: Option<Body>,
+}
+
+/// The living part of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Body {
+    /// The last write of the whole value.
+    pub base: Base,
+    /// The fields written with the base or after it, deleted ones included.
+    pub fields: BTreeMap<Vec<u8>, Field>,
+    /// The deadlines in force. Changing them is a versioned write.
+    pub lease: Lease,
+    /// When the session was last used, in hybrid milliseconds. A touch raises it; nothing lowers it.
+    pub touched: u64,
+    /// What was fixed when the session was created.
+    pub attributes: Attributes,
+    /// What nodes note about the session beside its value, by number: at most 4 of 20 bytes each.
+    /// Writes of the value leave them alone. A number never changes its meaning; a node keeps and
+    /// passes on those it does not know. None is in use yet.
+    pub notes: BTreeMap<u8, Note>,
+}
+
+/// A write of the whole value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Base {
+    /// The write that set it.
+    pub version: Version,
+    /// What kind of value it set.
+    pub kind: Kind,
+    /// The value of [`Kind::Bytes`]; empty for a map, whose fields carry the base's version.
+    pub bytes: Vec<u8>,
+}
+
+/// The kind of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[repr(u8)]
+pub enum Kind {
+    /// One string of bytes that is written as a whole.
+    Bytes = 0,
+    /// Named fields that are written, and merge, one by one.
+    Map = 1,
+}
+
+/// One field of a map.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Field {
+    /// The write that set or deleted it.
+    pub version: Version,
+    /// Its value; `None` when it was deleted.
+    pub value: Option<Vec<u8>>,
+    /// When it expires on its own, in hybrid milliseconds; 0 = with its session.
+    pub expire_at: u64,
+}
+
+/// One of a session's notes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Note {
+    /// The write that set it.
+    pub version: Version,
+    /// What it says; empty = nothing any more.
+    pub bytes: Vec<u8>,
+}
+
+/// When a session expires: at the earlier of its two deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
+pub struct Lease {
+    /// The write that set it.
+    pub version: Version,
+    /// How long the session lives unused, in milliseconds; 0 = for ever.
+    pub idle: u64,
+    /// When it ends however much it is used, in hybrid milliseconds; 0 = never.
+    pub expire_at: u64,
+}
+
+/// What is fixed when a session is created and never changes within one birth.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
+pub struct Attributes {
+    /// How many homes it has; 0 = as many as its table says.
+    pub replicas: u8,
+    /// Whose session it is (at most 255 bytes); empty = nobody's.
+    pub owner: Vec<u8>,
+}
+
+/// A value as applications see it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Value {
+    /// One string of bytes.
+    Bytes(Vec<u8>),
+    /// Named fields.
+    Map(BTreeMap<Vec<u8>, Vec<u8>>),
+}
+
+impl Entry {
+    /// A session that begins with this value. `lease` is (idle, expire_at) as in [`Lease`].
+    pub fn start(
+        birth: Version,
+        value: Value,
+        lease: (u64, u64),
+        attributes: Attributes,
+        now_ms: u64,
+    ) -> Self {
+        let (base, fields) = whole(birth, value);
+        let lease = Lease::new(birth, lease.0, lease.1);
+        let touched = now_ms.min(Hlc::MS_MAX);
+        let body = Body { base, fields, lease, touched, attributes, notes: BTreeMap::new() };
+        Self { birth, version: birth, body: Some(body) }
+    }
+
+    /// The tombstone of the session with this birth, ended by the write `version`.
+    pub fn ended(birth: Version, version: Version) -> Self {
+        Self { birth, version, body: None }
+    }
+
+    /// Whether this is a tombstone.
+    pub fn is_ended(&self) -> bool {
+        self.body.is_none()
+    }
+
+    /// When the entry expires, in hybrid milliseconds; 0 = never. A tombstone's lifetime is its
+    /// table's matter: see [`die_by`].
+    pub fn deadline(&self) -> u64 {
+        self.body.as_ref().map_or(0, Body::deadline)
+    }
+
+    /// Whether the session has expired at `now_ms`, in hybrid milliseconds.
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        let deadline = self.deadline();
+        deadline != 0 && deadline <= now_ms
+    }
+
+    /// Makes this the join of itself and `other`, and says whether that changed it.
+    pub fn merge(&mut self, other: &Self) -> bool {
+        if other.birth != self.birth {
+            if other.birth > self.birth {
+                *self = other.clone();
+                return true;
+            }
+            return false;
+        }
+        match (&mut self.body, &other.body) {
+            (None, Some(_)) => false,
+            (Some(_), None) => {
+                *self = other.clone();
+                true
+            }
+            (None, None) => raise(&mut self.version, &other.version),
+            (Some(mine), Some(theirs)) => {
+                let newer = raise(&mut self.version, &other.version);
+                mine.merge(theirs) | newer
+            }
+        }
+    }
+
+    /// Replaces the whole value. Like all writes it is a join: what is already there and newer stays.
+    pub fn write_value(&mut self, version: Version, value: Value) {
+        if let Some(body) = &mut self.body {
+            let (base, fields) = whole(version, value);
+            body.base = base.max(std::mem::replace(&mut body.base, Base::ZERO));
+            body.drop_fields_before_base();
+            for (name, field) in fields {
+                body.write_field(name, field);
+            }
+            raise(&mut self.version, &version);
+        }
+    }
+
+    /// Sets a field, or deletes it if `value` is `None`.
+    pub fn write_field(&mut self, version: Version, name: Vec<u8>, value: Option<Vec<u8>>) {
+        if let Some(body) = &mut self.body {
+            body.write_field(name, Field { version, value, expire_at: 0 });
+            raise(&mut self.version, &version);
+        }
+    }
+
+    /// Sets the deadlines, each at most 2^48 − 1.
+    pub fn write_lease(&mut self, version: Version, idle: u64, expire_at: u64) {
+        if let Some(body) = &mut self.body {
+            raise(&mut body.lease, &Lease::new(version, idle, expire_at));
+            raise(&mut self.version, &version);
+        }
+    }
+
+    /// Notes a use of the session at `now_ms`, and says whether that was news.
+    pub fn touch(&mut self, now_ms: u64) -> bool {
+        let now_ms = now_ms.min(Hlc::MS_MAX);
+        self.body.as_mut().is_some_and(|body| raise(&mut body.touched, &now_ms))
+    }
+
+    /// Whether other nodes can take it: names, owner, notes and times are within their bounds, no
+    /// field is older than the base, and nothing is newer than `version` (so that a stamp after
+    /// `version` beats every part).
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), &'static str> {
+        self.body.as_ref().map_or(Ok(()), |body| body.check(self.version))
+    }
+
+    /// A hash of everything by which two copies could differ, for comparing copies without sending
+    /// them: XXH3-64 of the key and the versions of all parts (what has one version has one content,
+    /// since no two writes share one). The time of last use counts in sixteenths of the idle time, so
+    /// that a touch on its way between two homes does not look like a difference.
+    ///
+    /// Nodes compare these, so the bytes that are hashed are part of the protocol.
+    pub fn digest(&self, key: &[u8]) -> u64 {
+        let mut bytes = Vec::with_capacity(key.len() + 128);
+        push_sized(&mut bytes, key);
+        push_version(&mut bytes, self.birth);
+        push_version(&mut bytes, self.version);
+        bytes.push(u8::from(self.is_ended()));
+        if let Some(body) = &self.body {
+            push_version(&mut bytes, body.base.version);
+            push_version(&mut bytes, body.lease.version);
+            let step = body.touched.checked_div(body.lease.idle.div_ceil(16)).unwrap_or(0);
+            bytes.extend_from_slice(&step.to_le_bytes());
+            bytes.push(body.notes.len() as u8);
+            for (number, note) in &body.notes {
+                bytes.push(*number);
+                push_version(&mut bytes, note.version);
+            }
+            bytes.extend_from_slice(&(body.fields.len() as u32).to_le_bytes());
+            for (name, field) in &body.fields {
+                push_sized(&mut bytes, name);
+                push_version(&mut bytes, field.version);
+            }
+        }
+        XxHash3_64::oneshot(&bytes)
+    }
+}
+
+impl<C> Decode<C> for Entry {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let birth = Decode::decode(decoder)?;
+        let version = Decode::decode(decoder)?;
+        let entry = Self { birth, version, body: Decode::decode(decoder)? };
+        entry.check().map_err(DecodeError::Other)?;
+        Ok(entry)
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Entry {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
+        decoder: &mut D,
+    ) -> Result<Self, DecodeError> {
+        Self::decode(decoder)
+    }
+}
+
+impl Body {
+    /// When the session expires, in hybrid milliseconds; 0 = never.
+    pub fn deadline(&self) -> u64 {
+        deadline(self.lease.idle, self.lease.expire_at, self.touched)
+    }
+
+    /// Whether the value is a map: a map was written, or fields after a string of bytes.
+    pub fn is_map(&self) -> bool {
+        self.base.kind == Kind::Map || !self.fields.is_empty()
+    }
+
+    /// The value as an application sees it at `now_ms`: without deleted and expired fields.
+    pub fn value(&self, now_ms: u64) -> Value {
+        if !self.is_map() {
+            return Value::Bytes(self.base.bytes.clone());
+        }
+        let live = self.fields.iter().filter_map(|(name, field)| {
+            let alive = field.expire_at == 0 || field.expire_at > now_ms;
+            let value = field.value.as_ref().filter(|_| alive)?;
+            Some((name.clone(), value.clone()))
+        });
+        Value::Map(live.collect())
+    }
+
+    /// The bytes that count against a table's `max_value`.
+    pub fn size(&self) -> usize {
+        let fields = self.fields.iter();
+        let sizes = fields.map(|(name, field)| field_size(name.len(), field.value.as_deref()));
+        self.base.bytes.len() + sizes.sum::<usize>()
+    }
+
+    /// The join: of each part the greatest, of the fields those at least as new as the base. Dropping
+    /// a field early is safe: the bases of later joins are only newer.
+    fn merge(&mut self, other: &Self) -> bool {
+        let mut changed = raise(&mut self.base, &other.base);
+        changed |= raise(&mut self.lease, &other.lease);
+        changed |= raise(&mut self.touched, &other.touched);
+        changed |= raise(&mut self.attributes, &other.attributes);
+        changed |= raise_all(&mut self.notes, &other.notes, |_| true);
+        changed |= self.drop_fields_before_base();
+        let base = self.base.version;
+        changed | raise_all(&mut self.fields, &other.fields, |field| field.version >= base)
+    }
+
+    fn drop_fields_before_base(&mut self) -> bool {
+        let before = self.fields.len();
+        self.fields.retain(|_, field| field.version >= self.base.version);
+        self.fields.len() != before
+    }
+
+    fn write_field(&mut self, name: Vec<u8>, field: Field) {
+        if field.version >= self.base.version
+            && self.fields.get(&name).is_none_or(|mine| field > *mine)
+        {
+            self.fields.insert(name, field);
+        }
+    }
+
+    fn check(&self, version: Version) -> Result<(), &'static str> {
+        let mut fields = self.fields.values();
+        if fields.any(|field| field.version < self.base.version || field.version > version) {
+            return Err("a field older than its value, or newer than its entry");
+        }
+        let mut notes = self.notes.values();
+        if self.base.version.max(self.lease.version) > version
+            || notes.any(|note| note.version > version)
+        {
+            return Err("a part newer than its entry");
+        }
+        if self.base.kind == Kind::Map && !self.base.bytes.is_empty() {
+            return Err("a map with bytes");
+        }
+        if self.fields.keys().any(|name| name.len() > FIELD_NAME_BYTES_MAX) {
+            return Err("a field's name above 1 KiB");
+        }
+        if self.attributes.owner.len() > OWNER_BYTES_MAX {
+            return Err("an owner above 255 bytes");
+        }
+        if self.notes.len() > NOTES_MAX
+            || self.notes.values().any(|note| note.bytes.len() > NOTE_BYTES_MAX)
+        {
+            return Err("more than 4 notes, or one above 20 bytes");
+        }
+        let times = [self.touched, self.lease.idle, self.lease.expire_at].into_iter();
+        if times.chain(self.fields.values().map(|field| field.expire_at)).any(|t| t > Hlc::MS_MAX) {
+            return Err("a time above 2^48 - 1 ms");
+        }
+        Ok(())
+    }
+}
+
+impl Base {
+    const ZERO: Self = Self { version: Version::ZERO, kind: Kind::Bytes, bytes: Vec::new() };
+}
+
+impl Lease {
+    fn new(version: Version, idle: u64, expire_at: u64) -> Self {
+        Self { version, idle: idle.min(Hlc::MS_MAX), expire_at: expire_at.min(Hlc::MS_MAX) }
+    }
+}
+
+impl Value {
+    /// The bytes that count against a table's `max_value`.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Map(fields) => {
+                fields.iter().map(|(name, value)| field_size(name.len(), Some(value))).sum()
+            }
+        }
+    }
+}
+
+/// The earlier of the two deadlines, in hybrid milliseconds; 0 = neither is set.
+pub fn deadline(idle: u64, expire_at: u64, touched: u64) -> u64 {
+    match (idle, expire_at) {
+        (0, cap) => cap,
+        (idle, 0) => touched.saturating_add(idle),
+        (idle, cap) => touched.saturating_add(idle).min(cap),
+    }
+}
+
+/// When everything of this birth may be forgotten, in hybrid milliseconds: nothing that carries the
+/// birth is accepted from then on. 0 = never, in tables without a cap on lifetimes.
+pub fn die_by(birth: Hlc, lifetime_max_ms: u64) -> u64 {
+    match lifetime_max_ms {
+        0 => 0,
+        cap => birth.ms().saturating_add(cap),
+    }
+}
+
+/// At least what a field takes beside its name and value: 36 bytes on the wire, 27 in a record. So a
+/// value within [`VALUE_BYTES_MAX`](crate::limits::VALUE_BYTES_MAX) fits both.
+const FIELD_OVERHEAD_BYTES: usize = 40;
+
+fn field_size(name_length: usize, value: Option<&[u8]>) -> usize {
+    FIELD_OVERHEAD_BYTES + name_length + value.map_or(0, <[u8]>::len)
+}
+
+fn whole(version: Version, value: Value) -> (Base, BTreeMap<Vec<u8>, Field>) {
+    match value {
+        Value::Bytes(bytes) => (Base { version, kind: Kind::Bytes, bytes }, BTreeMap::new()),
+        Value::Map(fields) => {
+            let field = |value| Field { version, value: Some(value), expire_at: 0 };
+            let fields = fields.into_iter().map(|(name, value)| (name, field(value))).collect();
+            (Base { version, kind: Kind::Map, bytes: Vec::new() }, fields)
+        }
+    }
+}
+
+fn raise<T: Ord + Clone>(mine: &mut T, theirs: &T) -> bool {
+    let newer = *theirs > *mine;
+    if newer {
+        mine.clone_from(theirs);
+    }
+    newer
+}
+
+fn raise_all<K: Ord + Clone, T: Ord + Clone>(
+    mine: &mut BTreeMap<K, T>,
+    theirs: &BTreeMap<K, T>,
+    counts: impl Fn(&T) -> bool,
+) -> bool {
+    let mut changed = false;
+    for (key, theirs) in theirs.iter().filter(|(_, theirs)| counts(theirs)) {
+        match mine.get_mut(key) {
+            Some(mine) => changed |= raise(mine, theirs),
+            None => {
+                mine.insert(key.clone(), theirs.clone());
+                changed = true;
+            }
+        }
+    }
+    changed
+}
+
+fn push_sized(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(part);
+}
+
+fn push_version(bytes: &mut Vec<u8>, version: Version) {
+    bytes.extend_from_slice(&version.hlc.bits().to_le_bytes());
+    bytes.extend_from_slice(&version.node.bits().to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! What nodes and clients agree on: keys and slots, versions and their clock, entries and their
+//! merge, members, and the messages with their codec and limits.
+//!
+//! Nothing here does I/O, reads a clock or draws entropy, and nothing here depends on another crate
+//! of ours. Bytes that arrive from outside pass through exactly two decoders, [`codec`] for the wire
+//! and [`record`] for shared memory; both return an error for anything that is not well formed, and
+//! neither allocates on a stranger's word.
+
+pub mod codec;
+pub mod entry;
+pub mod key;
+pub mod limits;
+pub mod member;
+pub mod message;
+pub mod record;
+pub mod version;
+
+#[cfg(test)]
+mod arbitrary;
+/// What the fuzz targets run, for the seeded tests that run it on stable.
+#[cfg(test)]
+#[path = "../fuzz_bodies.rs"]
+mod fuzz_bodies;
+
+// The fuzz bodies name this crate as the targets in `fuzz/` see it.
+#[cfg(test)]
+extern crate self as annulus_proto;
+
+pub use entry::{Attributes, Base, Body, Entry, Field, Kind, Lease, Note, Value};
+pub use key::{Key, KeyError, SLOT_COUNT, Slot};
+pub use member::{Load, Member, Status};
+pub use version::{Drift, Hlc, HybridClock, NodeId, Version};

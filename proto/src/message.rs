@@ -1,0 +1,779 @@
+//! Everything that nodes and clients say to each other.
+//!
+//! Each message has a kind (a number that never changes its meaning) and a size limit; the table at
+//! the end of this file lists them all. A conversation over a stream starts with [`Hello`], which
+//! the node answers with [`Welcome`] or [`Rejected`]; after that requests and replies are matched by
+//! the id in their frames, and may overtake each other.
+//!
+//! Of an enum the number of the variant goes over the wire. bincode's derive takes the position and
+//! not the discriminant, so variants stand in the order of their numbers, without gaps (tested), and
+//! new ones at the end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use bincode::{Decode, Encode};
+use serde::Serialize;
+
+use crate::entry::{Attributes, Entry, Value};
+use crate::key::{Key, Slot};
+use crate::member::Member;
+use crate::version::{NodeId, Version};
+
+/// The first frame on every stream.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// The cluster the caller means to reach.
+    pub cluster: String,
+    /// Who calls.
+    pub caller: Caller,
+    /// The caller's software and its version, for people.
+    pub software: String,
+}
+
+/// Who opens a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+pub enum Caller {
+    /// An application, a command or a benchmark, and what it may do.
+    Client {
+        /// Drawn at random by each client; part of its requests' ids.
+        client: u64,
+        /// What it may do.
+        role: Role,
+    } = 0,
+    /// Another node.
+    Node {
+        /// Its id.
+        id: NodeId,
+        /// Its incarnation.
+        incarnation: u64,
+    } = 1,
+}
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Role {
+    /// Everything: the one role of a cluster without keys, which listens on loopback only.
+    Development = 0,
+    /// Starts and ends sessions.
+    Authority = 1,
+    /// Reads, updates and touches sessions.
+    Worker = 2,
+    /// Sees and judges suspects.
+    Monitor = 3,
+    /// Runs the cluster.
+    Operator = 4,
+}
+
+/// The answer to a [`Hello`] that is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Welcome {
+    /// The node's id.
+    pub node: NodeId,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// Its name, for people.
+    pub name: String,
+    /// Tells hosts apart: processes on a host with another id do not look for the segments.
+    pub host: String,
+    /// The shared-memory segments of this host, one per table.
+    pub segments: Vec<Segment>,
+    /// The node's Unix socket; empty if it has none.
+    pub local_socket: String,
+    /// The node's software and its version, for people.
+    pub software: String,
+}
+
+/// Where one table lies in shared memory.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Segment {
+    /// The table's name.
+    pub table: String,
+    /// The file to map, on the node's host.
+    pub path: String,
+    /// The number that the segment's header must carry for it to be this one.
+    pub instance: u64,
+}
+
+/// Why a stream or a datagram is not served at all. The sender closes the stream after it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Rejected {
+    /// The caller belongs to another cluster.
+    #[error("this node belongs to another cluster than {asked:?}; check `cluster` on both sides")]
+    WrongCluster {
+        /// The name that was asked for.
+        asked: String,
+    } = 0,
+    /// The caller speaks another version of this protocol.
+    #[error("this node speaks protocol version {ours}, not {theirs}; upgrade the older side")]
+    WrongVersion {
+        /// The node's version.
+        ours: u8,
+        /// The caller's version.
+        theirs: u8,
+    } = 1,
+    /// The node has as many connections as it is configured for.
+    #[error("this node has {limit} connections already; raise `connections_max` or close some")]
+    TooManyConnections {
+        /// `connections_max`.
+        limit: u32,
+    } = 2,
+    /// A frame could not be understood.
+    #[error("malformed frame: {why}")]
+    Malformed {
+        /// What was wrong with it.
+        why: String,
+    } = 3,
+    /// The caller claims the id of a node that is somebody else.
+    #[error("node id {id} is in use at {addr}; remove one node's data directory to draw a new id")]
+    NodeIdInUse {
+        /// The id.
+        id: NodeId,
+        /// Where its holder is.
+        addr: SocketAddr,
+    } = 4,
+    /// The request is larger than a datagram may be answered with.
+    #[error("the answer does not fit a datagram; ask over TCP")]
+    AskOverStream = 5,
+}
+
+/// Tells a repeated request from a new one: a client's number and the count of its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct RequestId {
+    /// The client's number.
+    pub client: u64,
+    /// The count of its requests.
+    pub sequence: u64,
+}
+
+/// A request about one session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SessionRequest {
+    /// The table.
+    pub table: String,
+    /// The session's key.
+    pub key: Key,
+    /// The same for each repetition of the request, at whichever node.
+    pub request: RequestId,
+    /// How often nodes have passed the request on.
+    pub hops: u8,
+    /// How long the caller waits for the answer, in milliseconds.
+    pub patience_ms: u32,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// What to do with a session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Begin a session; whatever was under the key before is replaced.
+    Start {
+        /// Its first value.
+        value: Value,
+        /// Its lifetimes; what is `None` is as the table says.
+        lifetimes: Lifetimes,
+        /// What is fixed for its life.
+        attributes: Attributes,
+    } = 0,
+    /// Read it.
+    Get = 1,
+    /// Change it; never creates.
+    Update {
+        /// The birth of the session that is meant; `None` = whichever lives under the key.
+        birth: Option<Version>,
+        /// The change.
+        change: Change,
+    } = 2,
+    /// Note a use of it; never creates.
+    Touch {
+        /// The birth of the session that is meant; `None` = whichever lives under the key.
+        birth: Option<Version>,
+    } = 3,
+    /// End it for good.
+    End {
+        /// The birth of the session that is meant; `None` = whichever lives under the key.
+        birth: Option<Version>,
+    } = 4,
+}
+
+impl Operation {
+    /// The birth of the session that is meant; `None` = whichever lives under the key.
+    pub fn birth(&self) -> Option<Version> {
+        match self {
+            Self::Update { birth, .. } | Self::Touch { birth } | Self::End { birth } => *birth,
+            Self::Start { .. } | Self::Get => None,
+        }
+    }
+}
+
+/// How long a session lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Lifetimes {
+    /// Unused, in milliseconds (0 = for ever); `None` = as the table says.
+    pub idle_ms: Option<u64>,
+    /// However much it is used, in milliseconds from now (0 = for ever); `None` = as the table says.
+    /// The table's `lifetime_max` caps it.
+    pub lifetime_ms: Option<u64>,
+}
+
+/// A change of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Change {
+    /// A new value as a whole.
+    Value(Value) = 0,
+    /// Some fields of a map.
+    Fields {
+        /// Fields to set.
+        set: BTreeMap<Vec<u8>, Vec<u8>>,
+        /// Fields to delete.
+        delete: Vec<Vec<u8>>,
+    } = 1,
+    /// New deadlines.
+    Lifetimes(Lifetimes) = 2,
+}
+
+/// The answer to a [`SessionRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum SessionReply {
+    /// The session, to a read.
+    Session(Session) = 0,
+    /// The write is held by as many homes as the table asks for.
+    Acknowledged(Acknowledged) = 1,
+    /// It could not be done, or it is not known whether it was.
+    Failed(Failure) = 2,
+}
+
+/// A session as it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Session {
+    /// The version that created it.
+    pub birth: Version,
+    /// Its last write.
+    pub version: Version,
+    /// When it expires, in hybrid milliseconds; 0 = never.
+    pub deadline: u64,
+    /// When it was last used, in hybrid milliseconds.
+    pub touched: u64,
+    /// What is fixed for its life.
+    pub attributes: Attributes,
+    /// Its value.
+    pub value: Value,
+}
+
+/// A write that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Acknowledged {
+    /// The session's birth.
+    pub birth: Version,
+    /// The write's version.
+    pub version: Version,
+    /// How many homes hold it for certain.
+    pub held_by: u8,
+    /// How many homes the slot has.
+    pub homes: u8,
+}
+
+/// Why a request about a session failed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Failure {
+    /// No home has ever seen it, or all have forgotten it.
+    #[error("no such session")]
+    Absent = 0,
+    /// It was ended, or replaced by another session under its key.
+    #[error("the session was ended")]
+    Ended = 1,
+    /// It was not used for too long, or reached its lifetime.
+    #[error("the session expired")]
+    Expired = 2,
+    /// Too few homes answered; nothing is known to have changed for good.
+    #[error("unavailable: {answered} of {homes} homes answered, {needed} are needed")]
+    Unavailable {
+        /// How many homes answered.
+        answered: u8,
+        /// How many would have to.
+        needed: u8,
+        /// How many homes the slot has.
+        homes: u8,
+    } = 3,
+    /// The value is above the table's `max_value`.
+    #[error("too large: the value has {size} bytes, the table's max_value is {limit}")]
+    TooLarge {
+        /// The value's size, in bytes.
+        size: u64,
+        /// The table's `max_value`, in bytes.
+        limit: u64,
+    } = 4,
+    /// The table has no room on a home.
+    #[error("the table is full on {node}; raise its `memory` or shorten its lifetimes")]
+    TableFull {
+        /// The home.
+        node: NodeId,
+    } = 5,
+    /// The request itself is at fault.
+    #[error("refused: {0}")]
+    Refused(String) = 6,
+    /// The time the caller gave ran out; the write may or may not have happened, or may happen yet.
+    #[error("timed out; whether it was done is not known")]
+    TimedOut = 7,
+}
+
+/// Where a session lives, and what each home holds of it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ExplainRequest {
+    /// The table.
+    pub table: String,
+    /// The session's key.
+    pub key: Key,
+    /// Whether to ask the homes, or only to name them.
+    pub ask_homes: bool,
+}
+
+/// The answer to an [`ExplainRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Explanation {
+    /// The key's slot.
+    pub slot: Slot,
+    /// The digest of the view it was computed from.
+    pub view: u64,
+    /// The node that answered.
+    pub node: NodeId,
+    /// Whether a request through that node is answered from its own memory, or by the homes.
+    pub served_from: Served,
+    /// The homes, primary first.
+    pub homes: Vec<Copy>,
+}
+
+/// Where a node would read a session from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Served {
+    /// Its own memory: it is a home that is in sync, and its readers may trust shared memory.
+    Memory = 0,
+    /// A majority of homes, itself among them: it is a home that is not in sync yet.
+    HomesWhileSyncing = 1,
+    /// The homes: it is none.
+    Homes = 2,
+}
+
+/// What one home said of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Copy {
+    /// The home.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// What it answered.
+    pub state: CopyState,
+}
+
+/// The state of one copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum CopyState {
+    /// It was not asked.
+    NotAsked = 0,
+    /// It did not answer in time.
+    Silent = 1,
+    /// It holds nothing under the key.
+    Absent {
+        /// Whether it can know.
+        synced: bool,
+    } = 2,
+    /// It holds the session, dead or alive.
+    Held {
+        /// The version that created it.
+        birth: Version,
+        /// Its last write.
+        version: Version,
+        /// Whether it is a tombstone.
+        ended: bool,
+        /// Whether it has expired.
+        expired: bool,
+        /// When it was last used, in hybrid milliseconds.
+        touched: u64,
+        /// When it expires, in hybrid milliseconds; 0 = never.
+        deadline: u64,
+        /// The size of its value, in bytes.
+        size: u64,
+    } = 3,
+}
+
+/// One page of what a node holds.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ListRequest {
+    /// The table.
+    pub table: String,
+    /// Where to go on; 0 = at the beginning.
+    pub cursor: u64,
+    /// The most entries to return.
+    pub limit: u16,
+}
+
+/// The answer to a [`ListRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct List {
+    /// Live sessions.
+    pub entries: Vec<Listed>,
+    /// The cursor of the next page; 0 = this was the last.
+    pub next: u64,
+}
+
+/// One entry of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Listed {
+    /// The session's key.
+    pub key: Key,
+    /// The version that created it.
+    pub birth: Version,
+    /// Its last write.
+    pub version: Version,
+    /// When it was last used, in hybrid milliseconds.
+    pub touched: u64,
+    /// When it expires, in hybrid milliseconds; 0 = never.
+    pub deadline: u64,
+    /// The size of its value, in bytes.
+    pub size: u64,
+}
+
+/// Asks for the homes of all slots.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RoutesRequest {}
+
+/// The homes of all slots, for clients that know one node's view.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Routes {
+    /// The digest of the view it was computed from.
+    pub view: u64,
+    /// The nodes that are homes.
+    pub nodes: Vec<RouteNode>,
+    /// How many homes each slot has here.
+    pub homes_per_slot: u8,
+    /// Indexes into `nodes`: for slot 0 its homes, primary first, then for slot 1, …
+    pub homes: Vec<u16>,
+}
+
+/// A node in [`Routes`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct RouteNode {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub addr: SocketAddr,
+}
+
+/// Asks how a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StatusRequest {}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct NodeStatus {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The node itself.
+    pub member: Member,
+    /// Its software and version.
+    pub software: String,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// The digest of its view.
+    pub view: u64,
+    /// How many active members it knows, itself included.
+    pub active_members: u32,
+    /// How many of those were last heard of with the same digest.
+    pub agreeing_members: u32,
+    /// Its tables.
+    pub tables: Vec<TableStatus>,
+    /// Its counters, by name, in the order of their names.
+    pub counters: Vec<(String, u64)>,
+}
+
+/// How one table on one node is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct TableStatus {
+    /// Its name.
+    pub name: String,
+    /// Entries held, tombstones and expired ones that were not dropped yet included.
+    pub entries: u64,
+    /// The most entries its index takes.
+    pub capacity: u64,
+    /// Bytes of keys and values held.
+    pub bytes: u64,
+    /// The size of its segment, in bytes.
+    pub segment_bytes: u64,
+    /// Slots this node is a home of.
+    pub slots_home: u32,
+    /// Slots it is a home of and has not synced yet.
+    pub slots_unsynced: u32,
+    /// Writes kept for homes that could not be reached.
+    pub hints: u64,
+    /// How many homes a slot has.
+    pub replicas: u8,
+    /// How many of them hold a write before it is acknowledged.
+    pub write_homes: u8,
+}
+
+/// Asks for all members a node knows.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MembersRequest {}
+
+/// All members a node knows, the dead included.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Members {
+    /// The node that answers.
+    pub node: NodeId,
+    /// The digest of its view.
+    pub view: u64,
+    /// In ascending order of ids.
+    pub members: Vec<Member>,
+}
+
+/// Node to node: merge this entry into yours.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Replicate {
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: Key,
+    /// The sender's copy.
+    pub entry: Entry,
+}
+
+/// Node to node: raise the time of last use.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TouchCopy {
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: Key,
+    /// The birth of the session that was used.
+    pub birth: Version,
+    /// The version of the sender's copy.
+    pub version: Version,
+    /// When it was used, in hybrid milliseconds.
+    pub touched: u64,
+}
+
+/// The answer to [`Replicate`] and [`TouchCopy`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Replicated {
+    /// The receiver's copy now includes what was sent, and is equal to it.
+    Stored = 0,
+    /// The receiver's copy now includes what was sent, and holds more: this.
+    Differs(Entry) = 1,
+    /// A touch for an entry that the receiver does not have: send it whole.
+    Missing = 2,
+    /// The receiver could not store it.
+    Failed(Failure) = 3,
+}
+
+/// Node to node: what do you hold under this key?
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Fetch {
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: Key,
+}
+
+/// The answer to [`Fetch`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Fetched {
+    /// The receiver's copy, dead or alive.
+    pub entry: Option<Entry>,
+    /// Whether the receiver is in sync for the slot, so that `None` means that there is no such entry.
+    pub synced: bool,
+}
+
+/// Node to node: these are my slots; which differ from yours?
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Digests {
+    /// The table.
+    pub table: String,
+    /// Slots and their digests, in ascending order of slots.
+    pub slots: Vec<SlotDigest>,
+}
+
+/// What a node holds of a slot, in brief.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SlotDigest {
+    /// The slot.
+    pub slot: Slot,
+    /// How many entries.
+    pub count: u32,
+    /// The XOR of the entries' digests.
+    pub digest: u64,
+}
+
+/// The answer to [`Digests`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Compared {
+    /// The slots whose digest or count is another at the receiver.
+    pub differing: Vec<Slot>,
+}
+
+/// Node to node: list a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SlotListRequest {
+    /// The table.
+    pub table: String,
+    /// The slot.
+    pub slot: Slot,
+    /// The last key of the page before; `None` = from the beginning.
+    pub after: Option<Key>,
+}
+
+/// The answer to a [`SlotListRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SlotList {
+    /// Keys in ascending order, each with the digest of its entry.
+    pub items: Vec<(Key, u64)>,
+    /// Whether another page follows.
+    pub more: bool,
+}
+
+/// Node to node: these are the members I know; tell me of those you know.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Exchange {
+    /// The members, in ascending order of ids.
+    pub members: Vec<Member>,
+    /// Whether the sender asks to be told in turn. Without it there is nothing to answer.
+    pub reply: bool,
+}
+
+/// A packet of the membership protocol. Only in datagrams.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Gossip {
+    /// The packet, opaque here.
+    pub packet: Vec<u8>,
+}
+
+/// Asks for a [`Pong`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ping {}
+
+/// The answer to a [`Ping`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Pong {
+    /// Who answers.
+    pub node: NodeId,
+}
+
+macro_rules! messages {
+    ($($kind:literal $name:ident($payload:ty), $limit:expr;)+) => {
+        /// Any message.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        #[allow(missing_docs, reason = "each variant carries the type of its name")]
+        pub enum Message { $($name($payload),)+ }
+
+        impl Message {
+            /// The number of this kind of message on the wire.
+            pub fn kind(&self) -> u8 {
+                match self { $(Self::$name(_) => $kind,)+ }
+            }
+
+            /// The name of this kind of message, for counters and logs.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)+ }
+            }
+
+            /// The most bytes a payload of this kind may have; `None` for a kind we do not know.
+            pub fn limit(kind: u8) -> Option<usize> {
+                match kind { $($kind => Some($limit),)+ _ => None }
+            }
+
+            /// All kinds, for tests.
+            pub const KINDS: &[u8] = &[$($kind),+];
+
+            pub(crate) fn encode_payload<W: bincode::enc::write::Writer>(
+                &self,
+                writer: W,
+            ) -> Result<(), bincode::error::EncodeError> {
+                match self {
+                    $(Self::$name(payload) => {
+                        bincode::encode_into_writer(payload, writer, bincode::config::standard())
+                    })+
+                }
+            }
+
+            pub(crate) fn decode_payload<C: bincode::config::Config>(
+                kind: u8,
+                bytes: &[u8],
+                config: C,
+            ) -> Option<Result<(Self, usize), bincode::error::DecodeError>> {
+                match kind {
+                    $($kind => Some(
+                        bincode::decode_from_slice(bytes, config)
+                            .map(|(payload, read)| (Self::$name(payload), read)),
+                    ),)+
+                    _ => None,
+                }
+            }
+        }
+
+        $(impl From<$payload> for Message {
+            fn from(payload: $payload) -> Self { Self::$name(payload) }
+        })+
+    };
+}
+
+const SMALL: usize = 4 << 10;
+const LISTING: usize = 512 << 10;
+/// A value (which counts what its fields' names and versions take), and what stands around it.
+const VALUE: usize = crate::limits::VALUE_BYTES_MAX + (64 << 10);
+/// Two maps, each the largest a client may write, merge into one of twice the size.
+const MERGED: usize = VALUE + crate::limits::VALUE_BYTES_MAX;
+const MEMBERS: usize = 1 << 20;
+
+messages! {
+    1 Hello(Hello), SMALL;
+    2 Welcome(Welcome), 64 << 10;
+    3 Rejected(Rejected), SMALL;
+    4 Ping(Ping), SMALL;
+    5 Pong(Pong), SMALL;
+    16 SessionRequest(SessionRequest), VALUE;
+    17 SessionReply(SessionReply), MERGED;
+    18 ExplainRequest(ExplainRequest), SMALL;
+    19 Explanation(Explanation), 64 << 10;
+    20 ListRequest(ListRequest), SMALL;
+    21 List(List), LISTING;
+    22 RoutesRequest(RoutesRequest), SMALL;
+    23 Routes(Routes), 1 << 20;
+    24 StatusRequest(StatusRequest), SMALL;
+    25 NodeStatus(NodeStatus), 256 << 10;
+    26 MembersRequest(MembersRequest), SMALL;
+    27 Members(Members), MEMBERS;
+    48 Replicate(Replicate), MERGED;
+    49 TouchCopy(TouchCopy), SMALL;
+    50 Replicated(Replicated), MERGED;
+    51 Fetch(Fetch), SMALL;
+    52 Fetched(Fetched), MERGED;
+    53 Digests(Digests), LISTING;
+    54 Compared(Compared), 256 << 10;
+    55 SlotListRequest(SlotListRequest), SMALL;
+    56 SlotList(SlotList), LISTING;
+    57 Exchange(Exchange), MEMBERS;
+    64 Gossip(Gossip), crate::limits::DATAGRAM_BYTES_MAX;
+}

@@ -1,0 +1,365 @@
+//! How an entry is laid out in a record of shared memory, where any process may read it.
+//!
+//! All integers are little-endian. The time of last use is not in these bytes: it lives in the
+//! record's `mark`, a word beside them that a touch raises in place (see [`mark`] and [`touched`]).
+//!
+//! ```text
+//! byte  0  format (1)
+//!       1  flags: 1 ended, 2 has fields, 4 version ≠ birth, 8 base ≠ version,
+//!                 16 lease ≠ birth, 32 has deadlines, 64 has attributes,
+//!                 128 has notes; a tombstone has no other flags than 1 and 4
+//!       2  birth: hlc u64, node u48
+//!      16  version (14 bytes)                          if flag 4
+//!       …  the base's version (14)                     if flag 8
+//!       …  the lease's version (14)                    if flag 16
+//!       …  idle u48, expire_at u48                     if flag 32
+//!       …  replicas u8, owner length u8, owner         if flag 64
+//!       …  count u8, then for each note in ascending order of numbers:
+//!          number u8, version (14), length u8, bytes   if flag 128
+//!       …  the value's bytes, to the end               without flag 2
+//!       …  kind u8, base length u32, base bytes,
+//!          field count u32, then for each field in ascending order of names:
+//!          name length u16, flags u8 (1 deleted, 2 expires), version (14),
+//!          [expire_at u48], value length u32, name, value   with flag 2
+//! ```
+//!
+//! Any change of this layout gets another format number. Decoding takes arbitrary bytes and never
+//! panics; [`View::parse`] copies nothing.
+
+use std::collections::BTreeMap;
+
+use crate::entry::{Attributes, Base, Body, Entry, Field, Kind, Lease, Note};
+use crate::limits::{NOTE_BYTES_MAX, NOTES_MAX};
+use crate::version::{Hlc, NodeId, Version};
+
+/// The most bytes that a record needs beside the value's own, for a value that is no map.
+pub const OVERHEAD_BYTES_MAX: usize =
+    16 + 3 * 14 + 12 + 2 + 255 + 1 + NOTES_MAX * (NOTE_OVERHEAD_BYTES + NOTE_BYTES_MAX);
+
+/// A record that is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a record of format {FORMAT}: {0}")]
+pub struct Malformed(&'static str);
+
+/// The parts of a record that a reader needs, in place.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The version that created the session.
+    pub birth: Version,
+    /// The last write.
+    pub version: Version,
+    /// Whether this is a tombstone.
+    pub ended: bool,
+    /// The deadlines in force.
+    pub lease: Lease,
+    base_version: Version,
+    replicas: u8,
+    owner: &'a [u8],
+    notes: &'a [u8],
+    has_fields: bool,
+    rest: &'a [u8],
+}
+
+impl<'a> View<'a> {
+    /// Reads the head of a record.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the bytes are cut short, of another format, or contradict themselves.
+    pub fn parse(record: &'a [u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor(record);
+        if cursor.u8()? != FORMAT {
+            return Err(Malformed("another format"));
+        }
+        let flags = cursor.u8()?;
+        let birth = cursor.version()?;
+        let optional = |cursor: &mut Cursor<'a>, flag, default| {
+            if flags & flag == 0 { Ok(default) } else { cursor.version() }
+        };
+        let version = optional(&mut cursor, VERSION, birth)?;
+        let base_version = optional(&mut cursor, BASE, version)?;
+        let lease_version = optional(&mut cursor, LEASE, birth)?;
+        let (idle, expire_at) =
+            if flags & DEADLINES == 0 { (0, 0) } else { (cursor.u48()?, cursor.u48()?) };
+        let (replicas, owner) = if flags & ATTRIBUTES == 0 {
+            (0, &[][..])
+        } else {
+            let (replicas, length) = (cursor.u8()?, cursor.u8()?);
+            (replicas, cursor.take(length.into())?)
+        };
+        let notes = if flags & NOTES == 0 { &[][..] } else { cursor.skip_notes()? };
+        let is_body = flags & !(ENDED | VERSION) != 0 || !cursor.0.is_empty();
+        if flags & ENDED != 0 && is_body {
+            return Err(Malformed("a tombstone with a body"));
+        }
+        Ok(Self {
+            birth,
+            version,
+            ended: flags & ENDED != 0,
+            lease: Lease { version: lease_version, idle, expire_at },
+            base_version,
+            replicas,
+            owner,
+            notes,
+            has_fields: flags & FIELDS != 0,
+            rest: cursor.0,
+        })
+    }
+
+    /// The value, if it is a string of bytes; `None` for a map or a tombstone.
+    pub fn bytes(&self) -> Option<&'a [u8]> {
+        (!self.ended && !self.has_fields).then_some(self.rest)
+    }
+
+    /// The whole entry. `mark` is the word that stood beside the record.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the rest is not well formed, as by [`Entry::check`].
+    pub fn entry(&self, mark: u64) -> Result<Entry, Malformed> {
+        if self.ended {
+            return Ok(Entry::ended(self.birth, self.version));
+        }
+        let (base, fields) = if self.has_fields {
+            self.fields()?
+        } else {
+            let bytes = self.rest.to_vec();
+            let base = Base { version: self.base_version, kind: Kind::Bytes, bytes };
+            (base, BTreeMap::new())
+        };
+        let attributes = Attributes { replicas: self.replicas, owner: self.owner.to_vec() };
+        let (lease, touched, notes) = (self.lease, touched(mark), self.notes()?);
+        let body = Body { base, fields, lease, touched, attributes, notes };
+        let entry = Entry { birth: self.birth, version: self.version, body: Some(body) };
+        entry.check().map_err(Malformed)?;
+        Ok(entry)
+    }
+
+    fn notes(&self) -> Result<BTreeMap<u8, Note>, Malformed> {
+        let mut cursor = Cursor(self.notes);
+        let mut notes = BTreeMap::new();
+        while !cursor.0.is_empty() {
+            let number = cursor.u8()?;
+            let version = cursor.version()?;
+            let length = cursor.u8()?;
+            let bytes = cursor.take(length.into())?.to_vec();
+            insert_last(&mut notes, number, Note { version, bytes })?;
+        }
+        Ok(notes)
+    }
+
+    fn fields(&self) -> Result<(Base, BTreeMap<Vec<u8>, Field>), Malformed> {
+        let mut cursor = Cursor(self.rest);
+        let kind = match cursor.u8()? {
+            0 => Kind::Bytes,
+            1 => Kind::Map,
+            _ => return Err(Malformed("an unknown kind of value")),
+        };
+        let length = cursor.u32()?;
+        let bytes = cursor.take(length as usize)?.to_vec();
+        let base = Base { version: self.base_version, kind, bytes };
+        let mut fields = BTreeMap::new();
+        for _ in 0..cursor.u32()? {
+            let name_length = cursor.u16()?;
+            let flags = cursor.u8()?;
+            let version = cursor.version()?;
+            let expire_at = if flags & FIELD_EXPIRES == 0 { 0 } else { cursor.u48()? };
+            let value_length = cursor.u32()?;
+            let name = cursor.take(name_length.into())?.to_vec();
+            let value = cursor.take(value_length as usize)?;
+            let value = (flags & FIELD_DELETED == 0).then(|| value.to_vec());
+            if flags & !(FIELD_DELETED | FIELD_EXPIRES) != 0
+                || (value.is_none() && value_length != 0)
+                || (flags & FIELD_EXPIRES != 0 && expire_at == 0)
+            {
+                return Err(Malformed("a field's flags"));
+            }
+            insert_last(&mut fields, name, Field { version, value, expire_at })?;
+        }
+        if !cursor.0.is_empty() {
+            return Err(Malformed("bytes after the last field"));
+        }
+        Ok((base, fields))
+    }
+}
+
+/// Writes an entry's record to the end of `out`. The entry is to be well formed (see
+/// [`Entry::check`]): names that are too long would be cut, times that are too late capped.
+pub fn write(entry: &Entry, out: &mut Vec<u8>) {
+    debug_assert_eq!(entry.check(), Ok(()));
+    let start = out.len();
+    out.extend_from_slice(&[FORMAT, 0]);
+    let mut flags = 0;
+    push_version(out, entry.birth);
+    let mut optional = |out: &mut Vec<u8>, flag, version, default| {
+        if version != default {
+            flags |= flag;
+            push_version(out, version);
+        }
+    };
+    optional(out, VERSION, entry.version, entry.birth);
+    if let Some(body) = &entry.body {
+        optional(out, BASE, body.base.version, entry.version);
+        optional(out, LEASE, body.lease.version, entry.birth);
+        if body.lease.idle != 0 || body.lease.expire_at != 0 {
+            flags |= DEADLINES;
+            push_u48(out, body.lease.idle);
+            push_u48(out, body.lease.expire_at);
+        }
+        let Attributes { replicas, owner } = &body.attributes;
+        if *replicas != 0 || !owner.is_empty() {
+            flags |= ATTRIBUTES;
+            let length = owner.len().min(usize::from(u8::MAX));
+            out.extend_from_slice(&[*replicas, length as u8]);
+            out.extend_from_slice(&owner[..length]);
+        }
+        if !body.notes.is_empty() {
+            flags |= NOTES;
+            push_notes(out, &body.notes);
+        }
+        if body.is_map() {
+            flags |= FIELDS;
+            push_fields(out, body);
+        } else {
+            out.extend_from_slice(&body.base.bytes);
+        }
+    } else {
+        flags |= ENDED;
+    }
+    out[start + 1] = flags;
+}
+
+/// The word beside a record that carries the time of last use, in hybrid milliseconds. Its upper
+/// 16 bits belong to the entry's heat.
+pub const fn mark(touched: u64) -> u64 {
+    touched & TOUCHED_MASK
+}
+
+/// The time of last use that a mark carries, in hybrid milliseconds.
+pub const fn touched(mark: u64) -> u64 {
+    mark & TOUCHED_MASK
+}
+
+const FORMAT: u8 = 1;
+const TOUCHED_MASK: u64 = Hlc::MS_MAX;
+
+const ENDED: u8 = 1;
+const FIELDS: u8 = 2;
+const VERSION: u8 = 4;
+const BASE: u8 = 8;
+const LEASE: u8 = 16;
+const DEADLINES: u8 = 32;
+const ATTRIBUTES: u8 = 64;
+const NOTES: u8 = 128;
+
+const FIELD_DELETED: u8 = 1;
+const FIELD_EXPIRES: u8 = 2;
+
+/// Number, version and length.
+const NOTE_OVERHEAD_BYTES: usize = 1 + 14 + 1;
+
+fn push_notes(out: &mut Vec<u8>, notes: &BTreeMap<u8, Note>) {
+    let count = notes.len().min(NOTES_MAX);
+    out.push(count as u8);
+    for (number, note) in notes.iter().take(count) {
+        let bytes = &note.bytes[..note.bytes.len().min(NOTE_BYTES_MAX)];
+        out.push(*number);
+        push_version(out, note.version);
+        out.push(bytes.len() as u8);
+        out.extend_from_slice(bytes);
+    }
+}
+
+fn push_fields(out: &mut Vec<u8>, body: &Body) {
+    out.push(body.base.kind as u8);
+    out.extend_from_slice(&(body.base.bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(&body.base.bytes);
+    out.extend_from_slice(&(body.fields.len() as u32).to_le_bytes());
+    for (name, field) in &body.fields {
+        let name = &name[..name.len().min(usize::from(u16::MAX))];
+        let expires = field.expire_at != 0;
+        let deleted = field.value.is_none();
+        let value = field.value.as_deref().unwrap_or_default();
+        out.extend_from_slice(&(name.len() as u16).to_le_bytes());
+        out.push(u8::from(deleted) * FIELD_DELETED + u8::from(expires) * FIELD_EXPIRES);
+        push_version(out, field.version);
+        if expires {
+            push_u48(out, field.expire_at);
+        }
+        out.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        out.extend_from_slice(name);
+        out.extend_from_slice(value);
+    }
+}
+
+fn push_version(out: &mut Vec<u8>, version: Version) {
+    out.extend_from_slice(&version.hlc.bits().to_le_bytes());
+    push_u48(out, version.node.bits());
+}
+
+fn push_u48(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.min(TOUCHED_MASK).to_le_bytes()[..6]);
+}
+
+/// Inserts behind everything that is there: records are in ascending order.
+fn insert_last<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Result<(), Malformed> {
+    if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
+        return Err(Malformed("not in ascending order"));
+    }
+    map.insert(key, value);
+    Ok(())
+}
+
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    /// Passes over the notes, and returns them without their count.
+    fn skip_notes(&mut self) -> Result<&'a [u8], Malformed> {
+        let count = self.u8()?;
+        let notes = self.0;
+        for _ in 0..count {
+            self.take(NOTE_OVERHEAD_BYTES - 1)?;
+            let length = self.u8()?;
+            self.take(length.into())?;
+        }
+        match notes.len() - self.0.len() {
+            0 => Err(Malformed("notes without a note")),
+            length => Ok(&notes[..length]),
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(Malformed("cut short"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(Malformed("cut short"))?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u48(&mut self) -> Result<u64, Malformed> {
+        let [a, b, c, d, e, f] = self.array()?;
+        Ok(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    fn version(&mut self) -> Result<Version, Malformed> {
+        let hlc = self.array().map(u64::from_le_bytes).map(Hlc::from_bits)?;
+        Ok(Version::new(hlc, NodeId::from_bits(self.u48()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
