@@ -1,0 +1,283 @@
+//! Segments as files: made whole or not at all, locked for life, set aside when they are not ours to read.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use crate::header::{self, OpenError};
+use crate::layout::{Geometry, PAGE, TableOptions, word};
+use crate::reader::Reader;
+use crate::region::{FileRegion, Region};
+use crate::words::{Mapped, Words};
+use crate::writer::{CreateError, Recovery, Writer};
+
+/// A table opened by [`open_or_create`].
+pub struct Opened {
+    /// Its writer, which holds the file's lock.
+    pub writer: Writer,
+    /// What was found, if the segment existed.
+    pub recovery: Option<Recovery>,
+    /// Where a segment that could not be used was moved to, and why.
+    pub set_aside: Option<(PathBuf, String)>,
+}
+
+/// Why a segment's file cannot be opened or made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// A call failed.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The file system has no room for the segment. Nothing was left behind.
+    #[error("no room for {path}: it needs {needed} bytes, {free} are free; make segment_bytes smaller or the file \
+             system larger{}", set_aside_note(.set_aside.as_deref()))]
+    NoSpace {
+        /// The segment's file.
+        path: PathBuf,
+        /// Its size.
+        needed: u64,
+        /// Bytes free in its file system.
+        free: u64,
+        /// A segment set aside just now, which still takes its space.
+        set_aside: Option<PathBuf>,
+    },
+    /// Another process writes the segment.
+    #[error("{path} is in use by another writer: {owner}")]
+    Locked {
+        /// The segment's file.
+        path: PathBuf,
+        /// What the other one says about itself.
+        owner: String,
+    },
+    /// The options describe no table.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}
+
+/// Why a reader cannot attach to a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// The file cannot be opened or mapped.
+    #[error("cannot open {path}: {source}")]
+    Io {
+        /// The segment's file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The file is no segment that this version can read.
+    #[error("cannot read {path}: {source}")]
+    Segment {
+        /// The segment's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: OpenError,
+    },
+}
+
+/// Opens the segment at `path` for writing, or makes one.
+///
+/// The file is locked until the writer is dropped. A segment of another size, shape or version, a damaged or a
+/// retired one, and a file that is none, are renamed to `path.aside.N` (never read further, never deleted; remove
+/// them when you have looked), and a new one is made. All memory is reserved here: a full file system is an error
+/// now and not a signal later. New files have mode 0640 less the umask.
+///
+/// # Errors
+///
+/// Another process writes the segment, there is no room, or a call failed.
+pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<Opened, FileError> {
+    let path = path.as_ref();
+    let geometry = Geometry::plan(options).map_err(CreateError::from)?;
+    let mut set_aside = None;
+    loop {
+        let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
+        let (file, made) = open_file(path).map_err(fail("open"))?;
+        if !lock(&file).map_err(fail("lock"))? {
+            return Err(FileError::Locked { path: path.to_owned(), owner: owner_of(path) });
+        }
+        if !same_file(&file, path).map_err(fail("examine"))? {
+            continue; // Somebody set it aside between our opening and our locking.
+        }
+        let size = file.metadata().map_err(fail("examine"))?.len();
+        if !made && size >= PAGE {
+            let words = Mapped::new(map(&file).map_err(fail("map"))?);
+            if !is_unfinished(&words) {
+                match Writer::open(words.region().clone(), options) {
+                    Ok((writer, recovery)) => {
+                        return Ok(Opened { writer, recovery: Some(recovery), set_aside });
+                    }
+                    Err(why) => {
+                        if header::is_ours(&words) {
+                            header::retire(&words);
+                        }
+                        set_aside = Some((rename_aside(path)?, why.to_string()));
+                    }
+                }
+                continue;
+            }
+        } else if !made && size > 0 {
+            set_aside = Some((
+                rename_aside(path)?,
+                OpenError::Truncated { found: size, expected: PAGE }.to_string(),
+            ));
+            continue;
+        }
+        // A new file, or one whose creation was not finished: nobody can have attached to it.
+        let size = geometry.shape.segment_bytes;
+        if let Err(source) = file.set_len(0).and_then(|()| reserve(&file, size)) {
+            let free = free_bytes(&file);
+            drop(fs::remove_file(path));
+            return Err(match Errno::from_io_error(&source) {
+                Some(Errno::NOSPC | Errno::FBIG) => FileError::NoSpace {
+                    path: path.to_owned(),
+                    needed: size,
+                    free,
+                    set_aside: set_aside.map(|(aside, _)| aside),
+                },
+                _ => fail("reserve")(source),
+            });
+        }
+        let region = map(&file).map_err(fail("map"))?;
+        return Ok(Opened { writer: Writer::create(region, options)?, recovery: None, set_aside });
+    }
+}
+
+/// See [`Reader::attach_file`].
+pub(crate) fn attach(path: &Path) -> Result<Reader, AttachError> {
+    let io = |source| AttachError::Io { path: path.to_owned(), source };
+    let segment = |source| AttachError::Segment { path: path.to_owned(), source };
+    let file = open_for_reading(path).map_err(io)?;
+    let size = file.metadata().map_err(io)?.len();
+    if size < PAGE {
+        return Err(segment(OpenError::Truncated { found: size, expected: PAGE }));
+    }
+    let region = FileRegion::map_read_only(file).map_err(io)?;
+    Reader::attach(Arc::new(region)).map_err(segment)
+}
+
+/// The path may come from another process: a pipe must not block, nor a link lead elsewhere.
+fn open_for_reading(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+}
+
+fn open_file(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o640);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => Ok((file, true)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((options.open(path)?, false))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether we got the lock, which belongs to the open file and goes with it.
+fn lock(file: &File) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn same_file(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(theirs) => Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn map(file: &File) -> io::Result<Arc<dyn Region>> {
+    Ok(Arc::new(FileRegion::map_writable(file.try_clone()?)?))
+}
+
+/// Whether this is what a killed `open_or_create` leaves: no magic, and nothing at all behind the first page.
+fn is_unfinished(words: &Mapped) -> bool {
+    words.load(word!(magic)) == 0
+        && (PAGE as usize / 8..words.count()).all(|at| words.load(at) == 0)
+}
+
+fn rename_aside(path: &Path) -> Result<PathBuf, FileError> {
+    let mut number = 1;
+    loop {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(format!(".aside.{number}"));
+        match rustix::fs::renameat_with(
+            rustix::fs::CWD,
+            path,
+            rustix::fs::CWD,
+            &aside,
+            RenameFlags::NOREPLACE,
+        ) {
+            Ok(()) => return Ok(aside.into()),
+            Err(Errno::EXIST) => number += 1,
+            Err(error) => {
+                return Err(FileError::Io {
+                    action: "set aside",
+                    path: path.to_owned(),
+                    source: error.into(),
+                });
+            }
+        }
+    }
+}
+
+/// Gives the file its size and its memory.
+fn reserve(file: &File, size: u64) -> io::Result<()> {
+    if free_bytes(file) < size {
+        return Err(Errno::NOSPC.into()); // Without filling what is left.
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        Err(Errno::OPNOTSUPP) => {
+            let zeros = vec![0; 1 << 16];
+            let mut left = size;
+            while left > 0 {
+                let now = left.min(zeros.len() as u64);
+                (&*file).write_all(&zeros[..now as usize])?;
+                left -= now;
+            }
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+fn free_bytes(file: &File) -> u64 {
+    rustix::fs::fstatvfs(file).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+}
+
+/// What the writer of a locked segment says about itself.
+fn owner_of(path: &Path) -> String {
+    let note = open_for_reading(path).and_then(FileRegion::map_read_only).ok().and_then(|region| {
+        let words = Mapped::new(Arc::new(region));
+        header::is_ours(&words).then(|| header::owner_note(&words))
+    });
+    note.filter(|note| !note.is_empty()).unwrap_or_else(|| "it left no note".to_owned())
+}
+
+fn set_aside_note(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| {
+        format!("; {} was set aside and still takes its space", path.display())
+    })
+}

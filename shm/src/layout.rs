@@ -1,0 +1,502 @@
+//! The segment's layout, in one place: sizes, offsets, and how words are packed. Drawn in `docs/segment.md`.
+//!
+//! Everything is a 64-bit word in the machine's own byte order, and every offset in this module is an index of
+//! words unless its name says bytes. A change of anything here is a new [`LAYOUT_VERSION`].
+
+use std::fmt;
+use std::mem::{offset_of, size_of};
+
+/// Number of partitions that a table's keys are divided into.
+pub const PARTITIONS: usize = 16384;
+/// Longest key, in bytes; the shortest is 1.
+pub const KEY_MAX: usize = 255;
+/// Largest `max_value` that a table may ask for, in bytes.
+pub const VALUE_MAX: u32 = (2 << 20) + (4 << 10);
+/// Records per index line.
+pub const WAYS: usize = 28;
+/// Smallest `record_size`, in bytes.
+pub const RECORD_SIZE_MIN: u32 = 64;
+/// Largest `record_size`, in bytes.
+pub const RECORD_SIZE_MAX: u32 = 1 << 16;
+/// Bytes in one block of the overflow pool; the first 8 link to the next block.
+pub const BLOCK_SIZE: usize = 512;
+/// Version of the layout. Segments of another version are never read.
+pub const LAYOUT_VERSION: u64 = 1;
+
+/// What a table should look like. Give the same values at each opening: a segment of another shape is set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableOptions {
+    /// Size of the whole segment in bytes, all of it reserved at creation; rounded down to whole 4096-byte pages.
+    pub segment_bytes: u64,
+    /// Bytes per record: a 32-byte header, the key and the value, each padded to 8. What is longer continues in
+    /// the overflow pool at one more access to memory per 504 bytes. A multiple of 8,
+    /// [`RECORD_SIZE_MIN`] to [`RECORD_SIZE_MAX`].
+    pub record_size: u32,
+    /// Longest value in bytes, at most [`VALUE_MAX`].
+    pub max_value: u32,
+    /// Identifies this segment among all ever made; draw it at random. Ignored by an opening of an existing one.
+    pub instance: u64,
+    /// Seed of the key hash; draw it at random, or strangers can choose keys that collide. Ignored likewise.
+    pub hash_seed: u64,
+    /// Share of the segment given to the overflow pool, 0 to 90 percent. Ignored (nothing is given) when the
+    /// longest key and value fit in a record.
+    pub pool_percent: u8,
+}
+
+impl TableOptions {
+    /// The development table: 8 MiB, records of 512 bytes, values up to 64 KiB, half of it overflow pool.
+    pub fn new(instance: u64, hash_seed: u64) -> Self {
+        Self {
+            segment_bytes: 8 << 20,
+            record_size: 512,
+            max_value: 64 << 10,
+            instance,
+            hash_seed,
+            pool_percent: 50,
+        }
+    }
+}
+
+/// Why [`TableOptions`] describe no table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// The segment cannot hold the smallest table of this shape.
+    #[error(
+        "segment_bytes = {segment_bytes} is too small for this table: it needs at least {needed} bytes"
+    )]
+    TooSmall {
+        /// What was asked for.
+        segment_bytes: u64,
+        /// The least that works with the other options as they are.
+        needed: u64,
+    },
+    /// The segment would hold more records or blocks than 32-bit numbers count.
+    #[error("segment_bytes = {segment_bytes} is too large: at most 2^32 records and 2^32 blocks")]
+    TooLarge {
+        /// What was asked for.
+        segment_bytes: u64,
+    },
+    /// The record size is out of range or not a multiple of 8.
+    #[error(
+        "record_size = {0} must be a multiple of 8 between {RECORD_SIZE_MIN} and {RECORD_SIZE_MAX}"
+    )]
+    RecordSize(u32),
+    /// The longest value is too long.
+    #[error("max_value = {0} is above the limit of {VALUE_MAX} bytes")]
+    MaxValue(u32),
+    /// The pool's share is out of range, or zero although values may exceed a record.
+    #[error(
+        "pool_percent = {0} must be between 1 and 90 when values can exceed a record, and at most 90 otherwise"
+    )]
+    PoolPercent(u8),
+}
+
+/// The creation parameters of a segment, for messages and comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Size of the segment in bytes.
+    pub segment_bytes: u64,
+    /// Bytes per record.
+    pub record_size: u32,
+    /// Longest value in bytes.
+    pub max_value: u32,
+    /// Index lines.
+    pub buckets: u32,
+    /// Blocks in the overflow pool.
+    pub blocks: u32,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment_bytes, record_size, max_value, buckets, blocks } = self;
+        write!(
+            f,
+            "{segment_bytes} bytes, record_size {record_size}, max_value {max_value}, {buckets} buckets, {blocks} blocks"
+        )
+    }
+}
+
+/// The first page of a segment. Fixed words first, then the ones that live; each group has its own cache lines.
+#[repr(C)]
+pub(crate) struct Header {
+    // Written once, at creation; `magic` last, so that an unfinished segment is recognised.
+    pub(crate) magic: u64,
+    pub(crate) layout: u64,
+    pub(crate) byte_order: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) instance: u64,
+    pub(crate) hash_seed: u64,
+    pub(crate) record_size: u64,
+    pub(crate) max_value: u64,
+    pub(crate) buckets: u64,
+    pub(crate) blocks: u64,
+    pub(crate) freshness_at: u64,
+    pub(crate) lines_at: u64,
+    pub(crate) records_at: u64,
+    pub(crate) pool_at: u64,
+    pub(crate) checksum: u64,
+    _fixed_rest: u64,
+    // Read by every lookup or attachment, written rarely.
+    pub(crate) clock_offset: u64,
+    pub(crate) writer_epoch: u64,
+    pub(crate) state: u64,
+    pub(crate) clock_domain: u64,
+    _rare_rest: [u64; 4],
+    pub(crate) owner_note: [u64; NOTE_WORDS],
+    // Written by every change, read for status only.
+    pub(crate) entries: u64,
+    pub(crate) bytes_live: u64,
+    pub(crate) blocks_used: u64,
+    _counters_rest: [u64; 5],
+}
+
+/// The index of a header word.
+macro_rules! word {
+    ($field:ident) => {
+        std::mem::offset_of!($crate::layout::Header, $field) / 8
+    };
+}
+pub(crate) use word;
+
+/// `annulus\0` as the file's first 8 bytes, whatever the byte order.
+pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"annulus\0");
+/// Reads back as another number on a machine of the other byte order.
+pub(crate) const BYTE_ORDER: u64 = 0x0102_0304_0506_0708;
+/// Words covered by the header's checksum: all fixed ones before it.
+pub(crate) const FIXED_WORDS: usize = offset_of!(Header, checksum) / 8;
+/// Words of the owner note.
+pub(crate) const NOTE_WORDS: usize = 8;
+/// `Header::state` of a segment that readers should leave.
+pub(crate) const STATE_RETIRED: u64 = 1;
+
+pub(crate) const PAGE: u64 = 4096;
+pub(crate) const LINE_WORDS: usize = 8;
+pub(crate) const BLOCK_WORDS: usize = BLOCK_SIZE / 8;
+/// Payload words per block; the first word is the link.
+pub(crate) const BLOCK_PAYLOAD: usize = BLOCK_WORDS - 1;
+/// Link of a chain's last block; also "none" in the writer's lists.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A record's first word: low half sequence number (odd: not live), high half checksum.
+pub(crate) const STAMP: usize = 0;
+pub(crate) const DEADLINE: usize = 1;
+pub(crate) const MARK: usize = 2;
+/// The packed [`RecordShape`].
+pub(crate) const SHAPE: usize = 3;
+pub(crate) const RECORD_HEADER: usize = 4;
+
+const _: () = assert!(size_of::<Header>() <= PAGE as usize);
+const _: () =
+    assert!(offset_of!(Header, clock_offset) == 128 && offset_of!(Header, owner_note) == 192);
+const _: () = assert!(offset_of!(Header, entries).is_multiple_of(64));
+const _: () = assert!(LINE_WORDS * 8 == 8 + WAYS * 2);
+const _: () = assert!((VALUE_MAX as u64) < 1 << 24 && KEY_MAX < 1 << 8 && PARTITIONS <= 1 << 16);
+const _: () =
+    assert!(BLOCK_SIZE.is_multiple_of(64) && RECORD_SIZE_MIN as usize >= (RECORD_HEADER + 2) * 8);
+
+/// Where everything is. Copied into private memory at opening and never read from the segment again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub(crate) shape: Shape,
+    pub(crate) buckets: usize,
+    pub(crate) blocks: usize,
+    pub(crate) record_words: usize,
+    pub(crate) freshness: usize,
+    pub(crate) lines: usize,
+    pub(crate) records: usize,
+    pub(crate) pool: usize,
+}
+
+impl Geometry {
+    /// Divides a segment as the options ask.
+    pub(crate) fn plan(options: &TableOptions) -> Result<Self, OptionsError> {
+        let &TableOptions { segment_bytes, record_size, max_value, pool_percent, .. } = options;
+        if !(RECORD_SIZE_MIN..=RECORD_SIZE_MAX).contains(&record_size)
+            || !record_size.is_multiple_of(8)
+        {
+            return Err(OptionsError::RecordSize(record_size));
+        }
+        if max_value > VALUE_MAX {
+            return Err(OptionsError::MaxValue(max_value));
+        }
+        let record_words = record_size as usize / 8;
+        let blocks_least =
+            blocks_for(record_words, payload_words(KEY_MAX, max_value as usize)) as u64;
+        if pool_percent > 90 || (blocks_least > 0 && pool_percent == 0) {
+            return Err(OptionsError::PoolPercent(pool_percent));
+        }
+        let percent = if blocks_least == 0 { 0 } else { u64::from(pool_percent) };
+        let bucket_bytes = (LINE_WORDS * 8 + WAYS * record_size as usize) as u64;
+        let fixed = PAGE + (PARTITIONS * 8) as u64 + ALIGNMENT_SLACK;
+        let total = segment_bytes / PAGE * PAGE;
+        // Two buckets at least, so that each key has two lines; a pool that takes one value of any allowed size.
+        let least_for_records = (2 * bucket_bytes * 100).div_ceil(100 - percent);
+        let least_for_pool = (blocks_least * BLOCK_SIZE as u64 * 100)
+            .checked_div(percent)
+            .map_or(0, |bytes| bytes + 1);
+        let needed = (fixed + least_for_records.max(least_for_pool)).next_multiple_of(PAGE);
+        if total < needed {
+            return Err(OptionsError::TooSmall { segment_bytes, needed });
+        }
+        let free = u128::from(total - fixed);
+        let pool_bytes = free * u128::from(percent) / 100;
+        let buckets = (free - pool_bytes) / u128::from(bucket_bytes);
+        let blocks = pool_bytes / BLOCK_SIZE as u128;
+        let too_large = OptionsError::TooLarge { segment_bytes };
+        let (Ok(buckets), Ok(blocks)) = (u32::try_from(buckets), u32::try_from(blocks)) else {
+            return Err(too_large);
+        };
+        Self::new(Shape { segment_bytes: total, record_size, max_value, buckets, blocks })
+            .ok_or(too_large)
+    }
+
+    /// Lays out a shape, which may come from a stranger's header. `None` if it is no possible shape.
+    pub(crate) fn new(shape: Shape) -> Option<Self> {
+        let Shape { segment_bytes, record_size, max_value, buckets, blocks } = shape;
+        let record_ok = (RECORD_SIZE_MIN..=RECORD_SIZE_MAX).contains(&record_size)
+            && record_size.is_multiple_of(8);
+        let records = u64::from(buckets).checked_mul(WAYS as u64)?;
+        if !record_ok
+            || max_value > VALUE_MAX
+            || buckets < 2
+            || records >= u64::from(NONE)
+            || blocks == NONE
+        {
+            return None;
+        }
+        let freshness_at = PAGE;
+        let lines_at = freshness_at + (PARTITIONS * 8) as u64;
+        let records_at = lines_at + u64::from(buckets) * (LINE_WORDS * 8) as u64;
+        let pool_at = (records_at + records.checked_mul(u64::from(record_size))?)
+            .next_multiple_of(BLOCK_SIZE as u64);
+        let end = pool_at.checked_add(u64::from(blocks) * BLOCK_SIZE as u64)?;
+        if end > segment_bytes {
+            return None;
+        }
+        let word = |bytes: u64| usize::try_from(bytes / 8).ok();
+        Some(Self {
+            shape,
+            buckets: buckets as usize,
+            blocks: blocks as usize,
+            record_words: record_size as usize / 8,
+            freshness: word(freshness_at)?,
+            lines: word(lines_at)?,
+            records: word(records_at)?,
+            pool: word(pool_at)?,
+        })
+    }
+
+    /// The two lines and the fingerprint of a key with this hash.
+    pub(crate) fn place(&self, hash: u64) -> Place {
+        // Multiply-shift over independent halves; the tag takes the low bits, which `first` does not use.
+        let scale = |x: u64| (((x >> 32) * self.buckets as u64) >> 32) as usize;
+        let first = scale(hash);
+        let mut second = scale((hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9));
+        if second == first {
+            second = (first + 1) % self.buckets;
+        }
+        Place { first, second, tag: hash as u16 }
+    }
+
+    pub(crate) fn line(&self, bucket: usize) -> usize {
+        debug_assert!(bucket < self.buckets);
+        self.lines + bucket * LINE_WORDS
+    }
+
+    pub(crate) fn record(&self, id: RecordId) -> usize {
+        debug_assert!(id.bucket < self.buckets && id.way < WAYS);
+        self.records + id.number() * self.record_words
+    }
+
+    pub(crate) fn block(&self, block: u32) -> usize {
+        debug_assert!((block as usize) < self.blocks);
+        self.pool + block as usize * BLOCK_WORDS
+    }
+
+    pub(crate) fn blocks_for(&self, key_size: usize, value_size: usize) -> usize {
+        blocks_for(self.record_words, payload_words(key_size, value_size))
+    }
+
+    pub(crate) fn records_count(&self) -> usize {
+        self.buckets * WAYS
+    }
+}
+
+/// Room for aligning the pool.
+const ALIGNMENT_SLACK: u64 = BLOCK_SIZE as u64;
+
+/// Words that key and value take, each padded to whole words.
+pub(crate) fn payload_words(key_size: usize, value_size: usize) -> usize {
+    key_size.div_ceil(8) + value_size.div_ceil(8)
+}
+
+/// Payload words that stay in the record: all, or all but the one that links to the first block.
+pub(crate) fn inline_words(record_words: usize, payload: usize) -> usize {
+    let room = record_words - RECORD_HEADER;
+    if payload <= room { payload } else { room - 1 }
+}
+
+fn blocks_for(record_words: usize, payload: usize) -> usize {
+    (payload - inline_words(record_words, payload)).div_ceil(BLOCK_PAYLOAD)
+}
+
+/// A key's candidate lines, always two different ones, and its fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) first: usize,
+    pub(crate) second: usize,
+    pub(crate) tag: u16,
+}
+
+/// One record, by its place in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordId {
+    pub(crate) bucket: usize,
+    pub(crate) way: usize,
+}
+
+impl RecordId {
+    pub(crate) fn number(self) -> usize {
+        self.bucket * WAYS + self.way
+    }
+
+    pub(crate) fn from_number(number: usize) -> Self {
+        Self { bucket: number / WAYS, way: number % WAYS }
+    }
+}
+
+/// A line's first word: bits 0–27 the valid map, bit 28 "some key of this line lives in its second line",
+/// bits 29–63 a counter that every store of the word increments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LineHeader(pub(crate) u64);
+
+impl LineHeader {
+    pub(crate) const VALID: u64 = (1 << WAYS) - 1;
+    const OVERFLOW: u64 = 1 << WAYS;
+    const COUNT_ONE: u64 = 1 << (WAYS + 1);
+
+    pub(crate) fn valid(self) -> u32 {
+        (self.0 & Self::VALID) as u32
+    }
+
+    pub(crate) fn is_valid(self, way: usize) -> bool {
+        self.0 >> way & 1 == 1 && way < WAYS
+    }
+
+    pub(crate) fn overflow(self) -> bool {
+        self.0 & Self::OVERFLOW != 0
+    }
+
+    pub(crate) fn free_ways(self) -> usize {
+        WAYS - self.valid().count_ones() as usize
+    }
+
+    /// The lowest way that holds nothing.
+    pub(crate) fn free_way(self) -> Option<usize> {
+        let way = (!self.valid()).trailing_zeros() as usize;
+        (way < WAYS).then_some(way)
+    }
+
+    /// The next value of this word: another map, the counter moved on (it wraps after 2^35 stores).
+    pub(crate) fn next(self, valid: u32, overflow: bool) -> Self {
+        let counter = self.0 & !(Self::VALID | Self::OVERFLOW);
+        let overflow = if overflow { Self::OVERFLOW } else { 0 };
+        Self(counter.wrapping_add(Self::COUNT_ONE) | overflow | (u64::from(valid) & Self::VALID))
+    }
+}
+
+/// A record's immutable facts, packed into one word: key size 8 bits, partition 16, generation 16, value size 24.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordShape {
+    pub(crate) key_size: u8,
+    pub(crate) partition: u16,
+    /// Counts the writes of one key, so that recovery knows the newer of two copies.
+    pub(crate) generation: u16,
+    pub(crate) value_size: u32,
+}
+
+impl RecordShape {
+    pub(crate) fn pack(self) -> u64 {
+        debug_assert!(self.value_size <= VALUE_MAX);
+        u64::from(self.key_size)
+            | u64::from(self.partition) << 8
+            | u64::from(self.generation) << 24
+            | u64::from(self.value_size) << 40
+    }
+
+    /// Unpacks without believing: the caller checks the sizes.
+    pub(crate) fn unpack(word: u64) -> Self {
+        Self {
+            key_size: word as u8,
+            partition: (word >> 8) as u16,
+            generation: (word >> 24) as u16,
+            value_size: (word >> 40) as u32,
+        }
+    }
+
+    pub(crate) fn plausible(self, max_value: u32) -> bool {
+        self.key_size > 0 && (self.partition as usize) < PARTITIONS && self.value_size <= max_value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_shape_reads_back() {
+        let shape = RecordShape {
+            key_size: 255,
+            partition: 16383,
+            generation: 0xabcd,
+            value_size: VALUE_MAX,
+        };
+        assert_eq!(RecordShape::unpack(shape.pack()), shape);
+    }
+
+    #[test]
+    fn line_counter_moves_with_every_store_and_wraps_alone() {
+        let last = LineHeader(u64::MAX);
+        let next = last.next(0b101, false);
+        assert_eq!(next.0, 0b101);
+        assert_eq!(next.next(0b101, true).0 >> (WAYS + 1), 1);
+        assert_eq!(next.free_way(), Some(1));
+        assert_eq!(LineHeader(LineHeader::VALID).free_way(), None);
+    }
+
+    #[test]
+    fn least_size_named_by_the_error_is_the_least_that_works() {
+        for (record_size, max_value, pool_percent) in
+            [(64, VALUE_MAX, 50), (512, 65536, 25), (512, 100, 0), (65536, 0, 0)]
+        {
+            let mut options =
+                TableOptions { record_size, max_value, pool_percent, ..TableOptions::new(1, 2) };
+            options.segment_bytes = 4096;
+            let Err(OptionsError::TooSmall { needed, .. }) = Geometry::plan(&options) else {
+                panic!("one page is too small");
+            };
+            options.segment_bytes = needed;
+            let geometry = Geometry::plan(&options).expect("the named size works");
+            assert!(geometry.blocks >= geometry.blocks_for(KEY_MAX, max_value as usize));
+            options.segment_bytes = needed - 1;
+            assert!(Geometry::plan(&options).is_err());
+        }
+    }
+
+    #[test]
+    fn impossible_options_are_refused() {
+        let base = TableOptions::new(1, 2);
+        let with = |change: fn(&mut TableOptions)| {
+            let mut options = base.clone();
+            change(&mut options);
+            Geometry::plan(&options).expect_err("impossible")
+        };
+        assert_eq!(with(|o| o.record_size = 60), OptionsError::RecordSize(60));
+        assert_eq!(with(|o| o.record_size = 100), OptionsError::RecordSize(100));
+        assert_eq!(with(|o| o.max_value = VALUE_MAX + 1), OptionsError::MaxValue(VALUE_MAX + 1));
+        assert_eq!(with(|o| o.pool_percent = 91), OptionsError::PoolPercent(91));
+        assert_eq!(with(|o| o.pool_percent = 0), OptionsError::PoolPercent(0));
+        assert!(matches!(with(|o| o.segment_bytes = u64::MAX), OptionsError::TooLarge { .. }));
+    }
+}

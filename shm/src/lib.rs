@@ -1,0 +1,51 @@
+//! The table in shared memory: one writing process, any number of reading ones, bytes only.
+//!
+//! A *segment* is a file (usually in `/dev/shm`) or a piece of heap memory of one fixed size. One [`Writer`]
+//! changes it; [`Reader`]s in any process look keys up without a lock, a system call or a store. A reader gets
+//! a value that was current at one instant during the call, or is told to ask the writer: never a torn one,
+//! never an unpublished one, and a [`Lookup::Miss`] means *ask the node*, not *absent*.
+//!
+//! Shape: an index of 64-byte lines (28 fingerprints each), one record of fixed size per way at a computed
+//! address, and a pool of 512-byte blocks for what does not fit. The bytes, the protocol and its argument are
+//! in `docs/segment.md`; the layout itself is in one module, `layout`.
+//!
+//! ```
+//! use annulus_shm::{HeapRegion, Lookup, Reader, TableOptions, Writer};
+//!
+//! let options = TableOptions::new(0x1234, 0x5678);
+//! let region = HeapRegion::new(options.segment_bytes as usize);
+//! let mut writer = Writer::create(region.handle(), &options)?;
+//! writer.set_freshness(7, u64::MAX);
+//! writer.put(b"key", 7, b"value", 0, 0)?;
+//!
+//! let reader = Reader::attach(region.handle())?;
+//! let mut value = Vec::new();
+//! assert_eq!(reader.get(b"key", 7, 0, &mut value), Lookup::Hit { deadline: 0, mark: 0 });
+//! assert_eq!(value, b"value");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod file;
+mod header;
+mod layout;
+mod protocol;
+mod reader;
+mod region;
+mod words;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use file::{AttachError, FileError, Opened, open_or_create};
+pub use header::OpenError;
+pub use layout::{
+    BLOCK_SIZE, KEY_MAX, LAYOUT_VERSION, OptionsError, PARTITIONS, RECORD_SIZE_MAX,
+    RECORD_SIZE_MIN, Shape, TableOptions, VALUE_MAX, WAYS,
+};
+pub use reader::{Lookup, Reader, SegmentStats, Standing};
+pub use region::{FileRegion, HeapRegion, Region};
+pub use writer::{
+    CreateError, ExpiredItem, Found, Full, Put, PutError, Recovery, ScanItem, TableStats, Verified,
+    Writer,
+};

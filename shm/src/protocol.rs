@@ -1,0 +1,383 @@
+//! How records are published and copied: the part of the table that several processes run at once.
+//!
+//! The writer's steps and the reader's, and the fences that pair, are argued in `docs/segment.md`. In short: a
+//! record is written while its way is invalid and its sequence number odd; one store of the line's header makes
+//! it visible and its predecessor invisible; a reader that copied a record believes the copy if, after it, the
+//! way was valid and then the sequence number still the same.
+
+use twox_hash::XxHash3_64;
+
+use crate::layout::{
+    BLOCK_PAYLOAD, DEADLINE, Geometry, LineHeader, MARK, NONE, Place, RECORD_HEADER, RecordId,
+    RecordShape, SHAPE, STAMP, WAYS, inline_words, payload_words,
+};
+use crate::words::Words;
+
+/// A segment's words with their geometry.
+#[derive(Clone)]
+pub(crate) struct Table<W> {
+    pub(crate) words: W,
+    pub(crate) geometry: Geometry,
+    pub(crate) hash_seed: u64,
+}
+
+/// What one try to look a key up gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    Hit(Copied),
+    Miss,
+    /// The writer was faster: try again.
+    Changed,
+    /// A record that may be the key's makes no sense.
+    Damaged,
+}
+
+/// A record's facts, copied with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub(crate) shape: RecordShape,
+    pub(crate) deadline: u64,
+    pub(crate) mark: u64,
+}
+
+/// A copy that was published as a whole at one instant after it was taken, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stamped<T> {
+    Valid(T),
+    /// Published, but its sizes or its chain lead out of the segment.
+    Malformed,
+    Changed,
+}
+
+/// What a record is written from.
+pub(crate) struct NewRecord<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) key_hash: u64,
+    pub(crate) value: &'a [u8],
+    pub(crate) shape: RecordShape,
+    pub(crate) deadline: u64,
+    pub(crate) mark: u64,
+}
+
+// What both sides use.
+impl<W: Words> Table<W> {
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        XxHash3_64::oneshot_with_seed(self.hash_seed, key)
+    }
+
+    /// Relaxed; the caller places the fences.
+    pub(crate) fn header(&self, bucket: usize) -> LineHeader {
+        LineHeader(self.words.load(self.geometry.line(bucket)))
+    }
+
+    /// The ways whose fingerprint is `tag`, whether valid or not.
+    pub(crate) fn tagged(&self, bucket: usize, tag: u16) -> u32 {
+        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+        let line = self.geometry.line(bucket);
+        let wanted = u64::from(tag) * 0x0001_0001_0001_0001;
+        let mut ways = 0;
+        for word in 0..WAYS / 4 {
+            // A lane's top bit is set if and only if the lane is equal (zero after the xor): no carry leaves a lane.
+            let x = self.words.load(line + 1 + word) ^ wanted;
+            let lanes = !(((x & LOW) + LOW) | x | LOW);
+            // Bits 15, 31, 47, 63 gathered into four neighbours.
+            let four = (lanes >> 15).wrapping_mul(1 << 48 | 1 << 33 | 1 << 18 | 1 << 3) >> 48 & 0xf;
+            ways |= (four as u32) << (word * 4);
+        }
+        ways
+    }
+
+    /// A walk over a record's payload: key, padded, then value. Follows the chain without believing it.
+    pub(crate) fn walk(&self, id: RecordId, shape: RecordShape) -> Walk<'_, W> {
+        let record = self.geometry.record(id);
+        let payload = payload_words(shape.key_size.into(), shape.value_size as usize);
+        let inline = inline_words(self.geometry.record_words, payload);
+        Walk {
+            table: self,
+            at: record + RECORD_HEADER,
+            run: inline,
+            link: record + self.geometry.record_words - 1,
+            beyond: payload - inline,
+        }
+    }
+
+    /// The checksum of a record's immutable parts, 32 bits.
+    pub(crate) fn checksum(key_hash: u64, shape: RecordShape, value: &[u8]) -> u64 {
+        let seed = key_hash ^ shape.pack().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        XxHash3_64::oneshot_with_seed(seed, value) >> 32
+    }
+}
+
+// The reader's side.
+impl<W: Words> Table<W> {
+    /// Looks a key up once. On a hit `value` was extended by the value; on anything else it may hold rubbish.
+    pub(crate) fn attempt(&self, key: &[u8], place: Place, value: &mut Vec<u8>) -> Attempt {
+        let first = self.header(place.first);
+        // Pairs with the release fence in `publish`: who sees a way valid sees its fingerprint and record, and who
+        // sees a key gone from its first line sees it in its second.
+        self.words.acquire();
+        let start = value.len();
+        let mut damaged = false;
+        let mut second = None;
+        for bucket in [place.first, place.second] {
+            let header = if bucket == place.first {
+                first
+            } else if first.overflow() {
+                let header = self.header(bucket);
+                self.words.acquire(); // As above.
+                *second.insert(header)
+            } else {
+                break;
+            };
+            let mut ways = self.tagged(bucket, place.tag) & header.valid();
+            while ways != 0 {
+                let way = ways.trailing_zeros() as usize;
+                ways &= ways - 1;
+                let copy = self.stamped(RecordId { bucket, way }, |walk, shape| {
+                    if usize::from(shape.key_size) != key.len() || !walk.equal(key)? {
+                        return Some(false);
+                    }
+                    walk.read(shape.value_size as usize, value).map(|()| true)
+                });
+                match copy {
+                    Stamped::Valid((true, copied)) => return Attempt::Hit(copied),
+                    Stamped::Valid((false, _)) => {}
+                    Stamped::Malformed => damaged = true,
+                    Stamped::Changed => return Attempt::Changed,
+                }
+                value.truncate(start);
+            }
+        }
+        // Nothing was found in what these two lines held when their headers were read; that is an answer only if
+        // neither changed meanwhile. Pairs with the release fences of the writer: who read anything that was stored
+        // after a flip sees the flip here.
+        self.words.acquire();
+        if self.header(place.first) != first
+            || second.is_some_and(|header| self.header(place.second) != header)
+        {
+            Attempt::Changed
+        } else if damaged {
+            Attempt::Damaged
+        } else {
+            Attempt::Miss
+        }
+    }
+
+    /// Copies something out of a record by `copy`, which returns `None` where the record makes no sense.
+    pub(crate) fn stamped<T>(
+        &self,
+        id: RecordId,
+        copy: impl FnOnce(&mut Walk<'_, W>, RecordShape) -> Option<T>,
+    ) -> Stamped<(T, Copied)> {
+        let record = self.geometry.record(id);
+        let stamp = self.words.load(record + STAMP);
+        if stamp & 1 == 1 {
+            return Stamped::Changed;
+        }
+        // Pairs with the second release fence in `write_record`: an even number comes with all of its record.
+        self.words.acquire();
+        let deadline = self.words.load(record + DEADLINE);
+        let mark = self.words.load(record + MARK);
+        let shape = RecordShape::unpack(self.words.load(record + SHAPE));
+        let result = if shape.plausible(self.geometry.shape.max_value) {
+            copy(&mut self.walk(id, shape), shape)
+        } else {
+            None
+        };
+        // Pairs with the first release fence in `write_record`: who copied a word of a later record, or of a later
+        // owner of a block, sees here that the way was invalid, or below that the number moved on.
+        self.words.acquire();
+        if !self.header(id.bucket).is_valid(id.way) {
+            return Stamped::Changed;
+        }
+        // Pairs with the release fence in `publish`: who saw the way valid for a later record sees its number. So
+        // this order (way, then number) tells that the way was valid *for this number*.
+        self.words.acquire();
+        if self.words.load(record + STAMP) != stamp {
+            return Stamped::Changed;
+        }
+        match result {
+            Some(result) => Stamped::Valid((result, Copied { shape, deadline, mark })),
+            None => Stamped::Malformed,
+        }
+    }
+}
+
+// The writer's side. One thread of one process calls these.
+impl<W: Words> Table<W> {
+    /// Writes a record into an invalid way, and what does not fit into the blocks of `chain`, which nothing that is
+    /// published uses. It stays invisible until [`publish`](Self::publish).
+    pub(crate) fn write_record(&self, id: RecordId, new: &NewRecord<'_>, chain: &[u32]) {
+        let record = self.geometry.record(id);
+        let odd = self.open_record(record);
+        self.words.store(record + DEADLINE, new.deadline);
+        self.words.store(record + MARK, new.mark);
+        self.words.store(record + SHAPE, new.shape.pack());
+        let payload = payload_words(new.key.len(), new.value.len());
+        let mut pen = Pen {
+            table: self,
+            at: record + RECORD_HEADER,
+            run: inline_words(self.geometry.record_words, payload),
+            link: record + self.geometry.record_words - 1,
+            chain,
+        };
+        pen.put(new.key);
+        pen.put(new.value);
+        debug_assert!(pen.run == 0 || !chain.is_empty() || pen.chain.is_empty());
+        debug_assert!(pen.chain.is_empty(), "the chain has as many blocks as the payload needs");
+        self.close_record(record, odd, Self::checksum(new.key_hash, new.shape, new.value));
+    }
+
+    /// Copies a live record into an invalid way. Both then share one chain, of which the caller frees nothing.
+    pub(crate) fn copy_record(&self, from: RecordId, to: RecordId) {
+        let (from, to) = (self.geometry.record(from), self.geometry.record(to));
+        let odd = self.open_record(to);
+        for word in DEADLINE..self.geometry.record_words {
+            self.words.store(to + word, self.words.load(from + word));
+        }
+        self.close_record(to, odd, self.words.load(from + STAMP) >> 32);
+    }
+
+    /// Marks an invalid record as not live, so that its bytes alone can never be taken for an entry again.
+    pub(crate) fn retire_record(&self, id: RecordId) {
+        let record = self.geometry.record(id);
+        // After the flip that made it invalid; a reader that meets the odd number finds the flip when it tries again.
+        self.words.release();
+        self.words.store(record + STAMP, next_odd(self.words.load(record + STAMP)));
+    }
+
+    /// Sets the fingerprint of an invalid way.
+    pub(crate) fn set_tag(&self, id: RecordId, tag: u16) {
+        let at = self.geometry.line(id.bucket) + 1 + id.way / 4;
+        let shift = id.way % 4 * 16;
+        let word = self.words.load(at) & !(0xffff << shift) | u64::from(tag) << shift;
+        self.words.store(at, word);
+    }
+
+    /// Stores a line's header: the one step that changes what readers find.
+    pub(crate) fn publish(&self, bucket: usize, header: LineHeader) {
+        // Pairs with the acquire fences in `attempt` and `stamped`.
+        self.words.release();
+        self.words.store(self.geometry.line(bucket), header.0);
+    }
+
+    fn open_record(&self, record: usize) -> u64 {
+        let odd = next_odd(self.words.load(record + STAMP));
+        self.words.store(record + STAMP, odd);
+        // Pairs with the acquire fence after the copy in `stamped`. It also orders the flips that freed this way and
+        // these blocks before their new contents.
+        self.words.release();
+        odd
+    }
+
+    fn close_record(&self, record: usize, odd: u64, checksum: u64) {
+        // Pairs with the acquire fence before the copy in `stamped`.
+        self.words.release();
+        self.words.store(record + STAMP, u64::from((odd as u32).wrapping_add(1)) | checksum << 32);
+    }
+}
+
+fn next_odd(stamp: u64) -> u64 {
+    u64::from((stamp as u32).wrapping_add(1) | 1)
+}
+
+/// Reads a payload in order, from the record and then from the chain of blocks.
+pub(crate) struct Walk<'t, W> {
+    table: &'t Table<W>,
+    at: usize,
+    /// Words left in this record or block.
+    run: usize,
+    /// Where the next block's number is.
+    link: usize,
+    /// Payload words beyond this record or block: bounds the walk, whatever the links say.
+    beyond: usize,
+}
+
+impl<W: Words> Walk<'_, W> {
+    /// Whether the next bytes are these. `None` if the chain leads nowhere.
+    pub(crate) fn equal(&mut self, mut bytes: &[u8]) -> Option<bool> {
+        while !bytes.is_empty() {
+            let (at, words) = self.run(bytes.len().div_ceil(8))?;
+            let (now, later) = bytes.split_at(bytes.len().min(words * 8));
+            if !self.table.words.equal(at, now) {
+                return Some(false);
+            }
+            bytes = later;
+        }
+        Some(true)
+    }
+
+    /// Appends the next `size` bytes to `out`. `None` if the chain leads nowhere.
+    pub(crate) fn read(&mut self, mut size: usize, out: &mut Vec<u8>) -> Option<()> {
+        while size > 0 {
+            let (at, words) = self.run(size.div_ceil(8))?;
+            let now = size.min(words * 8);
+            self.table.words.read(at, now, out);
+            size -= now;
+        }
+        Some(())
+    }
+
+    /// The blocks of the chain, appended to `out`. `None` if it leads nowhere.
+    pub(crate) fn blocks(&mut self, out: &mut Vec<u32>) -> Option<()> {
+        while self.beyond > 0 {
+            out.push(self.enter_block()?);
+        }
+        Some(())
+    }
+
+    /// The next contiguous words, at most `want`.
+    fn run(&mut self, want: usize) -> Option<(usize, usize)> {
+        if self.run == 0 {
+            self.enter_block()?;
+        }
+        let (at, words) = (self.at, self.run.min(want));
+        self.at += words;
+        self.run -= words;
+        Some((at, words))
+    }
+
+    fn enter_block(&mut self) -> Option<u32> {
+        let block = u32::try_from(self.table.words.load(self.link)).ok()?;
+        if self.beyond == 0 || block as usize >= self.table.geometry.blocks {
+            return None;
+        }
+        self.link = self.table.geometry.block(block);
+        self.at = self.link + 1;
+        self.run = self.beyond.min(BLOCK_PAYLOAD);
+        self.beyond -= self.run;
+        Some(block)
+    }
+}
+
+/// Writes a payload in order, the counterpart of [`Walk`].
+struct Pen<'t, W> {
+    table: &'t Table<W>,
+    at: usize,
+    run: usize,
+    link: usize,
+    chain: &'t [u32],
+}
+
+impl<W: Words> Pen<'_, W> {
+    fn put(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.run == 0 {
+                let (&block, rest) =
+                    self.chain.split_first().expect("the caller counted the blocks");
+                self.chain = rest;
+                self.table.words.store(self.link, block.into());
+                self.link = self.table.geometry.block(block);
+                self.table.words.store(self.link, NONE.into());
+                self.at = self.link + 1;
+                self.run = BLOCK_PAYLOAD;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(self.run * 8));
+            self.table.words.write(self.at, now);
+            let words = now.len().div_ceil(8);
+            self.at += words;
+            self.run -= words;
+            bytes = later;
+        }
+    }
+}

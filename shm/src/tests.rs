@@ -1,0 +1,5 @@
+//! Tests that need the inside: the protocol under loom, and writers stopped after any store.
+
+mod crash;
+mod kill;
+mod model_check;

@@ -1,0 +1,347 @@
+//! The protocol under loom: every order of the writer's and the reader's steps, and every value that relaxed loads
+//! may return. Each mutant takes one of the protocol's supports away and must be caught.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::layout::{
+    BLOCK_WORDS, Geometry, LINE_WORDS, Place, RECORD_HEADER, RecordId, RecordShape, STAMP, Shape,
+};
+use crate::protocol::{Attempt, NewRecord, Table};
+use crate::words::Words;
+use crate::writer::Core;
+
+const LINES: usize = 64;
+const RECORDS: usize = LINES + 2 * LINE_WORDS;
+const RECORD_WORDS: usize = 8;
+const POOL: usize = RECORDS + 56 * RECORD_WORDS;
+const KEY: &[u8] = b"the key.";
+
+/// What is taken away.
+#[derive(Clone, Copy, PartialEq)]
+enum Mutant {
+    None,
+    NoAcquire,
+    NoRelease,
+    /// The second look at a line's header sees what the first saw.
+    HeaderNotRechecked,
+    /// Likewise for a record's number.
+    StampNotRechecked,
+}
+
+/// Words of which loom sees those that matter; the others keep what was stored last.
+struct LoomWords {
+    seen: Arc<BTreeMap<usize, AtomicU64>>,
+    rest: Arc<Vec<std::sync::atomic::AtomicU64>>,
+    mutant: Mutant,
+    reader: Cell<bool>,
+    first_loads: RefCell<BTreeMap<usize, u64>>,
+}
+
+impl LoomWords {
+    fn new(seen: &[usize], mutant: Mutant) -> Self {
+        Self {
+            seen: Arc::new(seen.iter().map(|&at| (at, AtomicU64::new(0))).collect()),
+            rest: Arc::new((0..POOL + 2 * BLOCK_WORDS).map(|_| Default::default()).collect()),
+            mutant,
+            reader: Cell::new(false),
+            first_loads: RefCell::default(),
+        }
+    }
+
+    fn for_reader(&self) -> Self {
+        Self {
+            seen: self.seen.clone(),
+            rest: self.rest.clone(),
+            mutant: self.mutant,
+            reader: Cell::new(true),
+            first_loads: RefCell::default(),
+        }
+    }
+
+    fn frozen(&self, at: usize) -> bool {
+        let is_header = (LINES..RECORDS).contains(&at) && (at - LINES).is_multiple_of(LINE_WORDS);
+        let is_stamp = (RECORDS..POOL).contains(&at) && (at - RECORDS) % RECORD_WORDS == STAMP;
+        self.reader.get()
+            && (self.mutant == Mutant::HeaderNotRechecked && is_header
+                || self.mutant == Mutant::StampNotRechecked && is_stamp)
+    }
+}
+
+impl Words for LoomWords {
+    fn count(&self) -> usize {
+        self.rest.len()
+    }
+
+    fn load(&self, at: usize) -> u64 {
+        if self.frozen(at)
+            && let Some(&value) = self.first_loads.borrow().get(&at)
+        {
+            return value;
+        }
+        let value = match self.seen.get(&at) {
+            Some(word) => word.load(Ordering::Relaxed),
+            None => self.rest[at].load(Ordering::SeqCst),
+        };
+        self.first_loads.borrow_mut().entry(at).or_insert(value);
+        value
+    }
+
+    fn store(&self, at: usize, value: u64) {
+        match self.seen.get(&at) {
+            Some(word) => word.store(value, Ordering::Relaxed),
+            None => self.rest[at].store(value, Ordering::SeqCst),
+        }
+    }
+
+    fn acquire(&self) {
+        if self.mutant != Mutant::NoAcquire {
+            fence(Ordering::Acquire);
+        }
+    }
+
+    fn release(&self) {
+        if self.mutant != Mutant::NoRelease {
+            fence(Ordering::Release);
+        }
+    }
+}
+
+fn table(seen: &[usize], mutant: Mutant) -> Table<LoomWords> {
+    let shape = Shape { segment_bytes: 0, record_size: 64, max_value: 64, buckets: 2, blocks: 2 };
+    let geometry = Geometry {
+        shape,
+        buckets: 2,
+        blocks: 2,
+        record_words: RECORD_WORDS,
+        freshness: 0,
+        lines: LINES,
+        records: RECORDS,
+        pool: POOL,
+    };
+    Table { words: LoomWords::new(seen, mutant), geometry, hash_seed: 0 }
+}
+
+fn for_reader(table: &Table<LoomWords>) -> Table<LoomWords> {
+    Table { words: table.words.for_reader(), geometry: table.geometry, hash_seed: table.hash_seed }
+}
+
+fn place(table: &Table<LoomWords>) -> Place {
+    table.geometry.place(table.hash(KEY))
+}
+
+fn record_word(bucket: usize, way: usize, word: usize) -> usize {
+    RECORDS + (bucket * 28 + way) * RECORD_WORDS + word
+}
+
+fn header_word(bucket: usize) -> usize {
+    LINES + bucket * LINE_WORDS
+}
+
+fn check(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    // LOOM_MAX_PREEMPTIONS=5 is the long run.
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(model);
+}
+
+/// Two words that must agree.
+fn value(version: u8) -> [u8; 16] {
+    [version; 16]
+}
+
+/// A key that is updated twice, so that the second update reuses the way of the original, read twice.
+fn updates(mutant: Mutant) {
+    check(move || {
+        let first = place(&table(&[], mutant)).first;
+        let mut seen = vec![header_word(first), header_word(first) + 1];
+        for way in 0..2 {
+            seen.extend(
+                [STAMP, RECORD_HEADER + 1, RECORD_HEADER + 2]
+                    .map(|word| record_word(first, way, word)),
+            );
+        }
+        let table = table(&seen, mutant);
+        let readers = [for_reader(&table), for_reader(&table)];
+        let mut core = Core::new(table);
+        core.put(KEY, 0, &value(1), 0, 0).expect("room");
+        let reading = loom::thread::spawn(move || {
+            let mut newest = 0;
+            for table in readers {
+                let mut found = Vec::new();
+                match table.attempt(KEY, place(&table), &mut found) {
+                    Attempt::Changed => {}
+                    Attempt::Hit(_) => {
+                        assert!(found == value(found[0]), "torn");
+                        assert!(found[0] >= newest, "went back");
+                        newest = found[0];
+                    }
+                    other => panic!("lost: {other:?}"),
+                }
+            }
+        });
+        core.put(KEY, 0, &value(2), 0, 0).expect("room");
+        core.put(KEY, 0, &value(3), 0, 0).expect("room");
+        reading.join().expect("the reader is content");
+    });
+}
+
+/// A removed key's record and block, taken by another key while a reader copies.
+fn reuse(mutant: Mutant) {
+    check(move || {
+        let probe = table(&[], mutant);
+        let first = place(&probe).first;
+        let seen = [
+            header_word(first),
+            header_word(first) + 1,
+            record_word(first, 0, STAMP),
+            record_word(first, 0, RECORD_HEADER),
+            record_word(first, 0, RECORD_HEADER + 1),
+            record_word(first, 0, RECORD_HEADER + 2),
+            POOL + 1,
+            POOL + 2,
+        ];
+        // Another key with the same first line.
+        let other = (0u64..)
+            .map(|n| n.to_ne_bytes())
+            .find(|key| probe.geometry.place(probe.hash(key)).first == first)
+            .expect("half of all keys");
+        let table = table(&seen, mutant);
+        let reader = for_reader(&table);
+        let mut core = Core::new(table);
+        core.put(KEY, 0, &[1; 32], 0, 0).expect("room");
+        let reading = loom::thread::spawn(move || {
+            let mut found = Vec::new();
+            match reader.attempt(KEY, place(&reader), &mut found) {
+                Attempt::Hit(_) => assert!(found == [1; 32], "torn"),
+                Attempt::Miss | Attempt::Changed => {}
+                Attempt::Damaged => panic!("damaged"),
+            }
+        });
+        assert!(core.remove(KEY));
+        core.put(&other, 0, &[2; 32], 0, 0).expect("room");
+        reading.join().expect("the reader is content");
+    });
+}
+
+/// An entry that moves to its second line and back is never missed.
+fn moves(mutant: Mutant) {
+    check(move || {
+        let place_of_key = place(&table(&[], mutant));
+        let mut seen = Vec::new();
+        for bucket in [place_of_key.first, place_of_key.second] {
+            seen.extend([header_word(bucket), header_word(bucket) + 1]);
+            seen.extend([STAMP, RECORD_HEADER + 1].map(|word| record_word(bucket, 0, word)));
+        }
+        let table = table(&seen, mutant);
+        let reader = for_reader(&table);
+        let mut core = Core::new(table);
+        core.put(KEY, 0, &value(1), 0, 0).expect("room");
+        let reading = loom::thread::spawn(move || {
+            let mut found = Vec::new();
+            match reader.attempt(KEY, place_of_key, &mut found) {
+                Attempt::Changed => {}
+                Attempt::Hit(_) => assert!(found == value(1), "torn"),
+                other => panic!("lost: {other:?}"),
+            }
+        });
+        core.relocate(RecordId { bucket: place_of_key.first, way: 0 }, place_of_key.second);
+        core.relocate(RecordId { bucket: place_of_key.second, way: 0 }, place_of_key.first);
+        reading.join().expect("the reader is content");
+    });
+}
+
+/// A record that a killed writer finished but did not publish, and that its successor overwrites, is never read.
+fn abandoned() {
+    check(move || {
+        let first = place(&table(&[], Mutant::None)).first;
+        let mut seen = vec![header_word(first)];
+        seen.extend([STAMP, RECORD_HEADER + 1].map(|word| record_word(first, 0, word)));
+        seen.push(record_word(first, 1, STAMP));
+        let table = table(&seen, Mutant::None);
+        let reader = for_reader(&table);
+        let mut core = Core::new(table);
+        core.put(KEY, 0, &[1; 8], 0, 0).expect("room");
+        let reading = loom::thread::spawn(move || {
+            let mut found = Vec::new();
+            match reader.attempt(KEY, place(&reader), &mut found) {
+                Attempt::Changed => {}
+                Attempt::Hit(_) => assert_ne!(found, [3; 8], "never published"),
+                other => panic!("lost: {other:?}"),
+            }
+        });
+        core.put(KEY, 0, &[2; 8], 0, 0).expect("room");
+        let shape = RecordShape { key_size: 8, partition: 0, generation: 2, value_size: 8 };
+        let key_hash = core.table.hash(KEY);
+        let new = NewRecord { key: KEY, key_hash, value: &[3; 8], shape, deadline: 0, mark: 0 };
+        core.table.write_record(RecordId { bucket: first, way: 0 }, &new, &[]);
+        core.put(KEY, 0, &[4; 8], 0, 0).expect("room");
+        reading.join().expect("the reader is content");
+    });
+}
+
+#[test]
+fn record_that_was_never_published_is_never_read() {
+    abandoned();
+}
+
+#[test]
+fn updated_key_is_read_whole_and_never_older_than_before() {
+    updates(Mutant::None);
+}
+
+#[test]
+fn reused_record_and_block_are_never_read_as_the_old_key() {
+    reuse(Mutant::None);
+}
+
+#[test]
+fn moving_entry_is_never_missed() {
+    moves(Mutant::None);
+}
+
+/// Runs a mutant and wants it caught by this assertion of the model.
+fn caught(by: &str, run: impl FnOnce() + std::panic::UnwindSafe) {
+    let payload = std::panic::catch_unwind(run).expect_err("the mutant survived");
+    let message = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or(payload.downcast_ref::<&str>().copied());
+    assert!(
+        message.is_some_and(|message| message.contains(by)),
+        "caught by something else: {message:?}"
+    );
+}
+
+#[test]
+fn mutant_without_acquire_fences_is_caught() {
+    caught("torn", || updates(Mutant::NoAcquire));
+}
+
+#[test]
+fn mutant_without_release_fences_is_caught() {
+    caught("torn", || updates(Mutant::NoRelease));
+}
+
+#[test]
+fn mutant_that_does_not_recheck_the_header_is_caught() {
+    caught("went back", || updates(Mutant::HeaderNotRechecked));
+}
+
+#[test]
+fn mutant_that_does_not_recheck_the_number_is_caught() {
+    caught("torn", || updates(Mutant::StampNotRechecked));
+}
+
+#[test]
+fn mutant_without_release_fences_reads_reused_blocks() {
+    caught("torn", || reuse(Mutant::NoRelease));
+}
+
+#[test]
+fn mutant_that_does_not_recheck_the_header_misses_moving_entries() {
+    caught("lost", || moves(Mutant::HeaderNotRechecked));
+}

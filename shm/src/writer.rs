@@ -1,0 +1,409 @@
+//! The writing side: the one process that changes a segment.
+
+mod core;
+mod recover;
+
+use std::sync::Arc;
+
+use crate::header::{self, OpenError};
+use crate::layout::{Geometry, OptionsError, PARTITIONS, TableOptions, word};
+use crate::protocol::Table;
+use crate::region::Region;
+use crate::words::{Mapped, Words};
+
+pub(crate) use self::core::Core;
+
+/// The table, for its one writer.
+///
+/// The index, the entries and their accounting can always be told from the segment alone, so that a successor finds
+/// them after any crash; what only makes the writer fast (lists per partition, free blocks, chains) is private and
+/// rebuilt when a segment is opened. Costs some 20 bytes of private memory per record and 4 per block.
+pub struct Writer {
+    core: Core<Mapped>,
+    instance: u64,
+    hash_seed: u64,
+}
+
+/// What [`Writer::put`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Whether the key had a value.
+    pub replaced: bool,
+}
+
+/// Why [`Writer::put`] changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// No room. Remove expired entries, or others, and try again.
+    #[error("the table is full: {0}")]
+    Full(Full),
+    /// The key is empty or too long.
+    #[error("a key of {0} bytes: 1 to 255 are possible")]
+    KeyLength(usize),
+    /// The value is too long for this table.
+    #[error("a value of {size} bytes: this table takes at most {max}")]
+    ValueTooLarge {
+        /// Its size.
+        size: usize,
+        /// The table's `max_value`.
+        max: usize,
+    },
+}
+
+/// What there is no more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// No free record can be reached by this key.
+    Records {
+        /// Entries there are.
+        entries: usize,
+        /// Records there are, of which one in 28 stays free.
+        capacity: usize,
+    },
+    /// Too few free overflow blocks. An update needs its new ones before it frees the old.
+    Blocks {
+        /// Blocks that the value needs.
+        needed: usize,
+        /// Blocks that are free.
+        free: usize,
+    },
+}
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Records { entries, capacity } => {
+                write!(f, "{entries} entries in {capacity} records")
+            }
+            Self::Blocks { needed, free } => {
+                write!(f, "{needed} overflow blocks needed, {free} free")
+            }
+        }
+    }
+}
+
+/// Why a table cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// The options describe no table.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The region is smaller than the options say.
+    #[error("the region has {found} bytes, the options ask for {needed}")]
+    RegionSize {
+        /// Size of the region.
+        found: u64,
+        /// Size of the segment.
+        needed: u64,
+    },
+    /// A writer needs memory that it may write.
+    #[error("the region is read-only")]
+    NotWritable,
+}
+
+/// An entry without its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The key's partition.
+    pub partition: u16,
+    /// When it expires, in milliseconds of the hybrid clock; 0 is never.
+    pub deadline: u64,
+    /// The caller's mark.
+    pub mark: u64,
+}
+
+/// An entry met by a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanItem<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// The key's partition.
+    pub partition: u16,
+    /// When it expires, in milliseconds of the hybrid clock; 0 is never.
+    pub deadline: u64,
+    /// The writer's mark.
+    pub mark: u64,
+    /// Size of its value in bytes.
+    pub value_size: usize,
+}
+
+/// An expired entry, offered for removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiredItem<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The key's partition.
+    pub partition: u16,
+    /// When it expired, in milliseconds of the hybrid clock.
+    pub deadline: u64,
+    /// The writer's mark.
+    pub mark: u64,
+}
+
+/// How full a table is. Exact at all times.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TableStats {
+    /// Entries.
+    pub entries: usize,
+    /// Records there are, of which one in 28 stays free.
+    pub capacity_records: usize,
+    /// Bytes of all keys and values.
+    pub bytes_live: u64,
+    /// Overflow blocks in use.
+    pub pool_blocks_used: usize,
+    /// Overflow blocks there are.
+    pub pool_blocks: usize,
+    /// Size of the segment in bytes.
+    pub segment_bytes: u64,
+    /// Entries per record, 0 to 27/28.
+    pub load: f64,
+}
+
+/// What an opening found, and what it had to drop. A killed writer leaves at most one duplicate and one line to
+/// repair; the other drops mean that somebody else wrote into the segment, or the medium failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Entries that are there now.
+    pub entries: usize,
+    /// Dropped: published, but marked as not finished.
+    pub dropped_torn: usize,
+    /// Dropped: checksum, sizes or chain of blocks are wrong.
+    pub dropped_checksum: usize,
+    /// Dropped: in a line, or under a fingerprint, where no reader would look for the key.
+    pub dropped_misplaced: usize,
+    /// Dropped: the older of two copies, left by a move that a crash cut in two.
+    pub dropped_duplicate: usize,
+    /// Lines whose header was corrected, for one of these reasons or for its overflow bit.
+    pub repaired_lines: usize,
+}
+
+/// What a step of [`Writer::verify`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The cursor to go on with; 0 at the end of a pass.
+    pub next: u64,
+    /// Records checked.
+    pub checked: usize,
+    /// Records dropped because they did not match their checksum, or could not be found by their key.
+    pub dropped: usize,
+}
+
+impl Writer {
+    /// Makes a new table in a region, whatever was there.
+    ///
+    /// The caller sees to it that no other writer uses the region ([`open_or_create`](crate::open_or_create) does,
+    /// by a file lock).
+    ///
+    /// # Errors
+    ///
+    /// The options describe no table, or the region does not fit them. Nothing was written.
+    pub fn create(region: Arc<dyn Region>, options: &TableOptions) -> Result<Self, CreateError> {
+        let geometry = Geometry::plan(options)?;
+        if !region.writable() {
+            return Err(CreateError::NotWritable);
+        }
+        let (found, needed) = (region.len() as u64, geometry.shape.segment_bytes);
+        if found < needed {
+            return Err(CreateError::RegionSize { found, needed });
+        }
+        let clock_domain = region.clock_domain();
+        let words = Mapped::new(region);
+        // Records and blocks need no zeros: no way is valid.
+        for at in 0..geometry.records {
+            if words.load(at) != 0 {
+                words.store(at, 0);
+            }
+        }
+        words.store(word!(clock_domain), clock_domain);
+        words.store(word!(writer_epoch), 1);
+        header::write(&words, &geometry, options);
+        let (instance, hash_seed) = (options.instance, options.hash_seed);
+        Ok(Self { core: Core::new(Table { words, geometry, hash_seed }), instance, hash_seed })
+    }
+
+    /// Opens an existing table, checks every record, and repairs what a crash left.
+    ///
+    /// Reads the whole table once. Readers go on meanwhile. After a reboot all freshness is gone and the clock
+    /// offset is 0. The options' instance and seed are ignored.
+    ///
+    /// # Errors
+    ///
+    /// The region holds no table, or another one than the options ask for. Nothing was written.
+    pub fn open(
+        region: Arc<dyn Region>,
+        options: &TableOptions,
+    ) -> Result<(Self, Recovery), OpenError> {
+        let expected = Geometry::plan(options)?;
+        if !region.writable() {
+            return Err(OpenError::NotWritable);
+        }
+        let clock_domain = region.clock_domain();
+        let words = Mapped::new(region);
+        let facts = header::inspect(&words)?;
+        if facts.geometry != expected {
+            return Err(OpenError::OtherLayout {
+                found: facts.geometry.shape,
+                expected: expected.shape,
+            });
+        }
+        if header::is_retired(&words) {
+            return Err(OpenError::Retired);
+        }
+        if words.load(word!(clock_domain)) != clock_domain {
+            for partition in 0..PARTITIONS {
+                words.store(expected.freshness + partition, 0);
+            }
+            words.store(word!(clock_offset), 0);
+            // Readers that see the new domain see no old freshness.
+            words.release();
+            words.store(word!(clock_domain), clock_domain);
+        }
+        words.store(word!(writer_epoch), words.load(word!(writer_epoch)).wrapping_add(1));
+        let table = Table { words, geometry: facts.geometry, hash_seed: facts.hash_seed };
+        let (core, recovery) = Core::recover(table);
+        Ok((Self { core, instance: facts.instance, hash_seed: facts.hash_seed }, recovery))
+    }
+
+    /// Stores a value. `deadline` is in milliseconds of the hybrid clock, 0 for never; `mark` is the caller's.
+    ///
+    /// Readers find the old entry or the new one, and nothing in between, and so does a successor after a crash.
+    ///
+    /// # Errors
+    ///
+    /// Everything is as before. [`PutError::Full`] can be helped by removing something.
+    ///
+    /// # Panics
+    ///
+    /// If `partition` is not below [`PARTITIONS`].
+    pub fn put(
+        &mut self,
+        key: &[u8],
+        partition: u16,
+        value: &[u8],
+        deadline: u64,
+        mark: u64,
+    ) -> Result<Put, PutError> {
+        self.core.put(key, partition, value, deadline, mark)
+    }
+
+    /// Copies a key's value into `value` (cleared first). Expired entries are found too.
+    pub fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Option<Found> {
+        self.core.get(key, value)
+    }
+
+    /// Changes an entry's deadline and mark in place. Returns whether there is one.
+    ///
+    /// Each of the two is stored at once, but not both: a reader, or a successor after a crash, may find the new
+    /// deadline with the old mark.
+    pub fn set_times(&mut self, key: &[u8], deadline: u64, mark: u64) -> bool {
+        self.core.set_times(key, deadline, mark)
+    }
+
+    /// Removes an entry. Returns whether there was one.
+    pub fn remove(&mut self, key: &[u8]) -> bool {
+        self.core.remove(key)
+    }
+
+    /// Number of entries of a partition.
+    pub fn partition_len(&self, partition: u16) -> usize {
+        self.core.partition_len(partition)
+    }
+
+    /// Visits the entries of a partition, at a cost of their number, in no particular order.
+    pub fn partition_keys(&self, partition: u16, visit: &mut dyn FnMut(ScanItem<'_>)) {
+        self.core.partition_keys(partition, visit);
+    }
+
+    /// Visits entries from `cursor` (0 to begin) on, whole lines at a time, until about `budget` were visited, and
+    /// returns the cursor to go on with, 0 at the end.
+    ///
+    /// An entry that is not written during a pass is visited at least once, unless an insertion moves it to make
+    /// room, which happens in nearly full tables; use [`partition_keys`](Self::partition_keys) where all must be
+    /// seen.
+    pub fn scan(&self, cursor: u64, budget: usize, visit: &mut dyn FnMut(ScanItem<'_>)) -> u64 {
+        self.core.scan(cursor, budget, visit)
+    }
+
+    /// Offers expired entries to `decide`, and removes those for which it returns true, until about `budget` entries
+    /// (expired or not) were visited or all were. Goes on where the last call ended. Returns how many were removed.
+    pub fn remove_expired(
+        &mut self,
+        now_hybrid_ms: u64,
+        budget: usize,
+        decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
+    ) -> usize {
+        self.core.remove_expired(now_hybrid_ms, budget, decide)
+    }
+
+    /// Checks records against their checksums and index entries, as opening does, a few at a time, and drops those
+    /// that are damaged.
+    pub fn verify(&mut self, cursor: u64, budget: usize) -> Verified {
+        self.core.verify(cursor, budget)
+    }
+
+    /// How full the table is.
+    pub fn stats(&self) -> TableStats {
+        self.core.stats()
+    }
+
+    /// The number that identifies this segment among all ever made.
+    pub fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// The seed of this table's key hash.
+    pub fn hash_seed(&self) -> u64 {
+        self.hash_seed
+    }
+
+    /// Counts the openings of this segment.
+    pub fn writer_epoch(&self) -> u64 {
+        self.core.words().load(word!(writer_epoch))
+    }
+
+    /// The region, for readers in the same process.
+    pub fn region(&self) -> Arc<dyn Region> {
+        self.core.words().region().clone()
+    }
+
+    /// Sets hybrid clock minus monotonic clock, in milliseconds (wrapping), by which readers judge deadlines.
+    pub fn set_clock_offset(&mut self, ms: u64) {
+        self.core.words().store(word!(clock_offset), ms);
+    }
+
+    /// Lets readers trust a partition's entries until a time of the monotonic clock in milliseconds; 0 is never.
+    ///
+    /// A reader that sees the new time sees all that was written before this call.
+    ///
+    /// # Panics
+    ///
+    /// If `partition` is not below [`PARTITIONS`].
+    pub fn set_freshness(&mut self, partition: u16, until_monotonic_ms: u64) {
+        assert!(usize::from(partition) < PARTITIONS, "a partition below {PARTITIONS}");
+        self.core.set_freshness(partition, until_monotonic_ms);
+    }
+
+    /// Until when readers trust a partition.
+    ///
+    /// # Panics
+    ///
+    /// If `partition` is not below [`PARTITIONS`].
+    pub fn freshness(&self, partition: u16) -> u64 {
+        assert!(usize::from(partition) < PARTITIONS, "a partition below {PARTITIONS}");
+        self.core.freshness(partition)
+    }
+
+    /// Says who owns the segment, for messages; the first 64 bytes count.
+    pub fn set_owner_note(&mut self, note: &str) {
+        header::set_owner_note(self.core.words(), note);
+    }
+
+    /// Gives the segment up for good: readers are told to leave, and it is never opened again.
+    pub fn retire(self) {
+        header::retire(self.core.words());
+    }
+}

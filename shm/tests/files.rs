@@ -1,0 +1,274 @@
+//! Segments as files: made, locked, reopened, set aside.
+
+#![allow(unsafe_code, reason = "a region of another boot")]
+
+use std::fs;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use annulus_shm::{
+    AttachError, FileError, HeapRegion, Lookup, OpenError, Reader, Recovery, Region, TableOptions,
+    Writer, open_or_create,
+};
+
+fn options() -> TableOptions {
+    TableOptions { segment_bytes: 1 << 20, ..TableOptions::new(1, 2) }
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .expect("readable")
+        .map(|entry| entry.expect("readable").file_name().into_string().expect("ours"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn reopened_segment_has_all_entries_and_readers_stay_attached() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let mut opened = open_or_create(&path, &options()).expect("made");
+    assert!(opened.recovery.is_none() && opened.set_aside.is_none());
+    opened.writer.put(b"key", 4, b"value", 0, 9).expect("room");
+    opened.writer.set_freshness(4, u64::MAX);
+    let reader = Reader::attach_file(&path).expect("made");
+    drop(opened);
+    let mut value = Vec::new();
+    assert_eq!(reader.get(b"key", 4, 0, &mut value), Lookup::Hit { deadline: 0, mark: 9 });
+
+    // Other instance and seed: those of the segment stay.
+    let other = TableOptions { instance: 77, hash_seed: 78, ..options() };
+    let mut opened = open_or_create(&path, &other).expect("whole");
+    assert_eq!(opened.recovery, Some(Recovery { entries: 1, ..Recovery::default() }));
+    assert_eq!((opened.writer.instance(), opened.writer.hash_seed()), (1, 2));
+    assert_eq!((reader.instance(), reader.writer_epoch()), (1, 2));
+    opened.writer.put(b"key", 4, b"newer", 0, 10).expect("room");
+    assert_eq!(reader.get(b"key", 4, 0, &mut value), Lookup::Hit { deadline: 0, mark: 10 });
+    assert_eq!(value, b"newer");
+    assert_eq!(fs::metadata(&path).expect("there").len(), 1 << 20);
+}
+
+#[test]
+fn second_writer_is_refused_with_the_note_of_the_first() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let mut first = open_or_create(&path, &options()).expect("made");
+    let Err(FileError::Locked { owner, .. }) = open_or_create(&path, &options()) else {
+        panic!("locked")
+    };
+    assert_eq!(owner, "it left no note");
+    first.writer.set_owner_note("pid 4711");
+    let error = open_or_create(&path, &options()).err().expect("locked");
+    assert_eq!(
+        error.to_string(),
+        format!("{} is in use by another writer: pid 4711", path.display())
+    );
+    drop(first);
+    assert!(open_or_create(&path, &options()).is_ok());
+}
+
+#[test]
+fn segment_of_another_shape_is_set_aside_and_its_readers_are_told() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let mut opened = open_or_create(&path, &options()).expect("made");
+    opened.writer.put(b"key", 0, b"value", 0, 0).expect("room");
+    drop(opened);
+    let reader = Reader::attach_file(&path).expect("made");
+    for (change, round) in [(1024, 1), (512, 2)] {
+        let other = TableOptions { record_size: change, ..options() };
+        let opened = open_or_create(&path, &other).expect("made anew");
+        let (aside, why) = opened.set_aside.expect("there was another");
+        assert_eq!(aside, directory.path().join(format!("table.aside.{round}")));
+        assert!(why.contains("another layout: ") && why.contains("record_size"), "{why}");
+        assert_eq!(opened.writer.stats().entries, 0);
+    }
+    assert!(reader.detached());
+    assert_eq!(names(directory.path()), ["table", "table.aside.1", "table.aside.2"]);
+}
+
+#[test]
+fn damaged_truncated_and_foreign_files_are_set_aside_with_the_reason() {
+    /// A name, what happens to the file, and what is said about it.
+    type Case = (&'static str, fn(&Path), &'static str);
+    fn patch(path: &Path, at: usize, byte: u8) {
+        let mut bytes = fs::read(path).expect("there");
+        bytes[at] ^= byte;
+        fs::write(path, bytes).expect("writable");
+    }
+    let cases: [Case; 8] = [
+        ("version", |path| patch(path, 8, 2), "layout version 3 instead of 1"),
+        ("byte order", |path| patch(path, 16, 1), "another architecture"),
+        ("header", |path| patch(path, 40, 1), "damaged header"),
+        ("magic", |path| patch(path, 0, 1), "not a segment"),
+        (
+            "no magic",
+            |path| {
+                fs::write(path, vec![0; 8192].into_iter().chain([1; 8]).collect::<Vec<u8>>())
+                    .unwrap()
+            },
+            "not a segment",
+        ),
+        (
+            "shorter",
+            |path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(500_000).unwrap(),
+            "truncated: 500000 bytes instead of 1048576",
+        ),
+        (
+            "shortest",
+            |path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100).unwrap(),
+            "truncated: 100 bytes instead of 4096",
+        ),
+        ("text", |path| fs::write(path, "hello ".repeat(1000)).unwrap(), "not a segment"),
+    ];
+    for (name, damage, wanted) in cases {
+        let directory = directory();
+        let path = directory.path().join("table");
+        drop(open_or_create(&path, &options()).expect("made"));
+        damage(&path);
+        let damaged = fs::read(&path).expect("there");
+        assert!(matches!(Reader::attach_file(&path), Err(AttachError::Segment { .. })), "{name}");
+        let opened = open_or_create(&path, &options()).expect("made anew");
+        let (aside, why) = opened.set_aside.expect("there was another");
+        assert!(why.contains(wanted), "{name}: {why}");
+        assert_eq!(fs::read(aside).expect("kept").len(), damaged.len());
+        assert!(Reader::attach_file(&path).is_ok());
+    }
+}
+
+#[test]
+fn unfinished_creation_is_started_again_and_not_set_aside() {
+    let directory = directory();
+    for (name, bytes) in [("empty", vec![]), ("reserved", vec![0; 1 << 20])] {
+        let path = directory.path().join(name);
+        fs::write(&path, bytes).expect("writable");
+        assert!(Reader::attach_file(&path).is_err());
+        let opened = open_or_create(&path, &options()).expect("made");
+        assert!(opened.recovery.is_none() && opened.set_aside.is_none());
+    }
+}
+
+#[test]
+fn segment_beyond_the_free_space_is_refused_with_its_size_and_leaves_nothing() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    // More than any file system here, less than what 32-bit numbers count.
+    let options = TableOptions { segment_bytes: 1 << 41, ..options() };
+    let error = open_or_create(&path, &options).err().expect("no room");
+    let FileError::NoSpace { needed, free, .. } = &error else { panic!("{error}") };
+    assert!(*needed == 1 << 41 && free < needed);
+    assert!(
+        error.to_string().contains("it needs 2199023255552 bytes")
+            && error.to_string().contains("segment_bytes")
+    );
+    assert!(names(directory.path()).is_empty());
+}
+
+#[test]
+fn options_that_describe_no_table_touch_no_file() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let error = open_or_create(&path, &TableOptions { segment_bytes: 10_000, ..options() })
+        .err()
+        .expect("too small");
+    assert!(error.to_string().contains("it needs at least"), "{error}");
+    assert!(names(directory.path()).is_empty());
+    let missing = directory.path().join("missing").join("table");
+    assert!(matches!(open_or_create(&missing, &options()), Err(FileError::Io { .. })));
+    assert!(matches!(Reader::attach_file(&missing), Err(AttachError::Io { .. })));
+}
+
+#[test]
+fn retired_segment_is_never_opened_again() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    open_or_create(&path, &options()).expect("made").writer.retire();
+    let Err(AttachError::Segment { source, .. }) = Reader::attach_file(&path) else {
+        panic!("retired")
+    };
+    assert_eq!(source, OpenError::Retired);
+    let (_, why) =
+        open_or_create(&path, &options()).expect("made anew").set_aside.expect("retired");
+    assert_eq!(why, "retired by its writer");
+}
+
+#[test]
+fn readers_mapping_cannot_be_given_to_a_writer() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    drop(open_or_create(&path, &options()).expect("made"));
+    struct ReadOnly(HeapRegion);
+    // SAFETY: the heap region's own promises, and less: nobody writes.
+    unsafe impl Region for ReadOnly {
+        fn base(&self) -> NonNull<u8> {
+            self.0.base()
+        }
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn writable(&self) -> bool {
+            false
+        }
+    }
+    let region = Arc::new(ReadOnly(HeapRegion::new(1 << 20)));
+    assert!(Writer::create(region.clone(), &options()).is_err());
+    assert_eq!(Writer::open(region, &options()).err(), Some(OpenError::NotWritable));
+}
+
+#[test]
+fn reboot_ends_all_freshness_but_no_entry() {
+    struct Booted(HeapRegion, u64);
+    // SAFETY: the heap region's own promises.
+    unsafe impl Region for Booted {
+        fn base(&self) -> NonNull<u8> {
+            self.0.base()
+        }
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn writable(&self) -> bool {
+            true
+        }
+        fn clock_domain(&self) -> u64 {
+            self.1
+        }
+    }
+    let memory = HeapRegion::new(1 << 20);
+    let boot = |number| Arc::new(Booted(memory.clone(), number));
+    let mut writer = Writer::create(boot(1), &options()).expect("fits");
+    writer.put(b"key", 0, b"value", 0, 0).expect("room");
+    writer.set_freshness(0, u64::MAX);
+    drop(writer);
+    assert!(Reader::attach(boot(1)).is_ok());
+    assert_eq!(Reader::attach(boot(2)).err(), Some(OpenError::OtherBoot));
+    let (writer, recovery) = Writer::open(boot(2), &options()).expect("whole");
+    assert_eq!((recovery.entries, writer.freshness(0)), (1, 0));
+    let mut value = Vec::new();
+    assert_eq!(
+        Reader::attach(boot(2)).expect("reopened").get(b"key", 0, 0, &mut value),
+        Lookup::Stale
+    );
+}
+
+#[test]
+fn a_reader_is_led_to_no_pipe_and_by_no_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let segment = dir.path().join("segment");
+    drop(open_or_create(&segment, &TableOptions::new(1, 2)).unwrap());
+    assert!(Reader::attach_file(&segment).is_ok());
+
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&segment, &link).unwrap();
+    assert!(matches!(Reader::attach_file(&link), Err(AttachError::Io { .. })));
+
+    let pipe = dir.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert!(matches!(Reader::attach_file(&pipe), Err(AttachError::Io { .. })), "it would block");
+}

@@ -1,0 +1,184 @@
+//! Segments with arbitrary bytes: readers and writers answer something, and come to an end.
+
+use std::sync::atomic::Ordering;
+
+use annulus_shm::{HeapRegion, Lookup, Reader, TableOptions, Writer};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+fn options() -> TableOptions {
+    TableOptions {
+        segment_bytes: 512 << 10,
+        record_size: 96,
+        max_value: 8192,
+        ..TableOptions::new(1, 2)
+    }
+}
+
+fn key(number: u8) -> Vec<u8> {
+    vec![number; 1 + usize::from(number)]
+}
+
+fn filled() -> (HeapRegion, Writer) {
+    let region = HeapRegion::new(options().segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options()).expect("fits");
+    for partition in 0..16 {
+        writer.set_freshness(partition, u64::MAX);
+    }
+    for number in 0..100 {
+        let size = if number % 10 == 0 { 3000 } else { usize::from(number) };
+        writer.put(&key(number), u16::from(number) % 16, &vec![number; size], 0, 0).expect("room");
+    }
+    (region, writer)
+}
+
+/// A copy, as damaged bytes must not reach the original.
+fn copy(region: &HeapRegion) -> HeapRegion {
+    let copy = HeapRegion::new(options().segment_bytes as usize);
+    for (from, to) in region.words().zip(copy.words()) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    copy
+}
+
+/// Everything that a reader can ask for.
+fn read_everything(region: &HeapRegion) {
+    let Ok(reader) = Reader::attach(region.handle()) else { return };
+    let mut value = Vec::new();
+    for number in 0..120 {
+        let lookup = reader.get(&key(number), u16::from(number) % 16, 0, &mut value);
+        assert!(value.len() <= 8192);
+        assert!(matches!(lookup, Lookup::Hit { .. }) || value.is_empty());
+    }
+    let mut items = 0;
+    reader.scan(0, usize::MAX, 0, &mut |_, _| items += 1);
+    assert!(items <= 512 << 10);
+    let _ = (reader.stats(), reader.owner_note(), reader.writer_epoch(), reader.detached());
+}
+
+/// Everything that a writer can do.
+fn write_everything(writer: &mut Writer) {
+    let mut value = Vec::new();
+    for number in 0..120 {
+        writer.get(&key(number), &mut value);
+        writer.set_times(&key(number), 1, 2);
+        let size = usize::from(number) * 20;
+        // It may be full of what others wrote.
+        let _ = writer.put(&key(number), 3, &vec![1; size], 5, 0);
+        if number % 3 == 0 {
+            writer.remove(&key(number));
+        }
+    }
+    writer.scan(0, usize::MAX, &mut |_| {});
+    writer.partition_keys(3, &mut |_| {});
+    writer.remove_expired(100, 50, &mut |item| item.key[..1] < [60][..]);
+    writer.verify(0, usize::MAX);
+    assert_eq!(writer.verify(0, usize::MAX).dropped, 0, "nothing damaged is left");
+}
+
+#[test]
+fn random_bytes_are_no_segment() {
+    let mut rng = StdRng::seed_from_u64(1);
+    for _ in 0..20 {
+        let region = HeapRegion::new(options().segment_bytes as usize);
+        region.words().for_each(|word| word.store(rng.random(), Ordering::Relaxed));
+        assert!(Reader::attach(region.handle()).is_err());
+        assert!(Writer::open(region.handle(), &options()).is_err());
+    }
+    for size in [0, 8, 64, 4096 - 64, 4096] {
+        let region = HeapRegion::new(size);
+        assert!(Reader::attach(region.handle()).is_err());
+        assert!(Writer::open(region.handle(), &options()).is_err());
+    }
+}
+
+#[test]
+fn random_bytes_behind_a_valid_header_are_survived() {
+    let (original, _) = filled();
+    let mut rng = StdRng::seed_from_u64(2);
+    for round in 0..60 {
+        let region = copy(&original);
+        // From here on everything: freshness and lines too, or only records, or only the pool.
+        let from = [512, 512 + 16384, 512 + 16384 + 500, 45_000][round % 4];
+        for word in region.words().skip(from) {
+            word.store(rng.random(), Ordering::Relaxed);
+        }
+        if round % 2 == 0 {
+            for word in region.words().skip(512).take(16384) {
+                word.store(u64::MAX, Ordering::Relaxed);
+            }
+        }
+        read_everything(&region);
+        let (mut writer, _) =
+            Writer::open(region.handle(), &options()).expect("the header is valid");
+        write_everything(&mut writer);
+        read_everything(&region);
+    }
+}
+
+#[test]
+fn flipped_bits_are_survived_and_wrong_values_are_dropped_at_opening() {
+    let (original, _) = filled();
+    let mut rng = StdRng::seed_from_u64(3);
+    let words = original.words().count();
+    for round in 0..300 {
+        let region = copy(&original);
+        for _ in 0..rng.random_range(1..200) {
+            let at = if round % 2 == 0 {
+                rng.random_range(0..words)
+            } else {
+                rng.random_range(16896..19000)
+            };
+            let word = region.words().nth(at).expect("within");
+            word.fetch_xor(1 << rng.random_range(0..64), Ordering::Relaxed);
+        }
+        read_everything(&region);
+        let Ok((mut writer, _)) = Writer::open(region.handle(), &options()) else { continue };
+        let mut value = Vec::new();
+        for number in 0..100 {
+            if writer.get(&key(number), &mut value).is_some() {
+                let size = if number % 10 == 0 { 3000 } else { usize::from(number) };
+                assert_eq!(value, vec![number; size], "what is left is right");
+            }
+        }
+        write_everything(&mut writer);
+        read_everything(&region);
+    }
+}
+
+#[test]
+fn writer_survives_a_segment_that_changes_under_it() {
+    let mut rng = StdRng::seed_from_u64(4);
+    for _ in 0..60 {
+        let (region, mut writer) = filled();
+        for word in region.words().skip(512 + 16384) {
+            if rng.random_ratio(1, 4) {
+                word.store(rng.random(), Ordering::Relaxed);
+            }
+        }
+        read_everything(&region);
+        write_everything(&mut writer);
+        read_everything(&region);
+        let (mut writer, _) =
+            Writer::open(region.handle(), &options()).expect("the header is valid");
+        write_everything(&mut writer);
+    }
+}
+
+#[test]
+fn endless_chain_is_damaged_and_not_followed() {
+    let (region, _) = filled();
+    // Every block links to block 0.
+    let pool_at =
+        region.words().nth(13).expect("the header's pool_at").load(Ordering::Relaxed) as usize / 8;
+    for word in region.words().skip(pool_at).step_by(64) {
+        word.store(0, Ordering::Relaxed);
+    }
+    read_everything(&region);
+    for word in region.words().skip(pool_at).step_by(64) {
+        word.store(u64::MAX, Ordering::Relaxed);
+    }
+    let reader = Reader::attach(region.handle()).expect("the header is valid");
+    let mut value = Vec::new();
+    assert_eq!(reader.get(&key(10), 10, 0, &mut value), Lookup::Damaged);
+}

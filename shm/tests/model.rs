@@ -1,0 +1,386 @@
+//! The table against a `BTreeMap`: writer, reader and a reopened table must agree with it at all times.
+
+use std::collections::BTreeMap;
+
+use annulus_shm::{
+    Full, HeapRegion, Lookup, OptionsError, Put, PutError, Reader, Recovery, TableOptions,
+    VALUE_MAX, WAYS, Writer,
+};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put { key: u8, size: usize, deadline: u64, mark: u64 },
+    Get { key: u8 },
+    SetTimes { key: u8, deadline: u64, mark: u64 },
+    Remove { key: u8 },
+    Expire { keep_odd: bool },
+    Tick { ms: u64 },
+    Reopen,
+    Verify,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    partition: u16,
+    value: Vec<u8>,
+    deadline: u64,
+    mark: u64,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let size = prop_oneof![4 => 0..80usize, 2 => 0..1500usize, 1 => 5000..8193usize];
+    let deadline = prop_oneof![Just(0), 1..2000u64];
+    prop_oneof![
+        12 => (0..80u8, size, deadline.clone(), any::<u64>())
+            .prop_map(|(key, size, deadline, mark)| Step::Put { key, size, deadline, mark }),
+        6 => (0..80u8).prop_map(|key| Step::Get { key }),
+        2 => (0..80u8, deadline, any::<u64>()).prop_map(|(key, deadline, mark)| Step::SetTimes { key, deadline, mark }),
+        3 => (0..80u8).prop_map(|key| Step::Remove { key }),
+        1 => any::<bool>().prop_map(|keep_odd| Step::Expire { keep_odd }),
+        1 => (0..300u64).prop_map(|ms| Step::Tick { ms }),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Verify),
+    ]
+}
+
+/// Keys of many lengths, some longer than a record.
+fn key_of(number: u8) -> Vec<u8> {
+    vec![number; 1 + usize::from(number) * 3]
+}
+
+fn partition_of(number: u8) -> u16 {
+    u16::from(number) % 7
+}
+
+/// The smallest table whose pool takes one value of 8 KiB: two lines.
+fn tiny(pool_percent: u8) -> TableOptions {
+    let mut options = TableOptions {
+        segment_bytes: 0,
+        record_size: 96,
+        max_value: 8192,
+        pool_percent,
+        ..TableOptions::new(3, 4)
+    };
+    let too_small = Writer::create(HeapRegion::new(8).handle(), &options).err();
+    let Some(annulus_shm::CreateError::Options(OptionsError::TooSmall { needed, .. })) = too_small
+    else {
+        panic!("nothing is too small: {too_small:?}");
+    };
+    options.segment_bytes = needed;
+    options
+}
+
+const CLOCK_OFFSET: u64 = 0u64.wrapping_sub(50);
+
+fn check_all(writer: &Writer, reader: &Reader, model: &BTreeMap<Vec<u8>, Entry>, now: u64) {
+    let stats = writer.stats();
+    assert_eq!(stats.entries, model.len());
+    let bytes: usize = model.iter().map(|(key, entry)| key.len() + entry.value.len()).sum();
+    assert_eq!(stats.bytes_live, bytes as u64);
+    let published = reader.stats();
+    assert_eq!((published.entries, published.bytes_live), (stats.entries as u64, stats.bytes_live));
+    assert_eq!(published.pool_blocks_used, stats.pool_blocks_used as u64);
+    let mut value = Vec::new();
+    for (key, entry) in model {
+        let found = writer.get(key, &mut value).expect("stored");
+        assert_eq!(
+            (found.partition, found.deadline, found.mark),
+            (entry.partition, entry.deadline, entry.mark)
+        );
+        assert_eq!(value, entry.value);
+        let lookup = reader.get(key, entry.partition, now, &mut value);
+        if entry.deadline != 0 && now.wrapping_add(CLOCK_OFFSET) >= entry.deadline {
+            assert_eq!((lookup, value.len()), (Lookup::Expired, 0));
+        } else {
+            assert_eq!(lookup, Lookup::Hit { deadline: entry.deadline, mark: entry.mark });
+            assert_eq!(value, entry.value);
+        }
+        assert_eq!(reader.get(key, entry.partition + 1, now, &mut value), Lookup::Miss);
+    }
+    let mut scanned: Vec<_> = Vec::new();
+    let mut cursor = 0;
+    loop {
+        cursor =
+            writer.scan(cursor, 5, &mut |item| scanned.push((item.key.to_vec(), item.value_size)));
+        if cursor == 0 {
+            break;
+        }
+    }
+    scanned.sort();
+    let wanted: Vec<_> =
+        model.iter().map(|(key, entry)| (key.clone(), entry.value.len())).collect();
+    assert_eq!(scanned, wanted);
+    scanned.clear();
+    reader.scan(0, usize::MAX, now, &mut |item, _| {
+        scanned.push((item.key.to_vec(), item.value_size))
+    });
+    scanned.sort();
+    assert_eq!(scanned, wanted);
+    for partition in 0..8 {
+        let mut listed = Vec::new();
+        writer.partition_keys(partition, &mut |item| listed.push(item.key.to_vec()));
+        listed.sort();
+        let wanted: Vec<_> = model
+            .iter()
+            .filter(|(_, entry)| entry.partition == partition)
+            .map(|(key, _)| key.clone())
+            .collect();
+        assert_eq!(listed, wanted);
+        assert_eq!(writer.partition_len(partition), wanted.len());
+    }
+}
+
+fn vouch(writer: &mut Writer) {
+    writer.set_clock_offset(CLOCK_OFFSET);
+    for partition in 0..8 {
+        writer.set_freshness(partition, u64::MAX);
+    }
+}
+
+fn run(steps: &[Step], pool_percent: u8) {
+    let options = tiny(pool_percent);
+    let region = HeapRegion::new(options.segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options).expect("fits");
+    vouch(&mut writer);
+    let reader = Reader::attach(region.handle()).expect("made");
+    let mut model = BTreeMap::<Vec<u8>, Entry>::new();
+    let mut now = 100;
+    let mut value = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
+        match *step {
+            Step::Put { key, size, deadline, mark } => {
+                let (key, partition) = (key_of(key), partition_of(key));
+                let bytes = vec![number as u8; size];
+                match writer.put(&key, partition, &bytes, deadline, mark) {
+                    Ok(Put { replaced }) => {
+                        let entry = Entry { partition, value: bytes, deadline, mark };
+                        assert_eq!(model.insert(key, entry).is_some(), replaced);
+                    }
+                    Err(PutError::Full(Full::Records { entries, capacity })) => {
+                        assert!(!model.contains_key(&key), "an update needs no new record");
+                        assert_eq!((entries, capacity), (2 * (WAYS - 1), 2 * WAYS));
+                    }
+                    Err(PutError::Full(Full::Blocks { needed, free })) => assert!(needed > free),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            Step::Get { key } => {
+                let key = key_of(key);
+                assert_eq!(writer.get(&key, &mut value).is_some(), model.contains_key(&key));
+            }
+            Step::SetTimes { key, deadline, mark } => {
+                let key = key_of(key);
+                assert_eq!(writer.set_times(&key, deadline, mark), model.contains_key(&key));
+                if let Some(entry) = model.get_mut(&key) {
+                    (entry.deadline, entry.mark) = (deadline, mark);
+                }
+            }
+            Step::Remove { key } => {
+                let key = key_of(key);
+                assert_eq!(writer.remove(&key), model.remove(&key).is_some());
+                assert_eq!(reader.get(&key, 0, now, &mut value), Lookup::Miss);
+            }
+            Step::Expire { keep_odd } => {
+                let now = now.wrapping_add(CLOCK_OFFSET);
+                let removed = writer.remove_expired(now, usize::MAX, &mut |item| {
+                    assert_eq!(item.value, model[item.key].value);
+                    assert!(item.deadline != 0 && item.deadline <= now);
+                    !keep_odd || item.key[0].is_multiple_of(2)
+                });
+                let before = model.len();
+                model.retain(|key, entry| {
+                    entry.deadline == 0
+                        || entry.deadline > now
+                        || keep_odd && !key[0].is_multiple_of(2)
+                });
+                assert_eq!(removed, before - model.len());
+            }
+            Step::Tick { ms } => now += ms,
+            Step::Reopen => {
+                let epoch = writer.writer_epoch();
+                drop(writer);
+                let (reopened, recovery) = Writer::open(region.handle(), &options).expect("whole");
+                assert_eq!(recovery, Recovery { entries: model.len(), ..Recovery::default() });
+                writer = reopened;
+                assert_eq!(reader.writer_epoch(), epoch + 1);
+            }
+            Step::Verify => {
+                let verified = writer.verify(0, usize::MAX);
+                assert_eq!(
+                    (verified.next, verified.checked, verified.dropped),
+                    (0, model.len(), 0)
+                );
+            }
+        }
+        if number % 8 == 0 {
+            check_all(&writer, &reader, &model, now);
+        }
+    }
+    check_all(&writer, &reader, &model, now);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn table_with_much_room_for_overflow_agrees_with_a_map(steps in prop::collection::vec(step(), 1..250)) {
+        run(&steps, 90);
+    }
+
+    #[test]
+    fn table_with_little_room_for_overflow_agrees_with_a_map(steps in prop::collection::vec(step(), 1..250)) {
+        run(&steps, 70);
+    }
+}
+
+#[test]
+fn development_table_takes_sessions_and_reads_them_back() {
+    let options = TableOptions::new(1, 2);
+    let region = HeapRegion::new(options.segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options).expect("fits");
+    vouch(&mut writer);
+    let reader = Reader::attach(region.handle()).expect("made");
+    let mut value = Vec::new();
+    for number in 0..1200u32 {
+        let size = 200 + number as usize * 3;
+        writer.put(&number.to_ne_bytes(), 1, &vec![number as u8; size], 0, 0).expect("room");
+    }
+    for number in 0..1200u32 {
+        let lookup = reader.get(&number.to_ne_bytes(), 1, 0, &mut value);
+        assert_eq!(lookup, Lookup::Hit { deadline: 0, mark: 0 });
+        assert_eq!(value, vec![number as u8; 200 + number as usize * 3]);
+    }
+}
+
+#[test]
+fn ninety_three_percent_of_the_records_fill_without_a_failure_for_any_seed() {
+    for hash_seed in 0..5 {
+        let options = TableOptions {
+            record_size: 64,
+            max_value: 16,
+            pool_percent: 0,
+            ..TableOptions::new(1, hash_seed)
+        };
+        let mut writer = Writer::create(HeapRegion::new(8 << 20).handle(), &options);
+        // 255-byte keys could exceed these records, so some pool is needed.
+        assert!(writer.is_err());
+        let options = TableOptions { pool_percent: 1, ..options };
+        writer = Writer::create(HeapRegion::new(8 << 20).handle(), &options);
+        let mut writer = writer.expect("fits");
+        let capacity = writer.stats().capacity_records;
+        let mut number = 0u64;
+        let full = loop {
+            match writer.put(&number.to_ne_bytes(), 0, &number.to_ne_bytes(), 0, 0) {
+                Ok(_) => number += 1,
+                Err(full) => break full,
+            }
+        };
+        assert!(matches!(full, PutError::Full(Full::Records { .. })));
+        let stats = writer.stats();
+        assert_eq!(stats.entries as u64, number);
+        assert!(stats.load >= 0.93, "full at a load of {} of {capacity}", stats.load);
+        // At that load every key is there, and each can be updated.
+        let mut value = Vec::new();
+        for key in 0..number {
+            assert_eq!(writer.put(&key.to_ne_bytes(), 0, b"new", 0, 0), Ok(Put { replaced: true }));
+            writer.get(&key.to_ne_bytes(), &mut value).expect("stored");
+            assert_eq!(value, b"new");
+        }
+        assert_eq!(writer.verify(0, usize::MAX).dropped, 0);
+    }
+}
+
+#[test]
+fn values_up_to_one_mebibyte_are_stored_whole_and_longer_ones_refused() {
+    let options =
+        TableOptions { max_value: VALUE_MAX, pool_percent: 80, ..TableOptions::new(1, 2) };
+    let region = HeapRegion::new(options.segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options).expect("fits");
+    vouch(&mut writer);
+    let reader = Reader::attach(region.handle()).expect("made");
+    let mut found = Vec::new();
+    for size in [0, 1, 479, 480, 481, 512, 513, 65536, VALUE_MAX as usize - 1, VALUE_MAX as usize] {
+        let value: Vec<u8> = (0..size).map(|at| (at * 31 + size) as u8).collect();
+        writer.put(b"big", 3, &value, 0, 0).expect("room");
+        assert!(matches!(reader.get(b"big", 3, 0, &mut found), Lookup::Hit { .. }));
+        assert!(found == value, "size {size}");
+    }
+    let too_large = vec![0; VALUE_MAX as usize + 1];
+    let error = PutError::ValueTooLarge { size: too_large.len(), max: VALUE_MAX as usize };
+    assert_eq!(writer.put(b"big", 3, &too_large, 0, 0), Err(error));
+    assert!(matches!(reader.get(b"big", 3, 0, &mut found), Lookup::Hit { .. }));
+    assert_eq!(found.len(), VALUE_MAX as usize);
+    assert!(writer.remove(b"big"));
+    assert_eq!(writer.stats().pool_blocks_used, 0);
+}
+
+#[test]
+fn empty_and_too_long_keys_are_refused_and_never_found() {
+    let options = TableOptions::new(1, 2);
+    let region = HeapRegion::new(options.segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options).expect("fits");
+    vouch(&mut writer);
+    let reader = Reader::attach(region.handle()).expect("made");
+    let mut value = Vec::new();
+    for key in [vec![], vec![1; 256], vec![1; 100_000]] {
+        assert_eq!(writer.put(&key, 0, b"v", 0, 0), Err(PutError::KeyLength(key.len())));
+        assert_eq!(writer.get(&key, &mut value), None);
+        assert!(!writer.remove(&key) && !writer.set_times(&key, 1, 1));
+        assert_eq!(reader.get(&key, 0, 0, &mut value), Lookup::Miss);
+    }
+    // Binary keys that differ only by trailing zeros are different keys.
+    writer.put(b"a", 0, b"1", 0, 0).expect("room");
+    writer.put(b"a\0", 0, b"2", 0, 0).expect("room");
+    writer.put(&[255; 255], 0, b"3", 0, 0).expect("room");
+    for (key, wanted) in [(&b"a"[..], b"1"), (b"a\0", b"2"), (&[255; 255], b"3")] {
+        assert!(matches!(reader.get(key, 0, 0, &mut value), Lookup::Hit { .. }));
+        assert_eq!(value, wanted);
+    }
+}
+
+#[test]
+fn full_table_keeps_everything_and_goes_on_after_expired_entries_left() {
+    let options = tiny(70);
+    let region = HeapRegion::new(options.segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options).expect("fits");
+    let put = |writer: &mut Writer, number: u8| {
+        writer.put(&[number], 0, b"value", u64::from(number) + 1, 0)
+    };
+    let mut number = 0;
+    while put(&mut writer, number).is_ok() {
+        number += 1;
+    }
+    let stats = writer.stats();
+    assert!(put(&mut writer, number).is_err());
+    assert_eq!(writer.stats(), stats);
+    assert!(writer.put(&[0], 0, &[1; 60], 1, 0).expect("an update").replaced);
+    let offered = writer.remove_expired(5, usize::MAX, &mut |_| false);
+    assert_eq!((offered, writer.stats().entries), (0, stats.entries));
+    assert_eq!(writer.remove_expired(5, usize::MAX, &mut |_| true), 5);
+    assert!(put(&mut writer, number).is_ok());
+}
+
+#[test]
+fn unvouched_partitions_are_stale_and_retired_segments_say_so() {
+    let options = TableOptions::new(5, 6);
+    let region = HeapRegion::new(options.segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options).expect("fits");
+    let reader = Reader::attach(region.handle()).expect("made");
+    let mut value = Vec::new();
+    writer.put(b"k", 9, b"v", 0, 0).expect("room");
+    assert_eq!(reader.get(b"k", 9, 0, &mut value), Lookup::Stale);
+    writer.set_freshness(9, 1000);
+    assert!(matches!(reader.get(b"k", 9, 999, &mut value), Lookup::Hit { .. }));
+    assert_eq!(reader.get(b"k", 9, 1000, &mut value), Lookup::Stale);
+    assert_eq!(reader.instance(), 5);
+    writer.set_owner_note("node 7, pid 42 \u{1f600}");
+    assert_eq!(reader.owner_note(), "node 7, pid 42 \u{1f600}");
+    assert!(!reader.detached());
+    writer.retire();
+    assert!(reader.detached());
+    assert!(
+        Writer::open(region.handle(), &options).is_err()
+            && Reader::attach(region.handle()).is_err()
+    );
+}
