@@ -1,0 +1,736 @@
+//! One node's part in the membership protocol.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::time::Duration;
+
+use annulus_proto::codec::encode_value;
+use annulus_proto::limits::{MEMBER_BYTES_MAX, MEMBERS_MAX};
+use annulus_proto::{Load, Member, NodeId, Status};
+use bytes::Buf;
+use foca::{Codec, Foca, Header, Message, OwnedNotification, PeriodicParams, State, Timer};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::view::{View, beats, is_acceptable};
+use facts::Facts;
+use learn::Spread;
+use peer::Peer;
+use runtime::Effects;
+use timers::Timers;
+use wire::{Claim, Frame, SwimCodec};
+
+mod due;
+mod facts;
+mod learn;
+mod peer;
+mod receive;
+mod runtime;
+mod timers;
+mod wire;
+
+/// How a [`Mesh`] behaves. All nodes of a cluster should have the same.
+///
+/// The defaults fit a LAN. Simulated at 0.25–1 ms one way, 3 to 300 nodes: a crash is found and
+/// known to all within 2–4 s and in all views `down_after` later, no healthy node is declared down
+/// at up to 30 % loss, 600–900 bytes/s per node without loss (`tests/mesh.rs` prints them).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshConfig {
+    /// How often one other member is probed, in turn. 250 ms. Must be above twice `probe_rtt`.
+    /// Halving it doubles the traffic at rest and saves about a tenth of a second at detection.
+    pub probe_period: Duration,
+    /// How long an answer may take before other members are asked to probe. 80 ms: a high quantile
+    /// of the round trip.
+    pub probe_rtt: Duration,
+    /// How often an unanswered ping is repeated, every half `probe_rtt`. 4: at 30 % loss 1 probe in
+    /// 60 fails instead of 1 in 5, and each one that fails sets off a wave of news. Costs nothing
+    /// without loss.
+    pub ping_repeats: u8,
+    /// How long a suspected member has to refute, times log10 of the cluster's size, at least once.
+    /// 1 s. Raising it delays the detection by as much.
+    pub suspect_for: Duration,
+    /// How often a suspected member is asked directly, and told of the suspicion, at the end of
+    /// `suspect_for`, before it is declared down. 8; each delays the detection by `probe_rtt`.
+    /// 0 trusts the suspicion.
+    pub verify_pings: u8,
+    /// How often news are passed on while there are any. 100 ms, to 3 members each time.
+    pub gossip_period: Duration,
+    /// How often each piece of news is sent on, at least. 15: with fewer, rumours (and refutations)
+    /// died out in small clusters at 30 % loss. Costs bytes per change only.
+    pub transmissions_max: NonZeroU8,
+    /// How often, at most, seeds and known peers that are not active are announced to, for ever.
+    /// 5 s, reached by doubling from 500 ms; three addresses at a time. Bounds how long a healed
+    /// partition goes unnoticed.
+    pub announce_period: Duration,
+    /// Largest packet, in bytes. 1300, which fits `proto`'s datagram with the longest cluster name.
+    /// At least 600.
+    pub packet_bytes_max: usize,
+    /// How long after foca declared a member down the view follows. 5 s: what comes back within
+    /// (a restart, a refuted mistake) moves nothing. 0 follows at once.
+    pub down_after: Duration,
+    /// How long after the last answer from anybody a node presumes all others down. 15 s, three
+    /// times `down_after`; must be above it. Until then "nobody answers me" says more about the node
+    /// than about the others, after it each side of a partition must go on alone. In a cluster of
+    /// two, or when all others die at once, this is how long their death goes unnoticed.
+    pub isolated_after: Duration,
+    /// How often a full exchange is asked for with a random member. 30 s.
+    pub exchange_period: Duration,
+    /// The least time between two exchanges asked for, whatever the reason. 1 s.
+    pub exchange_interval_min: Duration,
+    /// How often a changed load is spread, at most. 5 s, and at least 100 ms per member: load is
+    /// the only news in a quiet cluster, and must not dominate in a large one.
+    pub load_period: Duration,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self {
+            probe_period: Duration::from_millis(250),
+            probe_rtt: Duration::from_millis(80),
+            ping_repeats: 4,
+            suspect_for: Duration::from_secs(1),
+            verify_pings: 8,
+            gossip_period: Duration::from_millis(100),
+            transmissions_max: NonZeroU8::new(15).expect("15 is not 0"),
+            announce_period: Duration::from_secs(5),
+            packet_bytes_max: 1_300,
+            down_after: Duration::from_secs(5),
+            isolated_after: Duration::from_secs(15),
+            exchange_period: Duration::from_secs(30),
+            exchange_interval_min: Duration::from_secs(1),
+            load_period: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A packet to be sent over UDP, in the driver's envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// What; at most [`MeshConfig::packet_bytes_max`] bytes.
+    pub packet: Vec<u8>,
+}
+
+/// What the driver should know or do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Something that placement depends on changed; several changes may share one event.
+    ViewChanged {
+        /// The view's digest now.
+        digest: u64,
+    },
+    /// A member takes part that did not before. (A restart that was not noticed as a death is no
+    /// such event.)
+    MemberUp(NodeId),
+    /// A member was declared dead.
+    MemberDown(NodeId),
+    /// A member left on purpose.
+    MemberLeft(NodeId),
+    /// Do a full exchange over TCP with this address: send [`Mesh::snapshot`], and hand the answer
+    /// to [`Mesh::merge`]. A failure needs no report; another address will follow.
+    ExchangeWith(SocketAddr),
+    /// What [`Mesh::peers`] returns has changed: persist it, to be announced to after a restart.
+    PeersChanged,
+    /// This node refuted its own death or a higher incarnation of itself. Persist it; the next
+    /// start must begin above it.
+    IncarnationRaised(u64),
+    /// Another node, alive right now, bears this node's id. One of the two must stop, best the one
+    /// that started later (as incarnations come from the clock, the one with the higher one).
+    /// Repeated every 10 s while it lasts.
+    IdInUse {
+        /// The other's address.
+        addr: SocketAddr,
+        /// The other's incarnation.
+        incarnation: u64,
+    },
+}
+
+/// What happened so far, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Packets handed in.
+    pub packets_in: u64,
+    /// Packets handed out.
+    pub packets_out: u64,
+    /// Bytes handed in.
+    pub bytes_in: u64,
+    /// Bytes handed out, without the driver's envelope.
+    pub bytes_out: u64,
+    /// Packets that were not well formed.
+    pub packets_malformed: u64,
+    /// Packets from this node itself or under its id, or meant for another or an earlier one.
+    pub packets_misaddressed: u64,
+    /// Packets from an earlier life of a member, or one that was declared dead: answered with what
+    /// is known of it.
+    pub packets_stale: u64,
+    /// Packets dropped because they named members beyond what a view holds.
+    pub packets_overfull: u64,
+    /// Records that were not well formed, or one member too many.
+    pub members_refused: u64,
+    /// Suspicions refuted before their time was up.
+    pub suspicions_refuted: u64,
+    /// Suspicions refuted at the last moment, when the member was asked directly.
+    pub suspicions_verified_away: u64,
+    /// Times that a death was not declared because nobody answered this node.
+    pub deaths_held_back: u64,
+    /// Deaths declared by foca, here or elsewhere, while the view said otherwise.
+    pub deaths_reported: u64,
+    /// Of these, how many were taken back within `down_after`.
+    pub deaths_cancelled: u64,
+    /// Deaths that reached the view by this node's own conclusion.
+    pub deaths_concluded: u64,
+    /// Times that this node raised its own incarnation.
+    pub renewals: u64,
+    /// Times that this node presumed all others down.
+    pub isolations: u64,
+    /// Exchanges asked for.
+    pub exchanges_asked: u64,
+    /// Exchanges merged.
+    pub exchanges_merged: u64,
+    /// Times that this node was not run in time, by more than a second.
+    pub pauses: u64,
+}
+
+/// One node's part in the membership protocol: foca's SWIM, the facts about members, and what
+/// becomes of foca's conclusions. No I/O, no clock, no entropy.
+///
+/// # Call order
+/// `now` is a monotonic time since any fixed start, and never goes back.
+/// 1. [`Mesh::new`] with this node's own record (`Joining`), then [`Mesh::announce`] for each seed
+///    and each remembered peer.
+/// 2. After every call that takes `&mut self`: [`Mesh::poll_transmit`] until `None`, then
+///    [`Mesh::poll_event`] until `None`, then [`Mesh::poll_timeout`] for the next deadline.
+/// 3. A datagram that arrives goes to [`Mesh::handle_datagram`], with its envelope checked and
+///    taken off. At the deadline (or later) call [`Mesh::handle_timeout`].
+/// 4. On [`Event::ExchangeWith`], and when another node asks for an exchange: [`Mesh::snapshot`] out,
+///    [`Mesh::merge`] in.
+/// 5. [`Mesh::set_status`] with `Up` after the first exchange (or when the node is to begin a new
+///    cluster): a joiner owns no slots.
+/// 6. [`Mesh::leave`], then keep on driving it for [`FAREWELL`] before the sockets close.
+///
+/// # From suspicion to death
+/// A probe fails, directly and through others: foca suspects, and nothing moves. The suspicion's
+/// time passes and the member does not answer `verify_pings` either: foca declares it down, and
+/// still nothing moves. `down_after` passes and it did not come back with a higher incarnation: its
+/// record becomes `Down` in the view, and that spreads as a fact at that incarnation, which only a
+/// higher one beats. While nobody answers this node, it declares nobody down; after
+/// `isolated_after` it presumes all others down, for itself only: that does not spread, and is taken
+/// back for each member that turns up again.
+pub struct Mesh {
+    config: MeshConfig,
+    now: Duration,
+    rng: StdRng,
+    me: Member,
+    has_left: bool,
+    foca: Foca<Peer, SwimCodec, StdRng, Facts>,
+    effects: Effects,
+    facts: Facts,
+    timers: Timers<Due>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    counters: Counters,
+
+    view: View,
+    /// Restarted members whose `Joining` is kept from the view, where their earlier life is `Up`.
+    held: BTreeMap<NodeId, Held>,
+    /// Members that foca declared down and the view has not yet.
+    missing: BTreeMap<NodeId, Missing>,
+    /// Members presumed down in isolation, with their records from before.
+    presumed: BTreeMap<NodeId, Member>,
+    /// When somebody was first heard after the isolation.
+    contact_at: Option<Duration>,
+    /// Suspects being asked directly, with foca's incarnation.
+    verifying: BTreeMap<NodeId, u16>,
+
+    /// The probe under way, while it is not answered.
+    probe: Option<Probe>,
+    /// When somebody last answered a probe or an announcement.
+    answered_at: Duration,
+    seeds: Vec<SocketAddr>,
+    announce_after: Duration,
+    announce_cursor: usize,
+    has_exchanged: bool,
+    exchange_at_soonest: Duration,
+    /// Digests of others that are not ours: when each was first and last seen.
+    foreign: BTreeMap<u64, (Duration, Duration)>,
+    /// Our own digest, and since when.
+    digest: u64,
+    digest_at: Duration,
+    /// The digest of the last `ViewChanged`.
+    reported: u64,
+    load: Option<Load>,
+    load_at_soonest: Duration,
+    /// When a member was last told that what it says of itself is outdated.
+    corrected: BTreeMap<NodeId, Duration>,
+    undead_at_soonest: Duration,
+    challenge: Option<(u64, Duration)>,
+    rival_at: Option<Duration>,
+}
+
+/// How long a mesh is to be driven after [`Mesh::leave`]: it says goodbye to everybody three times.
+pub const FAREWELL: Duration = Duration::from_millis(300);
+
+enum Due {
+    Swim(Timer<Peer>),
+    /// A suspect is asked once more, or declared down.
+    Verify {
+        timer: Timer<Peer>,
+        pings_left: u8,
+    },
+    /// The ping of this number is sent again if it was not answered.
+    Repeat(u8),
+    Announce,
+    Exchange,
+    Housekeeping,
+    Farewell(u8),
+}
+
+/// A ping of foca's, to be sent again when it is not answered in time: one lost packet must not make
+/// a suspect.
+struct Probe {
+    to: Peer,
+    number: u8,
+    ping: Vec<u8>,
+    repeats: u8,
+}
+
+struct Held {
+    member: Member,
+    until: Duration,
+}
+
+struct Missing {
+    incarnation: u64,
+    due: Duration,
+}
+
+impl Mesh {
+    /// A mesh that knows only itself. `me` is usually `Joining`; its incarnation must be above
+    /// that of every earlier life (`max(saved + 1, milliseconds since 1970)`).
+    ///
+    /// # Panics
+    /// When `me` is not well formed, or the configuration breaks a bound that its fields name: the
+    /// driver checks both where they come from.
+    pub fn new(config: MeshConfig, me: Member, seed: u64, now: Duration) -> Self {
+        assert!(is_acceptable(&me) && me.status.is_active(), "a record of our own: {me:?}");
+        assert!(encode_value(&me).len() <= MEMBER_BYTES_MAX, "bounded names bound the record");
+        assert!(config.packet_bytes_max >= 600, "a packet takes the largest record");
+        assert!(config.probe_period > 2 * config.probe_rtt && !config.probe_rtt.is_zero());
+        assert!(config.isolated_after > config.down_after);
+        let mut rng = StdRng::seed_from_u64(seed);
+        let facts = Facts::new(me.id);
+        let swim_rng = StdRng::seed_from_u64(rng.random());
+        let foca = Foca::with_custom_broadcast(
+            Peer::of(&me),
+            swim_config(&config, 1),
+            swim_rng,
+            SwimCodec,
+            facts.clone(),
+        );
+        let mut mesh = Self {
+            now,
+            rng,
+            me: me.clone(),
+            has_left: false,
+            foca,
+            effects: Effects::default(),
+            facts,
+            timers: Timers::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            view: View::from_iter([me]),
+            held: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            presumed: BTreeMap::new(),
+            contact_at: None,
+            verifying: BTreeMap::new(),
+            probe: None,
+            answered_at: now,
+            seeds: Vec::new(),
+            announce_after: ANNOUNCE_FIRST,
+            announce_cursor: 0,
+            has_exchanged: false,
+            exchange_at_soonest: now,
+            foreign: BTreeMap::new(),
+            digest: 0,
+            digest_at: now,
+            reported: 0,
+            load: None,
+            load_at_soonest: now,
+            corrected: BTreeMap::new(),
+            undead_at_soonest: now,
+            challenge: None,
+            rival_at: None,
+            config,
+        };
+        mesh.timers.set(now + ANNOUNCE_FIRST, Due::Announce);
+        mesh.timers.set(now + HOUSEKEEPING, Due::Housekeeping);
+        let exchange_in = mesh.jittered(mesh.config.exchange_period);
+        mesh.timers.set(now + exchange_in, Due::Exchange);
+        mesh.publish();
+        mesh
+    }
+
+    /// Takes in a packet that came from `from`. Whatever the bytes, nothing panics.
+    pub fn handle_datagram(&mut self, now: Duration, from: SocketAddr, packet: &[u8]) {
+        self.enter(now);
+        self.counters.packets_in += 1;
+        self.counters.bytes_in += packet.len() as u64;
+        if self.has_left {
+            return;
+        }
+        if packet.len() > self.config.packet_bytes_max {
+            self.counters.packets_malformed += 1;
+            return;
+        }
+        match Frame::decode(packet) {
+            None => self.counters.packets_malformed += 1,
+            Some((digest, Frame::Swim(body))) => self.on_swim(digest, body),
+            Some((_, Frame::Announce(member))) => self.on_announce(member),
+            Some((_, Frame::Facts(members))) => self.on_facts(from, members),
+            Some((_, Frame::Claim(claim))) => self.on_claim(claim),
+        }
+        self.settle();
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.enter(now);
+        while let Some(due) = self.timers.pop(now) {
+            match due {
+                Due::Swim(timer) => self.on_swim_timer(timer),
+                Due::Verify { timer, pings_left } => self.on_verify(timer, pings_left),
+                Due::Repeat(number) => self.on_repeat(number),
+                Due::Announce => self.on_announce_due(),
+                Due::Exchange => self.on_exchange_due(),
+                Due::Housekeeping => self.on_housekeeping(),
+                Due::Farewell(left) => self.on_farewell(left),
+            }
+            self.settle();
+        }
+        self.conclude();
+        self.settle();
+    }
+
+    /// The next packet to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        let transmit = self.transmits.pop_front()?;
+        self.counters.packets_out += 1;
+        self.counters.bytes_out += transmit.packet.len() as u64;
+        Some(transmit)
+    }
+
+    /// When to call [`Mesh::handle_timeout`] next; `None` once it has left and said goodbye.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let missing = self.missing.values().map(|missing| missing.due);
+        let held = self.held.values().map(|held| held.until);
+        missing.chain(held).chain(self.timers.next()).min()
+    }
+
+    /// What else happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let digest = self.view.digest();
+        if digest != self.reported {
+            self.reported = digest;
+            return Some(Event::ViewChanged { digest });
+        }
+        self.events.pop_front()
+    }
+
+    /// Announces this node to a seed or remembered peer, now and, while it is no active member, for
+    /// ever after. The last [`SEEDS_MAX`] addresses are kept; give a name's addresses again when
+    /// they change.
+    pub fn announce(&mut self, now: Duration, addr: SocketAddr) {
+        self.enter(now);
+        if addr == self.me.addr || addr.port() == 0 || addr.ip().is_unspecified() || self.has_left {
+            return;
+        }
+        if !self.seeds.contains(&addr) {
+            if self.seeds.len() >= SEEDS_MAX {
+                self.seeds.remove(0);
+            }
+            self.seeds.push(addr);
+        }
+        self.send_announce(addr);
+    }
+
+    /// Members that this node presumes down because nobody answers it, as they were before. They are
+    /// `Down` in its view and may well be alive, with all that holds of a majority among them.
+    pub fn presumed(&self) -> impl Iterator<Item = &Member> {
+        self.presumed.values()
+    }
+
+    /// All records to send in a full exchange, in ascending order of ids.
+    pub fn snapshot(&self) -> Vec<Member> {
+        let own_guess = |member: &&Member| !self.presumed.contains_key(&member.id);
+        let latest =
+            |member: &Member| self.held.get(&member.id).map_or(member, |held| &held.member).clone();
+        self.view.iter().filter(own_guess).map(latest).collect()
+    }
+
+    /// Takes in the records of a full exchange.
+    pub fn merge(&mut self, now: Duration, members: Vec<Member>) {
+        self.enter(now);
+        if self.has_left {
+            return;
+        }
+        self.counters.exchanges_merged += 1;
+        // What came in bulk is known to those who sent it, and theirs to spread.
+        let spread = self.has_exchanged && members.len() <= SPREAD_MAX;
+        self.has_exchanged |= members.iter().any(|member| member.id != self.me.id);
+        for member in members.into_iter().take(MEMBERS_MAX) {
+            self.learn(member, if spread { Spread::News } else { Spread::Deaths });
+        }
+        self.settle();
+    }
+
+    /// What this node knows of the cluster, itself included.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// This node's own record.
+    pub fn me(&self) -> &Member {
+        &self.me
+    }
+
+    /// Changes and spreads this node's status. `Left` is [`Mesh::leave`]; `Down` is not for a node
+    /// to say of itself, and ignored.
+    pub fn set_status(&mut self, now: Duration, status: Status) {
+        self.enter(now);
+        match status {
+            Status::Left => self.leave(now),
+            Status::Down => {}
+            _ if self.has_left || self.me.status == status => {}
+            _ => {
+                self.me.status = status;
+                self.revise();
+            }
+        }
+        self.settle();
+    }
+
+    /// Changes this node's load, which spreads within [`MeshConfig::load_period`] or so.
+    pub fn set_load(&mut self, load: Load) {
+        self.load = Some(load).filter(|load| *load != self.me.load);
+    }
+
+    /// Leaves for good: tells everybody, several times (see [`FAREWELL`]), and falls silent.
+    pub fn leave(&mut self, now: Duration) {
+        self.enter(now);
+        if self.has_left {
+            return;
+        }
+        self.me.status = Status::Left;
+        self.revise();
+        // It fails only when our own identity could not be encoded.
+        let _ = self.foca.leave_cluster(&mut self.effects);
+        self.settle();
+        self.has_left = true;
+        self.timers.retain(|_| false);
+        self.probe = None;
+        self.missing.clear();
+        self.held.clear();
+        self.on_farewell(FAREWELLS);
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        let members_refused =
+            self.counters.members_refused + self.view.refused() + self.facts.rejected();
+        Counters { members_refused, ..self.counters }
+    }
+
+    /// Where the members other than this one are reached, the dead included, those that left not;
+    /// in ascending order of ids.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        self.others().filter(|m| m.status != Status::Left).map(|m| self.addr_of(m)).collect()
+    }
+}
+
+/// What is common to all calls.
+impl Mesh {
+    /// Begins a call: takes note of the time, and of not having been run for too long.
+    fn enter(&mut self, now: Duration) {
+        let late = self.poll_timeout().map_or(Duration::ZERO, |due| now.saturating_sub(due));
+        if late > PAUSE {
+            self.counters.pauses += 1;
+            self.forgive(late);
+        }
+        self.now = self.now.max(now);
+    }
+
+    /// Others were not heard because nobody was listening: puts off what would be held against
+    /// them.
+    fn forgive(&mut self, pause: Duration) {
+        self.answered_at += pause;
+        for missing in self.missing.values_mut() {
+            missing.due += pause;
+        }
+        for held in self.held.values_mut() {
+            held.until += pause;
+        }
+        self.timers.delay(pause, |due| {
+            matches!(due, Due::Verify { .. } | Due::Swim(Timer::ChangeSuspectToDown { .. }))
+        });
+    }
+
+    /// Carries out what foca asked for, until it asks for nothing more.
+    fn settle(&mut self) {
+        loop {
+            while let Some((to, data)) = self.effects.sends.pop_front() {
+                self.remember_ping(to, &data);
+                self.transmit(to.addr, wire::swim(self.view.digest(), &data));
+            }
+            while let Some((after, timer)) = self.effects.timers.pop_front() {
+                self.timers.set(self.now + after, Due::Swim(timer));
+            }
+            if let Some(notification) = self.effects.notifications.pop_front() {
+                self.on_notification(notification);
+                continue;
+            }
+            let inbox = self.facts.take_inbox();
+            if inbox.is_empty() {
+                break;
+            }
+            for member in inbox {
+                self.learn(member, Spread::Relayed);
+            }
+        }
+        if self.digest != self.view.digest() {
+            self.digest = self.view.digest();
+            self.digest_at = self.now;
+            self.foreign.remove(&self.digest);
+        }
+    }
+
+    fn remember_ping(&mut self, to: Peer, data: &[u8]) {
+        let mut rest = data;
+        if let Ok(Header { message: Message::Ping(number), .. }) =
+            SwimCodec.decode_header(&mut rest)
+            && self.config.ping_repeats > 0
+        {
+            let repeats = self.config.ping_repeats;
+            self.probe = Some(Probe { to, number, ping: data.to_vec(), repeats });
+            self.timers.set(self.now + self.config.probe_rtt / 2, Due::Repeat(number));
+        }
+    }
+
+    fn transmit(&mut self, to: SocketAddr, packet: Vec<u8>) {
+        debug_assert!(packet.len() <= self.config.packet_bytes_max);
+        self.transmits.push_back(Transmit { to, packet });
+    }
+
+    /// Spreads this node's own record as it is now.
+    fn publish(&mut self) {
+        self.view.merge(self.me.clone());
+        self.spread(&self.me.clone());
+    }
+
+    /// Spreads a change of this node's facts.
+    fn revise(&mut self) {
+        self.me.revision = self.me.revision.saturating_add(1);
+        self.publish();
+    }
+
+    /// Has foca pass a record on.
+    fn spread(&mut self, member: &Member) {
+        self.facts.note(member);
+        // It fails for records above a packet's size only, and those are not acceptable.
+        let _ = self.foca.add_broadcast(&encode_value(member));
+    }
+
+    fn send_announce(&mut self, to: SocketAddr) {
+        let packet = wire::announce(self.view.digest(), &self.me);
+        self.transmit(to, packet);
+    }
+
+    /// Announces again soon: something is to be won by it.
+    fn announce_soon(&mut self) {
+        self.announce_after = ANNOUNCE_FIRST;
+        self.timers.retain(|due| !matches!(due, Due::Announce));
+        self.timers.set(self.now + ANNOUNCE_FIRST, Due::Announce);
+    }
+
+    fn ask_exchange(&mut self, with: SocketAddr) {
+        if self.now < self.exchange_at_soonest {
+            return;
+        }
+        self.exchange_at_soonest = self.now + self.config.exchange_interval_min;
+        self.counters.exchanges_asked += 1;
+        self.events.push_back(Event::ExchangeWith(with));
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Member> {
+        self.view.iter().filter(|member| member.id != self.me.id)
+    }
+
+    /// Where a member is reached: a restart may have moved it before the view follows.
+    fn addr_of(&self, member: &Member) -> SocketAddr {
+        self.held.get(&member.id).map_or(member.addr, |held| held.member.addr)
+    }
+
+    /// Whether nobody answered this node for longer than a suspect has to refute.
+    fn is_unheard(&self) -> bool {
+        self.now > self.answered_at + self.config.suspect_for
+    }
+
+    fn jittered(&mut self, period: Duration) -> Duration {
+        period.mul_f64(self.rng.random_range(0.9..1.1))
+    }
+}
+
+/// What foca is to do in a cluster of this size.
+fn swim_config(config: &MeshConfig, members: usize) -> foca::Config {
+    // log10 in thousandths, from below; a little too short between powers of two.
+    let log10_permille = 301 * members.max(1).ilog2();
+    let suspect_for = config.suspect_for * log10_permille.max(1_000) / 1_000;
+    let of = |count| NonZeroUsize::new(count).expect("not 0");
+    foca::Config {
+        probe_period: config.probe_period,
+        probe_rtt: config.probe_rtt,
+        num_indirect_probes: of(INDIRECT_PROBES),
+        max_transmissions: config.transmissions_max,
+        suspect_to_down_after: suspect_for,
+        remove_down_after: None,
+        max_packet_size: of(config.packet_bytes_max - wire::FRAME_BYTES),
+        notify_down_members: true,
+        periodic_announce: None,
+        periodic_announce_to_down_members: None,
+        periodic_gossip: Some(PeriodicParams {
+            frequency: config.gossip_period,
+            num_members: of(INDIRECT_PROBES),
+        }),
+    }
+}
+
+/// Most seeds and remembered peers that are announced to.
+pub const SEEDS_MAX: usize = 256;
+
+const INDIRECT_PROBES: usize = 3;
+const ANNOUNCE_FIRST: Duration = Duration::from_millis(500);
+const ANNOUNCE_TARGETS: usize = 3;
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+const FAREWELLS: u8 = 3;
+/// A call that comes later than this means that the process or the host stood still.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long views may differ before an exchange is asked for: news take a while.
+const DISAGREEMENT: Duration = Duration::from_secs(1);
+/// Most foreign digests remembered, and for how long after they were last seen.
+const FOREIGN_MAX: usize = 64;
+const FOREIGN_KEPT: Duration = Duration::from_secs(10);
+/// Above this many records in one exchange its news are not passed on one by one.
+const SPREAD_MAX: usize = 64;
+/// How often one member is corrected, at most.
+const CORRECTION: Duration = Duration::from_millis(500);
+/// How often this node renews because foca said so, at most.
+const UNDEAD: Duration = Duration::from_millis(500);
+/// How often whoever else bears our id is challenged, at most.
+const CHALLENGE: Duration = Duration::from_secs(1);
+/// How often a proven rival is reported; and for how long it keeps us from outbidding it.
+const RIVAL: Duration = Duration::from_secs(10);
