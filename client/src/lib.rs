@@ -1,0 +1,54 @@
+//! What an application links: sessions out of shared memory, the rest from the node.
+//!
+//! ```no_run
+//! use annulus_client::{Client, StartOptions, Value};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(["127.0.0.1:7946"]).await?;
+//! client.start("key", Value::Bytes(b"value".to_vec()), StartOptions::default()).await?;
+//! let read = client.get("key").await?;
+//! assert_eq!(read.session.value, Value::Bytes(b"value".to_vec()));
+//! client.end("key", Some(read.session.birth)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A client finds its host's node and attaches the shared memory that the node tells of. Reads then
+//! cost no system call as long as shared memory knows the answer; what it does not know, a node is
+//! asked. Writes go through the host's node when there is one, so that a client reads what it wrote;
+//! without one, requests go to the homes of the key's slot, which the client learns from any node.
+//!
+//! Keys are bearer secrets: they appear in no error, log line or `Debug` output of this crate.
+
+mod builder;
+mod client;
+mod connection;
+mod contact;
+mod counters;
+mod datagram;
+mod error;
+mod local;
+mod node;
+mod pool;
+mod recent;
+mod request;
+mod routes;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use annulus_proto::message::{
+    Acknowledged, Change, Copy as HomeCopy, CopyState, Explanation, Lifetimes, List, Listed,
+    Members, NodeStatus, Rejected, Role, RouteNode, Routes, Segment, Served, Session, TableStatus,
+};
+pub use annulus_proto::{Attributes, Key, KeyError, Member, NodeId, Slot, Status, Value, Version};
+pub use annulus_shm::{AttachError, Reader};
+pub use builder::{Builder, Via};
+pub use client::Client;
+pub use contact::Contact;
+pub use counters::Counters;
+pub use error::{ConnectError, Error, Tried};
+pub use local::{AskReason, LocalGet, LocalPage, LocalReader, LocalSession, LocalValue};
+pub use node::NodeHandle;
+pub use table::{Location, Read, Source, StartOptions, Table};

@@ -1,0 +1,317 @@
+//! Reading out of the host's shared memory: no system call, no lock, no task.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use annulus_net::{Clock, SystemClock};
+use annulus_proto::message::{Listed, Session};
+use annulus_proto::{Entry, Key, NodeId, Slot, Value, Version, record};
+use annulus_shm::{AttachError, Lookup, Reader, Standing};
+use arc_swap::ArcSwapOption;
+
+use crate::recent::{Progress, RecentWrites};
+
+/// Reads one table out of shared memory, from any thread, without tokio.
+///
+/// Made by [`Client::local_reader`](crate::Client::local_reader), which keeps it attached when the
+/// node restarts with another segment, or by [`LocalReader::attach`], which stands alone. Cheap to
+/// clone. Nothing here counts: a loop over it touches no shared cache line.
+pub struct LocalReader<C: Clock = SystemClock> {
+    table: Arc<LocalTable>,
+    clock: C,
+}
+
+/// What shared memory says about a key. Only [`LocalGet::Live`] and [`LocalGet::Ended`] are answers.
+#[derive(Debug)]
+pub enum LocalGet<'a> {
+    /// The session.
+    Live(LocalSession<'a>),
+    /// The session was ended.
+    Ended,
+    /// Shared memory cannot tell: ask a node ([`Table::get`](crate::Table::get) does both).
+    Ask(AskReason),
+}
+
+/// Why a node has to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AskReason {
+    /// Not in this host's table. It may live on its homes.
+    Miss,
+    /// This host's copy has expired. A touch may have reached another home.
+    Expired,
+    /// The node does not, or no longer, vouch for the key's slot.
+    Stale,
+    /// The copy is older than a write this client did through another node.
+    BehindOwnWrite,
+    /// The record changed each time it was read.
+    Contended,
+    /// The record makes no sense, or is of a format this build does not know.
+    Damaged,
+    /// No segment is attached.
+    NotAttached,
+}
+
+/// A session as it lies in the caller's buffer.
+#[derive(Debug)]
+pub struct LocalSession<'a> {
+    /// The version that created it.
+    pub birth: Version,
+    /// Its last write.
+    pub version: Version,
+    /// When it expires, in hybrid milliseconds; 0 = never.
+    pub deadline: u64,
+    /// When it was last used, in hybrid milliseconds.
+    pub touched: u64,
+    /// Its value.
+    pub value: LocalValue<'a>,
+}
+
+/// A value out of shared memory.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LocalValue<'a> {
+    /// A string of bytes, in place in the buffer.
+    Bytes(&'a [u8]),
+    /// Named fields, without the deleted and the expired ones. Allocated.
+    Map(BTreeMap<Vec<u8>, Vec<u8>>),
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPage {
+    /// Live sessions that the node vouches for.
+    pub entries: Vec<Listed>,
+    /// The cursor of the next page; 0 = this was the last.
+    pub next: u64,
+}
+
+impl LocalReader {
+    /// Attaches to the segment at `path`, if it is the one with number `instance`.
+    ///
+    /// # Errors
+    /// `Err` of [`AttachError`] when the file cannot be opened or is no segment; `Ok(None)` when it
+    /// is another one.
+    pub fn attach(path: impl AsRef<Path>, instance: u64) -> Result<Option<Self>, AttachError> {
+        let reader = Reader::attach_file(path)?;
+        if reader.instance() != instance {
+            return Ok(None);
+        }
+        let table = LocalTable::default();
+        table.attach(reader, None);
+        Ok(Some(Self::new(Arc::new(table), SystemClock)))
+    }
+}
+
+impl<C: Clock> LocalReader<C> {
+    pub(crate) fn new(table: Arc<LocalTable>, clock: C) -> Self {
+        Self { table, clock }
+    }
+
+    /// Looks a key up. `buffer` is overwritten; once it has grown to the largest record it is not
+    /// allocated again. Costs one trip to memory when it hits and the value is a string of bytes.
+    pub fn get<'a>(&self, key: impl AsRef<[u8]>, buffer: &'a mut Vec<u8>) -> LocalGet<'a> {
+        let now_ms = self.clock.monotonic_coarse_ms();
+        self.table.get(key.as_ref(), now_ms, buffer, LocalSession::read).into()
+    }
+
+    /// Lists sessions in no particular order: about `limit` of them from `cursor` on (0 = from the
+    /// beginning). `None` if nothing is attached. A session that moves meanwhile may come twice or
+    /// not at all.
+    pub fn scan(&self, cursor: u64, limit: usize) -> Option<LocalPage> {
+        self.table.scan(cursor, limit, self.clock.monotonic_coarse_ms())
+    }
+
+    /// The counters that the node publishes in the segment. `None` if nothing is attached.
+    pub fn stats(&self) -> Option<annulus_shm::SegmentStats> {
+        self.table.attached.load().as_ref().map(|attached| attached.reader.stats())
+    }
+}
+
+impl<C: Clock> Clone for LocalReader<C> {
+    fn clone(&self) -> Self {
+        Self { table: self.table.clone(), clock: self.clock.clone() }
+    }
+}
+
+impl<C: Clock> fmt::Debug for LocalReader<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalReader").field("attached", &self.table.is_attached()).finish()
+    }
+}
+
+/// What a client knows of one table on its host.
+#[derive(Default)]
+pub(crate) struct LocalTable {
+    attached: ArcSwapOption<Attached>,
+    pub(crate) recent: RecentWrites,
+}
+
+struct Attached {
+    reader: Reader,
+    /// The node that writes the segment.
+    node: Option<NodeId>,
+}
+
+impl LocalTable {
+    /// Replaces the segment. Readers under way finish on the old one.
+    pub(crate) fn attach(&self, reader: Reader, node: Option<NodeId>) {
+        self.attached.store(Some(Arc::new(Attached { reader, node })));
+    }
+
+    pub(crate) fn is_attached(&self) -> bool {
+        self.attached.load().is_some()
+    }
+
+    /// The node that writes the attached segment.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.attached.load().as_ref().and_then(|attached| attached.node)
+    }
+
+    /// Whether this segment is attached already, and still in use by its writer.
+    pub(crate) fn is_attached_to(&self, instance: u64, node: NodeId) -> bool {
+        self.attached.load().as_ref().is_some_and(|attached| {
+            let reader = &attached.reader;
+            reader.instance() == instance && !reader.detached() && attached.node == Some(node)
+        })
+    }
+
+    /// Looks a key up and hands a live session's record to `read`.
+    pub(crate) fn get<'a, T>(
+        &self,
+        key: &[u8],
+        now_monotonic_ms: u64,
+        buffer: &'a mut Vec<u8>,
+        read: impl FnOnce(Found<'a>) -> Option<T>,
+    ) -> Looked<T> {
+        let attached = self.attached.load();
+        let Some(attached) = attached.as_ref() else {
+            return Looked::Ask(AskReason::NotAttached);
+        };
+        let slot = Slot::of(key);
+        let (deadline, mark) =
+            match attached.reader.get(key, slot.index(), now_monotonic_ms, buffer) {
+                Lookup::Hit { deadline, mark } => (deadline, mark),
+                Lookup::Expired => return Looked::Ask(AskReason::Expired),
+                Lookup::Stale => return Looked::Ask(AskReason::Stale),
+                Lookup::Miss => return Looked::Ask(AskReason::Miss),
+                Lookup::Contended => return Looked::Ask(AskReason::Contended),
+                Lookup::Damaged => return Looked::Ask(AskReason::Damaged),
+            };
+        let Ok(view) = record::View::parse(buffer) else {
+            return Looked::Ask(AskReason::Damaged);
+        };
+        let progress = Progress { birth: view.birth, ended: view.ended, version: view.version };
+        if !self.recent.allow(key, progress, now_monotonic_ms) {
+            return Looked::Ask(AskReason::BehindOwnWrite);
+        }
+        if view.ended {
+            return Looked::Ended;
+        }
+        let now_ms = now_monotonic_ms.wrapping_add(attached.reader.clock_offset());
+        read(Found { view, deadline, mark, now_ms })
+            .map_or(Looked::Ask(AskReason::Damaged), Looked::Live)
+    }
+
+    pub(crate) fn scan(&self, cursor: u64, limit: usize, now_ms: u64) -> Option<LocalPage> {
+        let attached = self.attached.load();
+        let attached = attached.as_ref()?;
+        let mut keys = Vec::new();
+        let mut next = cursor;
+        while keys.len() < limit {
+            let budget = limit - keys.len();
+            next = attached.reader.scan(next, budget, now_ms, &mut |item, standing| {
+                if standing == Standing::Live {
+                    keys.extend(Key::new(item.key));
+                }
+            });
+            if next == 0 {
+                break;
+            }
+        }
+        let mut buffer = Vec::new();
+        let mut entries = Vec::new();
+        for key in keys {
+            let name = key.clone();
+            let listed = self.get(key.as_bytes(), now_ms, &mut buffer, |found| found.listed(name));
+            if let Looked::Live(listed) = listed {
+                entries.push(listed);
+            }
+        }
+        Some(LocalPage { entries, next })
+    }
+}
+
+/// What a look into shared memory gave, before it is given its public shape.
+pub(crate) enum Looked<T> {
+    Live(T),
+    Ended,
+    Ask(AskReason),
+}
+
+/// A live session's record.
+pub(crate) struct Found<'a> {
+    view: record::View<'a>,
+    deadline: u64,
+    mark: u64,
+    now_ms: u64,
+}
+
+impl Found<'_> {
+    /// The whole session, as a node would have sent it; `None` if the record is malformed.
+    pub(crate) fn session(self) -> Option<Session> {
+        let Entry { birth, version, body } = self.view.entry(self.mark).ok()?;
+        let body = body?;
+        let value = match body.is_map() {
+            true => body.value(self.now_ms),
+            false => Value::Bytes(body.base.bytes),
+        };
+        let (deadline, touched) = (self.deadline, body.touched);
+        Some(Session { birth, version, deadline, touched, attributes: body.attributes, value })
+    }
+
+    fn listed(self, key: Key) -> Option<Listed> {
+        let size = match self.view.bytes() {
+            Some(bytes) => bytes.len(),
+            None => self.view.entry(self.mark).ok()?.body?.size(),
+        };
+        Some(Listed {
+            key,
+            birth: self.view.birth,
+            version: self.view.version,
+            touched: record::touched(self.mark),
+            deadline: self.deadline,
+            size: size as u64,
+        })
+    }
+}
+
+impl<'a> LocalSession<'a> {
+    fn read(found: Found<'a>) -> Option<Self> {
+        let value = match found.view.bytes() {
+            Some(bytes) => LocalValue::Bytes(bytes),
+            None => match found.view.entry(found.mark).ok()?.body?.value(found.now_ms) {
+                Value::Map(fields) => LocalValue::Map(fields),
+                Value::Bytes(_) => return None,
+            },
+        };
+        Some(Self {
+            birth: found.view.birth,
+            version: found.view.version,
+            deadline: found.deadline,
+            touched: record::touched(found.mark),
+            value,
+        })
+    }
+}
+
+impl<'a> From<Looked<LocalSession<'a>>> for LocalGet<'a> {
+    fn from(looked: Looked<LocalSession<'a>>) -> Self {
+        match looked {
+            Looked::Live(session) => Self::Live(session),
+            Looked::Ended => Self::Ended,
+            Looked::Ask(reason) => Self::Ask(reason),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Asking nodes about themselves and the cluster.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use annulus_net::{Clock, Net, SystemClock, TokioNet};
+use annulus_proto::message::{
+    ExplainRequest, Explanation, List, ListRequest, Members, MembersRequest, Message, NodeStatus,
+    Ping, Routes, StatusRequest,
+};
+use annulus_proto::{Key, NodeId};
+
+use crate::client::Handle;
+use crate::error::Error;
+use crate::request::Whom;
+
+/// One particular node ([`Client::node`](crate::Client::node)), or whichever answers
+/// ([`Client::any_node`](crate::Client::any_node)).
+///
+/// Each operation is one request and one answer over a stream, within the client's timeout. A
+/// particular node that cannot be connected to is reported at once, not retried.
+///
+/// # Errors
+/// All operations: [`Error::NoNode`] when it could not be reached, [`Error::TimedOut`] when it did
+/// not answer, [`Error::Disconnected`], [`Error::Rejected`] and [`Error::Protocol`] as they say.
+/// Nothing here changes anything, so all of it may be repeated.
+pub struct NodeHandle<N: Net = TokioNet, C: Clock = SystemClock> {
+    handle: Arc<Handle<N, C>>,
+    whom: Whom,
+}
+
+/// Asks, and takes the answer out of its message.
+macro_rules! ask {
+    ($self:ident, $request:expr, $kind:ident) => {
+        match $self.handle.inner.ask($self.whom, $request.into()).await? {
+            (Message::$kind(answer), _) => Ok(answer),
+            (other, node) => Err(unexpected(&other, node, stringify!($kind))),
+        }
+    };
+}
+
+impl<N: Net, C: Clock> NodeHandle<N, C> {
+    pub(crate) fn new(handle: Arc<Handle<N, C>>, addr: Option<SocketAddr>) -> Self {
+        Self { handle, whom: addr.map_or(Whom::Any, Whom::Only) }
+    }
+
+    /// How the node is.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn status(&self) -> Result<NodeStatus, Error> {
+        ask!(self, StatusRequest {}, NodeStatus)
+    }
+
+    /// The members that it knows, the dead included.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn members(&self) -> Result<Members, Error> {
+        ask!(self, MembersRequest {}, Members)
+    }
+
+    /// The homes of all slots as it sees them: some 50 KiB.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn routes(&self) -> Result<Routes, Error> {
+        Ok(self.handle.inner.fetch_routes(self.whom).await?.as_sent().clone())
+    }
+
+    /// Whether it answers, and who it is.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn ping(&self) -> Result<NodeId, Error> {
+        let pong = ask!(self, Ping {}, Pong)?;
+        Ok(pong.node)
+    }
+
+    /// Where it thinks a session lives, and with `ask_homes` what each home holds of it.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`]; [`Error::Refused`] for a table that it does not have.
+    pub async fn explain(
+        &self,
+        table: &str,
+        key: &Key,
+        ask_homes: bool,
+    ) -> Result<Explanation, Error> {
+        let request = ExplainRequest { table: table.to_owned(), key: key.clone(), ask_homes };
+        ask!(self, request, Explanation)
+    }
+
+    /// A page of the live sessions that it holds, from `cursor` on (0 = from the beginning), at
+    /// most `limit` (nodes give at most 1,024).
+    ///
+    /// # Errors
+    /// See [`NodeHandle`]; [`Error::Refused`] for a table that it does not have.
+    pub async fn list(&self, table: &str, cursor: u64, limit: u16) -> Result<List, Error> {
+        ask!(self, ListRequest { table: table.to_owned(), cursor, limit }, List)
+    }
+}
+
+/// A node answered a question that was not asked.
+pub(crate) fn unexpected(answer: &Message, node: NodeId, expected: &str) -> Error {
+    let why = format!("{} instead of {expected}", answer.name());
+    Error::Protocol { at: node.to_string(), why }
+}
+
+impl<N: Net, C: Clock> Clone for NodeHandle<N, C> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone(), whom: self.whom }
+    }
+}
+
+impl<N: Net, C: Clock> fmt::Debug for NodeHandle<N, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeHandle").field("whom", &self.whom).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,348 @@
+//! What one does with sessions.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annulus_net::{Clock, Net, SystemClock, TokioNet};
+use annulus_proto::message::{
+    Acknowledged, Change, Explanation, Lifetimes, List, Message, Operation, RouteNode, Session,
+    SessionReply, SessionRequest,
+};
+use annulus_proto::{Attributes, Key, NodeId, Slot, Value, Version};
+
+use crate::client::Handle;
+use crate::error::Error;
+use crate::local::{AskReason, LocalPage, LocalTable, Looked};
+use crate::node::{NodeHandle, unexpected};
+use crate::recent::Progress;
+use crate::request::Whom;
+
+/// One table of sessions. Cheap to clone.
+///
+/// Every change of a session can carry the `birth` that the caller saw: it then never falls on
+/// another session that was started under the same key meanwhile, and is answered with
+/// [`Error::Ended`] instead. `None` means whichever session lives under the key.
+///
+/// A client reads what it wrote: writes go through the node whose shared memory is attached, and a
+/// write that another node had to take is remembered (a minute long, and the last 4,096 per table)
+/// until shared memory has it. Across a change from one node's memory to another's, only the table's `stale_max` holds.
+///
+/// # Errors
+/// All operations: [`Error::Key`] for an impossible key, [`Error::TimedOut`], [`Error::NoNode`],
+/// [`Error::Disconnected`], [`Error::Rejected`], [`Error::Protocol`] as they say, and
+/// [`Error::Refused`] for a table that the nodes don't have.
+pub struct Table<N: Net = TokioNet, C: Clock = SystemClock> {
+    handle: Arc<Handle<N, C>>,
+    name: Arc<str>,
+    local: Arc<LocalTable>,
+    only: Option<SocketAddr>,
+}
+
+/// How a session starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StartOptions {
+    /// How long it lives unused; zero = for ever, `None` = as the table says.
+    pub idle: Option<Duration>,
+    /// How long it lives however much it is used; zero = for ever, `None` = as the table says. The
+    /// table's `lifetime_max` caps it.
+    pub lifetime: Option<Duration>,
+    /// Whose session it is, at most 255 bytes; empty = nobody's.
+    pub owner: Vec<u8>,
+    /// How many homes it has; 0 = as the table says.
+    pub replicas: u8,
+}
+
+/// A session, and where it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The session.
+    pub session: Session,
+    /// Where it was read.
+    pub source: Source,
+}
+
+/// Where a session was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// In the host's shared memory.
+    SharedMemory,
+    /// At this node, which may have asked others.
+    Node(NodeId),
+}
+
+/// Where a key belongs.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Location {
+    /// Its slot.
+    pub slot: Slot,
+    /// The digest of the view that says so.
+    pub view: u64,
+    /// The slot's homes, primary first.
+    pub homes: Vec<RouteNode>,
+    /// Whether this host's shared memory answers a read of it now.
+    pub in_shared_memory: bool,
+}
+
+impl StartOptions {
+    /// The lifetimes as they travel.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { idle_ms: self.idle.map(whole_ms), lifetime_ms: self.lifetime.map(whole_ms) }
+    }
+}
+
+impl<N: Net, C: Clock> Table<N, C> {
+    pub(crate) fn new(handle: Arc<Handle<N, C>>, name: &str) -> Self {
+        let local = handle.inner.local(name);
+        Self { handle, name: name.into(), local, only: None }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same table through the node at this address and no other, and never out of shared
+    /// memory: for operators and tests. That node forwards what it is no home of.
+    #[must_use]
+    pub fn at(&self, addr: SocketAddr) -> Self {
+        Self { only: Some(addr), ..self.clone() }
+    }
+
+    /// Begins a session and ends the one that was under its key, if any. Returns when as many homes
+    /// hold it as the table asks for: one round trip to the coordinator and one to the homes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::TableFull`], [`Error::Unavailable`] and as all operations.
+    pub async fn start(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        value: Value,
+        options: StartOptions,
+    ) -> Result<Acknowledged, Error> {
+        let lifetimes = options.lifetimes();
+        let StartOptions { owner, replicas, .. } = options;
+        let attributes = Attributes { replicas, owner };
+        let operation = Operation::Start { value, lifetimes, attributes };
+        self.write(Key::new(key)?, operation).await
+    }
+
+    /// Reads a session. Out of shared memory it makes no system call, takes no lock and does not
+    /// wait; what shared memory cannot tell, the host's node or a home is asked.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::Ended`], [`Error::Expired`], [`Error::Unavailable`] and as all
+    /// operations.
+    pub async fn get(&self, key: impl AsRef<[u8]> + Send) -> Result<Read, Error> {
+        if self.only.is_none() {
+            match self.look(key.as_ref()) {
+                Looked::Live(session) => {
+                    return Ok(Read { session, source: Source::SharedMemory });
+                }
+                Looked::Ended => return Err(Error::Ended),
+                Looked::Ask(_) => {}
+            }
+        }
+        self.fetch(key).await
+    }
+
+    /// Reads a session from the nodes, whatever shared memory says.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    pub async fn fetch(&self, key: impl AsRef<[u8]> + Send) -> Result<Read, Error> {
+        match self.ask(Key::new(key)?, Operation::Get).await? {
+            (SessionReply::Session(session), node) => {
+                self.handle.inner.saw(session.version);
+                Ok(Read { session, source: Source::Node(node) })
+            }
+            (other, node) => Err(unexpected(&Message::SessionReply(other), node, "a session")),
+        }
+    }
+
+    /// Changes a session's value, some of its fields, or its deadlines; never creates one.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::Ended`], [`Error::Expired`], [`Error::TooLarge`],
+    /// [`Error::TableFull`], [`Error::Unavailable`] and as all operations.
+    pub async fn update(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        birth: Option<Version>,
+        change: Change,
+    ) -> Result<Acknowledged, Error> {
+        self.write(Key::new(key)?, Operation::Update { birth, change }).await
+    }
+
+    /// Notes a use of a session, which puts off its idle deadline; never creates one.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::Ended`], [`Error::Expired`], [`Error::Unavailable`] and as all
+    /// operations.
+    pub async fn touch(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        birth: Option<Version>,
+    ) -> Result<Acknowledged, Error> {
+        self.write(Key::new(key)?, Operation::Touch { birth }).await
+    }
+
+    /// Ends a session for good: once this has returned, nothing brings it back.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::Ended`] and [`Error::Expired`]: there is nothing left to end.
+    /// [`Error::Unavailable`] and [`Error::TimedOut`]: it may live on or not; repeat it. Otherwise
+    /// as all operations.
+    pub async fn end(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        birth: Option<Version>,
+    ) -> Result<Acknowledged, Error> {
+        self.write(Key::new(key)?, Operation::End { birth }).await
+    }
+
+    /// Where a key belongs. Asks a node only while the client knows no routes.
+    ///
+    /// # Errors
+    /// As all operations.
+    pub async fn locate(&self, key: impl AsRef<[u8]> + Send) -> Result<Location, Error> {
+        let key = Key::new(key)?;
+        let inner = &self.handle.inner;
+        let known = inner.routes.load_full();
+        let routes = match (self.only, known) {
+            (None, Some(routes)) => routes,
+            (only, _) => inner.fetch_routes(only.map_or(Whom::Any, Whom::Only)).await?,
+        };
+        let slot = key.slot();
+        let in_shared_memory = !matches!(self.look(key.as_bytes()), Looked::Ask(_));
+        let homes = routes.homes(slot).cloned().collect();
+        Ok(Location { slot, view: routes.view(), homes, in_shared_memory })
+    }
+
+    /// What a node knows of a key, and with `ask_homes` what each home holds of it.
+    ///
+    /// # Errors
+    /// As all operations.
+    pub async fn explain(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        ask_homes: bool,
+    ) -> Result<Explanation, Error> {
+        let key = Key::new(key)?;
+        self.some_node().explain(&self.name, &key, ask_homes).await
+    }
+
+    /// A page of the live sessions in this host's shared memory, in no particular order: about
+    /// `limit` of them from `cursor` on (0 = from the beginning). One that moves meanwhile may come
+    /// twice or not at all. Makes no system call.
+    ///
+    /// # Errors
+    /// [`Error::NotAttached`].
+    pub fn list_local(&self, cursor: u64, limit: usize) -> Result<LocalPage, Error> {
+        let now_ms = self.handle.inner.settings.clock.monotonic_coarse_ms();
+        self.local.scan(cursor, limit, now_ms).ok_or(Error::NotAttached)
+    }
+
+    /// A page of the live sessions that a node holds; see [`NodeHandle::list`]. Cursors are the
+    /// node's own: go on at the same one ([`Table::at`]).
+    ///
+    /// # Errors
+    /// As all operations.
+    pub async fn list(&self, cursor: u64, limit: u16) -> Result<List, Error> {
+        self.some_node().list(&self.name, cursor, limit).await
+    }
+
+    pub(crate) fn handle(&self) -> &Arc<Handle<N, C>> {
+        &self.handle
+    }
+
+    fn some_node(&self) -> NodeHandle<N, C> {
+        NodeHandle::new(self.handle.clone(), self.only)
+    }
+
+    fn look(&self, key: &[u8]) -> Looked<Session> {
+        let inner = &self.handle.inner;
+        let now_ms = inner.settings.clock.monotonic_coarse_ms();
+        let looked = RECORD
+            .with_borrow_mut(|record| self.local.get(key, now_ms, record, |found| found.session()));
+        let counter = match &looked {
+            Looked::Live(_) | Looked::Ended => &inner.tally.local_hits,
+            Looked::Ask(reason) => match reason {
+                AskReason::Miss | AskReason::Expired => &inner.tally.local_misses,
+                AskReason::Stale | AskReason::BehindOwnWrite => &inner.tally.local_stale,
+                AskReason::Contended | AskReason::Damaged => &inner.tally.local_unreadable,
+                AskReason::NotAttached => return looked,
+            },
+        };
+        counter.add_one();
+        looked
+    }
+
+    async fn write(&self, key: Key, operation: Operation) -> Result<Acknowledged, Error> {
+        let ended = matches!(operation, Operation::End { .. });
+        let touches = matches!(operation, Operation::Touch { .. });
+        let remembered = key.clone();
+        let (reply, node) = self.ask(key, operation).await?;
+        let SessionReply::Acknowledged(acknowledged) = reply else {
+            let reply = Message::SessionReply(reply);
+            return Err(unexpected(&reply, node, "an acknowledgement"));
+        };
+        let Acknowledged { birth, version, .. } = acknowledged;
+        self.handle.inner.saw(version);
+        if !touches && self.local.node().is_some_and(|host| host != node) {
+            let now_ms = self.handle.inner.settings.clock.monotonic_coarse_ms();
+            self.local.recent.remember(&remembered, Progress { birth, ended, version }, now_ms);
+        }
+        Ok(acknowledged)
+    }
+
+    async fn ask(&self, key: Key, operation: Operation) -> Result<(SessionReply, NodeId), Error> {
+        let inner = &self.handle.inner;
+        let whom = match self.only {
+            Some(addr) => Whom::Only(addr),
+            None => Whom::Slot { slot: key.slot(), host: self.local.node() },
+        };
+        let request = SessionRequest {
+            table: self.name.to_string(),
+            key,
+            request: inner.next_request(),
+            hops: 0,
+            patience_ms: 0,
+            operation,
+        };
+        match inner.ask(whom, Message::SessionRequest(request)).await? {
+            (Message::SessionReply(reply), node) => Ok((reply, node)),
+            (other, node) => Err(unexpected(&other, node, "SessionReply")),
+        }
+    }
+}
+
+thread_local! {
+    /// Records are copied here before they are taken apart.
+    static RECORD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// In milliseconds, rounded up: what is not zero stays so.
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+impl<N: Net, C: Clock> Clone for Table<N, C> {
+    fn clone(&self) -> Self {
+        Self {
+            handle: self.handle.clone(),
+            name: self.name.clone(),
+            local: self.local.clone(),
+            only: self.only,
+        }
+    }
+}
+
+impl<N: Net, C: Clock> fmt::Debug for Table<N, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("name", &self.name).field("only", &self.only).finish()
+    }
+}

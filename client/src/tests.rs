@@ -1,0 +1,7 @@
+//! The client against nodes that are played by the tests, over real sockets.
+
+mod fake;
+mod handshake;
+mod requests;
+mod routing;
+mod shared_memory;

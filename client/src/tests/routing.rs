@@ -1,0 +1,128 @@
+use std::time::Duration;
+
+use annulus_proto::message::{Failure, SessionReply};
+
+use super::fake::{FakeNode, builder, client, echo, routed, routes, session, version};
+use crate::{Error, Source};
+
+#[tokio::test]
+async fn requests_go_to_the_primary_of_their_slot() {
+    let (contact, mut primary) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    contact.set_routes(routes(1, &[&primary, &contact]));
+    let client = routed(builder([contact.seed()])).await;
+    let (read, ()) = tokio::join!(client.get("k"), async { echo(&primary.next().await) });
+    assert_eq!(read.unwrap().source, Source::Node(primary.id));
+
+    let location = client.locate("k").await.unwrap();
+    assert_eq!(location.homes, [primary.route(), contact.route()]);
+    assert_eq!((location.slot.index(), location.in_shared_memory), (7629, false));
+}
+
+#[tokio::test]
+async fn an_answer_from_another_view_refreshes_the_routes() {
+    let (mut old, mut new) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    old.set_routes(routes(1, &[&old]));
+    let client = routed(builder([old.seed()])).await;
+    old.set_routes(routes(2, &[&new, &old]));
+    let (read, ()) = tokio::join!(client.get("k"), async {
+        let arrived = old.next().await;
+        assert_eq!(arrived.header.view, 1, "the node learns from which view it was asked");
+        arrived.answer_from_view(2, session(b"v"));
+    });
+    read.unwrap();
+    while client.locate("k").await.unwrap().view != 2 {
+        tokio::task::yield_now().await;
+    }
+    let (read, ()) = tokio::join!(client.get("k"), async { echo(&new.next().await) });
+    assert_eq!(read.unwrap().source, Source::Node(new.id));
+}
+
+#[tokio::test]
+async fn the_same_view_again_refreshes_nothing() {
+    let mut node = FakeNode::start(1).await;
+    node.set_routes(routes(1, &[&node]));
+    let client = routed(builder([node.seed()])).await;
+    // The refresh at the start may still be under way.
+    while client.counters().routes_fetched < 2 {
+        client.routes().await.unwrap();
+    }
+    let before = client.counters().routes_fetched;
+    for _ in 0..20 {
+        let (read, ()) = tokio::join!(client.get("k"), async {
+            node.next().await.answer_from_view(1, session(b"v"));
+        });
+        read.unwrap();
+    }
+    assert!(client.counters().routes_fetched <= before + 1);
+}
+
+#[tokio::test]
+async fn what_is_unavailable_at_one_home_is_asked_of_the_next() {
+    let (mut alone, mut other) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    alone.set_routes(routes(1, &[&alone, &other]));
+    let client = routed(builder([alone.seed()])).await;
+    let unavailable = Failure::Unavailable { answered: 1, needed: 2, homes: 3 };
+    let (touched, ()) = tokio::join!(client.touch("k", None), async {
+        alone.next().await.answer(SessionReply::Failed(unavailable.clone()));
+        other.next().await.acknowledge(version(2));
+    });
+    touched.unwrap();
+    let (touched, ()) = tokio::join!(client.touch("k", None), async {
+        alone.next().await.answer(SessionReply::Failed(unavailable.clone()));
+        other.next().await.answer(SessionReply::Failed(unavailable.clone()));
+    });
+    assert_eq!(touched.unwrap_err(), Error::Unavailable { answered: 1, needed: 2, homes: 3 });
+}
+
+#[tokio::test]
+async fn a_silent_home_is_asked_last_the_next_time() {
+    let (mut silent, mut other) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    other.set_routes(routes(1, &[&silent, &other]));
+    let patient = builder([other.seed()]).timeout(Duration::from_millis(400));
+    let client = routed(patient).await;
+    let (read, ()) = tokio::join!(client.get("one"), async { echo(&other.next().await) });
+    read.unwrap();
+    assert_eq!(silent.next().await.session().key.as_bytes(), b"one");
+    let (read, ()) = tokio::join!(client.get("two"), async { echo(&other.next().await) });
+    read.unwrap();
+    assert!(silent.arrived.try_recv().is_err(), "it was not asked again so soon");
+}
+
+#[tokio::test]
+async fn other_nodes_are_used_while_the_contact_is_gone() {
+    let (contact, mut home) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    contact.set_routes(routes(1, &[&home]));
+    let client = routed(builder([contact.seed()])).await;
+    contact.stop().await;
+    let (read, ()) = tokio::join!(client.get("k"), async { echo(&home.next().await) });
+    read.unwrap();
+    // And it becomes the contact, since no seed answers.
+    let mut search = client.sessions().handle().inner.search.subscribe();
+    let is_home = |search: &crate::contact::Search| {
+        search.found.as_ref().is_some_and(|found| found.link.peer.node == home.id)
+    };
+    search.wait_for(is_home).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_at_a_node_asks_that_node_only() {
+    let (mut primary, mut other) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    primary.set_routes(routes(1, &[&primary]));
+    let client = routed(builder([primary.seed()])).await;
+    let table = client.sessions().at(other.addr);
+    let (read, ()) = tokio::join!(table.get("k"), async { echo(&other.next().await) });
+    assert_eq!(read.unwrap().source, Source::Node(other.id));
+    assert!(primary.arrived.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn routes_that_make_no_sense_are_not_used() {
+    let mut node = FakeNode::start(1).await;
+    let mut broken = routes(1, &[&node]);
+    broken.homes.pop();
+    node.set_routes(broken);
+    let client = client(&node).await;
+    assert!(matches!(client.locate("k").await, Err(Error::Protocol { .. })));
+    let (read, ()) = tokio::join!(client.get("k"), async { echo(&node.next().await) });
+    read.unwrap();
+}
