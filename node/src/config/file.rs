@@ -1,0 +1,216 @@
+//! The configuration file: TOML, every key known, every value with its line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{Origin, Problem};
+use super::setting::{Setting, TableSetting};
+
+/// What the file says, not yet understood.
+#[derive(Debug, Default)]
+pub(super) struct Document {
+    pub(super) settings: BTreeMap<Setting, Given>,
+    pub(super) tables: Vec<GivenTable>,
+}
+
+/// One `[[table]]`.
+#[derive(Debug)]
+pub(super) struct GivenTable {
+    pub(super) origin: Origin,
+    pub(super) settings: BTreeMap<TableSetting, Given>,
+}
+
+/// A value somebody gave.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub(super) origin: Origin,
+    pub(super) raw: Raw,
+}
+
+/// A value as it was written.
+#[derive(Clone, Debug)]
+pub(super) enum Raw {
+    /// Text: a string in the file, or anything in the environment and in flags.
+    Text(String),
+    /// A whole number in the file.
+    Integer(i128),
+    /// A list in the file.
+    List(Vec<Raw>),
+    /// Something else that no setting takes: its type.
+    Other(&'static str),
+}
+
+impl fmt::Display for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Integer(number) => write!(f, "{number}"),
+            Self::List(items) => {
+                f.write_str("[")?;
+                for (index, item) in items.iter().enumerate() {
+                    write!(f, "{}{item}", if index == 0 { "" } else { ", " })?;
+                }
+                f.write_str("]")
+            }
+            Self::Other(kind) => write!(f, "({kind})"),
+        }
+    }
+}
+
+/// The longest file we read, in bytes: some thousand times what a configuration needs.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a file of at most 1 MiB.
+pub(super) fn read(path: &Path) -> Result<String, Problem> {
+    let unreadable = |why: String| Problem::Unreadable { path: path.to_owned(), why };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|error| unreadable(error.to_string()))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(unreadable("it is larger than 1 MiB; is this the right file?".to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".to_owned()))
+}
+
+/// Sorts a file's keys into settings. All problems are found, not only the first.
+pub(super) fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Document {
+    let at = |offset: usize| {
+        let line =
+            text.as_bytes()[..offset.min(text.len())].iter().filter(|&&b| b == b'\n').count();
+        Origin::File { path: path.to_owned(), line: line + 1 }
+    };
+    let mut document = Document::default();
+    let root = match DeTable::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            let origin = at(error.span().map_or(0, |span| span.start));
+            let why = error.message().lines().collect::<Vec<_>>().join("; ");
+            problems.push(Problem::Syntax { origin, why });
+            return document;
+        }
+    };
+    for (key, value) in in_order(root.get_ref()) {
+        let (name, origin) = (key.get_ref(), at(key.span().start));
+        if name == "table" {
+            collect_tables(value, origin, &at, &mut document.tables, problems);
+        } else if let Some(setting) = Setting::of_key(name) {
+            document.settings.insert(setting, Given { origin, raw: raw(value.get_ref()) });
+        } else {
+            problems.push(unknown(origin, name, Place::Top));
+        }
+    }
+    document
+}
+
+fn collect_tables(
+    value: &Spanned<DeValue<'_>>,
+    origin: Origin,
+    at: &impl Fn(usize) -> Origin,
+    tables: &mut Vec<GivenTable>,
+    problems: &mut Vec<Problem>,
+) {
+    let items = match value.get_ref() {
+        DeValue::Array(items) if items.iter().all(|item| item.get_ref().is_table()) => items,
+        other => {
+            let why =
+                "tables are written as [[table]], with two brackets, once per table".to_owned();
+            let value = raw(other).to_string();
+            problems.push(Problem::Value { origin, key: "table".to_owned(), value, why });
+            return;
+        }
+    };
+    for item in items.iter() {
+        let DeValue::Table(table) = item.get_ref() else { continue };
+        let mut settings = BTreeMap::new();
+        for (key, value) in in_order(table) {
+            let (name, origin) = (key.get_ref(), at(key.span().start));
+            match TableSetting::of_key(name) {
+                Some(setting) => {
+                    settings.insert(setting, Given { origin, raw: raw(value.get_ref()) });
+                }
+                None => problems.push(unknown(origin, name, Place::Table)),
+            }
+        }
+        tables.push(GivenTable { origin: at(item.span().start), settings });
+    }
+}
+
+/// A table's keys by their place in the file: the parser's own order is that of their names.
+fn in_order<'t, 'i>(
+    table: &'t DeTable<'i>,
+) -> Vec<(&'t Spanned<std::borrow::Cow<'i, str>>, &'t Spanned<DeValue<'i>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+fn raw(value: &DeValue<'_>) -> Raw {
+    match value {
+        DeValue::String(text) => Raw::Text(text.clone().into_owned()),
+        DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Raw::Integer(number),
+            Err(_) => Raw::Other("a number beyond all bounds"),
+        },
+        DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
+        DeValue::Float(_) => Raw::Other("a fraction"),
+        DeValue::Boolean(_) => Raw::Other("true or false"),
+        DeValue::Datetime(_) => Raw::Other("a date"),
+        DeValue::Table(_) => Raw::Other("a table"),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Top,
+    Table,
+}
+
+fn unknown(origin: Origin, key: &str, place: Place) -> Problem {
+    let top = Setting::ALL.iter().map(|setting| setting.key());
+    let table = TableSetting::ALL.iter().map(|setting| setting.key());
+    let hint = match place {
+        Place::Top if TableSetting::of_key(key).is_some() => {
+            format!("`{key}` belongs under [[table]]")
+        }
+        Place::Table if Setting::of_key(key).is_some() => {
+            format!("`{key}` is a key of the node: move it above the first [[table]]")
+        }
+        Place::Top => suggest(key, top.chain(["table"])),
+        Place::Table => suggest(key, table),
+    };
+    Problem::UnknownKey { origin, key: key.to_owned(), hint }
+}
+
+/// The known name that is most like this one, or all of them.
+pub(super) fn suggest<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let nearest = known.clone().map(|candidate| (edits(name, candidate), candidate)).min();
+    match nearest {
+        Some((count, candidate)) if count <= (name.len() / 3).max(1) => {
+            format!("did you mean `{candidate}`?")
+        }
+        _ => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// The Levenshtein distance, for names: quadratic, and long ones are not compared at all.
+fn edits(a: &str, b: &str) -> usize {
+    if a.len() > 64 {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

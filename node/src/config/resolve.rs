@@ -1,0 +1,670 @@
+//! From what was given to what is meant: layers, types, bounds, and how values go together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroU64};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use annulus_gossip::MeshConfig;
+use annulus_proto::limits::{NAME_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
+use annulus_shm::{RECORD_SIZE_MAX, RECORD_SIZE_MIN};
+
+use super::error::{ConfigError, Origin, Problem};
+use super::file::{self, Document, Given, GivenTable, Raw};
+use super::host::{self, Host};
+use super::setting::{ENV_PREFIX, Setting, TableSetting};
+use super::units::{parse_duration, parse_size, show_duration, show_size};
+use super::{Config, Sources};
+use crate::core::{CoreSettings, TablePolicy, WriteHomes, record_bytes_max};
+use crate::driver::{NodeSettings, TableSettings};
+
+pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
+    let mut problems = Vec::new();
+    let path = find_file(sources, host);
+    let document = match &path {
+        None => Document::default(),
+        Some(path) => file::parse(&file::read(path)?, path, &mut problems),
+    };
+    let (given, tables) = layer(document, sources);
+    let mut resolver = Resolver { given, problems, explained: Vec::new(), warnings: Vec::new() };
+    resolver.note_unknown_variables(sources);
+    let (settings, log) = resolver.node(&tables, &sources.env, host);
+    let Resolver { problems, explained, warnings, .. } = resolver;
+    if !problems.is_empty() {
+        return Err(ConfigError::new(problems));
+    }
+    Ok(Config { settings, log, file: path, explained, warnings })
+}
+
+fn find_file(sources: &Sources, host: &Host) -> Option<PathBuf> {
+    let variable = || {
+        let named = sources.env.iter().rev().find(|(variable, _)| variable == CONFIG_VARIABLE);
+        named.map(|(_, path)| PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty())
+    };
+    sources.file.clone().or_else(variable).or_else(|| host.config_file())
+}
+
+/// The winner of each setting: flags over environment over file.
+fn layer(document: Document, sources: &Sources) -> (BTreeMap<Setting, Given>, Vec<GivenTable>) {
+    let Document { settings: mut given, tables } = document;
+    for (variable, value) in &sources.env {
+        if let Some(setting) = Setting::of_env(variable) {
+            let origin = Origin::Environment { variable: variable.clone() };
+            given.insert(setting, Given { origin, raw: Raw::Text(value.clone()) });
+        }
+    }
+    for (setting, value) in &sources.flags.given {
+        let origin = Origin::Flag { flag: format!("--{}", setting.flag()) };
+        given.insert(*setting, Given { origin, raw: Raw::Text(value.clone()) });
+    }
+    (given, tables)
+}
+
+struct Resolver {
+    given: BTreeMap<Setting, Given>,
+    problems: Vec<Problem>,
+    explained: Vec<(String, String, Origin)>,
+    warnings: Vec<String>,
+}
+
+impl Resolver {
+    fn node(
+        &mut self,
+        tables: &[GivenTable],
+        env: &[(String, String)],
+        host: &Host,
+    ) -> (NodeSettings, String) {
+        let core = CoreSettings::default();
+        let mesh = MeshConfig::default();
+        let cluster = self.take(Setting::Cluster, "annulus".to_owned(), identifier, Clone::clone);
+        let name = self.take(Setting::Name, host.name(), person_name, Clone::clone);
+        let data_dir = self.take(Setting::DataDir, host.data_dir(env), path, show_path);
+        let shm_dir = self.take(Setting::ShmDir, PathBuf::from("/dev/shm"), path, show_path);
+        let listen = self.take(Setting::Listen, LISTEN, listen, SocketAddr::to_string);
+        let advertise = self.take(Setting::Advertise, None, advertise, |addr| {
+            addr.map_or_else(|| format!("{listen} (as listen)"), |addr| addr.to_string())
+        });
+        let default_socket = host.socket(&data_dir);
+        if default_socket.is_none() && !self.given.contains_key(&Setting::Socket) {
+            self.warnings.push(format!(
+                "no Unix socket: {} is too long a path for one; set `socket`",
+                data_dir.join("node.sock").display()
+            ));
+        }
+        let socket = self.take(Setting::Socket, default_socket, socket, |path| {
+            path.as_ref().map_or_else(|| "(none)".to_owned(), show_path)
+        });
+        let seeds = self.take(Setting::Seeds, Vec::new(), seeds, |seeds| show_list(seeds));
+        let zone = self.take(Setting::Zone, String::new(), zone, Clone::clone);
+        let weight = self.take(Setting::Weight, 100, whole(0..=u16::MAX.into()), u16::to_string);
+        let rings = self.take(Setting::Rings, 1, rings, show_rings);
+        let connections_max =
+            self.take(Setting::ConnectionsMax, 1_024, whole(1..=1_000_000), u32::to_string);
+        let stop_timeout =
+            self.take_time(Setting::StopTimeout, Duration::from_secs(5), ZERO..=10 * MINUTE);
+        let leave_on_stop = self.take(Setting::OnStop, false, leaves, |leave| {
+            if *leave { "leave" } else { "return" }.to_owned()
+        });
+        let join_timeout =
+            self.take_time(Setting::JoinTimeout, core.join_timeout, ZERO..=10 * MINUTE);
+        let down_after = self.take_time(Setting::DownAfter, mesh.down_after, ZERO..=60 * MINUTE);
+        let max_clock_drift =
+            self.take_time(Setting::MaxClockDrift, core.max_clock_drift, MS..=60 * MINUTE);
+        let sync_interval =
+            self.take_time(Setting::SyncInterval, core.sync_interval, 100 * MS..=24 * 60 * MINUTE);
+        let hints_bytes_max = self.take(
+            Setting::HintsMax,
+            core.hints_bytes_max,
+            |raw| {
+                let bytes = size(raw, 64 << 10..=1 << 40)?;
+                Ok(NonZeroU64::new(bytes).expect("64 KiB at least"))
+            },
+            |bytes| show_size(bytes.get()),
+        );
+        let home_timeout = self.take_time(Setting::HomeTimeout, core.home_timeout, MS..=MINUTE);
+        let log = self.take(Setting::Log, "info".to_owned(), filter, Clone::clone);
+        let settings = NodeSettings {
+            cluster,
+            name,
+            data_dir,
+            shm_dir,
+            listen,
+            advertise: advertise.filter(|addr| *addr != listen),
+            socket,
+            seeds,
+            zone,
+            weight,
+            rings,
+            connections_max,
+            stop_timeout,
+            leave_on_stop,
+            mesh: MeshConfig {
+                down_after,
+                isolated_after: mesh.isolated_after.max(3 * down_after),
+                ..mesh
+            },
+            core: CoreSettings {
+                max_clock_drift,
+                join_timeout,
+                sync_interval,
+                hints_bytes_max,
+                home_timeout,
+                ..core
+            },
+            tables: self.tables(tables),
+        };
+        (settings, log)
+    }
+
+    /// The value of a setting: the winner's, else the default. A value that is wrong is reported,
+    /// and the default stands in for it so that the rest is checked too.
+    fn take<T>(
+        &mut self,
+        setting: Setting,
+        default: T,
+        parse: impl FnOnce(&Raw) -> Result<T, String>,
+        show: impl FnOnce(&T) -> String,
+    ) -> T {
+        let given = self.given.get(&setting);
+        let (value, origin) = understand(given, default, parse, setting.key(), &mut self.problems);
+        self.explained.push((setting.key().to_owned(), show(&value), origin));
+        value
+    }
+
+    fn take_time(
+        &mut self,
+        setting: Setting,
+        default: Duration,
+        bounds: std::ops::RangeInclusive<Duration>,
+    ) -> Duration {
+        self.take(setting, default, |raw| duration(raw, bounds), |time| show_duration(*time))
+    }
+
+    fn tables(&mut self, given: &[GivenTable]) -> Vec<TableSettings> {
+        if given.is_empty() {
+            let none = GivenTable { origin: Origin::Default, settings: BTreeMap::new() };
+            return vec![self.table(&none)];
+        }
+        if let Some(extra) = given.get(TABLES_MAX) {
+            self.problems.push(Problem::Value {
+                origin: extra.origin.clone(),
+                key: "table".to_owned(),
+                value: format!("({} of them)", given.len()),
+                why: format!("a node has at most {TABLES_MAX} tables"),
+            });
+            return Vec::new();
+        }
+        let mut names = BTreeSet::new();
+        let mut tables = Vec::new();
+        for table in given {
+            let name = table.settings.get(&TableSetting::Name);
+            let Some(name) = name else {
+                self.problems.push(Problem::Missing {
+                    origin: table.origin.clone(),
+                    key: "name".to_owned(),
+                    hint: "each [[table]] has one, such as name = \"sessions\"".to_owned(),
+                });
+                continue;
+            };
+            let settings = self.table(table);
+            if !names.insert(settings.policy.name.clone()) {
+                self.problems.push(Problem::Value {
+                    origin: name.origin.clone(),
+                    key: "table.name".to_owned(),
+                    value: name.raw.to_string(),
+                    why: "there is a table of this name above; each needs its own".to_owned(),
+                });
+            }
+            tables.push(settings);
+        }
+        tables
+    }
+
+    fn table(&mut self, given: &GivenTable) -> TableSettings {
+        let default = TablePolicy::default();
+        let mut table = TableResolver {
+            prefix: "table".to_owned(),
+            given,
+            resolver: self,
+            origins: BTreeMap::new(),
+        };
+        let name = table.take(TableSetting::Name, default.name, identifier, Clone::clone);
+        table.rename(&name);
+        let replicas = table.take(
+            TableSetting::Replicas,
+            default.replicas,
+            |raw| {
+                let count: u8 = whole(1..=REPLICAS_MAX as u64)(raw)?;
+                Ok(NonZeroU8::new(count).expect("one at least"))
+            },
+            NonZeroU8::to_string,
+        );
+        let write = table.take(TableSetting::Write, default.write, write_homes, |write| {
+            match write {
+                WriteHomes::One => "one",
+                WriteHomes::Quorum => "quorum",
+                WriteHomes::All => "all",
+            }
+            .to_owned()
+        });
+        let idle = table.take(TableSetting::Idle, default.idle, lifetime, show_lifetime);
+        let lifetime_max =
+            table.take(TableSetting::LifetimeMax, default.lifetime_max, lifetime, show_lifetime);
+        let max_value = table.take(
+            TableSetting::MaxValue,
+            default.max_value,
+            |raw| {
+                let bytes = size(raw, 1..=VALUE_BYTES_MAX as u64)?;
+                Ok(u32::try_from(bytes).expect("1 MiB at most"))
+            },
+            |bytes| show_size((*bytes).into()),
+        );
+        let record_size = table.take(TableSetting::RecordSize, RECORD_SIZE, record_size, |bytes| {
+            show_size((*bytes).into())
+        });
+        let memory = table.take(
+            TableSetting::Memory,
+            MEMORY,
+            |raw| size(raw, 1..=1 << 46),
+            |bytes| show_size(*bytes),
+        );
+        let stale_max = table.take(
+            TableSetting::StaleMax,
+            default.stale_max,
+            |raw| duration(raw, 100 * MS..=365 * 24 * 60 * MINUTE),
+            |time| show_duration(*time),
+        );
+        table.check_memory(memory, max_value, record_size);
+        if !lifetime_max.is_zero() && (idle.is_zero() || idle > lifetime_max) {
+            let (idle, cap) = (show_lifetime(&idle), show_lifetime(&lifetime_max));
+            let sentence = format!(
+                "table {name}: idle = {idle} never applies, since lifetime_max = {cap} comes first"
+            );
+            if table.origin(TableSetting::Idle) != Origin::Default && idle != "never" {
+                self.warnings.push(sentence);
+            }
+        }
+        let policy =
+            TablePolicy { name, replicas, write, idle, lifetime_max, max_value, stale_max };
+        TableSettings { policy, memory, record_size }
+    }
+
+    /// Variables that look like ours and set nothing. Not an error: orchestrators make such up for
+    /// each service they know (`ANNULUS_SERVICE_HOST`, `ANNULUS_PORT`).
+    fn note_unknown_variables(&mut self, sources: &Sources) {
+        let known = Setting::ALL.iter().map(|setting| setting.env());
+        let known: Vec<String> = known.chain(OTHER_VARIABLES.map(str::to_owned)).collect();
+        for (variable, _) in &sources.env {
+            let ours = variable.starts_with(ENV_PREFIX) && !known.contains(variable);
+            if !ours || variable.starts_with("ANNULUS_PORT") || variable.contains("_SERVICE_") {
+                continue;
+            }
+            let hint = file::suggest(variable, known.iter().map(String::as_str));
+            let hint = if hint.starts_with("did") { hint } else { "it sets nothing".to_owned() };
+            self.warnings.push(format!("unknown variable {variable}: {hint}"));
+        }
+    }
+}
+
+/// Resolves the settings of one table.
+struct TableResolver<'r> {
+    prefix: String,
+    given: &'r GivenTable,
+    resolver: &'r mut Resolver,
+    origins: BTreeMap<TableSetting, Origin>,
+}
+
+impl TableResolver<'_> {
+    fn take<T>(
+        &mut self,
+        setting: TableSetting,
+        default: T,
+        parse: impl FnOnce(&Raw) -> Result<T, String>,
+        show: impl FnOnce(&T) -> String,
+    ) -> T {
+        let key = format!("{}.{}", self.prefix, setting.key());
+        let given = self.given.settings.get(&setting);
+        let (value, origin) = understand(given, default, parse, &key, &mut self.resolver.problems);
+        self.resolver.explained.push((key, show(&value), origin.clone()));
+        self.origins.insert(setting, origin);
+        value
+    }
+
+    /// Now that the table's name is known, its keys carry it.
+    fn rename(&mut self, name: &str) {
+        self.prefix = format!("table.{name}");
+        if let Some((key, ..)) = self.resolver.explained.last_mut() {
+            *key = format!("{}.name", self.prefix);
+        }
+    }
+
+    fn origin(&self, setting: TableSetting) -> Origin {
+        self.origins.get(&setting).cloned().unwrap_or(Origin::Default)
+    }
+
+    fn check_memory(&mut self, memory: u64, max_value: u32, record_size: u32) {
+        let least = least_memory(max_value, record_size);
+        if memory >= least {
+            return;
+        }
+        let causes = [TableSetting::Memory, TableSetting::MaxValue, TableSetting::RecordSize];
+        let origins = causes.map(|setting| self.origin(setting));
+        let origin = origins.into_iter().find(|origin| *origin != Origin::Default);
+        self.resolver.problems.push(Problem::Value {
+            origin: origin.unwrap_or(Origin::Default),
+            key: format!("{}.memory", self.prefix),
+            value: format!("\"{}\"", show_size(memory)),
+            why: format!(
+                "too small for max_value = \"{}\" and record_size = {record_size}: raise memory to at \
+                 least \"{}\", or lower one of them",
+                show_size(max_value.into()),
+                show_size(least),
+            ),
+        });
+    }
+}
+
+fn understand<T>(
+    given: Option<&Given>,
+    default: T,
+    parse: impl FnOnce(&Raw) -> Result<T, String>,
+    key: &str,
+    problems: &mut Vec<Problem>,
+) -> (T, Origin) {
+    let Some(Given { origin, raw }) = given else { return (default, Origin::Default) };
+    let value = parse(raw).unwrap_or_else(|why| {
+        let (key, value) = (key.to_owned(), raw.to_string());
+        problems.push(Problem::Value { origin: origin.clone(), key, value, why });
+        default
+    });
+    (value, origin.clone())
+}
+
+/// What a segment must have for a few values of any allowed size, rounded up to 64 KiB: two index
+/// lines of 28 records each in one half, two of the largest values with what the node and the
+/// segment put around them in the other, and the segment's fixed parts.
+fn least_memory(max_value: u32, record_size: u32) -> u64 {
+    let record = u64::from(record_bytes_max(max_value));
+    let values = 2 * (record + record / 32 + (4 << 10));
+    let records = 2 * 28 * (u64::from(record_size) + 8);
+    ((160 << 10) + 2 * values.max(records)).next_multiple_of(64 << 10)
+}
+
+fn text<'a>(raw: &'a Raw, example: &str) -> Result<&'a str, String> {
+    match raw {
+        Raw::Text(text) => Ok(text),
+        _ => Err(format!("must be text in quotes, such as {example}")),
+    }
+}
+
+/// A name that becomes part of file names and metrics.
+fn identifier(raw: &Raw) -> Result<String, String> {
+    let name = text(raw, "\"annulus\"")?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    check_name(name)?;
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(allowed) {
+        return Err("must be 1 to 63 of the characters a-z A-Z 0-9 - _ . and not begin with a dot"
+            .to_owned());
+    }
+    Ok(name.to_owned())
+}
+
+fn person_name(raw: &Raw) -> Result<String, String> {
+    let name = zone(raw)?;
+    if name.is_empty() { Err("must not be empty; 1 to 63 bytes".to_owned()) } else { Ok(name) }
+}
+
+fn zone(raw: &Raw) -> Result<String, String> {
+    let name = text(raw, "\"eu-1a\"")?;
+    check_name(name)?;
+    Ok(name.to_owned())
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!("has {} bytes; a name has at most {NAME_BYTES_MAX}", name.len()));
+    }
+    if name.chars().any(char::is_control) {
+        return Err("must not contain line breaks or other control characters".to_owned());
+    }
+    Ok(())
+}
+
+fn path(raw: &Raw) -> Result<PathBuf, String> {
+    match text(raw, "\"/var/lib/annulus\"")? {
+        "" => Err("must not be empty".to_owned()),
+        path if path.contains('\0') => Err("must not contain a zero byte".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    }
+}
+
+fn socket(raw: &Raw) -> Result<Option<PathBuf>, String> {
+    if matches!(raw, Raw::Text(text) if text.is_empty()) {
+        return Ok(None);
+    }
+    let path = path(raw)?;
+    if host::fits_socket(&path) {
+        return Ok(Some(path));
+    }
+    let (length, bound) = (path.as_os_str().len(), host::SOCKET_PATH_BYTES_MAX);
+    Err(format!("has {length} bytes; the path of a Unix socket has at most {bound}"))
+}
+
+fn address(raw: &Raw) -> Result<SocketAddr, String> {
+    let text = text(raw, "\"127.0.0.1:7946\"")?;
+    text.parse().map_err(|_| {
+        "must be an IP address and a port, such as \"127.0.0.1:7946\" or \"[::1]:7946\"".to_owned()
+    })
+}
+
+fn listen(raw: &Raw) -> Result<SocketAddr, String> {
+    let addr = address(raw)?;
+    if addr.ip().is_loopback() {
+        return Ok(addr);
+    }
+    Err(format!(
+        "a node never listens beyond loopback without a key, and this version has no keys yet; \
+         use \"127.0.0.1:{0}\" or \"[::1]:{0}\"",
+        addr.port()
+    ))
+}
+
+fn advertise(raw: &Raw) -> Result<Option<SocketAddr>, String> {
+    let addr = address(raw)?;
+    if addr.ip().is_unspecified() {
+        return Err(format!(
+            "nobody can send to {}; write the address that others reach this node at",
+            addr.ip()
+        ));
+    }
+    if addr.port() == 0 {
+        return Err("nobody can send to port 0; write the port that others reach".to_owned());
+    }
+    Ok(Some(addr))
+}
+
+fn seeds(raw: &Raw) -> Result<Vec<String>, String> {
+    let items = match raw {
+        // One string may be several seeds: that is how the environment and flags give them.
+        Raw::Text(text) => text.split(',').map(str::trim).map(str::to_owned).collect(),
+        Raw::List(items) => {
+            let texts = items.iter().map(|item| text(item, "\"app2:7946\"").map(str::to_owned));
+            texts.collect::<Result<Vec<_>, _>>()?
+        }
+        _ => return Err("must be a list, such as [\"app2:7946\", \"app3:7946\"]".to_owned()),
+    };
+    if items.len() > SEEDS_MAX {
+        return Err(format!("has {} seeds; at most {SEEDS_MAX} are tried", items.len()));
+    }
+    if items.iter().all(String::is_empty) {
+        return Ok(Vec::new());
+    }
+    let wrong = |seed: &&String| {
+        let Some((host, port)) = seed.rsplit_once(':') else { return true };
+        let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        let strange = |char: char| char.is_whitespace() || char.is_control();
+        host.is_empty()
+            || host.len() > 255
+            || bare_ipv6
+            || host.contains(strange)
+            || !port.parse::<u16>().is_ok_and(|port| port != 0)
+    };
+    match items.iter().find(wrong) {
+        None => Ok(items),
+        Some(seed) => {
+            Err(format!("{seed:?} is not host:port, such as \"app2:7946\" or \"[fd00::2]:7946\""))
+        }
+    }
+}
+
+fn leaves(raw: &Raw) -> Result<bool, String> {
+    match raw {
+        Raw::Text(text) if text == "return" => Ok(false),
+        Raw::Text(text) if text == "leave" => Ok(true),
+        _ => Err("must be \"return\" or \"leave\"".to_owned()),
+    }
+}
+
+fn rings(raw: &Raw) -> Result<u8, String> {
+    let wrong = || "must be a list of rings from 0 to 7, such as [0]".to_owned();
+    let numbers = match raw {
+        Raw::Text(text) => {
+            let numbers = text.split(',').map(|item| item.trim().parse::<i128>());
+            numbers.collect::<Result<Vec<_>, _>>().map_err(|_| wrong())?
+        }
+        Raw::List(items) => {
+            let numbers = items.iter().map(|item| match item {
+                Raw::Integer(number) => Ok(*number),
+                _ => Err(wrong()),
+            });
+            numbers.collect::<Result<Vec<_>, _>>()?
+        }
+        _ => return Err(wrong()),
+    };
+    if numbers.is_empty() {
+        return Err("must name at least one ring, such as [0]".to_owned());
+    }
+    numbers.iter().try_fold(0u8, |bits, number| match u32::try_from(*number) {
+        Ok(number @ 0..=7) => Ok(bits | 1 << number),
+        _ => Err(wrong()),
+    })
+}
+
+/// A whole number within bounds, which must fit `T`.
+fn whole<T: TryFrom<u64>>(
+    bounds: std::ops::RangeInclusive<u64>,
+) -> impl Fn(&Raw) -> Result<T, String> {
+    move |raw| {
+        let number = match raw {
+            Raw::Integer(number) => u64::try_from(*number).ok(),
+            Raw::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let number = number.filter(|number| bounds.contains(number));
+        let number = number.and_then(|number| T::try_from(number).ok());
+        let (least, most) = (bounds.start(), bounds.end());
+        number.ok_or_else(|| format!("must be a whole number from {least} to {most}"))
+    }
+}
+
+fn duration(raw: &Raw, bounds: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
+    let time = match raw {
+        Raw::Integer(number) => parse_duration(&number.to_string())?,
+        _ => parse_duration(text(raw, "\"10s\"")?)?,
+    };
+    if bounds.contains(&time) {
+        return Ok(time);
+    }
+    let (least, most) = (show_duration(*bounds.start()), show_duration(*bounds.end()));
+    Err(format!("must be from \"{least}\" to \"{most}\""))
+}
+
+/// A lifetime; `"never"` and zero mean that it never ends.
+fn lifetime(raw: &Raw) -> Result<Duration, String> {
+    if matches!(raw, Raw::Text(text) if text == "never") {
+        return Ok(ZERO);
+    }
+    duration(raw, ZERO..=LIFETIME_MAX)
+}
+
+fn size(raw: &Raw, bounds: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+    let bytes = match raw {
+        Raw::Integer(number) => parse_size(&number.to_string())?,
+        _ => parse_size(text(raw, "\"64KiB\"")?)?,
+    };
+    if bounds.contains(&bytes) {
+        return Ok(bytes);
+    }
+    let (least, most) = (show_size(*bounds.start()), show_size(*bounds.end()));
+    Err(format!("must be from {least} to {most}"))
+}
+
+fn record_size(raw: &Raw) -> Result<u32, String> {
+    let bytes = size(raw, RECORD_SIZE_MIN.into()..=RECORD_SIZE_MAX.into())?;
+    let bytes = u32::try_from(bytes).expect("64 KiB at most");
+    if bytes.is_multiple_of(8) {
+        return Ok(bytes);
+    }
+    let (below, above) = (bytes / 8 * 8, bytes.next_multiple_of(8));
+    Err(format!("must be a multiple of 8: {below} or {above}"))
+}
+
+fn write_homes(raw: &Raw) -> Result<WriteHomes, String> {
+    match raw {
+        Raw::Text(text) if text == "one" => Ok(WriteHomes::One),
+        Raw::Text(text) if text == "quorum" => Ok(WriteHomes::Quorum),
+        Raw::Text(text) if text == "all" => Ok(WriteHomes::All),
+        _ => Err("must be \"one\", \"quorum\" or \"all\"".to_owned()),
+    }
+}
+
+fn filter(raw: &Raw) -> Result<String, String> {
+    let filter = text(raw, "\"info\"")?.trim();
+    if filter.is_empty() {
+        Err("must not be empty, such as \"info\"".to_owned())
+    } else {
+        Ok(filter.to_owned())
+    }
+}
+
+fn show_path(path: &impl AsRef<Path>) -> String {
+    path.as_ref().display().to_string()
+}
+
+fn show_list(items: &[String]) -> String {
+    items.join(", ")
+}
+
+fn show_rings(rings: &u8) -> String {
+    let numbers = (0..8u8).filter(|ring| rings & 1 << ring != 0).map(|ring| ring.to_string());
+    show_list(&numbers.collect::<Vec<_>>())
+}
+
+fn show_lifetime(time: &Duration) -> String {
+    if time.is_zero() { "never".to_owned() } else { show_duration(*time) }
+}
+
+/// A port of the registered range that serf and memberlist made the usual one for gossip.
+const LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7946);
+
+/// What fits a container's 64 MiB of /dev/shm several times over.
+const MEMORY: u64 = 8 << 20;
+const RECORD_SIZE: u32 = 512;
+
+/// Each table has a segment, and a place in every status message.
+const TABLES_MAX: usize = 64;
+const SEEDS_MAX: usize = 256;
+
+const ZERO: Duration = Duration::ZERO;
+const MS: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Ten years.
+const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+const CONFIG_VARIABLE: &str = "ANNULUS_CONFIG";
+/// Variables that are ours and no settings of a node: the command line reads them.
+const OTHER_VARIABLES: [&str; 5] =
+    [CONFIG_VARIABLE, "ANNULUS_NODES", "ANNULUS_TABLE", "ANNULUS_TIMEOUT", "ANNULUS_LOG_FORMAT"];

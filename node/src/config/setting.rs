@@ -1,0 +1,135 @@
+//! The names of all settings, once: the key in the file, from which environment variable and flag
+//! follow, and a line for `--help`.
+
+use std::fmt;
+
+macro_rules! settings {
+    ($(#[$meta:meta])* $type:ident { $($variant:ident $key:literal $value:literal $help:literal;)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[allow(missing_docs, reason = "each variant carries its line for --help")]
+        pub enum $type { $(#[doc = $help] $variant,)+ }
+
+        impl $type {
+            /// All of them, in the order of the file.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The key in the configuration file.
+            pub fn key(self) -> &'static str {
+                match self { $(Self::$variant => $key,)+ }
+            }
+
+            /// What kind of value it takes, as `--help` names it.
+            pub fn value_name(self) -> &'static str {
+                match self { $(Self::$variant => $value,)+ }
+            }
+
+            /// What it means, in a line.
+            pub fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)+ }
+            }
+
+            /// The setting with this key.
+            pub fn of_key(key: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|setting| setting.key() == key)
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.key())
+            }
+        }
+    };
+}
+
+settings! {
+    /// A setting of the node as a whole.
+    Setting {
+        Cluster "cluster" "NAME" "The cluster's name";
+        Name "name" "NAME" "This node's name, for people";
+        DataDir "data_dir" "DIR" "Where the node keeps its id, incarnation, clock and known peers";
+        ShmDir "shm_dir" "DIR" "Where the shared-memory segments are made";
+        Listen "listen" "ADDR" "Where to listen, UDP and TCP; port 0 picks a free one";
+        Advertise "advertise" "ADDR" "Where others reach this node, if not where it listens";
+        Socket "socket" "PATH" "The Unix socket for processes of this host; empty: none";
+        Seeds "seeds" "ADDR,…" "Nodes to join through, host:port";
+        Zone "zone" "NAME" "What fails together with this node";
+        Weight "weight" "N" "Its share of the slots; 100 is the ordinary share";
+        Rings "rings" "N,…" "The rings it serves";
+        ConnectionsMax "connections_max" "N" "The most streams open at once";
+        StopTimeout "stop_timeout" "TIME" "How long to finish what was begun when told to stop";
+        OnStop "on_stop" "WHAT" "What stopping means for its slots: return, leave";
+        JoinTimeout "join_timeout" "TIME" "How long to look for other members before serving alone";
+        DownAfter "down_after" "TIME" "How long after a member was found dead its slots move";
+        MaxClockDrift "max_clock_drift" "TIME" "How far a clock may be off before its writes are refused";
+        SyncInterval "sync_interval" "TIME" "How often to compare all slots with the other homes";
+        HintsMax "hints_max" "SIZE" "The most bytes of writes kept for homes out of reach";
+        HomeTimeout "home_timeout" "TIME" "How long a home may take to answer";
+        Log "log" "FILTER" "What to log: error, warn, info, debug, trace, or per module";
+    }
+}
+
+settings! {
+    /// A setting of one table, under `[[table]]`.
+    TableSetting {
+        Name "name" "NAME" "The table's name";
+        Replicas "replicas" "N" "How many homes a session has";
+        Write "write" "HOMES" "How many homes hold a write before it is acknowledged: one, quorum, all";
+        Idle "idle" "TIME" "How long a session lives unused";
+        LifetimeMax "lifetime_max" "TIME" "How long a session lives at most";
+        MaxValue "max_value" "SIZE" "The largest value";
+        RecordSize "record_size" "SIZE" "The size of a record in shared memory";
+        Memory "memory" "SIZE" "The size of the table's segment";
+        StaleMax "stale_max" "TIME" "How long readers may trust shared memory that nobody vouches for";
+    }
+}
+
+impl Setting {
+    /// The environment variable that sets it.
+    pub fn env(self) -> String {
+        format!("{ENV_PREFIX}{}", self.key().to_uppercase())
+    }
+
+    /// The flag of `annulus node` that sets it, without the dashes in front: the key with dashes.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::DataDir => "data-dir",
+            Self::ShmDir => "shm-dir",
+            Self::ConnectionsMax => "connections-max",
+            Self::StopTimeout => "stop-timeout",
+            Self::OnStop => "on-stop",
+            Self::JoinTimeout => "join-timeout",
+            Self::DownAfter => "down-after",
+            Self::MaxClockDrift => "max-clock-drift",
+            Self::SyncInterval => "sync-interval",
+            Self::HintsMax => "hints-max",
+            Self::HomeTimeout => "home-timeout",
+            one_word => one_word.key(),
+        }
+    }
+
+    /// The setting that this environment variable sets.
+    pub fn of_env(variable: &str) -> Option<Self> {
+        let rest = variable.strip_prefix(ENV_PREFIX)?;
+        Self::ALL.iter().copied().find(|setting| rest == setting.key().to_uppercase())
+    }
+}
+
+/// What every environment variable of ours begins with.
+pub(super) const ENV_PREFIX: &str = "ANNULUS_";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_is_the_key_with_dashes_and_a_variable_the_key_in_capitals() {
+        for setting in Setting::ALL.iter().copied() {
+            assert_eq!(setting.flag(), setting.key().replace('_', "-"));
+            assert_eq!(Setting::of_env(&setting.env()), Some(setting));
+        }
+        assert_eq!(Setting::of_env("ANNULUS_data_dir"), None);
+        assert_eq!(Setting::of_env("DATA_DIR"), None);
+    }
+}

@@ -1,0 +1,545 @@
+use std::num::NonZeroU8;
+use std::path::Path;
+use std::time::Duration;
+
+use annulus_gossip::MeshConfig;
+use tempfile::TempDir;
+
+use super::host::Host;
+use super::*;
+use crate::core::{CoreSettings, TablePolicy, WriteHomes};
+use crate::driver::TableSettings;
+
+/// A host on which nothing is installed, with a file to read and room for more.
+struct Scene {
+    root: TempDir,
+    sources: Sources,
+}
+
+impl Scene {
+    fn new(file: &str) -> Self {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let path = root.path().join("node.toml");
+        std::fs::write(&path, file).expect("the file is written");
+        let env = vec![("HOME".to_owned(), "/home/ada".to_owned())];
+        Self { sources: Sources { file: Some(path), env, flags: Flags::default() }, root }
+    }
+
+    fn env(mut self, variable: &str, value: &str) -> Self {
+        self.sources.env.push((variable.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn flag(mut self, setting: Setting, value: &str) -> Self {
+        self.sources.flags.set(setting, value);
+        self
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.root.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("it has a parent")).expect("made");
+        std::fs::write(path, text).expect("written");
+    }
+
+    fn load(&self) -> Result<Config, ConfigError> {
+        resolve::load(&self.sources, &Host::at(self.root.path()))
+    }
+
+    fn settings(&self) -> NodeSettings {
+        self.load().unwrap_or_else(|error| panic!("{error}")).settings()
+    }
+
+    /// The error's text, with the temporary directory cut out of it.
+    fn error(&self) -> String {
+        let error = self.load().expect_err("it must be refused").to_string();
+        error.replace(&format!("{}/", self.root.path().display()), "")
+    }
+
+    fn origin(&self, key: &str) -> String {
+        let explained = self.load().unwrap_or_else(|error| panic!("{error}")).explain();
+        let row = explained.into_iter().find(|(name, ..)| name == key);
+        let (_, _, origin) = row.unwrap_or_else(|| panic!("no row for {key}"));
+        origin.to_string().replace(&format!("{}/", self.root.path().display()), "")
+    }
+}
+
+fn error_of(file: &str) -> String {
+    Scene::new(file).error()
+}
+
+fn default_table() -> TableSettings {
+    TableSettings { policy: TablePolicy::default(), memory: 8 << 20, record_size: 512 }
+}
+
+#[test]
+fn nothing_at_all_is_a_development_node_on_loopback() {
+    let mut scene = Scene::new("");
+    scene.sources.file = None;
+    let settings = scene.settings();
+    assert_eq!(settings.cluster, "annulus");
+    assert_eq!(settings.listen, "127.0.0.1:7946".parse().expect("an address"));
+    assert_eq!(settings.advertise, None);
+    assert_eq!(settings.data_dir, Path::new("/home/ada/.local/state/annulus"));
+    assert_eq!(
+        settings.socket.as_deref(),
+        Some(Path::new("/home/ada/.local/state/annulus/node.sock"))
+    );
+    assert_eq!(settings.shm_dir, Path::new("/dev/shm"));
+    assert_eq!(settings.seeds, Vec::<String>::new());
+    assert_eq!((settings.weight, settings.rings, settings.connections_max), (100, 1, 1_024));
+    assert_eq!(settings.stop_timeout, Duration::from_secs(5));
+    assert_eq!(settings.core, CoreSettings::default());
+    assert_eq!(settings.mesh, MeshConfig::default());
+    assert_eq!(settings.tables, [default_table()]);
+}
+
+#[test]
+fn the_annotated_file_says_the_defaults() {
+    let installed = |file: &str| {
+        let scene = Scene::new(file);
+        scene.write("proc/sys/kernel/hostname", "app1\n");
+        scene.write("var/lib/annulus/keep", "");
+        scene.write("run/annulus/keep", "");
+        let config = scene.load().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.warnings(), [""; 0]);
+        config
+    };
+    let commented = Config::annotated();
+    let enabled: Vec<String> = commented
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest)
+                if rest.starts_with(|char: char| char == '[' || char.is_ascii_lowercase()) =>
+            {
+                rest
+            }
+            _ => line,
+        })
+        .map(str::to_owned)
+        .collect();
+    let enabled = enabled.join("\n");
+    let (defaults, commented, enabled) =
+        (installed(""), installed(&commented), installed(&enabled));
+
+    assert_eq!(commented.settings(), defaults.settings());
+    assert!(commented.explain().iter().all(|(.., origin)| *origin == Origin::Default));
+
+    assert_eq!(enabled.settings(), defaults.settings());
+    assert_eq!(enabled.log(), defaults.log());
+    let silent: Vec<_> =
+        enabled.explain().into_iter().filter(|(.., o)| *o == Origin::Default).collect();
+    assert_eq!(silent, [], "keys that etc/annulus.toml does not mention");
+    assert_eq!(enabled.explain().len(), Setting::ALL.len() + TableSetting::ALL.len());
+}
+
+#[test]
+fn flags_win_over_environment_over_file_over_defaults() {
+    let file = "\ncluster = \"file\"\nweight = 1\nstop_timeout = \"1s\"\n";
+    let scene = Scene::new(file);
+    assert_eq!((scene.settings().cluster.as_str(), scene.settings().weight), ("file", 1));
+    assert_eq!(scene.origin("cluster"), "node.toml:2");
+    assert_eq!(scene.origin("stop_timeout"), "node.toml:4");
+    assert_eq!(scene.origin("join_timeout"), "default");
+
+    let scene = scene.env("ANNULUS_CLUSTER", "env").env("ANNULUS_WEIGHT", "2");
+    assert_eq!((scene.settings().cluster.as_str(), scene.settings().weight), ("env", 2));
+    assert_eq!(scene.origin("cluster"), "ANNULUS_CLUSTER");
+
+    let scene = scene.flag(Setting::Cluster, "flag");
+    assert_eq!((scene.settings().cluster.as_str(), scene.settings().weight), ("flag", 2));
+    assert_eq!(scene.origin("cluster"), "--cluster");
+    assert_eq!(scene.origin("weight"), "ANNULUS_WEIGHT");
+    assert_eq!(scene.origin("stop_timeout"), "node.toml:4");
+}
+
+#[test]
+fn a_wrong_value_that_is_overridden_does_no_harm() {
+    let scene = Scene::new("weight = \"heavy\"").flag(Setting::Weight, "7");
+    assert_eq!(scene.settings().weight, 7);
+}
+
+#[test]
+fn every_setting_is_understood_from_file_environment_and_flags() {
+    let values = [
+        (Setting::Cluster, "c", "\"c\""),
+        (Setting::Name, "n", "\"n\""),
+        (Setting::DataDir, "/d", "\"/d\""),
+        (Setting::ShmDir, "/s", "\"/s\""),
+        (Setting::Listen, "[::1]:0", "\"[::1]:0\""),
+        (Setting::Advertise, "10.0.0.1:9", "\"10.0.0.1:9\""),
+        (Setting::Socket, "", "\"\""),
+        (Setting::Seeds, "a:1, [::2]:2", "[\"a:1\", \"[::2]:2\"]"),
+        (Setting::Zone, "z", "\"z\""),
+        (Setting::Weight, "0", "0"),
+        (Setting::Rings, "0,7", "[7, 0]"),
+        (Setting::ConnectionsMax, "5", "5"),
+        (Setting::StopTimeout, "0s", "\"0s\""),
+        (Setting::OnStop, "leave", "\"leave\""),
+        (Setting::JoinTimeout, "1m", "\"1m\""),
+        (Setting::DownAfter, "20s", "\"20s\""),
+        (Setting::MaxClockDrift, "1s", "\"1s\""),
+        (Setting::SyncInterval, "1h", "\"1h\""),
+        (Setting::HintsMax, "1MiB", "1_048_576"),
+        (Setting::HomeTimeout, "30ms", "\"30ms\""),
+        (Setting::Log, "debug", "\"debug\""),
+    ];
+    assert_eq!(values.map(|(setting, ..)| setting).as_slice(), Setting::ALL);
+    let lines = values.map(|(setting, _, toml)| format!("{setting} = {toml}\n"));
+    let by_file = Scene::new(&lines.concat());
+    let mut by_env = Scene::new("");
+    let mut by_flag = Scene::new("");
+    for (setting, text, _) in values {
+        by_env = by_env.env(&setting.env(), text);
+        by_flag = by_flag.flag(setting, text);
+    }
+    let settings = by_file.settings();
+    assert_eq!(settings.socket, None);
+    assert_eq!(settings.rings, 0b1000_0001);
+    assert_eq!(settings.seeds, ["a:1", "[::2]:2"]);
+    assert_eq!(settings.core.hints_bytes_max.get(), 1 << 20);
+    assert_eq!(settings.mesh.down_after, Duration::from_secs(20));
+    assert!(settings.mesh.isolated_after > settings.mesh.down_after);
+    assert_eq!(by_env.settings(), settings);
+    assert_eq!(by_flag.settings(), settings);
+    for scene in [by_file, by_env, by_flag] {
+        let explained = scene.load().expect("it is right").explain();
+        assert!(explained[..Setting::ALL.len()].iter().all(|(.., o)| *o != Origin::Default));
+    }
+}
+
+#[test]
+fn a_table_of_the_file_replaces_the_default_one() {
+    let scene = Scene::new(
+        r#"
+        [[table]]
+        name = "carts"
+        replicas = 5
+        write = "all"
+        idle = "never"
+        lifetime_max = "30d"
+        max_value = "1MiB"
+        record_size = "1KiB"
+        memory = "32MiB"
+        stale_max = "1s"
+
+        [[table]]
+        name = "logins"
+        "#,
+    );
+    let tables = scene.settings().tables;
+    let carts = TablePolicy {
+        name: "carts".to_owned(),
+        replicas: NonZeroU8::new(5).expect("not zero"),
+        write: WriteHomes::All,
+        idle: Duration::ZERO,
+        lifetime_max: Duration::from_secs(30 * 86_400),
+        max_value: 1 << 20,
+        stale_max: Duration::from_secs(1),
+    };
+    assert_eq!(tables[0], TableSettings { policy: carts, memory: 32 << 20, record_size: 1024 });
+    let policy = TablePolicy { name: "logins".to_owned(), ..TablePolicy::default() };
+    assert_eq!(tables[1], TableSettings { policy, ..default_table() });
+    assert_eq!(scene.origin("table.carts.name"), "node.toml:3");
+    assert_eq!(scene.origin("table.carts.memory"), "node.toml:10");
+    assert_eq!(scene.origin("table.logins.memory"), "default");
+}
+
+#[test]
+fn unknown_keys_are_refused_with_what_was_meant() {
+    assert_eq!(
+        error_of("\n\ndata-dir = \"/x\""),
+        "node.toml:3: unknown key `data-dir`; did you mean `data_dir`?"
+    );
+    let error = error_of("colour = \"red\"");
+    assert!(error.contains("unknown key `colour`; known here: cluster, name, "), "{error}");
+    assert_eq!(
+        error_of("[[table]]\nname = \"t\"\nreplica = 3"),
+        "node.toml:3: unknown key `replica`; did you mean `replicas`?"
+    );
+}
+
+#[test]
+fn keys_in_the_wrong_place_are_sent_to_the_right_one() {
+    assert_eq!(
+        error_of("idle = \"2h\""),
+        "node.toml:1: unknown key `idle`; `idle` belongs under [[table]]"
+    );
+    assert_eq!(
+        error_of("[[table]]\nname = \"t\"\nlisten = \"127.0.0.1:0\""),
+        "node.toml:3: unknown key `listen`; `listen` is a key of the node: move it above the first [[table]]"
+    );
+    for file in ["[table]\nname = \"t\"", "table = 3", "table = [1]"] {
+        let error = error_of(file);
+        assert!(error.contains("[[table]], with two brackets"), "{error}");
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_refused_with_its_line() {
+    let error = error_of("cluster = \"a\"\nname = \n");
+    assert!(error.starts_with("node.toml:2: not valid TOML: "), "{error}");
+    let error = error_of("cluster = \"a\"\ncluster = \"b\"\n");
+    assert!(
+        error.starts_with("node.toml:2: not valid TOML: ") && error.contains("duplicate"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let mut scene = Scene::new("");
+    scene.sources.file = Some(scene.root.path().join("no.toml"));
+    assert!(
+        scene.error().starts_with("no.toml: cannot read the configuration: "),
+        "{}",
+        scene.error()
+    );
+    scene.sources.file = Some(scene.root.path().to_owned());
+    assert!(scene.error().contains("cannot read the configuration"), "{}", scene.error());
+
+    let scene = Scene::new("");
+    std::fs::write(scene.root.path().join("node.toml"), b"\xff\xfe").expect("written");
+    assert!(scene.error().contains("not UTF-8"), "{}", scene.error());
+    let long = " ".repeat((1 << 20) + 1);
+    assert!(error_of(&long).contains("larger than 1 MiB"));
+}
+
+#[test]
+fn the_file_is_the_named_one_then_the_variables_then_the_standard_one() {
+    let mut scene = Scene::new("cluster = \"named\"");
+    scene.write("env.toml", "cluster = \"env\"");
+    scene.write("etc/annulus/annulus.toml", "cluster = \"standard\"");
+    let by_env = scene.root.path().join("env.toml");
+    scene = scene.env("ANNULUS_CONFIG", by_env.to_str().expect("text"));
+    assert_eq!(scene.settings().cluster, "named");
+    scene.sources.file = None;
+    assert_eq!(scene.settings().cluster, "env");
+    scene.sources.env.clear();
+    assert_eq!(scene.settings().cluster, "standard");
+    assert_eq!(scene.origin("cluster"), "etc/annulus/annulus.toml:1");
+}
+
+#[test]
+fn a_wrong_unit_is_refused_wherever_it_stands() {
+    assert_eq!(
+        error_of("stop_timeout = 5"),
+        "node.toml:1: stop_timeout = 5: a duration needs a unit: write \"5ms\" or \"5s\"; durations \
+         look like \"500ms\", \"10s\", \"5m\", \"2h\", \"7d\""
+    );
+    let error = Scene::new("").env("ANNULUS_STOP_TIMEOUT", "5 sec").error();
+    assert!(
+        error.starts_with("ANNULUS_STOP_TIMEOUT: stop_timeout = \"5 sec\": not a duration"),
+        "{error}"
+    );
+    let error = Scene::new("").flag(Setting::HintsMax, "16MB").error();
+    assert!(error.starts_with("--hints-max: hints_max = \"16MB\": not a size"), "{error}");
+    let error = error_of("[[table]]\nname = \"t\"\nidle = 7200");
+    assert!(
+        error.starts_with("node.toml:3: table.t.idle = 7200: a duration needs a unit"),
+        "{error}"
+    );
+    let error = error_of("[[table]]\nname = \"t\"\nidle = 7200.5");
+    assert!(error.contains("must be text in quotes"), "{error}");
+}
+
+#[test]
+fn bounds_are_kept_and_named() {
+    for (line, expected) in [
+        ("weight = 65536", "must be a whole number from 0 to 65535"),
+        ("weight = -1", "must be a whole number from 0 to 65535"),
+        ("weight = 99999999999999999999999", "must be a whole number"),
+        ("connections_max = 0", "must be a whole number from 1 to 1000000"),
+        ("connections_max = \"many\"", "must be a whole number"),
+        ("down_after = \"61m\"", "must be from \"0s\" to \"1h\""),
+        ("home_timeout = \"0s\"", "must be from \"1ms\" to \"1m\""),
+        ("hints_max = 5", "must be from 64KiB to 1TiB"),
+        ("rings = []", "must name at least one ring"),
+        ("rings = [8]", "must be a list of rings from 0 to 7"),
+        ("rings = 0", "must be a list of rings from 0 to 7"),
+        ("cluster = \"\"", "must be 1 to 63 of the characters"),
+        ("cluster = \"a b\"", "must be 1 to 63 of the characters"),
+        ("cluster = \"../x\"", "must be 1 to 63 of the characters"),
+        ("cluster = 5", "must be text in quotes"),
+        ("name = \"\"", "must not be empty"),
+        ("name = \"a\\nb\"", "control characters"),
+        ("data_dir = \"\"", "must not be empty"),
+        ("log = \" \"", "must not be empty"),
+        ("seeds = [\"app2\"]", "\"app2\" is not host:port"),
+        ("seeds = [\"app2:0\"]", "is not host:port"),
+        ("seeds = [\"fd00::2:7946\"]", "is not host:port"),
+        ("seeds = [\"app2:7946\", \"\"]", "is not host:port"),
+        ("seeds = 3", "must be a list"),
+    ] {
+        let error = error_of(line);
+        assert!(error.starts_with("node.toml:1: ") && error.contains(expected), "{line}: {error}");
+    }
+    for (line, expected) in [
+        ("replicas = 0", "must be a whole number from 1 to 7"),
+        ("replicas = 8", "must be a whole number from 1 to 7"),
+        ("write = \"most\"", "must be \"one\", \"quorum\" or \"all\""),
+        ("max_value = \"1025KiB\"", "must be from 1 to 1MiB"),
+        ("max_value = 1048577", "must be from 1 to 1MiB"),
+        ("record_size = 500", "must be a multiple of 8: 496 or 504"),
+        ("record_size = 56", "must be from 64 to 64KiB"),
+        ("record_size = \"128KiB\"", "must be from 64 to 64KiB"),
+        ("stale_max = \"0s\"", "must be from \"100ms\" to \"365d\""),
+        ("lifetime_max = \"9999d\"", "must be from \"0s\" to \"3650d\""),
+    ] {
+        let error = error_of(&format!("[[table]]\nname = \"t\"\n{line}"));
+        assert!(
+            error.starts_with("node.toml:3: table.t.") && error.contains(expected),
+            "{line}: {error}"
+        );
+    }
+}
+
+#[test]
+fn names_have_at_most_63_bytes() {
+    let (longest, longer) = ("n".repeat(63), "n".repeat(64));
+    for key in ["cluster", "name", "zone"] {
+        Scene::new(&format!("{key} = \"{longest}\"")).settings();
+        let error = error_of(&format!("{key} = \"{longer}\""));
+        assert!(error.contains("has 64 bytes; a name has at most 63"), "{error}");
+    }
+    let error = error_of(&format!("[[table]]\nname = \"{longer}\""));
+    assert!(error.contains("has 64 bytes"), "{error}");
+}
+
+#[test]
+fn a_node_does_not_listen_beyond_loopback() {
+    for listen in ["0.0.0.0:7946", "[::]:7946", "192.168.1.7:7946"] {
+        let error = error_of(&format!("listen = \"{listen}\""));
+        assert!(error.contains("a node never listens beyond loopback without a key"), "{error}");
+        assert!(error.contains("use \"127.0.0.1:7946\""), "{error}");
+    }
+    for listen in ["localhost:7946", "127.0.0.1", "7946", "127.0.0.1:70000"] {
+        let error = error_of(&format!("listen = \"{listen}\""));
+        assert!(error.contains("must be an IP address and a port"), "{error}");
+    }
+    Scene::new("listen = \"127.9.9.9:0\"").settings();
+}
+
+#[test]
+fn an_address_nobody_can_send_to_is_not_advertised() {
+    assert!(error_of("advertise = \"0.0.0.0:7946\"").contains("nobody can send to 0.0.0.0"));
+    assert!(error_of("advertise = \"[::]:7946\"").contains("nobody can send to ::"));
+    assert!(error_of("advertise = \"10.0.0.1:0\"").contains("nobody can send to port 0"));
+}
+
+#[test]
+fn two_tables_of_one_name_are_refused() {
+    let error = error_of("[[table]]\nname = \"t\"\n[[table]]\nname = \"t\"");
+    assert_eq!(
+        error,
+        "node.toml:4: table.name = \"t\": there is a table of this name above; each needs its own"
+    );
+    let error = error_of("[[table]]\nname = \"t\"\n[[table]]\nidle = \"1h\"");
+    assert!(error.starts_with("node.toml:3: `name` is missing; each [[table]] has one"), "{error}");
+    let many: String = (0..65).map(|n| format!("[[table]]\nname = \"t{n}\"\n")).collect();
+    assert!(error_of(&many).contains("at most 64 tables"));
+}
+
+#[test]
+fn memory_that_cannot_hold_a_few_of_the_largest_values_is_refused() {
+    let error = error_of("[[table]]\nname = \"t\"\nmax_value = \"1MiB\"\nmemory = \"2MiB\"");
+    assert!(
+        error.starts_with("node.toml:4: table.t.memory = \"2MiB\": too small for max_value"),
+        "{error}"
+    );
+    let least = error.split("at least \"").nth(1).and_then(|rest| rest.split('"').next());
+    let least = least.expect("the error names a size");
+    Scene::new(&format!("[[table]]\nname = \"t\"\nmax_value = \"1MiB\"\nmemory = \"{least}\""))
+        .settings();
+    let error = error_of("[[table]]\nname = \"t\"\nrecord_size = \"64KiB\"\nmemory = \"4MiB\"");
+    assert!(error.contains("record_size = 65536"), "{error}");
+    let error = error_of("[[table]]\nname = \"t\"\nmemory = 0");
+    assert!(error.contains("must be from 1 to"), "{error}");
+}
+
+/// The segment's own arithmetic has the last word at start; here it must not have one at all.
+#[test]
+fn memory_that_is_accepted_here_is_accepted_by_the_segment() {
+    for (max_value, record_size) in
+        [(1, 64), (65_536, 512), (1 << 20, 64), (1 << 20, 65_536), (100, 4096)]
+    {
+        let file = |memory: u64| {
+            format!(
+                "[[table]]\nname = \"t\"\nmax_value = {max_value}\nrecord_size = {record_size}\nmemory = {memory}"
+            )
+        };
+        let error = error_of(&file(1));
+        let least = error.split("at least \"").nth(1).and_then(|rest| rest.split('"').next());
+        let least = parse_size(least.expect("the error names a size")).expect("a size");
+        Scene::new(&file(least)).settings();
+        let options = annulus_shm::TableOptions {
+            segment_bytes: least,
+            record_size,
+            max_value: crate::core::record_bytes_max(max_value),
+            ..annulus_shm::TableOptions::new(1, 2)
+        };
+        let region = annulus_shm::HeapRegion::new(least as usize);
+        annulus_shm::Writer::create(region.handle(), &options).expect("the segment takes it");
+    }
+}
+
+#[test]
+fn a_socket_whose_path_is_too_long_is_refused_and_a_default_one_is_left_out() {
+    let long = format!("/{}", "d".repeat(107));
+    let error = error_of(&format!("socket = \"{long}\""));
+    assert!(error.contains("has 108 bytes; the path of a Unix socket has at most 107"), "{error}");
+    let scene = Scene::new(&format!("data_dir = \"{long}\""));
+    assert_eq!(scene.settings().socket, None);
+    let warnings = scene.load().expect("it is allowed").warnings().to_vec();
+    assert!(warnings[0].contains("no Unix socket"), "{warnings:?}");
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let error = Scene::new("weight = -1\ncolour = 1\n[[table]]\nname = \"t\"\nreplicas = 9")
+        .flag(Setting::Listen, "0.0.0.0:1")
+        .error();
+    let starts = [
+        "node.toml:2: unknown key",
+        "--listen: ",
+        "node.toml:1: weight",
+        "node.toml:5: table.t.replicas",
+    ];
+    assert_eq!(error.lines().count(), starts.len(), "{error}");
+    for (line, start) in error.lines().zip(starts) {
+        assert!(line.starts_with(start), "{line} / {start}");
+    }
+}
+
+#[test]
+fn a_variable_with_a_typing_error_is_a_warning_and_those_of_orchestrators_are_nothing() {
+    let scene = Scene::new("")
+        .env("ANNULUS_CLUSTR", "x")
+        .env("ANNULUS_SERVICE_HOST", "10.0.0.1")
+        .env("ANNULUS_PORT", "tcp://10.0.0.1:7946")
+        .env("ANNULUS_NODES", "a:1")
+        .env("OTHER", "x");
+    let warnings = scene.load().expect("it is allowed").warnings().to_vec();
+    assert_eq!(warnings, ["unknown variable ANNULUS_CLUSTR: did you mean `ANNULUS_CLUSTER`?"]);
+}
+
+#[test]
+fn an_idle_time_beyond_the_cap_is_a_warning() {
+    let scene = Scene::new("[[table]]\nname = \"t\"\nidle = \"8d\"");
+    let warnings = scene.load().expect("it is allowed").warnings().to_vec();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("idle = 8d never applies"), "{warnings:?}");
+}
+
+#[test]
+fn state_goes_where_this_user_may_write() {
+    let mut scene = Scene::new("").env("XDG_STATE_HOME", "/xdg");
+    assert_eq!(scene.settings().data_dir, Path::new("/xdg/annulus"));
+    scene.write("var/lib/annulus/keep", "");
+    assert_eq!(scene.settings().data_dir, Path::new("/var/lib/annulus"));
+    assert_eq!(scene.settings().socket.as_deref(), Some(Path::new("/var/lib/annulus/node.sock")));
+    scene.write("run/annulus/keep", "");
+    assert_eq!(scene.settings().socket.as_deref(), Some(Path::new("/run/annulus/node.sock")));
+    scene.sources.env.clear();
+    scene.write("proc/sys/kernel/hostname", "app7.example\n");
+    assert_eq!(scene.settings().name, "app7.example");
+}

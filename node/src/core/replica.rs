@@ -1,0 +1,113 @@
+//! What a home does when another node coordinates.
+
+use annulus_proto::message::{
+    Compared, Digests, Failure, Fetch, Fetched, Message, Rejected, Replicate, Replicated, SlotList,
+    SlotListRequest, TouchCopy,
+};
+
+use annulus_proto::{NodeId, Slot};
+
+use super::Core;
+use super::io::Now;
+
+/// How many entries one page of a slot's list has.
+const SLOT_PAGE: usize = 1_000;
+
+impl Core {
+    pub(super) fn replicate(&mut self, now: Now, from: NodeId, request: &Replicate) -> Replicated {
+        let now_ms = self.time.now_ms(now);
+        let Some(table) = self.table_named(&request.table) else {
+            return Replicated::Failed(no_table(&request.table));
+        };
+        self.counters.add("copies_received");
+        match self.tables[table].store.merge(&request.key, &request.entry, now_ms) {
+            Ok(entry) if entry != request.entry => Replicated::Differs(entry),
+            Ok(_) => Replicated::Stored,
+            Err(failure) => {
+                self.counters.add("copies_refused");
+                self.stop_vouching(table, request.key.slot(), from);
+                Replicated::Failed(failure)
+            }
+        }
+    }
+
+    /// This node lacks what another has: until both are even it does not answer for the slot.
+    fn stop_vouching(&mut self, table: usize, slot: Slot, other: NodeId) {
+        let is_companion = self.companions.contains(&other);
+        let table = &mut self.tables[table];
+        let state = &mut table.slots[usize::from(slot.index())];
+        if state.home && is_companion {
+            state.sources.insert(other);
+            table.store.set_freshness(slot, 0);
+        }
+    }
+
+    pub(super) fn touch_copy(&mut self, now: Now, request: &TouchCopy) -> Replicated {
+        let now_ms = self.time.now_ms(now);
+        let Some(table) = self.table_named(&request.table) else {
+            return Replicated::Failed(no_table(&request.table));
+        };
+        self.counters.add("touches_received");
+        let store = &mut self.tables[table].store;
+        let Some(mut entry) = store.get(&request.key, now_ms) else { return Replicated::Missing };
+        if entry.birth < request.birth {
+            return Replicated::Missing;
+        }
+        if entry.birth > request.birth || entry.is_ended() {
+            return Replicated::Differs(entry);
+        }
+        entry.touch(request.touched);
+        match store.merge(&request.key, &entry, now_ms) {
+            Err(failure) => Replicated::Failed(failure),
+            Ok(_) if entry.version == request.version => Replicated::Stored,
+            Ok(_) if entry.version < request.version => Replicated::Missing,
+            Ok(_) => Replicated::Differs(entry),
+        }
+    }
+
+    pub(super) fn fetch(&mut self, now: Now, request: &Fetch) -> Message {
+        let now_ms = self.time.now_ms(now);
+        let Some(table) = self.table_named(&request.table) else {
+            return reject_table(&request.table);
+        };
+        let synced = self.slot_state(table, request.key.slot()).is_synced();
+        let entry = self.tables[table].store.get(&request.key, now_ms);
+        Fetched { entry, synced }.into()
+    }
+
+    pub(super) fn compare(&mut self, request: &Digests) -> Message {
+        let Some(table) = self.table_named(&request.table) else {
+            return reject_table(&request.table);
+        };
+        let table = &self.tables[table];
+        let differs = |theirs: &&annulus_proto::message::SlotDigest| {
+            table.store.slot_digest(theirs.slot) != (theirs.count, theirs.digest)
+        };
+        Compared {
+            differing: request.slots.iter().filter(differs).map(|digest| digest.slot).collect(),
+        }
+        .into()
+    }
+
+    pub(super) fn slot_list(&mut self, now: Now, request: &SlotListRequest) -> Message {
+        let now_ms = self.time.now_ms(now);
+        let Some(table) = self.table_named(&request.table) else {
+            return reject_table(&request.table);
+        };
+        let mut items = self.tables[table].store.slot_list(request.slot, now_ms);
+        if let Some(after) = &request.after {
+            items.drain(..items.partition_point(|(key, _)| key <= after));
+        }
+        let more = items.len() > SLOT_PAGE;
+        items.truncate(SLOT_PAGE);
+        SlotList { items, more }.into()
+    }
+}
+
+fn no_table(name: &str) -> Failure {
+    Failure::Refused(format!("this node has no table {name:?}; configure it alike on every node"))
+}
+
+fn reject_table(name: &str) -> Message {
+    Rejected::Malformed { why: format!("there is no table {name:?} here") }.into()
+}

@@ -1,0 +1,111 @@
+//! What the core is told once, at its start.
+
+use std::num::{NonZeroU8, NonZeroU64};
+use std::time::Duration;
+
+use annulus_proto::limits::REPLICAS_MAX;
+
+/// How the core behaves, but for its tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CoreSettings {
+    /// The furthest this node's clock may be from the median of its peers' before it stamps no more
+    /// writes, and leaves that to the other homes. Raising it lets a wrong clock win more
+    /// last-writer decisions. Default 500 ms, some fifty times what NTP keeps on a LAN.
+    pub max_clock_drift: Duration,
+    /// How long to look for other members through the seeds before serving alone. Default 3 s.
+    pub join_timeout: Duration,
+    /// How often to compare all slots with the other homes even though nothing seems to have
+    /// happened. Lower heals silent differences sooner and costs a digest of 14 bytes per slot
+    /// shared with each home. Default 30 s.
+    pub sync_interval: Duration,
+    /// The most bytes of writes that each table keeps for homes that cannot be reached. Beyond it
+    /// the home is compared with as a whole instead. Default 16 MiB.
+    pub hints_bytes_max: NonZeroU64,
+    /// How long a home may take to answer before the request goes on without it. Default 1 s; a
+    /// request's own patience bounds it too.
+    pub home_timeout: Duration,
+    /// The most requests waiting for homes at any time; more are refused. Default 65,536.
+    pub pending_max: usize,
+    /// How many answers to writes are remembered so that a repeated request is answered and not
+    /// done again. Default 65,536, about 8 MiB.
+    pub replies_max: usize,
+}
+
+impl Default for CoreSettings {
+    fn default() -> Self {
+        Self {
+            max_clock_drift: Duration::from_millis(500),
+            join_timeout: Duration::from_secs(3),
+            sync_interval: Duration::from_secs(30),
+            hints_bytes_max: NonZeroU64::new(16 << 20).expect("16 MiB is not zero"),
+            home_timeout: Duration::from_secs(1),
+            pending_max: 65_536,
+            replies_max: 65_536,
+        }
+    }
+}
+
+/// The policy of one table. It must be the same on every node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TablePolicy {
+    /// The table's name: 1 to 63 bytes.
+    pub name: String,
+    /// How many homes a slot has (R), 1 to 7. Default 3.
+    pub replicas: NonZeroU8,
+    /// How many of them hold a write before it is acknowledged (W). Default a majority.
+    pub write: WriteHomes,
+    /// How long a session lives unused; zero = for ever. Default 2 h.
+    pub idle: Duration,
+    /// How long a session lives at most, however much it is used; zero = no cap. It is also how long
+    /// after its birth a tombstone is kept. Default 7 days.
+    pub lifetime_max: Duration,
+    /// The largest value, in bytes, at most 1 MiB. Default 64 KiB.
+    pub max_value: u32,
+    /// How long this host's readers may trust shared memory after the node last knew itself in touch
+    /// with a majority of a slot's homes. Default 10 s.
+    pub stale_max: Duration,
+}
+
+impl Default for TablePolicy {
+    fn default() -> Self {
+        Self {
+            name: "sessions".to_owned(),
+            replicas: NonZeroU8::new(3).expect("three is not zero"),
+            write: WriteHomes::Quorum,
+            idle: Duration::from_secs(2 * 3600),
+            lifetime_max: Duration::from_secs(7 * 24 * 3600),
+            max_value: 64 << 10,
+            stale_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How many homes hold a write before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WriteHomes {
+    /// One: fastest; a write can be lost with the host that took it.
+    One,
+    /// A majority.
+    Quorum,
+    /// All: a single home that does not answer makes writes unavailable.
+    All,
+}
+
+impl WriteHomes {
+    /// The number for a slot with this many homes.
+    pub fn count(self, homes: usize) -> usize {
+        match self {
+            Self::One => homes.min(1),
+            Self::Quorum => majority(homes),
+            Self::All => homes,
+        }
+    }
+}
+
+/// The smallest number of homes that is more than half of them; 0 of 0.
+pub fn majority(homes: usize) -> usize {
+    if homes == 0 { 0 } else { homes / 2 + 1 }
+}
+
+const _: () = assert!(REPLICAS_MAX >= 3, "the default policy asks for three homes");

@@ -1,0 +1,330 @@
+//! One table's entries: in shared memory, with what the node must know of them beside it.
+
+use annulus_proto::entry::die_by;
+use annulus_proto::message::Failure;
+use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, record};
+use annulus_shm::{PutError, TableStats, Writer};
+
+use super::settings::TablePolicy;
+
+/// The entries of one table.
+///
+/// Copies enter through [`Store::merge`] alone, so that the order of [`Entry`] holds whatever
+/// arrives in whatever order. The digest of each slot is kept up to date by each change.
+pub(super) struct Store {
+    policy: TablePolicy,
+    node: NodeId,
+    writer: Writer,
+    digests: Box<[u64]>,
+    scan_cursor: u64,
+    /// When the whole table was last looked through for room, in hybrid milliseconds.
+    swept_ms: u64,
+    buffer: Vec<u8>,
+}
+
+/// What one step of a scan did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Scanned {
+    /// Entries dropped because their time was over.
+    pub dropped: u64,
+    /// Records dropped because they did not match their checksum.
+    pub damaged: u64,
+}
+
+/// The largest record of a table with this `max_value`, in bytes. `max_value` bounds what a client
+/// may write; two maps, each within it, that were written on the two sides of a partition merge into
+/// one that may have twice its size, and must still be stored.
+pub const fn record_bytes_max(max_value: u32) -> u32 {
+    2 * max_value + RECORD_OVERHEAD_BYTES
+}
+
+/// What a record takes beside its value, at most.
+const RECORD_OVERHEAD_BYTES: u32 = 512;
+
+const _: () = assert!(record::OVERHEAD_BYTES_MAX + 16 < RECORD_OVERHEAD_BYTES as usize);
+
+/// How often a full table is looked through as a whole: at 10⁶ entries it takes some milliseconds.
+const SWEEP_PERIOD_MS: u64 = 1_000;
+/// How many entries are looked at otherwise.
+const SWEEP_STEP: usize = 1_024;
+
+/// How long an expired entry is kept so that its client is told *expired* and not *absent*.
+const EXPIRED_KEPT_MS: u64 = 60_000;
+
+impl Store {
+    /// Takes over a table as it is, and scans it once.
+    pub(super) fn new(policy: TablePolicy, node: NodeId, writer: Writer) -> Self {
+        let mut store = Self {
+            policy,
+            node,
+            writer,
+            digests: vec![0; usize::from(SLOT_COUNT)].into_boxed_slice(),
+            scan_cursor: 0,
+            swept_ms: 0,
+            buffer: Vec::new(),
+        };
+        store.rebuild_digests();
+        store
+    }
+
+    /// The table's policy.
+    pub(super) fn policy(&self) -> &TablePolicy {
+        &self.policy
+    }
+
+    /// The copy under a key, dead or alive, but nothing past its last day.
+    pub(super) fn get(&mut self, key: &Key, now_ms: u64) -> Option<Entry> {
+        let found = self.writer.get(key.as_bytes(), &mut self.buffer)?;
+        let view = record::View::parse(&self.buffer).ok()?;
+        let entry = view.entry(found.mark).ok()?;
+        self.is_acceptable(&entry, now_ms).then_some(entry)
+    }
+
+    /// Merges a copy into the stored one, and returns what is stored now.
+    ///
+    /// # Errors
+    /// [`Failure::TableFull`], [`Failure::TooLarge`], or [`Failure::Refused`] for a copy that is past
+    /// the last day of its birth; what was stored is as before.
+    pub(super) fn merge(
+        &mut self,
+        key: &Key,
+        offered: &Entry,
+        now_ms: u64,
+    ) -> Result<Entry, Failure> {
+        let stored = self.get(key, now_ms);
+        if !self.is_acceptable(offered, now_ms) {
+            let why = "everything of this session's birth is past its last day (lifetime_max)";
+            return Err(Failure::Refused(why.to_owned()));
+        }
+        let Some(before) = stored else {
+            // A dead entry of an older birth may still lie there: it is replaced, not merged.
+            let forgotten = self.raw_digest(key);
+            self.write(key, offered, now_ms)?;
+            self.account(key, forgotten, offered.digest(key.as_bytes()));
+            return Ok(offered.clone());
+        };
+        let digest_before = before.digest(key.as_bytes());
+        let mut entry = before.clone();
+        if !entry.merge(offered) {
+            return Ok(before);
+        }
+        if only_touched(&before, &entry) {
+            let touched = entry.body.as_ref().map_or(0, |body| body.touched);
+            self.writer.set_times(key.as_bytes(), self.deadline(&entry), record::mark(touched));
+        } else {
+            self.write(key, &entry, now_ms)?;
+        }
+        self.account(key, digest_before, entry.digest(key.as_bytes()));
+        Ok(entry)
+    }
+
+    /// How many entries a slot has, and the XOR of their digests.
+    pub(super) fn slot_digest(&self, slot: Slot) -> (u32, u64) {
+        let count = self.writer.partition_len(slot.index());
+        (u32::try_from(count).unwrap_or(u32::MAX), self.digests[usize::from(slot.index())])
+    }
+
+    /// The keys of a slot in ascending order, each with the digest of its entry. Costs the slot's size.
+    pub(super) fn slot_list(&mut self, slot: Slot, now_ms: u64) -> Vec<(Key, u64)> {
+        let mut keys = Vec::new();
+        self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
+        keys.sort_unstable();
+        let digest = |key: Key| {
+            let digest = self.get(&key, now_ms)?.digest(key.as_bytes());
+            Some((key, digest))
+        };
+        keys.into_iter().filter_map(digest).collect()
+    }
+
+    /// Visits entries from `cursor` on, in the order of the segment; returns the next cursor, 0 at the end.
+    pub(super) fn list(
+        &mut self,
+        cursor: u64,
+        budget: usize,
+        now_ms: u64,
+        visit: &mut dyn FnMut(Key, Entry),
+    ) -> u64 {
+        let mut keys = Vec::new();
+        let next = self.writer.scan(cursor, budget, &mut |item| keys.extend(Key::new(item.key)));
+        for key in keys {
+            if let Some(entry) = self.get(&key, now_ms) {
+                visit(key, entry);
+            }
+        }
+        next
+    }
+
+    /// Looks at about `budget` entries, where the last call ended, and drops those whose time is over.
+    pub(super) fn scan(&mut self, now_ms: u64, budget: usize) -> Scanned {
+        let damaged = self.verify(budget);
+        let dropped = self.drop_expired(now_ms.saturating_sub(EXPIRED_KEPT_MS), budget, None);
+        Scanned { dropped, damaged }
+    }
+
+    /// Checks about `budget` records, where the last call ended, and drops damaged ones; returns how
+    /// many.
+    pub(super) fn verify(&mut self, budget: usize) -> u64 {
+        let verified = self.writer.verify(self.scan_cursor, budget);
+        self.scan_cursor = verified.next;
+        if verified.dropped > 0 {
+            self.rebuild_digests();
+        }
+        verified.dropped as u64
+    }
+
+    /// Drops one entry if its time is over, for whoever scans the segment from outside.
+    pub(super) fn drop_if_expired(&mut self, key: &Key, now_ms: u64) -> bool {
+        let Some(found) = self.writer.get(key.as_bytes(), &mut self.buffer) else { return false };
+        let kept_until = found.deadline.saturating_add(EXPIRED_KEPT_MS);
+        if found.deadline == 0 || kept_until > now_ms {
+            return false;
+        }
+        let digest = self.raw_digest(key);
+        let removed = self.writer.remove(key.as_bytes());
+        self.account(key, digest, 0);
+        removed
+    }
+
+    /// Lets this host's readers trust a slot until `until_ms` on the monotonic clock; 0 = not at all.
+    pub(super) fn set_freshness(&mut self, slot: Slot, until_ms: u64) {
+        if self.writer.freshness(slot.index()) != until_ms {
+            self.writer.set_freshness(slot.index(), until_ms);
+        }
+    }
+
+    /// Until when this host's readers may trust a slot, on the monotonic clock; 0 = not at all.
+    #[cfg(test)]
+    pub(super) fn freshness(&self, slot: Slot) -> u64 {
+        self.writer.freshness(slot.index())
+    }
+
+    /// Tells readers what to add to the monotonic clock to get hybrid milliseconds.
+    pub(super) fn set_clock_offset(&mut self, offset_ms: u64) {
+        self.writer.set_clock_offset(offset_ms);
+    }
+
+    /// How full the table is.
+    pub(super) fn stats(&self) -> TableStats {
+        self.writer.stats()
+    }
+
+    /// Whether everything of this birth has passed the day after which nobody accepts it.
+    fn is_acceptable(&self, entry: &Entry, now_ms: u64) -> bool {
+        let die_by = self.die_by(entry);
+        die_by == 0 || now_ms < die_by
+    }
+
+    fn die_by(&self, entry: &Entry) -> u64 {
+        let cap = u64::try_from(self.policy.lifetime_max.as_millis()).unwrap_or(u64::MAX);
+        die_by(entry.birth.hlc, cap)
+    }
+
+    /// When a record may be dropped: a tombstone with the last record that could carry its birth, a
+    /// session when it expires.
+    fn deadline(&self, entry: &Entry) -> u64 {
+        match (entry.is_ended(), entry.deadline(), self.die_by(entry)) {
+            (true, _, die_by) => die_by,
+            (false, 0, die_by) => die_by,
+            (false, deadline, 0) => deadline,
+            (false, deadline, die_by) => deadline.min(die_by),
+        }
+    }
+
+    fn write(&mut self, key: &Key, entry: &Entry, now_ms: u64) -> Result<(), Failure> {
+        self.buffer.clear();
+        record::write(entry, &mut self.buffer);
+        let touched = entry.body.as_ref().map_or(0, |body| body.touched);
+        let (deadline, mark) = (self.deadline(entry), record::mark(touched));
+        let slot = key.slot().index();
+        let put = |store: &mut Self| {
+            store.writer.put(key.as_bytes(), slot, &store.buffer, deadline, mark)
+        };
+        let mut result = put(self);
+        if let Err(PutError::Full(_)) = result {
+            let record = std::mem::take(&mut self.buffer);
+            // What lies under this key the caller takes out of the digest. The whole table is looked
+            // through once in a while, a part of it otherwise: a full one must not stop the node.
+            let whole = now_ms >= self.swept_ms + SWEEP_PERIOD_MS;
+            if whole {
+                self.swept_ms = now_ms;
+            }
+            let budget = if whole { usize::MAX } else { SWEEP_STEP };
+            let dropped = self.drop_expired(now_ms, budget, Some(key));
+            self.buffer = record;
+            if dropped > 0 {
+                result = put(self);
+            }
+        }
+        match result {
+            Ok(_) => Ok(()),
+            Err(PutError::ValueTooLarge { size, .. }) => {
+                Err(Failure::TooLarge { size: size as u64, limit: self.policy.max_value.into() })
+            }
+            Err(_) => Err(Failure::TableFull { node: self.node }),
+        }
+    }
+
+    fn drop_expired(&mut self, before_ms: u64, budget: usize, except: Option<&Key>) -> u64 {
+        let digests = &mut self.digests;
+        let removed = self.writer.remove_expired(before_ms, budget, &mut |item| {
+            if except.is_some_and(|key| key.as_bytes() == item.key) {
+                return false;
+            }
+            let digest = digest_of(item.key, item.value, item.mark);
+            digests[usize::from(item.partition)] ^= digest;
+            true
+        });
+        removed as u64
+    }
+
+    /// The digest of what lies under a key, acceptable or not; 0 of nothing.
+    fn raw_digest(&mut self, key: &Key) -> u64 {
+        match self.writer.get(key.as_bytes(), &mut self.buffer) {
+            Some(found) => digest_of(key.as_bytes(), &self.buffer, found.mark),
+            None => 0,
+        }
+    }
+
+    fn account(&mut self, key: &Key, before: u64, after: u64) {
+        self.digests[usize::from(key.slot().index())] ^= before ^ after;
+    }
+
+    fn rebuild_digests(&mut self) {
+        self.digests.fill(0);
+        let mut items = Vec::new();
+        let mut cursor = 0;
+        loop {
+            cursor = self.writer.scan(cursor, 4096, &mut |item| {
+                items.push((item.key.to_vec(), item.partition, item.mark));
+            });
+            for (key, partition, mark) in items.drain(..) {
+                if self.writer.get(&key, &mut self.buffer).is_some() {
+                    let digest = digest_of(&key, &self.buffer, mark);
+                    self.digests[usize::from(partition)] ^= digest;
+                }
+            }
+            if cursor == 0 {
+                break;
+            }
+        }
+    }
+}
+
+fn digest_of(key: &[u8], value: &[u8], mark: u64) -> u64 {
+    let entry = record::View::parse(value).and_then(|view| view.entry(mark));
+    entry.map_or(0, |entry| entry.digest(key))
+}
+
+fn only_touched(before: &Entry, after: &Entry) -> bool {
+    let (Some(old), Some(new)) = (&before.body, &after.body) else { return false };
+    before.birth == after.birth
+        && before.version == after.version
+        && old.base == new.base
+        && old.lease == new.lease
+        && old.attributes == new.attributes
+        && old.fields == new.fields
+        && old.notes == new.notes
+}
+
+#[cfg(test)]
+mod tests;

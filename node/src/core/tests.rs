@@ -1,0 +1,932 @@
+//! The core under a plain discrete-event loop: several nodes in one thread, with latency, loss and
+//! partitions drawn from a seed, and nothing else around them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use annulus_proto::message::{
+    Acknowledged, Change, Lifetimes, ListRequest, Operation, RequestId, SessionReply,
+    SessionRequest, StatusRequest,
+};
+use annulus_proto::{Attributes, Load, Value, Version};
+use annulus_shm::{HeapRegion, TableOptions};
+use rand::RngExt;
+
+use super::*;
+
+const SEGMENT_BYTES: u64 = 4 << 20;
+const START_WALL_MS: u64 = 1_700_000_000_000;
+
+struct World {
+    now: Duration,
+    nodes: Vec<Node>,
+    queue: BTreeMap<(Duration, u64), (usize, Arrival)>,
+    sequence: u64,
+    rng: StdRng,
+    loss: f64,
+    cut: BTreeSet<(usize, usize)>,
+    replies: BTreeMap<u64, Message>,
+    next_request: u64,
+    policy: TablePolicy,
+}
+
+struct Node {
+    core: Option<Core>,
+    region: HeapRegion,
+    state: NodeState,
+    skew_ms: i64,
+    fresh: bool,
+}
+
+enum Arrival {
+    Input(Input),
+    Answer { call: u64, node: NodeId, header: Header, message: Message },
+}
+
+impl World {
+    fn new(count: usize, seed: u64) -> Self {
+        Self::with_policy(count, seed, TablePolicy::default())
+    }
+
+    fn with_policy(count: usize, seed: u64, policy: TablePolicy) -> Self {
+        let mut world = Self {
+            now: Duration::from_secs(100),
+            nodes: Vec::new(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            rng: StdRng::seed_from_u64(seed),
+            loss: 0.0,
+            cut: BTreeSet::new(),
+            replies: BTreeMap::new(),
+            next_request: 0,
+            policy,
+        };
+        for node in 0..count {
+            world.add(node as u64 + 1);
+        }
+        world
+    }
+
+    fn add(&mut self, id: u64) -> usize {
+        self.nodes.push(Node {
+            core: None,
+            region: HeapRegion::new(SEGMENT_BYTES as usize),
+            state: NodeState { id, ..NodeState::default() },
+            skew_ms: 0,
+            fresh: true,
+        });
+        let node = self.nodes.len() - 1;
+        self.start(node);
+        node
+    }
+
+    fn addr(node: usize) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, node as u8 + 1], 7946))
+    }
+
+    fn present(&self, node: usize) -> Now {
+        let wall = START_WALL_MS + self.now.as_millis() as u64;
+        Now { monotonic: self.now, wall_ms: wall.saturating_add_signed(self.nodes[node].skew_ms) }
+    }
+
+    fn start(&mut self, node: usize) {
+        let now = self.present(node);
+        let seeds: Vec<SocketAddr> =
+            (0..self.nodes.len()).filter(|other| *other != node).map(Self::addr).collect();
+        let policy = self.policy.clone();
+        let seed = self.rng.random();
+        let this = &mut self.nodes[node];
+        this.state.incarnation = (this.state.incarnation + 1).max(now.wall_ms);
+        let clock_floor_ms = this.state.clock_ceiling_ms;
+        this.state.clock_ceiling_ms = clock_floor_ms.max(now.wall_ms) + CEILING_LEAD_MS;
+        let options = TableOptions {
+            segment_bytes: SEGMENT_BYTES,
+            max_value: record_bytes_max(policy.max_value),
+            ..TableOptions::new(1, 2)
+        };
+        let writer = if std::mem::take(&mut this.fresh) {
+            Writer::create(this.region.handle(), &options).unwrap()
+        } else {
+            Writer::open(this.region.handle(), &options).unwrap().0
+        };
+        let me = Member {
+            id: NodeId::from_bits(this.state.id),
+            incarnation: this.state.incarnation,
+            revision: 0,
+            status: Status::Joining,
+            addr: Self::addr(node),
+            name: format!("n{node}"),
+            zone: String::new(),
+            weight: 100,
+            rings: 1,
+            load: Load::default(),
+        };
+        let start = CoreStart {
+            settings: CoreSettings::default(),
+            mesh: MeshConfig::default(),
+            cluster: "test".to_owned(),
+            me,
+            state: this.state.clone(),
+            clock_floor_ms,
+            joins_others: !seeds.is_empty(),
+            tables: vec![(policy, writer)],
+            seed,
+        };
+        this.core = Some(Core::new(start, now));
+        self.input(node, Input::Seeds(seeds));
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.nodes[node].core = None;
+    }
+
+    fn reboot(&mut self, node: usize) {
+        self.kill(node);
+        self.nodes[node].region = HeapRegion::new(SEGMENT_BYTES as usize);
+        self.nodes[node].fresh = true;
+    }
+
+    fn input(&mut self, node: usize, input: Input) {
+        let now = self.present(node);
+        if let Some(core) = &mut self.nodes[node].core {
+            core.handle(now, input);
+        }
+        self.drain(node);
+    }
+
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        !self.cut.contains(&(from, to)) && self.nodes[to].core.is_some()
+    }
+
+    fn post(&mut self, to: usize, arrival: Arrival) {
+        let latency = Duration::from_micros(self.rng.random_range(200..2_000));
+        self.sequence += 1;
+        self.queue.insert((self.now + latency, self.sequence), (to, arrival));
+    }
+
+    fn drain(&mut self, node: usize) {
+        loop {
+            let Some(output) = self.nodes[node].core.as_mut().and_then(Core::poll_output) else {
+                return;
+            };
+            let lost = self.rng.random_bool(self.loss);
+            match output {
+                Output::Gossip { to, header, packet } => {
+                    let to = index(to);
+                    if to < self.nodes.len() && self.reaches(node, to) && !lost {
+                        let from = Self::addr(node);
+                        self.post(to, Arrival::Input(Input::Gossip { from, header, packet }));
+                    }
+                }
+                Output::Call { to, header, message } => {
+                    let to = index(to);
+                    if to >= self.nodes.len() || self.nodes[to].core.is_none() {
+                        // Nobody listens: refused at once.
+                        let failed = Input::CallFailed { call: header.id, sent: false };
+                        self.post(node, Arrival::Input(failed));
+                    } else if self.reaches(node, to) && !lost {
+                        let asker = Asker::Stream(PEER_STREAMS + node as u64);
+                        let caller = Caller::Node(NodeId::from_bits(self.nodes[node].state.id));
+                        let request = Input::Request { asker, caller, header, message };
+                        self.post(to, Arrival::Input(request));
+                    }
+                }
+                Output::Reply { to: Asker::Stream(stream), header, message } => {
+                    if stream >= PEER_STREAMS {
+                        let to = (stream - PEER_STREAMS) as usize;
+                        if self.reaches(node, to) && !lost {
+                            let (call, node) =
+                                (header.id, NodeId::from_bits(self.nodes[node].state.id));
+                            self.post(to, Arrival::Answer { call, node, header, message });
+                        }
+                    } else {
+                        self.replies.insert(header.id, message);
+                    }
+                }
+                Output::Reply { .. } => {}
+                Output::Persist { generation, state } => {
+                    self.nodes[node].state = state;
+                    self.post(node, Arrival::Input(Input::Persisted { generation }));
+                }
+                Output::IdInUse { .. } | Output::Stopped => {}
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let timeout = (0..self.nodes.len())
+            .filter_map(|node| Some((self.nodes[node].core.as_ref()?.poll_timeout(), node)))
+            .min();
+        let arrival = self.queue.first_key_value().map(|(key, _)| key.0);
+        match (timeout, arrival) {
+            (Some((due, node)), arrival) if arrival.is_none_or(|at| due < at) => {
+                self.now = self.now.max(due);
+                let now = self.present(node);
+                if let Some(core) = &mut self.nodes[node].core {
+                    core.handle_timeout(now);
+                }
+                self.drain(node);
+            }
+            (_, Some(_)) => {
+                let ((at, _), (to, arrival)) = self.queue.pop_first().unwrap();
+                self.now = self.now.max(at);
+                let input = match arrival {
+                    Arrival::Input(input) => input,
+                    Arrival::Answer { call, node, header, message } => {
+                        Input::Answer { call, node, header, message }
+                    }
+                };
+                self.input(to, input);
+            }
+            _ => panic!("nothing will ever happen again"),
+        }
+    }
+
+    fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    #[track_caller]
+    fn run_until(&mut self, what: &str, within: Duration, mut done: impl FnMut(&mut Self) -> bool) {
+        let end = self.now + within;
+        while !done(self) {
+            assert!(self.now < end, "not within {within:?}: {what}");
+            self.step();
+        }
+    }
+
+    #[track_caller]
+    fn settle(&mut self) {
+        self.run_until("views agree and all slots are in sync", Duration::from_secs(60), |world| {
+            let mut digests = BTreeSet::new();
+            let live = world.nodes.iter().filter_map(|node| node.core.as_ref());
+            let all_synced = live.clone().all(|core| core.is_up() && core.slots_unsynced(0) == 0);
+            digests.extend(live.map(|core| core.mesh.view().digest()));
+            all_synced && digests.len() == 1
+        });
+    }
+
+    fn request(&mut self, node: usize, key: &str, operation: Operation) -> u64 {
+        self.next_request += 1;
+        let id = self.next_request;
+        let request = RequestId { client: 1, sequence: id };
+        self.send(node, id, request, key, operation);
+        id
+    }
+
+    fn send(&mut self, node: usize, id: u64, request: RequestId, key: &str, operation: Operation) {
+        let message = SessionRequest {
+            table: "sessions".to_owned(),
+            key: Key::new(key).unwrap(),
+            request,
+            hops: 0,
+            patience_ms: 2_000,
+            operation,
+        };
+        let header = Header { id, view: 0, hlc: annulus_proto::Hlc::ZERO };
+        let caller = Caller::Client(Role::Development);
+        let asker = Asker::Stream(0);
+        self.input(node, Input::Request { asker, caller, header, message: message.into() });
+    }
+
+    #[track_caller]
+    fn ask(&mut self, node: usize, key: &str, operation: Operation) -> SessionReply {
+        let id = self.request(node, key, operation);
+        self.wait(id)
+    }
+
+    #[track_caller]
+    fn wait(&mut self, id: u64) -> SessionReply {
+        self.run_until("an answer", Duration::from_secs(5), |w| w.replies.contains_key(&id));
+        match self.replies.remove(&id) {
+            Some(Message::SessionReply(reply)) => reply,
+            other => panic!("a session reply, not {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn acknowledged(&mut self, node: usize, key: &str, operation: Operation) -> Acknowledged {
+        match self.ask(node, key, operation) {
+            SessionReply::Acknowledged(acknowledged) => acknowledged,
+            other => panic!("not acknowledged: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn fails(&mut self, node: usize, key: &str, operation: Operation) -> Failure {
+        match self.ask(node, key, operation) {
+            SessionReply::Failed(failure) => failure,
+            other => panic!("not a failure: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn value(&mut self, node: usize, key: &str) -> Value {
+        match self.ask(node, key, Operation::Get) {
+            SessionReply::Session(session) => session.value,
+            other => panic!("not a session: {other:?}"),
+        }
+    }
+
+    fn copy(&mut self, node: usize, key: &str) -> Option<annulus_proto::Entry> {
+        let now = self.present(node);
+        let core = self.nodes[node].core.as_mut()?;
+        let now_ms = core.time.now_ms(now);
+        core.tables[0].store.get(&Key::new(key).unwrap(), now_ms)
+    }
+
+    fn counter(&self, node: usize, name: &str) -> u64 {
+        self.nodes[node].core.as_ref().map_or(0, |core| core.counters.count(name))
+    }
+
+    fn isolate(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.cut.extend([(node, other), (other, node)]);
+        }
+    }
+
+    /// A node that is no home of the key.
+    fn outsider(&self, key: &str) -> usize {
+        let core = self.nodes[0].core.as_ref().unwrap();
+        let homes = core.homes(0, Key::new(key).unwrap().slot());
+        let is_outsider =
+            |node: &usize| !homes.contains(&NodeId::from_bits(self.nodes[*node].state.id));
+        (0..self.nodes.len()).find(is_outsider).unwrap()
+    }
+}
+
+const PEER_STREAMS: u64 = 1_000;
+
+fn index(addr: SocketAddr) -> usize {
+    match addr.ip() {
+        std::net::IpAddr::V4(ip) => usize::from(ip.octets()[3]) - 1,
+        std::net::IpAddr::V6(_) => panic!("the world has IPv4 addresses"),
+    }
+}
+
+fn bytes(value: &str) -> Value {
+    Value::Bytes(value.as_bytes().to_vec())
+}
+
+fn map(fields: &[(&str, &str)]) -> Value {
+    let owned =
+        |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+    Value::Map(fields.iter().map(owned).collect())
+}
+
+fn start(value: Value) -> Operation {
+    let (lifetimes, attributes) = (Lifetimes::default(), Attributes::default());
+    Operation::Start { value, lifetimes, attributes }
+}
+
+fn start_idle(value: Value, idle_ms: u64) -> Operation {
+    let lifetimes = Lifetimes { idle_ms: Some(idle_ms), lifetime_ms: None };
+    Operation::Start { value, lifetimes, attributes: Attributes::default() }
+}
+
+fn write(birth: Option<Version>, value: Value) -> Operation {
+    Operation::Update { birth, change: Change::Value(value) }
+}
+
+fn set_field(name: &str, value: &str) -> Operation {
+    let set = BTreeMap::from([(name.as_bytes().to_vec(), value.as_bytes().to_vec())]);
+    Operation::Update { birth: None, change: Change::Fields { set, delete: Vec::new() } }
+}
+
+#[test]
+fn a_node_alone_serves_at_once() {
+    let mut world = World::new(1, 1);
+    world.run_for(Duration::from_millis(300));
+    world.acknowledged(0, "key", start(bytes("one")));
+    assert_eq!(world.value(0, "key"), bytes("one"));
+    assert_eq!(world.fails(0, "other", Operation::Get), Failure::Absent);
+}
+
+#[test]
+fn what_one_node_acknowledged_every_node_reads() {
+    let mut world = World::new(5, 2);
+    world.settle();
+    for number in 0..40 {
+        let key = format!("key {number}");
+        let acknowledged = world.acknowledged(number % 5, &key, start(bytes("first")));
+        assert_eq!(acknowledged.homes, 3);
+        assert!(acknowledged.held_by >= 2);
+        world.acknowledged((number + 1) % 5, &key, write(None, bytes("second")));
+        // The homes beyond the majority get their copies at the same time, and need not wait for.
+        world.run_for(Duration::from_millis(5));
+        for node in 0..5 {
+            assert_eq!(world.value(node, &key), bytes("second"));
+        }
+    }
+}
+
+#[test]
+fn an_ended_session_stays_ended_against_late_writes_and_touches() {
+    let mut world = World::new(3, 3);
+    world.settle();
+    let birth = world.acknowledged(0, "key", start(bytes("one"))).birth;
+    world.acknowledged(1, "key", Operation::End { birth: None });
+    world.run_for(Duration::from_millis(5));
+    for node in 0..3 {
+        assert_eq!(world.fails(node, "key", Operation::Get), Failure::Ended);
+        assert_eq!(world.fails(node, "key", write(None, bytes("late"))), Failure::Ended);
+        assert_eq!(world.fails(node, "key", write(Some(birth), bytes("late"))), Failure::Ended);
+        let touch = Operation::Touch { birth: Some(birth) };
+        assert_eq!(world.fails(node, "key", touch), Failure::Ended);
+    }
+    // A new session under the key is another one, and the old one's writes do not reach it.
+    let second = world.acknowledged(2, "key", start(bytes("two"))).birth;
+    assert!(second > birth);
+    world.run_for(Duration::from_millis(5));
+    assert_eq!(world.fails(0, "key", write(Some(birth), bytes("late"))), Failure::Ended);
+    assert_eq!(world.value(1, "key"), bytes("two"));
+}
+
+#[test]
+fn ending_twice_is_ending() {
+    let mut world = World::new(3, 4);
+    world.settle();
+    let birth = world.acknowledged(0, "key", start(bytes("one"))).birth;
+    let first = world.acknowledged(1, "key", Operation::End { birth: Some(birth) });
+    let again = world.acknowledged(2, "key", Operation::End { birth: Some(birth) });
+    assert_eq!((first.birth, again.birth), (birth, birth));
+    assert_eq!(world.fails(0, "nothing", Operation::End { birth: None }), Failure::Absent);
+}
+
+#[test]
+fn fields_written_by_two_nodes_at_the_same_time_both_stay() {
+    let mut world = World::new(3, 5);
+    world.settle();
+    world.acknowledged(0, "key", start(map(&[("user", "1")])));
+    let first = world.request(1, "key", set_field("cart", "3"));
+    let second = world.request(2, "key", set_field("theme", "dark"));
+    world.wait(first);
+    world.wait(second);
+    world.run_for(Duration::from_millis(50));
+    let all = map(&[("user", "1"), ("cart", "3"), ("theme", "dark")]);
+    for node in 0..3 {
+        assert_eq!(world.value(node, "key"), all);
+    }
+}
+
+#[test]
+fn a_write_is_acknowledged_while_a_home_is_dead_and_reaches_it_when_it_is_back() {
+    let mut world = World::new(3, 6);
+    world.settle();
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.run_for(Duration::from_millis(50));
+    world.kill(2);
+    let acknowledged = world.acknowledged(0, "key", write(None, bytes("two")));
+    assert_eq!((acknowledged.held_by, acknowledged.homes), (2, 3));
+    world.start(2);
+    world.settle();
+    world.run_until("the copy arrives", Duration::from_secs(10), |world| {
+        world.copy(2, "key") == world.copy(0, "key")
+    });
+}
+
+#[test]
+fn a_home_that_was_silent_for_a_moment_gets_a_hint() {
+    let mut world = World::new(3, 7);
+    world.settle();
+    world.isolate(2);
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.run_for(Duration::from_millis(1_500));
+    assert_eq!(world.counter(0, "hints_kept"), 1);
+    world.cut.clear();
+    world.run_until("the hint is delivered", Duration::from_secs(5), |world| {
+        world.copy(2, "key").is_some()
+    });
+    assert_eq!(world.counter(0, "sync_entries_pushed"), 0, "by the hint, not by a comparison");
+}
+
+#[test]
+fn a_minority_refuses_writes_that_need_a_majority_while_it_knows_of_the_others() {
+    let mut world = World::new(3, 8);
+    world.settle();
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.isolate(0);
+    let failure = world.fails(0, "key", write(None, bytes("two")));
+    assert_eq!(failure, Failure::Unavailable { answered: 1, needed: 2, homes: 3 });
+    let failure = world.fails(0, "key", Operation::End { birth: None });
+    assert_eq!(failure, Failure::Unavailable { answered: 1, needed: 2, homes: 3 });
+}
+
+#[test]
+fn a_repeated_request_is_answered_and_not_done_again() {
+    let mut world = World::new(3, 9);
+    world.settle();
+    let request = RequestId { client: 7, sequence: 1 };
+    world.send(0, 901, request, "key", start(bytes("one")));
+    world.send(0, 902, request, "key", start(bytes("one")));
+    let (first, second) = (world.wait(901), world.wait(902));
+    world.send(0, 903, request, "key", start(bytes("one")));
+    let third = world.wait(903);
+    assert_eq!(first, second);
+    assert_eq!(first, third);
+    let total: u64 = (0..3).map(|node| world.counter(node, "requests_repeated")).sum();
+    assert!(total >= 2);
+}
+
+#[test]
+fn a_home_that_lost_its_memory_does_not_say_absent() {
+    let mut world = World::new(3, 10);
+    world.settle();
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.run_for(Duration::from_millis(50));
+    world.reboot(1);
+    world.start(1);
+    world.run_until("it is up", Duration::from_secs(5), |world| {
+        world.nodes[1].core.as_ref().is_some_and(Core::is_up)
+    });
+    assert_eq!(world.value(1, "key"), bytes("one"));
+    world.settle();
+    assert!(world.copy(1, "key").is_some());
+}
+
+#[test]
+fn a_cluster_that_grows_hands_over_everything_and_lets_nothing_go() {
+    let mut world = World::new(3, 11);
+    world.settle();
+    for number in 0..200 {
+        world.acknowledged(number % 3, &format!("key {number}"), start(bytes("one")));
+    }
+    for id in [11, 12, 13, 14] {
+        world.add(id);
+    }
+    // Three new homes out of three are possible, before any of them is in sync.
+    for number in 0..200 {
+        let node = world.outsider(&format!("key {number}"));
+        let reply = world.ask(node, &format!("key {number}"), Operation::Get);
+        assert!(!matches!(reply, SessionReply::Failed(Failure::Absent)), "{number}: {reply:?}");
+    }
+    world.settle();
+    for number in 0..200 {
+        let key = format!("key {number}");
+        let slot = Key::new(&key).unwrap().slot();
+        let homes = world.nodes[0].core.as_ref().unwrap().homes(0, slot);
+        for node in 0..world.nodes.len() {
+            let id = NodeId::from_bits(world.nodes[node].state.id);
+            assert!(!homes.contains(&id) || world.copy(node, &key).is_some(), "{key} on {node}");
+            assert!(node >= 3 || world.copy(node, &key).is_some(), "let go by {node}");
+        }
+    }
+}
+
+#[test]
+fn an_idle_session_expires_alike_everywhere_and_a_touch_prolongs_it() {
+    let mut world = World::new(3, 12);
+    world.settle();
+    world.acknowledged(0, "touched", start_idle(bytes("one"), 2_000));
+    world.acknowledged(0, "left", start_idle(bytes("two"), 2_000));
+    for _ in 0..4 {
+        world.run_for(Duration::from_millis(1_000));
+        world.acknowledged(1, "touched", Operation::Touch { birth: None });
+    }
+    for node in 0..3 {
+        assert_eq!(world.value(node, "touched"), bytes("one"));
+        assert_eq!(world.fails(node, "left", Operation::Get), Failure::Expired);
+        assert_eq!(world.fails(node, "left", write(None, bytes("late"))), Failure::Expired);
+    }
+    world.run_for(Duration::from_secs(70));
+    for node in 0..3 {
+        let now = world.present(node);
+        world.nodes[node].core.as_mut().unwrap().scan(now, 100_000);
+        assert!(world.copy(node, "left").is_none());
+    }
+}
+
+#[test]
+fn a_full_table_says_so_and_loses_nothing() {
+    let mut world = World::new(3, 13);
+    world.settle();
+    let value = bytes(&"x".repeat(16_000));
+    let mut stored = 0;
+    let failure = loop {
+        match world.ask(0, &format!("key {stored}"), start(value.clone())) {
+            SessionReply::Acknowledged(_) => stored += 1,
+            SessionReply::Failed(failure) => break failure,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(failure, Failure::TableFull { .. }), "{failure:?}");
+    assert!(stored > 50);
+    for number in 0..stored {
+        assert_eq!(world.value(1, &format!("key {number}")), value);
+    }
+}
+
+#[test]
+fn what_is_too_large_or_makes_no_sense_is_refused_with_a_reason() {
+    let mut world = World::new(3, 14);
+    world.settle();
+    let limit = u64::from(world.policy.max_value);
+    let at_limit = Value::Bytes(vec![7; limit as usize]);
+    world.acknowledged(0, "key", start(at_limit.clone()));
+    assert_eq!(world.value(2, "key"), at_limit);
+    let above = Value::Bytes(vec![7; limit as usize + 1]);
+    let too_large = Failure::TooLarge { size: limit + 1, limit };
+    assert_eq!(world.fails(0, "key", start(above.clone())), too_large);
+    assert_eq!(world.fails(1, "key", write(None, above)), too_large);
+    assert!(matches!(world.fails(0, "key", set_field("name", "x")), Failure::Refused(_)));
+    assert_eq!(world.value(2, "key"), at_limit);
+}
+
+#[test]
+fn a_node_whose_clock_is_an_hour_ahead_stamps_nothing_and_harms_nothing() {
+    let mut world = World::new(3, 15);
+    world.settle();
+    world.nodes[2].skew_ms = 3_600_000;
+    world.run_for(Duration::from_secs(5));
+    let birth = world.acknowledged(2, "key", start_idle(bytes("one"), 60_000)).birth;
+    assert_ne!(birth.node, NodeId::from_bits(world.nodes[2].state.id));
+    assert!(birth.hlc.ms() < START_WALL_MS + 1_000_000);
+    for node in 0..3 {
+        assert_eq!(world.value(node, "key"), bytes("one"), "not expired on {node}");
+    }
+    world.acknowledged(0, "key", Operation::End { birth: None });
+    assert_eq!(world.fails(2, "key", Operation::Get), Failure::Ended);
+}
+
+#[test]
+fn stopping_answers_what_is_under_way_and_takes_nothing_new() {
+    let mut world = World::new(3, 16);
+    world.settle();
+    let under_way = world.request(0, "key", start(bytes("one")));
+    world.input(0, Input::Stop { leave: false });
+    assert!(matches!(world.wait(under_way), SessionReply::Acknowledged(_)));
+    let refused = world.fails(0, "key", Operation::Get);
+    assert!(matches!(refused, Failure::Unavailable { .. }), "{refused:?}");
+}
+
+#[test]
+fn readers_may_trust_a_slot_only_while_a_majority_of_its_homes_is_heard() {
+    let mut world = World::new(3, 17);
+    world.settle();
+    let slot = Key::new("key").unwrap().slot();
+    let freshness =
+        |world: &World| world.nodes[0].core.as_ref().unwrap().tables[0].store.freshness(slot);
+    world.run_for(Duration::from_secs(2));
+    let now_ms = world.now.as_millis() as u64;
+    assert!(freshness(&world) > now_ms + 8_000);
+    world.isolate(0);
+    world.run_for(Duration::from_secs(11));
+    let cut_off_until = freshness(&world);
+    assert!(cut_off_until <= world.now.as_millis() as u64, "it vouches alone, long after");
+}
+
+#[test]
+fn random_histories_under_loss_converge_and_never_revive() {
+    for seed in 0..12 {
+        let mut world = World::new(4, 1_000 + seed);
+        world.settle();
+        world.loss = 0.1;
+        let mut ended: BTreeSet<(String, Version)> = BTreeSet::new();
+        let mut births: BTreeMap<String, Version> = BTreeMap::new();
+        for round in 0..150 {
+            let key = format!("key {}", world.rng.random_range(0..6));
+            let node = world.rng.random_range(0..4);
+            let operation = match world.rng.random_range(0..6) {
+                0 => start(bytes(&format!("start {round}"))),
+                1 | 2 => write(None, bytes(&format!("write {round}"))),
+                3 => Operation::Touch { birth: None },
+                4 => Operation::End { birth: births.get(&key).copied() },
+                _ => Operation::Get,
+            };
+            let is_end = matches!(operation, Operation::End { .. });
+            match world.ask(node, &key, operation) {
+                SessionReply::Acknowledged(acknowledged) if is_end => {
+                    ended.insert((key, acknowledged.birth));
+                }
+                SessionReply::Acknowledged(acknowledged) => {
+                    births.insert(key, acknowledged.birth);
+                }
+                _ => {}
+            }
+        }
+        world.loss = 0.0;
+        world.run_for(Duration::from_secs(45));
+        world.settle();
+        for number in 0..6 {
+            let key = format!("key {number}");
+            let slot = Key::new(&key).unwrap().slot();
+            let homes = world.nodes[0].core.as_ref().unwrap().homes(0, slot);
+            let mut copies = Vec::new();
+            for node in 0..4 {
+                if homes.contains(&NodeId::from_bits(world.nodes[node].state.id)) {
+                    copies.push(world.copy(node, &key));
+                }
+            }
+            assert!(copies.windows(2).all(|pair| pair[0] == pair[1]), "seed {seed}: {copies:?}");
+            if let Some(Some(entry)) = copies.first().filter(|copy| copy.is_some()) {
+                let revived = !entry.is_ended() && ended.contains(&(key.clone(), entry.birth));
+                assert!(!revived, "seed {seed}: {key} was revived");
+            }
+            if let Some(birth) = births.get(&key) {
+                let newest = copies.iter().flatten().map(|entry| entry.birth).max();
+                assert!(newest >= Some(*birth), "seed {seed}: {key} lost an acknowledged start");
+            }
+        }
+    }
+}
+
+#[test]
+fn status_counts_what_happened() {
+    let mut world = World::new(3, 18);
+    world.settle();
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.run_for(Duration::from_secs(2));
+    let header = Header { id: 77, view: 0, hlc: annulus_proto::Hlc::ZERO };
+    let (asker, caller) = (Asker::Stream(0), Caller::Client(Role::Development));
+    let message = StatusRequest {}.into();
+    world.input(0, Input::Request { asker, caller, header, message });
+    let Some(Message::NodeStatus(status)) = world.replies.remove(&77) else {
+        panic!("a status");
+    };
+    assert_eq!((status.active_members, status.agreeing_members), (3, 3));
+    assert_eq!(status.tables[0].slots_home, 16_384);
+    assert_eq!(status.tables[0].slots_unsynced, 0);
+    assert_eq!(status.tables[0].entries, 1);
+}
+
+#[test]
+fn a_node_back_from_the_minority_does_not_answer_with_what_ended_meanwhile() {
+    let mut world = World::new(5, 19);
+    world.settle();
+    for number in 0..40 {
+        world.acknowledged(0, &format!("key {number}"), start(bytes("one")));
+    }
+    world.isolate(4);
+    // Long enough for the others to declare it dead and forget the hints for it, and for it to
+    // presume the others dead and to go on alone.
+    world.run_for(Duration::from_secs(40));
+    let dead = NodeId::from_bits(world.nodes[4].state.id);
+    assert_eq!(
+        world.nodes[0].core.as_ref().unwrap().mesh.view().get(dead).unwrap().status,
+        Status::Down
+    );
+    for number in 0..40 {
+        world.acknowledged(1, &format!("key {number}"), Operation::End { birth: None });
+    }
+    world.cut.clear();
+    world.run_until("it is heard of again", Duration::from_secs(30), |world| {
+        let view = world.nodes[4].core.as_ref().unwrap().mesh.view();
+        view.active().count() > 2
+    });
+    // From the moment it knows the others again it is in contact, and long before it has compared.
+    for number in 0..40 {
+        let reply = world.ask(4, &format!("key {number}"), Operation::Get);
+        assert!(!matches!(reply, SessionReply::Session(_)), "key {number} is alive: {reply:?}");
+    }
+    world.settle();
+    for number in 0..40 {
+        assert_eq!(world.fails(4, &format!("key {number}"), Operation::Get), Failure::Ended);
+    }
+}
+
+#[test]
+fn a_node_that_hears_no_majority_stops_answering_by_itself() {
+    let mut world = World::new(3, 20);
+    world.settle();
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.isolate(0);
+    assert_eq!(world.value(0, "key"), bytes("one"), "it vouches for stale_max");
+    world.nodes[0].core.as_mut().unwrap().settings.home_timeout = Duration::from_millis(200);
+    world.run_for(Duration::from_secs(11));
+    let failure = world.fails(0, "key", Operation::Get);
+    assert!(matches!(failure, Failure::Unavailable { answered: 1, .. }), "{failure:?}");
+}
+
+#[test]
+fn a_node_that_presumes_the_others_dead_does_not_vouch_alone() {
+    let mut world = World::new(3, 21);
+    world.settle();
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.run_for(Duration::from_secs(1));
+    world.isolate(0);
+    // Past `stale_max`, and past the time after which it presumes that nobody else is left.
+    world.run_for(Duration::from_secs(40));
+    assert_eq!(world.nodes[0].core.as_ref().unwrap().mesh.view().active().count(), 1);
+    let freshest = |world: &World| {
+        let store = &world.nodes[0].core.as_ref().unwrap().tables[0].store;
+        Slot::all().map(|slot| store.freshness(slot)).max().unwrap()
+    };
+    assert!(freshest(&world) <= world.now.as_millis() as u64, "it vouches alone");
+    world.cut.clear();
+    world.settle();
+    world.run_for(Duration::from_secs(1));
+    assert!(freshest(&world) > world.now.as_millis() as u64 + 8_000);
+}
+
+#[test]
+fn a_node_that_was_declared_dead_without_noticing_compares_before_it_answers() {
+    let mut world = World::new(5, 22);
+    world.settle();
+    for number in 0..40 {
+        world.acknowledged(0, &format!("key {number}"), start(bytes("one")));
+    }
+    world.run_for(Duration::from_secs(1));
+    world.isolate(4);
+    world.run_for(Duration::from_millis(9_500));
+    let dead = NodeId::from_bits(world.nodes[4].state.id);
+    assert_eq!(
+        world.nodes[0].core.as_ref().unwrap().mesh.view().get(dead).unwrap().status,
+        Status::Down
+    );
+    assert_eq!(world.nodes[4].core.as_ref().unwrap().mesh.presumed().count(), 0);
+    for number in 0..40 {
+        world.acknowledged(1, &format!("key {number}"), Operation::End { birth: None });
+    }
+    world.cut.clear();
+    world.run_until("it is a member again", Duration::from_secs(30), |world| {
+        let view = world.nodes[0].core.as_ref().unwrap().mesh.view();
+        view.get(dead).unwrap().status == Status::Up
+    });
+    for number in 0..40 {
+        let reply = world.ask(4, &format!("key {number}"), Operation::Get);
+        assert!(!matches!(reply, SessionReply::Session(_)), "key {number} is alive: {reply:?}");
+    }
+}
+
+#[test]
+fn nobody_says_absent_for_those_who_do_not_answer() {
+    let mut world = World::new(3, 23);
+    world.settle();
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.run_for(Duration::from_millis(100));
+    // Of three homes one lost its memory, and the two that hold the session are out of its reach,
+    // one of them for good.
+    world.reboot(1);
+    world.start(1);
+    world.run_until("it is up", Duration::from_secs(5), |world| {
+        world.nodes[1].core.as_ref().is_some_and(Core::is_up)
+    });
+    world.isolate(1);
+    let failure = world.fails(1, "key", Operation::Get);
+    assert!(matches!(failure, Failure::Unavailable { .. }), "{failure:?}");
+}
+
+#[test]
+fn nodes_that_join_at_the_same_time_know_the_cluster_before_they_serve() {
+    for seed in 0..10 {
+        let mut world = World::new(3, 2_000 + seed);
+        world.settle();
+        for number in 0..60 {
+            world.acknowledged(number % 3, &format!("key {number}"), start(bytes("one")));
+        }
+        let first = world.add(11);
+        let second = world.add(12);
+        for _ in 0..200 {
+            world.step();
+            for node in [first, second] {
+                let core = world.nodes[node].core.as_ref().unwrap();
+                let alone = core.is_up() && core.ring.nodes().len() < 3;
+                assert!(!alone, "seed {seed}: it is up without the cluster");
+            }
+        }
+        for number in 0..60 {
+            for node in [first, second] {
+                let reply = world.ask(node, &format!("key {number}"), Operation::Get);
+                let absent = SessionReply::Failed(Failure::Absent);
+                assert!(reply != absent, "seed {seed}, key {number}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_listing_gives_each_session_once_in_pages_of_the_size_that_was_asked_for() {
+    let mut world = World::new(1, 24);
+    world.run_for(Duration::from_millis(300));
+    let keys: BTreeSet<String> = (0..300).map(|number| format!("key {number}")).collect();
+    for key in &keys {
+        world.acknowledged(0, key, start(bytes("one")));
+    }
+    world.acknowledged(0, "ended", start(bytes("one")));
+    world.acknowledged(0, "ended", Operation::End { birth: None });
+    for limit in [1, 7, 100, 1_000] {
+        let (mut cursor, mut listed) = (0, Vec::new());
+        loop {
+            let header = Header { id: 88, view: 0, hlc: annulus_proto::Hlc::ZERO };
+            let (asker, caller) = (Asker::Stream(0), Caller::Client(Role::Development));
+            let table = "sessions".to_owned();
+            let message = ListRequest { table, cursor, limit }.into();
+            world.input(0, Input::Request { asker, caller, header, message });
+            let Some(Message::List(page)) = world.replies.remove(&88) else { panic!("a page") };
+            assert!(page.entries.len() <= usize::from(limit));
+            assert!(page.next == 0 || page.entries.len() == usize::from(limit));
+            let key = |entry: annulus_proto::message::Listed| {
+                String::from_utf8(entry.key.as_bytes().to_vec()).unwrap()
+            };
+            listed.extend(page.entries.into_iter().map(key));
+            cursor = page.next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(listed.len(), keys.len());
+        assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), keys);
+    }
+}

@@ -1,0 +1,225 @@
+//! Streams from clients and other nodes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use annulus_net::{Listener, Peer};
+use annulus_proto::codec::{self, DecodeError, Header, PROTOCOL_VERSION};
+use annulus_proto::message::{self, Message, Rejected, Welcome};
+use annulus_proto::{Hlc, NodeId};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use super::stream::{FrameReader, ReadError, outbox};
+use super::{Event, WRITE_TIMEOUT};
+use crate::core::{Caller, Input};
+
+/// What every incoming stream is checked against, and counted in.
+pub(super) struct Reception {
+    pub(super) cluster: String,
+    pub(super) welcome: Welcome,
+    /// The bound on each of the three numbers that follow. They are apart so that clients cannot
+    /// keep other nodes out, nor strangers (who have not said hello) clients.
+    pub(super) streams_max: u32,
+    pub(super) strangers: AtomicU32,
+    pub(super) clients: AtomicU32,
+    pub(super) nodes: AtomicU32,
+    pub(super) next: AtomicU64,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// How long a caller may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest frame that is taken from somebody who has not said hello.
+const HELLO_BYTES_MAX: usize = 4 << 10;
+/// How long a stream may be silent. Clients open a new one when they need it.
+const IDLE: Duration = Duration::from_secs(15 * 60);
+/// Bytes that may wait to be written to one stream; a reader that is slower is cut off.
+const OUTBOX_BYTES: usize = 16 << 20;
+/// The pause after a failed accept, as when descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts streams for ever.
+pub(super) async fn accept<L>(mut listener: L, reception: Arc<Reception>)
+where
+    L: Listener,
+    L::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                tokio::spawn(receive(stream, peer, reception.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a stream; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn receive<S>(stream: S, peer: Peer, reception: Arc<Reception>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Strangers beyond the limit are not even told: nothing is spent on them.
+    let Some(stranger) = Place::take(&reception.strangers, reception.streams_max) else {
+        return reception.count("streams_refused").await;
+    };
+    serve(stream, peer, &reception, stranger).await;
+}
+
+/// One of a bounded number, given back when it is dropped.
+struct Place<'a>(&'a AtomicU32);
+
+impl<'a> Place<'a> {
+    fn take(taken: &'a AtomicU32, limit: u32) -> Option<Self> {
+        let place = Self(taken);
+        (taken.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve<S>(stream: S, peer: Peer, reception: &Reception, stranger: Place<'_>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (read_half, mut write_half) = tokio::io::split(stream);
+    let mut reader = FrameReader::new(read_half);
+    reader.limit(HELLO_BYTES_MAX);
+    let limit = reception.streams_max;
+    let greeted = tokio::time::timeout(HELLO_TIMEOUT, greet(&mut reader, reception)).await;
+    let greeted = greeted.unwrap_or(Err(None)).and_then(|caller| {
+        let places = match caller {
+            Caller::Client(_) => &reception.clients,
+            Caller::Node(_) => &reception.nodes,
+        };
+        let place = Place::take(places, limit);
+        Ok((caller, place.ok_or(Some(Rejected::TooManyConnections { limit }))?))
+    });
+    let (caller, _place) = match greeted {
+        Ok(greeted) => greeted,
+        Err(Some(rejected)) => {
+            tracing::debug!(?peer, %rejected, "a stream was refused");
+            reception.count("streams_refused").await;
+            return reject(write_half, rejected).await;
+        }
+        Err(None) => return reception.count("streams_without_hello").await,
+    };
+    drop(stranger);
+    reader.limit(usize::MAX);
+    if send(&mut write_half, reception.welcome.clone()).await.is_err() {
+        return;
+    }
+    let number = reception.next.fetch_add(1, Ordering::Relaxed);
+    let (outbox, outgoing) = outbox(OUTBOX_BYTES);
+    let events = &reception.events;
+    if events.send(Event::Opened { stream: number, outbox }).await.is_err() {
+        return;
+    }
+    let mut writing = tokio::spawn(outgoing.write_to(write_half, WRITE_TIMEOUT));
+    let written = loop {
+        let frames = tokio::select! {
+            // Over when the driver drops its end, or the other side takes nothing.
+            _ = &mut writing => break true,
+            frames = tokio::time::timeout(IDLE, reader.frames()) => frames,
+        };
+        match frames {
+            Ok(Ok(frames)) => {
+                let asker = crate::core::Asker::Stream(number);
+                let request = |(header, message)| Input::Request { asker, caller, header, message };
+                let inputs = frames.into_iter().map(request).collect();
+                if events.send(Event::Inputs(inputs)).await.is_err() {
+                    break false;
+                }
+            }
+            Ok(Err(ReadError::Malformed(error))) => {
+                tracing::debug!(?peer, %error, "a stream is closed for a malformed frame");
+                reception.count("frames_malformed").await;
+                let rejected = rejection(&error);
+                let _ = events.send(Event::Reject { stream: number, rejected }).await;
+                break false;
+            }
+            Ok(Err(ReadError::Closed)) | Err(_) => break false,
+        }
+    };
+    let _ = events.send(Event::Closed { stream: number }).await;
+    if !written {
+        // What is queued still goes out; the queue ends when the driver has dropped its end.
+        let _ = writing.await;
+    }
+}
+
+/// Reads the hello and checks it. `Err(None)`: the stream closed before it said anything.
+async fn greet<R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<R>,
+    reception: &Reception,
+) -> Result<Caller, Option<Rejected>> {
+    let hello = match reader.frame().await {
+        Ok((_, Message::Hello(hello))) => hello,
+        Ok((_, other)) => {
+            let why = format!("{} came where Hello should", other.name());
+            return Err(Some(Rejected::Malformed { why }));
+        }
+        Err(ReadError::Malformed(error)) => {
+            reception.count("frames_malformed").await;
+            return Err(Some(rejection(&error)));
+        }
+        Err(ReadError::Closed) => return Err(None),
+    };
+    if hello.cluster != reception.cluster {
+        reception.count("streams_of_other_clusters").await;
+        return Err(Some(Rejected::WrongCluster { asked: hello.cluster }));
+    }
+    match hello.caller {
+        message::Caller::Client { role, .. } => Ok(Caller::Client(role)),
+        message::Caller::Node { id, .. } if id == reception.welcome.node => {
+            reception.count("ids_in_use").await;
+            Err(Some(node_id_in_use(id)))
+        }
+        message::Caller::Node { id, .. } => Ok(Caller::Node(id)),
+    }
+}
+
+fn node_id_in_use(id: NodeId) -> Rejected {
+    Rejected::NodeIdInUse { id, addr: std::net::SocketAddr::from(([0, 0, 0, 0], 0)) }
+}
+
+/// What to tell somebody whose bytes are no frame.
+pub(super) fn rejection(error: &DecodeError) -> Rejected {
+    match error {
+        DecodeError::Version(theirs) => {
+            Rejected::WrongVersion { ours: PROTOCOL_VERSION, theirs: *theirs }
+        }
+        other => Rejected::Malformed { why: other.to_string() },
+    }
+}
+
+async fn reject<W: AsyncWrite + Unpin>(mut stream: W, rejected: Rejected) {
+    // Whether it arrives is the other side's matter.
+    let _ = send(&mut stream, rejected).await;
+    let _ = stream.shutdown().await;
+}
+
+async fn send<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    message: impl Into<Message>,
+) -> std::io::Result<()> {
+    let mut frame = Vec::new();
+    let header = Header { id: 0, view: 0, hlc: Hlc::ZERO };
+    codec::encode_frame(header, &message.into(), &mut frame).map_err(std::io::Error::other)?;
+    tokio::time::timeout(WRITE_TIMEOUT, stream.write_all(&frame)).await??;
+    stream.flush().await
+}
+
+impl Reception {
+    async fn count(&self, name: &'static str) {
+        let _ = self.events.send(Event::Count(name)).await;
+    }
+}

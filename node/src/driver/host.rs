@@ -1,0 +1,160 @@
+//! What a node finds on its host beside network and clocks: its state, its segments, its load.
+
+use std::fs::{self, File};
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use annulus_proto::message::Segment;
+use annulus_shm::{FileError, Recovery, Region, TableOptions, Writer};
+use rustix::fs::FlockOperation;
+
+use super::background::{self, Report};
+use super::settings::{NodeSettings, TableSettings};
+use crate::core::record_bytes_max;
+
+/// The seam to a host. [`SystemHost`] is the real one; simulations keep everything in memory.
+pub trait Host: Send + Sync + 'static {
+    /// The state that was last stored; `None` on the first start.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read; the node must not start with another identity then.
+    fn load_state(&self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Replaces the state; it is on disk when the future completes.
+    ///
+    /// # Errors
+    /// Whatever kept it from being written; what was stored before is still there.
+    fn store_state(&self, state: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Opens a table's segment, or makes it.
+    ///
+    /// # Errors
+    /// [`FileError`], when it is in use, or there is no room.
+    fn open_table(&self, node: &str, table: &TableSettings) -> Result<HostTable, FileError>;
+
+    /// Randomness: for ids, and as the seed of everything else.
+    fn entropy(&self) -> u64;
+
+    /// Tells hosts apart.
+    fn id(&self) -> String;
+
+    /// Starts the plain threads that watch the tables and the host's load; `None` where the node
+    /// does that work itself, step by step.
+    fn watch(&self, segments: Vec<Arc<dyn Region>>) -> Option<crossbeam_channel::Receiver<Report>>;
+}
+
+/// A table opened on a host.
+pub struct HostTable {
+    /// The segment's writer.
+    pub writer: Writer,
+    /// Where readers find it.
+    pub segment: Segment,
+    /// What was found in it, if it existed.
+    pub recovery: Option<Recovery>,
+    /// Where a segment that could not be used was moved to, and why.
+    pub set_aside: Option<(PathBuf, String)>,
+}
+
+/// The real host.
+pub struct SystemHost {
+    data_dir: PathBuf,
+    shm_dir: PathBuf,
+    cluster: String,
+    /// Held for life: one node per data directory.
+    _lock: File,
+}
+
+const STATE_FILE: &str = "node.toml";
+const LOCK_FILE: &str = "lock";
+
+impl SystemHost {
+    /// Takes possession of the data directory, which is made if it is missing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if another node has it; whatever the system reports otherwise.
+    pub fn open(settings: &NodeSettings) -> io::Result<Self> {
+        fs::create_dir_all(&settings.data_dir)?;
+        let lock = File::create(settings.data_dir.join(LOCK_FILE))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self {
+            data_dir: settings.data_dir.clone(),
+            shm_dir: settings.shm_dir.clone(),
+            cluster: settings.cluster.clone(),
+            _lock: lock,
+        })
+    }
+}
+
+impl Host for SystemHost {
+    fn load_state(&self) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.data_dir.join(STATE_FILE)) {
+            Ok(state) => Ok(Some(state)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn store_state(&self, state: Vec<u8>) -> io::Result<()> {
+        let path = self.data_dir.join(STATE_FILE);
+        let stored = tokio::task::spawn_blocking(move || replace_file(&path, &state)).await;
+        stored.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    fn open_table(&self, node: &str, table: &TableSettings) -> Result<HostTable, FileError> {
+        let name = &table.policy.name;
+        let file = format!("annulus-{}-{node}-{}", file_part(&self.cluster), file_part(name));
+        let path = self.shm_dir.join(file);
+        let options = table_options(table, rand::random(), rand::random());
+        let opened = annulus_shm::open_or_create(&path, &options)?;
+        let segment = Segment {
+            table: name.clone(),
+            path: path.display().to_string(),
+            instance: opened.writer.instance(),
+        };
+        let (recovery, set_aside) = (opened.recovery, opened.set_aside);
+        Ok(HostTable { writer: opened.writer, segment, recovery, set_aside })
+    }
+
+    fn entropy(&self) -> u64 {
+        rand::random()
+    }
+
+    fn id(&self) -> String {
+        // Without it every host looks alike, and a segment's instance number still tells.
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim().to_owned()
+    }
+
+    fn watch(&self, segments: Vec<Arc<dyn Region>>) -> Option<crossbeam_channel::Receiver<Report>> {
+        Some(background::start(segments))
+    }
+}
+
+/// How a table with these settings is laid out.
+pub fn table_options(table: &TableSettings, instance: u64, hash_seed: u64) -> TableOptions {
+    TableOptions {
+        segment_bytes: table.memory,
+        record_size: table.record_size,
+        max_value: record_bytes_max(table.policy.max_value),
+        ..TableOptions::new(instance, hash_seed)
+    }
+}
+
+fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn file_part(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    name.chars().map(safe).collect()
+}

@@ -1,0 +1,63 @@
+//! What the driver is told once, at its start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use annulus_gossip::MeshConfig;
+
+use crate::core::{CoreSettings, TablePolicy};
+
+/// A node's whole configuration, parsed and checked (`config` reads it from file, environment and
+/// flags).
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSettings {
+    /// The cluster's name, 1 to 63 bytes; packets of another one are dropped. Default `annulus`.
+    pub cluster: String,
+    /// A name for people. Default the host's.
+    pub name: String,
+    /// Where the node keeps its id, incarnation, clock and known peers.
+    pub data_dir: PathBuf,
+    /// Where the segments are made. Default `/dev/shm`.
+    pub shm_dir: PathBuf,
+    /// Where to listen, UDP and TCP on one port. Default 127.0.0.1:7946; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The address that others reach this node at. Default: where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// The Unix socket for processes of this host; `None` = no socket.
+    pub socket: Option<PathBuf>,
+    /// Nodes to join through, `host:port`; tried for ever.
+    pub seeds: Vec<String>,
+    /// What fails together with this node. Default empty: nothing does.
+    pub zone: String,
+    /// Its share of the slots; 100 is the ordinary share. Default 100.
+    pub weight: u16,
+    /// The rings it serves, as bits. Default ring 0.
+    pub rings: u8,
+    /// The most streams of clients open at once, and as many of nodes, and of callers who have not
+    /// said who they are. Default 1,024.
+    pub connections_max: u32,
+    /// How long to finish what was begun after SIGTERM or SIGINT. Default 5 s.
+    pub stop_timeout: Duration,
+    /// Whether stopping means leaving the cluster, so that its slots move at once. Default no: a
+    /// node that comes back within `mesh.down_after` moves nothing.
+    pub leave_on_stop: bool,
+    /// Membership timings.
+    pub mesh: MeshConfig,
+    /// The core's behaviour.
+    pub core: CoreSettings,
+    /// The tables, with the memory each takes.
+    pub tables: Vec<TableSettings>,
+}
+
+/// A table's policy and its memory on this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableSettings {
+    /// Its policy.
+    pub policy: TablePolicy,
+    /// The size of its segment, in bytes. Default 8 MiB, which fits a container's /dev/shm.
+    pub memory: u64,
+    /// The size of a record, in bytes: what is longer continues in blocks of a pool. Sessions that
+    /// fit it cost one trip to memory. Default 512.
+    pub record_size: u32,
+}

@@ -1,0 +1,53 @@
+//! The node: a core that decides without I/O, and the driver around it.
+//!
+//! [`run`] is a node in production: tokio's sockets, the system's clock, this host's files and
+//! memory. [`driver::run_on`] is the same node on any network, clock and host.
+
+pub mod config;
+pub mod core;
+pub mod driver;
+
+use std::panic::resume_unwind;
+
+use annulus_net::{SystemClock, TokioNet};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use driver::{NodeSettings, Ready, RunError, TableSettings};
+
+/// The name and version of this software, as it presents itself.
+pub const SOFTWARE: &str = concat!("annulus ", env!("CARGO_PKG_VERSION"));
+
+/// Runs a node as [`run`] does, on a runtime of its own, and blocks.
+///
+/// The core runs on a worker thread, beside the streams. On the thread that blocks, each frame would
+/// wake another thread, which was measured to cost a quarter of a request's time.
+///
+/// # Errors
+/// [`RunError`], as [`run`], and if there can be no threads.
+pub fn run_blocking(
+    settings: NodeSettings,
+    ready: impl FnOnce(&Ready) + Send + 'static,
+) -> Result<(), RunError> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let runtime = threads.enable_all().build().map_err(RunError::Threads)?;
+    let ran = runtime.block_on(async { tokio::spawn(run(settings, ready)).await });
+    ran.unwrap_or_else(|failed| resume_unwind(failed.into_panic()))
+}
+
+/// Runs a node until SIGTERM or SIGINT. `ready` is called once it serves.
+///
+/// # Errors
+/// [`RunError`]: what kept it from starting, or made it give up its place.
+pub async fn run(settings: NodeSettings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
+    let fail = |source| RunError::DataDir { path: settings.data_dir.clone(), source };
+    let host = driver::SystemHost::open(&settings).map_err(fail)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    driver::run_on(settings, TokioNet::new(), SystemClock, host, stop, ready).await
+}

@@ -1,0 +1,107 @@
+//! The architecture is what is absent; `docs/architecture.md` says so, and this holds it to that.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace is above").to_owned()
+}
+
+/// The names in a crate's `[dependencies]`.
+fn dependencies(room: &str) -> Vec<String> {
+    let manifest = root().join(room).join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).expect("a room has a manifest");
+    let manifest: toml::Table = text.parse().expect("a manifest is TOML");
+    let table = manifest.get("dependencies").and_then(|table| table.as_table());
+    table.into_iter().flatten().map(|(name, _)| name.clone()).collect()
+}
+
+fn sources(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(directory).expect("a directory of sources").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source is text");
+            found.push((path, text));
+        }
+    }
+}
+
+/// Lines of code, without comments, that contain one of these words.
+fn mentions(files: &[(PathBuf, String)], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in files {
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if words.iter().any(|word| code.contains(word)) {
+                found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn each_room_depends_on_the_rooms_it_may() {
+    for (room, allowed) in [
+        ("proto", &[][..]),
+        ("net", &[]),
+        ("shm", &[]),
+        ("gossip", &["annulus-proto"]),
+        ("client", &["annulus-net", "annulus-proto", "annulus-shm"]),
+        ("node", &["annulus-gossip", "annulus-net", "annulus-proto", "annulus-shm"]),
+    ] {
+        let ours = dependencies(room).into_iter().filter(|name| name.starts_with("annulus"));
+        let ours: Vec<String> = ours.collect();
+        assert_eq!(ours, allowed, "what {room} depends on");
+    }
+}
+
+#[test]
+fn rooms_that_do_no_io_cannot() {
+    for room in ["proto", "gossip", "shm"] {
+        let forbidden = |name: &String| name.starts_with("tokio") || name == "turmoil";
+        let found: Vec<String> = dependencies(room).into_iter().filter(forbidden).collect();
+        assert!(found.is_empty(), "{room} depends on {found:?}");
+    }
+    assert!(!dependencies("shm").contains(&"serde".to_owned()));
+}
+
+#[test]
+fn the_core_sees_no_socket_clock_file_thread_or_hidden_order() {
+    let mut files = Vec::new();
+    let node = root().join("node/src");
+    sources(&node.join("core"), &mut files);
+    let text = fs::read_to_string(node.join("core.rs")).expect("the core is there");
+    files.push((node.join("core.rs"), text));
+    let forbidden = [
+        "tokio",
+        "async ",
+        ".await",
+        "std::fs",
+        "std::thread",
+        "std::env",
+        "UdpSocket",
+        "TcpStream",
+        "Instant::",
+        "SystemTime",
+        "HashMap",
+        "HashSet",
+        "rand::random",
+        "rand::rng(",
+        "crate::driver",
+    ];
+    let found = mentions(&files, &forbidden);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn unsafe_code_lives_in_shm_alone() {
+    let mut files = Vec::new();
+    for room in ["proto", "net", "gossip", "client", "node", "cli"] {
+        sources(&root().join(room).join("src"), &mut files);
+    }
+    let found = mentions(&files, &["unsafe ", "unsafe_code"]);
+    assert!(found.is_empty(), "{found:#?}");
+}

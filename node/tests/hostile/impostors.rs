@@ -1,0 +1,305 @@
+//! Well-formed messages from those who should not send them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use annulus_client::{Change, StartOptions};
+use annulus_net::Clock;
+use annulus_proto::codec::{self, Header};
+use annulus_proto::message::*;
+use annulus_proto::{
+    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Slot, Status, Value, Version,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::harness::{Node, assert_all_there, bytes, counted, counter, settings, store, until};
+use crate::wire::{CLIENT, Raw, RawUdp, a_node, frame, header, hello};
+
+const SESSIONS: usize = 100;
+
+fn key(rng: &mut StdRng) -> Key {
+    Key::new(format!("attack {}", rng.random_range(0..500))).unwrap()
+}
+
+fn version(rng: &mut StdRng) -> Version {
+    let ms = match rng.random_range(0..4) {
+        0 => rng.random_range(0..1_000),
+        1 => Hlc::MS_MAX,
+        2 => rng.random_range(0..=Hlc::MS_MAX),
+        _ => annulus_net::SystemClock.wall_ms(),
+    };
+    let counter = rng.random::<u16>();
+    Version::new(Hlc::from_bits(ms << 16 | u64::from(counter)), NodeId::from_bits(rng.random()))
+}
+
+fn value(rng: &mut StdRng) -> Value {
+    let length = rng.random_range(0..3_000);
+    if rng.random() {
+        return Value::Bytes(vec![rng.random(); length]);
+    }
+    let field = |_| (vec![rng.random(); 3], vec![rng.random(); length / 4]);
+    Value::Map((0..4).map(field).collect())
+}
+
+fn entry(rng: &mut StdRng) -> Entry {
+    let (one, other) = (version(rng), version(rng));
+    let (birth, later) = (one.min(other), one.max(other));
+    let lease = (rng.random_range(0..Hlc::MS_MAX), rng.random_range(0..Hlc::MS_MAX));
+    let touched = rng.random_range(0..Hlc::MS_MAX);
+    let mut entry = Entry::start(birth, value(rng), lease, Attributes::default(), touched);
+    match rng.random_range(0..3) {
+        0 => entry = Entry::ended(birth, later),
+        1 => entry.write_field(later, b"field".to_vec(), None),
+        _ => {}
+    }
+    entry
+}
+
+fn table(rng: &mut StdRng) -> String {
+    if rng.random_bool(0.9) { "sessions".to_owned() } else { "no such".to_owned() }
+}
+
+/// Members where nobody listens.
+fn member(rng: &mut StdRng, me: NodeId) -> Member {
+    let statuses = [Status::Joining, Status::Up, Status::Draining, Status::Down, Status::Left];
+    let id = if rng.random_bool(0.1) { me } else { NodeId::from_bits(rng.random()) };
+    Member {
+        id,
+        incarnation: rng.random_range(0..1 << 40),
+        revision: rng.random(),
+        status: statuses[rng.random_range(0..statuses.len())],
+        addr: SocketAddr::from(([127, 77, rng.random(), rng.random()], rng.random())),
+        name: "nobody".to_owned(),
+        zone: String::new(),
+        weight: rng.random_range(0..200),
+        rings: rng.random(),
+        load: Load::default(),
+    }
+}
+
+/// Any message, well formed.
+fn message(rng: &mut StdRng, me: NodeId) -> Message {
+    let (table, key) = (table(rng), key(rng));
+    let slot = Slot::new(rng.random_range(0..16_384)).unwrap();
+    let failure = Failure::Refused("no".to_owned());
+    match rng.random_range(0..27) {
+        0 => hello("elsewhere", CLIENT),
+        1 => Rejected::AskOverStream.into(),
+        2 => Ping {}.into(),
+        3 => Pong { node: NodeId::from_bits(rng.random()) }.into(),
+        4..=6 => {
+            let birth = rng.random::<bool>().then(|| version(rng));
+            let lifetimes = Lifetimes { idle_ms: Some(rng.random()), lifetime_ms: None };
+            let operation = match rng.random_range(0..6) {
+                0 => {
+                    let (value, attributes) = (value(rng), Attributes::default());
+                    Operation::Start { value, lifetimes, attributes }
+                }
+                1 => Operation::Get,
+                2 => Operation::Update { birth, change: Change::Value(value(rng)) },
+                3 => Operation::Update { birth, change: Change::Lifetimes(lifetimes) },
+                4 => Operation::Touch { birth },
+                _ => Operation::End { birth },
+            };
+            let request = RequestId { client: rng.random(), sequence: rng.random() };
+            let (hops, patience_ms) = (rng.random(), rng.random());
+            SessionRequest { table, key, request, hops, patience_ms, operation }.into()
+        }
+        7 => SessionReply::Failed(failure).into(),
+        8 => ExplainRequest { table, key, ask_homes: rng.random() }.into(),
+        9 => ListRequest { table, cursor: rng.random(), limit: rng.random() }.into(),
+        10 => List { entries: Vec::new(), next: rng.random() }.into(),
+        11 => RoutesRequest {}.into(),
+        12 => StatusRequest {}.into(),
+        13 => MembersRequest {}.into(),
+        14 | 15 => Replicate { table, key, entry: entry(rng) }.into(),
+        16 => {
+            let (birth, version, touched) = (version(rng), version(rng), rng.random());
+            TouchCopy { table, key, birth, version, touched }.into()
+        }
+        17 => Replicated::Differs(entry(rng)).into(),
+        18 => Replicated::Failed(failure).into(),
+        19 => Fetch { table, key }.into(),
+        20 => Fetched { entry: Some(entry(rng)), synced: rng.random() }.into(),
+        21 => {
+            let digest = |_| SlotDigest { slot, count: rng.random(), digest: rng.random() };
+            Digests { table, slots: (0..50).map(digest).collect() }.into()
+        }
+        22 => Compared { differing: vec![slot; 3] }.into(),
+        23 => SlotListRequest { table, slot, after: rng.random::<bool>().then_some(key) }.into(),
+        24 => SlotList { items: vec![(key, rng.random())], more: rng.random() }.into(),
+        25 => {
+            // Few: each is probed, suspected and mourned before the next.
+            let count = usize::from(rng.random_bool(0.1));
+            let members = (0..count).map(|_| member(rng, me)).collect();
+            Exchange { members, reply: rng.random() }.into()
+        }
+        _ => {
+            Gossip { packet: (0..rng.random_range(0..200)).map(|_| rng.random()).collect() }.into()
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_may_not_speak_as_nodes_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(settings(dir.path())).await;
+    let client = node.client().await;
+    store(&client, SESSIONS).await;
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut refused = BTreeMap::new();
+    for caller in [CLIENT, Caller::Client { client: 3, role: Role::Monitor }] {
+        let mut tcp = Raw::tcp(node.addr()).await.enter(&node.cluster, caller).await;
+        for id in 2..3_000 {
+            let message = message(&mut rng, node.ready.node);
+            let name = message.name();
+            let answer = tcp.ask(id, &message).await.expect("the stream goes on");
+            if let Message::Rejected(Rejected::Malformed { why }) = answer
+                && why.contains("not a request that you may make")
+            {
+                *refused.entry(name).or_insert(0) += 1;
+            } else {
+                let asks = name.ends_with("Request") || name == "Ping";
+                assert!(asks, "{name} was answered");
+            }
+        }
+    }
+    for name in ["Replicate", "TouchCopy", "Fetch", "Digests", "SlotListRequest", "Exchange"] {
+        assert!(refused.contains_key(name), "{name}: {refused:?}");
+    }
+    let total = refused.values().sum();
+    counted(&client, "requests_out_of_place", total).await;
+    let status = client.any_node().status().await.unwrap();
+    assert_eq!((status.active_members, counter(&status, "copies_received")), (1, 0));
+    assert_all_there(&client, SESSIONS).await;
+    node.stop().await;
+}
+
+/// Anybody can say that he is a node as long as there are no keys. What he can do then is what a
+/// node can do: store what he likes under keys of his own, and invent members. He cannot bring the
+/// node down or make it lose what it has.
+#[tokio::test]
+async fn whoever_says_he_is_a_node_brings_nothing_down_and_destroys_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    // The members that he invents are to be found dead soon.
+    settings.mesh.suspect_for = Duration::from_millis(200);
+    settings.mesh.down_after = Duration::from_millis(200);
+    settings.mesh.isolated_after = Duration::from_secs(1);
+    settings.core.home_timeout = Duration::from_millis(200);
+    let node = Node::start(settings.clone()).await;
+    let client = node.client().await;
+    store(&client, SESSIONS).await;
+    let mut rng = StdRng::seed_from_u64(2);
+    for _ in 0..20 {
+        let mut tcp = Raw::tcp(node.addr()).await.enter(&node.cluster, a_node(rng.random())).await;
+        let mut frames = Vec::new();
+        for id in 0..200 {
+            let hlc = version(&mut rng).hlc;
+            let header = Header { id, view: rng.random(), hlc };
+            let message = message(&mut rng, node.ready.node);
+            codec::encode_frame(header, &message, &mut frames).unwrap();
+        }
+        // So that what came before has been read.
+        frames.extend(frame(1_000_000, &Ping {}.into()));
+        tcp.send(&frames).await;
+        loop {
+            let (header, _) = tcp.next().await.expect("the stream goes on");
+            if header.id == 1_000_000 {
+                break;
+            }
+        }
+        // The same in datagrams, where nobody is believed to be a node.
+        let udp = RawUdp::to(node.addr(), &node.cluster).await;
+        for _ in 0..100 {
+            let message = message(&mut rng, node.ready.node);
+            let mut bytes = Vec::new();
+            if codec::encode_datagram(header(3), &node.cluster, &message, &mut bytes).is_ok() {
+                udp.send(&bytes).await;
+            }
+        }
+    }
+    // It said "unavailable" while it believed in homes that are not there, and no longer.
+    assert_all_there(&client, SESSIONS).await;
+    until("writes are acknowledged again", async || {
+        for number in 0..SESSIONS {
+            let key = format!("again {number}");
+            client.start(key, bytes("x"), StartOptions::default()).await.ok()?;
+        }
+        Some(())
+    })
+    .await;
+    let status = client.any_node().status().await.unwrap();
+    assert_eq!(counter(&status, "clock_off_by_ms"), 0);
+    node.stop().await;
+    // Nor is what he made it write down an obstacle to a restart.
+    let node = Node::start(settings).await;
+    assert_all_there(&node.client().await, SESSIONS).await;
+    node.stop().await;
+}
+
+/// Symptom: twenty callers that said they were nodes, with clocks an hour ahead, kept a node from
+/// stamping. Cause: whoever said so was counted among the peers whose median counts, and remembered
+/// for ever. Fix: only members are heard.
+#[tokio::test]
+async fn clocks_of_those_who_are_no_members_count_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(settings(dir.path())).await;
+    let client = node.client().await;
+    let hlc = Hlc::from_ms(annulus_net::SystemClock.wall_ms() - 3_600_000);
+    for id in 1..20 {
+        let mut tcp = Raw::tcp(node.addr()).await.enter(&node.cluster, a_node(id)).await;
+        let mut ping = Vec::new();
+        let header = Header { id: 2, view: 7, hlc };
+        codec::encode_frame(header, &Ping {}.into(), &mut ping).unwrap();
+        tcp.send(&ping).await;
+        assert!(matches!(tcp.next().await, Some((_, Message::Pong(_)))));
+    }
+    client.start("k", bytes("x"), StartOptions::default()).await.unwrap();
+    let status = client.any_node().status().await.unwrap();
+    assert_eq!(counter(&status, "clock_off_by_ms"), 0);
+    node.stop().await;
+}
+
+/// Symptom: after one write over a record from the far future a node wrote every session from then,
+/// the last instant there is at worst, where no write beats another. Cause: its clock went on after
+/// the stored version, however far ahead. Fix: beyond a day it does not follow.
+#[tokio::test]
+async fn a_record_from_the_far_future_does_not_take_the_clock_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(settings(dir.path())).await;
+    let client = node.client().await;
+    let options = || StartOptions { idle: Some(Duration::from_secs(60)), ..Default::default() };
+    client.start("bystander", bytes("x"), options()).await.unwrap();
+    let mut tcp = Raw::tcp(node.addr()).await.enter(&node.cluster, a_node(5)).await;
+    for (id, (name, hlc)) in
+        [("far", Hlc::from_ms(Hlc::MS_MAX / 2)), ("last", Hlc::from_bits(u64::MAX))]
+            .into_iter()
+            .enumerate()
+    {
+        let birth = Version::new(Hlc::from_ms(1_000_000), NodeId::from_bits(5));
+        let birth = Version { hlc: if name == "far" { hlc } else { birth.hlc }, ..birth };
+        let mut entry =
+            Entry::start(birth, bytes("old"), (0, 0), Attributes::default(), Hlc::MS_MAX);
+        entry.write_value(Version { hlc, ..birth }, bytes("forged"));
+        let key = Key::new(name).unwrap();
+        let message = Replicate { table: "sessions".to_owned(), key, entry }.into();
+        tcp.ask(id as u64 + 2, &message).await.unwrap();
+    }
+    let updated = client.update("far", None, Change::Value(bytes("new"))).await.unwrap();
+    assert!(updated.version.hlc.ms() >= Hlc::MS_MAX / 2);
+    assert_eq!(client.get("far").await.unwrap().session.value, bytes("new"));
+    // What was born long ago and carries the last version is past its day, and gone.
+    client.start("last", bytes("new"), options()).await.unwrap();
+    assert_eq!(client.get("last").await.unwrap().session.value, bytes("new"));
+    client.end("far", None).await.unwrap();
+    // Nobody else has been taken along.
+    let soon = annulus_net::SystemClock.wall_ms() + 3_600_000;
+    assert_eq!(client.get("bystander").await.unwrap().session.value, bytes("x"));
+    let started = client.start("other", bytes("y"), options()).await.unwrap();
+    assert!(started.version.hlc.ms() < soon, "{}", started.version);
+    assert_eq!(client.get("other").await.unwrap().session.value, bytes("y"));
+    node.stop().await;
+}

@@ -1,0 +1,17 @@
+//! Attacks on whole nodes: real sockets, segments and processes on loopback.
+//!
+//! Whatever arrives, on whichever port, in whichever file, ends in a clear error and a counter; the
+//! node serves on, what was acknowledged is there, and memory stays bounded.
+
+mod child;
+mod clocks;
+mod flood;
+mod harness;
+mod impostors;
+mod keys_and_values;
+mod restarts;
+mod segments;
+mod slow;
+mod starting;
+mod strangers;
+mod wire;
