@@ -1,0 +1,236 @@
+//! Hosts in memory: what survives a crash of the node, and what a reboot wipes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use annulus_node::TableSettings;
+use annulus_node::driver::{Host, HostTable, Report, table_options};
+use annulus_proto::entry::{Attributes, Entry, Value};
+use annulus_proto::message::Segment;
+use annulus_proto::{Key, record};
+use annulus_shm::{AttachError, FileError, HeapRegion, Reader, Region, Writer};
+use crossbeam_channel::Receiver;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use tokio::sync::Notify;
+
+use crate::clock::SimClock;
+use crate::scenario::Mutant;
+
+/// A simulated host for a node. Clones are the same host.
+#[derive(Clone)]
+pub struct Machine {
+    /// Its name, which resolves to its address.
+    pub name: Arc<str>,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its clocks.
+    pub clock: SimClock,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    rng: StdRng,
+    /// What the node keeps on disk.
+    stored: Option<Vec<u8>>,
+    /// Shared memory, by table.
+    segments: BTreeMap<String, HeapRegion>,
+    stop: Arc<Notify>,
+    mutant: Option<Mutant>,
+    starts: u32,
+}
+
+/// What a host holds under a key.
+pub type Holding = BTreeMap<Key, Entry>;
+
+impl Machine {
+    /// A host that was never used.
+    #[must_use]
+    pub fn new(name: &str, ip: IpAddr, clock: SimClock, seed: u64, mutant: Option<Mutant>) -> Self {
+        let state = State {
+            rng: StdRng::seed_from_u64(seed),
+            stored: None,
+            segments: BTreeMap::new(),
+            stop: Arc::new(Notify::new()),
+            mutant,
+            starts: 0,
+        };
+        Self { name: name.into(), ip, clock, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Loses shared memory and begins the monotonic clock anew; the disk stays.
+    pub fn reboot(&self) {
+        self.lock().segments.clear();
+        self.clock.reboot();
+    }
+
+    /// A new run of the node: what tells it to stop.
+    pub fn begin(&self) -> Arc<Notify> {
+        let mut state = self.lock();
+        state.stop = Arc::new(Notify::new());
+        state.starts += 1;
+        state.stop.clone()
+    }
+
+    /// Asks the node to stop, as SIGTERM does.
+    pub fn stop(&self) {
+        self.lock().stop.notify_one();
+    }
+
+    /// Opens a segment for a process of this host.
+    ///
+    /// # Errors
+    /// [`AttachError`] if this host has no such segment.
+    pub fn attach(&self, segment: &Segment) -> Result<Reader, AttachError> {
+        let path = PathBuf::from(&segment.path);
+        let missing = || {
+            let source = io::ErrorKind::NotFound.into();
+            AttachError::Io { path: path.clone(), source }
+        };
+        let here = segment.path == segment_path(&self.name, &segment.table);
+        let region = self.lock().segments.get(&segment.table).filter(|_| here).cloned();
+        let region = region.ok_or_else(missing)?;
+        let opened = Reader::attach(region.handle());
+        opened.map_err(|source| AttachError::Segment { path: path.clone(), source })
+    }
+
+    /// What its memory holds of a table now, read from a copy that nobody else sees.
+    pub fn holding(&self, table: &TableSettings) -> Holding {
+        let Some(region) = self.lock().segments.get(&table.policy.name).cloned() else {
+            return Holding::new();
+        };
+        let copy = copy_of(&region);
+        let options = table_options(table, 0, 0);
+        let Ok((writer, _)) = Writer::open(copy.handle(), &options) else {
+            return Holding::new();
+        };
+        entries(&writer)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics half-way through a change of the state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The seam that a run of the node gets to its host.
+pub struct SimHost {
+    machine: Machine,
+}
+
+impl SimHost {
+    /// For a run of the node on this machine.
+    #[must_use]
+    pub fn new(machine: Machine) -> Self {
+        Self { machine }
+    }
+}
+
+/// How long a disk may take, at most.
+const DISK_MS_MAX: u64 = 20;
+
+impl Host for SimHost {
+    fn load_state(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.machine.lock().stored.clone())
+    }
+
+    async fn store_state(&self, state: Vec<u8>) -> io::Result<()> {
+        let wait_ms = self.machine.lock().rng.random_range(0..=DISK_MS_MAX);
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        self.machine.lock().stored = Some(state);
+        Ok(())
+    }
+
+    fn open_table(&self, _node: &str, table: &TableSettings) -> Result<HostTable, FileError> {
+        let name = &table.policy.name;
+        let mut state = self.machine.lock();
+        let options = table_options(table, state.rng.next_u64(), state.rng.next_u64());
+        let mutant = state.mutant.filter(|_| state.starts > 1);
+        if mutant == Some(Mutant::ForgetfulRestart) {
+            state.segments.remove(name);
+        }
+        let path = segment_path(&self.machine.name, name);
+        let mut set_aside = None;
+        if let Some(region) = state.segments.get(name).cloned() {
+            match Writer::open(region.handle(), &options) {
+                Ok((mut writer, recovery)) => {
+                    if mutant == Some(Mutant::RevivingRestart) {
+                        revive(&mut writer);
+                    }
+                    let segment =
+                        Segment { table: name.clone(), path, instance: writer.instance() };
+                    let recovery = Some(recovery);
+                    return Ok(HostTable { writer, segment, recovery, set_aside: None });
+                }
+                Err(error) => set_aside = Some((PathBuf::from(&path), error.to_string())),
+            }
+        }
+        let region = HeapRegion::new(usize::try_from(table.memory).unwrap_or(usize::MAX));
+        let writer = Writer::create(region.handle(), &options)?;
+        state.segments.insert(name.clone(), region);
+        let segment = Segment { table: name.clone(), path, instance: writer.instance() };
+        Ok(HostTable { writer, segment, recovery: None, set_aside })
+    }
+
+    fn entropy(&self) -> u64 {
+        self.machine.lock().rng.next_u64()
+    }
+
+    fn id(&self) -> String {
+        self.machine.name.to_string()
+    }
+
+    fn watch(&self, _segments: Vec<Arc<dyn Region>>) -> Option<Receiver<Report>> {
+        None
+    }
+}
+
+fn segment_path(host: &str, table: &str) -> String {
+    format!("/sim/{host}/{table}")
+}
+
+fn copy_of(region: &HeapRegion) -> HeapRegion {
+    use std::sync::atomic::Ordering;
+    let copy = HeapRegion::new(region.handle().len());
+    for (to, from) in copy.words().zip(region.words()) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    copy
+}
+
+fn entries(writer: &Writer) -> Holding {
+    let mut found = Vec::new();
+    let mut cursor = 0;
+    loop {
+        cursor = writer.scan(cursor, 4_096, &mut |item| {
+            found.push((item.key.to_vec(), item.mark));
+        });
+        if cursor == 0 {
+            break;
+        }
+    }
+    let mut buffer = Vec::new();
+    let entry = |(key, mark): (Vec<u8>, u64)| {
+        writer.get(&key, &mut buffer)?;
+        let entry = record::View::parse(&buffer).ok()?.entry(mark).ok()?;
+        Some((Key::new(key).ok()?, entry))
+    };
+    found.into_iter().filter_map(entry).collect()
+}
+
+/// [`Mutant::RevivingRestart`]: tombstones become sessions again, with the same birth.
+fn revive(writer: &mut Writer) {
+    let mut record = Vec::new();
+    for (key, entry) in entries(writer).into_iter().filter(|(_, entry)| entry.is_ended()) {
+        let (birth, value) = (entry.birth, Value::Bytes(b"undead".to_vec()));
+        let alive = Entry::start(birth, value, (0, 0), Attributes::default(), birth.hlc.ms());
+        record.clear();
+        record::write(&alive, &mut record);
+        let mark = record::mark(birth.hlc.ms());
+        let _ = writer.put(key.as_bytes(), key.slot().index(), &record, 0, mark);
+    }
+}

@@ -1,0 +1,177 @@
+//! What the nemesis does, as data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use annulus_net::Rates;
+
+/// Faults in the order of their times, which count from the beginning of the workload.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// When what happens.
+    pub steps: Vec<(Duration, Fault)>,
+    /// When everything is healed.
+    pub end: Duration,
+}
+
+/// One thing the nemesis does. Nodes are told by their number.
+///
+/// A node's *site* is the node, the clients on its host, and the remote clients beside it: a block
+/// cuts them off together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Sites in different groups don't hear each other any more. Replaces all blocks.
+    Partition(Vec<Vec<usize>>),
+    /// Nothing gets from one site to another; the other direction stays open.
+    BlockOneWay {
+        /// From here.
+        from: usize,
+        /// To there.
+        to: usize,
+    },
+    /// Lifts all blocks and rates.
+    Heal,
+    /// What happens to datagrams from now on.
+    Rates(Rates),
+    /// `kill -9`: the process is gone, its sockets are closed, shared memory and disk stay.
+    Kill(usize),
+    /// The node starts, whether it ran or not.
+    Restart(usize),
+    /// SIGTERM.
+    Stop(usize),
+    /// The host loses power: it falls silent, and its memory is gone. Its disk stays.
+    PowerOff(usize),
+    /// The host boots: node and clients start.
+    PowerOn(usize),
+    /// A node joins that did not run before.
+    Join(usize),
+    /// Each message to and from a node takes this long.
+    Slow(usize, Duration),
+    /// Messages to and from a node are held back, as when it is stopped in a debugger.
+    Hold(usize),
+    /// A node is as fast as the others again; what was held back arrives.
+    Release(usize),
+    /// A host's wall clock is set by this many milliseconds.
+    ClockJump(usize, i64),
+}
+
+impl Plan {
+    /// A plan of these steps that ends `rest` after the last of them.
+    #[must_use]
+    pub fn new(mut steps: Vec<(Duration, Fault)>, rest: Duration) -> Self {
+        steps.sort_by_key(|(at, _)| *at);
+        let end = steps.last().map_or(Duration::ZERO, |(at, _)| *at) + rest;
+        Self { steps, end }
+    }
+}
+
+/// A time during which the same nodes could talk to each other, for checks of what hosts *in
+/// contact* see.
+///
+/// Conservative: an epoch counts only from `settled` on, which leaves the cluster more than the time
+/// it takes to notice what happened (see [`Contacts`]).
+#[derive(Clone, Debug)]
+pub struct Epoch {
+    /// From when on the sites of a group are in contact.
+    pub settled: Duration,
+    /// Until when.
+    pub until: Duration,
+    /// Sites in contact with each other. Those in no group are in contact with nobody.
+    pub groups: Vec<BTreeSet<usize>>,
+    /// The longest that a round trip takes.
+    pub round_trip: Duration,
+}
+
+/// Who could talk to whom when, derived from the faults as they are applied.
+#[derive(Clone, Debug)]
+pub struct Contacts {
+    epochs: Vec<Epoch>,
+    round_trip: Duration,
+    sites: usize,
+    up: BTreeSet<usize>,
+    down_since: BTreeMap<usize, Duration>,
+    partition: Option<(Duration, Vec<Vec<usize>>)>,
+    one_way: bool,
+    lossy: bool,
+    slow: BTreeSet<usize>,
+}
+
+/// A death is noticed by then, and the slots have moved (gossip's `suspect_for`, its pings and
+/// `down_after`, then a comparison).
+const AFTER_DEATH: Duration = Duration::from_secs(25);
+/// A cut-off side goes on alone by then (`isolated_after`).
+const AFTER_PARTITION: Duration = Duration::from_secs(40);
+/// Streams that a block killed are replaced, members are found again, and slots are compared.
+const AFTER_CHANGE: Duration = Duration::from_secs(15);
+/// More loss than this, in thousandths, and nobody counts as in contact.
+const LOSS_BORNE: u16 = 50;
+
+impl Contacts {
+    /// Of a cluster in which these sites run from the start.
+    #[must_use]
+    pub fn new(sites: usize, up: BTreeSet<usize>, round_trip: Duration) -> Self {
+        let (one_way, lossy) = (false, false);
+        let (epochs, slow, down_since) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+        let partition = None;
+        Self { epochs, round_trip, sites, up, down_since, partition, one_way, lossy, slow }
+    }
+
+    /// The sites whose nodes run.
+    #[must_use]
+    pub fn up(&self) -> &BTreeSet<usize> {
+        &self.up
+    }
+
+    /// Notes a fault that was just applied, and begins a new epoch.
+    pub fn apply(&mut self, now: Duration, fault: &Fault) {
+        match fault {
+            Fault::Partition(groups) => self.partition = Some((now, groups.clone())),
+            Fault::BlockOneWay { .. } => self.one_way = true,
+            Fault::Heal => (self.partition, self.one_way, self.lossy) = (None, false, false),
+            Fault::Rates(rates) => self.lossy = rates.loss.in_per_mille() > LOSS_BORNE,
+            Fault::Kill(node) | Fault::Stop(node) | Fault::PowerOff(node) => {
+                self.up.remove(node);
+                self.down_since.insert(*node, now);
+            }
+            Fault::Restart(node) | Fault::PowerOn(node) | Fault::Join(node) => {
+                self.up.insert(*node);
+                self.down_since.remove(node);
+            }
+            Fault::Slow(node, _) | Fault::Hold(node) => {
+                self.slow.insert(*node);
+            }
+            Fault::Release(node) => {
+                self.slow.remove(node);
+            }
+            Fault::ClockJump(..) => {}
+        }
+        self.begin(now, AFTER_CHANGE);
+    }
+
+    /// Begins an epoch that counts after `settle`, and after what is still under way.
+    pub fn begin(&mut self, now: Duration, settle: Duration) {
+        if let Some(last) = self.epochs.last_mut() {
+            last.until = now;
+        }
+        let deaths = self.down_since.values().map(|since| *since + AFTER_DEATH);
+        let partition = self.partition.iter().map(|(since, _)| *since + AFTER_PARTITION);
+        let settled = deaths.chain(partition).fold(now + settle, Duration::max);
+        let groups = match &self.partition {
+            _ if self.one_way || self.lossy || !self.slow.is_empty() => Vec::new(),
+            None => vec![(0..self.sites).collect()],
+            Some((_, groups)) => {
+                groups.iter().map(|group| group.iter().copied().collect()).collect()
+            }
+        };
+        let of_those_up = |group: BTreeSet<usize>| group.intersection(&self.up).copied().collect();
+        let groups = groups.into_iter().map(of_those_up).collect();
+        let (until, round_trip) = (Duration::MAX, self.round_trip);
+        self.epochs.push(Epoch { settled, until, groups, round_trip });
+    }
+
+    /// All epochs, in order.
+    #[must_use]
+    pub fn epochs(&self) -> &[Epoch] {
+        &self.epochs
+    }
+}

@@ -1,0 +1,242 @@
+//! Client processes that use sessions as web workers do, through the real client library.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use annulus_client::{Builder, Change, Client, Read, StartOptions, Value, Version};
+use annulus_net::{Faults, FaultyNet};
+use annulus_proto::Hlc;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::clock::SimClock;
+use crate::history::{Action, History, Outcome, content};
+use crate::host::Machine;
+use crate::net::TurmoilNet;
+use crate::scenario::Mutant;
+use crate::trace;
+
+/// The client as simulations use it.
+pub type SimClient = Client<FaultyNet<TurmoilNet>, SimClock>;
+
+/// A client process.
+#[derive(Clone)]
+pub struct Process {
+    /// The name of its simulated host.
+    pub name: String,
+    /// The address of its simulated host.
+    pub ip: IpAddr,
+    /// The number of the node that it is cut off together with.
+    pub site: usize,
+    /// The host it runs on, with a node and its shared memory; `None` for a host of its own.
+    pub machine: Option<Machine>,
+    /// Its clock.
+    pub clock: SimClock,
+    /// The addresses of all nodes.
+    pub seeds: Vec<String>,
+    /// The keys that all clients share.
+    pub keys: Arc<Vec<String>>,
+    /// How long after the beginning each key is written. Then it is only read, so that nothing newer
+    /// hides what became of the last write.
+    pub written_for: Arc<Vec<Duration>>,
+    /// The pause between two operations of one task, at most.
+    pub think: Duration,
+    /// What nodes and clients do to the network.
+    pub faults: Faults,
+    /// Where everything is recorded.
+    pub history: History,
+    /// When to stop, in microseconds of simulated time.
+    pub stop_at_us: Arc<AtomicU64>,
+    /// When to begin.
+    pub start_at_us: Arc<AtomicU64>,
+    /// Tasks that run at the same time.
+    pub tasks: usize,
+    /// Its seed.
+    pub seed: u64,
+    /// What it does wrong on purpose.
+    pub mutant: Option<Mutant>,
+}
+
+impl Process {
+    /// A client library for this process, in its `run`-th run.
+    #[must_use]
+    pub fn client(&self, run: u64) -> SimClient {
+        let net = FaultyNet::new(TurmoilNet::new(&self.name), self.faults.clone()).at(self.ip);
+        let number = self.seed.wrapping_add(run);
+        let builder = Builder::new(net, self.clock.clone(), number).seeds(self.seeds.clone());
+        match self.machine.clone() {
+            None => builder.without_shared_memory().open(),
+            Some(machine) => {
+                let socket = format!("/sim/{}/annulus.sock", machine.name);
+                builder.local_socket(socket).attach(move |segment| machine.attach(segment)).open()
+            }
+        }
+    }
+
+    /// Runs until it is time to stop.
+    pub async fn run(self, run: u64) {
+        while micros(trace::now()) < self.start_at_us.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let client = self.client(run);
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..self.tasks {
+            let seed = self.seed ^ (run << 32) ^ ((number as u64 + 1) << 48);
+            let worker = Worker {
+                process: self.clone(),
+                client: client.clone(),
+                rng: StdRng::seed_from_u64(seed),
+                births: BTreeMap::new(),
+                first_read: BTreeMap::new(),
+            };
+            tasks.spawn(worker.work());
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+struct Worker {
+    process: Process,
+    client: SimClient,
+    rng: StdRng,
+    /// The births this task has seen last.
+    births: BTreeMap<usize, Version>,
+    /// For [`Mutant::StaleRead`].
+    first_read: BTreeMap<usize, Outcome>,
+}
+
+/// The choice that is a read.
+const READ: u32 = 20;
+
+const FIELDS: [&[u8]; 4] = [b"user", b"cart", b"csrf", b"seen"];
+
+impl Worker {
+    async fn work(mut self) {
+        while micros(trace::now()) < self.process.stop_at_us.load(Ordering::Relaxed) {
+            self.step().await;
+            let think_ms = u64::try_from(self.process.think.as_millis()).unwrap_or(u64::MAX);
+            let pause = Duration::from_millis(self.rng.random_range(0..=think_ms));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn step(&mut self) {
+        let key = self.rng.random_range(0..self.process.keys.len());
+        let known = self.births.get(&key).copied();
+        let birth = known.filter(|_| self.rng.random_range(0..10) < 8);
+        let began = Duration::from_micros(self.process.start_at_us.load(Ordering::Relaxed));
+        let is_written = trace::now() < began + self.process.written_for[key];
+        let choice = self.rng.random_range(0..100);
+        let choice = if is_written { choice } else { READ };
+        let length = match self.rng.random_range(0..10) {
+            0 => self.rng.random_range(600..4_000),
+            _ => self.rng.random_range(8..200),
+        };
+        let field = self.rng.random_range(0..FIELDS.len());
+        let also = self.rng.random_range(0..FIELDS.len());
+        let deletes = self.rng.random_range(0..6) == 0;
+        let is_bytes = key % 3 == 0;
+        let value = |id: usize| match is_bytes {
+            true => Value::Bytes(content(id, length)),
+            false => {
+                let field = |name: &&[u8]| (name.to_vec(), content(id, length));
+                Value::Map(FIELDS[..3].iter().map(field).collect())
+            }
+        };
+        let (id, action) =
+            self.process.history.invoke(&self.process.name, self.process.site, key, |id| {
+                match choice {
+                    0..15 => Action::Start(value(id)),
+                    15..55 => Action::Get,
+                    55..60 => Action::Touch { birth },
+                    60..70 => Action::End { birth },
+                    70..76 => Action::Replace { birth, value: value(id) },
+                    _ if is_bytes => Action::Replace { birth, value: value(id) },
+                    _ => {
+                        let mut set =
+                            BTreeMap::from([(FIELDS[field].to_vec(), content(id, length))]);
+                        let mut delete = Vec::new();
+                        if also != field && deletes {
+                            delete.push(FIELDS[also].to_vec());
+                        } else if also != field {
+                            set.insert(FIELDS[also].to_vec(), content(id, 12));
+                        }
+                        Action::SetFields { birth, set, delete }
+                    }
+                }
+            });
+        let outcome = self.perform(key, action).await;
+        match &outcome {
+            Outcome::Acknowledged { birth, .. } => {
+                self.births.insert(key, *birth);
+            }
+            Outcome::Read { session, .. } => {
+                self.births.insert(key, session.birth);
+            }
+            Outcome::Ended | Outcome::Absent => {
+                self.births.remove(&key);
+            }
+            _ => {}
+        }
+        self.process.history.complete(id, outcome);
+    }
+
+    async fn perform(&mut self, key: usize, action: Action) -> Outcome {
+        let name = self.process.keys[key].clone();
+        if self.process.mutant == Some(Mutant::FalseAcknowledgement)
+            && let (Action::SetFields { .. } | Action::Replace { .. }, Some(birth)) =
+                (&action, self.births.get(&key))
+            && self.rng.random_range(0..3) == 0
+        {
+            let later = Version::new(Hlc::from_ms(birth.hlc.ms() + 60_000), birth.node);
+            return Outcome::Acknowledged { birth: *birth, version: later };
+        }
+        let acknowledged = match action {
+            Action::Get => {
+                let outcome = match self.client.get(&name).await {
+                    Ok(Read { session, source }) => Outcome::Read { session, source },
+                    Err(error) => Outcome::of(&error),
+                };
+                return self.distort(key, outcome);
+            }
+            Action::Start(value) => self.client.start(&name, value, StartOptions::default()).await,
+            Action::Replace { birth, value } => {
+                self.client.update(&name, birth, Change::Value(value)).await
+            }
+            Action::SetFields { birth, set, delete } => {
+                self.client.update(&name, birth, Change::Fields { set, delete }).await
+            }
+            Action::Touch { birth } => self.client.touch(&name, birth).await,
+            Action::End { birth } => self.client.end(&name, birth).await,
+        };
+        match acknowledged {
+            Ok(done) => Outcome::Acknowledged { birth: done.birth, version: done.version },
+            Err(error) => Outcome::of(&error),
+        }
+    }
+
+    /// What the mutants of the client make of a read.
+    fn distort(&mut self, key: usize, outcome: Outcome) -> Outcome {
+        match (self.process.mutant, outcome) {
+            (Some(Mutant::PhantomRead), Outcome::Read { mut session, source })
+                if self.rng.random_range(0..50) == 0 =>
+            {
+                if let Value::Bytes(bytes) = &mut session.value {
+                    *bytes = content(usize::MAX, 40);
+                }
+                Outcome::Read { session, source }
+            }
+            (Some(Mutant::StaleRead), outcome @ Outcome::Read { .. }) => {
+                self.first_read.entry(key).or_insert(outcome).clone()
+            }
+            (_, outcome) => outcome,
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
