@@ -1,0 +1,119 @@
+//! Side-by-side benchmarks against what a user would pick instead.
+//!
+//! `annulus-bench SUITE` starts real node processes on loopback, each with its own directory, runs the
+//! suite's subjects and their peers in turn, several rounds of them, and prints a row for each figure:
+//! the median of the rounds and how far they lay apart. Rows that we lose are printed as they are.
+//!
+//! The binary is also what it starts: `node` runs a node through `annulus_node::run`, so that what is
+//! measured is built as the benchmark is, and `exec` runs another program on a core of its own.
+
+mod machine;
+mod mesh;
+mod process;
+mod redis;
+mod report;
+mod sample;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use machine::Machine;
+use process::Site;
+use report::Report;
+
+/// Measure Annulus beside what a user would pick instead
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(flatten)]
+    run: Run,
+    #[command(subcommand)]
+    inner: Option<Inner>,
+}
+
+/// What to measure, and how.
+#[derive(Args)]
+struct Run {
+    /// What to measure
+    #[arg(required = true)]
+    suite: Option<Suite>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// How to measure.
+#[derive(Args, Clone, Copy)]
+struct Options {
+    /// Fewer rounds of fewer requests: a look, not a result
+    #[arg(long)]
+    quick: bool,
+    /// Print a JSON object per row instead of a table; everything else goes to standard error
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Suite {
+    /// Reads, writes, memory, agreement and fail-over of small clusters
+    Mesh,
+}
+
+/// What this binary is when it starts itself.
+#[derive(Subcommand)]
+enum Inner {
+    /// Be a node
+    #[command(hide = true)]
+    Node {
+        #[arg(long)]
+        core: usize,
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Become another program
+    #[command(hide = true)]
+    Exec {
+        #[arg(long)]
+        core: usize,
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match (cli.inner, cli.run.suite) {
+        (Some(Inner::Node { core, config }), _) => process::be_node(core, config),
+        (Some(Inner::Exec { core, command }), _) => process::become_program(core, &command),
+        (None, Some(suite)) => run(suite, cli.run.options),
+        (None, None) => unreachable!("clap asks for a suite"),
+    };
+    if let Err(error) = done {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(suite: Suite, options: Options) -> anyhow::Result<()> {
+    let machine = Machine::read();
+    let site = Site::open().context("no place for the nodes' files")?;
+    let mut report = Report::new(suite.name(), options.json);
+    report.heading("machine", &machine.to_string());
+    report.heading("build", &machine::build());
+    match suite {
+        Suite::Mesh => mesh::run(&site, &machine, options, &mut report)?,
+    }
+    report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
+    report.print()
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mesh => "mesh",
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What is printed: a table for people, an object per line for programs.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::sample::{Rounds, Summary};
+
+/// The figures of one suite, in the order they are shown.
+pub(crate) struct Report {
+    suite: &'static str,
+    json: bool,
+    rows: Vec<Row>,
+    notes: Vec<String>,
+}
+
+/// A figure.
+struct Row {
+    name: String,
+    unit: Unit,
+    summary: Summary,
+    against: Option<Against>,
+}
+
+/// The figure beside it.
+struct Against {
+    name: String,
+    value: f64,
+}
+
+/// What a figure counts, and which way is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Ns,
+    Us,
+    Ms,
+    PerSecond,
+    EntriesPerGib,
+    BytesPerEntry,
+}
+
+/// A row as programs read it. `against` is the name of another row or of a peer, `ratio` this value
+/// over that one's. `limit` and `holds` are null where nothing is asked.
+#[derive(Serialize)]
+struct JsonRow<'a> {
+    suite: &'a str,
+    name: &'a str,
+    value: f64,
+    unit: &'a str,
+    against: Option<&'a str>,
+    ratio: Option<f64>,
+    limit: Option<f64>,
+    holds: Option<bool>,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ns => "ns",
+            Self::Us => "µs",
+            Self::Ms => "ms",
+            Self::PerSecond => "1/s",
+            Self::EntriesPerGib => "entries/GiB",
+            Self::BytesPerEntry => "B/entry",
+        }
+    }
+
+    fn more_is_better(self) -> bool {
+        matches!(self, Self::PerSecond | Self::EntriesPerGib)
+    }
+}
+
+impl Row {
+    fn ratio(&self) -> Option<f64> {
+        self.against.as_ref().map(|against| self.summary.median / against.value)
+    }
+
+    fn loses(&self) -> bool {
+        self.ratio().is_some_and(|ratio| (ratio < 1.0) == self.unit.more_is_better())
+    }
+}
+
+impl Report {
+    pub(crate) fn new(suite: &'static str, json: bool) -> Self {
+        Self { suite, json, rows: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Says at once what the figures depend on.
+    pub(crate) fn heading(&self, name: &str, text: &str) {
+        let line = format!("{name:<10} {text}");
+        if self.json { eprintln!("{line}") } else { println!("{line}") }
+    }
+
+    /// Says on standard error what is being measured now.
+    pub(crate) fn progress(&self, what: &str) {
+        eprintln!("…          {what}");
+    }
+
+    /// A remark that belongs under the table.
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    /// Adds a figure; none if it was never measured.
+    pub(crate) fn row(&mut self, name: &str, unit: Unit, rounds: &Rounds) {
+        if let Some(summary) = rounds.summary() {
+            let name = name.to_owned();
+            self.rows.push(Row { name, unit, summary, against: None });
+        }
+    }
+
+    /// Adds a figure and sets it beside a row that was added before. Stands alone if that is not
+    /// there, as when a peer is not installed.
+    pub(crate) fn row_against(&mut self, name: &str, unit: Unit, rounds: &Rounds, against: &str) {
+        let peer = self.rows.iter().find(|row| row.name == against && row.unit == unit);
+        let against = peer.map(|row| Against { name: row.name.clone(), value: row.summary.median });
+        if let Some(summary) = rounds.summary() {
+            let name = name.to_owned();
+            self.rows.push(Row { name, unit, summary, against });
+        }
+    }
+
+    /// Prints all rows.
+    ///
+    /// # Errors
+    /// If standard output is gone.
+    pub(crate) fn print(&self) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json {
+            for row in &self.rows {
+                let row = JsonRow {
+                    suite: self.suite,
+                    name: &row.name,
+                    value: row.summary.median,
+                    unit: row.unit.name(),
+                    against: row.against.as_ref().map(|against| against.name.as_str()),
+                    ratio: row.ratio(),
+                    limit: None,
+                    holds: None,
+                };
+                writeln!(out, "{}", serde_json::to_string(&row)?)?;
+            }
+            for note in &self.notes {
+                eprintln!("note       {note}");
+            }
+            return Ok(());
+        }
+        let width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
+        writeln!(out)?;
+        let [value, spread] = ["median", "lowest to highest"];
+        writeln!(out, "{:<width$} {value:>10} {:<11} {spread:>23}  against", self.suite, "unit")?;
+        for row in &self.rows {
+            let Summary { median, low, high, rounds } = row.summary;
+            let spread = match rounds {
+                1 => "one round".to_owned(),
+                _ => format!("{} to {}", figure(low), figure(high)),
+            };
+            let (name, median, unit) = (&row.name, figure(median), row.unit.name());
+            write!(out, "{name:<width$} {median:>10} {unit:<11} {spread:>23}")?;
+            if let (Some(ratio), Some(against)) = (row.ratio(), &row.against) {
+                let lost = if row.loses() { ", lost" } else { "" };
+                write!(out, "  {} × {}{lost}", figure(ratio), against.name)?;
+            }
+            writeln!(out)?;
+        }
+        writeln!(out)?;
+        for note in &self.notes {
+            writeln!(out, "note       {note}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Three digits that mean something, and thousands set apart.
+fn figure(value: f64) -> String {
+    let magnitude = value.abs();
+    if magnitude >= 1_000.0 {
+        let digits = format!("{value:.0}");
+        let mut grouped = String::new();
+        for (index, digit) in digits.chars().enumerate() {
+            if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                grouped.push(',');
+            }
+            grouped.push(digit);
+        }
+        grouped
+    } else if magnitude >= 100.0 {
+        format!("{value:.0}")
+    } else if magnitude >= 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(value: f64) -> Rounds {
+        let mut rounds = Rounds::default();
+        rounds.push(value);
+        rounds
+    }
+
+    #[test]
+    fn figures_have_three_digits_that_mean_something() {
+        let shown = [0.123, 9.876, 98.76, 987.6, 9_876.0, 1_234_567.0].map(figure);
+        assert_eq!(shown, ["0.12", "9.88", "98.8", "988", "9,876", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_row_is_lost_by_its_unit() {
+        let mut report = Report::new("test", false);
+        report.row("peer", Unit::Us, &rounds(10.0));
+        report.row("peer", Unit::PerSecond, &rounds(10.0));
+        report.row_against("slower", Unit::Us, &rounds(12.0), "peer");
+        report.row_against("more", Unit::PerSecond, &rounds(12.0), "peer");
+        report.row_against("alone", Unit::Us, &rounds(12.0), "nobody");
+        let lost: Vec<bool> = report.rows.iter().map(Row::loses).collect();
+        assert_eq!(lost, [false, false, true, false, false]);
+        assert_eq!(report.rows[2].ratio(), Some(1.2));
+        assert_eq!(report.rows[4].ratio(), None);
+    }
+}
