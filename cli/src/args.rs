@@ -1,0 +1,392 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use annulus_node::config::{Flags, Setting, parse_duration, show_duration};
+use clap::builder::{ArgAction, NonEmptyStringValueParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches};
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::exit;
+
+/// Masterless session store: run a node, use and inspect a cluster
+#[derive(Debug, Parser)]
+#[command(name = "annulus", version, max_term_width = 100, after_help = exit::HELP)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The configuration file [env: ANNULUS_CONFIG] [default: /etc/annulus/annulus.toml if there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// A node to talk to, host:port; may be repeated. Without: this host's, as configured
+    #[arg(long, global = true, value_name = "ADDR", env = "ANNULUS_NODES", hide_env_values = true)]
+    #[arg(value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) node: Vec<String>,
+    /// The Unix socket of this host's node
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<String>,
+    /// The cluster's name
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// The table
+    #[arg(long, global = true, value_name = "NAME", default_value = "sessions")]
+    #[arg(env = "ANNULUS_TABLE", hide_env_values = true)]
+    pub(crate) table: String,
+    /// How long to wait for an answer
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = time)]
+    #[arg(env = "ANNULUS_TIMEOUT", hide_env_values = true)]
+    pub(crate) timeout: Duration,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node until SIGTERM or SIGINT
+    Node(NodeArgs),
+    /// Write a configuration file that explains every setting
+    Init(InitArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// How a node is, or every node
+    Status(StatusArgs),
+    /// The members of the cluster, as a node knows them
+    Members,
+    /// How the slots lie on the nodes
+    Ring,
+    /// The slot and the homes of a key
+    Locate(KeyArgs),
+    /// Where a session lives, what each home holds of it, and from where it is read
+    Explain(KeyArgs),
+    /// Begin a session; whatever was under the key before is replaced
+    Start(StartArgs),
+    /// Print a session's value
+    Get(GetArgs),
+    /// Change a session's value, some of its fields, or its lifetimes
+    Set(SetArgs),
+    /// Note a use of a session, so that it does not expire
+    Touch(KeyArgs),
+    /// End a session for good
+    End(KeyArgs),
+    /// List live sessions
+    Sessions(SessionsArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingFlags,
+    /// How log lines look: text for people, or a JSON object per line
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(env = "ANNULUS_LOG_FORMAT", hide_env_values = true)]
+    pub(crate) log_format: LogFormat,
+    /// Once ready, print a line of JSON: {"node","incarnation","addr","socket"}
+    #[arg(long)]
+    pub(crate) print_ready: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Where to write it; `-` prints it [default: as --config, else /etc/annulus/annulus.toml]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the configuration, and print each value and where it came from
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Ask every active member
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Print the node's counters too
+    #[arg(long)]
+    pub(crate) counters: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    /// The session's key, 1 to 255 bytes
+    #[arg(value_name = "KEY")]
+    pub(crate) key: OsString,
+}
+
+/// A value on the command line.
+#[derive(Debug, Args)]
+pub(crate) struct ValueArgs {
+    /// The value; `-` reads it from standard input
+    #[arg(value_name = "VALUE", conflicts_with = "file")]
+    pub(crate) value: Option<OsString>,
+    /// Read the value from a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// A field of a value that is a map; may be repeated
+    #[arg(long = "field", value_name = "NAME=VALUE", conflicts_with_all = ["value", "file"])]
+    pub(crate) fields: Vec<OsString>,
+}
+
+/// Lifetimes on the command line.
+#[derive(Debug, Args)]
+pub(crate) struct LifetimeArgs {
+    /// How long it lives unused, such as 30m, or never [default: as the table says]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    pub(crate) idle: Option<Duration>,
+    /// How long it lives from now on at most, or never [default: as the table says]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    pub(crate) lifetime: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) value: ValueArgs,
+    #[command(flatten)]
+    pub(crate) lifetimes: LifetimeArgs,
+    /// Whose session it is
+    #[arg(long, value_name = "USER")]
+    pub(crate) owner: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// Print this field only
+    #[arg(long, value_name = "NAME")]
+    pub(crate) field: Option<OsString>,
+    /// Read from this host's shared memory or fail
+    #[arg(long)]
+    pub(crate) local: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) value: ValueArgs,
+    /// Delete a field; may be repeated
+    #[arg(long = "delete", value_name = "NAME", conflicts_with_all = ["value", "file"])]
+    pub(crate) delete: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) lifetimes: LifetimeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SessionsArgs {
+    /// List what this host's shared memory holds, without asking the node
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) local: bool,
+    /// List every session of the cluster once
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Go on where the page before ended
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) cursor: Option<String>,
+    /// The most sessions on a page, 1 to 100000
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+    /// Show keys; they are secrets. Without: short tags that tell keys apart
+    #[arg(long)]
+    pub(crate) keys: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write a page for each command into this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// A flag for each setting of a node. `--cluster` and `--socket` are among the global ones.
+#[derive(Debug, Default)]
+pub(crate) struct SettingFlags {
+    pub(crate) given: Vec<(Setting, String)>,
+}
+
+impl SettingFlags {
+    /// As the configuration takes them.
+    pub(crate) fn with_global(&self, global: &Global) -> Flags {
+        let mut flags = Flags::default();
+        let named = [(Setting::Cluster, &global.cluster), (Setting::Socket, &global.socket)];
+        for (setting, value) in named {
+            if let Some(value) = value {
+                flags.set(setting, value);
+            }
+        }
+        for (setting, value) in &self.given {
+            flags.set(*setting, value);
+        }
+        flags
+    }
+
+    fn settings() -> impl Iterator<Item = Setting> {
+        let global = [Setting::Cluster, Setting::Socket];
+        Setting::ALL.iter().copied().filter(move |setting| !global.contains(setting))
+    }
+}
+
+impl Args for SettingFlags {
+    fn augment_args(command: ClapCommand) -> ClapCommand {
+        let arg = |setting: Setting| {
+            let arg = Arg::new(setting.key())
+                .long(setting.flag())
+                .value_name(setting.value_name())
+                .help(setting.help())
+                .help_heading("Settings");
+            match setting {
+                Setting::Seeds => arg.action(ArgAction::Append).alias("seed"),
+                Setting::Rings => arg.action(ArgAction::Append).alias("ring"),
+                _ => arg,
+            }
+        };
+        command.args(Self::settings().map(arg))
+    }
+
+    fn augment_args_for_update(command: ClapCommand) -> ClapCommand {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = Self::settings().filter_map(|setting| {
+            let values = matches.get_many::<String>(setting.key())?;
+            let values: Vec<&str> = values.map(String::as_str).collect();
+            Some((setting, values.join(",")))
+        });
+        Ok(Self { given: given.collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Reads the command line.
+pub(crate) fn parse(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    check(&cli, &matches).map_err(|why| {
+        let name = matches.subcommand_name().expect("a command is required");
+        let command = command.find_subcommand_mut(name).expect("it was matched");
+        command.error(ErrorKind::ArgumentConflict, why)
+    })?;
+    Ok(cli)
+}
+
+/// The command line as clap knows it, for help, completions and the manual.
+pub(crate) fn command() -> ClapCommand {
+    let settings = "Each setting is also a key of the configuration file, and an environment variable: \
+                    --data-dir, data_dir, ANNULUS_DATA_DIR. Flags win over the environment, which wins \
+                    over the file.";
+    Cli::command().mut_subcommand("node", |node| node.after_help(settings))
+}
+
+/// What clap cannot express.
+fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), &'static str> {
+    let (_, matches) = matches.subcommand().expect("a command is required");
+    let said = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    match &cli.command {
+        Command::Node(_) if said("node") => {
+            Err("--node names a node for a command to talk to; a node joins others through --seeds")
+        }
+        Command::Start(start) => {
+            let ValueArgs { value, file, fields } = &start.value;
+            let none = value.is_none() && file.is_none() && fields.is_empty();
+            if none {
+                Err("give a VALUE, --file, --field, or - for standard input")
+            } else {
+                Ok(())
+            }
+        }
+        Command::Set(set) => {
+            let ValueArgs { value, file, fields } = &set.value;
+            let value = value.is_some() || file.is_some();
+            let fields = !fields.is_empty() || !set.delete.is_empty();
+            let lifetimes = set.lifetimes.idle.is_some() || set.lifetimes.lifetime.is_some();
+            match (value || fields, lifetimes) {
+                (false, false) => Err(
+                    "give a VALUE, --file, --field, --delete, - for standard input, or lifetimes",
+                ),
+                (true, true) => Err("change the value and the lifetimes one after the other"),
+                _ => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    let bounds = Duration::from_millis(1)..=Duration::from_secs(3_600);
+    if bounds.contains(&time) {
+        return Ok(time);
+    }
+    Err(format!(
+        "must be from {} to {}",
+        show_duration(*bounds.start()),
+        show_duration(*bounds.end())
+    ))
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    if text == "never" { Ok(Duration::ZERO) } else { parse_duration(text) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! One function per command.
+
+mod configuration;
+mod manual;
+mod members;
+mod node;
+mod placement;
+mod session;
+mod sessions;
+mod status;
+
+use crate::args::{Cli, Command, ConfigCommand, Global};
+use crate::cluster::Cluster;
+
+/// Does what was asked for.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Node(args) => node::run(&global, &args),
+        Command::Init(args) => configuration::init(&global, &args),
+        Command::Config(ConfigCommand::Check(args)) => configuration::check(&global, &args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
+        Command::Status(args) => {
+            connected(&global, async |cluster| status::run(cluster, &args).await)
+        }
+        Command::Members => connected(&global, members::run),
+        Command::Ring => connected(&global, placement::ring),
+        Command::Locate(args) => {
+            connected(&global, async |cluster| placement::locate(cluster, &args).await)
+        }
+        Command::Explain(args) => {
+            connected(&global, async |cluster| placement::explain(cluster, &args).await)
+        }
+        Command::Start(args) => {
+            connected(&global, async |cluster| session::start(cluster, &args).await)
+        }
+        Command::Get(args) => {
+            connected(&global, async |cluster| session::get(cluster, &args).await)
+        }
+        Command::Set(args) => {
+            connected(&global, async |cluster| session::set(cluster, &args).await)
+        }
+        Command::Touch(args) => {
+            connected(&global, async |cluster| session::touch(cluster, &args).await)
+        }
+        Command::End(args) => {
+            connected(&global, async |cluster| session::end(cluster, &args).await)
+        }
+        Command::Sessions(args) => {
+            connected(&global, async |cluster| sessions::run(cluster, &args).await)
+        }
+    }
+}
+
+/// Runs a command that talks to a cluster.
+fn connected(
+    global: &Global,
+    command: impl AsyncFnOnce(&Cluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let cluster = Cluster::connect(global).await?;
+        command(&cluster).await
+    })
+}

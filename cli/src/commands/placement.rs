@@ -1,0 +1,265 @@
+//! `annulus ring`, `locate` and `explain`: what lies where.
+
+use std::collections::BTreeSet;
+
+use annulus_client::{
+    CopyState, Error, Explanation, HomeCopy, Key, Routes, Served, Source, Version,
+};
+use serde_json::json;
+
+use super::session;
+use crate::args::KeyArgs;
+use crate::cluster::Cluster;
+use crate::output::{self, Rows};
+
+/// Prints how the slots lie on the nodes.
+pub(crate) async fn ring(cluster: &Cluster) -> anyhow::Result<()> {
+    let routes = cluster.client.routes().await?;
+    let shares = Shares::of(&routes);
+    if cluster.json {
+        let nodes = routes.nodes.iter().zip(&shares.nodes).map(|(node, share)| {
+            json!({
+                "id": node.id,
+                "name": node.name,
+                "addr": node.addr,
+                "primary": share.primary,
+                "slots": share.slots,
+            })
+        });
+        return output::json(&json!({
+            "view": output::digest(routes.view),
+            "slots": shares.slots,
+            "homes_per_slot": routes.homes_per_slot,
+            "nodes": nodes.collect::<Vec<_>>(),
+            "peak_to_average_slots": shares.peak_to_average(|share| share.slots),
+            "peak_to_average_primary": shares.peak_to_average(|share| share.primary),
+        }));
+    }
+    let mut rows = Rows::new(&["NAME", "ID", "ADDRESS", ">PRIMARY", ">SLOTS", ">SHARE"]);
+    let total = shares.slots * u64::from(routes.homes_per_slot);
+    for (node, share) in routes.nodes.iter().zip(&shares.nodes) {
+        rows.push([
+            node.name.clone(),
+            node.id.to_string(),
+            node.addr.to_string(),
+            share.primary.to_string(),
+            share.slots.to_string(),
+            output::percent(share.slots, total),
+        ]);
+    }
+    rows.print()?;
+    output::line(format!(
+        "\n{} slots with {} homes each; peak to average: slots {:.2}, primary {:.2}\nview {}",
+        shares.slots,
+        routes.homes_per_slot,
+        shares.peak_to_average(|share| share.slots),
+        shares.peak_to_average(|share| share.primary),
+        output::digest(routes.view),
+    ))
+}
+
+/// What each node has of the ring.
+struct Shares {
+    slots: u64,
+    nodes: Vec<Share>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Share {
+    /// Slots whose first home it is.
+    primary: u64,
+    /// Slots that it is a home of.
+    slots: u64,
+}
+
+impl Shares {
+    fn of(routes: &Routes) -> Self {
+        let mut nodes = vec![Share::default(); routes.nodes.len()];
+        let homes = usize::from(routes.homes_per_slot).max(1);
+        let mut slots = 0;
+        for slot in routes.homes.chunks(homes) {
+            slots += 1;
+            for (rank, home) in slot.iter().enumerate() {
+                let share = &mut nodes[usize::from(*home)];
+                share.slots += 1;
+                share.primary += u64::from(rank == 0);
+            }
+        }
+        Self { slots, nodes }
+    }
+
+    fn peak_to_average(&self, part: fn(&Share) -> u64) -> f64 {
+        let peak = self.nodes.iter().map(part).max().unwrap_or(0) as f64;
+        let sum = self.nodes.iter().map(part).sum::<u64>() as f64;
+        if sum == 0.0 { 0.0 } else { peak * self.nodes.len() as f64 / sum }
+    }
+}
+
+/// Prints a key's slot and homes.
+pub(crate) async fn locate(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result<()> {
+    let key = session::key(args);
+    let location = cluster.table.locate(key).await?;
+    let tag = cluster.tag_of(&Key::new(key)?);
+    if cluster.json {
+        return output::json(&json!({
+            "tag": tag,
+            "slot": location.slot,
+            "view": output::digest(location.view),
+            "homes": location.homes,
+            "in_shared_memory": location.in_shared_memory,
+        }));
+    }
+    output::line(format!("tag     {tag}"))?;
+    output::line(format!("slot    {}", location.slot))?;
+    output::line(format!("view    {}", output::digest(location.view)))?;
+    let here = if location.in_shared_memory { "answers" } else { "does not answer" };
+    output::line(format!("memory  this host's shared memory {here}"))?;
+    let mut rows = Rows::new(&["HOME", "NAME", "ID", "ADDRESS"]);
+    for (rank, home) in location.homes.iter().enumerate() {
+        rows.push([rank_name(rank), home.name.clone(), home.id.to_string(), home.addr.to_string()]);
+    }
+    output::line("")?;
+    rows.print()
+}
+
+fn rank_name(rank: usize) -> String {
+    if rank == 0 { "primary".to_owned() } else { format!("{}", rank + 1) }
+}
+
+/// Prints where a session lives, what each home holds, and from where it is read.
+pub(crate) async fn explain(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result<()> {
+    let key = session::key(args);
+    let explanation = cluster.table.explain(key, true).await?;
+    let read = cluster.table.get(key).await.map(|read| read.source);
+    let tag = cluster.tag_of(&Key::new(key)?);
+    if cluster.json {
+        let read = match read {
+            Ok(source) => json!({ "from": source }),
+            Err(error) => json!({ "error": error.to_string() }),
+        };
+        return output::json(&json!({
+            "tag": tag,
+            "slot": explanation.slot,
+            "view": output::digest(explanation.view),
+            "node": explanation.node,
+            "served_from": explanation.served_from,
+            "read": read,
+            "homes": explanation.homes.iter().map(copy_json).collect::<Vec<_>>(),
+        }));
+    }
+    print_explanation(&explanation, &tag, &read)
+}
+
+fn print_explanation(
+    explanation: &Explanation,
+    tag: &str,
+    read: &Result<Source, Error>,
+) -> anyhow::Result<()> {
+    let now_ms = output::now_ms();
+    output::line(format!("tag     {tag}"))?;
+    output::line(format!("slot    {}", explanation.slot))?;
+    let view = output::digest(explanation.view);
+    output::line(format!("view    {view}, that of node {}", explanation.node))?;
+    output::line(match explanation.served_from {
+        Served::Memory => "node    serves it from its own memory",
+        Served::HomesWhileSyncing => "node    is a home not in sync yet: asks the others too",
+        Served::Homes => "node    is no home of it: asks the homes",
+    })?;
+    output::line(match read {
+        Ok(Source::SharedMemory) => "read    in this host's shared memory".to_owned(),
+        Ok(Source::Node(node)) => format!("read    from node {node}"),
+        Err(error) => format!("read    {error}"),
+    })?;
+    let births: BTreeSet<Version> = explanation.homes.iter().filter_map(birth).collect();
+    for birth in &births {
+        let age = output::since(birth.hlc.ms(), now_ms);
+        output::line(format!("birth   {birth}, {age}"))?;
+    }
+    if births.len() > 1 {
+        output::line("        the homes hold different sessions; the newest wins")?;
+    }
+    let mut rows =
+        Rows::new(&["HOME", "NAME", "ADDRESS", "STATE", "VERSION", ">SIZE", ">EXPIRES IN"]);
+    for (rank, copy) in explanation.homes.iter().enumerate() {
+        let (state, version, size, expires) = match copy.state {
+            CopyState::NotAsked => ("not asked", None, None, None),
+            CopyState::Silent => ("silent", None, None, None),
+            CopyState::Absent { synced: true } => ("absent", None, None, None),
+            CopyState::Absent { synced: false } => ("unsynced", None, None, None),
+            CopyState::Held { version, ended: true, .. } => ("ended", Some(version), None, None),
+            CopyState::Held { version, expired, deadline, size, .. } => {
+                let state = if expired { "expired" } else { "alive" };
+                (state, Some(version), Some(size), Some(deadline))
+            }
+        };
+        let dash = || "-".to_owned();
+        rows.push([
+            rank_name(rank),
+            copy.name.clone(),
+            copy.addr.to_string(),
+            state.to_owned(),
+            version.map_or_else(dash, |version| version.hlc.to_string()),
+            size.map_or_else(dash, output::bytes),
+            expires.map_or_else(dash, |at_ms| output::until(at_ms, now_ms)),
+        ]);
+    }
+    output::line("")?;
+    rows.print()
+}
+
+fn birth(copy: &HomeCopy) -> Option<Version> {
+    match copy.state {
+        CopyState::Held { birth, .. } => Some(birth),
+        _ => None,
+    }
+}
+
+fn copy_json(copy: &HomeCopy) -> serde_json::Value {
+    let mut document = match copy.state {
+        CopyState::NotAsked => json!({ "state": "not_asked" }),
+        CopyState::Silent => json!({ "state": "silent" }),
+        CopyState::Absent { synced } => json!({ "state": "absent", "synced": synced }),
+        CopyState::Held { birth, version, ended, expired, touched, deadline, size } => json!({
+            "state": if ended { "ended" } else if expired { "expired" } else { "alive" },
+            "birth": birth,
+            "version": version,
+            "touched_ms": touched,
+            "deadline_ms": deadline,
+            "size": size,
+        }),
+    };
+    document["node"] = json!(copy.node);
+    document["name"] = json!(copy.name);
+    document["addr"] = json!(copy.addr);
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use annulus_client::{NodeId, RouteNode};
+
+    use super::*;
+
+    #[test]
+    fn shares_count_primaries_and_homes() {
+        let node = |id: u16| RouteNode {
+            id: NodeId::from_bits(id.into()),
+            name: format!("n{id}"),
+            addr: ([127, 0, 0, 1], 7000 + id).into(),
+        };
+        let routes = Routes {
+            view: 1,
+            nodes: vec![node(1), node(2), node(3)],
+            homes_per_slot: 2,
+            homes: vec![0, 1, 0, 2, 1, 0],
+        };
+        let shares = Shares::of(&routes);
+        assert_eq!(shares.slots, 3);
+        let counts: Vec<_> =
+            shares.nodes.iter().map(|share| (share.primary, share.slots)).collect();
+        assert_eq!(counts, [(2, 3), (1, 2), (0, 1)]);
+        assert!((shares.peak_to_average(|share| share.slots) - 1.5).abs() < 1e-9);
+        let empty = Routes { nodes: Vec::new(), homes_per_slot: 0, homes: Vec::new(), ..routes };
+        assert_eq!(Shares::of(&empty).peak_to_average(|share| share.slots), 0.0);
+    }
+}

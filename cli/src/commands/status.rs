@@ -1,0 +1,184 @@
+//! `annulus status`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use annulus_client::{Error, Member, NodeStatus, TableStatus};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::members::{member_json, status};
+use crate::args::StatusArgs;
+use crate::cluster::Cluster;
+use crate::exit::{Failed, UNAVAILABLE};
+use crate::output::{self, Rows};
+
+/// Prints how the connected node is, or all of them.
+pub(crate) async fn run(cluster: &Cluster, args: &StatusArgs) -> anyhow::Result<()> {
+    if args.all {
+        return all(cluster, args).await;
+    }
+    let status = cluster.client.status().await?;
+    if cluster.json {
+        return output::json(&status_json(&status));
+    }
+    print_one(&status)?;
+    if args.counters { print_counters(&status) } else { Ok(()) }
+}
+
+fn print_one(node: &NodeStatus) -> anyhow::Result<()> {
+    let NodeStatus { member, active_members, agreeing_members, .. } = node;
+    let up = output::span(Duration::from_millis(node.uptime_ms));
+    output::line(format!(
+        "node      {} ({}), {} for {up}, incarnation {}",
+        member.name,
+        member.id,
+        status(member.status),
+        member.incarnation,
+    ))?;
+    output::line(format!("address   {}", member.addr))?;
+    output::line(format!(
+        "cluster   {}: {agreeing_members} of {active_members} active members agree",
+        node.cluster
+    ))?;
+    output::line(format!("view      {}", output::digest(node.view)))?;
+    output::line(format!("software  {}", node.software))?;
+    output::line("")?;
+    let mut rows = Rows::new(&[
+        "TABLE",
+        ">ENTRIES",
+        ">FULL",
+        ">BYTES",
+        ">MEMORY",
+        ">SLOTS",
+        ">UNSYNCED",
+        ">HINTS",
+        ">HOMES",
+        ">WRITE",
+    ]);
+    for table in &node.tables {
+        rows.push([
+            table.name.clone(),
+            table.entries.to_string(),
+            output::percent(table.entries, table.capacity),
+            output::bytes(table.bytes),
+            output::bytes(table.segment_bytes),
+            table.slots_home.to_string(),
+            table.slots_unsynced.to_string(),
+            table.hints.to_string(),
+            table.replicas.to_string(),
+            table.write_homes.to_string(),
+        ]);
+    }
+    rows.print()
+}
+
+fn print_counters(node: &NodeStatus) -> anyhow::Result<()> {
+    let mut rows = Rows::new(&["COUNTER", ">COUNT"]);
+    for (name, count) in &node.counters {
+        rows.push([name.clone(), count.to_string()]);
+    }
+    output::line("")?;
+    rows.print()
+}
+
+async fn all(cluster: &Cluster, args: &StatusArgs) -> anyhow::Result<()> {
+    let mut asked = JoinSet::new();
+    for member in cluster.active_members().await? {
+        let node = cluster.client.node(member.addr);
+        asked.spawn(async move {
+            let answer = node.status().await;
+            (member, answer)
+        });
+    }
+    // In the order of ids, whoever answers first.
+    let mut answers = BTreeMap::new();
+    while let Some(answer) = asked.join_next().await {
+        let (member, answer) = answer?;
+        answers.insert(member.id, (member, answer));
+    }
+    let answers: Vec<(Member, Result<NodeStatus, Error>)> = answers.into_values().collect();
+    if cluster.json {
+        let nodes = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+        let silent = answers.iter().filter_map(|(member, answer)| {
+            let why = answer.as_ref().err()?.to_string();
+            Some(json!({ "id": member.id, "name": member.name, "addr": member.addr, "why": why }))
+        });
+        output::json(&json!({
+            "nodes": nodes.map(status_json).collect::<Vec<_>>(),
+            "silent": silent.collect::<Vec<_>>(),
+        }))?;
+    } else {
+        print_all(&answers, args)?;
+    }
+    let silent = answers.iter().filter(|(_, answer)| answer.is_err()).count();
+    if silent == 0 {
+        return Ok(());
+    }
+    let why = format!("{silent} of {} active members did not answer", answers.len());
+    Err(Failed { code: UNAVAILABLE, why }.into())
+}
+
+fn print_all(
+    answers: &[(Member, Result<NodeStatus, Error>)],
+    args: &StatusArgs,
+) -> anyhow::Result<()> {
+    let mut rows = Rows::new(&[
+        "NAME",
+        "ADDRESS",
+        "STATUS",
+        "VIEW",
+        ">AGREE",
+        ">ENTRIES",
+        ">UNSYNCED",
+        ">HINTS",
+        ">UP",
+    ]);
+    for (member, answer) in answers {
+        let (name, addr) = (member.name.clone(), member.addr.to_string());
+        let Ok(node) = answer else {
+            let blank = || "-".to_owned();
+            let silent = "silent".to_owned();
+            rows.push([name, addr, silent, blank(), blank(), blank(), blank(), blank(), blank()]);
+            continue;
+        };
+        let sum = |part: fn(&TableStatus) -> u64| node.tables.iter().map(part).sum::<u64>();
+        rows.push([
+            name,
+            addr,
+            status(node.member.status).to_owned(),
+            // Enough to see who differs.
+            output::digest(node.view)[..8].to_owned(),
+            format!("{}/{}", node.agreeing_members, node.active_members),
+            sum(|table| table.entries).to_string(),
+            sum(|table| table.slots_unsynced.into()).to_string(),
+            sum(|table| table.hints).to_string(),
+            output::span(Duration::from_millis(node.uptime_ms)),
+        ]);
+    }
+    rows.print()?;
+    if args.counters {
+        for (member, answer) in answers {
+            if let Ok(node) = answer {
+                output::line(format!("\n{} ({})", member.name, member.id))?;
+                print_counters(node)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn status_json(node: &NodeStatus) -> serde_json::Value {
+    let counters = node.counters.iter().map(|(name, count)| (name.clone(), json!(count)));
+    json!({
+        "cluster": node.cluster,
+        "member": member_json(&node.member),
+        "software": node.software,
+        "uptime_ms": node.uptime_ms,
+        "view": output::digest(node.view),
+        "active_members": node.active_members,
+        "agreeing_members": node.agreeing_members,
+        "tables": node.tables,
+        "counters": counters.collect::<serde_json::Map<_, _>>(),
+    })
+}

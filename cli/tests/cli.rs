@@ -1,0 +1,545 @@
+//! The command from outside: real processes, real nodes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long to wait for what must happen: far longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory for one test's nodes and files, and commands that know nothing of the host.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().expect("text").to_owned()
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_annulus"));
+        command.args(args).env_clear().env("HOME", self.dir.path());
+        command.env("ANNULUS_CONFIG", "/dev/null").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().expect("it runs"))
+    }
+
+    /// Starts a node, and waits until it is ready.
+    fn node(&self, name: &str, seeds: &[&str], more: &[&str]) -> Node {
+        let dir = self.dir.path().join(name);
+        let shm = dir.join("shm");
+        std::fs::create_dir_all(&shm).expect("made");
+        let socket = dir.join("s");
+        let text = |path: &Path| path.to_str().expect("text").to_owned();
+        let mut child = self
+            .command(&["node", "--listen", "127.0.0.1:0", "--name", name, "--print-ready"])
+            .args(["--data-dir", &text(&dir), "--shm-dir", &text(&shm), "--socket", &text(&socket)])
+            .args(["--seeds", &seeds.join(","), "--log", "warn"])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it is read");
+        let mut node =
+            Node { child, socket: text(&socket), addr: String::new(), id: String::new() };
+        if line.is_empty() {
+            let (status, stderr) = node.finish();
+            panic!("the node did not get ready: {status}\n{stderr}");
+        }
+        let ready: Value = serde_json::from_str(&line).expect("a line of JSON");
+        node.addr = ready["addr"].as_str().expect("an address").to_owned();
+        node.id = ready["node"].as_str().expect("an id").to_owned();
+        assert_eq!(ready["socket"], node.socket.as_str());
+        assert!(ready["incarnation"].as_u64() >= Some(1), "{ready}");
+        node
+    }
+
+    /// Three nodes that agree and are in sync.
+    fn cluster(&self) -> [Node; 3] {
+        let first = self.node("n1", &[], &[]);
+        let seeds = [first.addr.clone()];
+        let seeds = seeds.each_ref().map(String::as_str);
+        let nodes = [self.node("n2", &seeds, &[]), self.node("n3", &seeds, &[])];
+        let [second, third] = nodes;
+        let nodes = [first, second, third];
+        eventually("three nodes that agree", || {
+            let ran = self.run(&["status", "--all", "--json", "--node", &nodes[0].addr]);
+            let document: Value = serde_json::from_str(&ran.stdout).ok()?;
+            let agreed = document["nodes"].as_array()?.iter().filter(|node| {
+                node["agreeing_members"] == 3
+                    && node["active_members"] == 3
+                    && node["member"]["status"] == "up"
+                    && node["tables"][0]["slots_unsynced"] == 0
+            });
+            (agreed.count() == 3).then_some(())
+        });
+        nodes
+    }
+}
+
+struct Node {
+    child: Child,
+    addr: String,
+    socket: String,
+    id: String,
+}
+
+impl Node {
+    fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    fn finish(&mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().expect("it ends");
+        let mut text = String::new();
+        let stderr = self.child.stderr.as_mut().expect("it is piped");
+        stderr.read_to_string(&mut text).expect("it is read");
+        (status, text)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    fn json(self) -> Value {
+        let text = self.ok();
+        assert_eq!(text.lines().count(), 1, "one document in a line: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    fn fails(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
+        assert_eq!(self.stdout, "");
+        assert!(self.stderr.starts_with("annulus: ") || self.stderr.starts_with("error: "));
+        self.stderr
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        let code = output.status.code().expect("no signal ended it");
+        Self { code, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn fits_80_columns(text: &str) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn what_init_writes_is_a_right_configuration() {
+    let place = Place::new();
+    let file = place.path("etc/annulus.toml");
+    place.run(&["init", &file]).ok();
+    assert!(place.run(&["init", &file]).fails(1).contains("--force replaces it"));
+    place.run(&["init", &file, "--force"]).ok();
+    let written = std::fs::read_to_string(&file).expect("it is there");
+    assert_eq!(place.run(&["init", "-"]).ok(), written);
+
+    let checked = place.run(&["config", "check", "--config", &file, "--weight", "7", "--json"]);
+    let checked = checked.json();
+    assert_eq!(checked["file"], file.as_str());
+    let settings = checked["settings"].as_array().expect("a list");
+    let row = |key: &str| settings.iter().find(|row| row["key"] == key).expect("its row");
+    assert_eq!(row("weight")["value"], "7");
+    assert_eq!(row("weight")["from"], "--weight");
+    assert_eq!(row("cluster")["from"], "default");
+    assert_eq!(row("table.sessions.memory")["value"], "8MiB");
+    let text = place.run(&["config", "check", "--config", &file]).ok();
+    assert!(text.lines().any(|line| line.starts_with("weight ")), "{text}");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_all_that_is_wrong() {
+    let place = Place::new();
+    let file = place.write("a.toml", "cluster = \"c\"\ncolour = 1\nstop_timeout = 5\n");
+    for command in [&["config", "check"][..], &["node"]] {
+        let args = [command, &["--config", &file, "--listen", "0.0.0.0:1"]].concat();
+        let stderr = place.run(&args).fails(2);
+        assert!(stderr.contains(&format!("{file}:2: unknown key `colour`")), "{stderr}");
+        assert!(stderr.contains(&format!("{file}:3: stop_timeout = 5")), "{stderr}");
+        assert!(stderr.contains("--listen: listen = \"0.0.0.0:1\": a node never"), "{stderr}");
+    }
+    let stderr = place.run(&["config", "check", "--log", "annulus=loud"]).fails(2);
+    assert!(stderr.contains("log = \"annulus=loud\""), "{stderr}");
+    let missing = place.path("no.toml");
+    let stderr = place.run(&["config", "check", "--config", &missing]).fails(2);
+    assert!(stderr.contains("no.toml: cannot read"), "{stderr}");
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = place.run(&["completions", shell]).ok();
+        assert!(script.contains("annulus") && script.contains("explain"), "{shell}");
+    }
+    let page = place.run(&["man"]).ok();
+    assert!(page.contains(".TH annulus 1") || page.contains(".TH ANNULUS 1"), "{page}");
+    assert!(page.contains("no such session"), "the exit codes: {page}");
+    let dir = place.path("man1");
+    place.run(&["man", "--out", &dir]).ok();
+    for page in ["annulus.1", "annulus-node.1", "annulus-config-check.1", "annulus-start.1"] {
+        let text = std::fs::read_to_string(Path::new(&dir).join(page)).expect(page);
+        assert!(text.contains(".SH NAME"), "{page}");
+    }
+}
+
+#[test]
+fn wrong_use_has_its_code_and_help_has_none() {
+    let place = Place::new();
+    place.run(&["nosuch"]).fails(2);
+    place.run(&["start", "k"]).fails(2);
+    assert!(place.run(&["--version"]).ok().starts_with("annulus "));
+    assert!(place.run(&["help", "start"]).ok().contains("--lifetime"));
+}
+
+#[test]
+fn without_a_node_there_is_a_code_of_its_own() {
+    let place = Place::new();
+    // Nothing listens at port 1.
+    let stderr = place.run(&["members", "--node", "127.0.0.1:1", "--timeout", "2s"]).fails(6);
+    assert!(stderr.contains("no node could be reached: 127.0.0.1:1: "), "{stderr}");
+    let socket = place.path("none");
+    let stderr = place.run(&["get", "k", "--socket", &socket]).fails(6);
+    assert!(stderr.contains(&socket), "{stderr}");
+}
+
+#[test]
+fn who_stops_reading_is_not_told_off() {
+    let place = Place::new();
+    let mut child = place
+        .command(&["man"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    drop(child.stdout.take());
+    let ran = Ran::from(child.wait_with_output().expect("it ends"));
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_session_begins_changes_and_ends() {
+    let place = Place::new();
+    let node = place.node("n1", &[], &[]);
+    let at = ["--node", node.addr.as_str()];
+    let run = |args: &[&str]| place.run(&[args, &at].concat());
+
+    run(&["get", "k1"]).fails(3);
+    run(&["start", "k1", "value", "--owner", "ada", "--idle", "30m"]).ok();
+    assert_eq!(run(&["get", "k1"]).ok(), "value");
+    let read = run(&["get", "k1", "--json"]).json();
+    assert_eq!(read["value"], "value");
+    let idle_ms = read["deadline_ms"].as_u64().expect("a deadline")
+        - read["touched_ms"].as_u64().expect("a time");
+    assert_eq!(idle_ms, 1_800_000);
+    assert!(read["birth"].as_str().expect("a version").ends_with(&node.id), "{read}");
+
+    let done = run(&["set", "k1", "other", "--json"]).json();
+    assert_eq!((&done["held_by"], &done["homes"]), (&Value::from(1), &Value::from(1)));
+    assert_eq!(run(&["get", "k1"]).ok(), "other");
+    run(&["touch", "k1"]).ok();
+    run(&["set", "k1", "--idle", "never", "--lifetime", "1h"]).ok();
+    let read = run(&["get", "k1", "--json"]).json();
+    assert!(read["deadline_ms"].as_u64().expect("a deadline") > 0);
+
+    let file = place.write("value", b"\x00\xffbytes");
+    run(&["start", "k2", "--file", &file]).ok();
+    let got = place.command(&["get", "k2", "--node", &node.addr]).output().expect("it runs");
+    assert_eq!(got.stdout, b"\x00\xffbytes");
+    assert_eq!(run(&["get", "k2", "--json"]).json()["value"]["base64"], "AP9ieXRlcw==");
+
+    let mut piped = place
+        .command(&["start", "k3", "-", "--node", &node.addr])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    piped.stdin.take().expect("it is piped").write_all(b"from a pipe").expect("written");
+    Ran::from(piped.wait_with_output().expect("it ends")).ok();
+    assert_eq!(run(&["get", "k3"]).ok(), "from a pipe");
+
+    run(&["end", "k1"]).ok();
+    assert!(run(&["get", "k1"]).fails(3).contains("ended"));
+    assert!(run(&["set", "k1", "late"]).fails(3).contains("ended"));
+    run(&["touch", "nobody"]).fails(3);
+}
+
+#[test]
+fn the_fields_of_a_map_change_one_by_one() {
+    let place = Place::new();
+    let node = place.node("n1", &[], &[]);
+    let at = ["--node", node.addr.as_str()];
+    let run = |args: &[&str]| place.run(&[args, &at].concat());
+
+    run(&["start", "m", "--field", "user=ada", "--field", "cart=3", "--field", "note=a=b"]).ok();
+    assert_eq!(run(&["get", "m"]).ok(), "cart=3\nnote=a=b\nuser=ada\n");
+    run(&["set", "m", "--field", "cart=4", "--delete", "note"]).ok();
+    assert_eq!(run(&["get", "m", "--field", "cart"]).ok(), "4");
+    let read = run(&["get", "m", "--json"]).json();
+    assert_eq!(read["fields"], serde_json::json!({ "cart": "4", "user": "ada" }));
+    run(&["get", "m", "--field", "note"]).fails(3);
+    run(&["set", "m", "--field", "nonsense"]).fails(2);
+    run(&["set", "m", "--field", "a=1", "--delete", "a"]).fails(2);
+}
+
+#[test]
+fn what_a_node_refuses_has_its_code() {
+    let place = Place::new();
+    let node = place.node("n1", &[], &[]);
+    let at = ["--node", node.addr.as_str()];
+    let run = |args: &[&str]| place.run(&[args, &at].concat());
+
+    let large = place.write("large", vec![b'x'; (64 << 10) + 1]);
+    assert!(run(&["start", "k", "--file", &large]).fails(5).contains("65537"));
+    let huge = place.write("huge", vec![b'x'; (1 << 20) + 1]);
+    assert!(run(&["start", "k", "--file", &huge]).fails(5).contains("1 MiB"));
+    run(&["start", "k", "v", "--table", "nosuch"]).fails(5);
+    assert!(run(&["start", "", "v"]).fails(2).contains("empty"));
+    run(&["start", &"k".repeat(256), "v"]).fails(2);
+    let stderr = run(&["get", "k", "--cluster", "other"]).fails(5);
+    assert!(stderr.contains("another cluster"), "{stderr}");
+}
+
+#[test]
+fn shared_memory_answers_on_its_host() {
+    let place = Place::new();
+    let node = place.node("n1", &[], &[]);
+    let run = |args: &[&str]| place.run(&[args, &["--socket", &node.socket]].concat());
+
+    run(&["start", "k", "v"]).ok();
+    run(&["start", "m", "--field", "a=1"]).ok();
+    eventually("a node that vouches for its memory", || {
+        (run(&["get", "k", "--local"]).code == 0).then_some(())
+    });
+    assert_eq!(run(&["get", "k", "--local"]).ok(), "v");
+    assert_eq!(run(&["get", "m", "--local", "--field", "a"]).ok(), "1");
+    assert_eq!(run(&["get", "k", "--json"]).json()["read_from"], "shared_memory");
+    assert!(run(&["get", "none", "--local"]).fails(6).contains("without --local"));
+    let listed = run(&["sessions", "--local", "--keys", "--json"]).json();
+    let mut keys: Vec<&str> = listed["sessions"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|session| session["key"].as_str().expect("a key"))
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["k", "m"]);
+}
+
+#[test]
+fn three_nodes_tell_of_themselves() {
+    let place = Place::new();
+    let nodes = place.cluster();
+    let run = |args: &[&str]| place.run(&[args, &["--node", &nodes[1].addr]].concat());
+
+    let status = run(&["status", "--json"]).json();
+    assert_eq!(status["member"]["id"], nodes[1].id.as_str());
+    assert_eq!(status["tables"][0]["name"], "sessions");
+    assert!(status["counters"].is_object());
+    let text = run(&["status"]).ok();
+    assert!(text.contains("3 of 3 active members agree"), "{text}");
+    fits_80_columns(&text);
+    let text = run(&["status", "--all"]).ok();
+    assert_eq!(text.lines().count(), 4, "{text}");
+    fits_80_columns(&text);
+    assert!(run(&["status", "--counters"]).ok().contains("COUNTER"));
+
+    let members = run(&["members", "--json"]).json();
+    let members = members["members"].as_array().expect("a list");
+    assert_eq!(members.len(), 3);
+    assert!(members.iter().all(|member| member["status"] == "up"), "{members:?}");
+    fits_80_columns(&run(&["members"]).ok());
+
+    let ring = run(&["ring", "--json"]).json();
+    assert_eq!((&ring["slots"], &ring["homes_per_slot"]), (&Value::from(16_384), &Value::from(3)));
+    let sum = |part: &str| {
+        let nodes = ring["nodes"].as_array().expect("a list").iter();
+        nodes.map(|node| node[part].as_u64().expect("a count")).sum::<u64>()
+    };
+    assert_eq!((sum("primary"), sum("slots")), (16_384, 3 * 16_384));
+    assert_eq!(ring["view"], status["view"]);
+    let text = run(&["ring"]).ok();
+    assert!(text.contains("16384 slots with 3 homes each"), "{text}");
+    fits_80_columns(&text);
+}
+
+#[test]
+fn three_nodes_tell_where_a_session_is() {
+    let place = Place::new();
+    let nodes = place.cluster();
+    let run =
+        |node: usize, args: &[&str]| place.run(&[args, &["--node", &nodes[node].addr]].concat());
+
+    run(0, &["start", "{user7}.s", "v"]).ok();
+    assert_eq!(run(2, &["get", "{user7}.s"]).ok(), "v");
+    let located = run(1, &["locate", "{user7}.s", "--json"]).json();
+    assert_eq!(located["homes"].as_array().expect("a list").len(), 3);
+    let same = run(2, &["locate", "user7", "--json"]).json();
+    assert_eq!((&same["slot"], &same["homes"]), (&located["slot"], &located["homes"]));
+    fits_80_columns(&run(1, &["locate", "user7"]).ok());
+
+    let explained = eventually("three equal copies", || {
+        let explained = run(1, &["explain", "{user7}.s", "--json"]).json();
+        let homes = explained["homes"].as_array()?;
+        let alive = homes.iter().all(|home| home["state"] == "alive");
+        (alive && homes.len() == 3).then_some(explained)
+    });
+    assert_eq!(explained["slot"], located["slot"]);
+    assert!(
+        explained["homes"].as_array().expect("a list").iter().all(|home| {
+            home["version"] == explained["homes"][0]["version"] && home["size"] == 1
+        })
+    );
+    let text = run(1, &["explain", "{user7}.s"]).ok();
+    assert!(text.contains("primary") && text.contains("alive"), "{text}");
+    fits_80_columns(&text);
+
+    run(1, &["end", "{user7}.s"]).ok();
+    let text = run(0, &["explain", "{user7}.s"]).ok();
+    assert!(text.contains("read    the session was ended"), "{text}");
+    let text = run(0, &["explain", "never"]).ok();
+    assert!(text.contains("read    no such session"), "{text}");
+}
+
+#[test]
+fn sessions_are_listed_once_page_by_page_and_without_their_keys() {
+    let place = Place::new();
+    let nodes = place.cluster();
+    let run = |args: &[&str]| place.run(&[args, &["--node", &nodes[0].addr]].concat());
+    let keys: Vec<String> = (0..25).map(|n| format!("secret-{n:02}")).collect();
+    for key in &keys {
+        run(&["start", key, "v"]).ok();
+    }
+    run(&["end", "secret-24"]).ok();
+
+    let mut listed = Vec::new();
+    let mut cursor: Option<String> = None;
+    let mut pages = 0;
+    loop {
+        let mut args = vec!["sessions", "--all", "--keys", "--limit", "10", "--json"];
+        args.extend(cursor.iter().flat_map(|cursor| ["--cursor", cursor.as_str()]));
+        let page = run(&args).json();
+        let sessions = page["sessions"].as_array().expect("a list");
+        assert!(sessions.len() <= 10);
+        listed.extend(sessions.iter().map(|s| s["key"].as_str().expect("a key").to_owned()));
+        pages += 1;
+        cursor = page["next"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    listed.sort_unstable();
+    assert_eq!(listed, keys[..24]);
+    assert!(pages >= 3);
+
+    let text = run(&["sessions", "--all"]).ok();
+    assert_eq!(text.lines().count(), 25, "{text}");
+    assert!(!text.contains("secret"), "{text}");
+    fits_80_columns(&text);
+    let one = run(&["sessions", "--limit", "5"]);
+    assert!(one.stderr.contains("more follow: --cursor "), "{}", one.stderr);
+    assert_eq!(one.stdout.lines().count(), 6, "{}", one.stdout);
+    run(&["sessions", "--cursor", "nonsense"]).fails(2);
+}
+
+#[test]
+fn a_member_that_does_not_answer_is_named() {
+    let place = Place::new();
+    let [first, second, third] = place.cluster();
+    drop(third);
+    let ran = place.run(&["status", "--all", "--json", "--node", &first.addr, "--timeout", "1s"]);
+    // Until its death is known it is asked, in vain.
+    assert!(ran.code == 4 || ran.code == 0, "{}", ran.stderr);
+    if ran.code == 4 {
+        let document: Value = serde_json::from_str(&ran.stdout).expect("a document");
+        assert_eq!(document["silent"][0]["name"], "n3");
+        assert!(ran.stderr.contains("1 of 3 active members did not answer"), "{}", ran.stderr);
+    }
+    eventually("its death to be known", || {
+        let members = place.run(&["members", "--json", "--node", &second.addr]).json();
+        let members = members["members"].as_array().expect("a list");
+        members.iter().any(|m| m["name"] == "n3" && m["status"] == "down").then_some(())
+    });
+}
+
+#[test]
+fn a_node_stops_when_it_is_told_to() {
+    let place = Place::new();
+    let mut node = place.node("n1", &[], &[]);
+    node.terminate();
+    let (status, stderr) = node.finish();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains(&format!("node {} is ready at {}", node.id, node.addr)), "{stderr}");
+}
+
+#[test]
+fn what_keeps_a_node_from_starting_is_said() {
+    let place = Place::new();
+    let node = place.node("n1", &[], &[]);
+    let dir = place.path("n2");
+    let shm = place.path("shm");
+    std::fs::create_dir_all(&shm).expect("made");
+    let args = ["node", "--data-dir", &dir, "--shm-dir", &shm, "--listen", &node.addr];
+    let stderr = place.run(&args).fails(1);
+    assert!(stderr.contains(&node.addr) && stderr.contains("`listen`"), "{stderr}");
+    let taken = place.path("n1");
+    let args = ["node", "--data-dir", &taken, "--shm-dir", &shm, "--listen", "127.0.0.1:0"];
+    let stderr = place.run(&args).fails(1);
+    assert!(stderr.contains("data_dir"), "{stderr}");
+}
