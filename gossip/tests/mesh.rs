@@ -570,30 +570,3 @@ fn damaged_packets_take_nothing_down() {
             })
     });
 }
-
-#[test]
-#[ignore = "figures for people; a minute or more"]
-fn figures_of_larger_clusters() {
-    for (count, loss) in [(100, 0.0), (100, 0.05), (100, 0.3), (300, 0.0)] {
-        let mut sim = Sim::booted(count, 29);
-        sim.loss = loss;
-        sim.run(secs(5));
-        sim.bytes = 0;
-        sim.run(secs(60));
-        println!(
-            "{count} nodes, {loss} lost, 60 s: {} bytes/s and node, {} deaths reported, {} renewals, \
-             {} suspicions verified away",
-            sim.bytes / 60 / count as u64,
-            sim.sum(|c| c.deaths_reported),
-            sim.sum(|c| c.renewals),
-            sim.sum(|c| c.suspicions_verified_away),
-        );
-        let downs = sim.count(|e| matches!(e, Event::MemberDown(_)));
-        sim.crash(count - 1);
-        let took = sim.run_until(secs(60), |sim| sim.all_say(count - 1, Status::Down));
-        println!("  {downs} false downs in views; a crash reached all views after {took:?}");
-        sim.with(1, |mesh, now| mesh.leave(now));
-        let took = sim.run_until(secs(20), |sim| sim.all_say(1, Status::Left));
-        println!("  a leave was known after {took:?}");
-    }
-}
