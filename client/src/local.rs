@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use annulus_net::{Clock, SystemClock};
 use annulus_proto::message::{Listed, Session};
-use annulus_proto::{Entry, Key, NodeId, Slot, Value, Version, record};
-use annulus_shm::{AttachError, Lookup, Reader, Standing};
+use annulus_proto::{Entry, Key, NodeId, Value, Version, record};
+use annulus_shm::{AttachError, Hit, Lookup, Reader, Standing};
 use arc_swap::ArcSwapOption;
 
 use crate::recent::{Progress, RecentWrites};
@@ -189,16 +189,14 @@ impl LocalTable {
         let Some(attached) = attached.as_ref() else {
             return Looked::Ask(AskReason::NotAttached);
         };
-        let slot = Slot::of(key);
-        let (deadline, mark) =
-            match attached.reader.get(key, slot.index(), now_monotonic_ms, buffer) {
-                Lookup::Hit { deadline, mark } => (deadline, mark),
-                Lookup::Expired => return Looked::Ask(AskReason::Expired),
-                Lookup::Stale => return Looked::Ask(AskReason::Stale),
-                Lookup::Miss => return Looked::Ask(AskReason::Miss),
-                Lookup::Contended => return Looked::Ask(AskReason::Contended),
-                Lookup::Damaged => return Looked::Ask(AskReason::Damaged),
-            };
+        let Hit { deadline, mark, .. } = match attached.reader.get(key, now_monotonic_ms, buffer) {
+            Lookup::Hit(hit) => hit,
+            Lookup::Expired => return Looked::Ask(AskReason::Expired),
+            Lookup::Stale => return Looked::Ask(AskReason::Stale),
+            Lookup::Miss => return Looked::Ask(AskReason::Miss),
+            Lookup::Contended => return Looked::Ask(AskReason::Contended),
+            Lookup::Damaged => return Looked::Ask(AskReason::Damaged),
+        };
         let Ok(view) = record::View::parse(buffer) else {
             return Looked::Ask(AskReason::Damaged);
         };

@@ -130,6 +130,8 @@ struct Table {
     sync: BTreeMap<NodeId, SyncSession>,
     sync_due: BTreeMap<NodeId, Duration>,
     sync_sessions: u64,
+    /// How much of its segment lies in huge pages, in bytes.
+    huge_bytes: u64,
 }
 
 /// What this node is to a slot.
@@ -177,14 +179,21 @@ impl Core {
         let ring = Ring::build(mesh.view(), 0, homes_max);
         let quorum_ring = ring.clone();
         let hints_max = settings.hints_bytes_max.get();
-        let table = |(policy, writer): (TablePolicy, Writer)| Table {
-            store: Store::new(policy, id, writer),
-            hints: Hints::new(hints_max),
-            slots: vec![SlotState::default(); usize::from(annulus_proto::SLOT_COUNT)],
-            sync: BTreeMap::new(),
-            sync_due: BTreeMap::new(),
-            sync_sessions: 0,
+        let mut counters = Counters::default();
+        let table = |(policy, writer): (TablePolicy, Writer)| {
+            let (store, damaged) = Store::new(policy, id, writer);
+            counters.add_many("records_dropped_damaged", damaged);
+            Table {
+                store,
+                hints: Hints::new(hints_max),
+                slots: vec![SlotState::default(); usize::from(annulus_proto::SLOT_COUNT)],
+                sync: BTreeMap::new(),
+                sync_due: BTreeMap::new(),
+                sync_sessions: 0,
+                huge_bytes: 0,
+            }
         };
+        let tables = tables.into_iter().map(table).collect();
         let alone_by_misfortune = !state.peers.is_empty();
         let mut core = Self {
             time: NodeTime::new(
@@ -194,7 +203,7 @@ impl Core {
                 settings.max_clock_drift,
             ),
             replies: Replies::new(settings.replies_max),
-            tables: tables.into_iter().map(table).collect(),
+            tables,
             persisted: Persisted { state, generation: 0, in_flight: None },
             settings,
             cluster,
@@ -223,7 +232,7 @@ impl Core {
             next_tick: now.monotonic,
             next_freshness: now.monotonic,
             rng: StdRng::seed_from_u64(seed),
-            counters: Counters::default(),
+            counters,
             outputs: VecDeque::new(),
         };
         core.forget_freshness();
@@ -248,7 +257,11 @@ impl Core {
             Input::CallFailed { call, sent } => self.on_call_failed(now, call, sent),
             Input::Seeds(seeds) => self.on_seeds(now, seeds),
             Input::Persisted { generation } => self.on_persisted(generation),
-            Input::Expired { table, keys } => self.on_expired(now, table, &keys),
+            Input::HugePages { table, bytes } => {
+                if let Some(table) = self.tables.get_mut(table) {
+                    table.huge_bytes = bytes;
+                }
+            }
             Input::Load(mut load) => {
                 load.sessions = self.tables.iter().map(|t| t.store.stats().entries as u64).sum();
                 self.mesh.set_load(load);
@@ -282,27 +295,18 @@ impl Core {
         self.drain_mesh(now);
     }
 
-    /// Looks at about `budget` entries of each table and drops those whose time is over. For drivers
-    /// without a thread that scans shared memory and reports with [`Input::Expired`].
-    pub fn scan(&mut self, now: Now, budget: usize) {
+    /// Drops entries whose time is over, up to `expired` of each table, and checks about `verified`
+    /// records of each against their checksums, so that damaged ones are fetched from other homes.
+    pub fn scan(&mut self, now: Now, expired: usize, verified: usize) {
         self.time.notice(now);
         if self.mesh.me().status == Status::Joining {
             return;
         }
         let now_ms = self.time.now_ms(now);
         for table in &mut self.tables {
-            let scanned = table.store.scan(now_ms, budget);
+            let scanned = table.store.scan(now_ms, expired, verified);
             self.counters.add_many("entries_dropped_expired", scanned.dropped);
             self.counters.add_many("records_dropped_damaged", scanned.damaged);
-        }
-    }
-
-    /// Checks about `budget` records of each table against their checksums and drops damaged ones,
-    /// so that they are fetched from other homes. [`Core::scan`] does that too.
-    pub fn verify(&mut self, budget: usize) {
-        for table in &mut self.tables {
-            let damaged = table.store.verify(budget);
-            self.counters.add_many("records_dropped_damaged", damaged);
         }
     }
 
@@ -603,17 +607,6 @@ impl Core {
 
     fn slot_state(&self, table: usize, slot: Slot) -> &SlotState {
         &self.tables[table].slots[usize::from(slot.index())]
-    }
-
-    fn on_expired(&mut self, now: Now, table: usize, keys: &[Key]) {
-        // As long as nobody was heard of, nobody has confirmed what this clock says.
-        if self.mesh.me().status == Status::Joining {
-            return;
-        }
-        let now_ms = self.time.now_ms(now);
-        let Some(table) = self.tables.get_mut(table) else { return };
-        let dropped = keys.iter().filter(|key| table.store.drop_if_expired(key, now_ms)).count();
-        self.counters.add_many("entries_dropped_expired", dropped as u64);
     }
 
     fn persist_if_wanted(&mut self, now: Now) {

@@ -70,8 +70,11 @@ const EVENTS_MAX: usize = 1_024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Batches that are handled before what they caused is sent.
 const BATCHES_MAX: usize = 32;
-/// How many entries a step of the scan looks at where no thread scans, and how often it is done.
-const SCAN_STEP: usize = 256;
+/// How many expired entries a step of the scan drops at most, and how many records it checks: some
+/// milliseconds together.
+const EXPIRED_STEP: usize = 4_096;
+const VERIFIED_STEP: usize = 512;
+/// How often a step is done.
 const SCAN_PERIOD: Duration = Duration::from_millis(100);
 /// How often seeds are resolved again: at first, and at most.
 const SEEDS_RETRY: Duration = Duration::from_millis(500);
@@ -119,7 +122,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         }
         if let Some(recovery) = &opened.recovery {
             damaged +=
-                recovery.dropped_torn + recovery.dropped_checksum + recovery.dropped_misplaced;
+                recovery.dropped_torn + recovery.dropped_malformed + recovery.dropped_misplaced;
             tracing::info!(table = table.policy.name, ?recovery, "a segment was reopened");
         }
         opened.writer.set_owner_note(&format!("annulus node {id}, pid {}", std::process::id()));
@@ -319,25 +322,16 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
 
     fn on_time(&mut self, watch: Option<&Receiver<Report>>) {
         let now = present(&self.clock);
-        match watch {
-            Some(reports) => {
-                for report in reports.try_iter() {
-                    let input = match report {
-                        Report::Expired { table, keys } => Input::Expired { table, keys },
-                        Report::Load(load) => Input::Load(load),
-                    };
-                    self.core.handle(now, input);
-                }
-                if self.next_scan <= now.monotonic {
-                    self.next_scan = now.monotonic + SCAN_PERIOD;
-                    self.core.verify(SCAN_STEP);
-                }
-            }
-            None if self.next_scan <= now.monotonic => {
-                self.next_scan = now.monotonic + SCAN_PERIOD;
-                self.core.scan(now, SCAN_STEP);
-            }
-            None => {}
+        for report in watch.iter().flat_map(|reports| reports.try_iter()) {
+            let input = match report {
+                Report::Load(load) => Input::Load(load),
+                Report::HugePages { table, bytes } => Input::HugePages { table, bytes },
+            };
+            self.core.handle(now, input);
+        }
+        if self.next_scan <= now.monotonic {
+            self.next_scan = now.monotonic + SCAN_PERIOD;
+            self.core.scan(now, EXPIRED_STEP, VERIFIED_STEP);
         }
         self.core.handle_timeout(now);
     }

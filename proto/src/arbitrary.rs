@@ -325,15 +325,18 @@ fn status() -> impl Strategy<Value = Message> {
     let node =
         (node_ids(), text(), addrs()).prop_map(|(id, name, addr)| RouteNode { id, name, addr });
     let routes = (any::<u64>(), vec(node, 0..4), any::<u8>(), vec(any::<u16>(), 0..20));
-    let table = (text(), any::<[u64; 5]>(), any::<(u32, u32)>(), any::<(u8, u8)>()).prop_map(
+    let table = (text(), any::<[u64; 7]>(), any::<(u32, u32)>(), any::<(u8, u8)>()).prop_map(
         |(name, numbers, (slots_home, slots_unsynced), (replicas, write_homes))| {
-            let [entries, capacity, bytes, segment_bytes, hints] = numbers;
+            let [entries, capacity, bytes, segment_bytes, huge_bytes, reserve_used, hints] =
+                numbers;
             TableStatus {
                 name,
                 entries,
                 capacity,
                 bytes,
                 segment_bytes,
+                huge_bytes,
+                reserve_used,
                 slots_home,
                 slots_unsynced,
                 hints,

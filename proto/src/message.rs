@@ -520,6 +520,10 @@ pub struct TableStatus {
     pub bytes: u64,
     /// The size of its segment, in bytes.
     pub segment_bytes: u64,
+    /// How much of it lies in huge pages, in bytes, as far as the node knows.
+    pub huge_bytes: u64,
+    /// Entries that stand in the reserve, which new sessions may not take.
+    pub reserve_used: u64,
     /// Slots this node is a home of.
     pub slots_home: u32,
     /// Slots it is a home of and has not synced yet.

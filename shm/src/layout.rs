@@ -21,7 +21,7 @@ pub const RECORD_SIZE_MAX: u32 = 1 << 16;
 /// Bytes in one block of the overflow pool; the first 8 link to the next block.
 pub const BLOCK_SIZE: usize = 512;
 /// Version of the layout. Segments of another version are never read.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 
 /// What a table should look like. Give the same values at each opening: a segment of another shape is set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +148,9 @@ pub(crate) struct Header {
     pub(crate) entries: u64,
     pub(crate) bytes_live: u64,
     pub(crate) blocks_used: u64,
-    _counters_rest: [u64; 5],
+    /// The move under way: the record's old number in the high half, its new one in the low; 0 when there is none.
+    pub(crate) moving: u64,
+    _counters_rest: [u64; 4],
 }
 
 /// The index of a header word.
@@ -288,6 +290,7 @@ impl Geometry {
     }
 
     /// The two lines and the fingerprint of a key with this hash.
+    #[inline]
     pub(crate) fn place(&self, hash: u64) -> Place {
         // Multiply-shift over independent halves; the tag takes the low bits, which `first` does not use.
         let scale = |x: u64| (((x >> 32) * self.buckets as u64) >> 32) as usize;
@@ -299,16 +302,19 @@ impl Geometry {
         Place { first, second, tag: hash as u16 }
     }
 
+    #[inline]
     pub(crate) fn line(&self, bucket: usize) -> usize {
         debug_assert!(bucket < self.buckets);
         self.lines + bucket * LINE_WORDS
     }
 
+    #[inline]
     pub(crate) fn record(&self, id: RecordId) -> usize {
         debug_assert!(id.bucket < self.buckets && id.way < WAYS);
         self.records + id.number() * self.record_words
     }
 
+    #[inline]
     pub(crate) fn block(&self, block: u32) -> usize {
         debug_assert!((block as usize) < self.blocks);
         self.pool + block as usize * BLOCK_WORDS
@@ -406,37 +412,57 @@ impl LineHeader {
     }
 }
 
-/// A record's immutable facts, packed into one word: key size 8 bits, partition 16, generation 16, value size 24.
+/// A record's facts, packed into one word: key size 8 bits, partition 16, flags 8, 8 that are 0, value size 24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordShape {
     pub(crate) key_size: u8,
     pub(crate) partition: u16,
-    /// Counts the writes of one key, so that recovery knows the newer of two copies.
-    pub(crate) generation: u16,
+    /// Whether it is in its key's second line.
+    pub(crate) second: bool,
+    /// Whether it is a near copy, which may be dropped to make room.
+    pub(crate) near: bool,
     pub(crate) value_size: u32,
 }
 
 impl RecordShape {
+    const SECOND: u64 = 1 << 24;
+    const NEAR: u64 = 1 << 25;
+    const UNUSED: u64 = 0xfffc << 24;
+
     pub(crate) fn pack(self) -> u64 {
         debug_assert!(self.value_size <= VALUE_MAX);
         u64::from(self.key_size)
             | u64::from(self.partition) << 8
-            | u64::from(self.generation) << 24
+            | if self.second { Self::SECOND } else { 0 }
+            | if self.near { Self::NEAR } else { 0 }
             | u64::from(self.value_size) << 40
     }
 
-    /// Unpacks without believing: the caller checks the sizes.
-    pub(crate) fn unpack(word: u64) -> Self {
-        Self {
+    /// Unpacks without believing: `None` where no record could say so.
+    #[inline]
+    pub(crate) fn unpack(word: u64, max_value: u32) -> Option<Self> {
+        let shape = Self {
             key_size: word as u8,
             partition: (word >> 8) as u16,
-            generation: (word >> 24) as u16,
+            second: word & Self::SECOND != 0,
+            near: word & Self::NEAR != 0,
             value_size: (word >> 40) as u32,
-        }
+        };
+        let plausible = shape.key_size > 0
+            && (shape.partition as usize) < PARTITIONS
+            && shape.value_size <= max_value
+            && word & Self::UNUSED == 0;
+        plausible.then_some(shape)
     }
 
-    pub(crate) fn plausible(self, max_value: u32) -> bool {
-        self.key_size > 0 && (self.partition as usize) < PARTITIONS && self.value_size <= max_value
+    /// What of it stays the same when its record moves to the other line.
+    pub(crate) fn lasting(self) -> u64 {
+        Self { second: false, ..self }.pack()
+    }
+
+    /// Bytes of key and value.
+    pub(crate) fn bytes(self) -> u64 {
+        u64::from(self.key_size) + u64::from(self.value_size)
     }
 }
 
@@ -446,13 +472,18 @@ mod tests {
 
     #[test]
     fn packed_shape_reads_back() {
-        let shape = RecordShape {
-            key_size: 255,
-            partition: 16383,
-            generation: 0xabcd,
-            value_size: VALUE_MAX,
-        };
-        assert_eq!(RecordShape::unpack(shape.pack()), shape);
+        for (second, near) in [(false, false), (false, true), (true, false), (true, true)] {
+            let shape = RecordShape {
+                key_size: 255,
+                partition: 16383,
+                second,
+                near,
+                value_size: VALUE_MAX,
+            };
+            assert_eq!(RecordShape::unpack(shape.pack(), VALUE_MAX), Some(shape));
+            assert_eq!(RecordShape::unpack(shape.pack(), VALUE_MAX - 1), None);
+            assert_eq!(RecordShape::unpack(shape.pack() | 1 << 26, VALUE_MAX), None);
+        }
     }
 
     #[test]

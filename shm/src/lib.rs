@@ -20,7 +20,7 @@
 //!
 //! let reader = Reader::attach(region.handle())?;
 //! let mut value = Vec::new();
-//! assert_eq!(reader.get(b"key", 7, 0, &mut value), Lookup::Hit { deadline: 0, mark: 0 });
+//! assert!(matches!(reader.get(b"key", 0, &mut value), Lookup::Hit(hit) if hit.deadline == 0));
 //! assert_eq!(value, b"value");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -43,9 +43,9 @@ pub use layout::{
     BLOCK_SIZE, KEY_MAX, LAYOUT_VERSION, OptionsError, PARTITIONS, RECORD_SIZE_MAX,
     RECORD_SIZE_MIN, Shape, TableOptions, VALUE_MAX, WAYS,
 };
-pub use reader::{Lookup, Reader, SegmentStats, Standing};
-pub use region::{FileRegion, HeapRegion, Region};
+pub use reader::{Hit, Lookup, Reader, SegmentStats, Standing, Used};
+pub use region::{FileRegion, HeapRegion, Huge, Region};
 pub use writer::{
-    CreateError, ExpiredItem, Found, Full, Put, PutError, Recovery, ScanItem, TableStats, Verified,
-    Writer,
+    Admission, CreateError, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, Put, PutError, Recovery,
+    ScanItem, TableStats, Verified, Writer,
 };

@@ -8,10 +8,10 @@
 use twox_hash::XxHash3_64;
 
 use crate::layout::{
-    BLOCK_PAYLOAD, DEADLINE, Geometry, LineHeader, MARK, NONE, Place, RECORD_HEADER, RecordId,
-    RecordShape, SHAPE, STAMP, WAYS, inline_words, payload_words,
+    BLOCK_PAYLOAD, DEADLINE, Geometry, LINE_WORDS, LineHeader, MARK, NONE, Place, RECORD_HEADER,
+    RecordId, RecordShape, SHAPE, STAMP, WAYS, inline_words, payload_words,
 };
-use crate::words::Words;
+use crate::words::{Room, Target, Words};
 
 /// A segment's words with their geometry.
 #[derive(Clone)]
@@ -24,7 +24,8 @@ pub(crate) struct Table<W> {
 /// What one try to look a key up gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {
-    Hit(Copied),
+    /// The value is in the target, or its size is larger than what the target takes.
+    Hit(RecordId, Copied),
     Miss,
     /// The writer was faster: try again.
     Changed,
@@ -38,6 +39,8 @@ pub(crate) struct Copied {
     pub(crate) shape: RecordShape,
     pub(crate) deadline: u64,
     pub(crate) mark: u64,
+    /// Until when the writer vouches for the record's partition, loaded while the record was published.
+    pub(crate) fresh_until: u64,
 }
 
 /// A copy that was published as a whole at one instant after it was taken, or none.
@@ -61,33 +64,26 @@ pub(crate) struct NewRecord<'a> {
 
 // What both sides use.
 impl<W: Words> Table<W> {
+    #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         XxHash3_64::oneshot_with_seed(self.hash_seed, key)
     }
 
     /// Relaxed; the caller places the fences.
+    #[inline]
     pub(crate) fn header(&self, bucket: usize) -> LineHeader {
         LineHeader(self.words.load(self.geometry.line(bucket)))
     }
 
     /// The ways whose fingerprint is `tag`, whether valid or not.
+    #[inline]
     pub(crate) fn tagged(&self, bucket: usize, tag: u16) -> u32 {
-        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
-        let line = self.geometry.line(bucket);
-        let wanted = u64::from(tag) * 0x0001_0001_0001_0001;
-        let mut ways = 0;
-        for word in 0..WAYS / 4 {
-            // A lane's top bit is set if and only if the lane is equal (zero after the xor): no carry leaves a lane.
-            let x = self.words.load(line + 1 + word) ^ wanted;
-            let lanes = !(((x & LOW) + LOW) | x | LOW);
-            // Bits 15, 31, 47, 63 gathered into four neighbours.
-            let four = (lanes >> 15).wrapping_mul(1 << 48 | 1 << 33 | 1 << 18 | 1 << 3) >> 48 & 0xf;
-            ways |= (four as u32) << (word * 4);
-        }
-        ways
+        const { assert!(WAYS == 28) };
+        self.words.lanes(self.geometry.line(bucket) + 1, tag)
     }
 
     /// A walk over a record's payload: key, padded, then value. Follows the chain without believing it.
+    #[inline]
     pub(crate) fn walk(&self, id: RecordId, shape: RecordShape) -> Walk<'_, W> {
         let record = self.geometry.record(id);
         let payload = payload_words(shape.key_size.into(), shape.value_size as usize);
@@ -103,50 +99,51 @@ impl<W: Words> Table<W> {
 
     /// The checksum of a record's immutable parts, 32 bits.
     pub(crate) fn checksum(key_hash: u64, shape: RecordShape, value: &[u8]) -> u64 {
-        let seed = key_hash ^ shape.pack().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let seed = key_hash ^ shape.lasting().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         XxHash3_64::oneshot_with_seed(seed, value) >> 32
     }
 }
 
 // The reader's side.
 impl<W: Words> Table<W> {
-    /// Looks a key up once. On a hit `value` was extended by the value; on anything else it may hold rubbish.
-    pub(crate) fn attempt(&self, key: &[u8], place: Place, value: &mut Vec<u8>) -> Attempt {
+    /// Looks a key up once. After a hit `value` holds the value, after anything else it may hold rubbish.
+    #[inline]
+    pub(crate) fn attempt(&self, key: &[u8], place: Place, value: &mut impl Target) -> Attempt {
         let first = self.header(place.first);
         // Pairs with the release fence in `publish`: who sees a way valid sees its fingerprint and record, and who
         // sees a key gone from its first line sees it in its second.
         self.words.acquire();
-        let start = value.len();
         let mut damaged = false;
+        let mut bucket = place.first;
+        let mut header = first;
         let mut second = None;
-        for bucket in [place.first, place.second] {
-            let header = if bucket == place.first {
-                first
-            } else if first.overflow() {
-                let header = self.header(bucket);
-                self.words.acquire(); // As above.
-                *second.insert(header)
-            } else {
-                break;
-            };
+        loop {
             let mut ways = self.tagged(bucket, place.tag) & header.valid();
             while ways != 0 {
-                let way = ways.trailing_zeros() as usize;
+                let id = RecordId { bucket, way: ways.trailing_zeros() as usize };
                 ways &= ways - 1;
-                let copy = self.stamped(RecordId { bucket, way }, |walk, shape| {
+                let copy = self.stamped(id, |walk, shape| {
                     if usize::from(shape.key_size) != key.len() || !walk.equal(key)? {
                         return Some(false);
                     }
-                    walk.read(shape.value_size as usize, value).map(|()| true)
+                    let size = shape.value_size as usize;
+                    value.replace(size, |room| walk.read(size, room)).unwrap_or(Some(()))?;
+                    Some(true)
                 });
                 match copy {
-                    Stamped::Valid((true, copied)) => return Attempt::Hit(copied),
+                    Stamped::Valid((true, copied)) => return Attempt::Hit(id, copied),
                     Stamped::Valid((false, _)) => {}
                     Stamped::Malformed => damaged = true,
                     Stamped::Changed => return Attempt::Changed,
                 }
-                value.truncate(start);
             }
+            if second.is_some() || !first.overflow() {
+                break;
+            }
+            bucket = place.second;
+            header = self.header(bucket);
+            self.words.acquire(); // As above.
+            second = Some(header);
         }
         // Nothing was found in what these two lines held when their headers were read; that is an answer only if
         // neither changed meanwhile. Pairs with the release fences of the writer: who read anything that was stored
@@ -164,6 +161,7 @@ impl<W: Words> Table<W> {
     }
 
     /// Copies something out of a record by `copy`, which returns `None` where the record makes no sense.
+    #[inline]
     pub(crate) fn stamped<T>(
         &self,
         id: RecordId,
@@ -178,14 +176,18 @@ impl<W: Words> Table<W> {
         self.words.acquire();
         let deadline = self.words.load(record + DEADLINE);
         let mark = self.words.load(record + MARK);
-        let shape = RecordShape::unpack(self.words.load(record + SHAPE));
-        let result = if shape.plausible(self.geometry.shape.max_value) {
-            copy(&mut self.walk(id, shape), shape)
-        } else {
-            None
-        };
+        let shape =
+            RecordShape::unpack(self.words.load(record + SHAPE), self.geometry.shape.max_value);
+        let result = shape.and_then(|shape| {
+            let result = copy(&mut self.walk(id, shape), shape)?;
+            let fresh = self.geometry.freshness + usize::from(shape.partition);
+            let fresh_until = self.words.load(fresh);
+            Some((result, Copied { shape, deadline, mark, fresh_until }))
+        });
         // Pairs with the first release fence in `write_record`: who copied a word of a later record, or of a later
-        // owner of a block, sees here that the way was invalid, or below that the number moved on.
+        // owner of a block, sees here that the way was invalid, or below that the number moved on. It pairs too with
+        // the one in `set_freshness`: what the writer had applied when it vouched for the partition is seen below,
+        // and if that ended this record, then the way is invalid.
         self.words.acquire();
         if !self.header(id.bucket).is_valid(id.way) {
             return Stamped::Changed;
@@ -197,11 +199,40 @@ impl<W: Words> Table<W> {
             return Stamped::Changed;
         }
         match result {
-            Some(result) => Stamped::Valid((result, Copied { shape, deadline, mark })),
+            Some(result) => Stamped::Valid(result),
             None => Stamped::Malformed,
         }
     }
+
+    /// Asks for the memory that a lookup of this place will begin with.
+    #[inline]
+    pub(crate) fn prefetch_line(&self, place: Place) {
+        self.words.prefetch(self.geometry.line(place.first));
+    }
+
+    /// Asks for the records that may be the key's, as far as the line is there.
+    #[inline]
+    pub(crate) fn prefetch_records(&self, place: Place) {
+        let header = self.header(place.first);
+        let mut ways = self.tagged(place.first, place.tag) & header.valid();
+        if ways == 0 && header.overflow() {
+            // Its second line: rare, and then half of the gain is gone.
+            self.words.prefetch(self.geometry.line(place.second));
+        }
+        while ways != 0 {
+            let way = ways.trailing_zeros() as usize;
+            ways &= ways - 1;
+            let record = self.geometry.record(RecordId { bucket: place.first, way });
+            let lines = self.geometry.record_words.div_ceil(LINE_WORDS).min(PREFETCH_LINES);
+            for line in 0..lines {
+                self.words.prefetch(record + line * LINE_WORDS);
+            }
+        }
+    }
 }
+
+/// Cache lines of a record that are asked for in advance: the processor follows a longer run by itself.
+const PREFETCH_LINES: usize = 8;
 
 // The writer's side. One thread of one process calls these.
 impl<W: Words> Table<W> {
@@ -228,13 +259,15 @@ impl<W: Words> Table<W> {
         self.close_record(record, odd, Self::checksum(new.key_hash, new.shape, new.value));
     }
 
-    /// Copies a live record into an invalid way. Both then share one chain, of which the caller frees nothing.
-    pub(crate) fn copy_record(&self, from: RecordId, to: RecordId) {
+    /// Copies a live record into an invalid way of its other line. Both then share one chain, of which the caller frees
+    /// nothing.
+    pub(crate) fn copy_record(&self, from: RecordId, to: RecordId, shape: RecordShape) {
         let (from, to) = (self.geometry.record(from), self.geometry.record(to));
         let odd = self.open_record(to);
         for word in DEADLINE..self.geometry.record_words {
             self.words.store(to + word, self.words.load(from + word));
         }
+        self.words.store(to + SHAPE, shape.pack());
         self.close_record(to, odd, self.words.load(from + STAMP) >> 32);
     }
 
@@ -294,7 +327,22 @@ pub(crate) struct Walk<'t, W> {
 }
 
 impl<W: Words> Walk<'_, W> {
+    /// Copies the next `size` bytes into `target`. `None` if the chain leads nowhere.
+    pub(crate) fn copy(&mut self, size: usize, target: &mut impl Target) -> Option<()> {
+        target.replace(size, |room| self.read(size, room)).unwrap_or(None)
+    }
+
+    /// Passes over a key.
+    pub(crate) fn skip_key(&mut self, size: usize) -> Option<()> {
+        let mut words = size.div_ceil(8);
+        while words > 0 {
+            words -= self.run(words)?.1;
+        }
+        Some(())
+    }
+
     /// Whether the next bytes are these. `None` if the chain leads nowhere.
+    #[inline]
     pub(crate) fn equal(&mut self, mut bytes: &[u8]) -> Option<bool> {
         while !bytes.is_empty() {
             let (at, words) = self.run(bytes.len().div_ceil(8))?;
@@ -307,12 +355,13 @@ impl<W: Words> Walk<'_, W> {
         Some(true)
     }
 
-    /// Appends the next `size` bytes to `out`. `None` if the chain leads nowhere.
-    pub(crate) fn read(&mut self, mut size: usize, out: &mut Vec<u8>) -> Option<()> {
+    /// Copies the next `size` bytes, for which `room` has room. `None` if the chain leads nowhere.
+    #[inline]
+    pub(crate) fn read(&mut self, mut size: usize, room: &mut Room<'_>) -> Option<()> {
         while size > 0 {
             let (at, words) = self.run(size.div_ceil(8))?;
             let now = size.min(words * 8);
-            self.table.words.read(at, now, out);
+            self.table.words.read(at, now, room);
             size -= now;
         }
         Some(())
@@ -327,6 +376,7 @@ impl<W: Words> Walk<'_, W> {
     }
 
     /// The next contiguous words, at most `want`.
+    #[inline]
     fn run(&mut self, want: usize) -> Option<(usize, usize)> {
         if self.run == 0 {
             self.enter_block()?;

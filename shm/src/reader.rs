@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::file::AttachError;
 use crate::header::{self, OpenError};
-use crate::layout::{KEY_MAX, PARTITIONS, RecordId, WAYS, word};
-use crate::protocol::{Attempt, Stamped, Table};
+use crate::layout::{KEY_MAX, Place, RecordId, WAYS, word};
+use crate::protocol::{Attempt, Copied, Stamped, Table};
 use crate::region::Region;
-use crate::words::{Mapped, Words};
+use crate::words::{Mapped, Target, Words};
 use crate::writer::ScanItem;
 
 /// Looks keys up in a segment that another thread or process writes.
@@ -24,15 +24,10 @@ pub struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
     /// The value is in the buffer.
-    Hit {
-        /// When it expires, in milliseconds of the hybrid clock; 0 is never.
-        deadline: u64,
-        /// The writer's mark.
-        mark: u64,
-    },
+    Hit(Hit),
     /// There is an entry, past its deadline.
     Expired,
-    /// The writer does not, or no longer, vouch for this partition.
+    /// The writer does not, or no longer, vouch for the entry's partition.
     Stale,
     /// Not in this table. Not *absent*: ask the node.
     Miss,
@@ -40,6 +35,29 @@ pub enum Lookup {
     Contended,
     /// A record makes no sense. Ask the node.
     Damaged,
+}
+
+/// A value that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// When it expires, in milliseconds of the hybrid clock; 0 is never.
+    pub deadline: u64,
+    /// The writer's mark.
+    pub mark: u64,
+    /// Size of the value in bytes.
+    pub value_size: usize,
+    /// Names the record, for counting its use.
+    pub used: Used,
+}
+
+/// Names a record that was used: its number and its key's fingerprint, so that the writer knows with some certainty
+/// whether the record is still the same key's when it counts the use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// The record's number in the table.
+    pub record: u32,
+    /// Its key's fingerprint.
+    pub tag: u16,
 }
 
 /// How a scanned entry stands.
@@ -68,6 +86,8 @@ pub struct SegmentStats {
     pub segment_bytes: u64,
 }
 
+/// Keys that [`Reader::get_many`] takes at a time: as many misses as a core has under way at once, more or less.
+const BATCH: usize = 16;
 /// Tries before a lookup gives up. Each is short, and a change in between is rare.
 const TRIES: usize = 32;
 
@@ -137,49 +157,95 @@ impl Reader {
         }
     }
 
-    /// Looks a key of a partition up. `value` is cleared, and filled on a [`Lookup::Hit`] only.
+    /// Looks a key up. `value` is replaced, by nothing unless it is a [`Lookup::Hit`].
     ///
-    /// `now_monotonic_ms` is the machine's coarse monotonic clock. A key that is stored under another partition is
-    /// a miss. A hit is the entry as it was published at one instant during the call; `deadline` and `mark` are
-    /// each as of some instant during the call.
-    pub fn get(
+    /// `now_monotonic_ms` is the machine's coarse monotonic clock. A hit is the entry as it was published at one
+    /// instant during the call, and its partition's freshness as of then or just before; `deadline` and `mark` are each
+    /// as of some instant during the call.
+    #[inline]
+    pub fn get(&self, key: &[u8], now_monotonic_ms: u64, value: &mut Vec<u8>) -> Lookup {
+        let lookup = self.lookup(key, now_monotonic_ms, value);
+        if !matches!(lookup, Lookup::Hit(_)) {
+            value.clear();
+        }
+        lookup
+    }
+
+    /// Looks a key up and copies the value to the front of `value`. One that does not fit is not copied:
+    /// [`Hit::value_size`] then says what it needs, at that moment.
+    ///
+    /// Otherwise as [`get`](Self::get); after anything but a hit the buffer may hold rubbish.
+    #[inline]
+    pub fn get_into(&self, key: &[u8], now_monotonic_ms: u64, mut value: &mut [u8]) -> Lookup {
+        self.lookup(key, now_monotonic_ms, &mut value)
+    }
+
+    /// Looks several keys up, as [`get`](Self::get) does each, and hands `found` each key's place in `keys`, what was
+    /// found, and the value (empty unless it is a hit), which lies in `value` until the next.
+    ///
+    /// The lookups of up to 16 keys wait for memory together, and so cost less each. They are of different instants.
+    pub fn get_many(
         &self,
-        key: &[u8],
-        partition: u16,
+        keys: &[&[u8]],
         now_monotonic_ms: u64,
         value: &mut Vec<u8>,
+        found: &mut dyn FnMut(usize, Lookup, &[u8]),
+    ) {
+        for (batch, keys) in keys.chunks(BATCH).enumerate() {
+            let mut places = [Place { first: 0, second: 0, tag: 0 }; BATCH];
+            for (place, key) in places.iter_mut().zip(keys) {
+                *place = self.table.geometry.place(self.table.hash(key));
+                self.table.prefetch_line(*place);
+            }
+            for place in &places[..keys.len()] {
+                self.table.prefetch_records(*place);
+            }
+            for (at, (key, place)) in keys.iter().zip(places).enumerate() {
+                let lookup = self.lookup_at(key, place, now_monotonic_ms, value);
+                if !matches!(lookup, Lookup::Hit(_)) {
+                    value.clear();
+                }
+                found(batch * BATCH + at, lookup, value);
+            }
+        }
+    }
+
+    #[inline]
+    fn lookup(&self, key: &[u8], now_monotonic_ms: u64, value: &mut impl Target) -> Lookup {
+        let place = self.table.geometry.place(self.table.hash(key));
+        self.lookup_at(key, place, now_monotonic_ms, value)
+    }
+
+    #[inline]
+    fn lookup_at(
+        &self,
+        key: &[u8],
+        place: Place,
+        now_monotonic_ms: u64,
+        value: &mut impl Target,
     ) -> Lookup {
-        value.clear();
-        if key.is_empty() || key.len() > KEY_MAX || usize::from(partition) >= PARTITIONS {
+        if key.is_empty() || key.len() > KEY_MAX {
             return Lookup::Miss;
         }
-        let until = self.table.words.load(self.table.geometry.freshness + usize::from(partition));
-        if now_monotonic_ms >= until {
-            return Lookup::Stale;
-        }
-        // Pairs with the release fence in `Writer::set_freshness`: what the writer had applied when it vouched for
-        // the partition is seen below.
-        self.table.words.acquire();
-        let place = self.table.geometry.place(self.table.hash(key));
         for _ in 0..TRIES {
-            let lookup = match self.table.attempt(key, place, value) {
-                Attempt::Hit(copied) if copied.shape.partition != partition => Lookup::Miss,
-                Attempt::Hit(copied) if self.is_expired(copied.deadline, now_monotonic_ms) => {
+            return match self.table.attempt(key, place, value) {
+                Attempt::Hit(_, copied) if now_monotonic_ms >= copied.fresh_until => Lookup::Stale,
+                Attempt::Hit(_, copied) if self.is_expired(copied.deadline, now_monotonic_ms) => {
                     Lookup::Expired
                 }
-                Attempt::Hit(copied) => {
-                    return Lookup::Hit { deadline: copied.deadline, mark: copied.mark };
-                }
+                Attempt::Hit(id, Copied { shape, deadline, mark, .. }) => Lookup::Hit(Hit {
+                    deadline,
+                    mark,
+                    value_size: shape.value_size as usize,
+                    used: Used { record: id.number() as u32, tag: place.tag },
+                }),
                 Attempt::Miss => Lookup::Miss,
                 Attempt::Damaged => Lookup::Damaged,
                 Attempt::Changed => {
-                    value.clear();
                     std::hint::spin_loop();
                     continue;
                 }
             };
-            value.clear();
-            return lookup;
         }
         Lookup::Contended
     }
@@ -205,23 +271,20 @@ impl Reader {
             self.table.words.acquire(); // Pairs with the release fence in `publish`.
             visited += 1;
             for way in (0..WAYS).filter(|&way| header.is_valid(way)) {
-                key.clear();
                 let copy = self.table.stamped(RecordId { bucket, way }, |walk, shape| {
-                    walk.read(shape.key_size.into(), &mut key)
+                    walk.copy(shape.key_size.into(), &mut key)
                 });
                 let Stamped::Valid(((), copied)) = copy else { continue };
                 visited += 1;
-                let (partition, deadline, mark) =
-                    (copied.shape.partition, copied.deadline, copied.mark);
-                let until = self.table.words.load(geometry.freshness + usize::from(partition));
-                let standing = if now_monotonic_ms >= until {
+                let Copied { shape, deadline, mark, fresh_until } = copied;
+                let standing = if now_monotonic_ms >= fresh_until {
                     Standing::Stale
                 } else if self.is_expired(deadline, now_monotonic_ms) {
                     Standing::Expired
                 } else {
                     Standing::Live
                 };
-                let value_size = copied.shape.value_size as usize;
+                let (partition, value_size) = (shape.partition, shape.value_size as usize);
                 visit(ScanItem { key: &key, partition, deadline, mark, value_size }, standing);
             }
             bucket += 1;
@@ -232,6 +295,7 @@ impl Reader {
         if bucket >= geometry.buckets { 0 } else { bucket as u64 }
     }
 
+    #[inline]
     fn is_expired(&self, deadline: u64, now_monotonic_ms: u64) -> bool {
         deadline != 0 && now_monotonic_ms.wrapping_add(self.clock_offset()) >= deadline
     }

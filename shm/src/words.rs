@@ -3,10 +3,11 @@
 //! Four are enough: relaxed loads and stores of 64 bits and two fences. (An acquire *load* would not do: on a
 //! mapping that is read-only, Rust promises only relaxed loads; a fence after it gives the same order.) The
 //! protocol is generic over them, so that the very same code runs on a mapping, under loom, and in tests that
-//! crash it after any store.
+//! crash it after any store. What else a mapping does is the same in fewer instructions.
 
 #![allow(unsafe_code, reason = "the one place where bytes of a mapping are read and written")]
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -25,16 +26,21 @@ pub(crate) trait Words {
     /// Release fence: all that precedes it is ordered before what is stored after it.
     fn release(&self);
 
-    /// Appends `size` bytes, which start at word `at`, to `out`.
-    fn read(&self, at: usize, size: usize, out: &mut Vec<u8>) {
-        let end = out.len() + size;
-        for word in at..at + size.div_ceil(8) {
-            out.extend_from_slice(&self.load(word).to_ne_bytes());
+    /// Asks for the cache line of a word that is to be loaded soon.
+    #[inline]
+    fn prefetch(&self, _at: usize) {}
+
+    /// Copies `size` bytes, which start at word `at`, into `room`, which has that much left.
+    #[inline]
+    fn read(&self, at: usize, size: usize, room: &mut Room<'_>) {
+        for word in 0..size.div_ceil(8) {
+            let bytes = self.load(at + word).to_ne_bytes();
+            room.push(&bytes[..(size - word * 8).min(8)]);
         }
-        out.truncate(end);
     }
 
     /// Stores bytes from word `at` on; the last word is filled up with zeros.
+    #[inline]
     fn write(&self, at: usize, bytes: &[u8]) {
         for (word, chunk) in bytes.chunks(8).enumerate() {
             self.store(at + word, padded(chunk));
@@ -42,8 +48,36 @@ pub(crate) trait Words {
     }
 
     /// Whether the words from `at` on are these bytes, filled up with zeros.
+    #[inline]
     fn equal(&self, at: usize, bytes: &[u8]) -> bool {
-        bytes.chunks(8).enumerate().all(|(word, chunk)| self.load(at + word) == padded(chunk))
+        let (words, rest) = bytes.as_chunks::<8>();
+        // No branch per word: the loads then wait for memory all at once.
+        let mut difference = 0;
+        for (word, &chunk) in words.iter().enumerate() {
+            difference |= self.load(at + word) ^ u64::from_ne_bytes(chunk);
+        }
+        if !rest.is_empty() {
+            difference |= self.load(at + words.len()) ^ padded(rest);
+        }
+        difference == 0
+    }
+
+    /// The lanes of 16 bits, of the four in each of the seven words from `at` on, that are `lane`: a bit each,
+    /// the lowest for the lowest lane of the first word.
+    #[inline]
+    fn lanes(&self, at: usize, lane: u16) -> u32 {
+        const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+        let wanted = u64::from(lane) * 0x0001_0001_0001_0001;
+        let mut found = 0;
+        for word in 0..7 {
+            // A lane's top bit is set if and only if the lane is equal (zero after the xor): no carry leaves a lane.
+            let x = self.load(at + word) ^ wanted;
+            let equal = !(((x & LOW) + LOW) | x | LOW);
+            // Bits 15, 31, 47, 63 gathered into four neighbours.
+            let four = (equal >> 15).wrapping_mul(1 << 48 | 1 << 33 | 1 << 18 | 1 << 3) >> 48 & 0xf;
+            found |= (four as u32) << (word * 4);
+        }
+        found
     }
 }
 
@@ -51,6 +85,58 @@ fn padded(chunk: &[u8]) -> u64 {
     let mut word = [0; 8];
     word[..chunk.len()].copy_from_slice(chunk);
     u64::from_ne_bytes(word)
+}
+
+/// Room for bytes that are copied out, filled from its front.
+///
+/// Invariant: the first `filled` bytes are initialised. Only this module fills.
+pub(crate) struct Room<'a> {
+    bytes: &'a mut [MaybeUninit<u8>],
+    filled: usize,
+}
+
+impl Room<'_> {
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len() - self.filled
+    }
+
+    #[inline]
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.filled..][..bytes.len()].write_copy_of_slice(bytes);
+        self.filled += bytes.len();
+    }
+}
+
+/// Where a copy goes. Whatever it held before is replaced.
+pub(crate) trait Target {
+    /// Gives out room for exactly `size` bytes; what `fill` put there is the new content. `None`: it does not fit.
+    fn replace<T>(&mut self, size: usize, fill: impl FnOnce(&mut Room<'_>) -> T) -> Option<T>;
+}
+
+impl Target for Vec<u8> {
+    #[inline]
+    fn replace<T>(&mut self, size: usize, fill: impl FnOnce(&mut Room<'_>) -> T) -> Option<T> {
+        self.clear();
+        self.reserve(size);
+        let mut room = Room { bytes: &mut self.spare_capacity_mut()[..size], filled: 0 };
+        let result = fill(&mut room);
+        let filled = room.filled;
+        // SAFETY: the first `filled` bytes of the spare capacity are initialised (invariant of `Room`), and the vector
+        // was empty.
+        unsafe { self.set_len(filled) };
+        Some(result)
+    }
+}
+
+/// A caller's buffer of fixed size.
+impl Target for &mut [u8] {
+    #[inline]
+    fn replace<T>(&mut self, size: usize, fill: impl FnOnce(&mut Room<'_>) -> T) -> Option<T> {
+        let bytes = self.get_mut(..size)?;
+        // SAFETY: the same bytes; a `Room` only ever puts initialised ones there.
+        let bytes = unsafe { &mut *(bytes as *mut [u8] as *mut [MaybeUninit<u8>]) };
+        Some(fill(&mut Room { bytes, filled: 0 }))
+    }
 }
 
 /// The words of a [`Region`].
@@ -79,15 +165,24 @@ impl Mapped {
 
     #[inline]
     fn word(&self, at: usize) -> &AtomicU64 {
-        // Our own bug if it fails: numbers out of a segment are compared with the geometry first.
-        assert!(at < self.count, "word within the segment");
+        self.run(at, 1);
         // SAFETY: `at < count`, so the word is inside the region, aligned (checked in `new`) and, by the contract
         // of `Region`, mapped and accessed only atomically for as long as `self.region` lives.
         unsafe { &*self.base.add(at) }
     }
+
+    /// Where `words` words from `at` on begin.
+    #[inline]
+    fn run(&self, at: usize, words: usize) -> *const AtomicU64 {
+        // Our own bug if it fails: numbers out of a segment are compared with the geometry first.
+        assert!(at < self.count && words <= self.count - at, "words within the segment");
+        // SAFETY: `at < count`, so it stays inside the region.
+        unsafe { self.base.add(at) }
+    }
 }
 
 impl Words for Mapped {
+    #[inline]
     fn count(&self) -> usize {
         self.count
     }
@@ -115,20 +210,280 @@ impl Words for Mapped {
     }
 
     #[inline]
-    fn read(&self, at: usize, size: usize, out: &mut Vec<u8>) {
-        let words = size.div_ceil(8);
-        assert!(at <= self.count && words <= self.count - at, "run within the segment");
-        out.reserve(words * 8);
-        let filled = out.len();
-        for word in 0..words {
-            // SAFETY: `at + word < count` by the assertion, the rest as in `word()`.
-            let value = unsafe { &*self.base.add(at + word) }.load(Ordering::Relaxed);
-            // SAFETY: `reserve` made room for `words * 8` bytes after `filled`; byte arrays need no alignment.
-            unsafe {
-                out.as_mut_ptr().add(filled + word * 8).cast::<[u8; 8]>().write(value.to_ne_bytes())
-            };
+    fn prefetch(&self, at: usize) {
+        if at < self.count {
+            machine::prefetch(self.run(at, 1));
         }
-        // SAFETY: the `size <= words * 8` bytes after `filled` were written above.
-        unsafe { out.set_len(filled + size) };
+    }
+
+    #[inline]
+    fn read(&self, at: usize, size: usize, room: &mut Room<'_>) {
+        if size == 0 {
+            return;
+        }
+        let from = self.run(at, size.div_ceil(8));
+        assert!(size <= room.left(), "room for the copy");
+        let to = room.bytes[room.filled..].as_mut_ptr().cast::<u8>();
+        // SAFETY: the words lie inside the region (`run`), which is mapped and accessed only atomically while
+        // `self.region` lives; `to` has `size` bytes of its own.
+        unsafe { machine::copy(from, to, size) };
+        room.filled += size;
+    }
+
+    #[inline]
+    fn lanes(&self, at: usize, lane: u16) -> u32 {
+        let from = self.run(at, 7);
+        // SAFETY: seven words inside the region, as above.
+        unsafe { machine::lanes(from, lane) }
+    }
+}
+
+/// The operations that are worth instructions of their own, on x86-64.
+///
+/// The memory model knows no atomic access wider than a word, so the wide loads are inline assembly, which the compiler
+/// neither looks into nor moves across the fences around it. To the protocol each is a sequence of relaxed loads in any
+/// order, of which single bytes may be of different moments: bytes that are not all of one record are recognised by the
+/// stamp and the header that are loaded as words, and never used (`docs/segment.md`).
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod machine {
+    use std::arch::asm;
+    use std::arch::x86_64::{
+        __m128i, _MM_HINT_T0, _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_prefetch,
+        _mm_set1_epi16,
+    };
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[inline]
+    pub(super) fn prefetch(at: *const AtomicU64) {
+        // SAFETY: a prefetch faults on no address.
+        unsafe { _mm_prefetch(at.cast::<i8>(), _MM_HINT_T0) };
+    }
+
+    /// # Safety
+    ///
+    /// `from` points to the words of `size` bytes that live and are accessed atomically, `to` to as many bytes of the
+    /// caller's own.
+    #[inline]
+    pub(super) unsafe fn copy(mut from: *const AtomicU64, mut to: *mut u8, size: usize) {
+        let lines = size / 64;
+        if lines > 0 {
+            // SAFETY: reads and writes `lines * 64 <= size` bytes.
+            unsafe {
+                asm!(
+                    "2:",
+                    "movdqu {a}, [{from}]",
+                    "movdqu {b}, [{from} + 16]",
+                    "movdqu {c}, [{from} + 32]",
+                    "movdqu {d}, [{from} + 48]",
+                    "movdqu [{to}], {a}",
+                    "movdqu [{to} + 16], {b}",
+                    "movdqu [{to} + 32], {c}",
+                    "movdqu [{to} + 48], {d}",
+                    "add {from}, 64",
+                    "add {to}, 64",
+                    "dec {lines}",
+                    "jnz 2b",
+                    from = inout(reg) from,
+                    to = inout(reg) to,
+                    lines = inout(reg) lines => _,
+                    a = out(xmm_reg) _,
+                    b = out(xmm_reg) _,
+                    c = out(xmm_reg) _,
+                    d = out(xmm_reg) _,
+                    options(nostack),
+                );
+            }
+        }
+        // SAFETY: the rest of the same bytes.
+        unsafe { copy_by_words(from, to, size % 64) };
+    }
+
+    /// # Safety
+    ///
+    /// As for `copy`.
+    #[inline]
+    unsafe fn copy_by_words(mut from: *const AtomicU64, mut to: *mut u8, size: usize) {
+        for _ in 0..size / 8 {
+            // SAFETY: `size / 8` whole words are there on both sides; a byte array needs no alignment.
+            unsafe {
+                to.cast::<[u8; 8]>().write((*from).load(Ordering::Relaxed).to_ne_bytes());
+                from = from.add(1);
+                to = to.add(8);
+            }
+        }
+        if !size.is_multiple_of(8) {
+            // SAFETY: the last word is there, and the `size % 8` bytes that go to the caller.
+            unsafe {
+                let last = (*from).load(Ordering::Relaxed).to_ne_bytes();
+                to.copy_from_nonoverlapping(last.as_ptr(), size % 8);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `from` points to seven words that live and are accessed atomically.
+    #[inline]
+    pub(super) unsafe fn lanes(from: *const AtomicU64, lane: u16) -> u32 {
+        let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
+        // SAFETY: reads the seven words; the last load takes one word and zeros.
+        unsafe {
+            asm!(
+                "movdqu {a}, [{from}]",
+                "movdqu {b}, [{from} + 16]",
+                "movdqu {c}, [{from} + 32]",
+                "movq {d}, [{from} + 48]",
+                from = in(reg) from,
+                a = out(xmm_reg) a,
+                b = out(xmm_reg) b,
+                c = out(xmm_reg) c,
+                d = out(xmm_reg) d,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        // Equal lanes become bytes of all ones, and each byte a bit.
+        // SAFETY: SSE2 is part of x86-64.
+        unsafe {
+            let wanted = _mm_set1_epi16(lane as i16);
+            let low = _mm_packs_epi16(_mm_cmpeq_epi16(a, wanted), _mm_cmpeq_epi16(b, wanted));
+            let high = _mm_packs_epi16(_mm_cmpeq_epi16(c, wanted), _mm_cmpeq_epi16(d, wanted));
+            let bits = _mm_movemask_epi8(low) as u32 | (_mm_movemask_epi8(high) as u32) << 16;
+            bits & 0x0fff_ffff
+        }
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+mod machine {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    pub(super) fn prefetch(_at: *const AtomicU64) {}
+
+    /// # Safety
+    ///
+    /// `from` points to the words of `size` bytes that live and are accessed atomically, `to` to as many bytes of the
+    /// caller's own.
+    #[inline]
+    pub(super) unsafe fn copy(from: *const AtomicU64, to: *mut u8, size: usize) {
+        for word in 0..size.div_ceil(8) {
+            // SAFETY: by the contract.
+            unsafe {
+                let bytes = (*from.add(word)).load(Ordering::Relaxed).to_ne_bytes();
+                let left = (size - word * 8).min(8);
+                to.add(word * 8).copy_from_nonoverlapping(bytes.as_ptr(), left);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `from` points to seven words that live and are accessed atomically.
+    #[inline]
+    pub(super) unsafe fn lanes(from: *const AtomicU64, lane: u16) -> u32 {
+        let mut found = 0;
+        for word in 0..7 {
+            // SAFETY: by the contract.
+            let value = unsafe { (*from.add(word)).load(Ordering::Relaxed) };
+            for at in 0..4 {
+                found |= u32::from((value >> (at * 16)) as u16 == lane) << (word * 4 + at);
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::HeapRegion;
+
+    /// Words that only have the default operations.
+    struct Plain<'a>(&'a Mapped);
+
+    impl Words for Plain<'_> {
+        fn count(&self) -> usize {
+            self.0.count()
+        }
+        fn load(&self, at: usize) -> u64 {
+            self.0.load(at)
+        }
+        fn store(&self, at: usize, value: u64) {
+            self.0.store(at, value);
+        }
+        fn acquire(&self) {}
+        fn release(&self) {}
+    }
+
+    fn noise() -> Mapped {
+        let words = Mapped::new(HeapRegion::new(4096).handle());
+        let mut value = 1u64;
+        for at in 0..words.count() {
+            value = value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(at as u64 | 1);
+            words.store(at, value);
+        }
+        words
+    }
+
+    #[test]
+    fn copies_of_every_size_and_place_are_the_words_bytes() {
+        let words = noise();
+        for at in 0..9 {
+            for size in 0..400 {
+                let (mut fast, mut plain) = (Vec::new(), Vec::new());
+                fast.replace(size, |room| words.read(at, size, room)).expect("it grows");
+                plain.replace(size, |room| Plain(&words).read(at, size, room)).expect("it grows");
+                assert_eq!(fast.len(), size);
+                assert_eq!(fast, plain);
+                assert!(words.equal(at, &padded_to_words(&fast, &words, at)));
+                let mut buffer = [7; 400];
+                let mut slice = &mut buffer[..];
+                slice.replace(size, |room| words.read(at, size, room)).expect("it fits");
+                assert_eq!(buffer[..size], plain);
+                assert!(buffer[size..].iter().all(|&byte| byte == 7), "nothing beyond");
+            }
+        }
+        let mut buffer = [0; 4];
+        assert!((&mut buffer[..]).replace(5, |_| ()).is_none());
+    }
+
+    /// The whole words that a copy was taken from.
+    fn padded_to_words(copy: &[u8], words: &Mapped, at: usize) -> Vec<u8> {
+        let whole =
+            (0..copy.len().div_ceil(8)).flat_map(|word| words.load(at + word).to_ne_bytes());
+        whole.collect()
+    }
+
+    #[test]
+    fn equal_lanes_are_found_wherever_they_are() {
+        let words = noise();
+        let lane_of = |lane: usize| (words.load(8 + lane / 4) >> (lane % 4 * 16)) as u16;
+        for lane in 0..28 {
+            let wanted = (0..28).filter(|&at| lane_of(at) == lane_of(lane)).map(|at| 1 << at);
+            let wanted: u32 = wanted.sum();
+            assert_eq!(words.lanes(8, lane_of(lane)), wanted);
+            assert_eq!(Plain(&words).lanes(8, lane_of(lane)), wanted);
+        }
+        for value in [0, 1, 0x7fff, 0x8000, 0xffff] {
+            words.store(8, value);
+            words.store(14, value << 48);
+            for lane in [0, 1, 0x7fff, 0x8000, 0xffff, 0x1234] {
+                assert_eq!(words.lanes(8, lane), Plain(&words).lanes(8, lane), "{value} {lane}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_differ_in_any_byte_are_not_equal() {
+        let words = noise();
+        let mut bytes = Vec::new();
+        bytes.replace(45, |room| words.read(3, 45, room)).expect("it grows");
+        words.write(3, &bytes);
+        assert!(words.equal(3, &bytes));
+        for at in 0..bytes.len() {
+            bytes[at] ^= 1;
+            assert!(!words.equal(3, &bytes));
+            bytes[at] ^= 1;
+        }
+        assert!(!words.equal(3, &bytes[..44]) || bytes[44] == 0);
     }
 }

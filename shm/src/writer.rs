@@ -2,22 +2,27 @@
 
 mod core;
 mod recover;
+mod wheel;
 
 use std::sync::Arc;
 
 use crate::header::{self, OpenError};
 use crate::layout::{Geometry, OptionsError, PARTITIONS, TableOptions, word};
 use crate::protocol::Table;
+use crate::reader::Used;
 use crate::region::Region;
 use crate::words::{Mapped, Words};
 
 pub(crate) use self::core::Core;
 
+/// How much later than its deadline an expired entry may be offered for removal, in milliseconds.
+pub const EXPIRY_LATENESS_MS: u64 = 256;
+
 /// The table, for its one writer.
 ///
 /// The index, the entries and their accounting can always be told from the segment alone, so that a successor finds
 /// them after any crash; what only makes the writer fast (lists per partition, free blocks, chains) is private and
-/// rebuilt when a segment is opened. Costs some 20 bytes of private memory per record and 4 per block.
+/// rebuilt when a segment is opened. Costs 32 bytes of private memory per record and 4 per block.
 pub struct Writer {
     core: Core<Mapped>,
     instance: u64,
@@ -29,6 +34,18 @@ pub struct Writer {
 pub struct Put {
     /// Whether the key had a value.
     pub replaced: bool,
+}
+
+/// For whom a record is written, which decides whether it may take the last room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// A new entry that can be refused.
+    Ordinary,
+    /// One that must not be refused while there is any room: the end of a session, or another home's copy of what is
+    /// acknowledged already. One record in 64, and one block, are kept for these.
+    Reserve,
+    /// A near copy: dropped, the coolest first, when room is needed.
+    Near,
 }
 
 /// Why [`Writer::put`] changed nothing.
@@ -58,7 +75,7 @@ pub enum Full {
     Records {
         /// Entries there are.
         entries: usize,
-        /// Records there are, of which one in 28 stays free.
+        /// Entries there can be: one record in 28 stays free.
         capacity: usize,
     },
     /// Too few free overflow blocks. An update needs its new ones before it frees the old.
@@ -74,7 +91,7 @@ impl std::fmt::Display for Full {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Records { entries, capacity } => {
-                write!(f, "{entries} entries in {capacity} records")
+                write!(f, "{entries} entries of {capacity}, less a reserve")
             }
             Self::Blocks { needed, free } => {
                 write!(f, "{needed} overflow blocks needed, {free} free")
@@ -149,8 +166,14 @@ pub struct ExpiredItem<'a> {
 pub struct TableStats {
     /// Entries.
     pub entries: usize,
+    /// Near copies among them.
+    pub near_entries: usize,
     /// Records there are, of which one in 28 stays free.
     pub capacity_records: usize,
+    /// Records kept for [`Admission::Reserve`].
+    pub reserve_records: usize,
+    /// How many of these are taken. The reserve closes again as entries go, whoever they belonged to.
+    pub reserve_used: usize,
     /// Bytes of all keys and values.
     pub bytes_live: u64,
     /// Overflow blocks in use.
@@ -171,11 +194,11 @@ pub struct Recovery {
     pub entries: usize,
     /// Dropped: published, but marked as not finished.
     pub dropped_torn: usize,
-    /// Dropped: checksum, sizes or chain of blocks are wrong.
-    pub dropped_checksum: usize,
-    /// Dropped: in a line, or under a fingerprint, where no reader would look for the key.
+    /// Dropped: sizes or the chain of blocks are impossible.
+    pub dropped_malformed: usize,
+    /// Dropped: in a line that is not one of its key's, or that was overfull.
     pub dropped_misplaced: usize,
-    /// Dropped: the older of two copies, left by a move that a crash cut in two.
+    /// Dropped: one of the two copies that a move cut in two by a crash had left.
     pub dropped_duplicate: usize,
     /// Lines whose header was corrected, for one of these reasons or for its overflow bit.
     pub repaired_lines: usize,
@@ -225,10 +248,11 @@ impl Writer {
         Ok(Self { core: Core::new(Table { words, geometry, hash_seed }), instance, hash_seed })
     }
 
-    /// Opens an existing table, checks every record, and repairs what a crash left.
+    /// Opens an existing table, and repairs what a crash left.
     ///
-    /// Reads the whole table once. Readers go on meanwhile. After a reboot all freshness is gone and the clock
-    /// offset is 0. The options' instance and seed are ignored.
+    /// Reads every record's header, some 20 ms for 10⁶; readers go on meanwhile. Contents are not compared with their
+    /// checksums: call [`verify`](Self::verify) in steps. After a reboot all freshness is gone and the clock offset is
+    /// 0. The options' instance and seed are ignored.
     ///
     /// # Errors
     ///
@@ -287,7 +311,28 @@ impl Writer {
         deadline: u64,
         mark: u64,
     ) -> Result<Put, PutError> {
-        self.core.put(key, partition, value, deadline, mark)
+        self.put_as(Admission::Ordinary, key, partition, value, (deadline, mark))
+    }
+
+    /// Stores a value for somebody who may take more room than others, or less. As [`put`](Self::put) otherwise; the two
+    /// times are deadline and mark.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put`](Self::put). A full table takes updates of what it holds as long as it has blocks.
+    ///
+    /// # Panics
+    ///
+    /// If `partition` is not below [`PARTITIONS`].
+    pub fn put_as(
+        &mut self,
+        admission: Admission,
+        key: &[u8],
+        partition: u16,
+        value: &[u8],
+        times: (u64, u64),
+    ) -> Result<Put, PutError> {
+        self.core.put(key, partition, value, times, admission)
     }
 
     /// Copies a key's value into `value` (cleared first). Expired entries are found too.
@@ -328,8 +373,11 @@ impl Writer {
         self.core.scan(cursor, budget, visit)
     }
 
-    /// Offers expired entries to `decide`, and removes those for which it returns true, until about `budget` entries
-    /// (expired or not) were visited or all were. Goes on where the last call ended. Returns how many were removed.
+    /// Offers expired entries to `decide`, and removes those for which it returns true, until `budget` entries whose
+    /// time seemed to have come were looked at. Returns how many were removed.
+    ///
+    /// Costs the number of entries looked at, whatever the table holds. An entry is offered within
+    /// [`EXPIRY_LATENESS_MS`] after its deadline, and again soon if it was not removed.
     pub fn remove_expired(
         &mut self,
         now_hybrid_ms: u64,
@@ -337,6 +385,29 @@ impl Writer {
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
         self.core.remove_expired(now_hybrid_ms, budget, decide)
+    }
+
+    /// Drops something, after a [`PutError::Full`]: the expired entries that `decide` lets go, up to a thousand or so; if
+    /// there are none the coolest of 16 near copies, drawn at random, by the `heat` of their marks. Returns how many
+    /// went. Live entries that are no near copies are never dropped here.
+    pub fn make_room(
+        &mut self,
+        now_hybrid_ms: u64,
+        heat: &dyn Fn(u64) -> u64,
+        decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
+    ) -> usize {
+        self.core.make_room(now_hybrid_ms, heat, decide)
+    }
+
+    /// Visits about `count` entries that are no near copies, drawn at random, other ones at each call.
+    pub fn sample(&mut self, count: usize, visit: &mut dyn FnMut(ScanItem<'_>)) {
+        self.core.sample_homes(count, visit);
+    }
+
+    /// Visits the entry that a reader says it used, if the record is still the same key's as far as its fingerprint
+    /// tells (of 65,536 others one is taken for it).
+    pub fn used(&self, used: Used, visit: &mut dyn FnMut(ScanItem<'_>)) {
+        self.core.visit_used(used, visit);
     }
 
     /// Checks records against their checksums and index entries, as opening does, a few at a time, and drops those

@@ -40,7 +40,7 @@ fn reopened_segment_has_all_entries_and_readers_stay_attached() {
     let reader = Reader::attach_file(&path).expect("made");
     drop(opened);
     let mut value = Vec::new();
-    assert_eq!(reader.get(b"key", 4, 0, &mut value), Lookup::Hit { deadline: 0, mark: 9 });
+    assert!(matches!(reader.get(b"key", 0, &mut value), Lookup::Hit(hit) if hit.mark == 9));
 
     // Other instance and seed: those of the segment stay.
     let other = TableOptions { instance: 77, hash_seed: 78, ..options() };
@@ -49,7 +49,7 @@ fn reopened_segment_has_all_entries_and_readers_stay_attached() {
     assert_eq!((opened.writer.instance(), opened.writer.hash_seed()), (1, 2));
     assert_eq!((reader.instance(), reader.writer_epoch()), (1, 2));
     opened.writer.put(b"key", 4, b"newer", 0, 10).expect("room");
-    assert_eq!(reader.get(b"key", 4, 0, &mut value), Lookup::Hit { deadline: 0, mark: 10 });
+    assert!(matches!(reader.get(b"key", 0, &mut value), Lookup::Hit(hit) if hit.mark == 10));
     assert_eq!(value, b"newer");
     assert_eq!(fs::metadata(&path).expect("there").len(), 1 << 20);
 }
@@ -103,7 +103,7 @@ fn damaged_truncated_and_foreign_files_are_set_aside_with_the_reason() {
         fs::write(path, bytes).expect("writable");
     }
     let cases: [Case; 8] = [
-        ("version", |path| patch(path, 8, 2), "layout version 3 instead of 1"),
+        ("version", |path| patch(path, 8, 1), "layout version 3 instead of 2"),
         ("byte order", |path| patch(path, 16, 1), "another architecture"),
         ("header", |path| patch(path, 40, 1), "damaged header"),
         ("magic", |path| patch(path, 0, 1), "not a segment"),
@@ -251,7 +251,7 @@ fn reboot_ends_all_freshness_but_no_entry() {
     assert_eq!((recovery.entries, writer.freshness(0)), (1, 0));
     let mut value = Vec::new();
     assert_eq!(
-        Reader::attach(boot(2)).expect("reopened").get(b"key", 0, 0, &mut value),
+        Reader::attach(boot(2)).expect("reopened").get(b"key", 0, &mut value),
         Lookup::Stale
     );
 }

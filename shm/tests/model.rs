@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use annulus_shm::{
-    Full, HeapRegion, Lookup, OptionsError, Put, PutError, Reader, Recovery, TableOptions,
-    VALUE_MAX, WAYS, Writer,
+    Admission, EXPIRY_LATENESS_MS, Full, HeapRegion, Lookup, OptionsError, Put, PutError, Reader,
+    Recovery, TableOptions, VALUE_MAX, WAYS, Writer,
 };
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put { key: u8, size: usize, deadline: u64, mark: u64 },
+    Put { admission: Admission, key: u8, size: usize, deadline: u64, mark: u64 },
+    MakeRoom,
     Get { key: u8 },
     SetTimes { key: u8, deadline: u64, mark: u64 },
     Remove { key: u8 },
@@ -26,19 +27,27 @@ struct Entry {
     value: Vec<u8>,
     deadline: u64,
     mark: u64,
+    near: bool,
+    /// From when on it may be offered as expired.
+    due: u64,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let size = prop_oneof![4 => 0..80usize, 2 => 0..1500usize, 1 => 5000..8193usize];
-    let deadline = prop_oneof![Just(0), 1..2000u64];
+    let deadline = prop_oneof![Just(0), 1..20_000u64];
+    let admission = prop_oneof![
+        4 => Just(Admission::Ordinary), 1 => Just(Admission::Reserve), 1 => Just(Admission::Near)
+    ];
     prop_oneof![
-        12 => (0..80u8, size, deadline.clone(), any::<u64>())
-            .prop_map(|(key, size, deadline, mark)| Step::Put { key, size, deadline, mark }),
+        12 => (admission, 0..80u8, size, deadline.clone(), any::<u64>()).prop_map(
+            |(admission, key, size, deadline, mark)| Step::Put { admission, key, size, deadline, mark }
+        ),
+        2 => Just(Step::MakeRoom),
         6 => (0..80u8).prop_map(|key| Step::Get { key }),
         2 => (0..80u8, deadline, any::<u64>()).prop_map(|(key, deadline, mark)| Step::SetTimes { key, deadline, mark }),
         3 => (0..80u8).prop_map(|key| Step::Remove { key }),
         1 => any::<bool>().prop_map(|keep_odd| Step::Expire { keep_odd }),
-        1 => (0..300u64).prop_map(|ms| Step::Tick { ms }),
+        1 => (0..3000u64).prop_map(|ms| Step::Tick { ms }),
         1 => Just(Step::Reopen),
         1 => Just(Step::Verify),
     ]
@@ -71,6 +80,9 @@ fn tiny(pool_percent: u8) -> TableOptions {
     options
 }
 
+/// Near copies of which the coolest is dropped.
+const SAMPLE: usize = 16;
+
 const CLOCK_OFFSET: u64 = 0u64.wrapping_sub(50);
 
 fn check_all(writer: &Writer, reader: &Reader, model: &BTreeMap<Vec<u8>, Entry>, now: u64) {
@@ -89,15 +101,38 @@ fn check_all(writer: &Writer, reader: &Reader, model: &BTreeMap<Vec<u8>, Entry>,
             (entry.partition, entry.deadline, entry.mark)
         );
         assert_eq!(value, entry.value);
-        let lookup = reader.get(key, entry.partition, now, &mut value);
+        let lookup = reader.get(key, now, &mut value);
         if entry.deadline != 0 && now.wrapping_add(CLOCK_OFFSET) >= entry.deadline {
             assert_eq!((lookup, value.len()), (Lookup::Expired, 0));
         } else {
-            assert_eq!(lookup, Lookup::Hit { deadline: entry.deadline, mark: entry.mark });
-            assert_eq!(value, entry.value);
+            let Lookup::Hit(hit) = lookup else { panic!("{lookup:?}") };
+            assert_eq!((hit.deadline, hit.mark), (entry.deadline, entry.mark));
+            assert_eq!((hit.value_size, &value), (entry.value.len(), &entry.value));
+            let mut named = 0;
+            writer.used(hit.used, &mut |item| {
+                assert_eq!(item.key, key);
+                named += 1;
+            });
+            assert_eq!(named, 1);
+            let mut buffer = vec![0; entry.value.len()];
+            assert_eq!(reader.get_into(key, now, &mut buffer), lookup);
+            assert_eq!(buffer, entry.value);
+            if let Some(short) = entry.value.len().checked_sub(1) {
+                assert_eq!(reader.get_into(key, now, &mut buffer[..short]), lookup);
+            }
         }
-        assert_eq!(reader.get(key, entry.partition + 1, now, &mut value), Lookup::Miss);
     }
+    let keys: Vec<_> = model.keys().map(Vec::as_slice).chain([&b"nobody's"[..]]).collect();
+    let mut looked = 0;
+    reader.get_many(&keys, now, &mut value, &mut |at, lookup, bytes| {
+        assert_eq!(at, looked);
+        looked += 1;
+        let mut alone = Vec::new();
+        assert_eq!(reader.get(keys[at], now, &mut alone), lookup);
+        assert_eq!(alone, bytes);
+    });
+    assert_eq!(looked, keys.len());
+    assert_eq!(stats.near_entries, model.values().filter(|entry| entry.near).count());
     let mut scanned: Vec<_> = Vec::new();
     let mut cursor = 0;
     loop {
@@ -145,21 +180,23 @@ fn run(steps: &[Step], pool_percent: u8) {
     vouch(&mut writer);
     let reader = Reader::attach(region.handle()).expect("made");
     let mut model = BTreeMap::<Vec<u8>, Entry>::new();
-    let mut now = 100;
+    let mut now = 100u64;
     let mut value = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         match *step {
-            Step::Put { key, size, deadline, mark } => {
+            Step::Put { admission, key, size, deadline, mark } => {
                 let (key, partition) = (key_of(key), partition_of(key));
                 let bytes = vec![number as u8; size];
-                match writer.put(&key, partition, &bytes, deadline, mark) {
+                match writer.put_as(admission, &key, partition, &bytes, (deadline, mark)) {
                     Ok(Put { replaced }) => {
-                        let entry = Entry { partition, value: bytes, deadline, mark };
+                        let near = admission == Admission::Near;
+                        let due = deadline.max(now.wrapping_add(CLOCK_OFFSET));
+                        let entry = Entry { partition, value: bytes, deadline, mark, near, due };
                         assert_eq!(model.insert(key, entry).is_some(), replaced);
                     }
                     Err(PutError::Full(Full::Records { entries, capacity })) => {
                         assert!(!model.contains_key(&key), "an update needs no new record");
-                        assert_eq!((entries, capacity), (2 * (WAYS - 1), 2 * WAYS));
+                        assert_eq!((entries, capacity), (2 * (WAYS - 1), 2 * (WAYS - 1)));
                     }
                     Err(PutError::Full(Full::Blocks { needed, free })) => assert!(needed > free),
                     Err(other) => panic!("{other}"),
@@ -174,27 +211,64 @@ fn run(steps: &[Step], pool_percent: u8) {
                 assert_eq!(writer.set_times(&key, deadline, mark), model.contains_key(&key));
                 if let Some(entry) = model.get_mut(&key) {
                     (entry.deadline, entry.mark) = (deadline, mark);
+                    entry.due = deadline.max(now.wrapping_add(CLOCK_OFFSET));
                 }
             }
             Step::Remove { key } => {
                 let key = key_of(key);
                 assert_eq!(writer.remove(&key), model.remove(&key).is_some());
-                assert_eq!(reader.get(&key, 0, now, &mut value), Lookup::Miss);
+                assert_eq!(reader.get(&key, now, &mut value), Lookup::Miss);
             }
             Step::Expire { keep_odd } => {
                 let now = now.wrapping_add(CLOCK_OFFSET);
+                let mut gone = Vec::new();
                 let removed = writer.remove_expired(now, usize::MAX, &mut |item| {
                     assert_eq!(item.value, model[item.key].value);
                     assert!(item.deadline != 0 && item.deadline <= now);
-                    !keep_odd || item.key[0].is_multiple_of(2)
+                    let goes = !keep_odd || item.key[0].is_multiple_of(2);
+                    if goes {
+                        gone.push(item.key.to_vec());
+                    }
+                    goes
                 });
-                let before = model.len();
-                model.retain(|key, entry| {
-                    entry.deadline == 0
-                        || entry.deadline > now
-                        || keep_odd && !key[0].is_multiple_of(2)
+                let odd = |key: &Vec<u8>| !key[0].is_multiple_of(2);
+                assert!(!keep_odd || !gone.iter().any(odd));
+                assert_eq!(removed, gone.len());
+                gone.iter().for_each(|key| drop(model.remove(key)));
+                for (key, entry) in model.iter_mut().filter(|(_, entry)| entry.deadline != 0) {
+                    let was_due = entry.due + EXPIRY_LATENESS_MS <= now;
+                    let kept = keep_odd && odd(key);
+                    assert!(!was_due || kept, "an expired entry was not offered");
+                    if was_due {
+                        entry.due = now + EXPIRY_LATENESS_MS;
+                    }
+                }
+            }
+            Step::MakeRoom => {
+                let now = now.wrapping_add(CLOCK_OFFSET);
+                let mut gone = Vec::new();
+                let dropped = writer.make_room(now, &|mark| mark, &mut |item| {
+                    assert!(item.deadline <= now);
+                    gone.push(item.key.to_vec());
+                    true
                 });
-                assert_eq!(removed, before - model.len());
+                gone.iter().for_each(|key| drop(model.remove(key)));
+                if gone.is_empty() {
+                    // All near copies fit in the sample more often than not: then it was the coolest.
+                    let near = model.iter().filter(|(_, entry)| entry.near);
+                    let missing =
+                        near.clone().filter(|(key, _)| writer.get(key, &mut value).is_none());
+                    let missing: Vec<_> = missing.map(|(key, e)| (key.clone(), e.mark)).collect();
+                    assert_eq!(missing.len(), usize::from(near.clone().count() > 0));
+                    assert_eq!(dropped, missing.len(), "at most one, and no other entry");
+                    if let [(key, mark)] = &missing[..] {
+                        let cooler = near.clone().filter(|(_, entry)| entry.mark < *mark).count();
+                        assert!(cooler == 0 || near.count() > SAMPLE);
+                        model.remove(key);
+                    }
+                } else {
+                    assert_eq!(dropped, gone.len());
+                }
             }
             Step::Tick { ms } => now += ms,
             Step::Reopen => {
@@ -247,8 +321,8 @@ fn development_table_takes_sessions_and_reads_them_back() {
         writer.put(&number.to_ne_bytes(), 1, &vec![number as u8; size], 0, 0).expect("room");
     }
     for number in 0..1200u32 {
-        let lookup = reader.get(&number.to_ne_bytes(), 1, 0, &mut value);
-        assert_eq!(lookup, Lookup::Hit { deadline: 0, mark: 0 });
+        let lookup = reader.get(&number.to_ne_bytes(), 0, &mut value);
+        assert!(matches!(lookup, Lookup::Hit(_)), "{lookup:?}");
         assert_eq!(value, vec![number as u8; 200 + number as usize * 3]);
     }
 }
@@ -303,13 +377,13 @@ fn values_up_to_one_mebibyte_are_stored_whole_and_longer_ones_refused() {
     for size in [0, 1, 479, 480, 481, 512, 513, 65536, VALUE_MAX as usize - 1, VALUE_MAX as usize] {
         let value: Vec<u8> = (0..size).map(|at| (at * 31 + size) as u8).collect();
         writer.put(b"big", 3, &value, 0, 0).expect("room");
-        assert!(matches!(reader.get(b"big", 3, 0, &mut found), Lookup::Hit { .. }));
+        assert!(matches!(reader.get(b"big", 0, &mut found), Lookup::Hit(_)));
         assert!(found == value, "size {size}");
     }
     let too_large = vec![0; VALUE_MAX as usize + 1];
     let error = PutError::ValueTooLarge { size: too_large.len(), max: VALUE_MAX as usize };
     assert_eq!(writer.put(b"big", 3, &too_large, 0, 0), Err(error));
-    assert!(matches!(reader.get(b"big", 3, 0, &mut found), Lookup::Hit { .. }));
+    assert!(matches!(reader.get(b"big", 0, &mut found), Lookup::Hit(_)));
     assert_eq!(found.len(), VALUE_MAX as usize);
     assert!(writer.remove(b"big"));
     assert_eq!(writer.stats().pool_blocks_used, 0);
@@ -327,14 +401,14 @@ fn empty_and_too_long_keys_are_refused_and_never_found() {
         assert_eq!(writer.put(&key, 0, b"v", 0, 0), Err(PutError::KeyLength(key.len())));
         assert_eq!(writer.get(&key, &mut value), None);
         assert!(!writer.remove(&key) && !writer.set_times(&key, 1, 1));
-        assert_eq!(reader.get(&key, 0, 0, &mut value), Lookup::Miss);
+        assert_eq!(reader.get(&key, 0, &mut value), Lookup::Miss);
     }
     // Binary keys that differ only by trailing zeros are different keys.
     writer.put(b"a", 0, b"1", 0, 0).expect("room");
     writer.put(b"a\0", 0, b"2", 0, 0).expect("room");
     writer.put(&[255; 255], 0, b"3", 0, 0).expect("room");
     for (key, wanted) in [(&b"a"[..], b"1"), (b"a\0", b"2"), (&[255; 255], b"3")] {
-        assert!(matches!(reader.get(key, 0, 0, &mut value), Lookup::Hit { .. }));
+        assert!(matches!(reader.get(key, 0, &mut value), Lookup::Hit(_)));
         assert_eq!(value, wanted);
     }
 }
@@ -345,7 +419,7 @@ fn full_table_keeps_everything_and_goes_on_after_expired_entries_left() {
     let region = HeapRegion::new(options.segment_bytes as usize);
     let mut writer = Writer::create(region.handle(), &options).expect("fits");
     let put = |writer: &mut Writer, number: u8| {
-        writer.put(&[number], 0, b"value", u64::from(number) + 1, 0)
+        writer.put(&[number], 0, b"value", (u64::from(number) + 1) * 1_000, 0)
     };
     let mut number = 0;
     while put(&mut writer, number).is_ok() {
@@ -354,10 +428,10 @@ fn full_table_keeps_everything_and_goes_on_after_expired_entries_left() {
     let stats = writer.stats();
     assert!(put(&mut writer, number).is_err());
     assert_eq!(writer.stats(), stats);
-    assert!(writer.put(&[0], 0, &[1; 60], 1, 0).expect("an update").replaced);
-    let offered = writer.remove_expired(5, usize::MAX, &mut |_| false);
+    assert!(writer.put(&[0], 0, &[1; 60], 1_000, 0).expect("an update").replaced);
+    let offered = writer.remove_expired(5_900, usize::MAX, &mut |_| false);
     assert_eq!((offered, writer.stats().entries), (0, stats.entries));
-    assert_eq!(writer.remove_expired(5, usize::MAX, &mut |_| true), 5);
+    assert_eq!(writer.remove_expired(6_900, usize::MAX, &mut |_| true), 6);
     assert!(put(&mut writer, number).is_ok());
 }
 
@@ -369,10 +443,10 @@ fn unvouched_partitions_are_stale_and_retired_segments_say_so() {
     let reader = Reader::attach(region.handle()).expect("made");
     let mut value = Vec::new();
     writer.put(b"k", 9, b"v", 0, 0).expect("room");
-    assert_eq!(reader.get(b"k", 9, 0, &mut value), Lookup::Stale);
+    assert_eq!(reader.get(b"k", 0, &mut value), Lookup::Stale);
     writer.set_freshness(9, 1000);
-    assert!(matches!(reader.get(b"k", 9, 999, &mut value), Lookup::Hit { .. }));
-    assert_eq!(reader.get(b"k", 9, 1000, &mut value), Lookup::Stale);
+    assert!(matches!(reader.get(b"k", 999, &mut value), Lookup::Hit(_)));
+    assert_eq!(reader.get(b"k", 1000, &mut value), Lookup::Stale);
     assert_eq!(reader.instance(), 5);
     writer.set_owner_note("node 7, pid 42 \u{1f600}");
     assert_eq!(reader.owner_note(), "node 7, pid 42 \u{1f600}");

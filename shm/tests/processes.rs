@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use annulus_shm::{Lookup, Reader, TableOptions, Writer, open_or_create};
+use annulus_shm::{Hit, Lookup, Reader, TableOptions, Writer, open_or_create};
 
 const SEGMENT: &str = "ANNULUS_SHM_READ_SEGMENT";
 const KEYS: u64 = 16;
@@ -31,8 +31,8 @@ fn child_reads_until_it_has_seen_enough() {
     while hits < HITS {
         tries += 1;
         let number = tries % KEYS;
-        match reader.get(&key(number), 1, 0, &mut found) {
-            Lookup::Hit { mark, .. } => {
+        match reader.get(&key(number), 0, &mut found) {
+            Lookup::Hit(Hit { mark, .. }) => {
                 let first = u64::from_ne_bytes(found[..8].try_into().expect("at least two words"));
                 let version = (first ^ number << 8) << 16 >> 32;
                 assert_eq!(found, value(number, version), "torn or foreign");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use annulus_proto::codec::Header;
 use annulus_proto::message::{Message, Role};
-use annulus_proto::{Key, Load, NodeId};
+use annulus_proto::{Load, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// The present, on both clocks.
@@ -83,12 +83,12 @@ pub enum Input {
         /// Its number.
         generation: u64,
     },
-    /// A scan of shared memory from outside met entries that seem to have expired.
-    Expired {
+    /// A table's segment was looked at for huge pages.
+    HugePages {
         /// The table, by its place in the settings.
         table: usize,
-        /// The keys.
-        keys: Vec<Key>,
+        /// How much of it lies in them.
+        bytes: u64,
     },
     /// The host's load was measured.
     Load(Load),

@@ -226,6 +226,8 @@ impl Core {
             capacity: stats.capacity_records as u64,
             bytes: stats.bytes_live,
             segment_bytes: stats.segment_bytes,
+            huge_bytes: table.huge_bytes,
+            reserve_used: stats.reserve_used as u64,
             slots_home: table.slots.iter().filter(|state| state.home).count() as u32,
             slots_unsynced: self.slots_unsynced(index) as u32,
             hints: table.hints.len() as u64,

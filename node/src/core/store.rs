@@ -3,7 +3,7 @@
 use annulus_proto::entry::die_by;
 use annulus_proto::message::Failure;
 use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, record};
-use annulus_shm::{PutError, TableStats, Writer};
+use annulus_shm::{ExpiredItem, PutError, TableStats, Writer};
 
 use super::settings::TablePolicy;
 
@@ -17,8 +17,6 @@ pub(super) struct Store {
     writer: Writer,
     digests: Box<[u64]>,
     scan_cursor: u64,
-    /// When the whole table was last looked through for room, in hybrid milliseconds.
-    swept_ms: u64,
     buffer: Vec<u8>,
 }
 
@@ -43,28 +41,23 @@ const RECORD_OVERHEAD_BYTES: u32 = 512;
 
 const _: () = assert!(record::OVERHEAD_BYTES_MAX + 16 < RECORD_OVERHEAD_BYTES as usize);
 
-/// How often a full table is looked through as a whole: at 10⁶ entries it takes some milliseconds.
-const SWEEP_PERIOD_MS: u64 = 1_000;
-/// How many entries are looked at otherwise.
-const SWEEP_STEP: usize = 1_024;
-
 /// How long an expired entry is kept so that its client is told *expired* and not *absent*.
 const EXPIRED_KEPT_MS: u64 = 60_000;
 
 impl Store {
-    /// Takes over a table as it is, and scans it once.
-    pub(super) fn new(policy: TablePolicy, node: NodeId, writer: Writer) -> Self {
+    /// Takes over a table as it is, and reads it once. Returns how many damaged records it dropped.
+    pub(super) fn new(policy: TablePolicy, node: NodeId, writer: Writer) -> (Self, u64) {
         let mut store = Self {
             policy,
             node,
             writer,
             digests: vec![0; usize::from(SLOT_COUNT)].into_boxed_slice(),
             scan_cursor: 0,
-            swept_ms: 0,
             buffer: Vec::new(),
         };
+        let damaged = store.writer.verify(0, usize::MAX).dropped;
         store.rebuild_digests();
-        store
+        (store, damaged as u64)
     }
 
     /// The table's policy.
@@ -154,35 +147,21 @@ impl Store {
         next
     }
 
-    /// Looks at about `budget` entries, where the last call ended, and drops those whose time is over.
-    pub(super) fn scan(&mut self, now_ms: u64, budget: usize) -> Scanned {
-        let damaged = self.verify(budget);
-        let dropped = self.drop_expired(now_ms.saturating_sub(EXPIRED_KEPT_MS), budget, None);
-        Scanned { dropped, damaged }
-    }
-
-    /// Checks about `budget` records, where the last call ended, and drops damaged ones; returns how
-    /// many.
-    pub(super) fn verify(&mut self, budget: usize) -> u64 {
-        let verified = self.writer.verify(self.scan_cursor, budget);
-        self.scan_cursor = verified.next;
-        if verified.dropped > 0 {
+    /// Drops up to `expired` entries whose time is over, and checks about `verified` records, where the
+    /// last call ended.
+    pub(super) fn scan(&mut self, now_ms: u64, expired: usize, verified: usize) -> Scanned {
+        let checked = self.writer.verify(self.scan_cursor, verified);
+        self.scan_cursor = checked.next;
+        if checked.dropped > 0 {
             self.rebuild_digests();
         }
-        verified.dropped as u64
-    }
-
-    /// Drops one entry if its time is over, for whoever scans the segment from outside.
-    pub(super) fn drop_if_expired(&mut self, key: &Key, now_ms: u64) -> bool {
-        let Some(found) = self.writer.get(key.as_bytes(), &mut self.buffer) else { return false };
-        let kept_until = found.deadline.saturating_add(EXPIRED_KEPT_MS);
-        if found.deadline == 0 || kept_until > now_ms {
-            return false;
-        }
-        let digest = self.raw_digest(key);
-        let removed = self.writer.remove(key.as_bytes());
-        self.account(key, digest, 0);
-        removed
+        let digests = &mut self.digests;
+        let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
+        let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
+            forget(digests, item);
+            true
+        });
+        Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
     }
 
     /// Lets this host's readers trust a slot until `until_ms` on the monotonic clock; 0 = not at all.
@@ -240,20 +219,10 @@ impl Store {
             store.writer.put(key.as_bytes(), slot, &store.buffer, deadline, mark)
         };
         let mut result = put(self);
-        if let Err(PutError::Full(_)) = result {
-            let record = std::mem::take(&mut self.buffer);
-            // What lies under this key the caller takes out of the digest. The whole table is looked
-            // through once in a while, a part of it otherwise: a full one must not stop the node.
-            let whole = now_ms >= self.swept_ms + SWEEP_PERIOD_MS;
-            if whole {
-                self.swept_ms = now_ms;
-            }
-            let budget = if whole { usize::MAX } else { SWEEP_STEP };
-            let dropped = self.drop_expired(now_ms, budget, Some(key));
-            self.buffer = record;
-            if dropped > 0 {
-                result = put(self);
-            }
+        if let Err(PutError::Full(_)) = result
+            && self.make_room(key, now_ms)
+        {
+            result = put(self);
         }
         match result {
             Ok(_) => Ok(()),
@@ -264,17 +233,18 @@ impl Store {
         }
     }
 
-    fn drop_expired(&mut self, before_ms: u64, budget: usize, except: Option<&Key>) -> u64 {
+    /// Drops what has expired, or else the coolest near copy, but not what lies under `key`: the caller
+    /// counts that out itself.
+    fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
         let digests = &mut self.digests;
-        let removed = self.writer.remove_expired(before_ms, budget, &mut |item| {
-            if except.is_some_and(|key| key.as_bytes() == item.key) {
-                return false;
+        let dropped = self.writer.make_room(now_ms, &record::touched, &mut |item| {
+            let other = item.key != key.as_bytes();
+            if other {
+                forget(digests, item);
             }
-            let digest = digest_of(item.key, item.value, item.mark);
-            digests[usize::from(item.partition)] ^= digest;
-            true
+            other
         });
-        removed as u64
+        dropped > 0
     }
 
     /// The digest of what lies under a key, acceptable or not; 0 of nothing.
@@ -308,6 +278,11 @@ impl Store {
             }
         }
     }
+}
+
+/// Takes an entry that is being dropped out of its slot's digest.
+fn forget(digests: &mut [u64], item: ExpiredItem<'_>) {
+    digests[usize::from(item.partition)] ^= digest_of(item.key, item.value, item.mark);
 }
 
 fn digest_of(key: &[u8], value: &[u8], mark: u64) -> u64 {

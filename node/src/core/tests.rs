@@ -593,7 +593,7 @@ fn an_idle_session_expires_alike_everywhere_and_a_touch_prolongs_it() {
     world.run_for(Duration::from_secs(70));
     for node in 0..3 {
         let now = world.present(node);
-        world.nodes[node].core.as_mut().unwrap().scan(now, 100_000);
+        world.nodes[node].core.as_mut().unwrap().scan(now, 100_000, 100_000);
         assert!(world.copy(node, "left").is_none());
     }
 }

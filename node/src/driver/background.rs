@@ -1,38 +1,37 @@
-//! The plain threads beside the node: they scan shared memory for entries whose time is over, and
-//! read the host's load, and report over a channel. They only read; the core decides and drops.
+//! The plain thread beside the node: it reads the host's load and collects the segments' pages into huge
+//! ones, and reports over a channel. It decides nothing.
 
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use annulus_net::{Clock, SystemClock};
-use annulus_proto::{Key, Load};
-use annulus_shm::{Reader, Region};
+use annulus_proto::Load;
+use annulus_shm::{Huge, Region};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::load::measure_load;
 
-/// What a thread found.
+/// What the thread found.
 #[derive(Debug)]
 pub enum Report {
-    /// Entries of a table that seem to have expired.
-    Expired {
-        /// The table, by its place in the settings.
-        table: usize,
-        /// Their keys.
-        keys: Vec<Key>,
-    },
     /// The host's load.
     Load(Load),
+    /// How much of a table's segment lies in huge pages.
+    HugePages {
+        /// The table, by its place in the settings.
+        table: usize,
+        /// Bytes.
+        bytes: u64,
+    },
 }
 
-/// Entries looked at in one step of a scan: at 10 ns each some 40 µs.
-const STEP: usize = 4_096;
-/// The pause between two steps, so that 10⁶ entries take some five seconds and 1 % of a core.
-const STEP_PAUSE: Duration = Duration::from_millis(20);
-/// The pause between two passes, and between two readings of the load.
-const PASS_PAUSE: Duration = Duration::from_secs(1);
-/// Reports that may wait for the core; a scan that finds more waits.
+/// The pause between two readings of the load.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How much is collected into huge pages between two pauses of [`COLLAPSE_PAUSE`]: one takes some
+/// 7 ms, and this much of a core is left to the node.
+const COLLAPSE_STEP: usize = 2 << 20;
+const COLLAPSE_PAUSE: Duration = Duration::from_millis(5);
+/// Reports that may wait for the core.
 const REPORTS_MAX: usize = 64;
 
 /// Starts the thread. It ends when the receiver is dropped.
@@ -41,8 +40,8 @@ pub(super) fn start(segments: Vec<Arc<dyn Region>>) -> Receiver<Report> {
     // The segments are the node's: it stops without waiting for a pause of this thread to end.
     let segments: Vec<_> = segments.iter().map(Arc::downgrade).collect();
     let watch = move || watch(&segments, &reports);
-    if let Err(error) = thread::Builder::new().name("annulus-scan".to_owned()).spawn(watch) {
-        tracing::error!(%error, "no thread for scanning; expired entries go only when a table fills");
+    if let Err(error) = thread::Builder::new().name("annulus-watch".to_owned()).spawn(watch) {
+        tracing::error!(%error, "no thread for the host's load and huge pages: both are left out");
     }
     receiver
 }
@@ -50,42 +49,43 @@ pub(super) fn start(segments: Vec<Arc<dyn Region>>) -> Receiver<Report> {
 fn watch(segments: &[Weak<dyn Region>], reports: &Sender<Report>) {
     let mut processor = (0, 0);
     measure_load(&mut processor);
-    loop {
-        if !send(reports, Report::Load(measure_load(&mut processor))) {
+    for (table, segment) in segments.iter().enumerate() {
+        let bytes = collapse(segment);
+        if !send(reports, Report::HugePages { table, bytes }) {
             return;
         }
-        for (table, segment) in segments.iter().enumerate() {
-            let mut cursor = 0;
-            loop {
-                let mut keys = Vec::new();
-                let now_ms = SystemClock.monotonic_coarse_ms();
-                let Some(region) = segment.upgrade() else { return };
-                let Ok(reader) = Reader::attach(region) else { break };
-                // Also in slots that the node does not vouch for: what it keeps without being a home.
-                let hybrid_ms = now_ms.wrapping_add(reader.clock_offset());
-                cursor = reader.scan(cursor, STEP, now_ms, &mut |item, _| {
-                    if item.deadline != 0 && item.deadline <= hybrid_ms {
-                        keys.extend(Key::new(item.key));
-                    }
-                });
-                drop(reader);
-                if !keys.is_empty() && !send(reports, Report::Expired { table, keys }) {
-                    return;
-                }
-                thread::sleep(STEP_PAUSE);
-                if cursor == 0 {
-                    break;
-                }
+    }
+    while send(reports, Report::Load(measure_load(&mut processor))) {
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Collects a segment's pages into huge ones, step by step, and returns how many bytes were. Ends at
+/// the first step that the kernel refuses.
+fn collapse(segment: &Weak<dyn Region>) -> u64 {
+    let mut at = 0;
+    loop {
+        let Some(region) = segment.upgrade() else { return 0 };
+        if at >= region.len() {
+            return region.huge_bytes();
+        }
+        match region.collapse(at, COLLAPSE_STEP) {
+            Ok(Huge::Collapsed) => at += COLLAPSE_STEP,
+            Ok(Huge::Unsuited) => return region.huge_bytes(),
+            Err(error) => {
+                tracing::info!(%error, "no huge pages for shared memory; lookups take longer");
+                return region.huge_bytes();
             }
         }
-        thread::sleep(PASS_PAUSE);
+        drop(region);
+        thread::sleep(COLLAPSE_PAUSE);
     }
 }
 
 /// Hands over a report; `false` when nobody listens any more.
 fn send(reports: &Sender<Report>, mut report: Report) -> bool {
     loop {
-        match reports.send_timeout(report, PASS_PAUSE) {
+        match reports.send_timeout(report, PAUSE) {
             Ok(()) => return true,
             Err(SendTimeoutError::Timeout(back)) => report = back,
             Err(SendTimeoutError::Disconnected(_)) => return false,

@@ -94,7 +94,8 @@ fn operation(number: u64) -> Operation {
 fn apply<W: Words>(core: &mut Core<W>, operation: &Operation) {
     match operation {
         Operation::Put { key, partition, value, deadline } => {
-            core.put(key, *partition, value, *deadline, 0).expect("room for 100 keys");
+            core.put(key, *partition, value, (*deadline, 0), crate::Admission::Ordinary)
+                .expect("room for 100 keys");
         }
         Operation::Remove { key } => {
             core.remove(key);
@@ -207,10 +208,10 @@ fn kill_children(seed: u64, kills: u64, by_themselves: bool) {
             Core::recover(Table { words, geometry: facts.geometry, hash_seed: facts.hash_seed });
         core.audit();
         let Recovery {
-            dropped_torn, dropped_checksum, dropped_misplaced, dropped_duplicate, ..
+            dropped_torn, dropped_malformed, dropped_misplaced, dropped_duplicate, ..
         } = recovery;
         assert_eq!(
-            (dropped_torn, dropped_checksum, dropped_misplaced),
+            (dropped_torn, dropped_malformed, dropped_misplaced),
             (0, 0, 0),
             "kill {kill} of seed {seed}"
         );

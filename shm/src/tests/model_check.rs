@@ -12,7 +12,7 @@ use crate::layout::{
 };
 use crate::protocol::{Attempt, NewRecord, Table};
 use crate::words::Words;
-use crate::writer::Core;
+use crate::writer::{Admission, Core};
 
 const LINES: usize = 64;
 const RECORDS: usize = LINES + 2 * LINE_WORDS;
@@ -167,14 +167,14 @@ fn updates(mutant: Mutant) {
         let table = table(&seen, mutant);
         let readers = [for_reader(&table), for_reader(&table)];
         let mut core = Core::new(table);
-        core.put(KEY, 0, &value(1), 0, 0).expect("room");
+        core.put(KEY, 0, &value(1), (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut newest = 0;
             for table in readers {
                 let mut found = Vec::new();
                 match table.attempt(KEY, place(&table), &mut found) {
                     Attempt::Changed => {}
-                    Attempt::Hit(_) => {
+                    Attempt::Hit(..) => {
                         assert!(found == value(found[0]), "torn");
                         assert!(found[0] >= newest, "went back");
                         newest = found[0];
@@ -183,8 +183,8 @@ fn updates(mutant: Mutant) {
                 }
             }
         });
-        core.put(KEY, 0, &value(2), 0, 0).expect("room");
-        core.put(KEY, 0, &value(3), 0, 0).expect("room");
+        core.put(KEY, 0, &value(2), (0, 0), Admission::Ordinary).expect("room");
+        core.put(KEY, 0, &value(3), (0, 0), Admission::Ordinary).expect("room");
         reading.join().expect("the reader is content");
     });
 }
@@ -212,17 +212,17 @@ fn reuse(mutant: Mutant) {
         let table = table(&seen, mutant);
         let reader = for_reader(&table);
         let mut core = Core::new(table);
-        core.put(KEY, 0, &[1; 32], 0, 0).expect("room");
+        core.put(KEY, 0, &[1; 32], (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
             match reader.attempt(KEY, place(&reader), &mut found) {
-                Attempt::Hit(_) => assert!(found == [1; 32], "torn"),
+                Attempt::Hit(..) => assert!(found == [1; 32], "torn"),
                 Attempt::Miss | Attempt::Changed => {}
                 Attempt::Damaged => panic!("damaged"),
             }
         });
         assert!(core.remove(KEY));
-        core.put(&other, 0, &[2; 32], 0, 0).expect("room");
+        core.put(&other, 0, &[2; 32], (0, 0), Admission::Ordinary).expect("room");
         reading.join().expect("the reader is content");
     });
 }
@@ -239,12 +239,12 @@ fn moves(mutant: Mutant) {
         let table = table(&seen, mutant);
         let reader = for_reader(&table);
         let mut core = Core::new(table);
-        core.put(KEY, 0, &value(1), 0, 0).expect("room");
+        core.put(KEY, 0, &value(1), (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
             match reader.attempt(KEY, place_of_key, &mut found) {
                 Attempt::Changed => {}
-                Attempt::Hit(_) => assert!(found == value(1), "torn"),
+                Attempt::Hit(..) => assert!(found == value(1), "torn"),
                 other => panic!("lost: {other:?}"),
             }
         });
@@ -264,21 +264,22 @@ fn abandoned() {
         let table = table(&seen, Mutant::None);
         let reader = for_reader(&table);
         let mut core = Core::new(table);
-        core.put(KEY, 0, &[1; 8], 0, 0).expect("room");
+        core.put(KEY, 0, &[1; 8], (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
             match reader.attempt(KEY, place(&reader), &mut found) {
                 Attempt::Changed => {}
-                Attempt::Hit(_) => assert_ne!(found, [3; 8], "never published"),
+                Attempt::Hit(..) => assert_ne!(found, [3; 8], "never published"),
                 other => panic!("lost: {other:?}"),
             }
         });
-        core.put(KEY, 0, &[2; 8], 0, 0).expect("room");
-        let shape = RecordShape { key_size: 8, partition: 0, generation: 2, value_size: 8 };
+        core.put(KEY, 0, &[2; 8], (0, 0), Admission::Ordinary).expect("room");
+        let (second, near) = (false, false);
+        let shape = RecordShape { key_size: 8, partition: 0, second, near, value_size: 8 };
         let key_hash = core.table.hash(KEY);
         let new = NewRecord { key: KEY, key_hash, value: &[3; 8], shape, deadline: 0, mark: 0 };
         core.table.write_record(RecordId { bucket: first, way: 0 }, &new, &[]);
-        core.put(KEY, 0, &[4; 8], 0, 0).expect("room");
+        core.put(KEY, 0, &[4; 8], (0, 0), Admission::Ordinary).expect("room");
         reading.join().expect("the reader is content");
     });
 }

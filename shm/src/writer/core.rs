@@ -1,12 +1,16 @@
 //! The writer over any kind of words.
 
 use crate::layout::{
-    DEADLINE, KEY_MAX, LineHeader, MARK, NONE, PARTITIONS, Place, RecordId, RecordShape, STAMP,
-    WAYS, word,
+    DEADLINE, KEY_MAX, LineHeader, MARK, NONE, PARTITIONS, Place, RecordId, RecordShape, SHAPE,
+    STAMP, WAYS, word,
 };
 use crate::protocol::{NewRecord, Table};
+use crate::reader::Used;
 use crate::words::Words;
-use crate::writer::{ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified};
+use crate::writer::wheel::{Filed, Links, Wheel};
+use crate::writer::{
+    Admission, ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified,
+};
 
 /// A table with the writer's private knowledge of it.
 ///
@@ -21,31 +25,37 @@ pub(crate) struct Core<W> {
     /// The line headers as last published.
     pub(crate) headers: Vec<LineHeader>,
     pub(super) spilled: Vec<u32>,
+    /// The ways of each line that hold near copies.
+    pub(super) near: Vec<u32>,
     /// One per record; meaningful for the valid ones.
     pub(super) records: Vec<Known>,
+    pub(super) wheel: Wheel,
     /// The block after each block.
     pub(super) links: Vec<u32>,
     pub(super) free_blocks: Vec<u32>,
     /// First record and length of each partition's list.
     pub(super) partitions: Vec<List>,
     pub(crate) entries: usize,
+    pub(super) near_entries: usize,
     pub(super) bytes_live: u64,
-    /// The line where `remove_expired` goes on.
-    sweep: usize,
+    /// The line where `sample` goes on.
+    hand: usize,
 }
 
 /// What the writer knows of a record without looking.
 #[derive(Clone, Copy)]
 pub(super) struct Known {
+    filed: Filed,
+    partition: u16,
     next: u32,
     previous: u32,
     /// First block of its chain.
     chain: u32,
     /// Value size in the high 24 bits, key size in the low 8.
     sizes: u32,
-    partition: u16,
-    generation: u16,
 }
+
+const _: () = assert!(size_of::<Known>() == 32);
 
 #[derive(Clone, Copy)]
 pub(super) struct List {
@@ -54,16 +64,19 @@ pub(super) struct List {
 }
 
 /// Lines that a search for a free way looks behind before it gives up.
-const SEARCH_LINES: usize = 64;
+const SEARCH_LINES: usize = 256;
+/// One in so many records, and blocks, is kept for those who may use the reserve.
+const RESERVE_PART: usize = 64;
+/// Entries that a search for expired ones looks at before an insertion; the next goes on from there.
+const EXPIRED_STEP: usize = 1_024;
+/// Near copies of which the coolest is dropped. Redis samples 5 keys, 10 for a ranking close to the true one.
+const SAMPLE: usize = 16;
+/// Records and lines that recovery and verification ask for ahead of their use.
+pub(super) const AHEAD: usize = 12;
 
-impl Known {
-    pub(super) fn shape(&self) -> RecordShape {
-        RecordShape {
-            key_size: self.sizes as u8,
-            partition: self.partition,
-            generation: self.generation,
-            value_size: self.sizes >> 8,
-        }
+impl Links for Vec<Known> {
+    fn filed(&mut self, record: u32) -> &mut Filed {
+        &mut self[record as usize].filed
     }
 }
 
@@ -71,24 +84,19 @@ impl<W: Words> Core<W> {
     /// An empty table.
     pub(crate) fn new(table: Table<W>) -> Self {
         let geometry = &table.geometry;
-        let blank = Known {
-            next: NONE,
-            previous: NONE,
-            chain: NONE,
-            sizes: 0,
-            partition: 0,
-            generation: 0,
-        };
         Self {
             headers: vec![LineHeader::default(); geometry.buckets],
             spilled: vec![0; geometry.buckets],
-            records: vec![blank; geometry.records_count()],
+            near: vec![0; geometry.buckets],
+            records: vec![Known::BLANK; geometry.records_count()],
+            wheel: Wheel::new(),
             links: vec![NONE; geometry.blocks],
             free_blocks: (0..geometry.blocks as u32).rev().collect(),
             partitions: vec![List { first: NONE, count: 0 }; PARTITIONS],
             entries: 0,
+            near_entries: 0,
             bytes_live: 0,
-            sweep: 0,
+            hand: 0,
             table,
         }
     }
@@ -102,8 +110,8 @@ impl<W: Words> Core<W> {
         key: &[u8],
         partition: u16,
         value: &[u8],
-        deadline: u64,
-        mark: u64,
+        (deadline, mark): (u64, u64),
+        admission: Admission,
     ) -> Result<Put, PutError> {
         assert!(usize::from(partition) < PARTITIONS, "a partition below {PARTITIONS}");
         let max = self.table.geometry.shape.max_value as usize;
@@ -113,39 +121,26 @@ impl<W: Words> Core<W> {
         if value.len() > max {
             return Err(PutError::ValueTooLarge { size: value.len(), max });
         }
-        let (needed, free) =
-            (self.table.geometry.blocks_for(key.len(), value.len()), self.free_blocks.len());
-        if needed > free {
-            return Err(PutError::Full(Full::Blocks { needed, free }));
-        }
         let key_hash = self.table.hash(key);
         let place = self.table.geometry.place(key_hash);
         let old = self.find(key, place);
-        let bucket = match old {
-            Some(old) => old.bucket,
-            None => self.make_room(place).ok_or(PutError::Full(Full::Records {
-                entries: self.entries,
-                capacity: self.table.geometry.records_count(),
-            }))?,
-        };
-        let generation = old.map_or(0, |old| self.records[old.number()].generation.wrapping_add(1));
+        let bucket = self.admit(key, value, place, old, admission)?;
         let shape = RecordShape {
             key_size: key.len() as u8,
             partition,
-            generation,
+            second: bucket != place.first,
+            near: admission == Admission::Near,
             value_size: value.len() as u32,
         };
         let way = self.headers[bucket].free_way().expect("every line keeps a free way");
         let new = RecordId { bucket, way };
 
-        let chain = self.free_blocks.split_off(free - needed);
-        self.table.write_record(
-            new,
-            &NewRecord { key, key_hash, value, shape, deadline, mark },
-            &chain,
-        );
+        let needed = self.table.geometry.blocks_for(key.len(), value.len());
+        let chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
+        let record = NewRecord { key, key_hash, value, shape, deadline, mark };
+        self.table.write_record(new, &record, &chain);
         self.table.set_tag(new, place.tag);
-        self.adopt(new, shape, &chain);
+        self.adopt(new, shape, deadline, &chain);
         match old {
             Some(old) => {
                 self.flip(bucket, 1 << way, 1 << old.way);
@@ -153,7 +148,7 @@ impl<W: Words> Core<W> {
                 self.forget(old);
             }
             None => {
-                if bucket == place.second {
+                if shape.second {
                     // Before the entry appears, or a reader that finds it gone from elsewhere would not look here.
                     self.spill(place.first);
                 }
@@ -162,6 +157,48 @@ impl<W: Words> Core<W> {
         }
         self.publish_counters();
         Ok(Put { replaced: old.is_some() })
+    }
+
+    /// The line for a key's new record, if there is room and the caller may use it.
+    fn admit(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        place: Place,
+        old: Option<RecordId>,
+        admission: Admission,
+    ) -> Result<usize, PutError> {
+        let may_use_reserve = admission == Admission::Reserve;
+        let needed = self.table.geometry.blocks_for(key.len(), value.len());
+        let free = self.free_blocks.len();
+        // An update gives its blocks back, and must not fail where a smaller one would do.
+        let kept = if may_use_reserve || old.is_some() { 0 } else { self.reserve_blocks() };
+        if needed > 0 && needed + kept > free {
+            return Err(PutError::Full(Full::Blocks { needed, free: free.saturating_sub(kept) }));
+        }
+        if let Some(old) = old {
+            return Ok(old.bucket);
+        }
+        let limit = self.capacity() - if may_use_reserve { 0 } else { self.reserve_records() };
+        let full =
+            PutError::Full(Full::Records { entries: self.entries, capacity: self.capacity() });
+        if self.entries >= limit {
+            return Err(full);
+        }
+        self.line_with_room(place).ok_or(full)
+    }
+
+    /// Records that can hold entries: each line keeps one free.
+    fn capacity(&self) -> usize {
+        self.headers.len() * (WAYS - 1)
+    }
+
+    fn reserve_records(&self) -> usize {
+        self.capacity() / RESERVE_PART
+    }
+
+    fn reserve_blocks(&self) -> usize {
+        self.table.geometry.blocks / RESERVE_PART
     }
 
     pub(crate) fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Option<Found> {
@@ -176,13 +213,13 @@ impl<W: Words> Core<W> {
         let record = self.table.geometry.record(id);
         self.table.words.store(record + DEADLINE, deadline);
         self.table.words.store(record + MARK, mark);
+        self.wheel.file(&mut self.records, id.number() as u32, deadline);
         true
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
         let Some(id) = self.find_key(key) else { return false };
-        let place = self.table.geometry.place(self.table.hash(key));
-        self.remove_record(id, Some(place));
+        self.remove_record(id);
         true
     }
 
@@ -230,30 +267,92 @@ impl<W: Words> Core<W> {
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        let (mut removed, mut visited) = (0, 0);
-        for _ in 0..self.headers.len() {
-            for id in self.live(self.sweep) {
-                visited += 1;
-                let Found { partition, deadline, mark } = self.found(id);
-                if deadline == 0 || now_hybrid_ms < deadline {
-                    continue;
-                }
+        let mut removed = 0;
+        for _ in 0..budget {
+            let Some(number) = self.wheel.due(now_hybrid_ms) else { break };
+            let id = RecordId::from_number(number as usize);
+            let Found { partition, deadline, mark } = self.found(id);
+            if deadline != 0 && deadline <= now_hybrid_ms {
                 self.read_key(id, &mut key);
-                value.clear();
                 self.read_value(id, &mut value);
                 if decide(ExpiredItem { key: &key, value: &value, partition, deadline, mark }) {
-                    let place = self.table.geometry.place(self.table.hash(&key));
-                    self.remove_record(id, Some(place));
+                    self.remove_record(id);
                     removed += 1;
+                    continue;
                 }
             }
-            visited += 1;
-            self.sweep = (self.sweep + 1) % self.headers.len();
-            if visited >= budget {
+            self.wheel.file_later(&mut self.records, number, deadline, now_hybrid_ms);
+        }
+        removed
+    }
+
+    pub(crate) fn make_room(
+        &mut self,
+        now_hybrid_ms: u64,
+        heat: &dyn Fn(u64) -> u64,
+        decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
+    ) -> usize {
+        match self.remove_expired(now_hybrid_ms, EXPIRED_STEP, decide) {
+            0 => usize::from(self.drop_coolest_near(heat)),
+            expired => expired,
+        }
+    }
+
+    /// Drops the coolest of some near copies. Returns whether there were any.
+    fn drop_coolest_near(&mut self, heat: &dyn Fn(u64) -> u64) -> bool {
+        if self.near_entries == 0 {
+            return false;
+        }
+        let mut sample = Vec::with_capacity(SAMPLE);
+        self.sample(SAMPLE, |core, bucket| core.near[bucket], |id, _| sample.push(id));
+        let coolest = sample.into_iter().min_by_key(|&id| heat(self.found(id).mark));
+        let coolest = coolest.expect("there are near copies, and all lines were looked at");
+        self.remove_record(coolest);
+        true
+    }
+
+    pub(crate) fn sample_homes(&mut self, count: usize, visit: &mut dyn FnMut(ScanItem<'_>)) {
+        let mut key = Vec::new();
+        let homes = |core: &Self, bucket: usize| core.headers[bucket].valid() & !core.near[bucket];
+        self.sample(count, homes, |id, core| core.visit(id, &mut key, visit));
+    }
+
+    /// Visits about `count` of the ways that `of` gives for each line, going on where the last call ended. Neighbours
+    /// in the table have nothing in common but their hash, so that any run of lines is a random sample.
+    fn sample(
+        &mut self,
+        count: usize,
+        of: impl Fn(&Self, usize) -> u32,
+        mut visit: impl FnMut(RecordId, &Self),
+    ) {
+        let mut left = count;
+        for _ in 0..self.headers.len() {
+            let bucket = self.hand;
+            self.hand = (self.hand + 1) % self.headers.len();
+            for way in ones(of(self, bucket)) {
+                visit(RecordId { bucket, way }, self);
+                left = left.saturating_sub(1);
+            }
+            if left == 0 {
                 break;
             }
         }
-        removed
+    }
+
+    /// The mark of the record that a reader says it used, if that is still the same key's.
+    pub(crate) fn used(&self, used: Used) -> Option<RecordId> {
+        let number = used.record as usize;
+        let id = RecordId::from_number(number);
+        let is_it = number < self.records.len()
+            && self.headers[id.bucket].is_valid(id.way)
+            && self.table.tagged(id.bucket, used.tag) >> id.way & 1 == 1;
+        is_it.then_some(id)
+    }
+
+    pub(crate) fn visit_used(&self, used: Used, visit: &mut dyn FnMut(ScanItem<'_>)) {
+        if let Some(id) = self.used(used) {
+            self.visit(id, &mut Vec::new(), visit);
+        }
     }
 
     pub(crate) fn verify(&mut self, cursor: u64, budget: usize) -> Verified {
@@ -267,9 +366,8 @@ impl<W: Words> Core<W> {
             }
             for id in self.live(bucket) {
                 checked += 1;
-                let (sound, place) = self.is_sound(id, &mut key, &mut value);
-                if !sound {
-                    self.remove_record(id, place);
+                if !self.is_sound(id, &mut key, &mut value) {
+                    self.remove_record(id);
                     dropped += 1;
                 }
             }
@@ -289,7 +387,10 @@ impl<W: Words> Core<W> {
         let geometry = &self.table.geometry;
         TableStats {
             entries: self.entries,
+            near_entries: self.near_entries,
             capacity_records: geometry.records_count(),
+            reserve_records: self.reserve_records(),
+            reserve_used: self.entries.saturating_sub(self.capacity() - self.reserve_records()),
             bytes_live: self.bytes_live,
             pool_blocks_used: geometry.blocks - self.free_blocks.len(),
             pool_blocks: geometry.blocks,
@@ -299,7 +400,7 @@ impl<W: Words> Core<W> {
     }
 
     pub(crate) fn set_freshness(&mut self, partition: u16, until_monotonic_ms: u64) {
-        // Pairs with the acquire fence in `Reader::get`.
+        // Pairs with the acquire fence after the copy in `stamped`.
         self.table.words.release();
         self.table
             .words
@@ -333,7 +434,7 @@ impl<W: Words> Core<W> {
         while ways != 0 {
             let id = RecordId { bucket, way: ways.trailing_zeros() as usize };
             ways &= ways - 1;
-            let shape = self.records[id.number()].shape();
+            let shape = self.shape(id);
             if usize::from(shape.key_size) == key.len()
                 && self.table.walk(id, shape).equal(key) == Some(true)
             {
@@ -344,14 +445,25 @@ impl<W: Words> Core<W> {
     }
 
     fn live(&self, bucket: usize) -> impl Iterator<Item = RecordId> + use<W> {
-        let header = self.headers[bucket];
-        (0..WAYS).filter(move |&way| header.is_valid(way)).map(move |way| RecordId { bucket, way })
+        ones(self.headers[bucket].valid()).map(move |way| RecordId { bucket, way })
+    }
+
+    /// What is known of a record without looking at the segment.
+    pub(super) fn shape(&self, id: RecordId) -> RecordShape {
+        let known = &self.records[id.number()];
+        RecordShape {
+            key_size: known.sizes as u8,
+            partition: known.partition & !Known::SECOND,
+            second: known.partition & Known::SECOND != 0,
+            near: self.near[id.bucket] >> id.way & 1 == 1,
+            value_size: known.sizes >> 8,
+        }
     }
 
     fn found(&self, id: RecordId) -> Found {
         let record = self.table.geometry.record(id);
         Found {
-            partition: self.records[id.number()].partition,
+            partition: self.shape(id).partition,
             deadline: self.table.words.load(record + DEADLINE),
             mark: self.table.words.load(record + MARK),
         }
@@ -360,62 +472,52 @@ impl<W: Words> Core<W> {
     fn visit(&self, id: RecordId, key: &mut Vec<u8>, visit: &mut dyn FnMut(ScanItem<'_>)) {
         self.read_key(id, key);
         let Found { partition, deadline, mark } = self.found(id);
-        let value_size = self.records[id.number()].shape().value_size as usize;
+        let value_size = self.shape(id).value_size as usize;
         visit(ScanItem { key, partition, deadline, mark, value_size });
     }
 
     fn read_key(&self, id: RecordId, key: &mut Vec<u8>) {
-        key.clear();
-        let shape = self.records[id.number()].shape();
+        let shape = self.shape(id);
         // A chain that somebody else broke gives a part of it; `verify` drops the record.
-        let _ = self.table.walk(id, shape).read(shape.key_size.into(), key);
+        let _ = self.table.walk(id, shape).copy(shape.key_size.into(), key);
     }
 
     fn read_value(&self, id: RecordId, value: &mut Vec<u8>) {
-        let shape = self.records[id.number()].shape();
+        let shape = self.shape(id);
         let mut walk = self.table.walk(id, shape);
-        let mut key = Vec::with_capacity(KEY_MAX + 1);
         // As above.
         let _ = walk
-            .read(shape.key_size.into(), &mut key)
-            .and_then(|()| walk.read(shape.value_size as usize, value));
+            .skip_key(shape.key_size.into())
+            .and_then(|()| walk.copy(shape.value_size as usize, value));
     }
 
-    /// Whether a record is what it was, and where its key says it may be.
-    fn is_sound(
-        &self,
-        id: RecordId,
-        key: &mut Vec<u8>,
-        value: &mut Vec<u8>,
-    ) -> (bool, Option<Place>) {
+    /// Whether a record is what it was, where its key says it is, and the only one of its key.
+    fn is_sound(&self, id: RecordId, key: &mut Vec<u8>, value: &mut Vec<u8>) -> bool {
         self.read_key(id, key);
-        value.clear();
         self.read_value(id, value);
-        let shape = self.records[id.number()].shape();
+        let shape = self.shape(id);
         let record = self.table.geometry.record(id);
         let stamp = self.table.words.load(record + STAMP);
         let key_hash = self.table.hash(key);
         let place = self.table.geometry.place(key_hash);
-        let intact = stamp & 1 == 0
-            && self.table.words.load(record + crate::layout::SHAPE) == shape.pack()
-            && stamp >> 32 == Table::<W>::checksum(key_hash, shape, value);
-        let tagged = self.table.tagged(id.bucket, place.tag) >> id.way & 1 == 1;
-        (intact && tagged, intact.then_some(place))
+        let line = if shape.second { place.second } else { place.first };
+        stamp & 1 == 0
+            && self.table.words.load(record + SHAPE) == shape.pack()
+            && stamp >> 32 == Table::<W>::checksum(key_hash, shape, value)
+            && id.bucket == line
+            && self.find(key, place) == Some(id)
     }
 }
 
 // Changing.
 impl<W: Words> Core<W> {
     /// A line of this place with two free ways, of which an insertion may take one. Moves entries if it must.
-    fn make_room(&mut self, place: Place) -> Option<usize> {
+    fn line_with_room(&mut self, place: Place) -> Option<usize> {
         let roomy = |core: &Self, bucket: usize| core.headers[bucket].free_ways() >= 2;
         for bucket in [place.first, place.second] {
             if roomy(self, bucket) {
                 return Some(bucket);
             }
-        }
-        if self.entries >= self.headers.len() * (WAYS - 1) {
-            return None;
         }
         // Breadth first, over lines: whose entry has its other line where? (Cuckoo hashing with buckets.)
         struct Step {
@@ -431,13 +533,7 @@ impl<W: Words> Core<W> {
         let mut at = 0;
         while at < steps.len().min(SEARCH_LINES) {
             for id in self.live(steps[at].bucket) {
-                self.read_key(id, &mut key);
-                let its = self.table.geometry.place(self.table.hash(&key));
-                let other = match id.bucket {
-                    bucket if bucket == its.first => its.second,
-                    bucket if bucket == its.second => its.first,
-                    _ => continue, // Its key was damaged.
-                };
+                let Some(other) = self.other_line(id, &mut key) else { continue };
                 if steps.iter().any(|step| step.bucket == other) {
                     continue;
                 }
@@ -457,6 +553,17 @@ impl<W: Words> Core<W> {
         None
     }
 
+    /// The line where an entry could be too; `None` if its key was damaged.
+    fn other_line(&self, id: RecordId, key: &mut Vec<u8>) -> Option<usize> {
+        self.read_key(id, key);
+        let place = self.table.geometry.place(self.table.hash(key));
+        let (here, other) = match self.shape(id).second {
+            false => (place.first, place.second),
+            true => (place.second, place.first),
+        };
+        (here == id.bucket).then_some(other)
+    }
+
     /// Moves an entry to its other line, which has two free ways. Readers find it in one or the other at any time.
     pub(crate) fn relocate(&mut self, from: RecordId, bucket: usize) {
         let mut key = Vec::new();
@@ -464,31 +571,45 @@ impl<W: Words> Core<W> {
         let place = self.table.geometry.place(self.table.hash(&key));
         let to =
             RecordId { bucket, way: self.headers[bucket].free_way().expect("the caller looked") };
-        self.table.copy_record(from, to);
+        let old = self.shape(from);
+        let shape = RecordShape { second: bucket == place.second, ..old };
+        debug_assert!(old.second != shape.second, "to its other line");
+        // For a successor, should this process be killed while the entry is in both.
+        let words = &self.table.words;
+        words.store(word!(moving), (from.number() as u64) << 32 | to.number() as u64);
+        self.table.copy_record(from, to, shape);
         self.table.set_tag(to, place.tag);
-        let known = self.records[from.number()];
-        self.records[to.number()] = known;
-        if bucket == place.second {
+        if shape.second {
             self.spill(place.first);
         }
         self.flip(to.bucket, 1 << to.way, 0);
         self.flip(from.bucket, 0, 1 << from.way);
+        self.table.words.release();
+        self.table.words.store(word!(moving), 0);
         self.table.retire_record(from);
-        if from.bucket == place.second {
+        if old.second {
             self.unspill(place.first);
         }
-        // The list goes through the new record; the chain is the new record's already.
-        self.unlink(from);
-        self.link(to);
+        // The chain is the new record's from now on: nothing of it is free.
+        let chain = self.records[from.number()].chain;
+        self.unlink(from, old);
+        self.link(to, shape, self.found(to).deadline, chain);
     }
 
-    /// Removes a record. `place` is its key's, if the key can be believed.
-    pub(super) fn remove_record(&mut self, id: RecordId, place: Option<Place>) {
+    /// Removes a record.
+    pub(super) fn remove_record(&mut self, id: RecordId) {
+        let shape = self.shape(id);
         self.flip(id.bucket, 0, 1 << id.way);
         self.table.retire_record(id);
-        match place {
-            Some(place) if id.bucket != place.first => self.unspill(place.first),
-            _ => {} // A damaged key leaves an overflow bit set at worst: one more line to look at.
+        if shape.second {
+            // A key that was damaged may name another line, whose count is then one too low: a line may be looked at
+            // in vain, or not at all, and entries that are not found come back from other homes.
+            let mut key = Vec::new();
+            self.read_key(id, &mut key);
+            let place = self.table.geometry.place(self.table.hash(&key));
+            if place.second == id.bucket {
+                self.unspill(place.first);
+            }
         }
         self.forget(id);
         self.publish_counters();
@@ -523,55 +644,56 @@ impl<W: Words> Core<W> {
     }
 
     /// Takes a record and its chain into the books.
-    pub(super) fn adopt(&mut self, id: RecordId, shape: RecordShape, chain: &[u32]) {
+    pub(super) fn adopt(&mut self, id: RecordId, shape: RecordShape, deadline: u64, chain: &[u32]) {
         for pair in chain.windows(2) {
             self.links[pair[0] as usize] = pair[1];
         }
         if let Some(&last) = chain.last() {
             self.links[last as usize] = NONE;
         }
-        self.records[id.number()] = Known {
-            next: NONE,
-            previous: NONE,
-            chain: chain.first().copied().unwrap_or(NONE),
-            sizes: shape.value_size << 8 | u32::from(shape.key_size),
-            partition: shape.partition,
-            generation: shape.generation,
-        };
-        self.link(id);
-        self.entries += 1;
-        self.bytes_live += shape.bytes();
+        self.link(id, shape, deadline, chain.first().copied().unwrap_or(NONE));
     }
 
     /// Takes a record and its chain out of the books. Its way is invalid by now, or the blocks could be reused
     /// under a reader that has no way to tell.
     pub(super) fn forget(&mut self, id: RecordId) {
-        self.unlink(id);
-        let known = self.records[id.number()];
-        let mut block = known.chain;
+        self.unlink(id, self.shape(id));
+        let mut block = self.records[id.number()].chain;
         while block != NONE {
             self.free_blocks.push(block);
             block = self.links[block as usize];
         }
-        self.entries -= 1;
-        self.bytes_live -= known.shape().bytes();
     }
 
-    fn link(&mut self, id: RecordId) {
+    fn link(&mut self, id: RecordId, shape: RecordShape, deadline: u64, chain: u32) {
         let number = id.number() as u32;
-        let list = &mut self.partitions[usize::from(self.records[id.number()].partition)];
-        let first = std::mem::replace(&mut list.first, number);
+        let list = &mut self.partitions[usize::from(shape.partition)];
+        let next = std::mem::replace(&mut list.first, number);
         list.count += 1;
-        self.records[id.number()].next = first;
-        self.records[id.number()].previous = NONE;
-        if first != NONE {
-            self.records[first as usize].previous = number;
+        if next != NONE {
+            self.records[next as usize].previous = number;
+        }
+        self.records[id.number()] = Known {
+            filed: Filed::NOT,
+            partition: shape.partition | if shape.second { Known::SECOND } else { 0 },
+            next,
+            previous: NONE,
+            chain,
+            sizes: shape.value_size << 8 | u32::from(shape.key_size),
+        };
+        self.wheel.file(&mut self.records, number, deadline);
+        self.entries += 1;
+        self.bytes_live += shape.bytes();
+        if shape.near {
+            self.near[id.bucket] |= 1 << id.way;
+            self.near_entries += 1;
         }
     }
 
-    fn unlink(&mut self, id: RecordId) {
-        let Known { next, previous, partition, .. } = self.records[id.number()];
-        let list = &mut self.partitions[usize::from(partition)];
+    fn unlink(&mut self, id: RecordId, shape: RecordShape) {
+        self.wheel.unfile(&mut self.records, id.number() as u32);
+        let Known { next, previous, .. } = self.records[id.number()];
+        let list = &mut self.partitions[usize::from(shape.partition)];
         list.count -= 1;
         match previous {
             NONE => list.first = next,
@@ -579,6 +701,12 @@ impl<W: Words> Core<W> {
         }
         if next != NONE {
             self.records[next as usize].previous = previous;
+        }
+        self.entries -= 1;
+        self.bytes_live -= shape.bytes();
+        if shape.near {
+            self.near[id.bucket] &= !(1 << id.way);
+            self.near_entries -= 1;
         }
     }
 
@@ -596,22 +724,20 @@ impl<W: Words> Core<W> {
     #[cfg(test)]
     pub(crate) fn audit(&self) {
         let mut used = vec![false; self.links.len()];
-        let (mut entries, mut bytes, mut blocks) = (0, 0, 0);
+        let (mut entries, mut near, mut bytes, mut blocks) = (0, 0, 0, 0);
         let mut spilled = vec![0; self.spilled.len()];
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for bucket in 0..self.headers.len() {
             assert_eq!(self.table.header(bucket), self.headers[bucket], "published header");
             assert!(self.headers[bucket].free_ways() >= 1);
             for id in self.live(bucket) {
-                let (sound, place) = self.is_sound(id, &mut key, &mut value);
-                assert!(sound, "record {id:?}");
-                let place = place.expect("sound");
-                assert_eq!(self.find(&key, place), Some(id), "each key once");
-                if bucket != place.first {
-                    assert_eq!(bucket, place.second);
+                assert!(self.is_sound(id, &mut key, &mut value), "record {id:?}");
+                let place = self.table.geometry.place(self.table.hash(&key));
+                let shape = self.shape(id);
+                if shape.second {
                     spilled[place.first] += 1;
                 }
-                let shape = self.records[id.number()].shape();
+                near += usize::from(shape.near);
                 let mut chain = Vec::new();
                 self.table.walk(id, shape).blocks(&mut chain).expect("sound");
                 let mut known = self.records[id.number()].chain;
@@ -629,7 +755,8 @@ impl<W: Words> Core<W> {
                 bytes += shape.bytes();
             }
         }
-        assert_eq!((entries, bytes), (self.entries, self.bytes_live));
+        assert_eq!((entries, near, bytes), (self.entries, self.near_entries, self.bytes_live));
+        assert_eq!(self.words().load(word!(moving)), 0);
         assert_eq!(spilled, self.spilled);
         for (bucket, count) in spilled.iter().enumerate() {
             assert_eq!(self.headers[bucket].overflow(), *count > 0);
@@ -658,8 +785,20 @@ impl<W: Words> Core<W> {
     }
 }
 
-impl RecordShape {
-    fn bytes(self) -> u64 {
-        u64::from(self.key_size) + u64::from(self.value_size)
-    }
+/// The places of the bits that are set.
+pub(super) fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = bits.trailing_zeros() as usize;
+        bits &= bits.wrapping_sub(1);
+        (at < 32).then_some(at)
+    })
 }
+
+impl Known {
+    const BLANK: Self =
+        Self { filed: Filed::NOT, partition: 0, next: NONE, previous: NONE, chain: NONE, sizes: 0 };
+    /// In `partition`: that the record is in its key's second line.
+    const SECOND: u16 = 1 << 15;
+}
+
+const _: () = assert!(PARTITIONS <= Known::SECOND as usize);

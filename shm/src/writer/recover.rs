@@ -3,157 +3,183 @@
 //! What a killed writer can leave is listed, store by store, in `docs/segment.md`: records that nobody can see, one
 //! entry in both of its lines, an overflow bit without need. Everything else that is corrected here comes from
 //! outside, and is treated like a stranger's message.
+//!
+//! One pass over the lines and the records' headers: contents are not read, but for the keys of entries in their second
+//! line. Whether contents are what was written is for `verify` to tell, afterwards and in steps.
 
-use crate::layout::{LineHeader, RecordId, RecordShape, SHAPE, STAMP, WAYS};
+use crate::layout::{
+    DEADLINE, LINE_WORDS, LineHeader, RecordId, RecordShape, SHAPE, STAMP, WAYS, word,
+};
 use crate::protocol::Table;
 use crate::words::Words;
-use crate::writer::{Core, Recovery};
+use crate::writer::Recovery;
+use crate::writer::core::{AHEAD, Core, ones};
 
-/// A sound record.
+/// A record that can be served.
 struct Sound {
     shape: RecordShape,
-    chain: Vec<u32>,
-    first: usize,
-    second: usize,
-    tag: u16,
+    deadline: u64,
+    /// Its key's first line, if it is in its second.
+    first: Option<usize>,
 }
 
 enum Unsound {
     Torn,
-    Checksum,
+    Malformed,
     Misplaced,
 }
 
 impl<W: Words> Core<W> {
-    /// Reads every record, keeps the sound ones, and corrects the lines that say otherwise.
+    /// Looks at every record's header, keeps the sound ones, and corrects the lines that say otherwise.
     pub(crate) fn recover(table: Table<W>) -> (Self, Recovery) {
         let mut recovery = Recovery::default();
         let mut core = Self::new(table);
         core.free_blocks.clear();
+        core.finish_move(&mut recovery);
         let mut used = vec![false; core.table.geometry.blocks];
-        let mut dropped = Vec::new();
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        let found: Vec<LineHeader> =
-            (0..core.headers.len()).map(|bucket| core.table.header(bucket)).collect();
-
-        for (bucket, header) in found.iter().enumerate() {
-            for way in (0..WAYS).filter(|&way| header.is_valid(way)) {
+        let mut chain = Vec::new();
+        for bucket in 0..core.headers.len() {
+            core.prefetch_headers(bucket + 1);
+            let found = core.table.header(bucket);
+            let mut valid = found.valid();
+            if valid == LineHeader::VALID as u32 {
+                // A line without a free way is none of ours. Its last record is as good as any other to go.
+                valid &= !(1 << (WAYS - 1));
+                recovery.dropped_misplaced += 1;
+            }
+            for way in ones(valid) {
                 let id = RecordId { bucket, way };
-                let sound = match core.examine(id, &used, &mut key, &mut value) {
-                    Ok(sound) => sound,
+                chain.clear();
+                match core.examine(id, &mut used, &mut chain) {
+                    Ok(sound) => {
+                        core.adopt(id, sound.shape, sound.deadline, &chain);
+                        if let Some(first) = sound.first {
+                            core.spilled[first] += 1;
+                        }
+                    }
                     Err(why) => {
+                        valid &= !(1 << way);
                         match why {
                             Unsound::Torn => recovery.dropped_torn += 1,
-                            Unsound::Checksum => recovery.dropped_checksum += 1,
+                            Unsound::Malformed => recovery.dropped_malformed += 1,
                             Unsound::Misplaced => recovery.dropped_misplaced += 1,
                         }
-                        dropped.push(id);
-                        continue;
                     }
-                };
-                let other = core
-                    .find_in(sound.first, &key, sound.tag)
-                    .or_else(|| core.find_in(sound.second, &key, sound.tag));
-                if let Some(other) = other {
-                    recovery.dropped_duplicate += 1;
-                    let age = sound
-                        .shape
-                        .generation
-                        .wrapping_sub(core.records[other.number()].shape().generation);
-                    // Of two copies of the same write either will do.
-                    if age == 0 || age > u16::MAX / 2 {
-                        dropped.push(id);
-                        continue;
-                    }
-                    core.disown(other, &mut used, &sound);
-                    dropped.push(other);
                 }
-                // A copy of the same write shares its chain, and was let go above; anything else that shares a block
-                // with an earlier record cannot be right.
-                if sound.chain.iter().any(|&block| used[block as usize]) {
-                    recovery.dropped_checksum += 1;
-                    dropped.push(id);
-                    continue;
-                }
-                for &block in &sound.chain {
-                    used[block as usize] = true;
-                }
-                core.adopt(id, sound.shape, &sound.chain);
-                core.headers[bucket] = LineHeader(core.headers[bucket].0 | 1 << way);
-                if bucket != sound.first {
-                    core.spilled[sound.first] += 1;
+            }
+            core.headers[bucket] = found;
+            if valid != found.valid() {
+                core.publish(bucket, valid, found.overflow());
+                recovery.repaired_lines += 1;
+                for way in ones(found.valid() & !valid) {
+                    core.table.retire_record(RecordId { bucket, way });
                 }
             }
         }
-
         core.free_blocks =
             (0..used.len() as u32).rev().filter(|&block| !used[block as usize]).collect();
-        for (bucket, header) in found.into_iter().enumerate() {
-            let (valid, overflow) = (core.headers[bucket].valid(), core.spilled[bucket] > 0);
-            core.headers[bucket] = header;
-            if (header.valid(), header.overflow()) != (valid, overflow) {
-                core.publish(bucket, valid, overflow);
+        for bucket in 0..core.headers.len() {
+            let (header, overflow) = (core.headers[bucket], core.spilled[bucket] > 0);
+            if header.overflow() != overflow {
+                core.publish(bucket, header.valid(), overflow);
                 recovery.repaired_lines += 1;
             }
-        }
-        for id in dropped {
-            core.table.retire_record(id);
         }
         core.publish_counters();
         recovery.entries = core.entries;
         (core, recovery)
     }
 
-    /// Checks a published record; its key and value are then in the buffers.
+    /// Ends a move that was cut in two while its entry was in both lines.
+    fn finish_move(&mut self, recovery: &mut Recovery) {
+        let words = &self.table.words;
+        let moving = words.load(word!(moving));
+        if moving == 0 {
+            return;
+        }
+        let records = self.table.geometry.records_count();
+        let (from, to) = ((moving >> 32) as usize, moving as u32 as usize);
+        if from < records && to < records && from != to {
+            let (from, to) = (RecordId::from_number(from), RecordId::from_number(to));
+            let header = self.table.header(from.bucket);
+            let both = header.is_valid(from.way) && self.table.header(to.bucket).is_valid(to.way);
+            if both && self.is_copy(from, to) {
+                let valid = header.valid() & !(1 << from.way);
+                self.headers[from.bucket] = header;
+                self.publish(from.bucket, valid, header.overflow());
+                self.table.retire_record(from);
+                recovery.dropped_duplicate += 1;
+            }
+        }
+        self.table.words.release();
+        self.table.words.store(word!(moving), 0);
+    }
+
+    /// Whether these are the two copies of one move, as far as their headers tell.
+    fn is_copy(&self, from: RecordId, to: RecordId) -> bool {
+        let facts = |id| {
+            let record = self.table.geometry.record(id);
+            let shape = self.table.words.load(record + SHAPE);
+            let shape = RecordShape::unpack(shape, self.table.geometry.shape.max_value);
+            let checksum = self.table.words.load(record + STAMP) >> 32;
+            shape.map(|shape| (shape.lasting(), shape.second, checksum))
+        };
+        match (facts(from), facts(to)) {
+            (Some(from), Some(to)) => from.0 == to.0 && from.1 != to.1 && from.2 == to.2,
+            _ => false,
+        }
+    }
+
+    /// Asks for a line's records, and for a line some way ahead.
+    fn prefetch_headers(&self, bucket: usize) {
+        let geometry = &self.table.geometry;
+        if bucket + AHEAD < geometry.buckets {
+            self.table.words.prefetch(geometry.line(bucket + AHEAD));
+        }
+        if bucket < geometry.buckets {
+            for way in 0..WAYS {
+                let record = geometry.record(RecordId { bucket, way });
+                debug_assert!(LINE_WORDS > SHAPE, "a record's header is in one cache line");
+                self.table.words.prefetch(record);
+            }
+        }
+    }
+
+    /// Checks a published record's header and chain; takes its blocks.
     fn examine(
         &self,
         id: RecordId,
-        used: &[bool],
-        key: &mut Vec<u8>,
-        value: &mut Vec<u8>,
+        used: &mut [bool],
+        chain: &mut Vec<u32>,
     ) -> Result<Sound, Unsound> {
         let table = &self.table;
         let record = table.geometry.record(id);
-        let stamp = table.words.load(record + STAMP);
-        if stamp & 1 == 1 {
+        if table.words.load(record + STAMP) & 1 == 1 {
             return Err(Unsound::Torn);
         }
-        let shape = RecordShape::unpack(table.words.load(record + SHAPE));
-        if !shape.plausible(table.geometry.shape.max_value) {
-            return Err(Unsound::Checksum);
+        let max_value = table.geometry.shape.max_value;
+        let shape = RecordShape::unpack(table.words.load(record + SHAPE), max_value)
+            .ok_or(Unsound::Malformed)?;
+        let first = if shape.second {
+            let mut key = Vec::new();
+            let read = table.walk(id, shape).copy(shape.key_size.into(), &mut key);
+            read.ok_or(Unsound::Malformed)?;
+            let place = table.geometry.place(table.hash(&key));
+            if place.second != id.bucket {
+                return Err(Unsound::Misplaced);
+            }
+            Some(place.first)
+        } else {
+            None
+        };
+        table.walk(id, shape).blocks(chain).ok_or(Unsound::Malformed)?;
+        for (at, &block) in chain.iter().enumerate() {
+            // A block has one owner.
+            if std::mem::replace(&mut used[block as usize], true) {
+                chain[..at].iter().for_each(|&block| used[block as usize] = false);
+                return Err(Unsound::Malformed);
+            }
         }
-        key.clear();
-        value.clear();
-        let mut chain = Vec::new();
-        let mut walk = table.walk(id, shape);
-        walk.read(shape.key_size.into(), key)
-            .and_then(|()| walk.read(shape.value_size as usize, value))
-            .and_then(|()| table.walk(id, shape).blocks(&mut chain))
-            .ok_or(Unsound::Checksum)?;
-        let key_hash = table.hash(key);
-        if stamp >> 32 != Table::<W>::checksum(key_hash, shape, value) {
-            return Err(Unsound::Checksum);
-        }
-        let place = table.geometry.place(key_hash);
-        let reachable = (id.bucket == place.first || id.bucket == place.second)
-            && table.tagged(id.bucket, place.tag) >> id.way & 1 == 1;
-        // A line without a free way is none of ours either.
-        if !reachable || self.headers[id.bucket].free_ways() == 1 {
-            return Err(Unsound::Misplaced);
-        }
-        debug_assert!(used.len() == table.geometry.blocks);
-        Ok(Sound { shape, chain, first: place.first, second: place.second, tag: place.tag })
-    }
-
-    /// Lets an adopted record go in favour of a newer copy of the same key.
-    fn disown(&mut self, id: RecordId, used: &mut [bool], newer: &Sound) {
-        self.forget(id);
-        for block in self.free_blocks.drain(..) {
-            used[block as usize] = false;
-        }
-        self.headers[id.bucket] = LineHeader(self.headers[id.bucket].0 & !(1 << id.way));
-        if id.bucket != newer.first {
-            self.spilled[newer.first] -= 1;
-        }
+        Ok(Sound { shape, deadline: table.words.load(record + DEADLINE), first })
     }
 }

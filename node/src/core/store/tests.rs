@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use annulus_proto::{Attributes, Hlc, Value, Version};
-use annulus_shm::{HeapRegion, TableOptions};
+use annulus_shm::{EXPIRY_LATENESS_MS, HeapRegion, TableOptions};
 use proptest::prelude::*;
 
 use super::*;
@@ -31,7 +31,7 @@ fn store_of(segment_bytes: u64, max_value: u32) -> Store {
     let options = options(segment_bytes, max_value);
     let region = HeapRegion::new(segment_bytes as usize);
     let writer = Writer::create(region.handle(), &options).unwrap();
-    Store::new(policy(max_value), NODE, writer)
+    Store::new(policy(max_value), NODE, writer).0
 }
 
 fn store() -> Store {
@@ -104,7 +104,7 @@ fn a_restart_computes_the_digests_it_had() {
     let region = HeapRegion::new(1 << 20);
     let options = options(1 << 20, 4 << 10);
     let writer = Writer::create(region.handle(), &options).unwrap();
-    let mut store = Store::new(policy(4 << 10), NODE, writer);
+    let mut store = Store::new(policy(4 << 10), NODE, writer).0;
     for number in 0..50 {
         let entry = session(START_MS + number, &[7; 700], 16_000, 0);
         store.merge(&key(number), &entry, START_MS).unwrap();
@@ -115,7 +115,7 @@ fn a_restart_computes_the_digests_it_had() {
     let before = store.slot_digest(slot());
     drop(store);
     let (writer, _) = Writer::open(region.handle(), &options).unwrap();
-    let mut store = Store::new(policy(4 << 10), NODE, writer);
+    let mut store = Store::new(policy(4 << 10), NODE, writer).0;
     assert_eq!(store.slot_digest(slot()), before);
     assert_eq!(before.0, 50);
     assert_consistent(&mut store);
@@ -170,10 +170,9 @@ fn a_tombstone_outlives_every_write_of_its_birth_however_the_two_arrive() {
         assert!(store.get(&key(1), START_MS).unwrap().is_ended());
         // Expiry by idle time does not reach it, and scans leave it until nothing could revive it.
         let die_by = START_MS + CAP_MS;
-        store.scan(die_by - 1 + EXPIRED_KEPT_MS, usize::MAX);
+        store.scan(die_by - 1 + EXPIRED_KEPT_MS, usize::MAX, 0);
         assert_eq!(store.stats().entries, 1);
-        assert!(!store.drop_if_expired(&key(1), die_by - 1 + EXPIRED_KEPT_MS));
-        store.scan(die_by + EXPIRED_KEPT_MS, usize::MAX);
+        store.scan(die_by + EXPIRED_KEPT_MS + EXPIRY_LATENESS_MS, usize::MAX, 0);
         assert_eq!(store.stats().entries, 0);
         assert_consistent(&mut store);
     }
@@ -186,9 +185,10 @@ fn what_expired_is_told_from_what_never_was_for_a_minute() {
     store.merge(&key(1), &entry, START_MS).unwrap();
     let expired = START_MS + 1_000;
     assert!(store.get(&key(1), expired).unwrap().is_expired(expired));
-    assert!(!store.drop_if_expired(&key(1), expired + EXPIRED_KEPT_MS - 1));
-    assert!(store.drop_if_expired(&key(1), expired + EXPIRED_KEPT_MS));
-    assert!(!store.drop_if_expired(&key(1), expired + EXPIRED_KEPT_MS));
+    let mut dropped = |now_ms| store.scan(now_ms + EXPIRED_KEPT_MS, 10, 0).dropped;
+    assert_eq!(dropped(expired - 1), 0);
+    assert_eq!(dropped(expired + EXPIRY_LATENESS_MS), 1);
+    assert_eq!(dropped(expired + 2 * EXPIRY_LATENESS_MS), 0);
     assert_eq!(store.slot_digest(slot()), (0, 0));
 }
 
@@ -216,7 +216,7 @@ fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has()
     // Not yet expired: refused. Expired, though not for a minute: they make room.
     let fresh = session(START_MS + 2_000, &value, 0, 0);
     assert_eq!(store.merge(&key("new"), &fresh, START_MS + 999), full);
-    assert!(store.merge(&key("new"), &fresh, START_MS + 1_000).is_ok());
+    assert!(store.merge(&key("new"), &fresh, START_MS + 1_000 + EXPIRY_LATENESS_MS).is_ok());
     assert_eq!(store.stats().entries, 1);
     assert_consistent(&mut store);
     let end = fill(&mut store, 0, 1_000);
@@ -234,7 +234,7 @@ fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has()
 #[test]
 fn a_write_over_an_expired_entry_in_a_full_table_counts_it_out_once() {
     // First `old` alone has expired, which makes no room; then everything has.
-    for (now_ms, fits) in [(START_MS + 1_000, false), (START_MS + 5_000, true)] {
+    for (now_ms, fits) in [(START_MS + 1_300, false), (START_MS + 5_300, true)] {
         let mut store = store_of(256 << 10, 4 << 10);
         let old = session(START_MS, b"small", 1_000, 0);
         store.merge(&key("old"), &old, START_MS).unwrap();
@@ -287,8 +287,7 @@ enum Step {
     Merge { key: u8, entry: Entry },
     Touch { key: u8, ms: u64 },
     Field { key: u8, version: Version, name: u8, value: Option<u8> },
-    Drop { key: u8 },
-    Scan,
+    Scan { expired: usize },
     Pass { ms: u64 },
 }
 
@@ -328,8 +327,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (key.clone(), 0..900_000u64).prop_map(|(key, ms)| Step::Touch { key, ms }),
         2 => (key.clone(), versions(), 0..3u8, proptest::option::of(any::<u8>()))
             .prop_map(|(key, version, name, value)| Step::Field { key, version, name, value }),
-        1 => key.prop_map(|key| Step::Drop { key }),
-        1 => Just(Step::Scan),
+        2 => prop_oneof![Just(1), Just(usize::MAX)].prop_map(|expired| Step::Scan { expired }),
         2 => (0..60_000u64).prop_map(|ms| Step::Pass { ms }),
     ]
 }
@@ -374,11 +372,8 @@ proptest! {
                         let _ = store.merge(&key(number), &entry, now_ms);
                     }
                 }
-                Step::Drop { key: number } => {
-                    store.drop_if_expired(&key(number), now_ms);
-                }
-                Step::Scan => {
-                    let scanned = store.scan(now_ms, usize::MAX);
+                Step::Scan { expired } => {
+                    let scanned = store.scan(now_ms, expired, usize::MAX);
                     prop_assert_eq!(scanned.damaged, 0);
                 }
                 Step::Pass { ms } => now_ms += ms,

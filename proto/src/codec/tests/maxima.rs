@@ -222,6 +222,8 @@ fn the_largest_answers_about_a_node_pass() {
             capacity: u64::MAX,
             bytes: u64::MAX,
             segment_bytes: u64::MAX,
+            huge_bytes: u64::MAX,
+            reserve_used: u64::MAX,
             slots_home: u32::MAX,
             slots_unsynced: u32::MAX,
             hints: u64::MAX,

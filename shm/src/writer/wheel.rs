@@ -1,0 +1,207 @@
+//! When entries expire: lists of records by the time of their deadline, so that finding the expired costs their number.
+//!
+//! A timing wheel (Varghese and Lauck, 1987, scheme 6) that is lazy: a deadline that moves out leaves its record where
+//! it is, and the record is filed anew when its list's time is over. A touch thus costs nothing here.
+
+use crate::layout::NONE;
+use crate::writer::EXPIRY_LATENESS_MS;
+
+/// The lists' heads. The links are in the records' [`Filed`], which the caller keeps.
+pub(super) struct Wheel {
+    first: Vec<u32>,
+    /// The number of the earliest list that may hold something: a time in units of [`WIDTH_MS`].
+    at: u64,
+}
+
+/// Where a record is filed.
+#[derive(Clone, Copy)]
+pub(super) struct Filed {
+    next: u32,
+    previous: u32,
+    list: u16,
+}
+
+/// The records' links.
+pub(super) trait Links {
+    fn filed(&mut self, record: u32) -> &mut Filed;
+}
+
+/// The span of one list.
+const WIDTH_MS: u64 = EXPIRY_LATENESS_MS;
+/// Lists: deadlines further out than 70 minutes wait in the last one and are filed anew when its time is over.
+const LISTS: u64 = 1 << 14;
+const NOT_FILED: u16 = u16::MAX;
+
+const _: () = assert!(LISTS < NOT_FILED as u64);
+
+impl Filed {
+    pub(super) const NOT: Self = Self { next: NONE, previous: NONE, list: NOT_FILED };
+}
+
+impl Wheel {
+    pub(super) fn new() -> Self {
+        Self { first: vec![NONE; LISTS as usize], at: 0 }
+    }
+
+    /// Files a record under a deadline (0 = never), whether it was filed before or not.
+    pub(super) fn file(&mut self, links: &mut impl Links, record: u32, deadline: u64) {
+        let old = links.filed(record).list;
+        if deadline == 0 {
+            return self.unfile(links, record);
+        }
+        let list = self.list_of(deadline);
+        // Lazily: a list whose time comes earlier will do.
+        if old == NOT_FILED || self.distance(list) < self.distance(old) {
+            self.unfile(links, record);
+            self.push(links, record, list);
+        }
+    }
+
+    pub(super) fn unfile(&mut self, links: &mut impl Links, record: u32) {
+        let Filed { next, previous, list } = *links.filed(record);
+        if list == NOT_FILED {
+            return;
+        }
+        match previous {
+            NONE => self.first[usize::from(list)] = next,
+            previous => links.filed(previous).next = next,
+        }
+        if next != NONE {
+            links.filed(next).previous = previous;
+        }
+        *links.filed(record) = Filed::NOT;
+    }
+
+    /// A record of a list whose time is over by `now_ms`. The caller removes it, or files it
+    /// [`later`](Self::file_later), and asks again.
+    pub(super) fn due(&mut self, now_ms: u64) -> Option<u32> {
+        let now = now_ms / WIDTH_MS;
+        if now >= self.at + LISTS {
+            // A long time has passed, or this is the first time at all: every list is due.
+            self.at = now - LISTS;
+        }
+        while self.at < now {
+            match self.first[(self.at % LISTS) as usize] {
+                NONE => self.at += 1,
+                record => return Some(record),
+            }
+        }
+        None
+    }
+
+    /// Files a record that was due anew: under its deadline, or if that is over too, to be looked at once more soon.
+    pub(super) fn file_later(
+        &mut self,
+        links: &mut impl Links,
+        record: u32,
+        deadline: u64,
+        now_ms: u64,
+    ) {
+        self.unfile(links, record);
+        if deadline != 0 {
+            // Never into a list that is due already, or `due` would not end.
+            let time = if deadline > now_ms { deadline } else { now_ms + WIDTH_MS };
+            self.push(links, record, self.list_of(time));
+        }
+    }
+
+    fn list_of(&self, deadline: u64) -> u16 {
+        let number = (deadline / WIDTH_MS).clamp(self.at, self.at + LISTS - 1);
+        (number % LISTS) as u16
+    }
+
+    /// How far a list is from the earliest one.
+    fn distance(&self, list: u16) -> u64 {
+        (u64::from(list) + LISTS - self.at % LISTS) % LISTS
+    }
+
+    fn push(&mut self, links: &mut impl Links, record: u32, list: u16) {
+        let next = std::mem::replace(&mut self.first[usize::from(list)], record);
+        *links.filed(record) = Filed { next, previous: NONE, list };
+        if next != NONE {
+            links.filed(next).previous = record;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    impl Links for Vec<Filed> {
+        fn filed(&mut self, record: u32) -> &mut Filed {
+            &mut self[record as usize]
+        }
+    }
+
+    const NONE_DUE: [u32; 0] = [];
+
+    fn all_due(wheel: &mut Wheel, links: &mut Vec<Filed>, now_ms: u64) -> Vec<u32> {
+        let mut found = Vec::new();
+        while let Some(record) = wheel.due(now_ms) {
+            wheel.unfile(links, record);
+            found.push(record);
+        }
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn each_record_is_due_within_a_width_after_its_deadline_and_never_before() {
+        let now = 1_700_000_000_000;
+        let (mut wheel, mut links) = (Wheel::new(), vec![Filed::NOT; 4]);
+        assert_eq!(wheel.due(now), None);
+        for (record, after) in [(0, 10), (1, 5_000), (2, 60_000), (3, 0)] {
+            let deadline = if after == 0 { 0 } else { now + after };
+            wheel.file(&mut links, record, deadline);
+        }
+        assert_eq!(all_due(&mut wheel, &mut links, now + 9), NONE_DUE);
+        assert_eq!(all_due(&mut wheel, &mut links, now + 10 + WIDTH_MS), [0]);
+        assert_eq!(all_due(&mut wheel, &mut links, now + 4_999), NONE_DUE);
+        assert_eq!(all_due(&mut wheel, &mut links, now + 5_000 + WIDTH_MS), [1]);
+        assert_eq!(all_due(&mut wheel, &mut links, now + 60_000 + WIDTH_MS), [2]);
+        assert_eq!(all_due(&mut wheel, &mut links, now + 1_000_000_000), NONE_DUE);
+    }
+
+    #[test]
+    fn random_filing_agrees_with_a_map_of_deadlines() {
+        let mut random = 1u64;
+        let mut draw = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % below
+        };
+        let (mut wheel, mut links) = (Wheel::new(), vec![Filed::NOT; 50]);
+        let mut model: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut now = 1_000_000;
+        for _ in 0..20_000 {
+            let record = draw(50) as u32;
+            match draw(4) {
+                0 => {
+                    wheel.unfile(&mut links, record);
+                    model.remove(&record);
+                }
+                1 | 2 => {
+                    // Up to twice the horizon.
+                    let deadline = now + draw(2 * LISTS * WIDTH_MS);
+                    wheel.file(&mut links, record, deadline);
+                    model.insert(record, deadline);
+                }
+                _ => {
+                    now += draw(LISTS * WIDTH_MS / 8);
+                    while let Some(record) = wheel.due(now) {
+                        let deadline = model[&record];
+                        if deadline <= now {
+                            wheel.unfile(&mut links, record);
+                            model.remove(&record);
+                        } else {
+                            wheel.file_later(&mut links, record, deadline, now);
+                        }
+                    }
+                    let late = model.values().filter(|&&deadline| deadline + WIDTH_MS <= now);
+                    assert_eq!(late.count(), 0);
+                }
+            }
+        }
+    }
+}
