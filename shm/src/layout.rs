@@ -193,7 +193,7 @@ const _: () =
     assert!(offset_of!(Header, clock_offset) == 128 && offset_of!(Header, owner_note) == 192);
 const _: () = assert!(offset_of!(Header, entries).is_multiple_of(64));
 const _: () = assert!(LINE_WORDS * 8 == 8 + WAYS * 2);
-const _: () = assert!((VALUE_MAX as u64) < 1 << 24 && KEY_MAX < 1 << 8 && PARTITIONS <= 1 << 16);
+const _: () = assert!((VALUE_MAX as u64) < 1 << 24 && KEY_MAX < 1 << 8 && PARTITIONS == 1 << 14);
 const _: () =
     assert!(BLOCK_SIZE.is_multiple_of(64) && RECORD_SIZE_MIN as usize >= (RECORD_HEADER + 2) * 8);
 
@@ -386,6 +386,7 @@ impl LineHeader {
         (self.0 & Self::VALID) as u32
     }
 
+    #[inline]
     pub(crate) fn is_valid(self, way: usize) -> bool {
         self.0 >> way & 1 == 1 && way < WAYS
     }
@@ -412,7 +413,8 @@ impl LineHeader {
     }
 }
 
-/// A record's facts, packed into one word: key size 8 bits, partition 16, flags 8, 8 that are 0, value size 24.
+/// A record's facts, packed into one word: key size 8 bits, partition 14 of 16, flags 2 of 16,
+/// value size 24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordShape {
     pub(crate) key_size: u8,
@@ -427,7 +429,7 @@ pub(crate) struct RecordShape {
 impl RecordShape {
     const SECOND: u64 = 1 << 24;
     const NEAR: u64 = 1 << 25;
-    const UNUSED: u64 = 0xfffc << 24;
+    const UNUSED: u64 = 0x3fff << 26 | 0xc000 << 8;
 
     pub(crate) fn pack(self) -> u64 {
         debug_assert!(self.value_size <= VALUE_MAX);
@@ -443,16 +445,26 @@ impl RecordShape {
     pub(crate) fn unpack(word: u64, max_value: u32) -> Option<Self> {
         let shape = Self {
             key_size: word as u8,
-            partition: (word >> 8) as u16,
+            partition: Self::partition_of(word) as u16,
             second: word & Self::SECOND != 0,
             near: word & Self::NEAR != 0,
-            value_size: (word >> 40) as u32,
+            value_size: Self::value_size_of(word) as u32,
         };
-        let plausible = shape.key_size > 0
-            && (shape.partition as usize) < PARTITIONS
-            && shape.value_size <= max_value
-            && word & Self::UNUSED == 0;
+        let plausible =
+            shape.key_size > 0 && shape.value_size <= max_value && word & Self::UNUSED == 0;
         plausible.then_some(shape)
+    }
+
+    /// The partition that a packed shape names, whatever else it says: below [`PARTITIONS`] in any case.
+    #[inline]
+    pub(crate) fn partition_of(word: u64) -> usize {
+        (word >> 8) as usize & (PARTITIONS - 1)
+    }
+
+    /// The value's size that a packed shape names, in bytes.
+    #[inline]
+    pub(crate) fn value_size_of(word: u64) -> usize {
+        (word >> 40) as usize
     }
 
     /// What of it stays the same when its record moves to the other line.

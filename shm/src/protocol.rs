@@ -36,7 +36,8 @@ pub(crate) enum Attempt {
 /// A record's facts, copied with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Copied {
-    pub(crate) shape: RecordShape,
+    /// The packed [`RecordShape`].
+    pub(crate) shape: u64,
     pub(crate) deadline: u64,
     pub(crate) mark: u64,
     /// Until when the writer vouches for the record's partition, loaded while the record was published.
@@ -107,47 +108,51 @@ impl<W: Words> Table<W> {
 // The reader's side.
 impl<W: Words> Table<W> {
     /// Looks a key up once. After a hit `value` holds the value, after anything else it may hold rubbish.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn attempt(&self, key: &[u8], place: Place, value: &mut impl Target) -> Attempt {
         let first = self.header(place.first);
         // Pairs with the release fence in `publish`: who sees a way valid sees its fingerprint and record, and who
         // sees a key gone from its first line sees it in its second.
         self.words.acquire();
         let mut damaged = false;
-        let mut bucket = place.first;
-        let mut header = first;
-        let mut second = None;
-        loop {
-            let mut ways = self.tagged(bucket, place.tag) & header.valid();
-            while ways != 0 {
-                let id = RecordId { bucket, way: ways.trailing_zeros() as usize };
-                ways &= ways - 1;
-                let copy = self.stamped(id, |walk, shape| {
-                    if usize::from(shape.key_size) != key.len() || !walk.equal(key)? {
-                        return Some(false);
-                    }
-                    let size = shape.value_size as usize;
-                    value.replace(size, |room| walk.read(size, room)).unwrap_or(Some(()))?;
-                    Some(true)
-                });
-                match copy {
-                    Stamped::Valid((true, copied)) => return Attempt::Hit(id, copied),
-                    Stamped::Valid((false, _)) => {}
-                    Stamped::Malformed => damaged = true,
-                    Stamped::Changed => return Attempt::Changed,
-                }
-            }
-            if second.is_some() || !first.overflow() {
-                break;
-            }
-            bucket = place.second;
-            header = self.header(bucket);
-            self.words.acquire(); // As above.
-            second = Some(header);
+        if let Some(attempt) =
+            self.try_line(place.first, first, key, place.tag, value, &mut damaged)
+        {
+            return attempt;
         }
-        // Nothing was found in what these two lines held when their headers were read; that is an answer only if
-        // neither changed meanwhile. Pairs with the release fences of the writer: who read anything that was stored
-        // after a flip sees the flip here.
+        if first.overflow() {
+            return self.attempt_second(key, place, first, value, damaged);
+        }
+        self.not_found(place, first, None, damaged)
+    }
+
+    /// Goes on with the key's second line: of every eight keys in a nearly full table one needs it.
+    #[inline(never)]
+    fn attempt_second(
+        &self,
+        key: &[u8],
+        place: Place,
+        first: LineHeader,
+        value: &mut impl Target,
+        mut damaged: bool,
+    ) -> Attempt {
+        let second = self.header(place.second);
+        self.words.acquire(); // As in `attempt`.
+        let found = self.try_line(place.second, second, key, place.tag, value, &mut damaged);
+        found.unwrap_or_else(|| self.not_found(place, first, Some(second), damaged))
+    }
+
+    /// Nothing was found in what these lines held when their headers were read; that is an answer only if neither
+    /// changed meanwhile.
+    fn not_found(
+        &self,
+        place: Place,
+        first: LineHeader,
+        second: Option<LineHeader>,
+        damaged: bool,
+    ) -> Attempt {
+        // Pairs with the release fences of the writer: who read anything that was stored after a flip sees the flip
+        // here.
         self.words.acquire();
         if self.header(place.first) != first
             || second.is_some_and(|header| self.header(place.second) != header)
@@ -160,12 +165,82 @@ impl<W: Words> Table<W> {
         }
     }
 
-    /// Copies something out of a record by `copy`, which returns `None` where the record makes no sense.
-    #[inline]
+    /// Looks a key up in one line. `None`: it is not there.
+    #[inline(always)]
+    fn try_line(
+        &self,
+        bucket: usize,
+        header: LineHeader,
+        key: &[u8],
+        tag: u16,
+        value: &mut impl Target,
+        damaged: &mut bool,
+    ) -> Option<Attempt> {
+        let mut ways = self.tagged(bucket, tag) & header.valid();
+        while ways != 0 {
+            let id = RecordId { bucket, way: ways.trailing_zeros() as usize };
+            ways &= ways - 1;
+            match self.stamped(id, |facts| self.copy_value(id, facts, key, value)) {
+                Stamped::Valid((true, copied)) => return Some(Attempt::Hit(id, copied)),
+                Stamped::Valid((false, _)) => {}
+                Stamped::Malformed => *damaged = true,
+                Stamped::Changed => return Some(Attempt::Changed),
+            }
+        }
+        None
+    }
+
+    /// Copies a record's value if it is this key's, and says whether it is. `None`: the record makes no sense.
+    #[inline(always)]
+    fn copy_value(
+        &self,
+        id: RecordId,
+        shape: u64,
+        key: &[u8],
+        value: &mut impl Target,
+    ) -> Option<bool> {
+        let shape = RecordShape::unpack(shape, self.geometry.shape.max_value)?;
+        if usize::from(shape.key_size) != key.len() {
+            return Some(false);
+        }
+        let size = shape.value_size as usize;
+        let key_words = key.len().div_ceil(8);
+        if RECORD_HEADER + key_words + size.div_ceil(8) > self.geometry.record_words {
+            return self.copy_chained(id, shape, key, value);
+        }
+        let at = self.geometry.record(id) + RECORD_HEADER;
+        if !self.words.equal(at, key) {
+            return Some(false);
+        }
+        let _ = value.replace(size, |room| self.words.read(at + key_words, size, room));
+        Some(true)
+    }
+
+    /// As `copy_value`, for a record that goes on in the pool.
+    #[inline(never)]
+    fn copy_chained(
+        &self,
+        id: RecordId,
+        shape: RecordShape,
+        key: &[u8],
+        value: &mut impl Target,
+    ) -> Option<bool> {
+        let mut walk = self.walk(id, shape);
+        if !walk.equal(key)? {
+            return Some(false);
+        }
+        let size = shape.value_size as usize;
+        value.replace(size, |room| walk.read(size, room)).unwrap_or(Some(()))?;
+        Some(true)
+    }
+
+    /// Copies something out of a record by `copy`, which is handed the packed [`RecordShape`], not to be believed, and
+    /// returns `None` where the record makes no sense.
+    #[inline(always)]
     pub(crate) fn stamped<T>(
         &self,
         id: RecordId,
-        copy: impl FnOnce(&mut Walk<'_, W>, RecordShape) -> Option<T>,
+        copy: impl FnOnce(u64) -> Option<T>,
     ) -> Stamped<(T, Copied)> {
         let record = self.geometry.record(id);
         let stamp = self.words.load(record + STAMP);
@@ -176,14 +251,10 @@ impl<W: Words> Table<W> {
         self.words.acquire();
         let deadline = self.words.load(record + DEADLINE);
         let mark = self.words.load(record + MARK);
-        let shape =
-            RecordShape::unpack(self.words.load(record + SHAPE), self.geometry.shape.max_value);
-        let result = shape.and_then(|shape| {
-            let result = copy(&mut self.walk(id, shape), shape)?;
-            let fresh = self.geometry.freshness + usize::from(shape.partition);
-            let fresh_until = self.words.load(fresh);
-            Some((result, Copied { shape, deadline, mark, fresh_until }))
-        });
+        let shape = self.words.load(record + SHAPE);
+        let partition = RecordShape::partition_of(shape);
+        let fresh_until = self.words.load(self.geometry.freshness + partition);
+        let result = copy(shape);
         // Pairs with the first release fence in `write_record`: who copied a word of a later record, or of a later
         // owner of a block, sees here that the way was invalid, or below that the number moved on. It pairs too with
         // the one in `set_freshness`: what the writer had applied when it vouched for the partition is seen below,
@@ -199,7 +270,7 @@ impl<W: Words> Table<W> {
             return Stamped::Changed;
         }
         match result {
-            Some(result) => Stamped::Valid(result),
+            Some(result) => Stamped::Valid((result, Copied { shape, deadline, mark, fresh_until })),
             None => Stamped::Malformed,
         }
     }

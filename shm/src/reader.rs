@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::file::AttachError;
 use crate::header::{self, OpenError};
-use crate::layout::{KEY_MAX, Place, RecordId, WAYS, word};
+use crate::layout::{KEY_MAX, Place, RecordId, RecordShape, WAYS, word};
 use crate::protocol::{Attempt, Copied, Stamped, Table};
 use crate::region::Region;
 use crate::words::{Mapped, Target, Words};
@@ -210,13 +210,13 @@ impl Reader {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn lookup(&self, key: &[u8], now_monotonic_ms: u64, value: &mut impl Target) -> Lookup {
         let place = self.table.geometry.place(self.table.hash(key));
         self.lookup_at(key, place, now_monotonic_ms, value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn lookup_at(
         &self,
         key: &[u8],
@@ -227,27 +227,48 @@ impl Reader {
         if key.is_empty() || key.len() > KEY_MAX {
             return Lookup::Miss;
         }
-        for _ in 0..TRIES {
-            return match self.table.attempt(key, place, value) {
-                Attempt::Hit(_, copied) if now_monotonic_ms >= copied.fresh_until => Lookup::Stale,
-                Attempt::Hit(_, copied) if self.is_expired(copied.deadline, now_monotonic_ms) => {
-                    Lookup::Expired
-                }
-                Attempt::Hit(id, Copied { shape, deadline, mark, .. }) => Lookup::Hit(Hit {
-                    deadline,
-                    mark,
-                    value_size: shape.value_size as usize,
-                    used: Used { record: id.number() as u32, tag: place.tag },
-                }),
-                Attempt::Miss => Lookup::Miss,
-                Attempt::Damaged => Lookup::Damaged,
-                Attempt::Changed => {
-                    std::hint::spin_loop();
-                    continue;
-                }
-            };
+        match self.table.attempt(key, place, value) {
+            Attempt::Changed => self.try_again(key, place, now_monotonic_ms, value),
+            attempt => self.judge(attempt, place, now_monotonic_ms),
+        }
+    }
+
+    /// The further tries of a lookup that the writer came in between.
+    #[inline(never)]
+    fn try_again(
+        &self,
+        key: &[u8],
+        place: Place,
+        now_monotonic_ms: u64,
+        value: &mut impl Target,
+    ) -> Lookup {
+        for _ in 1..TRIES {
+            std::hint::spin_loop();
+            match self.table.attempt(key, place, value) {
+                Attempt::Changed => {}
+                attempt => return self.judge(attempt, place, now_monotonic_ms),
+            }
         }
         Lookup::Contended
+    }
+
+    #[inline(always)]
+    fn judge(&self, attempt: Attempt, place: Place, now_monotonic_ms: u64) -> Lookup {
+        match attempt {
+            Attempt::Hit(_, copied) if now_monotonic_ms >= copied.fresh_until => Lookup::Stale,
+            Attempt::Hit(_, copied) if self.is_expired(copied.deadline, now_monotonic_ms) => {
+                Lookup::Expired
+            }
+            Attempt::Hit(id, Copied { shape, deadline, mark, .. }) => Lookup::Hit(Hit {
+                deadline,
+                mark,
+                value_size: RecordShape::value_size_of(shape),
+                used: Used { record: id.number() as u32, tag: place.tag },
+            }),
+            Attempt::Miss => Lookup::Miss,
+            Attempt::Damaged => Lookup::Damaged,
+            Attempt::Changed => Lookup::Contended,
+        }
     }
 
     /// Visits entries from `cursor` (0 to begin) on, whole lines at a time, until about `budget` were visited, and
@@ -271,12 +292,15 @@ impl Reader {
             self.table.words.acquire(); // Pairs with the release fence in `publish`.
             visited += 1;
             for way in (0..WAYS).filter(|&way| header.is_valid(way)) {
-                let copy = self.table.stamped(RecordId { bucket, way }, |walk, shape| {
-                    walk.copy(shape.key_size.into(), &mut key)
+                let id = RecordId { bucket, way };
+                let copy = self.table.stamped(id, |shape| {
+                    let shape = RecordShape::unpack(shape, geometry.shape.max_value)?;
+                    self.table.walk(id, shape).copy(shape.key_size.into(), &mut key)?;
+                    Some(shape)
                 });
-                let Stamped::Valid(((), copied)) = copy else { continue };
+                let Stamped::Valid((shape, copied)) = copy else { continue };
                 visited += 1;
-                let Copied { shape, deadline, mark, fresh_until } = copied;
+                let Copied { deadline, mark, fresh_until, .. } = copied;
                 let standing = if now_monotonic_ms >= fresh_until {
                     Standing::Stale
                 } else if self.is_expired(deadline, now_monotonic_ms) {

@@ -281,11 +281,11 @@ mod machine {
                     "movdqu [{to} + 48], {d}",
                     "add {from}, 64",
                     "add {to}, 64",
-                    "dec {lines}",
-                    "jnz 2b",
+                    "cmp {from}, {end}",
+                    "jne 2b",
                     from = inout(reg) from,
                     to = inout(reg) to,
-                    lines = inout(reg) lines => _,
+                    end = in(reg) from.add(lines * 8),
                     a = out(xmm_reg) _,
                     b = out(xmm_reg) _,
                     c = out(xmm_reg) _,
@@ -294,8 +294,10 @@ mod machine {
                 );
             }
         }
-        // SAFETY: the rest of the same bytes.
-        unsafe { copy_by_words(from, to, size % 64) };
+        if !size.is_multiple_of(64) {
+            // SAFETY: the rest of the same bytes.
+            unsafe { copy_by_words(from, to, size % 64) };
+        }
     }
 
     /// # Safety

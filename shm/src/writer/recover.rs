@@ -139,7 +139,7 @@ impl<W: Words> Core<W> {
         if bucket < geometry.buckets {
             for way in 0..WAYS {
                 let record = geometry.record(RecordId { bucket, way });
-                debug_assert!(LINE_WORDS > SHAPE, "a record's header is in one cache line");
+                const { assert!(LINE_WORDS > SHAPE, "a record's header is in one cache line") };
                 self.table.words.prefetch(record);
             }
         }
