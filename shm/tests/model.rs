@@ -239,8 +239,8 @@ fn run(steps: &[Step], pool_percent: u8) {
                     let was_due = entry.due + EXPIRY_LATENESS_MS <= now;
                     let kept = keep_odd && odd(key);
                     assert!(!was_due || kept, "an expired entry was not offered");
-                    if was_due {
-                        entry.due = now + EXPIRY_LATENESS_MS;
+                    if entry.deadline <= now {
+                        entry.due = now + EXPIRY_LATENESS_MS; // It may have been offered, and kept.
                     }
                 }
             }
