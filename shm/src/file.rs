@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::header::{self, OpenError};
-use crate::layout::{Geometry, PAGE, TableOptions, word};
+use crate::layout::{Geometry, PAGE, Shape, TableOptions, word};
 use crate::reader::Reader;
 use crate::region::{FileRegion, Region};
 use crate::words::{Mapped, Words};
@@ -22,8 +22,23 @@ pub struct Opened {
     pub writer: Writer,
     /// What was found, if the segment existed.
     pub recovery: Option<Recovery>,
+    /// What a segment of another size or shape held, which is now in a new one.
+    pub carried: Option<Carried>,
     /// Where a segment that could not be used was moved to, and why.
     pub set_aside: Option<(PathBuf, String)>,
+}
+
+/// What became of the entries of a segment that was replaced by one of another size or shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// How the old segment was laid out.
+    pub from: Shape,
+    /// Entries that are in the new one.
+    pub entries: usize,
+    /// Entries for which it has no room, or whose value is too long for it.
+    pub left_out: usize,
+    /// Records that were dropped because they did not match their checksum.
+    pub damaged: usize,
 }
 
 /// Why a segment's file cannot be opened or made.
@@ -52,6 +67,20 @@ pub enum FileError {
         free: u64,
         /// A segment set aside just now, which still takes its space.
         set_aside: Option<PathBuf>,
+    },
+    /// The file system has no room for a segment of the new size beside the old one, whose entries are to be carried
+    /// over. The old one is as it was.
+    #[error(
+        "no room to carry {path} over: beside it the new segment needs {needed} bytes, {free} are free; make the \
+             file system larger, keep the size it has, or remove the file to begin with an empty table"
+    )]
+    NoSpaceToCarry {
+        /// The segment's file.
+        path: PathBuf,
+        /// Size of the new segment.
+        needed: u64,
+        /// Bytes free in its file system.
+        free: u64,
     },
     /// Another process writes the segment.
     #[error("{path} is in use by another writer: {owner}")]
@@ -90,10 +119,12 @@ pub enum AttachError {
 
 /// Opens the segment at `path` for writing, or makes one.
 ///
-/// The file is locked until the writer is dropped. A segment of another size, shape or version, a damaged or a
-/// retired one, and a file that is none, are renamed to `path.aside.N` (never read further, never deleted; remove
-/// them when you have looked), and a new one is made. All memory is reserved here: a full file system is an error
-/// now and not a signal later. New files have mode 0640 less the umask.
+/// The file is locked until the writer is dropped. If the options ask for another size or shape than the segment has,
+/// a new one takes its place, with its entries, as far as there is room, but no near copies; both need memory for that
+/// moment. A segment of another version, a damaged or a retired one, and a file that is none, are renamed to
+/// `path.aside.N` (never read further, never deleted; remove them when you have looked), and a new one is made. All
+/// memory is reserved here: a full file system is an error now and not a signal later. New files have mode 0640 less
+/// the umask.
 ///
 /// # Errors
 ///
@@ -117,7 +148,13 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
             if !is_unfinished(&words) {
                 match Writer::open(words.region().clone(), options) {
                     Ok((writer, recovery)) => {
-                        return Ok(Opened { writer, recovery: Some(recovery), set_aside });
+                        let recovery = Some(recovery);
+                        return Ok(Opened { writer, recovery, carried: None, set_aside });
+                    }
+                    Err(OpenError::OtherLayout { .. }) => {
+                        let (writer, recovery, carried) = carry_over(path, &words, options)?;
+                        let (recovery, carried) = (Some(recovery), Some(carried));
+                        return Ok(Opened { writer, recovery, carried, set_aside });
                     }
                     Err(why) => {
                         if header::is_ours(&words) {
@@ -136,23 +173,79 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
             continue;
         }
         // A new file, or one whose creation was not finished: nobody can have attached to it.
-        let size = geometry.shape.segment_bytes;
-        if let Err(source) = file.set_len(0).and_then(|()| reserve(&file, size)) {
-            let free = free_bytes(&file);
-            drop(fs::remove_file(path));
-            return Err(match Errno::from_io_error(&source) {
-                Some(Errno::NOSPC | Errno::FBIG) => FileError::NoSpace {
-                    path: path.to_owned(),
-                    needed: size,
-                    free,
-                    set_aside: set_aside.map(|(aside, _)| aside),
-                },
-                _ => fail("reserve")(source),
-            });
-        }
-        let region = map(&file).map_err(fail("map"))?;
-        return Ok(Opened { writer: Writer::create(region, options)?, recovery: None, set_aside });
+        return match create(path, &file, &geometry, options) {
+            Ok(writer) => Ok(Opened { writer, recovery: None, carried: None, set_aside }),
+            Err(FileError::NoSpace { path, needed, free, .. }) => {
+                let set_aside = set_aside.map(|(aside, _)| aside);
+                Err(FileError::NoSpace { path, needed, free, set_aside })
+            }
+            Err(error) => Err(error),
+        };
     }
+}
+
+/// Makes a segment in a locked file, which is removed if that fails.
+fn create(
+    path: &Path,
+    file: &File,
+    geometry: &Geometry,
+    options: &TableOptions,
+) -> Result<Writer, FileError> {
+    let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
+    let needed = geometry.shape.segment_bytes;
+    if let Err(source) = file.set_len(0).and_then(|()| reserve(file, needed)) {
+        let free = free_bytes(file);
+        drop(fs::remove_file(path));
+        return Err(match Errno::from_io_error(&source) {
+            Some(Errno::NOSPC | Errno::FBIG) => {
+                FileError::NoSpace { path: path.to_owned(), needed, free, set_aside: None }
+            }
+            _ => fail("reserve")(source),
+        });
+    }
+    Ok(Writer::create(map(file).map_err(fail("map"))?, options)?)
+}
+
+/// Replaces a locked segment of another size or shape by a new one with its entries.
+///
+/// The new one is filled under another name and takes the old one's by one rename, so that a crash leaves one of them
+/// whole. Only then are the old one's readers told to leave.
+fn carry_over(
+    path: &Path,
+    old: &Mapped,
+    options: &TableOptions,
+) -> Result<(Writer, Recovery, Carried), FileError> {
+    let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    // What a crash left there was never in use: whoever fills it holds the lock of `path`.
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(fail("remove an unfinished copy of")(error));
+        }
+        _ => {}
+    }
+    let geometry = Geometry::plan(options).map_err(CreateError::from)?;
+    let (file, _) = open_file(&fresh).map_err(fail("copy"))?;
+    lock(&file).map_err(fail("lock a copy of"))?;
+    let mut writer = match create(&fresh, &file, &geometry, options) {
+        Err(FileError::NoSpace { needed, free, .. }) => {
+            return Err(FileError::NoSpaceToCarry { path: path.to_owned(), needed, free });
+        }
+        made => made?,
+    };
+    let (from, recovery, damaged, left_out) = match writer.take_over(old) {
+        Ok(taken) => taken,
+        Err(why) => {
+            drop(fs::remove_file(&fresh));
+            return Err(fail("carry over")(io::Error::other(why)));
+        }
+    };
+    fs::rename(&fresh, path).map_err(fail("replace"))?;
+    header::retire(old);
+    let carried = Carried { from, entries: writer.stats().entries, left_out, damaged };
+    Ok((writer, recovery, carried))
 }
 
 /// See [`Reader::attach_file`].

@@ -37,7 +37,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use file::{AttachError, FileError, Opened, open_or_create};
+pub use file::{AttachError, Carried, FileError, Opened, open_or_create};
 pub use header::OpenError;
 pub use layout::{
     BLOCK_SIZE, KEY_MAX, LAYOUT_VERSION, OptionsError, PARTITIONS, RECORD_SIZE_MAX,

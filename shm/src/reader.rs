@@ -308,8 +308,9 @@ impl Reader {
                 } else {
                     Standing::Live
                 };
-                let (partition, value_size) = (shape.partition, shape.value_size as usize);
-                visit(ScanItem { key: &key, partition, deadline, mark, value_size }, standing);
+                let RecordShape { partition, near, .. } = shape;
+                let (key, value_size) = (&key[..], shape.value_size as usize);
+                visit(ScanItem { key, partition, deadline, mark, value_size, near }, standing);
             }
             bucket += 1;
             if visited >= budget {

@@ -7,7 +7,7 @@ mod wheel;
 use std::sync::Arc;
 
 use crate::header::{self, OpenError};
-use crate::layout::{Geometry, OptionsError, PARTITIONS, TableOptions, word};
+use crate::layout::{Geometry, OptionsError, PARTITIONS, Shape, TableOptions, word};
 use crate::protocol::Table;
 use crate::reader::Used;
 use crate::region::Region;
@@ -144,6 +144,8 @@ pub struct ScanItem<'a> {
     pub mark: u64,
     /// Size of its value in bytes.
     pub value_size: usize,
+    /// Whether it is a near copy.
+    pub near: bool,
 }
 
 /// An expired entry, offered for removal.
@@ -290,6 +292,35 @@ impl Writer {
         let table = Table { words, geometry: facts.geometry, hash_seed: facts.hash_seed };
         let (core, recovery) = Core::recover(table);
         Ok((Self { core, instance: facts.instance, hash_seed: facts.hash_seed }, recovery))
+    }
+
+    /// Copies the entries of another segment, which this process has locked, into this empty table, and what readers
+    /// need to judge deadlines. Returns the other's shape, what its recovery found, how many records were damaged, and
+    /// how many entries found no room here.
+    pub(crate) fn take_over(
+        &mut self,
+        other: &Mapped,
+    ) -> Result<(Shape, Recovery, usize, usize), OpenError> {
+        let facts = header::inspect(other)?;
+        let table =
+            Table { words: other.clone(), geometry: facts.geometry, hash_seed: facts.hash_seed };
+        let (mut old, recovery) = Core::recover(table);
+        let damaged = old.verify(0, usize::MAX).dropped;
+        let mut value = Vec::new();
+        let mut left_out = 0;
+        old.scan(0, usize::MAX, &mut |item| {
+            let ScanItem { key, partition, deadline, mark, near, .. } = item;
+            if near {
+                return; // It comes again with its first use.
+            }
+            old.get(key, &mut value).expect("the scan has just met it");
+            let times = (deadline, mark);
+            let put = self.core.put(key, partition, &value, times, Admission::Reserve);
+            left_out += usize::from(put.is_err());
+        });
+        let words = self.core.words();
+        words.store(word!(clock_offset), other.load(word!(clock_offset)));
+        Ok((facts.geometry.shape, recovery, damaged, left_out))
     }
 
     /// Stores a value. `deadline` is in milliseconds of the hybrid clock, 0 for never; `mark` is the caller's.

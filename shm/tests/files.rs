@@ -8,8 +8,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use annulus_shm::{
-    AttachError, FileError, HeapRegion, Lookup, OpenError, Reader, Recovery, Region, TableOptions,
-    Writer, open_or_create,
+    Admission, AttachError, FileError, HeapRegion, Lookup, OpenError, Reader, Recovery, Region,
+    TableOptions, Writer, open_or_create,
 };
 
 fn options() -> TableOptions {
@@ -74,23 +74,75 @@ fn second_writer_is_refused_with_the_note_of_the_first() {
 }
 
 #[test]
-fn segment_of_another_shape_is_set_aside_and_its_readers_are_told() {
+fn segment_of_another_shape_is_replaced_with_its_entries_and_its_readers_are_told() {
     let directory = directory();
     let path = directory.path().join("table");
     let mut opened = open_or_create(&path, &options()).expect("made");
-    opened.writer.put(b"key", 0, b"value", 0, 0).expect("room");
-    drop(opened);
-    let reader = Reader::attach_file(&path).expect("made");
-    for (change, round) in [(1024, 1), (512, 2)] {
-        let other = TableOptions { record_size: change, ..options() };
-        let opened = open_or_create(&path, &other).expect("made anew");
-        let (aside, why) = opened.set_aside.expect("there was another");
-        assert_eq!(aside, directory.path().join(format!("table.aside.{round}")));
-        assert!(why.contains("another layout: ") && why.contains("record_size"), "{why}");
-        assert_eq!(opened.writer.stats().entries, 0);
+    for number in 0..300u32 {
+        let value = vec![number as u8; number as usize];
+        let (key, mark) = (number.to_ne_bytes(), number.into());
+        opened.writer.put(&key, number as u16, &value, 7_000, mark).expect("room");
     }
-    assert!(reader.detached());
-    assert_eq!(names(directory.path()), ["table", "table.aside.1", "table.aside.2"]);
+    opened.writer.put_as(Admission::Near, b"near", 0, b"copy", (0, 0)).expect("room");
+    opened.writer.set_clock_offset(99);
+    drop(opened);
+    // A longer record, a larger segment, and then one so small that something is left out.
+    let sizes = [(1024, 1 << 20), (1024, 2 << 20), (512, 400 << 10)];
+    for (instance, (record_size, segment_bytes)) in (10..).zip(sizes) {
+        let reader = Reader::attach_file(&path).expect("made");
+        let other = TableOptions { record_size, segment_bytes, instance, ..options() };
+        let mut opened = open_or_create(&path, &other).expect("made anew");
+        let carried = opened.carried.expect("there was another");
+        assert!(opened.set_aside.is_none());
+        assert_eq!((carried.entries + carried.left_out, carried.damaged), (300, 0));
+        assert_eq!((carried.left_out > 0, instance), (instance == 12, opened.writer.instance()));
+        assert!(reader.detached());
+        let reader = Reader::attach_file(&path).expect("made");
+        assert_eq!((reader.instance(), reader.clock_offset()), (instance, 99));
+        (0..300).for_each(|partition| opened.writer.set_freshness(partition, u64::MAX));
+        let mut value = Vec::new();
+        let mut there = 0;
+        for number in 0..300u32 {
+            let Lookup::Hit(hit) = reader.get(&number.to_ne_bytes(), 0, &mut value) else {
+                continue;
+            };
+            assert_eq!((hit.deadline, hit.mark), (7_000, number.into()));
+            assert_eq!(value, vec![number as u8; number as usize]);
+            there += 1;
+        }
+        assert_eq!(there, carried.entries);
+        drop(opened);
+        let again = open_or_create(&path, &other).expect("whole");
+        assert_eq!((again.carried, again.writer.stats().entries), (None, there));
+        if carried.left_out > 0 {
+            break;
+        }
+    }
+    assert_eq!(names(directory.path()), ["table"]);
+}
+
+#[test]
+fn entries_of_a_damaged_segment_are_checked_before_they_are_carried_over() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let mut opened = open_or_create(&path, &options()).expect("made");
+    for number in 0..20u8 {
+        opened.writer.put(&[number], 0, &[number; 100], 0, 0).expect("room");
+    }
+    drop(opened);
+    let mut bytes = fs::read(&path).expect("there");
+    let at = bytes.windows(100).position(|window| window == [7; 100]).expect("stored");
+    bytes[at + 50] ^= 1;
+    fs::write(&path, bytes).expect("writable");
+    fs::write(directory.path().join("table.new"), "what a crash left").expect("writable");
+    let other = TableOptions { segment_bytes: 2 << 20, ..options() };
+    let opened = open_or_create(&path, &other).expect("made anew");
+    let carried = opened.carried.expect("there was another");
+    assert_eq!((carried.entries, carried.left_out, carried.damaged), (19, 0, 1));
+    let mut value = Vec::new();
+    assert!(opened.writer.get(&[7], &mut value).is_none());
+    assert!(opened.writer.get(&[8], &mut value).is_some());
+    assert_eq!(names(directory.path()), ["table"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use annulus_proto::message::Segment;
-use annulus_shm::{FileError, Recovery, Region, TableOptions, Writer};
+use annulus_shm::{Carried, FileError, Opened, Recovery, Region, TableOptions, Writer};
 use rustix::fs::FlockOperation;
 
 use super::background::{self, Report};
@@ -53,6 +53,8 @@ pub struct HostTable {
     pub segment: Segment,
     /// What was found in it, if it existed.
     pub recovery: Option<Recovery>,
+    /// What became of the entries of a segment of another size.
+    pub carried: Option<Carried>,
     /// Where a segment that could not be used was moved to, and why.
     pub set_aside: Option<(PathBuf, String)>,
 }
@@ -113,8 +115,8 @@ impl Host for SystemHost {
             path: path.display().to_string(),
             instance: opened.writer.instance(),
         };
-        let (recovery, set_aside) = (opened.recovery, opened.set_aside);
-        Ok(HostTable { writer: opened.writer, segment, recovery, set_aside })
+        let Opened { writer, recovery, carried, set_aside } = opened;
+        Ok(HostTable { writer, segment, recovery, carried, set_aside })
     }
 
     fn entropy(&self) -> u64 {

@@ -89,13 +89,15 @@ async fn a_segment_that_is_not_ours_to_read_is_set_aside_and_kept() {
 }
 
 #[tokio::test]
-async fn a_segment_of_another_shape_is_set_aside() {
+async fn a_table_that_was_resized_has_its_sessions_before_any_other_node_was_asked() {
     let dir = prepared().await;
     let tables = vec![table(3 << 20, 32 << 10)];
     let node = Node::start(NodeSettings { tables, ..settings(dir.path()) }).await;
     let client = node.client().await;
-    assert_eq!(counter(&status(&client).await, "segments_set_aside"), 1);
-    store(&client, 20).await;
+    let status = status(&client).await;
+    assert_eq!(counter(&status, "segments_set_aside"), 0);
+    assert_eq!(counter(&status, "entries_left_out"), 0);
+    assert_all_there(&client, SESSIONS).await;
     node.stop().await;
 }
 

@@ -472,8 +472,9 @@ impl<W: Words> Core<W> {
     fn visit(&self, id: RecordId, key: &mut Vec<u8>, visit: &mut dyn FnMut(ScanItem<'_>)) {
         self.read_key(id, key);
         let Found { partition, deadline, mark } = self.found(id);
-        let value_size = self.shape(id).value_size as usize;
-        visit(ScanItem { key, partition, deadline, mark, value_size });
+        let RecordShape { value_size, near, .. } = self.shape(id);
+        let value_size = value_size as usize;
+        visit(ScanItem { key, partition, deadline, mark, value_size, near });
     }
 
     fn read_key(&self, id: RecordId, key: &mut Vec<u8>) {

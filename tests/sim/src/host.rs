@@ -164,7 +164,13 @@ impl Host for SimHost {
                     let segment =
                         Segment { table: name.clone(), path, instance: writer.instance() };
                     let recovery = Some(recovery);
-                    return Ok(HostTable { writer, segment, recovery, set_aside: None });
+                    return Ok(HostTable {
+                        writer,
+                        segment,
+                        recovery,
+                        carried: None,
+                        set_aside: None,
+                    });
                 }
                 Err(error) => set_aside = Some((PathBuf::from(&path), error.to_string())),
             }
@@ -173,7 +179,7 @@ impl Host for SimHost {
         let writer = Writer::create(region.handle(), &options)?;
         state.segments.insert(name.clone(), region);
         let segment = Segment { table: name.clone(), path, instance: writer.instance() };
-        Ok(HostTable { writer, segment, recovery: None, set_aside })
+        Ok(HostTable { writer, segment, recovery: None, carried: None, set_aside })
     }
 
     fn entropy(&self) -> u64 {
