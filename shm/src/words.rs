@@ -30,6 +30,10 @@ pub(crate) trait Words {
     #[inline]
     fn prefetch(&self, _at: usize) {}
 
+    /// Asks for the cache line of a word that is to be stored soon.
+    #[inline]
+    fn prefetch_for_writing(&self, _at: usize) {}
+
     /// Copies `size` bytes, which start at word `at`, into `room`, which has that much left.
     #[inline]
     fn read(&self, at: usize, size: usize, room: &mut Room<'_>) {
@@ -42,8 +46,12 @@ pub(crate) trait Words {
     /// Stores bytes from word `at` on; the last word is filled up with zeros.
     #[inline]
     fn write(&self, at: usize, bytes: &[u8]) {
-        for (word, chunk) in bytes.chunks(8).enumerate() {
-            self.store(at + word, padded(chunk));
+        let (words, rest) = bytes.as_chunks::<8>();
+        for (word, &chunk) in words.iter().enumerate() {
+            self.store(at + word, u64::from_ne_bytes(chunk));
+        }
+        if !rest.is_empty() {
+            self.store(at + words.len(), padded(rest));
         }
     }
 
@@ -217,6 +225,13 @@ impl Words for Mapped {
     }
 
     #[inline]
+    fn prefetch_for_writing(&self, at: usize) {
+        if at < self.count {
+            machine::prefetch_for_writing(self.run(at, 1));
+        }
+    }
+
+    #[inline]
     fn read(&self, at: usize, size: usize, room: &mut Room<'_>) {
         if size == 0 {
             return;
@@ -257,6 +272,12 @@ mod machine {
     pub(super) fn prefetch(at: *const AtomicU64) {
         // SAFETY: a prefetch faults on no address.
         unsafe { _mm_prefetch(at.cast::<i8>(), _MM_HINT_T0) };
+    }
+
+    #[inline]
+    pub(super) fn prefetch_for_writing(at: *const AtomicU64) {
+        // SAFETY: a prefetch faults on no address, and changes no byte. Processors that do not know this one ignore it.
+        unsafe { asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
     }
 
     /// # Safety
@@ -360,6 +381,8 @@ mod machine {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     pub(super) fn prefetch(_at: *const AtomicU64) {}
+
+    pub(super) fn prefetch_for_writing(_at: *const AtomicU64) {}
 
     /// # Safety
     ///

@@ -16,7 +16,7 @@ use crate::words::{Mapped, Words};
 pub(crate) use self::core::Core;
 
 /// How much later than its deadline an expired entry may be offered for removal, in milliseconds.
-pub const EXPIRY_LATENESS_MS: u64 = 256;
+pub const EXPIRY_LATENESS_MS: u64 = 1_024;
 
 /// The table, for its one writer.
 ///

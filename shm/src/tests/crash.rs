@@ -170,7 +170,7 @@ fn stopped_after_any_store_an_operation_has_happened_or_not() {
         Box::new(put(&[9; 255], 600, 8)),
         Box::new(|core| assert!(core.remove(&[9; 255]))),
         Box::new(|core| {
-            assert_eq!(core.remove_expired(500, 9, &mut |item| item.key == b"chained"), 1)
+            assert_eq!(core.remove_expired(2_000, 9, &mut |item| item.key == b"chained"), 1)
         }),
     ];
     for operation in &operations {

@@ -1,8 +1,8 @@
 //! The writer over any kind of words.
 
 use crate::layout::{
-    DEADLINE, KEY_MAX, LineHeader, MARK, NONE, PARTITIONS, Place, RecordId, RecordShape, SHAPE,
-    STAMP, WAYS, word,
+    DEADLINE, KEY_MAX, LINE_WORDS, LineHeader, MARK, NONE, PARTITIONS, Place, RECORD_HEADER,
+    RecordId, RecordShape, SHAPE, STAMP, WAYS, payload_words, word,
 };
 use crate::protocol::{NewRecord, Table};
 use crate::reader::Used;
@@ -33,8 +33,8 @@ pub(crate) struct Core<W> {
     /// The block after each block.
     pub(super) links: Vec<u32>,
     pub(super) free_blocks: Vec<u32>,
-    /// First record and length of each partition's list.
-    pub(super) partitions: Vec<List>,
+    /// The records of each partition, in no order, up to the highest partition that had any.
+    pub(super) partitions: Vec<Vec<u32>>,
     pub(crate) entries: usize,
     pub(super) near_entries: usize,
     pub(super) bytes_live: u64,
@@ -45,23 +45,20 @@ pub(crate) struct Core<W> {
 /// What the writer knows of a record without looking.
 #[derive(Clone, Copy)]
 pub(super) struct Known {
-    filed: Filed,
+    /// Its place in its partition's records.
+    place: u32,
+    /// Its place in its list of the wheel.
+    filed_at: u32,
+    filed_list: u16,
+    /// The partition, and [`Known::SECOND`].
     partition: u16,
-    next: u32,
-    previous: u32,
     /// First block of its chain.
     chain: u32,
     /// Value size in the high 24 bits, key size in the low 8.
     sizes: u32,
 }
 
-const _: () = assert!(size_of::<Known>() == 32);
-
-#[derive(Clone, Copy)]
-pub(super) struct List {
-    first: u32,
-    count: u32,
-}
+const _: () = assert!(size_of::<Known>() == 20);
 
 /// Lines that a search for a free way looks behind before it gives up.
 const SEARCH_LINES: usize = 256;
@@ -75,8 +72,14 @@ const SAMPLE: usize = 16;
 pub(super) const AHEAD: usize = 12;
 
 impl Links for Vec<Known> {
-    fn filed(&mut self, record: u32) -> &mut Filed {
-        &mut self[record as usize].filed
+    fn filed(&self, record: u32) -> Filed {
+        let known = &self[record as usize];
+        Filed { list: known.filed_list, at: known.filed_at }
+    }
+
+    fn set_filed(&mut self, record: u32, filed: Filed) {
+        let known = &mut self[record as usize];
+        (known.filed_list, known.filed_at) = (filed.list, filed.at);
     }
 }
 
@@ -92,7 +95,7 @@ impl<W: Words> Core<W> {
             wheel: Wheel::new(),
             links: vec![NONE; geometry.blocks],
             free_blocks: (0..geometry.blocks as u32).rev().collect(),
-            partitions: vec![List { first: NONE, count: 0 }; PARTITIONS],
+            partitions: Vec::new(),
             entries: 0,
             near_entries: 0,
             bytes_live: 0,
@@ -123,6 +126,7 @@ impl<W: Words> Core<W> {
         }
         let key_hash = self.table.hash(key);
         let place = self.table.geometry.place(key_hash);
+        self.prefetch_for_writing(place.first, key.len(), value.len());
         let old = self.find(key, place);
         let bucket = self.admit(key, value, place, old, admission)?;
         let shape = RecordShape {
@@ -134,20 +138,21 @@ impl<W: Words> Core<W> {
         };
         let way = self.headers[bucket].free_way().expect("every line keeps a free way");
         let new = RecordId { bucket, way };
+        debug_assert_ne!(Some(new), old);
 
         let needed = self.table.geometry.blocks_for(key.len(), value.len());
         let chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
         let record = NewRecord { key, key_hash, value, shape, deadline, mark };
         self.table.write_record(new, &record, &chain);
         self.table.set_tag(new, place.tag);
-        self.adopt(new, shape, deadline, &chain);
         match old {
             Some(old) => {
                 self.flip(bucket, 1 << way, 1 << old.way);
                 self.table.retire_record(old);
-                self.forget(old);
+                self.succeed(old, new, shape, deadline, &chain);
             }
             None => {
+                self.adopt(new, shape, deadline, &chain);
                 if shape.second {
                     // Before the entry appears, or a reader that finds it gone from elsewhere would not look here.
                     self.spill(place.first);
@@ -157,6 +162,16 @@ impl<W: Words> Core<W> {
         }
         self.publish_counters();
         Ok(Put { replaced: old.is_some() })
+    }
+
+    /// Asks for the record that a put into this line will write, more often than not, while the old one is looked for.
+    fn prefetch_for_writing(&self, bucket: usize, key_size: usize, value_size: usize) {
+        let Some(way) = self.headers[bucket].free_way() else { return };
+        let record = self.table.geometry.record(RecordId { bucket, way });
+        let words = RECORD_HEADER + payload_words(key_size, value_size);
+        for line in (0..words.min(self.table.geometry.record_words)).step_by(LINE_WORDS) {
+            self.table.words.prefetch_for_writing(record + line);
+        }
     }
 
     /// The line for a key's new record, if there is room and the caller may use it.
@@ -224,16 +239,14 @@ impl<W: Words> Core<W> {
     }
 
     pub(crate) fn partition_len(&self, partition: u16) -> usize {
-        self.partitions.get(usize::from(partition)).map_or(0, |list| list.count as usize)
+        self.partitions.get(usize::from(partition)).map_or(0, Vec::len)
     }
 
     pub(crate) fn partition_keys(&self, partition: u16, visit: &mut dyn FnMut(ScanItem<'_>)) {
-        let Some(list) = self.partitions.get(usize::from(partition)) else { return };
+        let Some(records) = self.partitions.get(usize::from(partition)) else { return };
         let mut key = Vec::new();
-        let mut number = list.first;
-        while number != NONE {
+        for &number in records {
             self.visit(RecordId::from_number(number as usize), &mut key, visit);
-            number = self.records[number as usize].next;
         }
     }
 
@@ -646,20 +659,55 @@ impl<W: Words> Core<W> {
 
     /// Takes a record and its chain into the books.
     pub(super) fn adopt(&mut self, id: RecordId, shape: RecordShape, deadline: u64, chain: &[u32]) {
-        for pair in chain.windows(2) {
-            self.links[pair[0] as usize] = pair[1];
-        }
-        if let Some(&last) = chain.last() {
-            self.links[last as usize] = NONE;
-        }
-        self.link(id, shape, deadline, chain.first().copied().unwrap_or(NONE));
+        let chain = self.thread(chain);
+        self.link(id, shape, deadline, chain);
     }
 
     /// Takes a record and its chain out of the books. Its way is invalid by now, or the blocks could be reused
     /// under a reader that has no way to tell.
     pub(super) fn forget(&mut self, id: RecordId) {
         self.unlink(id, self.shape(id));
-        let mut block = self.records[id.number()].chain;
+        self.free_chain(self.records[id.number()].chain);
+    }
+
+    /// Puts a record and its chain into the books in place of the one before it, which is forgotten: less to change
+    /// than to take out the one and in the other.
+    fn succeed(
+        &mut self,
+        old: RecordId,
+        new: RecordId,
+        shape: RecordShape,
+        deadline: u64,
+        chain: &[u32],
+    ) {
+        let before = self.shape(old);
+        if before.partition != shape.partition {
+            self.adopt(new, shape, deadline, chain);
+            return self.forget(old);
+        }
+        let chain = self.thread(chain);
+        let (from, to) = (old.number() as u32, new.number() as u32);
+        let Known { place, chain: old_chain, .. } = self.records[old.number()];
+        self.partitions[usize::from(shape.partition)][place as usize] = to;
+        self.records[new.number()] = Known::new(place, shape, chain);
+        self.wheel.replace(&mut self.records, from, to, deadline);
+        self.count(new, shape);
+        self.uncount(old, before);
+        self.free_chain(old_chain);
+    }
+
+    /// Links the blocks of a chain, and returns the first.
+    fn thread(&mut self, chain: &[u32]) -> u32 {
+        for pair in chain.windows(2) {
+            self.links[pair[0] as usize] = pair[1];
+        }
+        if let Some(&last) = chain.last() {
+            self.links[last as usize] = NONE;
+        }
+        chain.first().copied().unwrap_or(NONE)
+    }
+
+    fn free_chain(&mut self, mut block: u32) {
         while block != NONE {
             self.free_blocks.push(block);
             block = self.links[block as usize];
@@ -668,21 +716,29 @@ impl<W: Words> Core<W> {
 
     fn link(&mut self, id: RecordId, shape: RecordShape, deadline: u64, chain: u32) {
         let number = id.number() as u32;
-        let list = &mut self.partitions[usize::from(shape.partition)];
-        let next = std::mem::replace(&mut list.first, number);
-        list.count += 1;
-        if next != NONE {
-            self.records[next as usize].previous = number;
+        let partition = usize::from(shape.partition);
+        if partition >= self.partitions.len() {
+            self.partitions.resize_with(partition + 1, Vec::new);
         }
-        self.records[id.number()] = Known {
-            filed: Filed::NOT,
-            partition: shape.partition | if shape.second { Known::SECOND } else { 0 },
-            next,
-            previous: NONE,
-            chain,
-            sizes: shape.value_size << 8 | u32::from(shape.key_size),
-        };
+        let records = &mut self.partitions[partition];
+        self.records[id.number()] = Known::new(records.len() as u32, shape, chain);
+        records.push(number);
         self.wheel.file(&mut self.records, number, deadline);
+        self.count(id, shape);
+    }
+
+    fn unlink(&mut self, id: RecordId, shape: RecordShape) {
+        self.wheel.unfile(&mut self.records, id.number() as u32);
+        let place = self.records[id.number()].place;
+        let records = &mut self.partitions[usize::from(shape.partition)];
+        records.swap_remove(place as usize);
+        if let Some(&moved) = records.get(place as usize) {
+            self.records[moved as usize].place = place;
+        }
+        self.uncount(id, shape);
+    }
+
+    fn count(&mut self, id: RecordId, shape: RecordShape) {
         self.entries += 1;
         self.bytes_live += shape.bytes();
         if shape.near {
@@ -691,18 +747,7 @@ impl<W: Words> Core<W> {
         }
     }
 
-    fn unlink(&mut self, id: RecordId, shape: RecordShape) {
-        self.wheel.unfile(&mut self.records, id.number() as u32);
-        let Known { next, previous, .. } = self.records[id.number()];
-        let list = &mut self.partitions[usize::from(shape.partition)];
-        list.count -= 1;
-        match previous {
-            NONE => list.first = next,
-            previous => self.records[previous as usize].next = next,
-        }
-        if next != NONE {
-            self.records[next as usize].previous = previous;
-        }
+    fn uncount(&mut self, id: RecordId, shape: RecordShape) {
         self.entries -= 1;
         self.bytes_live -= shape.bytes();
         if shape.near {
@@ -797,9 +842,21 @@ pub(super) fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
 
 impl Known {
     const BLANK: Self =
-        Self { filed: Filed::NOT, partition: 0, next: NONE, previous: NONE, chain: NONE, sizes: 0 };
+        Self { place: 0, filed_at: 0, filed_list: 0, partition: 0, chain: NONE, sizes: 0 };
     /// In `partition`: that the record is in its key's second line.
     const SECOND: u16 = 1 << 15;
+
+    /// Not filed yet.
+    fn new(place: u32, shape: RecordShape, chain: u32) -> Self {
+        Self {
+            place,
+            filed_at: Filed::NOT.at,
+            filed_list: Filed::NOT.list,
+            partition: shape.partition | if shape.second { Self::SECOND } else { 0 },
+            chain,
+            sizes: shape.value_size << 8 | u32::from(shape.key_size),
+        }
+    }
 }
 
 const _: () = assert!(PARTITIONS <= Known::SECOND as usize);

@@ -3,12 +3,12 @@
 //! A timing wheel (Varghese and Lauck, 1987, scheme 6) that is lazy: a deadline that moves out leaves its record where
 //! it is, and the record is filed anew when its list's time is over. A touch thus costs nothing here.
 
-use crate::layout::NONE;
 use crate::writer::EXPIRY_LATENESS_MS;
 
-/// The lists' heads. The links are in the records' [`Filed`], which the caller keeps.
+/// The lists. Where a record is in them is in its [`Filed`], which the caller keeps.
 pub(super) struct Wheel {
-    first: Vec<u32>,
+    /// As many as were needed so far, of [`LISTS`].
+    lists: Vec<Vec<u32>>,
     /// The number of the earliest list that may hold something: a time in units of [`WIDTH_MS`].
     at: u64,
 }
@@ -16,40 +16,39 @@ pub(super) struct Wheel {
 /// Where a record is filed.
 #[derive(Clone, Copy)]
 pub(super) struct Filed {
-    next: u32,
-    previous: u32,
-    list: u16,
+    pub(super) list: u16,
+    pub(super) at: u32,
 }
 
-/// The records' links.
+/// What keeps each record's [`Filed`].
 pub(super) trait Links {
-    fn filed(&mut self, record: u32) -> &mut Filed;
+    fn filed(&self, record: u32) -> Filed;
+    fn set_filed(&mut self, record: u32, filed: Filed);
 }
 
 /// The span of one list.
 const WIDTH_MS: u64 = EXPIRY_LATENESS_MS;
 /// Lists: deadlines further out than 70 minutes wait in the last one and are filed anew when its time is over.
-const LISTS: u64 = 1 << 14;
+const LISTS: u64 = 1 << 12;
 const NOT_FILED: u16 = u16::MAX;
 
 const _: () = assert!(LISTS < NOT_FILED as u64);
 
 impl Filed {
-    pub(super) const NOT: Self = Self { next: NONE, previous: NONE, list: NOT_FILED };
+    pub(super) const NOT: Self = Self { list: NOT_FILED, at: 0 };
 }
 
 impl Wheel {
     pub(super) fn new() -> Self {
-        Self { first: vec![NONE; LISTS as usize], at: 0 }
+        Self { lists: Vec::new(), at: 0 }
     }
 
     /// Files a record under a deadline (0 = never), whether it was filed before or not.
     pub(super) fn file(&mut self, links: &mut impl Links, record: u32, deadline: u64) {
-        let old = links.filed(record).list;
         if deadline == 0 {
             return self.unfile(links, record);
         }
-        let list = self.list_of(deadline);
+        let (old, list) = (links.filed(record).list, self.list_of(deadline));
         // Lazily: a list whose time comes earlier will do.
         if old == NOT_FILED || self.distance(list) < self.distance(old) {
             self.unfile(links, record);
@@ -57,19 +56,28 @@ impl Wheel {
         }
     }
 
+    /// Files a record under a deadline in place of its predecessor, which is filed no longer.
+    pub(super) fn replace(&mut self, links: &mut impl Links, old: u32, new: u32, deadline: u64) {
+        let filed = links.filed(old);
+        links.set_filed(new, filed);
+        if filed.list != NOT_FILED {
+            self.lists[usize::from(filed.list)][filed.at as usize] = new;
+            links.set_filed(old, Filed::NOT);
+        }
+        self.file(links, new, deadline);
+    }
+
     pub(super) fn unfile(&mut self, links: &mut impl Links, record: u32) {
-        let Filed { next, previous, list } = *links.filed(record);
+        let Filed { list, at } = links.filed(record);
         if list == NOT_FILED {
             return;
         }
-        match previous {
-            NONE => self.first[usize::from(list)] = next,
-            previous => links.filed(previous).next = next,
+        let records = &mut self.lists[usize::from(list)];
+        records.swap_remove(at as usize);
+        if let Some(&moved) = records.get(at as usize) {
+            links.set_filed(moved, Filed { list, at });
         }
-        if next != NONE {
-            links.filed(next).previous = previous;
-        }
-        *links.filed(record) = Filed::NOT;
+        links.set_filed(record, Filed::NOT);
     }
 
     /// A record of a list whose time is over by `now_ms`. The caller removes it, or files it
@@ -81,10 +89,14 @@ impl Wheel {
             self.at = now - LISTS;
         }
         while self.at < now {
-            match self.first[(self.at % LISTS) as usize] {
-                NONE => self.at += 1,
-                record => return Some(record),
+            if let Some(records) = self.lists.get_mut((self.at % LISTS) as usize) {
+                if let Some(&record) = records.last() {
+                    return Some(record);
+                }
+                // The next to be filed there may be few.
+                *records = Vec::new();
             }
+            self.at += 1;
         }
         None
     }
@@ -116,11 +128,12 @@ impl Wheel {
     }
 
     fn push(&mut self, links: &mut impl Links, record: u32, list: u16) {
-        let next = std::mem::replace(&mut self.first[usize::from(list)], record);
-        *links.filed(record) = Filed { next, previous: NONE, list };
-        if next != NONE {
-            links.filed(next).previous = record;
+        if usize::from(list) >= self.lists.len() {
+            self.lists.resize_with(usize::from(list) + 1, Vec::new);
         }
+        let records = &mut self.lists[usize::from(list)];
+        links.set_filed(record, Filed { list, at: records.len() as u32 });
+        records.push(record);
     }
 }
 
@@ -130,8 +143,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     impl Links for Vec<Filed> {
-        fn filed(&mut self, record: u32) -> &mut Filed {
-            &mut self[record as usize]
+        fn filed(&self, record: u32) -> Filed {
+            self[record as usize]
+        }
+        fn set_filed(&mut self, record: u32, filed: Filed) {
+            self[record as usize] = filed;
         }
     }
 
@@ -176,7 +192,15 @@ mod tests {
         let mut now = 1_000_000;
         for _ in 0..20_000 {
             let record = draw(50) as u32;
-            match draw(4) {
+            match draw(5) {
+                4 => {
+                    let (old, new) = (record, (record + 1) % 50);
+                    wheel.unfile(&mut links, new);
+                    let deadline = now + draw(2 * LISTS * WIDTH_MS);
+                    wheel.replace(&mut links, old, new, deadline);
+                    model.remove(&old);
+                    model.insert(new, deadline);
+                }
                 0 => {
                     wheel.unfile(&mut links, record);
                     model.remove(&record);

@@ -234,7 +234,7 @@ fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has()
 #[test]
 fn a_write_over_an_expired_entry_in_a_full_table_counts_it_out_once() {
     // First `old` alone has expired, which makes no room; then everything has.
-    for (now_ms, fits) in [(START_MS + 1_300, false), (START_MS + 5_300, true)] {
+    for (now_ms, fits) in [(START_MS + 1_300, false), (START_MS + 6_100, true)] {
         let mut store = store_of(256 << 10, 4 << 10);
         let old = session(START_MS, b"small", 1_000, 0);
         store.merge(&key("old"), &old, START_MS).unwrap();
