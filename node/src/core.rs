@@ -12,6 +12,7 @@
 mod calls;
 mod coordinator;
 mod counters;
+mod evict;
 mod hints;
 mod io;
 mod members;
@@ -33,7 +34,7 @@ use annulus_proto::message::{
     Exchange, Failure, Message, Ping, Pong, Rejected, Replicate, Replicated, RequestId, Role,
 };
 use annulus_proto::{Key, Member, NodeId, Slot, Status};
-use annulus_shm::Writer;
+use annulus_shm::{Admission, Writer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -48,7 +49,7 @@ use time::NodeTime;
 
 pub use counters::Counters;
 pub use io::{Asker, Caller, Input, NodeState, Now, Output};
-pub use settings::{CoreSettings, TablePolicy, WriteHomes, majority};
+pub use settings::{CoreSettings, OnFull, TablePolicy, WriteHomes, majority};
 pub use store::record_bytes_max;
 pub use time::CEILING_LEAD_MS;
 
@@ -490,14 +491,13 @@ impl Core {
         answer: Option<Message>,
     ) {
         let Some(node) = node else { return };
-        let now_ms = self.time.now_ms(now);
         match answer {
             Some(Message::Replicated(Replicated::Stored)) if hint => {
                 self.counters.add("hints_delivered");
                 self.tables[table].hints.delivered(node, key);
             }
             Some(Message::Replicated(Replicated::Differs(theirs))) => {
-                let _ = self.tables[table].store.merge(key, &theirs, now_ms);
+                let _ = self.merge(now, table, key, &theirs, Admission::Reserve);
                 self.tables[table].hints.delivered(node, key);
             }
             Some(Message::Replicated(Replicated::Stored)) => {}

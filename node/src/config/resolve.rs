@@ -16,7 +16,7 @@ use super::host::{self, Host};
 use super::setting::{ENV_PREFIX, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
-use crate::core::{CoreSettings, TablePolicy, WriteHomes, record_bytes_max};
+use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes, record_bytes_max};
 use crate::driver::{NodeSettings, TableSettings};
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
@@ -269,6 +269,13 @@ impl Resolver {
             |raw| size(raw, 1..=1 << 46),
             |bytes| show_size(*bytes),
         );
+        let on_full = table.take(TableSetting::OnFull, default.on_full, on_full, |on_full| {
+            match on_full {
+                OnFull::Refuse => "refuse",
+                OnFull::Evict => "evict",
+            }
+            .to_owned()
+        });
         let stale_max = table.take(
             TableSetting::StaleMax,
             default.stale_max,
@@ -285,8 +292,16 @@ impl Resolver {
                 self.warnings.push(sentence);
             }
         }
-        let policy =
-            TablePolicy { name, replicas, write, idle, lifetime_max, max_value, stale_max };
+        let policy = TablePolicy {
+            name,
+            replicas,
+            write,
+            idle,
+            lifetime_max,
+            max_value,
+            on_full,
+            stale_max,
+        };
         TableSettings { policy, memory, record_size }
     }
 
@@ -608,6 +623,14 @@ fn record_size(raw: &Raw) -> Result<u32, String> {
     }
     let (below, above) = (bytes / 8 * 8, bytes.next_multiple_of(8));
     Err(format!("must be a multiple of 8: {below} or {above}"))
+}
+
+fn on_full(raw: &Raw) -> Result<OnFull, String> {
+    match raw {
+        Raw::Text(text) if text == "refuse" => Ok(OnFull::Refuse),
+        Raw::Text(text) if text == "evict" => Ok(OnFull::Evict),
+        _ => Err("must be \"refuse\" or \"evict\"".to_owned()),
+    }
 }
 
 fn write_homes(raw: &Raw) -> Result<WriteHomes, String> {

@@ -81,6 +81,7 @@ settings! {
         MaxValue "max_value" "SIZE" "The largest value";
         RecordSize "record_size" "SIZE" "The size of a record in shared memory";
         Memory "memory" "SIZE" "The size of the table's segment";
+        OnFull "on_full" "WHAT" "What a full table does with a new session: refuse, evict";
         StaleMax "stale_max" "TIME" "How long readers may trust shared memory that nobody vouches for";
     }
 }

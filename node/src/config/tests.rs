@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::host::Host;
 use super::*;
-use crate::core::{CoreSettings, TablePolicy, WriteHomes};
+use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes};
 use crate::driver::TableSettings;
 
 /// A host on which nothing is installed, with a file to read and room for more.
@@ -219,6 +219,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         lifetime_max = "30d"
         max_value = "1MiB"
         record_size = "1KiB"
+        on_full = "evict"
         memory = "32MiB"
         stale_max = "1s"
 
@@ -231,6 +232,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         name: "carts".to_owned(),
         replicas: NonZeroU8::new(5).expect("not zero"),
         write: WriteHomes::All,
+        on_full: OnFull::Evict,
         idle: Duration::ZERO,
         lifetime_max: Duration::from_secs(30 * 86_400),
         max_value: 1 << 20,
@@ -240,7 +242,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
     let policy = TablePolicy { name: "logins".to_owned(), ..TablePolicy::default() };
     assert_eq!(tables[1], TableSettings { policy, ..default_table() });
     assert_eq!(scene.origin("table.carts.name"), "node.toml:3");
-    assert_eq!(scene.origin("table.carts.memory"), "node.toml:10");
+    assert_eq!(scene.origin("table.carts.memory"), "node.toml:11");
     assert_eq!(scene.origin("table.logins.memory"), "default");
 }
 
@@ -379,6 +381,7 @@ fn bounds_are_kept_and_named() {
         ("write = \"most\"", "must be \"one\", \"quorum\" or \"all\""),
         ("max_value = \"1025KiB\"", "must be from 1 to 1MiB"),
         ("max_value = 1048577", "must be from 1 to 1MiB"),
+        ("on_full = \"drop\"", "must be \"refuse\" or \"evict\""),
         ("record_size = 500", "must be a multiple of 8: 496 or 504"),
         ("record_size = 56", "must be from 64 to 64KiB"),
         ("record_size = \"128KiB\"", "must be from 64 to 64KiB"),

@@ -14,6 +14,7 @@ use annulus_proto::message::{
     Session, SessionReply, SessionRequest, TouchCopy,
 };
 use annulus_proto::{Entry, NodeId, Slot, Value, Version};
+use annulus_shm::Admission;
 
 use super::calls::Purpose;
 use super::io::{Asker, Now};
@@ -306,10 +307,9 @@ impl Core {
         entry: Entry,
         touch_only: bool,
     ) {
-        let now_ms = self.time.now_ms(now);
         let key = pending.request.key.clone();
-        let store = &mut self.tables[pending.table].store;
-        if let Err(failure) = store.merge(&key, &entry, now_ms) {
+        let stored = self.merge(now, pending.table, &key, &entry, Admission::Ordinary);
+        if let Err(failure) = stored {
             return self.finish(now, id, pending, Err(failure));
         }
         let homes = self.homes(pending.table, pending.slot);
@@ -412,9 +412,8 @@ impl Core {
             }
             Replicated::Differs(theirs) => {
                 let ours = (writing.entry.birth, writing.entry.is_ended(), writing.answered);
-                let now_ms = self.time.now_ms(now);
-                let store = &mut self.tables[pending.table].store;
-                let _ = store.merge(&pending.request.key, &theirs, now_ms);
+                let key = &pending.request.key;
+                let _ = self.merge(now, pending.table, key, &theirs, Admission::Reserve);
                 let (birth, ended, answered) = ours;
                 if theirs.birth == birth && theirs.is_ended() == ended {
                     writing.held_by += 1;
@@ -506,7 +505,6 @@ impl Core {
     }
 
     fn on_read(&mut self, now: Now, id: u64, pending: Pending, reading: Reading) {
-        let now_ms = self.time.now_ms(now);
         let key = pending.request.key.clone();
         let mut merged: Option<Entry> = None;
         for entry in reading.answers.values().flatten() {
@@ -518,7 +516,7 @@ impl Core {
             }
         }
         if let Some(entry) = &merged {
-            let kept = self.tables[pending.table].store.merge(&key, entry, now_ms);
+            let kept = self.merge(now, pending.table, &key, entry, Admission::Reserve);
             if let Err(failure) = kept
                 && pending.request.operation != Operation::Get
             {

@@ -6,6 +6,7 @@ use annulus_proto::message::{
 };
 
 use annulus_proto::{NodeId, Slot};
+use annulus_shm::Admission;
 
 use super::Core;
 use super::io::Now;
@@ -15,12 +16,11 @@ const SLOT_PAGE: usize = 1_000;
 
 impl Core {
     pub(super) fn replicate(&mut self, now: Now, from: NodeId, request: &Replicate) -> Replicated {
-        let now_ms = self.time.now_ms(now);
         let Some(table) = self.table_named(&request.table) else {
             return Replicated::Failed(no_table(&request.table));
         };
         self.counters.add("copies_received");
-        match self.tables[table].store.merge(&request.key, &request.entry, now_ms) {
+        match self.merge(now, table, &request.key, &request.entry, Admission::Reserve) {
             Ok(entry) if entry != request.entry => Replicated::Differs(entry),
             Ok(_) => Replicated::Stored,
             Err(failure) => {
@@ -57,7 +57,7 @@ impl Core {
             return Replicated::Differs(entry);
         }
         entry.touch(request.touched);
-        match store.merge(&request.key, &entry, now_ms) {
+        match store.merge(&request.key, &entry, now_ms, Admission::Reserve) {
             Err(failure) => Replicated::Failed(failure),
             Ok(_) if entry.version == request.version => Replicated::Stored,
             Ok(_) if entry.version < request.version => Replicated::Missing,

@@ -61,6 +61,8 @@ pub struct TablePolicy {
     pub lifetime_max: Duration,
     /// The largest value, in bytes, at most 1 MiB. Default 64 KiB.
     pub max_value: u32,
+    /// What becomes of a new session when the table is full. Default: it is refused.
+    pub on_full: OnFull,
     /// How long this host's readers may trust shared memory after the node last knew itself in touch
     /// with a majority of a slot's homes. Default 10 s.
     pub stale_max: Duration,
@@ -75,9 +77,19 @@ impl Default for TablePolicy {
             idle: Duration::from_secs(2 * 3600),
             lifetime_max: Duration::from_secs(7 * 24 * 3600),
             max_value: 64 << 10,
+            on_full: OnFull::Refuse,
             stale_max: Duration::from_secs(10),
         }
     }
+}
+
+/// What a full table does, once nothing in it has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// Refuse new sessions, and say so. Nothing that lives is lost.
+    Refuse,
+    /// Evict sessions that were not used for long, on all of their homes.
+    Evict,
 }
 
 /// How many homes hold a write before it is acknowledged.

@@ -3,7 +3,7 @@
 use annulus_proto::entry::die_by;
 use annulus_proto::message::Failure;
 use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, record};
-use annulus_shm::{ExpiredItem, PutError, TableStats, Writer};
+use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Writer};
 
 use super::settings::TablePolicy;
 
@@ -42,7 +42,7 @@ const RECORD_OVERHEAD_BYTES: u32 = 512;
 const _: () = assert!(record::OVERHEAD_BYTES_MAX + 16 < RECORD_OVERHEAD_BYTES as usize);
 
 /// How long an expired entry is kept so that its client is told *expired* and not *absent*.
-const EXPIRED_KEPT_MS: u64 = 60_000;
+pub(super) const EXPIRED_KEPT_MS: u64 = 60_000;
 
 impl Store {
     /// Takes over a table as it is, and reads it once. Returns how many damaged records it dropped.
@@ -77,13 +77,16 @@ impl Store {
     ///
     /// # Errors
     /// [`Failure::TableFull`], [`Failure::TooLarge`], or [`Failure::Refused`] for a copy that is past
-    /// the last day of its birth; what was stored is as before.
+    /// the last day of its birth; what was stored is as before. A tombstone takes the last room there is,
+    /// whatever `admission` says.
     pub(super) fn merge(
         &mut self,
         key: &Key,
         offered: &Entry,
         now_ms: u64,
+        admission: Admission,
     ) -> Result<Entry, Failure> {
+        let admission = if offered.is_ended() { Admission::Reserve } else { admission };
         let stored = self.get(key, now_ms);
         if !self.is_acceptable(offered, now_ms) {
             let why = "everything of this session's birth is past its last day (lifetime_max)";
@@ -92,7 +95,7 @@ impl Store {
         let Some(before) = stored else {
             // A dead entry of an older birth may still lie there: it is replaced, not merged.
             let forgotten = self.raw_digest(key);
-            self.write(key, offered, now_ms)?;
+            self.write(key, offered, now_ms, admission)?;
             self.account(key, forgotten, offered.digest(key.as_bytes()));
             return Ok(offered.clone());
         };
@@ -105,7 +108,7 @@ impl Store {
             let touched = entry.body.as_ref().map_or(0, |body| body.touched);
             self.writer.set_times(key.as_bytes(), self.deadline(&entry), record::mark(touched));
         } else {
-            self.write(key, &entry, now_ms)?;
+            self.write(key, &entry, now_ms, admission)?;
         }
         self.account(key, digest_before, entry.digest(key.as_bytes()));
         Ok(entry)
@@ -164,6 +167,22 @@ impl Store {
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
     }
 
+    /// About `count` entries drawn at random, other ones at each call, with the time of their last use.
+    pub(super) fn sample(&mut self, count: usize) -> Vec<(Key, u64)> {
+        let mut sample = Vec::with_capacity(count);
+        self.writer.sample(count, &mut |item| {
+            sample.extend(Key::new(item.key).map(|key| (key, record::touched(item.mark))));
+        });
+        sample
+    }
+
+    /// Drops an entry at once.
+    pub(super) fn drop_entry(&mut self, key: &Key) {
+        let digest = self.raw_digest(key);
+        self.writer.remove(key.as_bytes());
+        self.account(key, digest, 0);
+    }
+
     /// Lets this host's readers trust a slot until `until_ms` on the monotonic clock; 0 = not at all.
     pub(super) fn set_freshness(&mut self, slot: Slot, until_ms: u64) {
         if self.writer.freshness(slot.index()) != until_ms {
@@ -209,14 +228,20 @@ impl Store {
         }
     }
 
-    fn write(&mut self, key: &Key, entry: &Entry, now_ms: u64) -> Result<(), Failure> {
+    fn write(
+        &mut self,
+        key: &Key,
+        entry: &Entry,
+        now_ms: u64,
+        admission: Admission,
+    ) -> Result<(), Failure> {
         self.buffer.clear();
         record::write(entry, &mut self.buffer);
         let touched = entry.body.as_ref().map_or(0, |body| body.touched);
         let (deadline, mark) = (self.deadline(entry), record::mark(touched));
         let slot = key.slot().index();
         let put = |store: &mut Self| {
-            store.writer.put(key.as_bytes(), slot, &store.buffer, deadline, mark)
+            store.writer.put_as(admission, key.as_bytes(), slot, &store.buffer, (deadline, mark))
         };
         let mut result = put(self);
         if let Err(PutError::Full(_)) = result

@@ -14,6 +14,7 @@ use annulus_proto::message::{
     SlotListRequest,
 };
 use annulus_proto::{Key, NodeId, Slot};
+use annulus_shm::Admission;
 use rand::RngExt;
 
 use super::Core;
@@ -128,10 +129,9 @@ impl Core {
             }
             (SyncStep::Push(key), Some(Message::Replicated(answer))) => {
                 self.counters.add("sync_entries_pushed");
-                let now_ms = self.time.now_ms(now);
                 let even = match answer {
                     Replicated::Differs(theirs) => {
-                        self.tables[table].store.merge(&key, &theirs, now_ms).is_ok()
+                        self.merge(now, table, &key, &theirs, Admission::Reserve).is_ok()
                     }
                     _ => true,
                 };
@@ -223,7 +223,7 @@ impl Core {
         let slot = key.slot();
         self.counters.add("sync_entries_fetched");
         let merged = match &fetched.entry {
-            Some(theirs) => self.tables[table].store.merge(&key, theirs, now_ms).map(Some),
+            Some(theirs) => self.merge(now, table, &key, theirs, Admission::Reserve).map(Some),
             None => Ok(self.tables[table].store.get(&key, now_ms)),
         };
         let Ok(merged) = merged else {

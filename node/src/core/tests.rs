@@ -599,6 +599,53 @@ fn an_idle_session_expires_alike_everywhere_and_a_touch_prolongs_it() {
 }
 
 #[test]
+fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_everywhere() {
+    let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
+    let mut world = World::with_policy(3, 14, policy);
+    world.settle();
+    let value = bytes(&"x".repeat(16_000));
+    let used: Vec<String> = (0..10).map(|number| format!("used {number}")).collect();
+    for key in &used {
+        world.acknowledged(0, key, start(value.clone()));
+    }
+    // A table of 4 MiB has blocks for so many.
+    let capacity = 124;
+    for number in 0..3 * capacity {
+        // What is used now and then is never the least used.
+        if number % 8 == 0 {
+            world.run_for(Duration::from_millis(20));
+            for key in &used {
+                world.acknowledged(0, key, Operation::Touch { birth: None });
+            }
+        }
+        world.acknowledged(number % 3, &format!("key {number}"), start(value.clone()));
+    }
+    for key in &used {
+        assert_eq!(world.value(1, key), value);
+    }
+    let evicted: u64 = (0..3).map(|node| world.counter(node, "entries_evicted")).sum();
+    assert!(evicted as usize > 2 * capacity, "{evicted}");
+    // All homes let go of the same: no comparison brings anything back.
+    for _ in 0..70 {
+        world.run_for(Duration::from_secs(1));
+        for node in 0..3 {
+            let now = world.present(node);
+            world.nodes[node].core.as_mut().unwrap().scan(now, 1_000, 0);
+        }
+    }
+    let mut left = 0;
+    for number in 0..3 * capacity {
+        let key = format!("key {number}");
+        let held: Vec<bool> = (0..3).map(|node| world.copy(node, &key).is_some()).collect();
+        assert!(held.iter().all(|there| *there == held[0]), "{number}: {held:?}");
+        left += usize::from(held[0]);
+    }
+    assert!(left + used.len() <= capacity && left > capacity / 2, "{left} of {capacity}");
+    let again: u64 = (0..3).map(|node| world.counter(node, "entries_evicted")).sum();
+    assert_eq!(again, evicted);
+}
+
+#[test]
 fn a_full_table_says_so_and_loses_nothing() {
     let mut world = World::new(3, 13);
     world.settle();

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use annulus_proto::{Attributes, Hlc, Value, Version};
-use annulus_shm::{EXPIRY_LATENESS_MS, HeapRegion, TableOptions};
+use annulus_shm::{Admission, EXPIRY_LATENESS_MS, HeapRegion, TableOptions};
 use proptest::prelude::*;
 
 use super::*;
 
+const ORDINARY: Admission = Admission::Ordinary;
 const NODE: NodeId = NodeId::from_bits(7);
 const CAP_MS: u64 = 1_000_000;
 const START_MS: u64 = 5_000_000;
@@ -88,14 +89,14 @@ fn a_slots_digest_says_whether_two_stores_hold_the_same() {
     let (mut one, mut other) = (store(), store());
     let a = session(START_MS, b"a", 0, 0);
     let b = session(START_MS, b"b", 60_000, 0);
-    one.merge(&key("a"), &a, START_MS).unwrap();
-    one.merge(&key("b"), &b, START_MS).unwrap();
-    other.merge(&key("b"), &b, START_MS).unwrap();
+    one.merge(&key("a"), &a, START_MS, ORDINARY).unwrap();
+    one.merge(&key("b"), &b, START_MS, ORDINARY).unwrap();
+    other.merge(&key("b"), &b, START_MS, ORDINARY).unwrap();
     assert_ne!(one.slot_digest(slot()), other.slot_digest(slot()));
-    other.merge(&key("a"), &a, START_MS).unwrap();
+    other.merge(&key("a"), &a, START_MS, ORDINARY).unwrap();
     assert_eq!(one.slot_digest(slot()), other.slot_digest(slot()));
     let end = Entry::ended(a.birth, version(START_MS + 5, 2));
-    one.merge(&key("a"), &end, START_MS).unwrap();
+    one.merge(&key("a"), &end, START_MS, ORDINARY).unwrap();
     assert_ne!(one.slot_digest(slot()), other.slot_digest(slot()));
 }
 
@@ -107,10 +108,10 @@ fn a_restart_computes_the_digests_it_had() {
     let mut store = Store::new(policy(4 << 10), NODE, writer).0;
     for number in 0..50 {
         let entry = session(START_MS + number, &[7; 700], 16_000, 0);
-        store.merge(&key(number), &entry, START_MS).unwrap();
+        store.merge(&key(number), &entry, START_MS, ORDINARY).unwrap();
         let mut touched = entry.clone();
         touched.touch(START_MS + 12_345 * number);
-        store.merge(&key(number), &touched, START_MS).unwrap();
+        store.merge(&key(number), &touched, START_MS, ORDINARY).unwrap();
     }
     let before = store.slot_digest(slot());
     drop(store);
@@ -125,9 +126,11 @@ fn a_restart_computes_the_digests_it_had() {
 fn a_slots_list_is_sorted_and_carries_the_digests_that_make_up_the_slots() {
     let mut store = store();
     for number in [5, 1, 4, 2, 3] {
-        store.merge(&key(number), &session(START_MS, b"x", 0, 0), START_MS).unwrap();
+        store.merge(&key(number), &session(START_MS, b"x", 0, 0), START_MS, ORDINARY).unwrap();
     }
-    store.merge(&Key::new("elsewhere").unwrap(), &session(START_MS, b"x", 0, 0), START_MS).unwrap();
+    store
+        .merge(&Key::new("elsewhere").unwrap(), &session(START_MS, b"x", 0, 0), START_MS, ORDINARY)
+        .unwrap();
     let list = store.slot_list(slot(), START_MS);
     let keys: Vec<Key> = list.iter().map(|(key, _)| key.clone()).collect();
     assert_eq!(keys, (1..=5).map(key).collect::<Vec<_>>());
@@ -140,18 +143,18 @@ fn nothing_of_a_birth_is_accepted_from_its_last_day_on() {
     let mut store = store();
     let entry = session(START_MS, b"x", 0, 0);
     let die_by = START_MS + CAP_MS;
-    assert!(refused(store.merge(&key(1), &entry, die_by)));
+    assert!(refused(store.merge(&key(1), &entry, die_by, ORDINARY)));
     let end = Entry::ended(entry.birth, version(die_by, 3));
-    assert!(refused(store.merge(&key(1), &end, die_by)));
+    assert!(refused(store.merge(&key(1), &end, die_by, ORDINARY)));
     assert_eq!(store.stats().entries, 0);
     // One millisecond earlier it counts, and is no more to be seen one later.
-    assert_eq!(store.merge(&key(1), &entry, die_by - 1), Ok(entry.clone()));
+    assert_eq!(store.merge(&key(1), &entry, die_by - 1, ORDINARY), Ok(entry.clone()));
     assert_eq!(store.get(&key(1), die_by - 1), Some(entry.clone()));
     assert_eq!(store.get(&key(1), die_by), None);
     assert_eq!(store.slot_list(slot(), die_by), []);
     // A younger birth takes its place, and the digest forgets what lay there.
     let younger = session(die_by, b"y", 0, 0);
-    assert_eq!(store.merge(&key(1), &younger, die_by), Ok(younger.clone()));
+    assert_eq!(store.merge(&key(1), &younger, die_by, ORDINARY), Ok(younger.clone()));
     assert_eq!(store.slot_digest(slot()), (1, younger.digest(key(1).as_bytes())));
     assert_consistent(&mut store);
 }
@@ -165,7 +168,7 @@ fn a_tombstone_outlives_every_write_of_its_birth_however_the_two_arrive() {
     for order in [[&entry, &end, &late], [&late, &end, &entry], [&end, &late, &entry]] {
         let mut store = store();
         for offered in order {
-            store.merge(&key(1), offered, START_MS).unwrap();
+            store.merge(&key(1), offered, START_MS, ORDINARY).unwrap();
         }
         assert!(store.get(&key(1), START_MS).unwrap().is_ended());
         // Expiry by idle time does not reach it, and scans leave it until nothing could revive it.
@@ -182,7 +185,7 @@ fn a_tombstone_outlives_every_write_of_its_birth_however_the_two_arrive() {
 fn what_expired_is_told_from_what_never_was_for_a_minute() {
     let mut store = store();
     let entry = session(START_MS, b"x", 1_000, 0);
-    store.merge(&key(1), &entry, START_MS).unwrap();
+    store.merge(&key(1), &entry, START_MS, ORDINARY).unwrap();
     let expired = START_MS + 1_000;
     assert!(store.get(&key(1), expired).unwrap().is_expired(expired));
     let mut dropped = |now_ms| store.scan(now_ms + EXPIRED_KEPT_MS, 10, 0).dropped;
@@ -201,7 +204,7 @@ fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has()
         let mut number = from;
         loop {
             let entry = session(START_MS, &value, idle, 0);
-            match store.merge(&key(number), &entry, START_MS) {
+            match store.merge(&key(number), &entry, START_MS, ORDINARY) {
                 Ok(_) => number += 1,
                 refused => {
                     assert_eq!(refused, full);
@@ -215,8 +218,10 @@ fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has()
     assert_consistent(&mut store);
     // Not yet expired: refused. Expired, though not for a minute: they make room.
     let fresh = session(START_MS + 2_000, &value, 0, 0);
-    assert_eq!(store.merge(&key("new"), &fresh, START_MS + 999), full);
-    assert!(store.merge(&key("new"), &fresh, START_MS + 1_000 + EXPIRY_LATENESS_MS).is_ok());
+    assert_eq!(store.merge(&key("new"), &fresh, START_MS + 999, ORDINARY), full);
+    assert!(
+        store.merge(&key("new"), &fresh, START_MS + 1_000 + EXPIRY_LATENESS_MS, ORDINARY).is_ok()
+    );
     assert_eq!(store.stats().entries, 1);
     assert_consistent(&mut store);
     let end = fill(&mut store, 0, 1_000);
@@ -237,14 +242,17 @@ fn a_write_over_an_expired_entry_in_a_full_table_counts_it_out_once() {
     for (now_ms, fits) in [(START_MS + 1_300, false), (START_MS + 6_100, true)] {
         let mut store = store_of(256 << 10, 4 << 10);
         let old = session(START_MS, b"small", 1_000, 0);
-        store.merge(&key("old"), &old, START_MS).unwrap();
+        store.merge(&key("old"), &old, START_MS, ORDINARY).unwrap();
         let value = [7; 4 << 10];
         let mut number = 0;
-        while store.merge(&key(number), &session(START_MS, &value, 5_000, 0), START_MS).is_ok() {
+        while store
+            .merge(&key(number), &session(START_MS, &value, 5_000, 0), START_MS, ORDINARY)
+            .is_ok()
+        {
             number += 1;
         }
         let new = session(now_ms, &value, 0, 0);
-        assert_eq!(store.merge(&key("old"), &new, now_ms).is_ok(), fits);
+        assert_eq!(store.merge(&key("old"), &new, now_ms, ORDINARY).is_ok(), fits);
         let left = if fits { new } else { old };
         assert_eq!(store.get(&key("old"), now_ms), Some(left));
         assert_consistent(&mut store);
@@ -255,9 +263,9 @@ fn a_write_over_an_expired_entry_in_a_full_table_counts_it_out_once() {
 fn a_value_above_the_tables_limit_is_refused_and_what_was_stored_stays() {
     let mut store = store_of(1 << 20, 1_000);
     let small = session(START_MS, &[1; 1_000], 0, 0);
-    store.merge(&key(1), &small, START_MS).unwrap();
+    store.merge(&key(1), &small, START_MS, ORDINARY).unwrap();
     let large = session(START_MS + 1, &[1; 3_000], 0, 0);
-    let refused = store.merge(&key(1), &large, START_MS);
+    let refused = store.merge(&key(1), &large, START_MS, ORDINARY);
     assert!(matches!(refused, Err(Failure::TooLarge { limit: 1_000, .. })), "{refused:?}");
     assert_eq!(store.get(&key(1), START_MS), Some(small));
     assert_consistent(&mut store);
@@ -267,7 +275,7 @@ fn a_value_above_the_tables_limit_is_refused_and_what_was_stored_stays() {
 fn a_cursor_from_anywhere_lists_and_ends() {
     let mut store = store();
     for number in 0..20 {
-        store.merge(&key(number), &session(START_MS, b"x", 0, 0), START_MS).unwrap();
+        store.merge(&key(number), &session(START_MS, b"x", 0, 0), START_MS, ORDINARY).unwrap();
     }
     for cursor in [0, 1, 17, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
         let (mut at, mut steps) = (cursor, 0);
@@ -346,7 +354,7 @@ proptest! {
             match step {
                 Step::Merge { key: number, entry } => {
                     let before = store.get(&key(number), now_ms);
-                    match store.merge(&key(number), &entry, now_ms) {
+                    match store.merge(&key(number), &entry, now_ms, ORDINARY) {
                         Ok(stored) => {
                             prop_assert_eq!(store.get(&key(number), now_ms), Some(stored));
                         }
@@ -363,13 +371,13 @@ proptest! {
                 Step::Touch { key: number, ms } => {
                     if let Some(mut entry) = store.get(&key(number), now_ms) {
                         entry.touch(START_MS + ms);
-                        store.merge(&key(number), &entry, now_ms).unwrap();
+                        store.merge(&key(number), &entry, now_ms, ORDINARY).unwrap();
                     }
                 }
                 Step::Field { key: number, version, name, value } => {
                     if let Some(mut entry) = store.get(&key(number), now_ms) {
                         entry.write_field(version, vec![name], value.map(|byte| vec![byte]));
-                        let _ = store.merge(&key(number), &entry, now_ms);
+                        let _ = store.merge(&key(number), &entry, now_ms, ORDINARY);
                     }
                 }
                 Step::Scan { expired } => {
@@ -398,10 +406,10 @@ proptest! {
             shuffled.swap(index, (seed as usize >> index) % length);
         }
         for entry in &entries {
-            one.merge(&key(1), entry, START_MS).unwrap();
+            one.merge(&key(1), entry, START_MS, ORDINARY).unwrap();
         }
         for entry in shuffled.iter().chain(&entries) {
-            other.merge(&key(1), entry, START_MS).unwrap();
+            other.merge(&key(1), entry, START_MS, ORDINARY).unwrap();
         }
         prop_assert_eq!(one.get(&key(1), START_MS), other.get(&key(1), START_MS));
         prop_assert_eq!(one.slot_digest(slot()), other.slot_digest(slot()));

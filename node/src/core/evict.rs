@@ -1,0 +1,87 @@
+//! Room in a full table whose policy is to drop the least used sessions rather than to refuse new ones.
+//!
+//! A session is evicted by the primary of its slot, and by a write: a version later than the last that
+//! says it expired long ago, with nothing left of its value. Every home drops it on that word as it drops
+//! whatever has expired, so that none of them gives it back to another at the next comparison. A home
+//! that did not hear of it may: then the session lives on. It was evicted, not ended.
+
+use annulus_proto::message::Failure;
+use annulus_proto::{Entry, Key, Value};
+use annulus_shm::{Admission, EXPIRY_LATENESS_MS};
+
+use super::Core;
+use super::io::Now;
+use super::settings::OnFull;
+use super::store::EXPIRED_KEPT_MS;
+
+/// Sessions that are looked at for the least used ones. One in R of them has this node as its primary.
+const SAMPLE: usize = 64;
+/// How many go at a time, so that not every write has to look for room.
+const BATCH: usize = 8;
+/// How often a write that still finds no room has others evicted: one value may need the blocks of many.
+const TRIES: usize = 16;
+/// How long ago an evicted session says it expired: longer than expired ones are kept.
+const EXPIRED_AGO_MS: u64 = EXPIRED_KEPT_MS + EXPIRY_LATENESS_MS;
+
+impl Core {
+    /// Merges a copy into a table, as [`Store::merge`](super::store::Store::merge), and evicts others for it
+    /// if the table is full and its policy says so.
+    pub(super) fn merge(
+        &mut self,
+        now: Now,
+        table: usize,
+        key: &Key,
+        offered: &Entry,
+        admission: Admission,
+    ) -> Result<Entry, Failure> {
+        let now_ms = self.time.now_ms(now);
+        let mut tries = TRIES;
+        loop {
+            let store = &mut self.tables[table].store;
+            let merged = store.merge(key, offered, now_ms, admission);
+            let is_full = matches!(merged, Err(Failure::TableFull { .. }));
+            let may_evict = is_full && tries > 0 && store.policy().on_full == OnFull::Evict;
+            if !may_evict || !self.evict(now, table, key) {
+                return merged;
+            }
+            tries -= 1;
+        }
+    }
+
+    /// Evicts the least used of some sessions that this node is the primary of, but not `except`. Returns
+    /// whether any went.
+    fn evict(&mut self, now: Now, table: usize, except: &Key) -> bool {
+        let now_ms = self.time.now_ms(now);
+        let me = self.id();
+        let mut sample = self.tables[table].store.sample(SAMPLE);
+        sample.retain(|(key, _)| {
+            key != except && self.ring.homes(key.slot()).first().is_some_and(|home| *home == me)
+        });
+        sample.sort_by_key(|(_, used_ms)| *used_ms);
+        let mut evicted = 0;
+        for (key, _) in sample {
+            let Some(mut entry) = self.tables[table].store.get(&key, now_ms) else { continue };
+            if entry.is_ended() {
+                continue; // Tombstones are never evicted.
+            }
+            let Ok(version) = self.time.stamp(now, entry.version.hlc) else { break };
+            entry.write_value(version, Value::Bytes(Vec::new()));
+            entry.write_lease(version, 0, now_ms.saturating_sub(EXPIRED_AGO_MS).max(1));
+            let merged = self.tables[table].store.merge(&key, &entry, now_ms, Admission::Reserve);
+            if merged.is_err() {
+                continue;
+            }
+            let homes = self.homes(table, key.slot());
+            for home in homes.into_iter().filter(|home| *home != me) {
+                self.repair(now, table, home, key.clone(), false);
+            }
+            self.tables[table].store.drop_entry(&key);
+            self.counters.add("entries_evicted");
+            evicted += 1;
+            if evicted == BATCH {
+                break;
+            }
+        }
+        evicted > 0
+    }
+}
