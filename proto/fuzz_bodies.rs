@@ -40,6 +40,11 @@ pub(crate) fn record(input: &[u8]) {
     let mark = u64::from_le_bytes(*mark);
     let Ok(view) = record::View::parse(bytes) else { return };
     let _ = view.bytes();
+    if let Ok(Some(mut fields)) = view.map() {
+        while let Ok(Some(_)) = fields.next_field() {}
+        let mut resumed = record::Fields::resume(fields.rest());
+        while let Ok(Some(_)) = resumed.next_field() {}
+    }
     let Ok(entry) = view.entry(mark) else { return };
     let mut again = Vec::new();
     record::write(&entry, &mut again);

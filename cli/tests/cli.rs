@@ -543,3 +543,114 @@ fn what_keeps_a_node_from_starting_is_said() {
     let stderr = place.run(&args).fails(1);
     assert!(stderr.contains("data_dir"), "{stderr}");
 }
+
+/// Prints what it finds under each key that it is asked for, from one reader.
+const PYTHON: &str = "
+import sys
+from annulus import Reader, Session
+reader = Reader.table(*sys.argv[1:4])
+for line in sys.stdin:
+    answer = reader.get(line.strip().encode())
+    print(answer.value if isinstance(answer, Session) else answer.name, flush=True)
+";
+
+/// A Python process that reads the shared memory of a node.
+struct Python {
+    child: Child,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+impl Python {
+    fn start(shm: &str) -> Self {
+        let capi = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("capi");
+        let mut child = Command::new("python3")
+            .args(["-B", "-c", PYTHON, "annulus", "sessions", shm])
+            .env("PYTHONPATH", capi.join("python"))
+            .env("ANNULUS_LIBRARY", library("libannulus.so"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this test needs python3");
+        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        Self { child, answers }
+    }
+
+    fn get(&mut self, key: &str) -> String {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        writeln!(stdin, "{key}").expect("it listens");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("it answers");
+        answer.trim_end().to_owned()
+    }
+
+    fn sees(&mut self, key: &str, expected: &str) {
+        eventually("what Python should read", || (self.get(key) == expected).then_some(()));
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One of the libraries for other languages: cargo puts them beside the test.
+fn library(name: &str) -> std::path::PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    test.with_file_name(name)
+}
+
+#[test]
+fn other_languages_read_what_a_node_holds_whatever_becomes_of_it() {
+    let place = Place::new();
+    let mut node = place.node("n1", &[], &[]);
+    let run = |node: &Node, args: &[&str]| place.run(&[args, &["--node", &node.addr]].concat());
+    run(&node, &["start", "k1", "value"]).ok();
+    run(&node, &["start", "m", "--field", "user=ada", "--field", "cart=3"]).ok();
+    let shm = place.path("n1/shm");
+    let mut python = Python::start(&shm);
+    python.sees("k1", "b'value'");
+    python.sees("m", "{b'cart': b'3', b'user': b'ada'}");
+
+    let capi = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("capi");
+    let example = place.path("read");
+    let compiled = Command::new("cc")
+        .args(["-std=c99", "-o", &example, "-I"])
+        .args([capi.join("include"), capi.join("examples/read.c"), library("libannulus.a")])
+        .args(["-lpthread", "-ldl", "-lm"])
+        .output()
+        .expect("this test needs cc");
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let segment = format!("{shm}/annulus-annulus-{}-sessions", node.id);
+    let read = |key: &str| {
+        Ran::from(Command::new(&example).args([&segment, key]).output().expect("it runs"))
+    };
+    assert!(read("m").ok().ends_with("\nfield cart = 3\nfield user = ada\n"));
+
+    // What the node applied before it answered is there at once.
+    run(&node, &["set", "k1", "other"]).ok();
+    assert_eq!(python.get("k1"), "b'other'");
+    run(&node, &["end", "k1"]).ok();
+    assert_eq!(python.get("k1"), "ENDED");
+    assert_eq!((read("k1").code, read("nobody").code), (3, 4));
+
+    // A killed node's successor goes on with the segment.
+    run(&node, &["start", "k2", "stays"]).ok();
+    node.child.kill().expect("it runs");
+    node.finish();
+    let mut node = place.node("n1", &[], &[]);
+    run(&node, &["set", "k2", "went on"]).ok();
+    python.sees("k2", "b'went on'");
+    python.sees("k1", "ENDED");
+
+    // One with other settings makes another, which takes the place of this.
+    node.terminate();
+    node.finish();
+    let settings = "[[table]]\nname = \"sessions\"\nmemory = \"16MiB\"\n";
+    let settings = place.write("larger.toml", settings);
+    let node = place.node("n1", &[], &["--config", &settings]);
+    run(&node, &["start", "k3", "in the next"]).ok();
+    python.sees("k3", "b'in the next'");
+    python.sees("k2", "b'went on'");
+}

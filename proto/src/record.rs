@@ -110,6 +110,17 @@ impl<'a> View<'a> {
         (!self.ended && !self.has_fields).then_some(self.rest)
     }
 
+    /// The fields, in place, if the value is a map; `None` for a string of bytes or a tombstone.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the record is cut short before the first of them.
+    pub fn map(&self) -> Result<Option<Fields<'a>>, Malformed> {
+        if self.ended || !self.has_fields {
+            return Ok(None);
+        }
+        self.base_and_fields().map(|(_, _, fields)| Some(fields))
+    }
+
     /// The whole entry. `mark` is the word that stood beside the record.
     ///
     /// # Errors
@@ -147,6 +158,17 @@ impl<'a> View<'a> {
     }
 
     fn fields(&self) -> Result<(Base, BTreeMap<Vec<u8>, Field>), Malformed> {
+        let (kind, bytes, mut left) = self.base_and_fields()?;
+        let base = Base { version: self.base_version, kind, bytes: bytes.to_vec() };
+        let mut fields = BTreeMap::new();
+        while let Some(FieldView { name, version, value, expire_at }) = left.next_field()? {
+            let value = value.map(<[u8]>::to_vec);
+            insert_last(&mut fields, name.to_vec(), Field { version, value, expire_at })?;
+        }
+        Ok((base, fields))
+    }
+
+    fn base_and_fields(&self) -> Result<(Kind, &'a [u8], Fields<'a>), Malformed> {
         let mut cursor = Cursor(self.rest);
         let kind = match cursor.u8()? {
             0 => Kind::Bytes,
@@ -154,30 +176,75 @@ impl<'a> View<'a> {
             _ => return Err(Malformed("an unknown kind of value")),
         };
         let length = cursor.u32()?;
-        let bytes = cursor.take(length as usize)?.to_vec();
-        let base = Base { version: self.base_version, kind, bytes };
-        let mut fields = BTreeMap::new();
-        for _ in 0..cursor.u32()? {
-            let name_length = cursor.u16()?;
-            let flags = cursor.u8()?;
-            let version = cursor.version()?;
-            let expire_at = if flags & FIELD_EXPIRES == 0 { 0 } else { cursor.u48()? };
-            let value_length = cursor.u32()?;
-            let name = cursor.take(name_length.into())?.to_vec();
-            let value = cursor.take(value_length as usize)?;
-            let value = (flags & FIELD_DELETED == 0).then(|| value.to_vec());
-            if flags & !(FIELD_DELETED | FIELD_EXPIRES) != 0
-                || (value.is_none() && value_length != 0)
-                || (flags & FIELD_EXPIRES != 0 && expire_at == 0)
-            {
-                return Err(Malformed("a field's flags"));
-            }
-            insert_last(&mut fields, name, Field { version, value, expire_at })?;
+        let bytes = cursor.take(length as usize)?;
+        let count = cursor.u32()?;
+        Ok((kind, bytes, Fields { rest: cursor.0, left: Some(count) }))
+    }
+}
+
+/// The fields of a map in a record, in place, in ascending order of names; nothing is allocated.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a> {
+    rest: &'a [u8],
+    /// How many are still to come; `None` = as many as there are bytes for.
+    left: Option<u32>,
+}
+
+/// A field in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldView<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// The write that set or deleted it.
+    pub version: Version,
+    /// Its value; `None` when it was deleted.
+    pub value: Option<&'a [u8]>,
+    /// When it expires on its own, in hybrid milliseconds; 0 = with its session.
+    pub expire_at: u64,
+}
+
+impl<'a> Fields<'a> {
+    /// Goes on where [`Fields::rest`] of another walk stood. The number of fields is not known
+    /// then: the walk goes to the end of the bytes.
+    pub fn resume(rest: &'a [u8]) -> Self {
+        Self { rest, left: None }
+    }
+
+    /// What is still to be walked.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next field, deleted and expired ones included; `None` after the last.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the bytes are not well formed. Order and uniqueness of the names are the
+    /// caller's to check.
+    pub fn next_field(&mut self) -> Result<Option<FieldView<'a>>, Malformed> {
+        match &mut self.left {
+            Some(0) if self.rest.is_empty() => return Ok(None),
+            Some(0) => return Err(Malformed("bytes after the last field")),
+            Some(left) => *left -= 1,
+            None if self.rest.is_empty() => return Ok(None),
+            None => {}
         }
-        if !cursor.0.is_empty() {
-            return Err(Malformed("bytes after the last field"));
+        let mut cursor = Cursor(self.rest);
+        let name_length = cursor.u16()?;
+        let flags = cursor.u8()?;
+        let version = cursor.version()?;
+        let expire_at = if flags & FIELD_EXPIRES == 0 { 0 } else { cursor.u48()? };
+        let value_length = cursor.u32()?;
+        let name = cursor.take(name_length.into())?;
+        let value = cursor.take(value_length as usize)?;
+        let value = (flags & FIELD_DELETED == 0).then_some(value);
+        if flags & !(FIELD_DELETED | FIELD_EXPIRES) != 0
+            || (value.is_none() && value_length != 0)
+            || (flags & FIELD_EXPIRES != 0 && expire_at == 0)
+        {
+            return Err(Malformed("a field's flags"));
         }
-        Ok((base, fields))
+        self.rest = cursor.0;
+        Ok(Some(FieldView { name, version, value, expire_at }))
     }
 }
 

@@ -121,6 +121,7 @@ pub struct FileRegion {
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// Collects small pages into a huge one at once; since Linux 6.1. Not in rustix yet.
 const MADV_COLLAPSE: i32 = 25;
+const MADV_POPULATE_READ: i32 = 22;
 
 impl FileRegion {
     /// Maps a locked file for its writer.
@@ -208,13 +209,16 @@ unsafe impl Region for FileRegion {
         let Some(bytes) = to.checked_sub(from).filter(|bytes| *bytes > 0) else {
             return Ok(Huge::Unsuited);
         };
-        // SAFETY: inside the mapping; it changes which pages hold the bytes, and no byte.
-        let result =
-            unsafe { libc::madvise(self.base.as_ptr().add(from).cast(), bytes, MADV_COLLAPSE) };
-        match result {
-            0 => Ok(Huge::Collapsed),
-            _ => Err(io::Error::last_os_error()),
+        // Where a tmpfs is mounted with `huge=`, pages that were reserved and never touched are large but still to be
+        // cleared, and Linux (6.18 still does it) maps them here without: the next process that looks clears them,
+        // with all that was stored meanwhile. Reading each first clears it now.
+        for advice in [MADV_POPULATE_READ, MADV_COLLAPSE] {
+            // SAFETY: inside the mapping; it changes which pages hold the bytes, and no byte.
+            if unsafe { libc::madvise(self.base.as_ptr().add(from).cast(), bytes, advice) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
+        Ok(Huge::Collapsed)
     }
 
     fn huge_bytes(&self) -> u64 {

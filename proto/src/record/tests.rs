@@ -57,6 +57,29 @@ proptest! {
     }
 
     #[test]
+    fn the_fields_in_place_are_those_of_the_entry(
+        entry in prop_oneof![wide_entries(), few_entries()],
+        stop in any::<proptest::sample::Index>(),
+    ) {
+        let (record, _) = record_of(&entry);
+        let body = entry.body.as_ref().filter(|body| body.is_map());
+        let fields = View::parse(&record).unwrap().map().unwrap();
+        prop_assert_eq!(fields.is_some(), body.is_some());
+        let (Some(mut left), Some(body)) = (fields, body) else { return Ok(()) };
+        let stop = stop.index(body.fields.len() + 1);
+        for (place, (name, field)) in body.fields.iter().enumerate() {
+            if place == stop {
+                left = Fields::resume(left.rest());
+            }
+            let view = left.next_field().unwrap().expect("as many as the entry has");
+            prop_assert_eq!(view.name, name);
+            prop_assert_eq!(view.value, field.value.as_deref());
+            prop_assert_eq!((view.version, view.expire_at), (field.version, field.expire_at));
+        }
+        prop_assert_eq!(left.next_field(), Ok(None));
+    }
+
+    #[test]
     fn a_record_that_is_cut_short_is_an_error_or_a_shorter_value(entry in few_entries()) {
         let (record, mark) = record_of(&entry);
         for length in 0..record.len() {
