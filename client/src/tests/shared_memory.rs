@@ -254,6 +254,41 @@ async fn readers_keep_the_old_segment_until_the_restarted_node_tells_of_a_new_on
 }
 
 #[tokio::test]
+async fn many_keys_are_read_at_once_as_each_would_be_alone() {
+    let mut table = Table::new(1);
+    for number in 0..20u8 {
+        table.put(&format!("k{number}"), &bytes(&[number; 300]));
+    }
+    table.put("ended", &Entry::ended(birth(), version(9)));
+    let node = FakeNode::with(1, table.script()).await;
+    let client = table.client(&node).await;
+    let reader = client.local_reader("sessions").unwrap();
+    let names: Vec<String> = (0..20).map(|number| format!("k{number}")).collect();
+    let mut keys: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
+    keys.extend([&b"ended"[..], b"nobody's"]);
+    let mut seen = Vec::new();
+    reader.get_many(&keys, &mut Vec::new(), |at, got| {
+        assert_eq!(at, seen.len());
+        seen.push(match got {
+            LocalGet::Live(session) => match session.value {
+                LocalValue::Bytes(value) => Some(value.to_vec()),
+                LocalValue::Map(_) => panic!("bytes were stored"),
+            },
+            LocalGet::Ended => {
+                assert_eq!(keys[at], b"ended");
+                None
+            }
+            LocalGet::Ask(reason) => {
+                assert_eq!((keys[at], reason), (&b"nobody's"[..], AskReason::Miss));
+                None
+            }
+        });
+    });
+    let stored = (0..20u8).map(|number| Some(vec![number; 300]));
+    assert_eq!(seen, stored.chain([None, None]).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_reader_reuses_its_buffer_and_gives_bytes_in_place() {
     let mut table = Table::new(1);
     table.put("k", &bytes(&[7; 3000]));

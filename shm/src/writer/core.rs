@@ -720,7 +720,11 @@ impl<W: Words> Core<W> {
         if partition >= self.partitions.len() {
             self.partitions.resize_with(partition + 1, Vec::new);
         }
+        let usual = self.records.len() / PARTITIONS;
         let records = &mut self.partitions[partition];
+        if records.capacity() == 0 {
+            records.reserve_exact(usual);
+        }
         self.records[id.number()] = Known::new(records.len() as u32, shape, chain);
         records.push(number);
         self.wheel.file(&mut self.records, number, deadline);

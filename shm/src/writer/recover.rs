@@ -38,6 +38,7 @@ impl<W: Words> Core<W> {
         core.finish_move(&mut recovery);
         let mut used = vec![false; core.table.geometry.blocks];
         let mut chain = Vec::new();
+        let mut deadlines = Vec::with_capacity(core.records.len());
         for bucket in 0..core.headers.len() {
             core.prefetch_headers(bucket + 1);
             let found = core.table.header(bucket);
@@ -52,7 +53,11 @@ impl<W: Words> Core<W> {
                 chain.clear();
                 match core.examine(id, &mut used, &mut chain) {
                     Ok(sound) => {
-                        core.adopt(id, sound.shape, sound.deadline, &chain);
+                        // Filed below, all at once: the earliest deadline has to be known.
+                        core.adopt(id, sound.shape, 0, &chain);
+                        if sound.deadline != 0 {
+                            deadlines.push((id.number() as u32, sound.deadline));
+                        }
                         if let Some(first) = sound.first {
                             core.spilled[first] += 1;
                         }
@@ -76,6 +81,7 @@ impl<W: Words> Core<W> {
                 }
             }
         }
+        core.wheel.file_all(&mut core.records, &deadlines);
         core.free_blocks =
             (0..used.len() as u32).rev().filter(|&block| !used[block as usize]).collect();
         for bucket in 0..core.headers.len() {

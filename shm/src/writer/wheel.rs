@@ -43,6 +43,15 @@ impl Wheel {
         Self { lists: Vec::new(), at: 0 }
     }
 
+    /// Files many records at once into an empty wheel, which begins with the earliest of their deadlines.
+    pub(super) fn file_all(&mut self, links: &mut impl Links, deadlines: &[(u32, u64)]) {
+        let earliest = deadlines.iter().map(|(_, deadline)| deadline / WIDTH_MS).min();
+        self.at = earliest.unwrap_or(0);
+        for &(record, deadline) in deadlines {
+            self.push(links, record, self.list_of(deadline));
+        }
+    }
+
     /// Files a record under a deadline (0 = never), whether it was filed before or not.
     pub(super) fn file(&mut self, links: &mut impl Links, record: u32, deadline: u64) {
         if deadline == 0 {
@@ -88,6 +97,9 @@ impl Wheel {
             // A long time has passed, or this is the first time at all: every list is due.
             self.at = now - LISTS;
         }
+        // The clock was set back, or `file_all` found no earlier deadline. A list that stands for two times now is
+        // looked through at the earlier one, and what is in it for the later one is filed anew.
+        self.at = self.at.min(now);
         while self.at < now {
             if let Some(records) = self.lists.get_mut((self.at % LISTS) as usize) {
                 if let Some(&record) = records.last() {
@@ -178,6 +190,37 @@ mod tests {
         assert_eq!(all_due(&mut wheel, &mut links, now + 5_000 + WIDTH_MS), [1]);
         assert_eq!(all_due(&mut wheel, &mut links, now + 60_000 + WIDTH_MS), [2]);
         assert_eq!(all_due(&mut wheel, &mut links, now + 1_000_000_000), NONE_DUE);
+    }
+
+    #[test]
+    fn records_filed_at_once_are_due_like_others_whatever_the_clock_says_then() {
+        let now = 1_700_000_000_000;
+        for behind in [0, 10 * 3_600_000] {
+            let (mut wheel, mut links) = (Wheel::new(), vec![Filed::NOT; 4]);
+            let deadlines = [(0, now + 5_000), (1, now + 10_000_000), (2, now + 40_000_000)];
+            wheel.file_all(&mut links, &deadlines);
+            let mut at = now - behind;
+            wheel.due(at);
+            wheel.file(&mut links, 3, at + 2_000);
+            let mut seen = Vec::new();
+            while at < now + 41_000_000 {
+                at += 500;
+                while let Some(record) = wheel.due(at) {
+                    let deadline = match record {
+                        3 => now - behind + 2_000,
+                        record => deadlines[record as usize].1,
+                    };
+                    if deadline > at {
+                        wheel.file_later(&mut links, record, deadline, at);
+                        continue;
+                    }
+                    assert!(at < deadline + WIDTH_MS + 500, "{record} late");
+                    wheel.unfile(&mut links, record);
+                    seen.push(record);
+                }
+            }
+            assert_eq!(seen, [3, 0, 1, 2]);
+        }
     }
 
     #[test]
