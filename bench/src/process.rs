@@ -31,7 +31,7 @@ pub(crate) struct Site {
 }
 
 /// How long a benchmark may take in all.
-const TIME_MAX: Duration = Duration::from_secs(20 * 60);
+const TIME_MAX: Duration = Duration::from_secs(40 * 60);
 /// How long a cluster may take to agree, and a server to start.
 pub(crate) const START_MAX: Duration = Duration::from_secs(60);
 /// How often an answer is looked for that has not come yet.
@@ -79,7 +79,7 @@ fn guard(paths: &[PathBuf]) {
         tokio::select! {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "terminated",
-            () = tokio::time::sleep(TIME_MAX) => "given up: it took longer than twenty minutes",
+            () = tokio::time::sleep(TIME_MAX) => "given up: it took longer than forty minutes",
         }
     });
     eprintln!("{why}");

@@ -19,7 +19,7 @@ pub(super) fn measure(
 ) -> anyhow::Result<()> {
     report.progress("reads beside writes");
     let Segment { writer, reader, .. } = segment;
-    let mut subject = Ours::new(reader, requests);
+    let mut subject = Ours::new(reader);
     let [mut quiet, mut private, mut table, mut rates] = [const { Rounds::new() }; 4];
     for _ in 0..bench.rounds() {
         quiet.push(independent(&mut subject, requests)?);

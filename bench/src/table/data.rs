@@ -26,10 +26,12 @@ pub(super) struct Requests {
     pub(super) present: bool,
 }
 
+pub(super) const UNIFORM: &str = "uniform";
+/// The longest value there is.
+pub(super) const VALUE_MAX: usize = 4096;
 /// Keys that "1,000 hot keys" means.
 const HOT: usize = 1_000;
 const MIXED_LEAST: u64 = 200;
-const MIXED_MOST: u64 = 4096;
 /// How full a table is. The suite's goals ask for 93 % at least.
 const LOAD: f64 = 0.94;
 const WAYS: u64 = annulus_shm::WAYS as u64;
@@ -40,12 +42,14 @@ impl Sizes {
     pub(super) fn value_size(self, number: u64) -> usize {
         match self {
             Self::Fixed => VALUE_BYTES,
-            Self::Mixed => (MIXED_LEAST + mixed(!number) % (MIXED_MOST + 1 - MIXED_LEAST)) as usize,
+            Self::Mixed => {
+                (MIXED_LEAST + mixed(!number) % (VALUE_MAX as u64 + 1 - MIXED_LEAST)) as usize
+            }
         }
     }
 
     /// Writes the value of a number to the beginning of `buffer`, and returns it.
-    pub(super) fn value(self, number: u64, buffer: &mut [u8; MIXED_MOST as usize]) -> &[u8] {
+    pub(super) fn value(self, number: u64, buffer: &mut [u8; VALUE_MAX]) -> &[u8] {
         let value = &mut buffer[..self.value_size(number)];
         fill_value(number, value);
         value
@@ -88,7 +92,7 @@ impl Sizes {
     fn value_max(self) -> u32 {
         match self {
             Self::Fixed => VALUE_BYTES as u32,
-            Self::Mixed => MIXED_MOST as u32,
+            Self::Mixed => VALUE_MAX as u32,
         }
     }
 }
@@ -100,7 +104,7 @@ pub(super) fn partition(number: u64) -> u16 {
 
 impl Requests {
     pub(super) fn uniform(entries: u64) -> Self {
-        Self::of("uniform", shuffled(entries), true)
+        Self::of(UNIFORM, shuffled(entries), true)
     }
 
     pub(super) fn zipf(entries: u64) -> Self {
@@ -119,7 +123,7 @@ impl Requests {
     /// So many requests, drawn out of all entries.
     pub(super) fn drawn(entries: u64, requests: u64) -> Self {
         let all = usize::try_from(entries).unwrap_or(usize::MAX);
-        Self::of("uniform", hot(entries, all, requests), true)
+        Self::of(UNIFORM, hot(entries, all, requests), true)
     }
 
     pub(super) fn named(self, name: &'static str) -> Self {

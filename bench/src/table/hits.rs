@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::data::{Key, Requests, Sizes};
+use annulus_shm::Reader;
+
+use super::data::{Key, Requests, Sizes, UNIFORM};
 use super::peers::{Boxed, Peers};
-use super::subject::{Floor, Ours, Subject, Unlocked, compare, dependent, independent};
+use super::subject::{Floor, Ours, Subject, Unlocked, batched, compare, dependent, independent};
 use super::{Bench, Segment};
 use crate::entries::{VALUE_BYTES, key, value};
 use crate::report::{Goal, Report, Unit};
@@ -20,6 +22,8 @@ pub(super) struct Subjects<'a> {
 struct Measured<'a> {
     name: &'static str,
     run: Box<dyn FnMut(How) -> anyhow::Result<f64> + 'a>,
+    /// Whether one request can depend on another.
+    in_order: bool,
     independent: Rounds,
     dependent: Rounds,
 }
@@ -37,6 +41,7 @@ pub(super) const PAPAYA: &str = "papaya, pin per get";
 pub(super) const LMDB: &str = "LMDB, transaction per get";
 const FLOOR_LARGE: &str = "floor, 2 MiB pages";
 const LARGE: &str = "annulus, 2 MiB pages";
+const BATCHED: &str = "annulus, 2 MiB pages, 16 at a time";
 const SMALL: &str = "annulus, 4 KiB pages";
 
 /// Measures hits and misses. Returns the figures of a lone get.
@@ -65,8 +70,9 @@ pub(super) fn measure(
         peers.add_to(&mut subjects, requests);
         let unlocked = Unlocked { map: &map, value: [0; VALUE_BYTES] };
         subjects.add("HashMap, no lock", unlocked);
-        subjects.add(LARGE, Ours::new(&large.reader, requests));
-        subjects.add(SMALL, Ours::new(&small.reader, requests));
+        subjects.add(LARGE, Ours::new(&large.reader));
+        subjects.add_batches(&large.reader);
+        subjects.add(SMALL, Ours::new(&small.reader));
         patterns.push(subjects);
     }
     for subjects in &mut patterns {
@@ -86,6 +92,7 @@ pub(super) fn measure(
     ] {
         subjects.report(How::Independent, report, |name| match name {
             LARGE => Some((PAPAYA, goal(must, stretch))),
+            BATCHED if subjects.requests.name == UNIFORM => Some((PAPAYA, goal(0.50, Some(0.40)))),
             SMALL => must_small.map(|(must, stretch)| (PAPAYA, goal(must, stretch))),
             _ => None,
         });
@@ -112,8 +119,8 @@ pub(super) fn measure_mixed(
     let boxed = Boxed::fill(bench.entries);
     let mut subjects = Subjects::new(&requests, Sizes::Mixed);
     boxed.add_to(&mut subjects, &requests);
-    subjects.add(LARGE, Ours::new(&large.reader, &requests));
-    subjects.add(SMALL, Ours::new(&small.reader, &requests));
+    subjects.add(LARGE, Ours::new(&large.reader));
+    subjects.add(SMALL, Ours::new(&small.reader));
     subjects.compare()?;
     for round in 0..bench.rounds() {
         subjects.measure(round, true)?;
@@ -142,8 +149,22 @@ impl<'a> Subjects<'a> {
             How::Compared | How::Independent => independent(&mut subject, requests),
             How::Dependent => dependent(&mut subject, requests),
         };
+        self.push(name, true, Box::new(run));
+    }
+
+    fn add_batches(&mut self, reader: &'a Reader) {
+        let requests = self.requests;
+        self.push(BATCHED, false, Box::new(move |_| batched(reader, requests)));
+    }
+
+    fn push(
+        &mut self,
+        name: &'static str,
+        in_order: bool,
+        run: Box<dyn FnMut(How) -> anyhow::Result<f64> + 'a>,
+    ) {
         let (independent, dependent) = (Rounds::default(), Rounds::default());
-        self.measured.push(Measured { name, run: Box::new(run), independent, dependent });
+        self.measured.push(Measured { name, run, in_order, independent, dependent });
     }
 
     fn compare(&mut self) -> anyhow::Result<()> {
@@ -159,7 +180,7 @@ impl<'a> Subjects<'a> {
         for turn in 0..count {
             let measured = &mut self.measured[(turn + round) % count];
             measured.independent.push((measured.run)(How::Independent)?);
-            if dependent_too {
+            if dependent_too && measured.in_order {
                 measured.dependent.push((measured.run)(How::Dependent)?);
             }
         }

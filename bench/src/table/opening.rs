@@ -31,7 +31,7 @@ pub(super) fn measure(
     for _ in 0..bench.rounds() {
         segment.writer.kill_writing()?;
         let done = AtomicBool::new(false);
-        let reads = || read_until(&done, &mut Ours::new(&segment.reader, requests), requests);
+        let reads = || read_until(&done, &mut Ours::new(&segment.reader), requests);
         let (next, (hits, others)) = std::thread::scope(|scope| {
             let reading = scope.spawn(reads);
             let (site, path) = (bench.site, &segment.path);

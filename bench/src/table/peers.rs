@@ -13,7 +13,7 @@ use papaya::{HashMapRef, LocalGuard};
 use twox_hash::XxHash3_64;
 
 use super::Bench;
-use super::data::{Key, Requests, Sizes};
+use super::data::{Key, Requests, Sizes, VALUE_MAX};
 use super::hits::{self, Subjects};
 use super::subject::{Subject, per_request_ns};
 use super::writer::VALUES;
@@ -79,7 +79,7 @@ pub(super) struct Boxed(papaya::HashMap<Key, Box<[u8]>>);
 impl Boxed {
     pub(super) fn fill(entries: u64) -> Self {
         let map = papaya::HashMap::new();
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; VALUE_MAX];
         for number in 0..entries {
             let value = Box::from(Sizes::Mixed.value(number, &mut buffer));
             map.pin().insert(key(number), value);
@@ -88,7 +88,7 @@ impl Boxed {
     }
 
     pub(super) fn add_to<'a>(&'a self, subjects: &mut Subjects<'a>, _: &'a Requests) {
-        let value = Vec::with_capacity(4096);
+        let value = Vec::with_capacity(VALUE_MAX);
         subjects.add(hits::PAPAYA, PapayaBoxed { map: &self.0, value });
     }
 }

@@ -43,12 +43,12 @@ pub(super) fn draw(bench: &Bench<'_>, path: &Path, report: &Report) -> anyhow::R
             let segment = Segment::fill(bench, entries, Sizes::Fixed, Pages::Large)?;
             let subject = Floor::new(&segment.mapping, &requests);
             floor.points.push((entries, lowest_dependent(&requests, ROUNDS, subject)?));
-            let subject = Ours::new(&segment.reader, &requests);
+            let subject = Ours::new(&segment.reader);
             large.points.push((entries, lowest_dependent(&requests, ROUNDS, subject)?));
         }
         {
             let segment = Segment::fill(bench, entries, Sizes::Fixed, Pages::Small)?;
-            let subject = Ours::new(&segment.reader, &requests);
+            let subject = Ours::new(&segment.reader);
             small.points.push((entries, lowest_dependent(&requests, ROUNDS, subject)?));
         }
         {

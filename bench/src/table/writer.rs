@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::data::{Key, Requests, Sizes, partition};
+use super::data::{Key, Requests, Sizes, VALUE_MAX, partition};
 use super::subject::per_request_ns;
 use crate::entries::{VALUE_BYTES, key, mixed, value};
 use crate::process::{Process, Site, settle};
@@ -232,7 +232,7 @@ fn answer(answer: &Answer) -> anyhow::Result<()> {
 }
 
 fn fill(writer: &mut Writer, args: &WriterArgs) -> anyhow::Result<()> {
-    let mut buffer = [0; 4096];
+    let mut buffer = [0; VALUE_MAX];
     for number in 0..args.entries {
         let value = args.sizes.value(number, &mut buffer);
         writer.put(&key(number), partition(number), value, 0, 0)?;
