@@ -112,17 +112,26 @@ pub(crate) fn run(
 
 fn measure_fixed(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<()> {
     report.progress("filling");
-    let [mut large, small] = Segment::pair(bench, Sizes::Fixed)?;
-    let peers = Peers::fill(bench)?;
-    let lone = hits::measure(bench, [&large, &small], &peers, report)?;
+    let mut segments = Segment::pair(bench, Sizes::Fixed)?;
     let requests = Requests::uniform(bench.entries);
-    servers::measure(bench, &requests, &lone, report)?;
-    report_memory(bench, &large.filled, report);
-    writes::measure(bench, &mut large, &peers, &requests, report)?;
-    // Of no use any more, and of some size.
-    drop(peers);
+    measure_with_peers(bench, &mut segments, &requests, report)?;
+    let [mut large, _] = segments;
     beside::measure(bench, &mut large, &requests, report)?;
     opening::measure(bench, large, &requests, report)
+}
+
+/// The parts that hold the peers' maps, which are of some size.
+fn measure_with_peers(
+    bench: &Bench<'_>,
+    [large, small]: &mut [Segment; 2],
+    requests: &Requests,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let peers = Peers::fill(bench)?;
+    let lone = hits::measure(bench, [large, small], &peers, report)?;
+    servers::measure(bench, requests, &lone, report)?;
+    report_memory(bench, &large.filled, report);
+    writes::measure(bench, large, &peers, requests, report)
 }
 
 fn report_memory(bench: &Bench<'_>, filled: &Filled, report: &mut Report) {
