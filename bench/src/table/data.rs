@@ -75,8 +75,8 @@ impl Sizes {
             if payload <= inline { 0 } else { (payload - (inline - 8)).div_ceil(BLOCK_PAYLOAD) }
         };
         let blocks: u64 = (0..entries).map(blocks_of).sum();
-        // Some for updates, which need theirs before the old ones are free.
-        let pool_bytes = (blocks + blocks / 100) * annulus_shm::BLOCK_SIZE as u64;
+        // Some are kept for what must not be refused.
+        let pool_bytes = (blocks + blocks / 32) * annulus_shm::BLOCK_SIZE as u64;
         let percent = 1 + pool_bytes * 100 / (records_bytes + pool_bytes);
         let fixed = (annulus_shm::PARTITIONS * 8 + (64 << 10)) as u64;
         let segment_bytes = (records_bytes * 100).div_ceil(100 - percent) + fixed;
