@@ -68,6 +68,13 @@ pub(crate) fn load() -> String {
     file("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
+/// The memory of a process that is neither a file's nor shared; `None` if the system does not say.
+pub(crate) fn private_bytes(process: u32) -> Option<u64> {
+    let status = file(&format!("/proc/{process}/status"));
+    let kib: u64 = field(&status, "RssAnon")?.split(' ').next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
 /// Keeps the calling thread, and the threads and processes it starts from now on, on one core.
 ///
 /// # Errors

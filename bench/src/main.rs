@@ -1,18 +1,22 @@
 //! Side-by-side benchmarks against what a user would pick instead.
 //!
-//! `annulus-bench SUITE` starts real node processes on loopback, each with its own directory, runs the
-//! suite's subjects and their peers in turn, several rounds of them, and prints a row for each figure:
-//! the median of the rounds and how far they lay apart. Rows that we lose are printed as they are.
+//! `annulus-bench SUITE` starts real processes, each with its own directory, runs the suite's subjects
+//! and their peers in turn, several rounds of them, and prints a row for each figure: the median of the
+//! rounds and how far they lay apart. Rows that we lose are printed as they are.
 //!
 //! The binary is also what it starts: `node` runs a node through `annulus_node::run`, so that what is
-//! measured is built as the benchmark is, and `exec` runs another program on a core of its own.
+//! measured is built as the benchmark is, `table-writer` writes a segment, and `exec` runs another
+//! program on a core of its own.
 
+mod entries;
 mod machine;
+mod memcached;
 mod mesh;
 mod process;
 mod redis;
 mod report;
 mod sample;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +27,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use machine::Machine;
 use process::Site;
 use report::Report;
+use table::{TableArgs, WriterArgs};
 
 /// Measure Annulus beside what a user would pick instead
 #[derive(Parser)]
@@ -42,6 +47,8 @@ struct Run {
     suite: Option<Suite>,
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    table: TableArgs,
 }
 
 /// How to measure.
@@ -59,6 +66,8 @@ struct Options {
 enum Suite {
     /// Reads, writes, memory, agreement and fail-over of small clusters
     Mesh,
+    /// The table in shared memory, beside maps, a database and servers
+    Table,
 }
 
 /// What this binary is when it starts itself.
@@ -72,6 +81,9 @@ enum Inner {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Write a segment
+    #[command(hide = true)]
+    TableWriter(WriterArgs),
     /// Become another program
     #[command(hide = true)]
     Exec {
@@ -87,7 +99,8 @@ fn main() -> ExitCode {
     let done = match (cli.inner, cli.run.suite) {
         (Some(Inner::Node { core, config }), _) => process::be_node(core, config),
         (Some(Inner::Exec { core, command }), _) => process::become_program(core, &command),
-        (None, Some(suite)) => run(suite, cli.run.options),
+        (Some(Inner::TableWriter(args)), _) => table::be_writer(&args),
+        (None, Some(suite)) => run(suite, cli.run.options, &cli.run.table),
         (None, None) => unreachable!("clap asks for a suite"),
     };
     if let Err(error) = done {
@@ -97,7 +110,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(suite: Suite, options: Options) -> anyhow::Result<()> {
+fn run(suite: Suite, options: Options, table: &TableArgs) -> anyhow::Result<()> {
     let machine = Machine::read();
     let site = Site::open().context("no place for the nodes' files")?;
     let mut report = Report::new(suite.name(), options.json);
@@ -105,6 +118,7 @@ fn run(suite: Suite, options: Options) -> anyhow::Result<()> {
     report.heading("build", &machine::build());
     match suite {
         Suite::Mesh => mesh::run(&site, &machine, options, &mut report)?,
+        Suite::Table => table::run(&site, &machine, options, table, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -114,6 +128,7 @@ impl Suite {
     fn name(self) -> &'static str {
         match self {
             Self::Mesh => "mesh",
+            Self::Table => "table",
         }
     }
 }

@@ -15,13 +15,11 @@ use std::sync::Arc;
 
 use annulus_client::{Client, Error, StartOptions, Table, Value, Via};
 use anyhow::{Context, ensure};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use crate::Options;
+use crate::entries::{key, value};
 use crate::machine::{self, Machine};
 use crate::process::{Cluster, RedisServer, Site, TableConfig};
 use crate::redis::RedisClient;
@@ -184,46 +182,6 @@ async fn remote_client(cluster: &Cluster, via: Via) -> anyhow::Result<Client> {
     Ok(client)
 }
 
-const KEY_BYTES: usize = 32;
-const VALUE_BYTES: usize = 256;
-
-/// Key and value follow from a number; the value begins with it.
-fn key(number: u64) -> [u8; KEY_BYTES] {
-    let mut key = *b"session:________________________";
-    let text = format!("{:016x}{:08x}", mixed(number), number as u32);
-    key[KEY_BYTES - text.len()..].copy_from_slice(text.as_bytes());
-    key
-}
-
-fn value(number: u64) -> [u8; VALUE_BYTES] {
-    let mut value = [0; VALUE_BYTES];
-    for (index, word) in value.chunks_exact_mut(8).enumerate() {
-        let bits = if index == 0 { number } else { mixed(number + index as u64) };
-        word.copy_from_slice(&bits.to_le_bytes());
-    }
-    value
-}
-
-/// Whether these bytes are the value of this number; looks at its ends.
-fn is_value(bytes: &[u8], number: u64) -> bool {
-    bytes.len() == VALUE_BYTES && bytes[..8] == number.to_le_bytes()
-}
-
-/// Spreads neighbouring numbers over all bits (the finaliser of SplitMix64).
-fn mixed(number: u64) -> u64 {
-    let mut bits = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
-}
-
-/// The numbers below `count` in an order that is the same each time.
-fn shuffled(count: u64) -> Vec<u64> {
-    let mut numbers: Vec<u64> = (0..count).collect();
-    numbers.shuffle(&mut StdRng::seed_from_u64(count));
-    numbers
-}
-
 /// Requests under way at a time where there is more than one.
 const IN_FLIGHT: u64 = 64;
 
@@ -254,7 +212,7 @@ async fn fill(table: &Table, count: u64) -> anyhow::Result<u64> {
 }
 
 /// Stores the same in an empty Redis.
-fn fill_redis(redis: &mut RedisClient, count: u64) -> anyhow::Result<()> {
+pub(crate) fn fill_redis(redis: &mut RedisClient, count: u64) -> anyhow::Result<()> {
     redis.clear()?;
     for first in (0..count).step_by(IN_FLIGHT as usize) {
         let batch = first..count.min(first + IN_FLIGHT);

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,11 +31,11 @@ pub(crate) struct Site {
 }
 
 /// How long a benchmark may take in all.
-const TIME_MAX: Duration = Duration::from_secs(20 * 60);
+const TIME_MAX: Duration = Duration::from_secs(40 * 60);
 /// How long a cluster may take to agree, and a server to start.
-const START_MAX: Duration = Duration::from_secs(60);
+pub(crate) const START_MAX: Duration = Duration::from_secs(60);
 /// How often an answer is looked for that has not come yet.
-const POLL: Duration = Duration::from_millis(2);
+pub(crate) const POLL: Duration = Duration::from_millis(2);
 /// Where segments are made when it is there.
 const SHM: &str = "/dev/shm";
 
@@ -52,6 +52,21 @@ impl Site {
         std::thread::Builder::new().name("guard".to_owned()).spawn(move || guard(&paths))?;
         Ok(Self { data, shm, clusters: AtomicU32::new(0) })
     }
+
+    /// A file in memory that is not there yet.
+    pub(crate) fn segment(&self, name: &str) -> PathBuf {
+        self.shm.path().join(name)
+    }
+
+    /// Where a server listens that is reached by a path.
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
+        self.data.path().join(format!("{name}.sock"))
+    }
+
+    /// Where a process says what it complains of.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.data.path().join(format!("{name}.log"))
+    }
 }
 
 /// Ends the benchmark on a signal, or when its time is over, and leaves nothing behind.
@@ -64,7 +79,7 @@ fn guard(paths: &[PathBuf]) {
         tokio::select! {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "terminated",
-            () = tokio::time::sleep(TIME_MAX) => "given up: it took longer than twenty minutes",
+            () = tokio::time::sleep(TIME_MAX) => "given up: it took longer than forty minutes",
         }
     });
     eprintln!("{why}");
@@ -280,23 +295,45 @@ impl RedisServer {
 }
 
 /// A child process, killed and reaped when dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    fn start(command: &mut Command, log: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> anyhow::Result<Self> {
         let stderr = File::create(&log)?;
         let child = command.stdin(Stdio::null()).stderr(stderr).spawn()?;
         Ok(Self { child, log })
     }
 
-    fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    /// A process that is asked through its standard input.
+    pub(crate) fn start_with_input(command: &mut Command, log: PathBuf) -> anyhow::Result<Self> {
+        let stderr = File::create(&log)?;
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(Self { child: command.stderr(stderr).spawn()?, log })
+    }
+
+    /// Its standard input and output, once.
+    pub(crate) fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
+        self.child.stdin.take().zip(self.child.stdout.take())
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(5)..].join(" / ")
@@ -334,7 +371,7 @@ pub(crate) fn become_program(core: usize, command: &[String]) -> anyhow::Result<
     Err(Command::new(program).args(args).exec().into())
 }
 
-fn settle(core: usize) -> anyhow::Result<()> {
+pub(crate) fn settle(core: usize) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     machine::pin(core)
 }

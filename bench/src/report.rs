@@ -20,6 +20,16 @@ struct Row {
     unit: Unit,
     summary: Summary,
     against: Option<Against>,
+    goal: Option<Goal>,
+}
+
+/// What is asked of a figure, or of its ratio where it stands beside another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Goal {
+    /// The most it may be.
+    pub(crate) must: f64,
+    /// The most it should be.
+    pub(crate) stretch: Option<f64>,
 }
 
 /// The figure beside it.
@@ -40,16 +50,19 @@ pub(crate) enum Unit {
 }
 
 /// A row as programs read it. `against` is the name of another row or of a peer, `ratio` this value
-/// over that one's. `limit` and `holds` are null where nothing is asked.
+/// over that one's. `low` is the lowest round. `limit`, `stretch` and `holds` are null where nothing
+/// is asked; a limit is one of the ratio if there is one.
 #[derive(Serialize)]
 struct JsonRow<'a> {
     suite: &'a str,
     name: &'a str,
     value: f64,
+    low: f64,
     unit: &'a str,
     against: Option<&'a str>,
     ratio: Option<f64>,
     limit: Option<f64>,
+    stretch: Option<f64>,
     holds: Option<bool>,
 }
 
@@ -75,8 +88,25 @@ impl Row {
         self.against.as_ref().map(|against| self.summary.median / against.value)
     }
 
+    /// Its name and that of the figure beside it.
+    fn title(&self) -> String {
+        let Self { name, against, .. } = self;
+        against.as_ref().map_or_else(|| name.clone(), |peer| format!("{name} × {}", peer.name))
+    }
+
+    /// What a goal is a limit of.
+    fn judged(&self) -> f64 {
+        self.ratio().unwrap_or(self.summary.median)
+    }
+
+    fn holds(&self) -> Option<bool> {
+        self.goal.map(|goal| self.judged() <= goal.must)
+    }
+
     fn loses(&self) -> bool {
-        self.ratio().is_some_and(|ratio| (ratio < 1.0) == self.unit.more_is_better())
+        // Who may take longer than the figure beside it is not in a race with it.
+        let races = self.goal.is_none_or(|goal| goal.must <= 1.0);
+        races && self.ratio().is_some_and(|ratio| (ratio < 1.0) == self.unit.more_is_better())
     }
 }
 
@@ -105,18 +135,42 @@ impl Report {
     pub(crate) fn row(&mut self, name: &str, unit: Unit, rounds: &Rounds) {
         if let Some(summary) = rounds.summary() {
             let name = name.to_owned();
-            self.rows.push(Row { name, unit, summary, against: None });
+            self.rows.push(Row { name, unit, summary, against: None, goal: None });
         }
     }
 
     /// Adds a figure and sets it beside a row that was added before. Stands alone if that is not
     /// there, as when a peer is not installed.
     pub(crate) fn row_against(&mut self, name: &str, unit: Unit, rounds: &Rounds, against: &str) {
-        let peer = self.rows.iter().find(|row| row.name == against && row.unit == unit);
+        self.add(name, unit, rounds, Some(against), None);
+    }
+
+    /// Adds a figure of which something is asked. Beside a row that is not there nothing is asked.
+    pub(crate) fn goal(
+        &mut self,
+        name: &str,
+        unit: Unit,
+        rounds: &Rounds,
+        against: Option<&str>,
+        goal: Goal,
+    ) {
+        self.add(name, unit, rounds, against, Some(goal));
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        unit: Unit,
+        rounds: &Rounds,
+        beside: Option<&str>,
+        goal: Option<Goal>,
+    ) {
+        let peer = self.rows.iter().find(|row| Some(&*row.name) == beside && row.unit == unit);
         let against = peer.map(|row| Against { name: row.name.clone(), value: row.summary.median });
         if let Some(summary) = rounds.summary() {
             let name = name.to_owned();
-            self.rows.push(Row { name, unit, summary, against });
+            let goal = goal.filter(|_| beside.is_none() || against.is_some());
+            self.rows.push(Row { name, unit, summary, against, goal });
         }
     }
 
@@ -132,11 +186,13 @@ impl Report {
                     suite: self.suite,
                     name: &row.name,
                     value: row.summary.median,
+                    low: row.summary.low,
                     unit: row.unit.name(),
                     against: row.against.as_ref().map(|against| against.name.as_str()),
                     ratio: row.ratio(),
-                    limit: None,
-                    holds: None,
+                    limit: row.goal.map(|goal| goal.must),
+                    stretch: row.goal.and_then(|goal| goal.stretch),
+                    holds: row.holds(),
                 };
                 writeln!(out, "{}", serde_json::to_string(&row)?)?;
             }
@@ -161,9 +217,27 @@ impl Report {
                 let lost = if row.loses() { ", lost" } else { "" };
                 write!(out, "  {} × {}{lost}", figure(ratio), against.name)?;
             }
+            if let Some(Goal { must, stretch }) = row.goal {
+                let verdict = |most| if row.judged() <= most { "holds" } else { "missed" };
+                write!(out, "; must be ≤ {}: {}", figure(must), verdict(must))?;
+                if let Some(stretch) = stretch {
+                    write!(out, ", should be ≤ {}: {}", figure(stretch), verdict(stretch))?;
+                }
+            }
             writeln!(out)?;
         }
         writeln!(out)?;
+        let asked = self.rows.iter().filter_map(|row| Some((row, row.holds()?)));
+        let (held, missed): (Vec<_>, Vec<_>) = asked.partition(|(_, holds)| *holds);
+        if !held.is_empty() || !missed.is_empty() {
+            writeln!(out, "asked      {} hold, {} missed", held.len(), missed.len())?;
+        }
+        for (row, _) in missed {
+            writeln!(out, "missed     {}", row.title())?;
+        }
+        for row in self.rows.iter().filter(|row| row.loses()) {
+            writeln!(out, "lost       {}", row.title())?;
+        }
         for note in &self.notes {
             writeln!(out, "note       {note}")?;
         }
@@ -207,6 +281,19 @@ mod tests {
     fn figures_have_three_digits_that_mean_something() {
         let shown = [0.123, 9.876, 98.76, 987.6, 9_876.0, 1_234_567.0].map(figure);
         assert_eq!(shown, ["0.12", "9.88", "98.8", "988", "9,876", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_goal_is_a_limit_of_the_ratio_where_there_is_one() {
+        let mut report = Report::new("test", false);
+        let goal = Goal { must: 0.7, stretch: None };
+        report.row("peer", Unit::Ns, &rounds(100.0));
+        report.goal("within", Unit::Ns, &rounds(70.0), Some("peer"), goal);
+        report.goal("beyond", Unit::Ns, &rounds(71.0), Some("peer"), goal);
+        report.goal("alone", Unit::Ns, &rounds(0.6), None, goal);
+        report.goal("without its peer", Unit::Ns, &rounds(0.6), Some("nobody"), goal);
+        let holds: Vec<_> = report.rows.iter().map(Row::holds).collect();
+        assert_eq!(holds, [None, Some(true), Some(false), Some(true), None]);
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub(crate) struct Summary {
 }
 
 impl Rounds {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);
     }

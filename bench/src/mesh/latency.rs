@@ -5,9 +5,8 @@ use std::time::Instant;
 use annulus_client::{Change, Table, Value};
 use anyhow::{Context, bail, ensure};
 
-use super::{
-    Bench, Place, SESSIONS, TRANSPORTS, Trio, is_value, key, remote_client, shuffled, value,
-};
+use super::{Bench, Place, SESSIONS, TRANSPORTS, Trio, remote_client};
+use crate::entries::{is_value, key, shuffled, value};
 use crate::redis::RedisClient;
 use crate::report::{Report, Unit};
 use crate::sample::{Latencies, Rounds};

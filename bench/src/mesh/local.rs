@@ -8,7 +8,8 @@ use std::time::Instant;
 use annulus_client::{LocalGet, LocalReader, LocalValue, Read, Source, Value};
 use anyhow::{Context, bail, ensure};
 
-use super::{Bench, Place, fill, fill_redis, is_value, key, shuffled, value};
+use super::{Bench, Place, fill, fill_redis};
+use crate::entries::{KEY_BYTES, is_value, key, shuffled, value};
 use crate::process::{Cluster, TableConfig};
 use crate::redis::RedisClient;
 use crate::report::{Report, Unit};
@@ -18,7 +19,7 @@ use crate::sample::Rounds;
 struct Subjects {
     size: Size,
     order: Vec<u64>,
-    keys: Vec<[u8; super::KEY_BYTES]>,
+    keys: Vec<[u8; KEY_BYTES]>,
     reader: LocalReader,
     client: annulus_client::Client,
     map: RwLock<HashMap<Vec<u8>, Vec<u8>>>,

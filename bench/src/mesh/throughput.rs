@@ -6,7 +6,8 @@ use std::time::Instant;
 use annulus_client::{Change, Error, Table, Value};
 use tokio::task::JoinSet;
 
-use super::{Bench, IN_FLIGHT, SESSIONS, TRANSPORTS, Trio, key, remote_client, shuffled, value};
+use super::{Bench, IN_FLIGHT, SESSIONS, TRANSPORTS, Trio, remote_client};
+use crate::entries::{key, shuffled, value};
 use crate::redis::RedisClient;
 use crate::report::{Report, Unit};
 use crate::sample::Rounds;

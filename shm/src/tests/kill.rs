@@ -1,31 +1,42 @@
-//! Child processes that write until they are killed: by themselves at a given store, or by their parent at random.
+//! Child processes that write until they are killed or stopped: by themselves at a given store, or by their parent at
+//! random.
 //!
 //! `ANNULUS_SHM_KILLS=10000 cargo test -p annulus-shm --release killed` is the long run.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 use crate::protocol::Table;
 use crate::region::{FileRegion, Region};
 use crate::words::{Mapped, Words};
 use crate::writer::Core;
-use crate::{Recovery, TableOptions, header, open_or_create};
+use crate::{Lookup, Reader, Recovery, TableOptions, header, open_or_create};
 
 const DIRECTORY: &str = "ANNULUS_SHM_KILL_DIRECTORY";
 const STORES: &str = "ANNULUS_SHM_KILL_STORES";
+const STOPS: &str = "ANNULUS_SHM_KILL_ONLY_STOPS";
 
-/// A mapping that kills its process before a given store.
+/// A mapping that kills its process before a given store, or stops it before every so many stores.
 struct KillWords {
     words: Mapped,
     stores_left: Cell<u64>,
+    stops: Option<Stops>,
+}
+
+/// Where and how a process stops itself.
+struct Stops {
+    every: u64,
+    /// How often it did, for as long as its parent has not said so too.
+    count: Cell<u64>,
+    seen: Mapped,
 }
 
 impl Words for KillWords {
@@ -38,9 +49,13 @@ impl Words for KillWords {
     }
 
     fn store(&self, at: usize, value: u64) {
-        match self.stores_left.get().checked_sub(1) {
-            Some(left) => self.stores_left.set(left),
-            None => kill_process(getpid(), Signal::KILL).expect("we may kill ourselves"),
+        match (self.stores_left.get().checked_sub(1), &self.stops) {
+            (Some(left), _) => self.stores_left.set(left),
+            (None, None) => kill_process(getpid(), Signal::KILL).expect("we may kill ourselves"),
+            (None, Some(stops)) => {
+                stops.stop();
+                self.stores_left.set(stops.every);
+            }
         }
         self.words.store(at, value);
     }
@@ -54,11 +69,28 @@ impl Words for KillWords {
     }
 }
 
+impl Stops {
+    fn stop(&self) {
+        self.count.update(|count| count + 1);
+        kill_process(getpid(), Signal::STOP).expect("we may stop ourselves");
+        // The kernel may stop another thread first, and this one somewhat later.
+        while self.seen.load(SEEN) < self.count.get() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Words of the page that parent and child share: operations done, and stops that the parent has seen.
+const DONE: usize = 0;
+const SEEN: usize = 1;
+
 fn options() -> TableOptions {
+    // 4 lines for 100 keys: some spill into their second line. Room enough that none is ever refused.
     TableOptions {
-        segment_bytes: 1 << 20,
+        segment_bytes: 276 << 10,
         record_size: 128,
         max_value: 8192,
+        pool_percent: 90,
         ..TableOptions::new(1, 2)
     }
 }
@@ -133,24 +165,43 @@ fn child_writes_until_it_is_killed() {
     let words = KillWords {
         words: map(&Path::new(&directory).join("segment")),
         stores_left: Cell::new(stores),
+        stops: std::env::var(STOPS).is_ok().then(|| Stops {
+            every: stores,
+            count: Cell::new(0),
+            seen: acknowledged.clone(),
+        }),
     };
     let facts = header::inspect(&words.words).expect("made by the parent");
     let table = Table { words, geometry: facts.geometry, hash_seed: facts.hash_seed };
     let (mut core, _) = Core::recover(table);
     loop {
-        let number = acknowledged.load(0);
+        let number = acknowledged.load(DONE);
         apply(&mut core, &operation(number));
-        acknowledged.store(0, number + 1);
+        acknowledged.store(DONE, number + 1);
     }
 }
 
-fn spawn_child(directory: &Path, stores: Option<u64>) -> Child {
+/// What a child's stores lead to.
+#[derive(Clone, Copy)]
+enum Fate {
+    KilledByParent,
+    KilledBefore(u64),
+    StoppedEvery(u64),
+}
+
+fn spawn_child(directory: &Path, fate: Fate) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("known"));
     command
         .args(["--exact", "tests::kill::child_writes_until_it_is_killed"])
         .env(DIRECTORY, directory);
-    if let Some(stores) = stores {
-        command.env(STORES, stores.to_string());
+    match fate {
+        Fate::KilledByParent => {}
+        Fate::KilledBefore(stores) => {
+            command.env(STORES, stores.to_string());
+        }
+        Fate::StoppedEvery(stores) => {
+            command.env(STORES, stores.to_string()).env(STOPS, "1");
+        }
     }
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process")
 }
@@ -170,26 +221,36 @@ fn contents<W: Words>(core: &Core<W>) -> Contents {
 
 fn kills() -> u64 {
     std::env::var("ANNULUS_SHM_KILLS")
-        .map_or(100, |kills| kills.parse().expect("ANNULUS_SHM_KILLS is a number"))
+        .map_or(300, |kills| kills.parse().expect("ANNULUS_SHM_KILLS is a number"))
+}
+
+/// An empty segment, and a page where children count what they have done.
+fn make_segment(directory: &Path) -> (PathBuf, Mapped) {
+    let path = directory.join("segment");
+    let mut made = open_or_create(&path, &options()).expect("room for it");
+    (0..100).for_each(|partition| made.writer.set_freshness(partition, u64::MAX));
+    drop(made);
+    std::fs::write(directory.join("acknowledged"), [0; 4096]).expect("room for a page");
+    (path, map(&directory.join("acknowledged")))
 }
 
 /// Kills `kills` children, and after each compares the segment with what was acknowledged.
 fn kill_children(seed: u64, kills: u64, by_themselves: bool) {
     let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("segment");
-    let made = open_or_create(&path, &options()).expect("room for 1 MiB");
-    drop(made);
-    std::fs::write(directory.path().join("acknowledged"), [0; 4096]).expect("room for a page");
-    let acknowledged = map(&directory.path().join("acknowledged"));
+    let (path, acknowledged) = make_segment(directory.path());
     let mut rng = StdRng::seed_from_u64(seed);
     let mut model = Contents::new();
-    let mut modelled = 0;
+    let (mut modelled, mut spills) = (0, 0);
     for kill in 0..kills {
-        let stores = by_themselves.then(|| rng.random_range(0..3000));
-        let mut child = spawn_child(directory.path(), stores);
+        let fate = match by_themselves {
+            true => Fate::KilledBefore(rng.random_range(0..3000)),
+            false => Fate::KilledByParent,
+        };
+        let mut child = spawn_child(directory.path(), fate);
         if !by_themselves {
             let wanted = modelled + rng.random_range(1..500);
-            while acknowledged.load(0) < wanted && child.try_wait().expect("our child").is_none() {
+            while acknowledged.load(DONE) < wanted && child.try_wait().expect("our child").is_none()
+            {
                 std::thread::yield_now();
             }
             child.kill().expect("our child");
@@ -197,7 +258,7 @@ fn kill_children(seed: u64, kills: u64, by_themselves: bool) {
         let status = child.wait().expect("our child");
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
 
-        let acknowledged_now = acknowledged.load(0);
+        let acknowledged_now = acknowledged.load(DONE);
         while modelled < acknowledged_now {
             apply_to_model(&mut model, &operation(modelled));
             modelled += 1;
@@ -207,6 +268,9 @@ fn kill_children(seed: u64, kills: u64, by_themselves: bool) {
         let (core, recovery) =
             Core::recover(Table { words, geometry: facts.geometry, hash_seed: facts.hash_seed });
         core.audit();
+        spills += (0..facts.geometry.buckets)
+            .filter(|&bucket| core.table.header(bucket).overflow())
+            .count();
         let Recovery {
             dropped_torn, dropped_malformed, dropped_misplaced, dropped_duplicate, ..
         } = recovery;
@@ -232,6 +296,7 @@ fn kill_children(seed: u64, kills: u64, by_themselves: bool) {
             );
         }
     }
+    assert!(kills < 100 || spills > 0, "no key was ever in its second line");
     println!("{kills} kills, {modelled} operations acknowledged");
 }
 
@@ -243,4 +308,85 @@ fn writer_killed_at_any_store_leaves_all_that_was_acknowledged() {
 #[test]
 fn writer_killed_at_random_leaves_all_that_was_acknowledged() {
     kill_children(2, kills().div_ceil(2), false);
+}
+
+/// Readers look while the writer stands still somewhere in the middle, as often as this.
+const STOPS_COUNT: u64 = 300;
+
+/// Stops a writing child again and again, and compares what readers find meanwhile with what was acknowledged.
+fn stop_child(seed: u64, fate: Fate) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, acknowledged) = make_segment(directory.path());
+    let reader = Reader::attach_file(&path).expect("just made");
+    let mut child = spawn_child(directory.path(), fate);
+    let pid = Pid::from_child(&child);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut model = Contents::new();
+    let mut modelled = 0;
+    for stop in 0..STOPS_COUNT {
+        if let Fate::KilledByParent = fate {
+            let wanted = modelled + rng.random_range(1..200);
+            while acknowledged.load(DONE) < wanted {
+                assert!(child.try_wait().expect("our child").is_none(), "it never ends by itself");
+                std::thread::yield_now();
+            }
+            kill_process(pid, Signal::STOP).expect("our child");
+        }
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED)
+            .expect("our child")
+            .expect("a call that waits");
+        assert!(status.stopped(), "{status:?}");
+
+        let acknowledged_now = acknowledged.load(DONE);
+        while modelled < acknowledged_now {
+            apply_to_model(&mut model, &operation(modelled));
+            modelled += 1;
+        }
+        let mut next = model.clone();
+        apply_to_model(&mut next, &operation(modelled));
+        let under_way = operation(modelled);
+        let mut value = Vec::new();
+        for name in 0..100 {
+            let key = vec![name; 1 + usize::from(name) * 2];
+            let found = match reader.get(&key, 0, &mut value) {
+                Lookup::Hit(hit) => Some((name.into(), value.clone(), hit.deadline, hit.mark)),
+                Lookup::Miss => None,
+                other => panic!("stop {stop} of seed {seed}: {other:?} while nobody writes"),
+            };
+            let (before, after) = (model.get(&key), next.get(&key));
+            let halfway = match (&under_way, before) {
+                // Two stores; the mark is still the old one.
+                (Operation::SetTimes { deadline, .. }, Some(entry)) => {
+                    Some((entry.0, entry.1.clone(), *deadline, entry.3))
+                }
+                _ => None,
+            };
+            assert!(
+                found.as_ref() == before || found.as_ref() == after || found == halfway,
+                "stop {stop} of seed {seed}: neither before nor after operation {modelled}"
+            );
+        }
+        acknowledged.store(SEEN, stop + 1);
+        kill_process(pid, Signal::CONT).expect("our child");
+    }
+    // It goes on: the operation under way is done. It may stop once more on the way.
+    acknowledged.store(SEEN, u64::MAX);
+    while acknowledged.load(DONE) <= modelled {
+        kill_process(pid, Signal::CONT).expect("our child");
+        std::thread::yield_now();
+    }
+    child.kill().expect("our child");
+    child.wait().expect("our child");
+    println!("{STOPS_COUNT} stops, {modelled} operations acknowledged");
+}
+
+#[test]
+fn writer_stopped_at_any_store_keeps_no_reader_waiting() {
+    // A prime, so that the stops wander through all steps of all operations.
+    stop_child(3, Fate::StoppedEvery(37));
+}
+
+#[test]
+fn writer_stopped_at_random_keeps_no_reader_waiting() {
+    stop_child(4, Fate::KilledByParent);
 }
