@@ -6,7 +6,7 @@ use crate::layout::{
     BYTE_ORDER, FIXED_WORDS, Geometry, LAYOUT_VERSION, MAGIC, NOTE_WORDS, PAGE, STATE_RETIRED,
     Shape, TableOptions, word,
 };
-use crate::words::{Room, Target as _, Words};
+use crate::words::{Target as _, Words};
 
 /// Why a segment cannot be opened or attached to. Its bytes are left as they are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,8 +160,10 @@ pub(crate) fn set_owner_note<W: Words>(words: &W, note: &str) {
 
 pub(crate) fn owner_note<W: Words>(words: &W) -> String {
     let mut bytes = Vec::new();
-    let read = |room: &mut Room<'_>| words.read(word!(owner_note), NOTE_WORDS * 8, room);
-    bytes.replace(NOTE_WORDS * 8, read).expect("a vector grows");
+    let mut room = bytes.room(NOTE_WORDS * 8).expect("a vector grows");
+    words.read(word!(owner_note), NOTE_WORDS * 8, &mut room);
+    let filled = room.done();
+    bytes.keep(filled);
     let text = String::from_utf8_lossy(&bytes);
     text.trim_end_matches('\0').chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -289,17 +289,24 @@ impl Geometry {
         })
     }
 
-    /// The two lines and the fingerprint of a key with this hash.
+    /// The first line and the fingerprint of a key with this hash.
     #[inline]
     pub(crate) fn place(&self, hash: u64) -> Place {
         // Multiply-shift over independent halves; the tag takes the low bits, which `first` does not use.
-        let scale = |x: u64| (((x >> 32) * self.buckets as u64) >> 32) as usize;
-        let first = scale(hash);
-        let mut second = scale((hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9));
-        if second == first {
-            second = (first + 1) % self.buckets;
-        }
-        Place { first, second, tag: hash as u16 }
+        Place { first: self.scale(hash), tag: hash as u16, hash }
+    }
+
+    /// The second line of a key: always another than the first.
+    #[inline]
+    pub(crate) fn second(&self, place: Place) -> usize {
+        let hash = place.hash;
+        let second = self.scale((hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9));
+        if second == place.first { (second + 1) % self.buckets } else { second }
+    }
+
+    #[inline]
+    fn scale(&self, hash: u64) -> usize {
+        (((hash >> 32) * self.buckets as u64) >> 32) as usize
     }
 
     #[inline]
@@ -347,12 +354,12 @@ fn blocks_for(record_words: usize, payload: usize) -> usize {
     (payload - inline_words(record_words, payload)).div_ceil(BLOCK_PAYLOAD)
 }
 
-/// A key's candidate lines, always two different ones, and its fingerprint.
+/// A key's first line and fingerprint, and from what its second line follows ([`Geometry::second`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) first: usize,
-    pub(crate) second: usize,
     pub(crate) tag: u16,
+    pub(crate) hash: u64,
 }
 
 /// One record, by its place in the index.
@@ -443,16 +450,26 @@ impl RecordShape {
     /// Unpacks without believing: `None` where no record could say so.
     #[inline]
     pub(crate) fn unpack(word: u64, max_value: u32) -> Option<Self> {
-        let shape = Self {
+        Self::is_plausible(word, max_value).then_some(Self {
             key_size: word as u8,
             partition: Self::partition_of(word) as u16,
             second: word & Self::SECOND != 0,
             near: word & Self::NEAR != 0,
             value_size: Self::value_size_of(word) as u32,
-        };
-        let plausible =
-            shape.key_size > 0 && shape.value_size <= max_value && word & Self::UNUSED == 0;
-        plausible.then_some(shape)
+        })
+    }
+
+    /// Whether a record could say so.
+    #[inline]
+    pub(crate) fn is_plausible(word: u64, max_value: u32) -> bool {
+        let has_key = Self::key_size_of(word) > 0;
+        has_key && Self::value_size_of(word) <= max_value as usize && word & Self::UNUSED == 0
+    }
+
+    /// The key's size that a packed shape names, in bytes.
+    #[inline]
+    pub(crate) fn key_size_of(word: u64) -> usize {
+        usize::from(word as u8)
     }
 
     /// The partition that a packed shape names, whatever else it says: below [`PARTITIONS`] in any case.

@@ -8,10 +8,10 @@
 use twox_hash::XxHash3_64;
 
 use crate::layout::{
-    BLOCK_PAYLOAD, DEADLINE, Geometry, LINE_WORDS, LineHeader, MARK, NONE, Place, RECORD_HEADER,
-    RecordId, RecordShape, SHAPE, STAMP, WAYS, inline_words, payload_words,
+    BLOCK_PAYLOAD, BLOCK_WORDS, DEADLINE, Geometry, LINE_WORDS, LineHeader, MARK, NONE, Place,
+    RECORD_HEADER, RecordId, RecordShape, SHAPE, STAMP, WAYS, inline_words, payload_words,
 };
-use crate::words::{Room, Target, Words};
+use crate::words::{Few, Room, Target, Words};
 
 /// A segment's words with their geometry.
 #[derive(Clone)]
@@ -42,6 +42,16 @@ pub(crate) struct Copied {
     pub(crate) mark: u64,
     /// Until when the writer vouches for the record's partition, loaded while the record was published.
     pub(crate) fresh_until: u64,
+}
+
+/// A copy under way.
+struct Begun<'w, W> {
+    header: Few<'w, W, RECORD_HEADER>,
+    stamp: u64,
+    /// The packed [`RecordShape`].
+    shape: u64,
+    deadline: u64,
+    mark: u64,
 }
 
 /// A copy that was published as a whole at one instant after it was taken, or none.
@@ -95,6 +105,7 @@ impl<W: Words> Table<W> {
             run: inline,
             link: record + self.geometry.record_words - 1,
             beyond: payload - inline,
+            asked: 0,
         }
     }
 
@@ -107,9 +118,10 @@ impl<W: Words> Table<W> {
 
 // The reader's side.
 impl<W: Words> Table<W> {
-    /// Looks a key up once. After a hit `value` holds the value, after anything else it may hold rubbish.
+    /// Looks a key with this hash up once. After a hit `value` holds the value, after anything else it may hold rubbish.
     #[inline(always)]
-    pub(crate) fn attempt(&self, key: &[u8], place: Place, value: &mut impl Target) -> Attempt {
+    pub(crate) fn attempt(&self, key: &[u8], key_hash: u64, value: &mut impl Target) -> Attempt {
+        let place = self.geometry.place(key_hash);
         let first = self.header(place.first);
         // Pairs with the release fence in `publish`: who sees a way valid sees its fingerprint and record, and who
         // sees a key gone from its first line sees it in its second.
@@ -136,9 +148,10 @@ impl<W: Words> Table<W> {
         value: &mut impl Target,
         mut damaged: bool,
     ) -> Attempt {
-        let second = self.header(place.second);
+        let line = self.geometry.second(place);
+        let second = self.header(line);
         self.words.acquire(); // As in `attempt`.
-        let found = self.try_line(place.second, second, key, place.tag, value, &mut damaged);
+        let found = self.try_line(line, second, key, place.tag, value, &mut damaged);
         found.unwrap_or_else(|| self.not_found(place, first, Some(second), damaged))
     }
 
@@ -155,7 +168,7 @@ impl<W: Words> Table<W> {
         // here.
         self.words.acquire();
         if self.header(place.first) != first
-            || second.is_some_and(|header| self.header(place.second) != header)
+            || second.is_some_and(|header| self.header(self.geometry.second(place)) != header)
         {
             Attempt::Changed
         } else if damaged {
@@ -180,11 +193,19 @@ impl<W: Words> Table<W> {
         while ways != 0 {
             let id = RecordId { bucket, way: ways.trailing_zeros() as usize };
             ways &= ways - 1;
-            match self.stamped(id, |facts| self.copy_value(id, facts, key, value)) {
-                Stamped::Valid((true, copied)) => return Some(Attempt::Hit(id, copied)),
-                Stamped::Valid((false, _)) => {}
-                Stamped::Malformed => *damaged = true,
-                Stamped::Changed => return Some(Attempt::Changed),
+            let Some(begun) = self.begin_copy(id) else { return Some(Attempt::Changed) };
+            let copied = self.copy_value(id, begun.shape, key, value);
+            let fresh_until = self.fresh_until(&begun);
+            if !self.end_copy(id, &begun) {
+                return Some(Attempt::Changed);
+            }
+            match copied {
+                Some(true) => {
+                    let Begun { shape, deadline, mark, .. } = begun;
+                    return Some(Attempt::Hit(id, Copied { shape, deadline, mark, fresh_until }));
+                }
+                Some(false) => {}
+                None => *damaged = true,
             }
         }
         None
@@ -199,11 +220,13 @@ impl<W: Words> Table<W> {
         key: &[u8],
         value: &mut impl Target,
     ) -> Option<bool> {
-        let shape = RecordShape::unpack(shape, self.geometry.shape.max_value)?;
-        if usize::from(shape.key_size) != key.len() {
+        if !RecordShape::is_plausible(shape, self.geometry.shape.max_value) {
+            return None;
+        }
+        if RecordShape::key_size_of(shape) != key.len() {
             return Some(false);
         }
-        let size = shape.value_size as usize;
+        let size = RecordShape::value_size_of(shape);
         let key_words = key.len().div_ceil(8);
         if RECORD_HEADER + key_words + size.div_ceil(8) > self.geometry.record_words {
             return self.copy_chained(id, shape, key, value);
@@ -212,7 +235,11 @@ impl<W: Words> Table<W> {
         if !self.words.equal(at, key) {
             return Some(false);
         }
-        let _ = value.replace(size, |room| self.words.read(at + key_words, size, room));
+        if let Some(mut room) = value.room(size) {
+            self.words.read(at + key_words, size, &mut room);
+            let filled = room.done();
+            value.keep(filled);
+        }
         Some(true)
     }
 
@@ -221,74 +248,100 @@ impl<W: Words> Table<W> {
     fn copy_chained(
         &self,
         id: RecordId,
-        shape: RecordShape,
+        shape: u64,
         key: &[u8],
         value: &mut impl Target,
     ) -> Option<bool> {
+        let shape = RecordShape::unpack(shape, self.geometry.shape.max_value)?;
         let mut walk = self.walk(id, shape);
+        walk.ask_for_chain();
         if !walk.equal(key)? {
             return Some(false);
         }
         let size = shape.value_size as usize;
-        value.replace(size, |room| walk.read(size, room)).unwrap_or(Some(()))?;
+        if let Some(mut room) = value.room(size) {
+            walk.read(size, &mut room)?;
+            let filled = room.done();
+            value.keep(filled);
+        }
         Some(true)
     }
 
     /// Copies something out of a record by `copy`, which is handed the packed [`RecordShape`], not to be believed, and
     /// returns `None` where the record makes no sense.
-    #[inline(always)]
     pub(crate) fn stamped<T>(
         &self,
         id: RecordId,
         copy: impl FnOnce(u64) -> Option<T>,
     ) -> Stamped<(T, Copied)> {
-        let record = self.geometry.record(id);
-        let stamp = self.words.load(record + STAMP);
-        if stamp & 1 == 1 {
+        let Some(begun) = self.begin_copy(id) else { return Stamped::Changed };
+        let result = copy(begun.shape);
+        let fresh_until = self.fresh_until(&begun);
+        if !self.end_copy(id, &begun) {
             return Stamped::Changed;
         }
-        // Pairs with the second release fence in `write_record`: an even number comes with all of its record.
-        self.words.acquire();
-        let deadline = self.words.load(record + DEADLINE);
-        let mark = self.words.load(record + MARK);
-        let shape = self.words.load(record + SHAPE);
-        let partition = RecordShape::partition_of(shape);
-        let fresh_until = self.words.load(self.geometry.freshness + partition);
-        let result = copy(shape);
-        // Pairs with the first release fence in `write_record`: who copied a word of a later record, or of a later
-        // owner of a block, sees here that the way was invalid, or below that the number moved on. It pairs too with
-        // the one in `set_freshness`: what the writer had applied when it vouched for the partition is seen below,
-        // and if that ended this record, then the way is invalid.
-        self.words.acquire();
-        if !self.header(id.bucket).is_valid(id.way) {
-            return Stamped::Changed;
-        }
-        // Pairs with the release fence in `publish`: who saw the way valid for a later record sees its number. So
-        // this order (way, then number) tells that the way was valid *for this number*.
-        self.words.acquire();
-        if self.words.load(record + STAMP) != stamp {
-            return Stamped::Changed;
-        }
+        let Begun { shape, deadline, mark, .. } = begun;
         match result {
             Some(result) => Stamped::Valid((result, Copied { shape, deadline, mark, fresh_until })),
             None => Stamped::Malformed,
         }
     }
 
-    /// Asks for the memory that a lookup of this place will begin with.
+    /// Begins a copy of a record: what is loaded from here on is worth something if [`end_copy`](Self::end_copy) says so.
+    /// `None`: it is not live.
+    #[inline(always)]
+    fn begin_copy(&self, id: RecordId) -> Option<Begun<'_, W>> {
+        let header = self.words.few::<RECORD_HEADER>(self.geometry.record(id));
+        let stamp = header.load::<STAMP>();
+        if stamp & 1 == 1 {
+            return None;
+        }
+        // Pairs with the second release fence in `write_record`: an even number comes with all of its record.
+        self.words.acquire();
+        let (deadline, mark) = (header.load::<DEADLINE>(), header.load::<MARK>());
+        let shape = header.load::<SHAPE>();
+        Some(Begun { header, stamp, shape, deadline, mark })
+    }
+
+    /// Until when the writer vouches for the partition of a record that is being copied.
+    #[inline(always)]
+    fn fresh_until(&self, begun: &Begun<'_, W>) -> u64 {
+        self.words.load(self.geometry.freshness + RecordShape::partition_of(begun.shape))
+    }
+
+    /// Whether the record was published as it was copied, after all of it was loaded.
+    #[inline(always)]
+    fn end_copy(&self, id: RecordId, begun: &Begun<'_, W>) -> bool {
+        // Pairs with the first release fence in `write_record`: who copied a word of a later record, or of a later
+        // owner of a block, sees here that the way was invalid, or below that the number moved on. It pairs too with
+        // the one in `set_freshness`: what the writer had applied when it vouched for the partition is seen below,
+        // and if that ended this record, then the way is invalid.
+        self.words.acquire();
+        if !self.header(id.bucket).is_valid(id.way) {
+            return false;
+        }
+        // Pairs with the release fence in `publish`: who saw the way valid for a later record sees its number. So
+        // this order (way, then number) tells that the way was valid *for this number*.
+        self.words.acquire();
+        begun.header.load::<STAMP>() == begun.stamp
+    }
+
+    /// Asks for the memory that a lookup of this hash will begin with.
     #[inline]
-    pub(crate) fn prefetch_line(&self, place: Place) {
+    pub(crate) fn prefetch_line(&self, key_hash: u64) {
+        let place = self.geometry.place(key_hash);
         self.words.prefetch(self.geometry.line(place.first));
     }
 
     /// Asks for the records that may be the key's, as far as the line is there.
     #[inline]
-    pub(crate) fn prefetch_records(&self, place: Place) {
+    pub(crate) fn prefetch_records(&self, key_hash: u64) {
+        let place = self.geometry.place(key_hash);
         let header = self.header(place.first);
         let mut ways = self.tagged(place.first, place.tag) & header.valid();
         if ways == 0 && header.overflow() {
             // Its second line: rare, and then half of the gain is gone.
-            self.words.prefetch(self.geometry.line(place.second));
+            self.words.prefetch(self.geometry.line(self.geometry.second(place)));
         }
         while ways != 0 {
             let way = ways.trailing_zeros() as usize;
@@ -395,12 +448,21 @@ pub(crate) struct Walk<'t, W> {
     link: usize,
     /// Payload words beyond this record or block: bounds the walk, whatever the links say.
     beyond: usize,
+    /// Blocks below this number were asked for.
+    asked: usize,
 }
+
+/// Blocks of a chain that are asked for in advance.
+const BLOCKS_AHEAD: usize = 4;
 
 impl<W: Words> Walk<'_, W> {
     /// Copies the next `size` bytes into `target`. `None` if the chain leads nowhere.
     pub(crate) fn copy(&mut self, size: usize, target: &mut impl Target) -> Option<()> {
-        target.replace(size, |room| self.read(size, room)).unwrap_or(None)
+        let mut room = target.room(size)?;
+        let read = self.read(size, &mut room);
+        let filled = room.done();
+        target.keep(filled);
+        read
     }
 
     /// Passes over a key.
@@ -467,7 +529,28 @@ impl<W: Words> Walk<'_, W> {
         self.at = self.link + 1;
         self.run = self.beyond.min(BLOCK_PAYLOAD);
         self.beyond -= self.run;
+        self.ask(block as usize + 1, self.beyond.div_ceil(BLOCK_PAYLOAD));
         Some(block)
+    }
+
+    /// Asks for the first blocks of the chain, before the record's own part is read.
+    fn ask_for_chain(&mut self) {
+        if let Ok(first) = u32::try_from(self.table.words.load(self.link)) {
+            self.ask(first as usize, self.beyond.div_ceil(BLOCK_PAYLOAD));
+        }
+    }
+
+    /// Asks for up to so many blocks from this one on. That is where they are if the writer found neighbours for this
+    /// chain, as it does while the pool is not fragmented; their numbers are only known one after the other.
+    fn ask(&mut self, block: usize, left: usize) {
+        let to = block + left.min(BLOCKS_AHEAD);
+        for block in self.asked.clamp(block, to)..to.min(self.table.geometry.blocks) {
+            let at = self.table.geometry.block(block as u32);
+            for line in (0..BLOCK_WORDS).step_by(LINE_WORDS) {
+                self.table.words.prefetch(at + line);
+            }
+        }
+        self.asked = to;
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::file::AttachError;
 use crate::header::{self, OpenError};
-use crate::layout::{KEY_MAX, Place, RecordId, RecordShape, WAYS, word};
+use crate::layout::{KEY_MAX, RecordId, RecordShape, WAYS, word};
 use crate::protocol::{Attempt, Copied, Stamped, Table};
 use crate::region::Region;
 use crate::words::{Mapped, Target, Words};
@@ -192,16 +192,16 @@ impl Reader {
         found: &mut dyn FnMut(usize, Lookup, &[u8]),
     ) {
         for (batch, keys) in keys.chunks(BATCH).enumerate() {
-            let mut places = [Place { first: 0, second: 0, tag: 0 }; BATCH];
-            for (place, key) in places.iter_mut().zip(keys) {
-                *place = self.table.geometry.place(self.table.hash(key));
-                self.table.prefetch_line(*place);
+            let mut hashes = [0; BATCH];
+            for (hash, key) in hashes.iter_mut().zip(keys) {
+                *hash = self.table.hash(key);
+                self.table.prefetch_line(*hash);
             }
-            for place in &places[..keys.len()] {
-                self.table.prefetch_records(*place);
+            for hash in &hashes[..keys.len()] {
+                self.table.prefetch_records(*hash);
             }
-            for (at, (key, place)) in keys.iter().zip(places).enumerate() {
-                let lookup = self.lookup_at(key, place, now_monotonic_ms, value);
+            for (at, (key, hash)) in keys.iter().zip(hashes).enumerate() {
+                let lookup = self.lookup_hashed(key, hash, now_monotonic_ms, value);
                 if !matches!(lookup, Lookup::Hit(_)) {
                     value.clear();
                 }
@@ -212,24 +212,23 @@ impl Reader {
 
     #[inline(always)]
     fn lookup(&self, key: &[u8], now_monotonic_ms: u64, value: &mut impl Target) -> Lookup {
-        let place = self.table.geometry.place(self.table.hash(key));
-        self.lookup_at(key, place, now_monotonic_ms, value)
+        self.lookup_hashed(key, self.table.hash(key), now_monotonic_ms, value)
     }
 
     #[inline(always)]
-    fn lookup_at(
+    fn lookup_hashed(
         &self,
         key: &[u8],
-        place: Place,
+        key_hash: u64,
         now_monotonic_ms: u64,
         value: &mut impl Target,
     ) -> Lookup {
         if key.is_empty() || key.len() > KEY_MAX {
             return Lookup::Miss;
         }
-        match self.table.attempt(key, place, value) {
-            Attempt::Changed => self.try_again(key, place, now_monotonic_ms, value),
-            attempt => self.judge(attempt, place, now_monotonic_ms),
+        match self.table.attempt(key, key_hash, value) {
+            Attempt::Changed => self.try_again(key, key_hash, now_monotonic_ms, value),
+            attempt => self.judge(attempt, key_hash, now_monotonic_ms),
         }
     }
 
@@ -238,22 +237,22 @@ impl Reader {
     fn try_again(
         &self,
         key: &[u8],
-        place: Place,
+        key_hash: u64,
         now_monotonic_ms: u64,
         value: &mut impl Target,
     ) -> Lookup {
         for _ in 1..TRIES {
             std::hint::spin_loop();
-            match self.table.attempt(key, place, value) {
+            match self.table.attempt(key, key_hash, value) {
                 Attempt::Changed => {}
-                attempt => return self.judge(attempt, place, now_monotonic_ms),
+                attempt => return self.judge(attempt, key_hash, now_monotonic_ms),
             }
         }
         Lookup::Contended
     }
 
     #[inline(always)]
-    fn judge(&self, attempt: Attempt, place: Place, now_monotonic_ms: u64) -> Lookup {
+    fn judge(&self, attempt: Attempt, key_hash: u64, now_monotonic_ms: u64) -> Lookup {
         match attempt {
             Attempt::Hit(_, copied) if now_monotonic_ms >= copied.fresh_until => Lookup::Stale,
             Attempt::Hit(_, copied) if self.is_expired(copied.deadline, now_monotonic_ms) => {
@@ -263,7 +262,7 @@ impl Reader {
                 deadline,
                 mark,
                 value_size: RecordShape::value_size_of(shape),
-                used: Used { record: id.number() as u32, tag: place.tag },
+                used: Used { record: id.number() as u32, tag: key_hash as u16 },
             }),
             Attempt::Miss => Lookup::Miss,
             Attempt::Damaged => Lookup::Damaged,

@@ -26,6 +26,26 @@ pub(crate) trait Words {
     /// Release fence: all that precedes it is ordered before what is stored after it.
     fn release(&self);
 
+    /// Relaxed load of a word that is known to be there.
+    ///
+    /// # Safety
+    ///
+    /// `at` is below [`count`](Self::count).
+    #[inline]
+    unsafe fn load_unchecked(&self, at: usize) -> u64 {
+        self.load(at)
+    }
+
+    /// The `N` words from `at` on, checked once to be there.
+    #[inline]
+    fn few<const N: usize>(&self, at: usize) -> Few<'_, Self, N>
+    where
+        Self: Sized,
+    {
+        assert!(at < self.count() && N <= self.count() - at, "words within the segment");
+        Few { words: self, at }
+    }
+
     /// Asks for the cache line of a word that is to be loaded soon.
     #[inline]
     fn prefetch(&self, _at: usize) {}
@@ -89,6 +109,24 @@ pub(crate) trait Words {
     }
 }
 
+/// Words that are known to be within the segment.
+///
+/// Invariant: `at + N` is at most the words' count. Only [`Words::few`] makes them.
+pub(crate) struct Few<'w, W, const N: usize> {
+    words: &'w W,
+    at: usize,
+}
+
+impl<W: Words, const N: usize> Few<'_, W, N> {
+    /// Relaxed load of one of them.
+    #[inline]
+    pub(crate) fn load<const AT: usize>(&self) -> u64 {
+        const { assert!(AT < N, "one of them") };
+        // SAFETY: by the invariant.
+        unsafe { self.words.load_unchecked(self.at + AT) }
+    }
+}
+
 fn padded(chunk: &[u8]) -> u64 {
     let mut word = [0; 8];
     word[..chunk.len()].copy_from_slice(chunk);
@@ -103,9 +141,22 @@ pub(crate) struct Room<'a> {
     filled: usize,
 }
 
+/// Says which bytes a [`Room`] was filled with.
+pub(crate) struct Filled {
+    start: *const u8,
+    size: usize,
+}
+
 impl Room<'_> {
+    #[inline]
     pub(crate) fn left(&self) -> usize {
         self.bytes.len() - self.filled
+    }
+
+    /// For the target that gave the room out: see [`Target::keep`].
+    #[inline]
+    pub(crate) fn done(self) -> Filled {
+        Filled { start: self.bytes.as_ptr().cast(), size: self.filled }
     }
 
     #[inline]
@@ -116,35 +167,44 @@ impl Room<'_> {
 }
 
 /// Where a copy goes. Whatever it held before is replaced.
+///
+/// In two calls and not in one with a closure, which would not be inlined into a lookup.
 pub(crate) trait Target {
-    /// Gives out room for exactly `size` bytes; what `fill` put there is the new content. `None`: it does not fit.
-    fn replace<T>(&mut self, size: usize, fill: impl FnOnce(&mut Room<'_>) -> T) -> Option<T>;
+    /// Room for exactly `size` bytes. `None`: it does not fit.
+    fn room(&mut self, size: usize) -> Option<Room<'_>>;
+    /// Makes what the room was filled with the new content.
+    fn keep(&mut self, filled: Filled);
 }
 
 impl Target for Vec<u8> {
     #[inline]
-    fn replace<T>(&mut self, size: usize, fill: impl FnOnce(&mut Room<'_>) -> T) -> Option<T> {
+    fn room(&mut self, size: usize) -> Option<Room<'_>> {
         self.clear();
         self.reserve(size);
-        let mut room = Room { bytes: &mut self.spare_capacity_mut()[..size], filled: 0 };
-        let result = fill(&mut room);
-        let filled = room.filled;
-        // SAFETY: the first `filled` bytes of the spare capacity are initialised (invariant of `Room`), and the vector
-        // was empty.
-        unsafe { self.set_len(filled) };
-        Some(result)
+        Some(Room { bytes: &mut self.spare_capacity_mut()[..size], filled: 0 })
+    }
+
+    #[inline]
+    fn keep(&mut self, Filled { start, size }: Filled) {
+        assert!(start == self.as_ptr() && self.is_empty(), "the room that this vector gave out");
+        // SAFETY: the room began where this vector begins, lay within its capacity, and had its first `size` bytes
+        // initialised (invariant of `Room`).
+        unsafe { self.set_len(size) };
     }
 }
 
 /// A caller's buffer of fixed size.
 impl Target for &mut [u8] {
     #[inline]
-    fn replace<T>(&mut self, size: usize, fill: impl FnOnce(&mut Room<'_>) -> T) -> Option<T> {
+    fn room(&mut self, size: usize) -> Option<Room<'_>> {
         let bytes = self.get_mut(..size)?;
         // SAFETY: the same bytes; a `Room` only ever puts initialised ones there.
         let bytes = unsafe { &mut *(bytes as *mut [u8] as *mut [MaybeUninit<u8>]) };
-        Some(fill(&mut Room { bytes, filled: 0 }))
+        Some(Room { bytes, filled: 0 })
     }
+
+    #[inline]
+    fn keep(&mut self, _: Filled) {}
 }
 
 /// The words of a [`Region`].
@@ -201,6 +261,13 @@ impl Words for Mapped {
     }
 
     #[inline]
+    unsafe fn load_unchecked(&self, at: usize) -> u64 {
+        debug_assert!(at < self.count);
+        // SAFETY: by the contract of this function; the rest as in `word()`.
+        unsafe { &*self.base.add(at) }.load(Ordering::Relaxed)
+    }
+
+    #[inline]
     fn store(&self, at: usize, value: u64) {
         // Every writer checks `Region::writable` once, when it is made.
         debug_assert!(self.region.writable());
@@ -231,7 +298,7 @@ impl Words for Mapped {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self, at: usize, size: usize, room: &mut Room<'_>) {
         if size == 0 {
             return;
@@ -243,6 +310,25 @@ impl Words for Mapped {
         // `self.region` lives; `to` has `size` bytes of its own.
         unsafe { machine::copy(from, to, size) };
         room.filled += size;
+    }
+
+    #[inline]
+    fn equal(&self, at: usize, bytes: &[u8]) -> bool {
+        let words = bytes.len().div_ceil(8);
+        if words > 0 {
+            self.run(at, words);
+        }
+        let (whole, rest) = bytes.as_chunks::<8>();
+        let mut difference = 0;
+        for (word, &chunk) in whole.iter().enumerate() {
+            // SAFETY: one of the words that `run` checked.
+            difference |= unsafe { self.load_unchecked(at + word) } ^ u64::from_ne_bytes(chunk);
+        }
+        if !rest.is_empty() {
+            // SAFETY: as above.
+            difference |= unsafe { self.load_unchecked(at + whole.len()) } ^ padded(rest);
+        }
+        difference == 0
     }
 
     #[inline]
@@ -449,26 +535,33 @@ mod tests {
         words
     }
 
+    fn copy(words: &impl Words, at: usize, size: usize, target: &mut impl Target) {
+        let mut room = target.room(size).expect("it fits");
+        words.read(at, size, &mut room);
+        let filled = room.done();
+        target.keep(filled);
+    }
+
     #[test]
     fn copies_of_every_size_and_place_are_the_words_bytes() {
         let words = noise();
         for at in 0..9 {
             for size in 0..400 {
                 let (mut fast, mut plain) = (Vec::new(), Vec::new());
-                fast.replace(size, |room| words.read(at, size, room)).expect("it grows");
-                plain.replace(size, |room| Plain(&words).read(at, size, room)).expect("it grows");
+                copy(&words, at, size, &mut fast);
+                copy(&Plain(&words), at, size, &mut plain);
                 assert_eq!(fast.len(), size);
                 assert_eq!(fast, plain);
                 assert!(words.equal(at, &padded_to_words(&fast, &words, at)));
                 let mut buffer = [7; 400];
                 let mut slice = &mut buffer[..];
-                slice.replace(size, |room| words.read(at, size, room)).expect("it fits");
+                copy(&words, at, size, &mut slice);
                 assert_eq!(buffer[..size], plain);
                 assert!(buffer[size..].iter().all(|&byte| byte == 7), "nothing beyond");
             }
         }
         let mut buffer = [0; 4];
-        assert!((&mut buffer[..]).replace(5, |_| ()).is_none());
+        assert!((&mut buffer[..]).room(5).is_none());
     }
 
     /// The whole words that a copy was taken from.
@@ -501,7 +594,7 @@ mod tests {
     fn keys_that_differ_in_any_byte_are_not_equal() {
         let words = noise();
         let mut bytes = Vec::new();
-        bytes.replace(45, |room| words.read(3, 45, room)).expect("it grows");
+        copy(&words, 3, 45, &mut bytes);
         words.write(3, &bytes);
         assert!(words.equal(3, &bytes));
         for at in 0..bytes.len() {

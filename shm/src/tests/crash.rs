@@ -79,7 +79,7 @@ fn recover(mut table: Table<CrashWords>, stores: usize) -> (Core<CrashWords>, Re
 fn readers_find(table: &Table<CrashWords>, before: &Contents, after: &Contents) {
     for key in before.keys().chain(after.keys()) {
         let mut value = Vec::new();
-        let found = match table.attempt(key, table.geometry.place(table.hash(key)), &mut value) {
+        let found = match table.attempt(key, table.hash(key), &mut value) {
             Attempt::Hit(_, copied) => Some((value, copied.deadline, copied.mark)),
             Attempt::Miss => None,
             other => panic!("{other:?} long after the crash"),
@@ -196,7 +196,7 @@ fn stopped_after_any_store_an_insertion_that_moves_others_loses_nothing() {
         };
         let place = table.geometry.place(table.hash(&key));
         let full = |bucket: usize| core.headers[bucket].free_ways() == 1;
-        if full(place.first) && full(place.second) {
+        if full(place.first) && full(table.geometry.second(place)) {
             moving += 1;
             table = crash_everywhere(&table, &operation);
             (core, _) = recover(table.clone(), usize::MAX);

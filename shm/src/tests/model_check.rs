@@ -172,7 +172,7 @@ fn updates(mutant: Mutant) {
             let mut newest = 0;
             for table in readers {
                 let mut found = Vec::new();
-                match table.attempt(KEY, place(&table), &mut found) {
+                match table.attempt(KEY, table.hash(KEY), &mut found) {
                     Attempt::Changed => {}
                     Attempt::Hit(..) => {
                         assert!(found == value(found[0]), "torn");
@@ -215,7 +215,7 @@ fn reuse(mutant: Mutant) {
         core.put(KEY, 0, &[1; 32], (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
-            match reader.attempt(KEY, place(&reader), &mut found) {
+            match reader.attempt(KEY, reader.hash(KEY), &mut found) {
                 Attempt::Hit(..) => assert!(found == [1; 32], "torn"),
                 Attempt::Miss | Attempt::Changed => {}
                 Attempt::Damaged => panic!("damaged"),
@@ -230,9 +230,11 @@ fn reuse(mutant: Mutant) {
 /// An entry that moves to its second line and back is never missed.
 fn moves(mutant: Mutant) {
     check(move || {
-        let place_of_key = place(&table(&[], mutant));
+        let probe = table(&[], mutant);
+        let place_of_key = place(&probe);
+        let (first, second) = (place_of_key.first, probe.geometry.second(place_of_key));
         let mut seen = Vec::new();
-        for bucket in [place_of_key.first, place_of_key.second] {
+        for bucket in [first, second] {
             seen.extend([header_word(bucket), header_word(bucket) + 1]);
             seen.extend([STAMP, RECORD_HEADER + 1].map(|word| record_word(bucket, 0, word)));
         }
@@ -242,14 +244,14 @@ fn moves(mutant: Mutant) {
         core.put(KEY, 0, &value(1), (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
-            match reader.attempt(KEY, place_of_key, &mut found) {
+            match reader.attempt(KEY, reader.hash(KEY), &mut found) {
                 Attempt::Changed => {}
                 Attempt::Hit(..) => assert!(found == value(1), "torn"),
                 other => panic!("lost: {other:?}"),
             }
         });
-        core.relocate(RecordId { bucket: place_of_key.first, way: 0 }, place_of_key.second);
-        core.relocate(RecordId { bucket: place_of_key.second, way: 0 }, place_of_key.first);
+        core.relocate(RecordId { bucket: first, way: 0 }, second);
+        core.relocate(RecordId { bucket: second, way: 0 }, first);
         reading.join().expect("the reader is content");
     });
 }
@@ -267,7 +269,7 @@ fn abandoned() {
         core.put(KEY, 0, &[1; 8], (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
-            match reader.attempt(KEY, place(&reader), &mut found) {
+            match reader.attempt(KEY, reader.hash(KEY), &mut found) {
                 Attempt::Changed => {}
                 Attempt::Hit(..) => assert_ne!(found, [3; 8], "never published"),
                 other => panic!("lost: {other:?}"),

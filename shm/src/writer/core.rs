@@ -141,7 +141,9 @@ impl<W: Words> Core<W> {
         debug_assert_ne!(Some(new), old);
 
         let needed = self.table.geometry.blocks_for(key.len(), value.len());
-        let chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
+        let mut chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
+        // The list is in falling order where it can be, so that chains rise, as readers' prefetching hopes.
+        chain.reverse();
         let record = NewRecord { key, key_hash, value, shape, deadline, mark };
         self.table.write_record(new, &record, &chain);
         self.table.set_tag(new, place.tag);
@@ -439,7 +441,7 @@ impl<W: Words> Core<W> {
         if first.is_some() || self.spilled[place.first] == 0 {
             return first;
         }
-        self.find_in(place.second, key, place.tag)
+        self.find_in(self.table.geometry.second(place), key, place.tag)
     }
 
     pub(crate) fn find_in(&self, bucket: usize, key: &[u8], tag: u16) -> Option<RecordId> {
@@ -514,7 +516,7 @@ impl<W: Words> Core<W> {
         let stamp = self.table.words.load(record + STAMP);
         let key_hash = self.table.hash(key);
         let place = self.table.geometry.place(key_hash);
-        let line = if shape.second { place.second } else { place.first };
+        let line = if shape.second { self.table.geometry.second(place) } else { place.first };
         stamp & 1 == 0
             && self.table.words.load(record + SHAPE) == shape.pack()
             && stamp >> 32 == Table::<W>::checksum(key_hash, shape, value)
@@ -528,7 +530,7 @@ impl<W: Words> Core<W> {
     /// A line of this place with two free ways, of which an insertion may take one. Moves entries if it must.
     fn line_with_room(&mut self, place: Place) -> Option<usize> {
         let roomy = |core: &Self, bucket: usize| core.headers[bucket].free_ways() >= 2;
-        for bucket in [place.first, place.second] {
+        for bucket in [place.first, self.table.geometry.second(place)] {
             if roomy(self, bucket) {
                 return Some(bucket);
             }
@@ -541,7 +543,7 @@ impl<W: Words> Core<W> {
         }
         let mut steps = vec![
             Step { bucket: place.first, from: None },
-            Step { bucket: place.second, from: None },
+            Step { bucket: self.table.geometry.second(place), from: None },
         ];
         let mut key = Vec::new();
         let mut at = 0;
@@ -572,8 +574,8 @@ impl<W: Words> Core<W> {
         self.read_key(id, key);
         let place = self.table.geometry.place(self.table.hash(key));
         let (here, other) = match self.shape(id).second {
-            false => (place.first, place.second),
-            true => (place.second, place.first),
+            false => (place.first, self.table.geometry.second(place)),
+            true => (self.table.geometry.second(place), place.first),
         };
         (here == id.bucket).then_some(other)
     }
@@ -586,7 +588,7 @@ impl<W: Words> Core<W> {
         let to =
             RecordId { bucket, way: self.headers[bucket].free_way().expect("the caller looked") };
         let old = self.shape(from);
-        let shape = RecordShape { second: bucket == place.second, ..old };
+        let shape = RecordShape { second: bucket == self.table.geometry.second(place), ..old };
         debug_assert!(old.second != shape.second, "to its other line");
         // For a successor, should this process be killed while the entry is in both.
         let words = &self.table.words;
@@ -621,7 +623,7 @@ impl<W: Words> Core<W> {
             let mut key = Vec::new();
             self.read_key(id, &mut key);
             let place = self.table.geometry.place(self.table.hash(&key));
-            if place.second == id.bucket {
+            if self.table.geometry.second(place) == id.bucket {
                 self.unspill(place.first);
             }
         }
@@ -708,10 +710,12 @@ impl<W: Words> Core<W> {
     }
 
     fn free_chain(&mut self, mut block: u32) {
+        let first = self.free_blocks.len();
         while block != NONE {
             self.free_blocks.push(block);
             block = self.links[block as usize];
         }
+        self.free_blocks[first..].reverse();
     }
 
     fn link(&mut self, id: RecordId, shape: RecordShape, deadline: u64, chain: u32) {

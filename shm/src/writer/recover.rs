@@ -171,7 +171,7 @@ impl<W: Words> Core<W> {
             let read = table.walk(id, shape).copy(shape.key_size.into(), &mut key);
             read.ok_or(Unsound::Malformed)?;
             let place = table.geometry.place(table.hash(&key));
-            if place.second != id.bucket {
+            if table.geometry.second(place) != id.bucket {
                 return Err(Unsound::Misplaced);
             }
             Some(place.first)
