@@ -51,12 +51,10 @@ fn print_one(node: &NodeStatus) -> anyhow::Result<()> {
         ">BYTES",
         ">MEMORY",
         ">HUGE",
-        ">RESERVE",
         ">SLOTS",
         ">UNSYNCED",
         ">HINTS",
-        ">HOMES",
-        ">WRITE",
+        ">W/R",
     ]);
     for table in &node.tables {
         rows.push([
@@ -66,15 +64,20 @@ fn print_one(node: &NodeStatus) -> anyhow::Result<()> {
             output::bytes(table.bytes),
             output::bytes(table.segment_bytes),
             output::percent(table.huge_bytes, table.segment_bytes),
-            table.reserve_used.to_string(),
             table.slots_home.to_string(),
             table.slots_unsynced.to_string(),
             table.hints.to_string(),
-            table.replicas.to_string(),
-            table.write_homes.to_string(),
+            format!("{}/{}", table.write_homes, table.replicas),
         ]);
     }
-    rows.print()
+    rows.print()?;
+    for table in node.tables.iter().filter(|table| table.reserve_used > 0) {
+        output::line(format!(
+            "{}: full. {} entries stand in the reserve, which is for ends and changes",
+            table.name, table.reserve_used
+        ))?;
+    }
+    Ok(())
 }
 
 fn print_counters(node: &NodeStatus) -> anyhow::Result<()> {
