@@ -96,19 +96,33 @@ impl Store {
             self.account(key, forgotten, offered.digest(key.as_bytes()));
             return Ok(offered.clone());
         };
-        let digest_before = before.digest(key.as_bytes());
         let mut entry = before.clone();
         if !entry.merge(offered) {
             return Ok(before);
         }
-        if only_touched(&before, &entry) {
-            let touched = entry.body.as_ref().map_or(0, |body| body.touched);
-            self.writer.set_times(key.as_bytes(), self.deadline(&entry), record::mark(touched));
-        } else {
-            self.write(key, &entry, now_ms)?;
-        }
-        self.account(key, digest_before, entry.digest(key.as_bytes()));
+        self.replace(key, &before, &entry, now_ms)?;
         Ok(entry)
+    }
+
+    /// Stores `after`, which is `before` and a change of it, where `before` is stored.
+    ///
+    /// # Errors
+    /// [`Failure::TableFull`] or [`Failure::TooLarge`]; what was stored is as before.
+    pub(super) fn replace(
+        &mut self,
+        key: &Key,
+        before: &Entry,
+        after: &Entry,
+        now_ms: u64,
+    ) -> Result<(), Failure> {
+        if only_touched(before, after) {
+            let touched = after.body.as_ref().map_or(0, |body| body.touched);
+            self.writer.set_times(key.as_bytes(), self.deadline(after), record::mark(touched));
+        } else {
+            self.write(key, after, now_ms)?;
+        }
+        self.account(key, before.digest(key.as_bytes()), after.digest(key.as_bytes()));
+        Ok(())
     }
 
     /// How many entries a slot has, and the XOR of their digests.
