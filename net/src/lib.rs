@@ -76,8 +76,8 @@ pub trait Net: Clone + Send + Sync + 'static {
     /// [`io::ErrorKind::PermissionDenied`] if the file's mode keeps this user out.
     fn connect_local(&self, path: &Path) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 
-    /// Connects to the local socket at `path` for what no byte stream can do, without a task: this
-    /// blocks, as do calls on what it returns, each at most for `timeout`.
+    /// Connects to the local socket at `path` for what no byte stream can do, without a task: at once,
+    /// or not at all. Calls on what it returns block, each at most for `timeout`.
     ///
     /// # Errors
     /// As [`Net::connect_local`]; [`io::ErrorKind::Unsupported`] on a network without real local

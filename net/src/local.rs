@@ -23,19 +23,21 @@ pub struct LocalEnd {
 pub const DESCRIPTORS_MAX: usize = 4;
 
 impl LocalEnd {
-    /// Connects to the local socket at `path`, and blocks; from then on each call blocks at most for
-    /// `timeout`.
+    /// Connects to the local socket at `path`, at once or not at all. From then on each call blocks,
+    /// at most for `timeout`.
     ///
     /// # Errors
     /// As [`Net::connect_local`](crate::Net::connect_local).
     pub fn connect(path: &Path, timeout: Duration) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC;
+        // Whoever has more callers than it accepts is not waited for.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         for direction in [Timeout::Recv, Timeout::Send] {
             sockopt::set_socket_timeout(&socket, direction, Some(timeout))?;
         }
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::io::ioctl_fionbio(&socket, false)?;
         Ok(Self { socket })
     }
 

@@ -62,11 +62,23 @@ pub struct Ready {
 /// Something for the task that owns the core.
 enum Event {
     Inputs(Vec<Input>),
-    Opened { stream: u64, outbox: Outbox },
+    Opened {
+        stream: u64,
+        outbox: Outbox,
+    },
     /// Answers a request that the core does not see.
-    Answer { stream: u64, id: u64, rejected: Rejected },
-    Reject { stream: u64, rejected: Rejected },
-    Closed { stream: u64 },
+    Answer {
+        stream: u64,
+        id: u64,
+        rejected: Rejected,
+    },
+    Reject {
+        stream: u64,
+        rejected: Rejected,
+    },
+    Closed {
+        stream: u64,
+    },
     Count(&'static str),
     /// The thread that serves lanes left something to do.
     Nudge,

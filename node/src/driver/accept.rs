@@ -38,6 +38,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const HELLO_BYTES_MAX: usize = 4 << 10;
 /// How long a stream may be silent. Clients open a new one when they need it.
 const IDLE: Duration = Duration::from_secs(15 * 60);
+/// The same for one that a lane belongs to: for ever.
+const IDLE_WITH_LANE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Bytes that may wait to be written to one stream; a reader that is slower is cut off.
 const OUTBOX_BYTES: usize = 16 << 20;
 /// The pause after a failed accept, as when descriptors run out.
@@ -141,10 +143,12 @@ async fn serve<S>(
     let mut has_asked = false;
     let mut writing = tokio::spawn(outgoing.write_to(write_half, WRITE_TIMEOUT));
     let written = loop {
+        // Over a stream with a lane nothing comes, as a rule.
+        let idle = if lane.is_some() { IDLE_WITH_LANE } else { IDLE };
         let frames = tokio::select! {
             // Over when the driver drops its end, or the other side takes nothing.
             _ = &mut writing => break true,
-            frames = tokio::time::timeout(IDLE, reader.frames()) => frames,
+            frames = tokio::time::timeout(idle, reader.frames()) => frames,
         };
         match frames {
             Ok(Ok(mut frames)) => {
