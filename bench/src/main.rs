@@ -12,6 +12,7 @@ mod mesh;
 mod process;
 mod redis;
 mod report;
+mod rings;
 mod sample;
 
 use std::path::PathBuf;
@@ -59,6 +60,8 @@ struct Options {
 enum Suite {
     /// Reads, writes, memory, agreement and fail-over of small clusters
     Mesh,
+    /// Writes through shared memory
+    Rings,
 }
 
 /// What this binary is when it starts itself.
@@ -105,6 +108,7 @@ fn run(suite: Suite, options: Options) -> anyhow::Result<()> {
     report.heading("build", &machine::build());
     match suite {
         Suite::Mesh => mesh::run(&site, &machine, options, &mut report)?,
+        Suite::Rings => rings::run(&site, &machine, options, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -114,6 +118,7 @@ impl Suite {
     fn name(self) -> &'static str {
         match self {
             Self::Mesh => "mesh",
+            Self::Rings => "rings",
         }
     }
 }

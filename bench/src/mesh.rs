@@ -184,18 +184,18 @@ async fn remote_client(cluster: &Cluster, via: Via) -> anyhow::Result<Client> {
     Ok(client)
 }
 
-const KEY_BYTES: usize = 32;
-const VALUE_BYTES: usize = 256;
+pub(crate) const KEY_BYTES: usize = 32;
+pub(crate) const VALUE_BYTES: usize = 256;
 
 /// Key and value follow from a number; the value begins with it.
-fn key(number: u64) -> [u8; KEY_BYTES] {
+pub(crate) fn key(number: u64) -> [u8; KEY_BYTES] {
     let mut key = *b"session:________________________";
     let text = format!("{:016x}{:08x}", mixed(number), number as u32);
     key[KEY_BYTES - text.len()..].copy_from_slice(text.as_bytes());
     key
 }
 
-fn value(number: u64) -> [u8; VALUE_BYTES] {
+pub(crate) fn value(number: u64) -> [u8; VALUE_BYTES] {
     let mut value = [0; VALUE_BYTES];
     for (index, word) in value.chunks_exact_mut(8).enumerate() {
         let bits = if index == 0 { number } else { mixed(number + index as u64) };
@@ -218,7 +218,7 @@ fn mixed(number: u64) -> u64 {
 }
 
 /// The numbers below `count` in an order that is the same each time.
-fn shuffled(count: u64) -> Vec<u64> {
+pub(crate) fn shuffled(count: u64) -> Vec<u64> {
     let mut numbers: Vec<u64> = (0..count).collect();
     numbers.shuffle(&mut StdRng::seed_from_u64(count));
     numbers
