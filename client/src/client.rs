@@ -373,7 +373,19 @@ impl<N: Net, C: Clock> Inner<N, C> {
         if let Some(local) = tables.get(table) {
             return local.clone();
         }
-        tables.entry(table.to_owned()).or_default().clone()
+        let local = tables.entry(table.to_owned()).or_default();
+        local.count_uses(self.lane.load().as_ref().and_then(|lane| lane.table(table)?.uses()));
+        local.clone()
+    }
+
+    /// Uses a lane from now on, or none.
+    pub(crate) fn use_lane(&self, lane: Option<Lane>) {
+        // In this order a table that is made meanwhile misses no change.
+        self.lane.store(lane.clone().map(Arc::new));
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, local) in &*tables {
+            local.count_uses(lane.as_ref().and_then(|lane| lane.table(name)?.uses()));
+        }
     }
 
     /// The local socket, unless requests are to travel otherwise.

@@ -137,7 +137,7 @@ async fn stay<N: Net, C: Clock>(inner: &Arc<Inner<N, C>>, contacted: Contacted) 
             None => break,
         }
     }
-    inner.lane.store(None);
+    inner.use_lane(None);
     info!(at = contacted.link.at, "lost the node; looking for one");
     inner.search.send_modify(|search| {
         search.found = None;
@@ -197,7 +197,7 @@ async fn open_lane<N: Net, C: Clock>(inner: &Arc<Inner<N, C>>) {
     let requests = inner.requests.clone();
     let opened = tokio::task::spawn_blocking(move || Lane::over(end, caller, requests)).await;
     match opened {
-        Ok(Ok(lane)) => inner.lane.store(Some(Arc::new(lane))),
+        Ok(Ok(lane)) => inner.use_lane(Some(lane)),
         Ok(Err(error)) => debug!(%error, "no lane"),
         Err(_) => {}
     }

@@ -109,6 +109,7 @@ struct Shared {
     client: u64,
     requests: Arc<AtomicU64>,
     timeout: Duration,
+    patience_ms: u32,
 }
 
 struct Submitting {
@@ -169,6 +170,7 @@ impl Lane {
             client,
             requests,
             timeout,
+            patience_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -360,12 +362,17 @@ impl LaneTable {
         action: Action<'_>,
     ) -> Result<Submitted, NotHandedOver> {
         let shared = &*self.lane.shared;
+        // What nobody waits for is not repeated either, and needs no number to be told apart by.
+        let sequence = match call {
+            0 => 0,
+            _ => shared.requests.fetch_add(1, Ordering::Relaxed),
+        };
         let submission = Submission {
             table: self.number,
             key,
-            sequence: shared.requests.fetch_add(1, Ordering::Relaxed),
+            sequence,
             call,
-            patience_ms: shared.patience_ms(),
+            patience_ms: shared.patience_ms,
             action,
         };
         let Submitting { submitter, bytes } = submitting;
@@ -392,7 +399,7 @@ impl LaneTable {
             key: Key::new(key)?,
             request: RequestId { client: shared.client, sequence },
             hops: 0,
-            patience_ms: shared.patience_ms(),
+            patience_ms: shared.patience_ms,
             operation,
         };
         let at = || shared.node.local_socket.clone();
@@ -426,10 +433,6 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Submitting> {
         // Whatever a panic interrupted, the ring's position moves by whole records.
         self.submitting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn patience_ms(&self) -> u32 {
-        u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX)
     }
 }
 

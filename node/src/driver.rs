@@ -254,6 +254,8 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         events,
         frame: Vec::new(),
         next_scan: Duration::ZERO,
+        lanes: lanes.as_ref().map(|running| running.lanes.clone()),
+        next_drain: Duration::ZERO,
     };
     let result = driver.run(inbox, watch, stop, &settings).await;
     tasks.shutdown().await;
@@ -303,6 +305,8 @@ struct Driver<N: Net, C: Clock, H: Host> {
     events: mpsc::Sender<Event>,
     frame: Vec<u8>,
     next_scan: Duration,
+    lanes: Option<Arc<Lanes>>,
+    next_drain: Duration,
 }
 
 impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
@@ -395,6 +399,9 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
         if self.next_scan <= now.monotonic {
             self.next_scan = now.monotonic + SCAN_PERIOD;
             self.shared.lock().core.scan(now, EXPIRED_STEP, VERIFIED_STEP);
+        }
+        if let Some(lanes) = &self.lanes {
+            lanes.keep_time(now.monotonic, &mut self.next_drain);
         }
         self.shared.lock().core.handle_timeout(now);
     }

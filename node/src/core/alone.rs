@@ -13,11 +13,12 @@ use super::Core;
 use super::io::Now;
 
 impl Core {
-    /// Touches, rewrites or ends a session that is here and alive. `None`: take the long way.
+    /// Touches, rewrites or ends a session that is here and alive. `None`: take the long way, with the
+    /// request as it was.
     pub(super) fn change_alone(
         &mut self,
         now: Now,
-        request: &SessionRequest,
+        request: &mut SessionRequest,
     ) -> Option<Result<SessionReply, Failure>> {
         let (counter, birth) = match &request.operation {
             Operation::Touch { birth } => ("requests_touch", birth),
@@ -28,53 +29,58 @@ impl Core {
             _ => return None,
         };
         let table = self.table_named(&request.table)?;
-        let slot = request.key.slot();
-        if self.stopping.is_some() || !self.is_only_home(table, slot) {
+        let key = &request.key;
+        let slot = key.slot();
+        if self.stopping.is_some() || !self.is_alone_with(table, slot) {
             return None;
         }
-        if !self.vouches(now, table, slot) || self.time.can_stamp(now).is_err() {
-            return None;
-        }
+        self.time.can_stamp(now).ok()?;
         let now_ms = self.time.now_ms(now);
-        let before = self.tables[table].store.get(&request.key, now_ms)?;
-        let is_meant = birth.is_none_or(|birth| birth == before.birth);
-        if before.is_ended() || before.is_expired(now_ms) || !is_meant {
+        let store = &mut self.tables[table].store;
+        let mut entry = store.get(key, now_ms)?;
+        let is_meant = birth.is_none_or(|birth| birth == entry.birth);
+        if entry.is_ended() || entry.is_expired(now_ms) || !is_meant {
             return None;
         }
-        let limit = u64::from(self.tables[table].store.policy().max_value);
-        let after = match &request.operation {
+        let digest = entry.digest(key.as_bytes());
+        let mut is_touch = false;
+        match &mut request.operation {
             Operation::Update { change: Change::Value(value), .. } => {
-                let size = value.size() as u64;
+                let (size, limit) = (value.size() as u64, store.policy().max_value.into());
                 if size > limit {
                     return Some(Err(Failure::TooLarge { size, limit }));
                 }
-                let version = self.time.stamp(now, before.version.hlc).ok()?;
-                let mut after = before.clone();
-                after.write_value(version, value.clone());
-                after.touch(now_ms);
-                after
+                let version = self.time.stamp(now, entry.version.hlc).ok()?;
+                // From here on the request is not needed any more.
+                let value = std::mem::replace(value, Value::Bytes(Vec::new()));
+                entry.write_value(version, value);
+                entry.touch(now_ms);
             }
             Operation::End { .. } => {
-                let version = self.time.stamp(now, before.version.hlc).ok()?;
-                Entry::ended(before.birth, version)
+                let version = self.time.stamp(now, entry.version.hlc).ok()?;
+                entry = Entry::ended(entry.birth, version);
             }
             _ => {
-                let mut after = before.clone();
-                after.touch(now_ms);
-                after
+                entry.touch(now_ms);
+                is_touch = true;
             }
-        };
+        }
         self.counters.add(counter);
-        let merged = self.tables[table].store.replace(&request.key, &before, &after, now_ms);
-        Some(merged.map(|()| {
-            let (birth, version) = (after.birth, after.version);
+        let stored = store.replace(key, slot, digest, &entry, is_touch, now_ms);
+        Some(stored.map(|()| {
+            let (birth, version) = (entry.birth, entry.version);
             SessionReply::Acknowledged(Acknowledged { birth, version, held_by: 1, homes: 1 })
         }))
     }
 
-    fn is_only_home(&self, table: usize, slot: Slot) -> bool {
+    /// Whether this node is the slot's only home, knows all of it, and has nobody to be in touch with
+    /// for that.
+    fn is_alone_with(&self, table: usize, slot: Slot) -> bool {
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         let homes = self.ring.homes(slot);
         homes[..homes.len().min(replicas)] == [self.id()]
+            && *self.quorum_homes(table, slot) == [self.id()]
+            && self.slot_state(table, slot).is_synced()
+            && !self.alone_by_misfortune
     }
 }

@@ -92,36 +92,41 @@ impl Store {
         let Some(before) = stored else {
             // A dead entry of an older birth may still lie there: it is replaced, not merged.
             let forgotten = self.raw_digest(key);
-            self.write(key, offered, now_ms)?;
-            self.account(key, forgotten, offered.digest(key.as_bytes()));
+            self.write(key, key.slot(), offered, now_ms)?;
+            self.account(key.slot(), forgotten, offered.digest(key.as_bytes()));
             return Ok(offered.clone());
         };
         let mut entry = before.clone();
         if !entry.merge(offered) {
             return Ok(before);
         }
-        self.replace(key, &before, &entry, now_ms)?;
+        let digest = before.digest(key.as_bytes());
+        let is_touch = only_touched(&before, &entry);
+        self.replace(key, key.slot(), digest, &entry, is_touch, now_ms)?;
         Ok(entry)
     }
 
-    /// Stores `after`, which is `before` and a change of it, where `before` is stored.
+    /// Stores what has become of the stored entry, of which this was the digest. For a touch only its
+    /// times are stored.
     ///
     /// # Errors
     /// [`Failure::TableFull`] or [`Failure::TooLarge`]; what was stored is as before.
     pub(super) fn replace(
         &mut self,
         key: &Key,
-        before: &Entry,
-        after: &Entry,
+        slot: Slot,
+        digest: u64,
+        entry: &Entry,
+        is_touch: bool,
         now_ms: u64,
     ) -> Result<(), Failure> {
-        if only_touched(before, after) {
-            let touched = after.body.as_ref().map_or(0, |body| body.touched);
-            self.writer.set_times(key.as_bytes(), self.deadline(after), record::mark(touched));
+        if is_touch {
+            let touched = entry.body.as_ref().map_or(0, |body| body.touched);
+            self.writer.set_times(key.as_bytes(), self.deadline(entry), record::mark(touched));
         } else {
-            self.write(key, after, now_ms)?;
+            self.write(key, slot, entry, now_ms)?;
         }
-        self.account(key, before.digest(key.as_bytes()), after.digest(key.as_bytes()));
+        self.account(slot, digest, entry.digest(key.as_bytes()));
         Ok(())
     }
 
@@ -223,14 +228,13 @@ impl Store {
         }
     }
 
-    fn write(&mut self, key: &Key, entry: &Entry, now_ms: u64) -> Result<(), Failure> {
+    fn write(&mut self, key: &Key, slot: Slot, entry: &Entry, now_ms: u64) -> Result<(), Failure> {
         self.buffer.clear();
         record::write(entry, &mut self.buffer);
         let touched = entry.body.as_ref().map_or(0, |body| body.touched);
         let (deadline, mark) = (self.deadline(entry), record::mark(touched));
-        let slot = key.slot().index();
         let put = |store: &mut Self| {
-            store.writer.put(key.as_bytes(), slot, &store.buffer, deadline, mark)
+            store.writer.put(key.as_bytes(), slot.index(), &store.buffer, deadline, mark)
         };
         let mut result = put(self);
         if let Err(PutError::Full(_)) = result
@@ -269,8 +273,8 @@ impl Store {
         }
     }
 
-    fn account(&mut self, key: &Key, before: u64, after: u64) {
-        self.digests[usize::from(key.slot().index())] ^= before ^ after;
+    fn account(&mut self, slot: Slot, before: u64, after: u64) {
+        self.digests[usize::from(slot.index())] ^= before ^ after;
     }
 
     fn rebuild_digests(&mut self) {

@@ -65,10 +65,10 @@ pub(super) struct Lane {
 
 /// Submissions that are taken from one lane before the others have their turn.
 const BATCH: usize = 32;
-/// How often use counts are taken, and the longest sleep while there are lanes.
+/// Looks into all lanes between two looks at the clock.
+const LOOKS: u32 = 16;
+/// How often use counts are taken.
 const DRAIN_PERIOD: Duration = Duration::from_secs(1);
-/// The longest sleep while there are none.
-const SLEEP_MAX: Duration = Duration::from_secs(3600);
 
 impl Lanes {
     /// Starts the thread, if there may be lanes at all. It ends with [`Lanes::stop`].
@@ -101,6 +101,7 @@ impl Lanes {
             sleepers: Vec::new(),
             bytes: Vec::new(),
             next_drain: Duration::ZERO,
+            cpu: 0,
         };
         let run = move || thread.run();
         let handle = thread::Builder::new().name("annulus-rings".to_owned()).spawn(run)?;
@@ -146,6 +147,15 @@ impl Lanes {
         Ok(lane)
     }
 
+    /// Wakes the thread if it is time to take the use counts of lanes. To be called now and then: the
+    /// thread sleeps without a timer.
+    pub(super) fn keep_time(&self, now: Duration, next: &mut Duration) {
+        if *next <= now && self.taken.load(Ordering::Relaxed) > 0 {
+            *next = now + DRAIN_PERIOD;
+            self.alarm.sound();
+        }
+    }
+
     /// Ends the thread, which closes all lanes.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
@@ -186,6 +196,8 @@ struct Thread<C> {
     sleepers: Sleepers,
     bytes: Vec<u8>,
     next_drain: Duration,
+    /// The processor that it last worked on.
+    cpu: u32,
 }
 
 /// What a look into all lanes came to.
@@ -194,16 +206,28 @@ enum Found {
     Nothing,
     /// Work for clients that run elsewhere.
     Work,
-    /// Work for clients on this very processor, who cannot go on while we look on.
+    /// Work for clients on this very processor, who cannot go on while we look.
     WorkHere,
 }
 
 impl<C: Clock> Thread<C> {
     fn run(&mut self) {
         let mut busy_until = Duration::ZERO;
+        let mut looks = 0;
         while !self.lanes.stopping.load(Ordering::Relaxed) {
             self.take_note_of_changes();
             let found = self.serve_all();
+            looks = if found == Found::Nothing { looks + 1 } else { 0 };
+            // While it is busy looking, the clock is looked at now and then.
+            if found == Found::Nothing && !busy_until.is_zero() && looks % LOOKS != 0 {
+                std::hint::spin_loop();
+                continue;
+            }
+            if found == Found::WorkHere {
+                // Its client runs once we sleep.
+                busy_until = Duration::ZERO;
+                continue;
+            }
             let now = self.clock.monotonic();
             if now >= self.next_drain {
                 self.next_drain = now + DRAIN_PERIOD;
@@ -211,9 +235,11 @@ impl<C: Clock> Thread<C> {
             }
             match found {
                 Found::Work => busy_until = now + self.lanes.settings.poll,
-                Found::WorkHere => busy_until = Duration::ZERO,
-                Found::Nothing if now < busy_until => std::hint::spin_loop(),
-                Found::Nothing => self.sleep(now),
+                Found::Nothing if now >= busy_until => {
+                    busy_until = Duration::ZERO;
+                    self.sleep();
+                }
+                _ => {}
             }
         }
         self.take_note_of_changes();
@@ -223,9 +249,10 @@ impl<C: Clock> Thread<C> {
     }
 
     fn take_note_of_changes(&mut self) {
-        if !self.lanes.changed.swap(false, Ordering::Acquire) {
+        if !self.lanes.changed.load(Ordering::Relaxed) {
             return;
         }
+        self.lanes.changed.swap(false, Ordering::Acquire);
         let changes = std::mem::take(&mut *self.lanes.lock());
         for change in changes {
             match change {
@@ -274,7 +301,8 @@ impl<C: Clock> Thread<C> {
             if !self.serve(lane) {
                 continue;
             }
-            let is_here = lane.submissions.is_client_on(current_cpu());
+            self.cpu = current_cpu();
+            let is_here = lane.submissions.is_client_on(self.cpu);
             found = match found {
                 Found::Nothing | Found::WorkHere if is_here => Found::WorkHere,
                 _ => Found::Work,
@@ -349,18 +377,16 @@ impl<C: Clock> Thread<C> {
         }
     }
 
-    fn sleep(&mut self, now: Duration) {
-        let cpu = current_cpu();
+    fn sleep(&mut self) {
         for lane in &self.open {
-            lane.submissions.say_asleep(Some(cpu));
+            lane.submissions.say_asleep(Some(self.cpu));
         }
         // Pairs with the client's fence after it has submitted: it sees that we sleep, or we see
         // what it submitted.
         full_fence();
         let waits = |lane: &Open| !lane.is_faulty && lane.submissions.is_waiting();
         if !self.open.iter().any(waits) {
-            let drain = self.next_drain.saturating_sub(now);
-            self.sleeper.sleep(if self.open.is_empty() { SLEEP_MAX } else { drain });
+            self.sleeper.sleep();
         }
         for lane in &self.open {
             lane.submissions.say_asleep(None);

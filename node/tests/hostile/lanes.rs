@@ -473,18 +473,18 @@ async fn a_node_that_ends_lets_its_lanes_go() {
 }
 
 #[tokio::test]
-async fn use_counts_arrive_and_are_noted() {
+async fn what_readers_use_is_noted_by_the_node() {
     let dir = tempfile::tempdir().unwrap();
     let node = Child::start(dir.path()).await;
     let client = node.client().await;
-    let uses = sessions(&node).uses().unwrap();
-    // The lane is gone with its last handle; what was counted in a lane that is open arrives.
-    drop(uses);
-    let sessions = sessions(&node);
-    let uses = sessions.uses().unwrap();
+    let reading = Client::builder().cluster(&node.cluster).local_socket(node.socket());
+    let reading = reading.timeout(LONG).connect().await.unwrap();
+    reading.start("k", bytes("one"), StartOptions::default()).await.unwrap();
+    let reader = reading.local_reader("sessions").unwrap();
+    let mut buffer = Vec::new();
     until("uses are noted", async || {
-        for record in 0..1_000 {
-            uses.count(annulus_shm::Used { record, tag: 1 });
+        for _ in 0..1_000 {
+            let _ = reader.get("k", &mut buffer);
         }
         let status = client.any_node().status().await.unwrap();
         (counter(&status, "uses_noted") > 0).then_some(())

@@ -17,6 +17,8 @@ pub struct Submitter {
     open: u64,
     /// How often each place was used.
     rounds: [u32; CALLS_MAX],
+    /// Where the last call was opened.
+    cpu: u32,
 }
 
 /// How a submission went.
@@ -24,8 +26,11 @@ pub struct Submitter {
 pub enum Submitted {
     /// The node's thread is awake and will come by.
     Awake,
-    /// It slept, on this processor, and was woken.
-    Woken(u32),
+    /// It slept and was woken.
+    Woken {
+        /// Whether it sleeps on the processor on which the last call was opened.
+        here: bool,
+    },
 }
 
 /// Why nothing was submitted.
@@ -60,7 +65,7 @@ pub enum CallError {
 
 impl Submitter {
     pub(super) fn new(ring: Producer<Mapped>, bell: OwnedFd) -> Self {
-        Self { ring, bell, open: 0, rounds: [0; CALLS_MAX] }
+        Self { ring, bell, open: 0, rounds: [0; CALLS_MAX], cpu: u32::MAX }
     }
 
     /// Submits these bytes, and forgets about them. Costs a copy, a fence, and a system call if the
@@ -77,7 +82,7 @@ impl Submitter {
             Ok(0) => Ok(Submitted::Awake),
             Ok(asleep) => {
                 bell::ring(&self.bell);
-                Ok(Submitted::Woken((asleep - 1) as u32))
+                Ok(Submitted::Woken { here: asleep - 1 == u64::from(self.cpu) })
             }
             Err(NotPushed::Full) => Err(SubmitError::Full),
             Err(NotPushed::TooLong) => Err(SubmitError::TooLong),
@@ -98,7 +103,8 @@ impl Submitter {
         self.open |= 1 << place;
         let round = &mut self.rounds[place];
         *round = (*round + 1) % ROUNDS;
-        self.ring.say_cpu(current_cpu());
+        self.cpu = current_cpu();
+        self.ring.say_cpu(self.cpu);
         Ok(((*round + 1) as usize * CALLS_MAX + place) as u32)
     }
 
@@ -119,6 +125,8 @@ pub struct Calls {
 
 /// How long to look for an answer before sleeping: longer than a node that is awake takes.
 const SPIN: Duration = Duration::from_micros(5);
+/// How often to let others run before sleeping: once is enough where only the node wants to.
+const YIELDS: u32 = 3;
 /// Looks between two looks at the clock.
 const SPINS: u32 = 32;
 /// The longest sleep before the other side is looked after.
@@ -129,8 +137,8 @@ impl Calls {
         Self { words }
     }
 
-    /// Waits for a call's answer, at most for `patience`: looks for it for some microseconds, unless
-    /// the node has to be woken on this very processor, then sleeps. `is_there` tells now and then
+    /// Waits for a call's answer, at most for `patience`: looks for it for some microseconds, or
+    /// gives way to a node that was woken on this very processor, then sleeps. `is_there` tells now and then
     /// whether the node is still there.
     ///
     /// # Errors
@@ -142,9 +150,13 @@ impl Calls {
         patience: Duration,
         mut is_there: impl FnMut() -> bool,
     ) -> Result<[u64; ANSWER_WORDS], CallError> {
-        let alone = matches!(submitted, Submitted::Woken(cpu) if cpu == current_cpu());
         let start = Instant::now();
-        if !alone && let Some(answer) = self.spin(call, start) {
+        let answer = if submitted == (Submitted::Woken { here: true }) {
+            self.give_way(call)
+        } else {
+            self.spin(call, start)
+        };
+        if let Some(answer) = answer {
             return Ok(answer);
         }
         loop {
@@ -169,6 +181,17 @@ impl Calls {
                 return Err(CallError::Closed);
             }
         }
+    }
+
+    /// Lets the node run, which was woken on this processor: cheaper than to sleep and be woken.
+    fn give_way(&self, call: u32) -> Option<[u64; ANSWER_WORDS]> {
+        for _ in 0..YIELDS {
+            if let Some(answer) = slots::take(&self.words, call) {
+                return Some(answer);
+            }
+            std::thread::yield_now();
+        }
+        None
     }
 
     fn spin(&self, call: u32, start: Instant) -> Option<[u64; ANSWER_WORDS]> {

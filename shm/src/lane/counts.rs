@@ -63,7 +63,8 @@ impl TableUses {
         }
     }
 
-    fn note(&self, used: Used) {
+    /// Notes a use that [`is_sampled`] has chosen, for those who look up where to only then.
+    pub fn note(&self, used: Used) {
         let at = self.start + (spread(used.record) & self.mask);
         let word = self.words.load(at);
         let name = u64::from(used.record) << 32 | u64::from(used.tag) << 16;
@@ -119,8 +120,9 @@ fn spread(record: u32) -> usize {
     (record.wrapping_mul(0x9e37_79b1) >> 16) as usize
 }
 
+/// Whether this use is the one in eight that is noted. A few instructions.
 #[inline]
-fn is_sampled() -> bool {
+pub fn is_sampled() -> bool {
     thread_local! {
         static STATE: Cell<u32> = const { Cell::new(0x2545_f491) };
     }

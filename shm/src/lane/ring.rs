@@ -7,6 +7,7 @@
 
 use crate::lane::SharedWords;
 use crate::lane::layout::{ASLEEP, CLIENT_CPU, CLOSED, HEAD, SUBMISSION_BYTES_MAX, TAIL};
+use crate::words::Target as _;
 
 /// Where a ring lies: `words` is a power of two.
 #[derive(Clone, Copy, Debug)]
@@ -96,13 +97,11 @@ impl<W: SharedWords> Producer<W> {
         self.words.write(start, first);
         self.words.write(self.ring.at, rest);
         self.tail += size;
-        // Pairs with the acquire fence in `pop`: who sees the position sees the record.
-        self.words.release();
-        self.words.store(TAIL, self.tail);
-        // Pairs with the full fence between `say_asleep` and `is_waiting`: either we see that the
-        // consumer sleeps, or it sees this record before it does.
-        self.words.full();
-        Ok(self.words.load(ASLEEP))
+        // The release in it pairs with the acquire fence in `pop`: who sees the position sees the
+        // record. The full fence pairs with the one between `say_asleep` and `is_waiting`: either we
+        // see that the consumer sleeps, or it sees this record before it does.
+        self.words.announce(TAIL, self.tail);
+        Ok(self.words.load_after(ASLEEP))
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -151,13 +150,12 @@ impl<W: SharedWords> Consumer<W> {
             return Err(LaneFault::Size { size, left });
         }
         let count = size.div_ceil(8);
-        out.clear();
-        out.reserve(count as usize * 8);
-        for position in self.head + 1..=self.head + count {
-            let word = self.words.load(self.ring.word(position));
-            out.extend_from_slice(&word.to_ne_bytes());
-        }
-        out.truncate(size as usize);
+        let start = self.ring.word(self.head + 1);
+        let before_end = ((self.ring.at + self.ring.words - start) * 8).min(size as usize);
+        out.replace(size as usize, |room| {
+            self.words.read(start, before_end, room);
+            self.words.read(self.ring.at, size as usize - before_end, room);
+        });
         self.head += 1 + count;
         // Pairs with the acquire fence in `push`: the copy was taken before the room is given back.
         self.words.release();

@@ -52,13 +52,11 @@ impl<W: SharedWords> AnswerSlots<W> {
         for (at, word) in answer.into_iter().enumerate() {
             self.words.store(slot + ANSWER + at, word);
         }
-        // Pairs with the first acquire fence in `take`: who sees the number sees the answer.
-        self.words.release();
-        self.words.store(slot + NUMBER, call.into());
-        // Pairs with the full fence in `say_sleeping`: either we see that the client sleeps, or it
-        // sees the number before it does.
-        self.words.full();
-        Some(self.words.load(slot + SLEEPS) == u64::from(call))
+        // The release in it pairs with the first acquire fence in `take`: who sees the number sees the
+        // answer. The full fence pairs with the one in `say_sleeping`: either we see that the client
+        // sleeps, or it sees the number before it does.
+        self.words.announce(slot + NUMBER, call.into());
+        Some(self.words.load_after(slot + SLEEPS) == u64::from(call))
     }
 }
 

@@ -390,7 +390,7 @@ fn a_sleeping_node_is_woken_and_wakes_its_client() {
                 node.submissions.say_asleep(Some(current_cpu()));
                 full_fence();
                 if !node.submissions.is_waiting() {
-                    sleeper.sleep(Duration::from_secs(60));
+                    sleeper.sleep();
                 }
                 node.submissions.say_asleep(None);
             }
@@ -415,7 +415,7 @@ fn a_sleeping_node_is_woken_and_wakes_its_client() {
 fn an_alarm_wakes_a_sleeper_even_before_it_sleeps() {
     let sleeper = Sleeper::new().unwrap();
     sleeper.alarm().sound();
-    sleeper.sleep(Duration::from_secs(60));
+    sleeper.sleep();
 }
 
 #[test]
