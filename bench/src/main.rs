@@ -15,6 +15,7 @@ mod mesh;
 mod process;
 mod redis;
 mod report;
+mod rings;
 mod sample;
 mod table;
 
@@ -68,6 +69,8 @@ enum Suite {
     Mesh,
     /// The table in shared memory, beside maps, a database and servers
     Table,
+    /// Writes through shared memory
+    Rings,
 }
 
 /// What this binary is when it starts itself.
@@ -119,6 +122,7 @@ fn run(suite: Suite, options: Options, table: &TableArgs) -> anyhow::Result<()> 
     match suite {
         Suite::Mesh => mesh::run(&site, &machine, options, &mut report)?,
         Suite::Table => table::run(&site, &machine, options, table, &mut report)?,
+        Suite::Rings => rings::run(&site, &machine, options, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -129,6 +133,7 @@ impl Suite {
         match self {
             Self::Mesh => "mesh",
             Self::Table => "table",
+            Self::Rings => "rings",
         }
     }
 }

@@ -151,6 +151,11 @@ impl Cluster {
         Ok(Self { nodes, name, _data: data, _shm: shm })
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A client of this cluster, without seeds yet.
     pub(crate) fn client(&self) -> Builder {
         Client::builder().cluster(&self.name).software("annulus-bench")

@@ -29,6 +29,7 @@ impl Cluster {
             .seeds(seeds)
             .table(&global.table)
             .timeout(global.timeout)
+            .without_lane()
             .software(concat!("annulus ", env!("CARGO_PKG_VERSION")));
         if let Some(socket) = socket {
             builder = builder.local_socket(socket);

@@ -28,6 +28,7 @@ pub struct Builder<N: Net = TokioNet, C: Clock = SystemClock> {
     pub(crate) timeout: Duration,
     pub(crate) via: Via,
     pub(crate) attach: Option<Arc<Attach>>,
+    pub(crate) lane: bool,
     pub(crate) software: String,
     pub(crate) streams_max: usize,
 }
@@ -72,6 +73,7 @@ impl<N: Net, C: Clock> Builder<N, C> {
             timeout: Duration::from_secs(2),
             via: Via::Auto,
             attach: Some(Arc::new(|segment| Reader::attach_file(&segment.path))),
+            lane: true,
             software: concat!("annulus-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             streams_max: 64,
         }
@@ -147,10 +149,19 @@ impl<N: Net, C: Clock> Builder<N, C> {
         self
     }
 
-    /// Never reads shared memory.
+    /// Opens no lane: touches and updates go over the socket. For those who do little of that, since
+    /// a lane takes the node 140 KiB.
+    #[must_use]
+    pub fn without_lane(mut self) -> Self {
+        self.lane = false;
+        self
+    }
+
+    /// Never reads shared memory, and opens no lane.
     #[must_use]
     pub fn without_shared_memory(mut self) -> Self {
         self.attach = None;
+        self.lane = false;
         self
     }
 

@@ -15,7 +15,7 @@ use annulus_proto::message::{
 };
 use annulus_proto::{Hlc, NodeId, Value, Version};
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tracing::{debug, info};
 
@@ -24,6 +24,7 @@ use crate::contact::{self, Contact, Contacted, Search};
 use crate::counters::{Counters, Tally};
 use crate::datagram::Datagrams;
 use crate::error::{ConnectError, Error};
+use crate::lane::Lane;
 use crate::local::{LocalPage, LocalReader, LocalTable};
 use crate::node::NodeHandle;
 use crate::pool::Pool;
@@ -70,7 +71,9 @@ impl<N: Net, C: Clock> Client<N, C> {
             routes: ArcSwapOption::empty(),
             routes_stale: Notify::new(),
             tables: Mutex::default(),
-            requests: AtomicU64::new(1),
+            lane: ArcSwapOption::empty(),
+            soon: Arc::new(Semaphore::new(SOON_MAX)),
+            requests: Arc::new(AtomicU64::new(1)),
             frames: AtomicU64::new(1),
             seen: AtomicU64::new(0),
             tally,
@@ -146,6 +149,12 @@ impl<N: Net, C: Clock> Client<N, C> {
         let inner = self.inner();
         let local = inner.local(table);
         local.is_attached().then(|| LocalReader::new(local, inner.settings.clock.clone()))
+    }
+
+    /// The lane to this host's node, for use without tokio. `None` while there is none: a lane is
+    /// opened soon after the node was found at its local socket, and closed when that was lost.
+    pub fn lane(&self) -> Option<Lane> {
+        self.inner().lane.load().as_ref().map(|lane| (**lane).clone())
     }
 
     /// What the client has done so far.
@@ -291,6 +300,9 @@ impl<N: Net, C: Clock> fmt::Debug for Client<N, C> {
     }
 }
 
+/// The most touches and updates that are under way without a lane and without anybody who waits.
+const SOON_MAX: usize = 1_024;
+
 /// Keeps the client's tasks running for as long as anybody holds a handle.
 pub(crate) struct Handle<N: Net, C: Clock> {
     pub(crate) inner: Arc<Inner<N, C>>,
@@ -313,7 +325,11 @@ pub(crate) struct Inner<N: Net, C: Clock> {
     pub(crate) routes: ArcSwapOption<RouteTable>,
     pub(crate) routes_stale: Notify,
     tables: Mutex<BTreeMap<String, Arc<LocalTable>>>,
-    requests: AtomicU64,
+    /// Shared memory to the host's node, while there is some.
+    pub(crate) lane: ArcSwapOption<Lane>,
+    /// Places for what is done soon without a lane.
+    pub(crate) soon: Arc<Semaphore>,
+    pub(crate) requests: Arc<AtomicU64>,
     frames: AtomicU64,
     /// The latest instant of any version that a node showed us: what we ask for next is stamped
     /// later, at whichever node.
@@ -357,7 +373,19 @@ impl<N: Net, C: Clock> Inner<N, C> {
         if let Some(local) = tables.get(table) {
             return local.clone();
         }
-        tables.entry(table.to_owned()).or_default().clone()
+        let local = tables.entry(table.to_owned()).or_default();
+        local.count_uses(self.lane.load().as_ref().and_then(|lane| lane.table(table)?.uses()));
+        local.clone()
+    }
+
+    /// Uses a lane from now on, or none.
+    pub(crate) fn use_lane(&self, lane: Option<Lane>) {
+        // In this order a table that is made meanwhile misses no change.
+        self.lane.store(lane.clone().map(Arc::new));
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, local) in &*tables {
+            local.count_uses(lane.as_ref().and_then(|lane| lane.table(name)?.uses()));
+        }
     }
 
     /// The local socket, unless requests are to travel otherwise.

@@ -3,6 +3,7 @@
 //! One task per client: it tries the local socket, then the seeds, then the nodes learned from them,
 //! attaches the segments that the node tells of, and begins again when the stream ends, for ever.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::builder::Via;
 use crate::client::Inner;
 use crate::connection::{End, Link};
 use crate::error::{ConnectError, Tried};
+use crate::lane::{Lane, LaneCaller};
 
 /// The node that a client is in touch with: its host's, if there is one and it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,10 +124,12 @@ async fn stay<N: Net, C: Clock>(inner: &Arc<Inner<N, C>>, contacted: Contacted) 
     loop {
         settle(inner, &contacted);
         let away = contacted.addr.is_some();
+        let lane = contacted.addr.is_none() && inner.lane.load().is_none();
         let better = tokio::select! {
             biased;
             () = contacted.link.closed() => None,
             better = look_home(inner), if away => Some(better),
+            () = open_lane(inner), if lane => None,
             () = prove_alive(inner, &contacted.link) => None,
         };
         match better {
@@ -133,6 +137,7 @@ async fn stay<N: Net, C: Clock>(inner: &Arc<Inner<N, C>>, contacted: Contacted) 
             None => break,
         }
     }
+    inner.use_lane(None);
     info!(at = contacted.link.at, "lost the node; looking for one");
     inner.search.send_modify(|search| {
         search.found = None;
@@ -156,7 +161,7 @@ fn settle<N: Net, C: Clock>(inner: &Arc<Inner<N, C>>, contacted: &Contacted) {
 
 /// Waits until the host's node can be reached at the local socket.
 async fn look_home<N: Net, C: Clock>(inner: &Arc<Inner<N, C>>) -> Contacted {
-    let Some(path) = inner.local_socket() else { return std::future::pending().await };
+    let Some(path) = inner.local_socket() else { return pending().await };
     let mut pause = LOOK_HOME;
     loop {
         sleep(pause).await;
@@ -167,6 +172,36 @@ async fn look_home<N: Net, C: Clock>(inner: &Arc<Inner<N, C>>) -> Contacted {
             Err(_) => pause = LOOK_HOME,
         }
     }
+}
+
+/// Opens a lane to the host's node, and waits for its end. A node that gives none is not asked again
+/// while it is there.
+async fn open_lane<N: Net, C: Clock>(inner: &Arc<Inner<N, C>>) {
+    let settings = &inner.settings;
+    let Some(path) = inner.local_socket().filter(|_| settings.lane) else { return pending().await };
+    // Fails at once where there are no real sockets, and waits for nobody else.
+    let end = match settings.net.connect_end(path, inner.connect_timeout()) {
+        Ok(end) => end,
+        Err(error) => {
+            debug!(%error, "no lane");
+            return pending().await;
+        }
+    };
+    let caller = LaneCaller {
+        cluster: settings.cluster.clone(),
+        client: settings.number,
+        role: settings.role,
+        software: settings.software.clone(),
+        timeout: settings.timeout,
+    };
+    let requests = inner.requests.clone();
+    let opened = tokio::task::spawn_blocking(move || Lane::over(end, caller, requests)).await;
+    match opened {
+        Ok(Ok(lane)) => inner.use_lane(Some(lane)),
+        Ok(Err(error)) => debug!(%error, "no lane"),
+        Err(_) => {}
+    }
+    pending().await
 }
 
 /// Asks for a sign of life whenever the stream was quiet. Returns when none comes: the call has

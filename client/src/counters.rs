@@ -33,6 +33,8 @@ counters! {
     /// Reads that met a record in shared memory that changed under each try, or made no sense,
     /// and asked.
     local_unreadable,
+    /// Touches and updates handed to the host's node through shared memory by [`Table`](crate::Table)s.
+    submitted,
     /// Requests that were sent to a node, repetitions not counted.
     remote_requests,
     /// Requests that were sent again: to another node, over a new stream, or as another datagram.

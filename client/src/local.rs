@@ -8,6 +8,7 @@ use std::sync::Arc;
 use annulus_net::{Clock, SystemClock};
 use annulus_proto::message::{Listed, Session};
 use annulus_proto::{Entry, Key, NodeId, Value, Version, record};
+use annulus_shm::lane::{TableUses, is_sampled};
 use annulus_shm::{AttachError, Hit, Lookup, Reader, Standing};
 use arc_swap::ArcSwapOption;
 
@@ -17,7 +18,8 @@ use crate::recent::{Progress, RecentWrites};
 ///
 /// Made by [`Client::local_reader`](crate::Client::local_reader), which keeps it attached when the
 /// node restarts with another segment, or by [`LocalReader::attach`], which stands alone. Cheap to
-/// clone. Nothing here counts: a loop over it touches no shared cache line.
+/// clone. A hit in eight is noted in the lane, if the client has one; a loop over it touches no cache
+/// line that others write.
 pub struct LocalReader<C: Clock = SystemClock> {
     table: Arc<LocalTable>,
     clock: C,
@@ -158,6 +160,8 @@ impl<C: Clock> fmt::Debug for LocalReader<C> {
 #[derive(Default)]
 pub(crate) struct LocalTable {
     attached: ArcSwapOption<Attached>,
+    /// Where one hit in some is noted, so that the node knows what this host's processes use.
+    uses: ArcSwapOption<TableUses>,
     pub(crate) recent: RecentWrites,
 }
 
@@ -171,6 +175,11 @@ impl LocalTable {
     /// Replaces the segment. Readers under way finish on the old one.
     pub(crate) fn attach(&self, reader: Reader, node: Option<NodeId>) {
         self.attached.store(Some(Arc::new(Attached { reader, node })));
+    }
+
+    /// Where to count what is used from now on; `None` = nowhere.
+    pub(crate) fn count_uses(&self, uses: Option<TableUses>) {
+        self.uses.store(uses.map(Arc::new));
     }
 
     pub(crate) fn is_attached(&self) -> bool {
@@ -235,7 +244,7 @@ impl LocalTable {
         record: &'a [u8],
         read: impl FnOnce(Found<'a>) -> Option<T>,
     ) -> Looked<T> {
-        let Hit { deadline, mark, .. } = match lookup {
+        let Hit { deadline, mark, used, .. } = match lookup {
             Lookup::Hit(hit) => hit,
             Lookup::Expired => return Looked::Ask(AskReason::Expired),
             Lookup::Stale => return Looked::Ask(AskReason::Stale),
@@ -246,6 +255,11 @@ impl LocalTable {
         let Ok(view) = record::View::parse(record) else {
             return Looked::Ask(AskReason::Damaged);
         };
+        if is_sampled()
+            && let Some(uses) = self.uses.load().as_ref()
+        {
+            uses.note(used);
+        }
         let progress = Progress { birth: view.birth, ended: view.ended, version: view.version };
         if !self.recent.allow(key, progress, now_monotonic_ms) {
             return Looked::Ask(AskReason::BehindOwnWrite);

@@ -15,6 +15,9 @@ use annulus_proto::{Attributes, Key, NodeId, Slot, Value, Version};
 
 use crate::client::Handle;
 use crate::error::Error;
+#[cfg(doc)]
+use crate::lane::Lane;
+use crate::lane::{LaneTable, NotHandedOver};
 use crate::local::{AskReason, LocalPage, LocalTable, Looked};
 use crate::node::{NodeHandle, unexpected};
 use crate::recent::Progress;
@@ -92,6 +95,10 @@ impl StartOptions {
     pub fn lifetimes(&self) -> Lifetimes {
         Lifetimes { idle_ms: self.idle.map(whole_ms), lifetime_ms: self.lifetime.map(whole_ms) }
     }
+
+    pub(crate) fn attributes(self) -> Attributes {
+        Attributes { replicas: self.replicas, owner: self.owner }
+    }
 }
 
 impl<N: Net, C: Clock> Table<N, C> {
@@ -124,8 +131,7 @@ impl<N: Net, C: Clock> Table<N, C> {
         options: StartOptions,
     ) -> Result<Acknowledged, Error> {
         let lifetimes = options.lifetimes();
-        let StartOptions { owner, replicas, .. } = options;
-        let attributes = Attributes { replicas, owner };
+        let attributes = options.attributes();
         let operation = Operation::Start { value, lifetimes, attributes };
         self.write(Key::new(key)?, operation).await
     }
@@ -188,6 +194,40 @@ impl<N: Net, C: Clock> Table<N, C> {
         birth: Option<Version>,
     ) -> Result<Acknowledged, Error> {
         self.write(Key::new(key)?, Operation::Touch { birth }).await
+    }
+
+    /// Notes a use of a session, soon: hands it to the host's node through shared memory and returns
+    /// at once. Where there is no lane, or it is full, a task of the runtime around does it over the
+    /// socket. A loop of these is faster on [`Lane::table`].
+    ///
+    /// # Errors
+    /// [`NotHandedOver`]; nothing was done.
+    pub fn touch_soon(
+        &self,
+        key: impl AsRef<[u8]>,
+        birth: Option<Version>,
+    ) -> Result<(), NotHandedOver> {
+        let key = key.as_ref();
+        self.soon(|lane| lane.touch_soon(key, birth), || Operation::Touch { birth }, key)
+    }
+
+    /// Replaces a session's value by a string of bytes, soon, as [`Table::touch_soon`]. What becomes
+    /// of it is not told, and a read right after may not show it yet.
+    ///
+    /// # Errors
+    /// [`NotHandedOver`]; nothing was done.
+    pub fn update_soon(
+        &self,
+        key: impl AsRef<[u8]>,
+        birth: Option<Version>,
+        value: &[u8],
+    ) -> Result<(), NotHandedOver> {
+        let key = key.as_ref();
+        let operation = || {
+            let change = Change::Value(Value::Bytes(value.to_vec()));
+            Operation::Update { birth, change }
+        };
+        self.soon(|lane| lane.update_soon(key, birth, value), operation, key)
     }
 
     /// Ends a session for good: once this has returned, nothing brings it back.
@@ -279,6 +319,40 @@ impl<N: Net, C: Clock> Table<N, C> {
         };
         counter.add_one();
         looked
+    }
+
+    fn soon(
+        &self,
+        hand_over: impl FnOnce(&LaneTable) -> Result<(), NotHandedOver>,
+        operation: impl FnOnce() -> Operation,
+        key: &[u8],
+    ) -> Result<(), NotHandedOver> {
+        let inner = &self.handle.inner;
+        let lane = inner.lane.load();
+        let lane = lane.as_ref().filter(|_| self.only.is_none());
+        let mut refused = NotHandedOver::Closed;
+        if let Some(table) = lane.and_then(|lane| lane.table(&self.name)) {
+            match hand_over(&table) {
+                Err(NotHandedOver::Key(error)) => return Err(error.into()),
+                Err(why) => refused = why,
+                Ok(()) => {
+                    inner.tally.submitted.add_one();
+                    return Ok(());
+                }
+            }
+        }
+        let key = Key::new(key)?;
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Err(refused) };
+        let Ok(place) = inner.soon.clone().try_acquire_owned() else {
+            return Err(NotHandedOver::Full);
+        };
+        let (table, operation) = (self.clone(), operation());
+        runtime.spawn(async move {
+            // Nobody is told what becomes of it, through a lane or not.
+            let _ = table.write(key, operation).await;
+            drop(place);
+        });
+        Ok(())
     }
 
     async fn write(&self, key: Key, operation: Operation) -> Result<Acknowledged, Error> {

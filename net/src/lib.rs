@@ -11,12 +11,14 @@
 
 mod clock;
 mod faulty;
+mod local;
 mod tokio_net;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -25,6 +27,7 @@ pub use faulty::{
     BlockedConnects, Faults, FaultyListener, FaultyNet, FaultyStream, FaultyUdp, Rate,
     RateOutOfRange, Rates, Side, Tally,
 };
+pub use local::{DESCRIPTORS_MAX, LocalEnd};
 pub use tokio_net::{TokioListener, TokioNet, TokioStream, TokioUdp};
 
 /// A network: datagrams, streams between hosts, streams between processes of one host, and names.
@@ -72,6 +75,17 @@ pub trait Net: Clone + Send + Sync + 'static {
     /// [`io::ErrorKind::NotFound`] or [`io::ErrorKind::ConnectionRefused`] if nobody listens,
     /// [`io::ErrorKind::PermissionDenied`] if the file's mode keeps this user out.
     fn connect_local(&self, path: &Path) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Connects to the local socket at `path` for what no byte stream can do, without a task: at once,
+    /// or not at all. Calls on what it returns block, each at most for `timeout`.
+    ///
+    /// # Errors
+    /// As [`Net::connect_local`]; [`io::ErrorKind::Unsupported`] on a network without real local
+    /// sockets.
+    fn connect_end(&self, path: &Path, timeout: Duration) -> io::Result<LocalEnd> {
+        let _ = (path, timeout);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Resolves `"host:port"`, a name or an address, to its addresses: at least one, sorted, each
     /// once, so that the same answer from DNS in another order is the same answer.
@@ -121,6 +135,12 @@ pub trait Listener: Send + 'static {
     /// If the process or the host is out of descriptors or memory, for example. The listener stays
     /// usable, but may fail again at once: pause before the next call.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+
+    /// Our end of a stream that came in over a real local socket; `None` for all others.
+    fn local_end(stream: &Self::Stream) -> Option<LocalEnd> {
+        let _ = stream;
+        None
+    }
 
     /// The TCP address that it listens on, with its real port.
     ///

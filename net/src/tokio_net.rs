@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::fs::{Mode, fchmod};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,7 +15,7 @@ use tokio::net::{
     TcpListener, TcpStream, UdpSocket, UnixListener, UnixSocket, UnixStream, lookup_host,
 };
 
-use crate::{Listener, Net, Peer, Udp};
+use crate::{Listener, LocalEnd, Net, Peer, Udp};
 
 /// The network of this host, on tokio. Must be used inside a tokio runtime with I/O enabled.
 ///
@@ -93,6 +94,11 @@ impl Net for TokioNet {
         Ok(TokioStream(Stream::Unix(stream)))
     }
 
+    fn connect_end(&self, path: &Path, timeout: Duration) -> io::Result<LocalEnd> {
+        LocalEnd::connect(path, timeout)
+            .map_err(|e| named(&e, format_args!("cannot connect to {}", path.display())))
+    }
+
     async fn resolve(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
         let mut addrs: Vec<SocketAddr> = lookup_host(name)
             .await
@@ -166,6 +172,13 @@ impl Listener for TokioListener {
                 let (stream, _) = local.listener.accept().await?;
                 Ok((TokioStream(Stream::Unix(stream)), Peer::Local))
             }
+        }
+    }
+
+    fn local_end(stream: &TokioStream) -> Option<LocalEnd> {
+        match &stream.0 {
+            Stream::Tcp(_) => None,
+            Stream::Unix(stream) => LocalEnd::of(stream).ok(),
         }
     }
 

@@ -7,8 +7,9 @@
 //!
 //! # Call order
 //! After each [`Core::handle`], [`Core::handle_timeout`] or [`Core::scan`], take everything out with
-//! [`Core::poll_output`] until it is empty, then ask [`Core::poll_timeout`] when to come back.
+//! [`Core::poll_output`] and [`Core::poll_lane_answer`] until they are empty, then ask [`Core::poll_timeout`] when to come back.
 
+mod alone;
 mod calls;
 mod coordinator;
 mod counters;
@@ -33,8 +34,9 @@ use annulus_proto::codec::Header;
 use annulus_proto::message::{
     Exchange, Failure, Message, Ping, Pong, Rejected, Replicate, Replicated, RequestId, Role,
 };
+use annulus_proto::submission::Answer;
 use annulus_proto::{Key, Member, NodeId, Slot, Status};
-use annulus_shm::{Admission, Writer};
+use annulus_shm::{Admission, Used, Writer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -48,7 +50,7 @@ use sync::SyncSession;
 use time::NodeTime;
 
 pub use counters::Counters;
-pub use io::{Asker, Caller, Input, NodeState, Now, Output};
+pub use io::{Asker, Caller, Input, LaneAnswer, NodeState, Now, Output};
 pub use settings::{CoreSettings, OnFull, TablePolicy, WriteHomes, majority};
 pub use store::record_bytes_max;
 pub use time::CEILING_LEAD_MS;
@@ -98,6 +100,7 @@ pub struct Core {
     rng: StdRng,
     counters: Counters,
     outputs: VecDeque<Output>,
+    lane_answers: VecDeque<LaneAnswer>,
 }
 
 /// What a core starts from.
@@ -235,6 +238,7 @@ impl Core {
             rng: StdRng::seed_from_u64(seed),
             counters,
             outputs: VecDeque::new(),
+            lane_answers: VecDeque::new(),
         };
         core.forget_freshness();
         if !joins_others {
@@ -316,6 +320,16 @@ impl Core {
         self.outputs.pop_front()
     }
 
+    /// Whether [`Core::poll_output`] would return something.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
+    /// An answer for a client's lane; `None` when there is no more.
+    pub fn poll_lane_answer(&mut self) -> Option<LaneAnswer> {
+        self.lane_answers.pop_front()
+    }
+
     /// When to call [`Core::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Duration {
         let others = [
@@ -334,6 +348,19 @@ impl Core {
     /// Counts of what happened so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Takes in what this host's readers used out of shared memory, as they say: the table by its
+    /// place in the settings, what was used, and about how often.
+    pub fn note_uses(&mut self, now: Now, uses: &[(usize, Used, u32)]) {
+        let now_ms = self.time.now_ms(now);
+        let mut counted = 0;
+        for (table, used, count) in uses {
+            let Some(table) = self.tables.get_mut(*table) else { continue };
+            table.store.note_use(*used, now_ms);
+            counted += u64::from(*count);
+        }
+        self.counters.add_many("uses_noted", counted);
     }
 
     /// Counts something that the driver noticed.
@@ -582,8 +609,21 @@ impl Core {
     }
 
     fn reply(&mut self, now: Now, to: Asker, id: u64, message: impl Into<Message>) {
+        if let Asker::Lane { lane, call } = to {
+            return self.answer_lane(lane, call, &message.into());
+        }
         let header = self.header(now, id);
         self.outputs.push_back(Output::Reply { to, header, message: message.into() });
+    }
+
+    fn answer_lane(&mut self, lane: u64, call: u32, message: &Message) {
+        let answer = match message {
+            Message::SessionReply(reply) => Answer::of(reply),
+            _ => Answer::AskElsewhere,
+        };
+        if call != 0 {
+            self.lane_answers.push_back(LaneAnswer { lane, call, answer });
+        }
     }
 
     /// What stands in the header of a frame that leaves now.

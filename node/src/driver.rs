@@ -8,9 +8,11 @@ mod accept;
 mod background;
 mod error;
 mod host;
+mod lanes;
 mod link;
 mod load;
 mod settings;
+mod shared;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -34,13 +36,15 @@ use tokio::time::Instant;
 use crate::SOFTWARE;
 use crate::core::{Asker, CEILING_LEAD_MS, Caller, Core, CoreStart, Input, NodeState, Now, Output};
 use accept::Reception;
+use lanes::Lanes;
 use link::{Identity, Link};
+use shared::{Shared, Sleepers};
 use stream::Outbox;
 
 pub use background::Report;
 pub use error::RunError;
 pub use host::{Host, HostTable, SystemHost, table_options};
-pub use settings::{NodeSettings, TableSettings};
+pub use settings::{LaneSettings, NodeSettings, TableSettings};
 
 /// A node that serves.
 #[derive(Clone, Debug)]
@@ -58,10 +62,26 @@ pub struct Ready {
 /// Something for the task that owns the core.
 enum Event {
     Inputs(Vec<Input>),
-    Opened { stream: u64, outbox: Outbox },
-    Reject { stream: u64, rejected: Rejected },
-    Closed { stream: u64 },
+    Opened {
+        stream: u64,
+        outbox: Outbox,
+    },
+    /// Answers a request that the core does not see.
+    Answer {
+        stream: u64,
+        id: u64,
+        rejected: Rejected,
+    },
+    Reject {
+        stream: u64,
+        rejected: Rejected,
+    },
+    Closed {
+        stream: u64,
+    },
     Count(&'static str),
+    /// The thread that serves lanes left something to do.
+    Nudge,
 }
 
 /// Batches that may wait for the core. Streams that have more to say wait in turn.
@@ -178,16 +198,6 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
             .unwrap_or_default(),
         software: SOFTWARE.to_owned(),
     };
-    let reception = Arc::new(Reception {
-        cluster: settings.cluster.clone(),
-        welcome,
-        streams_max: settings.connections_max,
-        strangers: AtomicU32::new(0),
-        clients: AtomicU32::new(0),
-        nodes: AtomicU32::new(0),
-        next: AtomicU64::new(1),
-        events: events.clone(),
-    });
     let mut core = Core::new(
         CoreStart {
             settings: settings.core.clone(),
@@ -205,6 +215,31 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     core.count_many("segments_set_aside", set_aside);
     core.count_many("entries_left_out", left_out as u64);
     core.count_many("records_dropped_damaged", damaged as u64);
+    let shared = Arc::new(Shared::new(core));
+    let lanes = if host.shares_memory() && settings.lanes.max > 0 {
+        let names = settings.tables.iter().map(|table| table.policy.name.clone()).collect();
+        let (shared, clock, events) = (shared.clone(), clock.clone(), events.clone());
+        match Lanes::start(settings.lanes, names, shared, clock, events) {
+            Ok((lanes, thread)) => Some(RunningLanes { lanes, thread: Some(thread) }),
+            Err(error) => {
+                tracing::error!(%error, "no thread for lanes; clients use the socket");
+                None
+            }
+        }
+    } else {
+        None
+    };
+    let reception = Arc::new(Reception {
+        cluster: settings.cluster.clone(),
+        welcome,
+        streams_max: settings.connections_max,
+        strangers: AtomicU32::new(0),
+        clients: AtomicU32::new(0),
+        nodes: AtomicU32::new(0),
+        next: AtomicU64::new(1),
+        events: events.clone(),
+        lanes: lanes.as_ref().map(|running| running.lanes.clone()),
+    });
     let udp = Arc::new(udp);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(accept::accept(listener, reception.clone()));
@@ -221,7 +256,8 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let is_watched = watch.is_some();
     let host = Arc::new(host);
     let driver = Driver {
-        core,
+        shared,
+        sleepers: Vec::new(),
         clock,
         host: host.clone(),
         net,
@@ -232,9 +268,12 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         events,
         frame: Vec::new(),
         next_scan: Duration::ZERO,
+        lanes: lanes.as_ref().map(|running| running.lanes.clone()),
+        next_drain: Duration::ZERO,
     };
     let result = driver.run(inbox, watch, stop, &settings).await;
     tasks.shutdown().await;
+    drop(lanes);
     // Whoever starts this node again in the same process finds its files free, and nothing overwrites
     // its state any more: what is being stored is stored, and the thread that scans lets go.
     let mut tries = RELEASE_TRIES;
@@ -247,8 +286,29 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     result
 }
 
+/// The thread that serves lanes; it ends when this is dropped.
+struct RunningLanes {
+    lanes: Arc<Lanes>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for RunningLanes {
+    fn drop(&mut self) {
+        self.lanes.stop();
+        // It ends at once, and lets go of the tables: whoever starts this node again finds them free.
+        let ended = self.thread.take().map(std::thread::JoinHandle::join);
+        if let Some(Err(panic)) = ended
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
 struct Driver<N: Net, C: Clock, H: Host> {
-    core: Core,
+    shared: Arc<Shared>,
+    /// Clients to wake; kept for its memory.
+    sleepers: Sleepers,
     clock: C,
     host: Arc<H>,
     net: N,
@@ -259,6 +319,8 @@ struct Driver<N: Net, C: Clock, H: Host> {
     events: mpsc::Sender<Event>,
     frame: Vec<u8>,
     next_scan: Duration,
+    lanes: Option<Arc<Lanes>>,
+    next_drain: Duration,
 }
 
 impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
@@ -276,7 +338,7 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
                 return Ok(());
             }
             let now = self.clock.monotonic();
-            let wait = self.core.poll_timeout().saturating_sub(now);
+            let wait = self.shared.lock().core.poll_timeout().saturating_sub(now);
             tokio::select! {
                 event = inbox.recv() => {
                     let mut event = event;
@@ -294,7 +356,7 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
                     tracing::info!("stopping");
                     give_up = Some(Instant::now() + settings.stop_timeout);
                     let leave = settings.leave_on_stop;
-                    self.core.handle(present(&self.clock), Input::Stop { leave });
+                    self.shared.lock().core.handle(present(&self.clock), Input::Stop { leave });
                 }
             }
             if give_up.is_some_and(|at| at <= Instant::now()) {
@@ -312,7 +374,7 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
                 // One after the other: a few bytes of requests can ask for megabytes of answers, and
                 // only what is in a stream's queue counts against its bound.
                 for input in inputs {
-                    self.core.handle(now, input);
+                    self.shared.lock().core.handle(now, input);
                     if self.carry_out().await? {
                         return Ok(true);
                     }
@@ -321,15 +383,20 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
             Event::Opened { stream, outbox } => {
                 self.streams.insert(stream, outbox);
             }
+            Event::Answer { stream, id, rejected } => {
+                let header = self.shared.lock().core.header(now, id);
+                self.send_to_stream(stream, header, &rejected.into());
+            }
             Event::Reject { stream, rejected } => {
-                let header = self.core.header(now, 0);
+                let header = self.shared.lock().core.header(now, 0);
                 self.send_to_stream(stream, header, &rejected.into());
                 self.streams.remove(&stream);
             }
             Event::Closed { stream } => {
                 self.streams.remove(&stream);
             }
-            Event::Count(name) => self.core.count(name),
+            Event::Count(name) => self.shared.lock().core.count(name),
+            Event::Nudge => {}
         }
         Ok(false)
     }
@@ -341,19 +408,25 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
                 Report::Load(load) => Input::Load(load),
                 Report::HugePages { table, bytes } => Input::HugePages { table, bytes },
             };
-            self.core.handle(now, input);
+            self.shared.lock().core.handle(now, input);
         }
         if self.next_scan <= now.monotonic {
             self.next_scan = now.monotonic + SCAN_PERIOD;
-            self.core.scan(now, EXPIRED_STEP, VERIFIED_STEP);
+            self.shared.lock().core.scan(now, EXPIRED_STEP, VERIFIED_STEP);
         }
-        self.core.handle_timeout(now);
+        if let Some(lanes) = &self.lanes {
+            lanes.keep_time(now.monotonic, &mut self.next_drain);
+        }
+        self.shared.lock().core.handle_timeout(now);
     }
 
     /// Does everything the core asks for. True when the core has stopped.
     async fn carry_out(&mut self) -> Result<bool, RunError> {
         let mut stopped = false;
-        while let Some(output) = self.core.poll_output() {
+        self.answer_lanes();
+        loop {
+            let output = self.shared.lock().core.poll_output();
+            let Some(output) = output else { break };
             match output {
                 Output::Gossip { to, header, packet } => {
                     self.send_datagram(to, header, &Gossip { packet }.into()).await;
@@ -363,6 +436,9 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
                 }
                 Output::Reply { to: Asker::Datagram(to), header, message } => {
                     self.send_datagram(to, header, &message).await;
+                }
+                Output::Reply { to: Asker::Lane { .. }, .. } => {
+                    unreachable!("answers for lanes are taken out apart")
                 }
                 Output::Call { to, header, message } => self.send_call(to, header, &message),
                 Output::Persist { generation, state } => self.persist(generation, state),
@@ -379,6 +455,13 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
         Ok(stopped)
     }
 
+    fn answer_lanes(&mut self) {
+        self.shared.lock().answer_lanes(&mut self.sleepers);
+        for (waker, call) in self.sleepers.drain(..) {
+            waker.wake(call);
+        }
+    }
+
     fn send_to_stream(&mut self, stream: u64, header: Header, message: &Message) {
         let Some(outbox) = self.streams.get(&stream) else { return };
         let mut frame = Vec::new();
@@ -392,7 +475,7 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
             }
         }
         if !outbox.push(frame) {
-            self.core.count("streams_too_slow");
+            self.shared.lock().core.count("streams_too_slow");
             self.streams.remove(&stream);
         }
     }
@@ -401,14 +484,14 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
         self.frame.clear();
         let cluster = &self.identity.cluster;
         if codec::encode_datagram(header, cluster, message, &mut self.frame).is_err() {
-            self.core.count("datagrams_too_large");
+            self.shared.lock().core.count("datagrams_too_large");
             let instead: Message = Rejected::AskOverStream.into();
             if codec::encode_datagram(header, cluster, &instead, &mut self.frame).is_err() {
                 return;
             }
         }
         if self.udp.send_to(&self.frame, to).await.is_err() {
-            self.core.count("datagrams_not_sent");
+            self.shared.lock().core.count("datagrams_not_sent");
         }
     }
 
@@ -431,7 +514,7 @@ impl<N: Net, C: Clock, H: Host> Driver<N, C, H> {
         };
         if !sent {
             let failed = Input::CallFailed { call: header.id, sent: false };
-            self.core.handle(present(&self.clock), failed);
+            self.shared.lock().core.handle(present(&self.clock), failed);
         }
     }
 

@@ -127,7 +127,7 @@ fn node_ids() -> impl Strategy<Value = NodeId> + Clone {
     prop_oneof![Just(u64::MAX), any::<u64>()].prop_map(NodeId::from_bits)
 }
 
-fn versions() -> impl Strategy<Value = Version> + Clone {
+pub(crate) fn versions() -> impl Strategy<Value = Version> + Clone {
     (hlcs(), node_ids()).prop_map(|(hlc, node)| Version::new(hlc, node))
 }
 
@@ -189,6 +189,7 @@ fn rejected() -> impl Strategy<Value = Rejected> {
         text().prop_map(|why| Rejected::Malformed { why }),
         (node_ids(), addrs()).prop_map(|(id, addr)| Rejected::NodeIdInUse { id, addr }),
         Just(Rejected::AskOverStream),
+        text().prop_map(|why| Rejected::NoLane { why }),
     ]
 }
 
@@ -235,7 +236,7 @@ fn sessions() -> impl Strategy<Value = Message> {
     ]
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let birth = || option::of(versions());
     let change = prop_oneof![
         values().prop_map(Change::Value),
@@ -259,7 +260,7 @@ fn lifetimes() -> impl Strategy<Value = Lifetimes> {
         .prop_map(|(idle_ms, lifetime_ms)| Lifetimes { idle_ms, lifetime_ms })
 }
 
-fn failure() -> impl Strategy<Value = Failure> {
+pub(crate) fn failure() -> impl Strategy<Value = Failure> {
     prop_oneof![
         Just(Failure::Absent),
         Just(Failure::Ended),
@@ -350,6 +351,9 @@ fn status() -> impl Strategy<Value = Message> {
         (text(), member(), text(), any::<(u64, u64, u32, u32)>(), vec(table, 0..3), counters);
     prop_oneof![
         Just(RoutesRequest {}.into()),
+        Just(LaneRequest {}.into()),
+        (any::<u64>(), vec(text(), 0..4))
+            .prop_map(|(lane, tables)| LaneGranted { lane, tables }.into()),
         routes.prop_map(|(view, nodes, homes_per_slot, homes)| {
             Routes { view, nodes, homes_per_slot, homes }.into()
         }),
@@ -452,7 +456,7 @@ fn text() -> impl Strategy<Value = String> {
     "\\PC{0,12}"
 }
 
-fn keys() -> impl Strategy<Value = Key> {
+pub(crate) fn keys() -> impl Strategy<Value = Key> {
     vec(any::<u8>(), 1..=255).prop_map(|bytes| Key::new(bytes).expect("1 to 255 bytes are a key"))
 }
 

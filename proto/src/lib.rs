@@ -2,9 +2,9 @@
 //! merge, members, and the messages with their codec and limits.
 //!
 //! Nothing here does I/O, reads a clock or draws entropy, and nothing here depends on another crate
-//! of ours. Bytes that arrive from outside pass through exactly two decoders, [`codec`] for the wire
-//! and [`record`] for shared memory; both return an error for anything that is not well formed, and
-//! neither allocates on a stranger's word.
+//! of ours. Bytes that arrive from outside pass through exactly three decoders, [`codec`] for the
+//! wire, [`record`] for shared memory and [`submission`] for lanes; they return an error for anything
+//! that is not well formed, and none allocates on a stranger's word.
 
 pub mod codec;
 pub mod entry;
@@ -13,6 +13,7 @@ pub mod limits;
 pub mod member;
 pub mod message;
 pub mod record;
+pub mod submission;
 pub mod version;
 
 #[cfg(test)]

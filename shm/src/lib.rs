@@ -27,6 +27,7 @@
 
 mod file;
 mod header;
+pub mod lane;
 mod layout;
 mod protocol;
 mod reader;

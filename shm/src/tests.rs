@@ -2,4 +2,5 @@
 
 mod crash;
 mod kill;
+mod lane;
 mod model_check;

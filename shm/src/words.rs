@@ -232,7 +232,7 @@ impl Mapped {
     }
 
     #[inline]
-    fn word(&self, at: usize) -> &AtomicU64 {
+    pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
         self.run(at, 1);
         // SAFETY: `at < count`, so the word is inside the region, aligned (checked in `new`) and, by the contract
         // of `Region`, mapped and accessed only atomically for as long as `self.region` lives.

@@ -17,7 +17,7 @@ use super::setting::{ENV_PREFIX, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
 use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes, record_bytes_max};
-use crate::driver::{NodeSettings, TableSettings};
+use crate::driver::{LaneSettings, NodeSettings, TableSettings};
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
@@ -101,6 +101,16 @@ impl Resolver {
         let rings = self.take(Setting::Rings, 1, rings, show_rings);
         let connections_max =
             self.take(Setting::ConnectionsMax, 1_024, whole(1..=1_000_000), u32::to_string);
+        let lanes = LaneSettings::default();
+        let lanes = LaneSettings {
+            max: self.take(Setting::LanesMax, lanes.max, whole(0..=65_536), u32::to_string),
+            poll: self.take(
+                Setting::LanePollUs,
+                lanes.poll,
+                |raw| whole(0..=10_000)(raw).map(Duration::from_micros),
+                |poll| poll.as_micros().to_string(),
+            ),
+        };
         let stop_timeout =
             self.take_time(Setting::StopTimeout, Duration::from_secs(5), ZERO..=10 * MINUTE);
         let leave_on_stop = self.take(Setting::OnStop, false, leaves, |leave| {
@@ -137,6 +147,7 @@ impl Resolver {
             weight,
             rings,
             connections_max,
+            lanes,
             stop_timeout,
             leave_on_stop,
             mesh: MeshConfig {

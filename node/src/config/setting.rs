@@ -58,6 +58,8 @@ settings! {
         Weight "weight" "N" "Its share of the slots; 100 is the ordinary share";
         Rings "rings" "N,…" "The rings it serves";
         ConnectionsMax "connections_max" "N" "The most streams open at once";
+        LanesMax "lanes_max" "N" "The most clients served through shared memory; 0: none";
+        LanePollUs "lane_poll_us" "N" "Microseconds to look for submissions before sleeping";
         StopTimeout "stop_timeout" "TIME" "How long to finish what was begun when told to stop";
         OnStop "on_stop" "WHAT" "What stopping means for its slots: return, leave";
         JoinTimeout "join_timeout" "TIME" "How long to look for other members before serving alone";
@@ -98,6 +100,8 @@ impl Setting {
             Self::DataDir => "data-dir",
             Self::ShmDir => "shm-dir",
             Self::ConnectionsMax => "connections-max",
+            Self::LanesMax => "lanes-max",
+            Self::LanePollUs => "lane-poll-us",
             Self::StopTimeout => "stop-timeout",
             Self::OnStop => "on-stop",
             Self::JoinTimeout => "join-timeout",

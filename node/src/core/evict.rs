@@ -53,7 +53,7 @@ impl Core {
     fn evict(&mut self, now: Now, table: usize, except: &Key) -> bool {
         let now_ms = self.time.now_ms(now);
         let me = self.id();
-        let mut sample = self.tables[table].store.sample(SAMPLE);
+        let mut sample = self.tables[table].store.sample(SAMPLE, now_ms);
         sample.retain(|(key, _)| {
             key != except && self.ring.homes(key.slot()).first().is_some_and(|home| *home == me)
         });

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use annulus_proto::codec::Header;
 use annulus_proto::message::{Message, Role};
+use annulus_proto::submission::Answer;
 use annulus_proto::{Load, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,13 @@ pub enum Asker {
     Stream(u64),
     /// The sender of a datagram.
     Datagram(SocketAddr),
+    /// A client that submits through shared memory.
+    Lane {
+        /// The lane's number.
+        lane: u64,
+        /// The call that waits for the answer; 0 = nobody waits.
+        call: u32,
+    },
 }
 
 /// Who is at the other end.
@@ -145,6 +153,18 @@ pub enum Output {
     },
     /// Everything under way at [`Input::Stop`] is done, and the others were told.
     Stopped,
+}
+
+/// The answer to a call through a lane. These are taken out apart from [`Output`]s, since they need
+/// no driver to wait for them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaneAnswer {
+    /// The lane's number.
+    pub lane: u64,
+    /// The call that waits for it, not 0.
+    pub call: u32,
+    /// The answer.
+    pub answer: Answer,
 }
 
 /// What a node keeps on disk beside its sessions.

@@ -328,7 +328,7 @@ impl Core {
     }
 
     /// The homes of a slot if nobody is dead that is only presumed so.
-    fn quorum_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
+    pub(super) fn quorum_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
         let homes = self.quorum_ring.homes(slot);
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         &homes[..homes.len().min(replicas)]

@@ -3,7 +3,7 @@
 use annulus_proto::entry::die_by;
 use annulus_proto::message::Failure;
 use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, record};
-use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Writer};
+use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
 
 use super::settings::TablePolicy;
 
@@ -95,23 +95,42 @@ impl Store {
         let Some(before) = stored else {
             // A dead entry of an older birth may still lie there: it is replaced, not merged.
             let forgotten = self.raw_digest(key);
-            self.write(key, offered, now_ms, admission)?;
-            self.account(key, forgotten, offered.digest(key.as_bytes()));
+            self.write(key, key.slot(), offered, now_ms, admission)?;
+            self.account(key.slot(), forgotten, offered.digest(key.as_bytes()));
             return Ok(offered.clone());
         };
-        let digest_before = before.digest(key.as_bytes());
         let mut entry = before.clone();
         if !entry.merge(offered) {
             return Ok(before);
         }
-        if only_touched(&before, &entry) {
-            let touched = entry.body.as_ref().map_or(0, |body| body.touched);
-            self.writer.set_times(key.as_bytes(), self.deadline(&entry), record::mark(touched));
-        } else {
-            self.write(key, &entry, now_ms, admission)?;
-        }
-        self.account(key, digest_before, entry.digest(key.as_bytes()));
+        let digest = before.digest(key.as_bytes());
+        let is_touch = only_touched(&before, &entry);
+        self.replace(key, key.slot(), digest, &entry, is_touch, now_ms)?;
         Ok(entry)
+    }
+
+    /// Stores what has become of the stored entry, of which this was the digest. For a touch only its
+    /// times are stored.
+    ///
+    /// # Errors
+    /// [`Failure::TableFull`] or [`Failure::TooLarge`]; what was stored is as before.
+    pub(super) fn replace(
+        &mut self,
+        key: &Key,
+        slot: Slot,
+        digest: u64,
+        entry: &Entry,
+        is_touch: bool,
+        now_ms: u64,
+    ) -> Result<(), Failure> {
+        if is_touch {
+            let touched = entry.body.as_ref().map_or(0, |body| body.touched);
+            self.writer.set_times(key.as_bytes(), self.deadline(entry), record::mark(touched));
+        } else {
+            self.write(key, slot, entry, now_ms, Admission::Ordinary)?;
+        }
+        self.account(slot, digest, entry.digest(key.as_bytes()));
+        Ok(())
     }
 
     /// How many entries a slot has, and the XOR of their digests.
@@ -168,19 +187,32 @@ impl Store {
     }
 
     /// About `count` entries drawn at random, other ones at each call, with the time of their last use.
-    pub(super) fn sample(&mut self, count: usize) -> Vec<(Key, u64)> {
+    pub(super) fn sample(&mut self, count: usize, now_ms: u64) -> Vec<(Key, u64)> {
         let mut sample = Vec::with_capacity(count);
         self.writer.sample(count, &mut |item| {
-            sample.extend(Key::new(item.key).map(|key| (key, record::touched(item.mark))));
+            let used_ms = record::last_used(item.mark, now_ms);
+            sample.extend(Key::new(item.key).map(|key| (key, used_ms)));
         });
         sample
+    }
+
+    /// Notes that a reader of shared memory used an entry: what was used lately is not evicted. It does
+    /// not prolong a session, and other homes do not hear of it.
+    pub(super) fn note_use(&mut self, used: Used, now_ms: u64) {
+        let mut found = None;
+        self.writer.used(used, &mut |item| {
+            found = Some((item.key.to_vec(), item.deadline, record::with_use(item.mark, now_ms)));
+        });
+        if let Some((key, deadline, mark)) = found {
+            self.writer.set_times(&key, deadline, mark);
+        }
     }
 
     /// Drops an entry at once.
     pub(super) fn drop_entry(&mut self, key: &Key) {
         let digest = self.raw_digest(key);
         self.writer.remove(key.as_bytes());
-        self.account(key, digest, 0);
+        self.account(key.slot(), digest, 0);
     }
 
     /// Lets this host's readers trust a slot until `until_ms` on the monotonic clock; 0 = not at all.
@@ -231,6 +263,7 @@ impl Store {
     fn write(
         &mut self,
         key: &Key,
+        slot: Slot,
         entry: &Entry,
         now_ms: u64,
         admission: Admission,
@@ -239,9 +272,9 @@ impl Store {
         record::write(entry, &mut self.buffer);
         let touched = entry.body.as_ref().map_or(0, |body| body.touched);
         let (deadline, mark) = (self.deadline(entry), record::mark(touched));
-        let slot = key.slot().index();
         let put = |store: &mut Self| {
-            store.writer.put_as(admission, key.as_bytes(), slot, &store.buffer, (deadline, mark))
+            let (key, slot) = (key.as_bytes(), slot.index());
+            store.writer.put_as(admission, key, slot, &store.buffer, (deadline, mark))
         };
         let mut result = put(self);
         if let Err(PutError::Full(_)) = result
@@ -262,7 +295,8 @@ impl Store {
     /// counts that out itself.
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
         let digests = &mut self.digests;
-        let dropped = self.writer.make_room(now_ms, &record::touched, &mut |item| {
+        let last_used = |mark| record::last_used(mark, now_ms);
+        let dropped = self.writer.make_room(now_ms, &last_used, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
                 forget(digests, item);
@@ -280,8 +314,8 @@ impl Store {
         }
     }
 
-    fn account(&mut self, key: &Key, before: u64, after: u64) {
-        self.digests[usize::from(key.slot().index())] ^= before ^ after;
+    fn account(&mut self, slot: Slot, before: u64, after: u64) {
+        self.digests[usize::from(slot.index())] ^= before ^ after;
     }
 
     fn rebuild_digests(&mut self) {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use annulus_net::{Listener, Peer};
+use annulus_net::{Listener, LocalEnd, Peer};
 use annulus_proto::codec::{self, DecodeError, Header, PROTOCOL_VERSION};
 use annulus_proto::message::{self, Message, Rejected, Welcome};
 use annulus_proto::{Hlc, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use super::lanes::{Lane, Lanes};
 use super::stream::{FrameReader, ReadError, outbox};
 use super::{Event, WRITE_TIMEOUT};
 use crate::core::{Caller, Input};
@@ -27,6 +28,8 @@ pub(super) struct Reception {
     pub(super) nodes: AtomicU32,
     pub(super) next: AtomicU64,
     pub(super) events: mpsc::Sender<Event>,
+    /// `None` where clients are given no lanes.
+    pub(super) lanes: Option<Arc<Lanes>>,
 }
 
 /// How long a caller may take to say hello.
@@ -35,6 +38,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const HELLO_BYTES_MAX: usize = 4 << 10;
 /// How long a stream may be silent. Clients open a new one when they need it.
 const IDLE: Duration = Duration::from_secs(15 * 60);
+/// The same for one that a lane belongs to: for ever.
+const IDLE_WITH_LANE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Bytes that may wait to be written to one stream; a reader that is slower is cut off.
 const OUTBOX_BYTES: usize = 16 << 20;
 /// The pause after a failed accept, as when descriptors run out.
@@ -49,7 +54,8 @@ where
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                tokio::spawn(receive(stream, peer, reception.clone()));
+                let end = L::local_end(&stream);
+                tokio::spawn(receive(stream, peer, end, reception.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a stream; trying again");
@@ -59,7 +65,7 @@ where
     }
 }
 
-async fn receive<S>(stream: S, peer: Peer, reception: Arc<Reception>)
+async fn receive<S>(stream: S, peer: Peer, end: Option<LocalEnd>, reception: Arc<Reception>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -67,7 +73,7 @@ where
     let Some(stranger) = Place::take(&reception.strangers, reception.streams_max) else {
         return reception.count("streams_refused").await;
     };
-    serve(stream, peer, &reception, stranger).await;
+    serve(stream, peer, end, &reception, stranger).await;
 }
 
 /// One of a bounded number, given back when it is dropped.
@@ -86,8 +92,13 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn serve<S>(stream: S, peer: Peer, reception: &Reception, stranger: Place<'_>)
-where
+async fn serve<S>(
+    stream: S,
+    peer: Peer,
+    end: Option<LocalEnd>,
+    reception: &Reception,
+    stranger: Place<'_>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (read_half, mut write_half) = tokio::io::split(stream);
@@ -95,15 +106,15 @@ where
     reader.limit(HELLO_BYTES_MAX);
     let limit = reception.streams_max;
     let greeted = tokio::time::timeout(HELLO_TIMEOUT, greet(&mut reader, reception)).await;
-    let greeted = greeted.unwrap_or(Err(None)).and_then(|caller| {
-        let places = match caller {
-            Caller::Client(_) => &reception.clients,
-            Caller::Node(_) => &reception.nodes,
+    let greeted = greeted.unwrap_or(Err(None)).and_then(|hello| {
+        let places = match hello {
+            message::Caller::Client { .. } => &reception.clients,
+            message::Caller::Node { .. } => &reception.nodes,
         };
         let place = Place::take(places, limit);
-        Ok((caller, place.ok_or(Some(Rejected::TooManyConnections { limit }))?))
+        Ok((hello, place.ok_or(Some(Rejected::TooManyConnections { limit }))?))
     });
-    let (caller, _place) = match greeted {
+    let (hello, _place) = match greeted {
         Ok(greeted) => greeted,
         Err(Some(rejected)) => {
             tracing::debug!(?peer, %rejected, "a stream was refused");
@@ -111,6 +122,10 @@ where
             return reject(write_half, rejected).await;
         }
         Err(None) => return reception.count("streams_without_hello").await,
+    };
+    let caller = match hello {
+        message::Caller::Client { role, .. } => Caller::Client(role),
+        message::Caller::Node { id, .. } => Caller::Node(id),
     };
     drop(stranger);
     reader.limit(usize::MAX);
@@ -123,15 +138,40 @@ where
     if events.send(Event::Opened { stream: number, outbox }).await.is_err() {
         return;
     }
+    // The lane closes with this stream.
+    let mut lane = None;
+    let mut has_asked = false;
     let mut writing = tokio::spawn(outgoing.write_to(write_half, WRITE_TIMEOUT));
     let written = loop {
+        // Over a stream with a lane nothing comes, as a rule.
+        let idle = if lane.is_some() { IDLE_WITH_LANE } else { IDLE };
         let frames = tokio::select! {
             // Over when the driver drops its end, or the other side takes nothing.
             _ = &mut writing => break true,
-            frames = tokio::time::timeout(IDLE, reader.frames()) => frames,
+            frames = tokio::time::timeout(idle, reader.frames()) => frames,
         };
         match frames {
-            Ok(Ok(frames)) => {
+            Ok(Ok(mut frames)) => {
+                if let [(header, Message::LaneRequest(_))] = frames[..] {
+                    // Descriptors must not get between the bytes of an answer on its way.
+                    let end = end.as_ref().filter(|_| !has_asked);
+                    match reception.give_lane(end, header.id, hello) {
+                        Ok(given) => {
+                            lane = Some(given);
+                            frames.clear();
+                        }
+                        Err(why) => {
+                            let rejected = Rejected::NoLane { why };
+                            let to = number;
+                            let event = Event::Answer { stream: to, id: header.id, rejected };
+                            if events.send(event).await.is_err() {
+                                break false;
+                            }
+                            frames.clear();
+                        }
+                    }
+                }
+                has_asked = true;
                 let asker = crate::core::Asker::Stream(number);
                 let request = |(header, message)| Input::Request { asker, caller, header, message };
                 let inputs = frames.into_iter().map(request).collect();
@@ -149,6 +189,7 @@ where
             Ok(Err(ReadError::Closed)) | Err(_) => break false,
         }
     };
+    drop(lane);
     let _ = events.send(Event::Closed { stream: number }).await;
     if !written {
         // What is queued still goes out; the queue ends when the driver has dropped its end.
@@ -160,7 +201,7 @@ where
 async fn greet<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
     reception: &Reception,
-) -> Result<Caller, Option<Rejected>> {
+) -> Result<message::Caller, Option<Rejected>> {
     let hello = match reader.frame().await {
         Ok((_, Message::Hello(hello))) => hello,
         Ok((_, other)) => {
@@ -178,12 +219,11 @@ async fn greet<R: AsyncRead + Unpin>(
         return Err(Some(Rejected::WrongCluster { asked: hello.cluster }));
     }
     match hello.caller {
-        message::Caller::Client { role, .. } => Ok(Caller::Client(role)),
         message::Caller::Node { id, .. } if id == reception.welcome.node => {
             reception.count("ids_in_use").await;
             Err(Some(node_id_in_use(id)))
         }
-        message::Caller::Node { id, .. } => Ok(Caller::Node(id)),
+        caller => Ok(caller),
     }
 }
 
@@ -219,6 +259,28 @@ async fn send<W: AsyncWrite + Unpin>(
 }
 
 impl Reception {
+    /// Gives a client its lane.
+    ///
+    /// # Errors
+    /// Why it gets none.
+    fn give_lane(
+        &self,
+        end: Option<&LocalEnd>,
+        id: u64,
+        caller: message::Caller,
+    ) -> Result<Lane, String> {
+        let Some(lanes) = &self.lanes else {
+            return Err("this node gives none; see `lanes_max`".to_owned());
+        };
+        let Some(end) = end else {
+            return Err("ask for it over the local socket, before anything else".to_owned());
+        };
+        match caller {
+            message::Caller::Client { client, role } => lanes.give(end, id, client, role),
+            message::Caller::Node { .. } => Err("lanes are for clients".to_owned()),
+        }
+    }
+
     async fn count(&self, name: &'static str) {
         let _ = self.events.send(Event::Count(name)).await;
     }

@@ -40,6 +40,12 @@ pub trait Host: Send + Sync + 'static {
     /// Tells hosts apart.
     fn id(&self) -> String;
 
+    /// Whether this host's processes can share memory with the node, so that clients are given lanes,
+    /// which a plain thread serves. Not so in simulations, where there are neither.
+    fn shares_memory(&self) -> bool {
+        false
+    }
+
     /// Starts the plain threads that watch the tables and the host's load; `None` where the node
     /// does that work itself, step by step.
     fn watch(&self, segments: Vec<Arc<dyn Region>>) -> Option<crossbeam_channel::Receiver<Report>>;
@@ -127,6 +133,10 @@ impl Host for SystemHost {
         // Without it every host looks alike, and a segment's instance number still tells.
         let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         id.trim().to_owned()
+    }
+
+    fn shares_memory(&self) -> bool {
+        true
     }
 
     fn watch(&self, segments: Vec<Arc<dyn Region>>) -> Option<crossbeam_channel::Receiver<Report>> {

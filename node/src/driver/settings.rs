@@ -37,6 +37,8 @@ pub struct NodeSettings {
     /// The most streams of clients open at once, and as many of nodes, and of callers who have not
     /// said who they are. Default 1,024.
     pub connections_max: u32,
+    /// Lanes for clients of this host.
+    pub lanes: LaneSettings,
     /// How long to finish what was begun after SIGTERM or SIGINT. Default 5 s.
     pub stop_timeout: Duration,
     /// Whether stopping means leaving the cluster, so that its slots move at once. Default no: a
@@ -48,6 +50,24 @@ pub struct NodeSettings {
     pub core: CoreSettings,
     /// The tables, with the memory each takes.
     pub tables: Vec<TableSettings>,
+}
+
+/// How clients of this host are served through shared memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LaneSettings {
+    /// The most lanes at a time; clients beyond it use the socket. 0 = none at all. Each takes some
+    /// 140 KiB and three descriptors. Default 256: 35 MiB.
+    pub max: u32,
+    /// How long the thread that serves them looks for more before it sleeps. Raising it saves
+    /// clients on other processors the time it takes to wake it (some 60 µs on a virtual machine)
+    /// and costs up to as much of a processor after each submission. Default 50 µs.
+    pub poll: Duration,
+}
+
+impl Default for LaneSettings {
+    fn default() -> Self {
+        Self { max: 256, poll: Duration::from_micros(50) }
+    }
 }
 
 /// A table's policy and its memory on this node.

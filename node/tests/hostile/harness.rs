@@ -36,6 +36,7 @@ pub(crate) fn settings(dir: &Path) -> NodeSettings {
         weight: 100,
         rings: 1,
         connections_max: 1_024,
+        lanes: annulus_node::driver::LaneSettings::default(),
         stop_timeout: Duration::from_secs(5),
         leave_on_stop: false,
         mesh: annulus_gossip::MeshConfig::default(),

@@ -9,6 +9,7 @@ mod flood;
 mod harness;
 mod impostors;
 mod keys_and_values;
+mod lanes;
 mod restarts;
 mod segments;
 mod slow;

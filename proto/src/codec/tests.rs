@@ -95,6 +95,7 @@ fn every_variant_has_its_number() {
             0 Rejected::WrongCluster { .. }, 1 Rejected::WrongVersion { .. },
             2 Rejected::TooManyConnections { .. }, 3 Rejected::Malformed { .. },
             4 Rejected::NodeIdInUse { .. }, 5 Rejected::AskOverStream,
+            6 Rejected::NoLane { .. },
         }
         Operation {
             0 Operation::Start { .. }, 1 Operation::Get, 2 Operation::Update { .. },

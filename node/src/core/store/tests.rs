@@ -196,6 +196,31 @@ fn what_expired_is_told_from_what_never_was_for_a_minute() {
 }
 
 #[test]
+fn use_out_of_shared_memory_counts_when_the_least_used_are_looked_for() {
+    let mut store = store();
+    for number in 0..3 {
+        store.merge(&key(number), &session(START_MS, b"x", 0, 0), START_MS, ORDINARY).unwrap();
+    }
+    let reader = annulus_shm::Reader::attach(store.writer.region()).unwrap();
+    store.set_freshness(slot(), u64::MAX);
+    let before = store.slot_digest(slot());
+    let lookup = reader.get(key(1).as_bytes(), 0, &mut Vec::new());
+    let annulus_shm::Lookup::Hit(hit) = lookup else { panic!("{lookup:?}") };
+    let later = START_MS + 600_000;
+    store.note_use(hit.used, later);
+    // Gone by then: nobody else is credited.
+    let nobody = Used { tag: !hit.used.tag, ..hit.used };
+    store.note_use(nobody, later + 600_000);
+    let mut used = store.sample(100, later);
+    used.sort_unstable_by_key(|(_, used_ms)| *used_ms);
+    assert_eq!(used[2].0, key(1));
+    assert!(used[2].1.abs_diff(later) <= 8_192 && used[1].1 == START_MS, "{used:?}");
+    // It is this host's own affair.
+    assert_eq!(store.slot_digest(slot()), before);
+    assert_consistent(&mut store);
+}
+
+#[test]
 fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has() {
     let mut store = store_of(256 << 10, 4 << 10);
     let value = [7; 4 << 10];

@@ -50,6 +50,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (Rejected::Malformed { why: "no".into() }.into(), "03026e6f"),
         (Rejected::NodeIdInUse { id: node(0xa1), addr: v4() }.into(), "04a1007f000001fbe81c"),
         (Rejected::AskOverStream.into(), "05"),
+        (Rejected::NoLane { why: "no".into() }.into(), "06026e6f"),
         (Ping {}.into(), ""),
         (Pong { node: node(0xa1a2_a3a4_a5a6) }.into(), "fda6a5a4a3a2a10000"),
         (
@@ -228,6 +229,11 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (
             Members { node: node(0xa1), view: 9, members: vec![member()] }.into(),
             "a10901a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe803",
+        ),
+        (LaneRequest {}.into(), ""),
+        (
+            LaneGranted { lane: 300, tables: vec!["sessions".into()] }.into(),
+            "fb2c01010873657373696f6e73",
         ),
         (
             Replicate { table: "t".into(), key: key(), entry: entry() }.into(),

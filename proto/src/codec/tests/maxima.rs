@@ -242,6 +242,7 @@ fn the_largest_answers_about_a_node_pass() {
             counters: vec![(name(60), u64::MAX); 2 * count],
         });
         let segment = Segment { table: table(), path: name(120), instance: u64::MAX };
+        passes(LaneGranted { lane: u64::MAX, tables: vec![table(); count.min(64)] });
         passes(Welcome {
             node: LATE.node,
             incarnation: u64::MAX,

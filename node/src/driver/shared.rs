@@ -1,0 +1,76 @@
+//! The core behind a lock: the driver's task and the thread that serves lanes take turns with it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use annulus_shm::lane::{Answers, Waker};
+
+use crate::core::Core;
+
+/// The core, and the lanes that it answers.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Whether the driver's task waits for the lock: a thread that takes it again and again would
+    /// keep it out.
+    driver_waits: AtomicBool,
+}
+
+/// What the lock guards. It is held for one event at a time, never across an await.
+pub(super) struct State {
+    pub(super) core: Core,
+    /// By the number of their lane.
+    pub(super) answers: BTreeMap<u64, Answers>,
+}
+
+/// Clients that sleep and have their answer: each to be woken, best without the lock.
+pub(super) type Sleepers = Vec<(Waker, u32)>;
+
+/// How often the lanes' thread gives way before it takes the lock after all.
+const YIELDS_MAX: usize = 1_000;
+
+impl Shared {
+    pub(super) fn new(core: Core) -> Self {
+        let state = State { core, answers: BTreeMap::new() };
+        Self { state: Mutex::new(state), driver_waits: AtomicBool::new(false) }
+    }
+
+    /// The lock, for the driver's task.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.driver_waits.store(true, Ordering::Relaxed);
+        let state = self.take();
+        self.driver_waits.store(false, Ordering::Relaxed);
+        state
+    }
+
+    /// The lock, for the thread that serves lanes, after the driver's task.
+    pub(super) fn lock_behind_the_driver(&self) -> MutexGuard<'_, State> {
+        for _ in 0..YIELDS_MAX {
+            if !self.driver_waits.load(Ordering::Relaxed) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        self.take()
+    }
+
+    fn take(&self) -> MutexGuard<'_, State> {
+        // A panic of the core takes its thread down; what the other then finds is for its assertions.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Puts answers where their callers look for them, and notes who has to be woken.
+    pub(super) fn answer_lanes(&mut self, sleepers: &mut Sleepers) {
+        while let Some(answer) = self.core.poll_lane_answer() {
+            // The lane may be gone by now.
+            let Some(answers) = self.answers.get_mut(&answer.lane) else { continue };
+            match answers.answer(answer.call, answer.answer.encode()) {
+                Some(true) => sleepers.push((answers.waker(), answer.call)),
+                Some(false) => {}
+                None => self.core.count("lane_answers_late"),
+            }
+        }
+    }
+}
