@@ -6,6 +6,10 @@ use annulus_shm::{HeapRegion, Lookup, Reader, TableOptions, Writer};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+/// What the fuzz target runs.
+#[path = "../fuzz_bodies.rs"]
+mod fuzz_bodies;
+
 fn options() -> TableOptions {
     TableOptions {
         segment_bytes: 512 << 10,
@@ -182,4 +186,15 @@ fn endless_chain_is_damaged_and_not_followed() {
     let reader = Reader::attach(region.handle()).expect("the header is valid");
     let mut value = Vec::new();
     assert_eq!(reader.get(&key(10), 0, &mut value), Lookup::Damaged);
+}
+
+#[test]
+fn readers_of_ten_thousand_segments_that_no_writer_wrote_survive_them() {
+    let mut rng = StdRng::seed_from_u64(5);
+    fuzz_bodies::segment(&[1]);
+    for _ in 0..10_000 {
+        let mut input = vec![0; rng.random_range(1..400)];
+        rng.fill(&mut input[..]);
+        fuzz_bodies::segment(&input);
+    }
 }
