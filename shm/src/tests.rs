@@ -1,5 +1,6 @@
-//! Tests that need the inside: the protocol under loom, and writers stopped after any store.
+//! Tests that need the inside: the protocol under loom, writers stopped after any store, and segments that change.
 
 mod crash;
 mod kill;
 mod model_check;
+mod take_over;

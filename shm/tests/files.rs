@@ -347,3 +347,34 @@ fn resizing_a_table_touches_no_other_and_what_a_crash_left_of_it_goes_at_the_nex
     drop(open_or_create(path("table"), &larger).expect("whole"));
     assert_eq!(names(directory.path()), ["table", "table.new"]);
 }
+
+#[test]
+fn retired_segment_of_another_size_is_set_aside_and_gives_no_entry_away() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let mut opened = open_or_create(&path, &options()).expect("made");
+    opened.writer.put(b"key", 0, b"value", 0, 0).expect("room");
+    opened.writer.retire();
+    let larger = TableOptions { segment_bytes: 2 << 20, ..options() };
+    let opened = open_or_create(&path, &larger).expect("made anew");
+    assert_eq!((opened.carried, opened.writer.stats().entries), (None, 0));
+    assert_eq!(opened.set_aside.expect("retired").1, "retired by its writer");
+}
+
+#[test]
+fn clock_offset_of_an_earlier_boot_is_not_carried_over() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let mut opened = open_or_create(&path, &options()).expect("made");
+    opened.writer.put(b"key", 0, b"value", 0, 0).expect("room");
+    opened.writer.set_clock_offset(99);
+    drop(opened);
+    // The word that names the boot.
+    let mut bytes = fs::read(&path).expect("there");
+    bytes[152] ^= 1;
+    fs::write(&path, bytes).expect("writable");
+    let larger = TableOptions { segment_bytes: 2 << 20, ..options() };
+    let opened = open_or_create(&path, &larger).expect("replaced");
+    assert_eq!(opened.carried.expect("there was another").entries, 1);
+    assert_eq!(Reader::attach_file(&path).expect("made").clock_offset(), 0);
+}
