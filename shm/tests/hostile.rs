@@ -198,3 +198,29 @@ fn readers_of_ten_thousand_segments_that_no_writer_wrote_survive_them() {
         fuzz_bodies::segment(&input);
     }
 }
+
+#[test]
+fn expired_entry_whose_chain_is_broken_is_not_offered_with_the_value_of_another() {
+    let (region, mut writer) = filled();
+    let (whole, broken) = ([200; 70], [201; 200]);
+    writer.put(&whole, 0, b"value", 5, 0).expect("room");
+    // The key goes on in the pool, and the way there is lost.
+    writer.put(&broken, 0, b"other", 5, 0).expect("room");
+    let start = u64::from_ne_bytes([201; 8]);
+    let at = region.words().position(|word| word.load(Ordering::Relaxed) == start);
+    // 96 bytes: a header of 4 words, 7 of the key, a link.
+    let link = region.words().nth(at.expect("stored") + 7).expect("within");
+    link.store(u64::MAX, Ordering::Relaxed);
+    let mut offered = Vec::new();
+    writer.remove_expired(1 << 20, 10, &mut |item| {
+        offered.push((item.key.len(), item.value.to_vec()));
+        false
+    });
+    writer.remove_expired(1 << 21, 10, &mut |item| {
+        offered.push((item.key.len(), item.value.to_vec()));
+        true
+    });
+    assert_eq!(offered.len(), 4);
+    let wrong = offered.iter().find(|(key, value)| *key != whole.len() && !value.is_empty());
+    assert_eq!(wrong, None);
+}
