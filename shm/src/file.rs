@@ -142,6 +142,13 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
         if !same_file(&file, path).map_err(fail("examine"))? {
             continue; // Somebody set it aside between our opening and our locking.
         }
+        // What a crash left there was never in use: whoever fills it holds the lock of `path`.
+        match fs::remove_file(fresh_path(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(fail("remove an unfinished copy of")(error));
+            }
+            _ => {}
+        }
         let size = file.metadata().map_err(fail("examine"))?.len();
         if !made && size >= PAGE {
             let words = Mapped::new(map(&file).map_err(fail("map"))?);
@@ -216,16 +223,7 @@ fn carry_over(
     options: &TableOptions,
 ) -> Result<(Writer, Recovery, Carried), FileError> {
     let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    // What a crash left there was never in use: whoever fills it holds the lock of `path`.
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(fail("remove an unfinished copy of")(error));
-        }
-        _ => {}
-    }
+    let fresh = fresh_path(path);
     let geometry = Geometry::plan(options).map_err(CreateError::from)?;
     let (file, _) = open_file(&fresh).map_err(fail("copy"))?;
     lock(&file).map_err(fail("lock a copy of"))?;
@@ -246,6 +244,14 @@ fn carry_over(
     header::retire(old);
     let carried = Carried { from, entries: writer.stats().entries, left_out, damaged };
     Ok((writer, recovery, carried))
+}
+
+/// Where the segment is filled that takes another's place. The sign is one that table names do not have, so that this
+/// is no other table's segment.
+fn fresh_path(path: &Path) -> PathBuf {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push("~new");
+    fresh.into()
 }
 
 /// See [`Reader::attach_file`].

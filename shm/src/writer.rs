@@ -270,14 +270,14 @@ impl Writer {
         let clock_domain = region.clock_domain();
         let words = Mapped::new(region);
         let facts = header::inspect(&words)?;
+        if header::is_retired(&words) {
+            return Err(OpenError::Retired);
+        }
         if facts.geometry != expected {
             return Err(OpenError::OtherLayout {
                 found: facts.geometry.shape,
                 expected: expected.shape,
             });
-        }
-        if header::is_retired(&words) {
-            return Err(OpenError::Retired);
         }
         if words.load(word!(clock_domain)) != clock_domain {
             for partition in 0..PARTITIONS {
@@ -305,7 +305,7 @@ impl Writer {
         let table =
             Table { words: other.clone(), geometry: facts.geometry, hash_seed: facts.hash_seed };
         let (mut old, recovery) = Core::recover(table);
-        let damaged = old.verify(0, usize::MAX).dropped;
+        let mut damaged = old.verify(0, usize::MAX).dropped;
         let mut value = Vec::new();
         let mut left_out = 0;
         old.scan(0, usize::MAX, &mut |item| {
@@ -313,13 +313,18 @@ impl Writer {
             if near {
                 return; // It comes again with its first use.
             }
-            old.get(key, &mut value).expect("the scan has just met it");
+            if old.get(key, &mut value).is_none() {
+                damaged += 1; // Just now, by somebody else.
+                return;
+            }
             let times = (deadline, mark);
             let put = self.core.put(key, partition, &value, times, Admission::Reserve);
             left_out += usize::from(put.is_err());
         });
         let words = self.core.words();
-        words.store(word!(clock_offset), other.load(word!(clock_offset)));
+        if other.load(word!(clock_domain)) == words.load(word!(clock_domain)) {
+            words.store(word!(clock_offset), other.load(word!(clock_offset)));
+        }
         Ok((facts.geometry.shape, recovery, damaged, left_out))
     }
 

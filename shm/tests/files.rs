@@ -134,7 +134,7 @@ fn entries_of_a_damaged_segment_are_checked_before_they_are_carried_over() {
     let at = bytes.windows(100).position(|window| window == [7; 100]).expect("stored");
     bytes[at + 50] ^= 1;
     fs::write(&path, bytes).expect("writable");
-    fs::write(directory.path().join("table.new"), "what a crash left").expect("writable");
+    fs::write(directory.path().join("table~new"), "what a crash left").expect("writable");
     let other = TableOptions { segment_bytes: 2 << 20, ..options() };
     let opened = open_or_create(&path, &other).expect("made anew");
     let carried = opened.carried.expect("there was another");
@@ -323,4 +323,58 @@ fn a_reader_is_led_to_no_pipe_and_by_no_link() {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     assert!(matches!(Reader::attach_file(&pipe), Err(AttachError::Io { .. })), "it would block");
+}
+
+#[test]
+fn resizing_a_table_touches_no_other_and_what_a_crash_left_of_it_goes_at_the_next_opening() {
+    let directory = directory();
+    let path = |name| directory.path().join(name);
+    for name in ["table", "table.new"] {
+        let mut opened = open_or_create(path(name), &options()).expect("made");
+        opened.writer.put(b"key", 0, name.as_bytes(), 0, 0).expect("room");
+    }
+    let larger = TableOptions { segment_bytes: 2 << 20, ..options() };
+    drop(open_or_create(path("table"), &larger).expect("replaced"));
+    let mut value = Vec::new();
+    for (name, options) in [("table", &larger), ("table.new", &options())] {
+        let opened = open_or_create(path(name), options).expect("whole");
+        assert!(opened.recovery.is_some(), "{name} is there");
+        opened.writer.get(b"key", &mut value).expect("its entry, too");
+        assert_eq!(value, name.as_bytes());
+    }
+    // A crash while it was being filled, and then the size that it had before.
+    fs::write(path("table~new"), [1; 4096]).expect("writable");
+    drop(open_or_create(path("table"), &larger).expect("whole"));
+    assert_eq!(names(directory.path()), ["table", "table.new"]);
+}
+
+#[test]
+fn retired_segment_of_another_size_is_set_aside_and_gives_no_entry_away() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let mut opened = open_or_create(&path, &options()).expect("made");
+    opened.writer.put(b"key", 0, b"value", 0, 0).expect("room");
+    opened.writer.retire();
+    let larger = TableOptions { segment_bytes: 2 << 20, ..options() };
+    let opened = open_or_create(&path, &larger).expect("made anew");
+    assert_eq!((opened.carried, opened.writer.stats().entries), (None, 0));
+    assert_eq!(opened.set_aside.expect("retired").1, "retired by its writer");
+}
+
+#[test]
+fn clock_offset_of_an_earlier_boot_is_not_carried_over() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let mut opened = open_or_create(&path, &options()).expect("made");
+    opened.writer.put(b"key", 0, b"value", 0, 0).expect("room");
+    opened.writer.set_clock_offset(99);
+    drop(opened);
+    // The word that names the boot.
+    let mut bytes = fs::read(&path).expect("there");
+    bytes[152] ^= 1;
+    fs::write(&path, bytes).expect("writable");
+    let larger = TableOptions { segment_bytes: 2 << 20, ..options() };
+    let opened = open_or_create(&path, &larger).expect("replaced");
+    assert_eq!(opened.carried.expect("there was another").entries, 1);
+    assert_eq!(Reader::attach_file(&path).expect("made").clock_offset(), 0);
 }

@@ -6,6 +6,10 @@ use annulus_shm::{HeapRegion, Lookup, Reader, TableOptions, Writer};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+/// What the fuzz target runs.
+#[path = "../fuzz_bodies.rs"]
+mod fuzz_bodies;
+
 fn options() -> TableOptions {
     TableOptions {
         segment_bytes: 512 << 10,
@@ -182,4 +186,41 @@ fn endless_chain_is_damaged_and_not_followed() {
     let reader = Reader::attach(region.handle()).expect("the header is valid");
     let mut value = Vec::new();
     assert_eq!(reader.get(&key(10), 0, &mut value), Lookup::Damaged);
+}
+
+#[test]
+fn readers_of_ten_thousand_segments_that_no_writer_wrote_survive_them() {
+    let mut rng = StdRng::seed_from_u64(5);
+    fuzz_bodies::segment(&[1]);
+    for _ in 0..10_000 {
+        let mut input = vec![0; rng.random_range(1..400)];
+        rng.fill(&mut input[..]);
+        fuzz_bodies::segment(&input);
+    }
+}
+
+#[test]
+fn expired_entry_whose_chain_is_broken_is_not_offered_with_the_value_of_another() {
+    let (region, mut writer) = filled();
+    let (whole, broken) = ([200; 70], [201; 200]);
+    writer.put(&whole, 0, b"value", 5, 0).expect("room");
+    // The key goes on in the pool, and the way there is lost.
+    writer.put(&broken, 0, b"other", 5, 0).expect("room");
+    let start = u64::from_ne_bytes([201; 8]);
+    let at = region.words().position(|word| word.load(Ordering::Relaxed) == start);
+    // 96 bytes: a header of 4 words, 7 of the key, a link.
+    let link = region.words().nth(at.expect("stored") + 7).expect("within");
+    link.store(u64::MAX, Ordering::Relaxed);
+    let mut offered = Vec::new();
+    writer.remove_expired(1 << 20, 10, &mut |item| {
+        offered.push((item.key.len(), item.value.to_vec()));
+        false
+    });
+    writer.remove_expired(1 << 21, 10, &mut |item| {
+        offered.push((item.key.len(), item.value.to_vec()));
+        true
+    });
+    assert_eq!(offered.len(), 4);
+    let wrong = offered.iter().find(|(key, value)| *key != whole.len() && !value.is_empty());
+    assert_eq!(wrong, None);
 }

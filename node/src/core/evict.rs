@@ -18,8 +18,11 @@ use super::store::EXPIRED_KEPT_MS;
 const SAMPLE: usize = 64;
 /// How many go at a time, so that not every write has to look for room.
 const BATCH: usize = 8;
+/// One in so many of those that were looked at may go, the least used: in a table for a few large sessions a whole
+/// batch would be most of them. If this node is the primary of none of these, one other goes.
+const COOLEST_PART: usize = 4;
 /// How often a write that still finds no room has others evicted: one value may need the blocks of many.
-const TRIES: usize = 16;
+const TRIES: usize = 32;
 /// How long ago an evicted session says it expired: longer than expired ones are kept.
 const EXPIRED_AGO_MS: u64 = EXPIRED_KEPT_MS + EXPIRY_LATENESS_MS;
 
@@ -54,12 +57,17 @@ impl Core {
         let now_ms = self.time.now_ms(now);
         let me = self.id();
         let mut sample = self.tables[table].store.sample(SAMPLE, now_ms);
-        sample.retain(|(key, _)| {
-            key != except && self.ring.homes(key.slot()).first().is_some_and(|home| *home == me)
-        });
         sample.sort_by_key(|(_, used_ms)| *used_ms);
+        let coolest = sample.len() / COOLEST_PART;
         let mut evicted = 0;
-        for (key, _) in sample {
+        for (rank, (key, _)) in sample.into_iter().enumerate() {
+            if evicted == BATCH || evicted > 0 && rank >= coolest {
+                break;
+            }
+            let primary = self.ring.homes(key.slot()).first();
+            if key == *except || primary.is_none_or(|home| *home != me) {
+                continue;
+            }
             let Some(mut entry) = self.tables[table].store.get(&key, now_ms) else { continue };
             if entry.is_ended() {
                 continue; // Tombstones are never evicted.
@@ -78,9 +86,6 @@ impl Core {
             self.tables[table].store.drop_entry(&key);
             self.counters.add("entries_evicted");
             evicted += 1;
-            if evicted == BATCH {
-                break;
-            }
         }
         evicted > 0
     }

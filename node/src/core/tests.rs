@@ -608,8 +608,8 @@ fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_every
     for key in &used {
         world.acknowledged(0, key, start(value.clone()));
     }
-    // A table of 4 MiB has blocks for so many.
-    let capacity = 124;
+    // A table of 4 MiB has blocks for so many, its reserve among them.
+    let capacity = 125;
     for number in 0..3 * capacity {
         // What is used now and then is never the least used.
         if number % 8 == 0 {
@@ -643,6 +643,29 @@ fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_every
     assert!(left + used.len() <= capacity && left > capacity / 2, "{left} of {capacity}");
     let again: u64 = (0..3).map(|node| world.counter(node, "entries_evicted")).sum();
     assert_eq!(again, evicted);
+}
+
+#[test]
+fn a_table_for_few_large_sessions_evicts_none_that_is_in_use() {
+    let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
+    let mut world = World::with_policy(3, 15, policy);
+    world.settle();
+    // A table of 4 MiB has blocks for some thirty, of which these are in use all the time.
+    let value = bytes(&"x".repeat(60_000));
+    let used: Vec<String> = (0..12).map(|number| format!("used {number}")).collect();
+    for key in &used {
+        world.acknowledged(0, key, start(value.clone()));
+    }
+    for number in 0..100 {
+        world.run_for(Duration::from_millis(20));
+        for key in &used {
+            world.acknowledged(0, key, Operation::Touch { birth: None });
+        }
+        world.acknowledged(number % 3, &format!("key {number}"), start(value.clone()));
+    }
+    for key in &used {
+        assert_eq!(world.value(1, key), value);
+    }
 }
 
 #[test]

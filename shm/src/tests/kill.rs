@@ -23,6 +23,8 @@ use crate::{Lookup, Reader, Recovery, TableOptions, header, open_or_create};
 const DIRECTORY: &str = "ANNULUS_SHM_KILL_DIRECTORY";
 const STORES: &str = "ANNULUS_SHM_KILL_STORES";
 const STOPS: &str = "ANNULUS_SHM_KILL_ONLY_STOPS";
+const RESIZED_DIRECTORY: &str = "ANNULUS_SHM_KILL_RESIZED_DIRECTORY";
+const RESIZED_ENTRIES: usize = 200;
 
 /// A mapping that kills its process before a given store, or stops it before every so many stores.
 struct KillWords {
@@ -389,4 +391,73 @@ fn writer_stopped_at_any_store_keeps_no_reader_waiting() {
 #[test]
 fn writer_stopped_at_random_keeps_no_reader_waiting() {
     stop_child(4, Fate::KilledByParent);
+}
+
+/// The sizes that a table has in turn.
+fn resized(number: u64) -> TableOptions {
+    let segment_bytes = [1 << 20, 3 << 19, 2 << 20][number as usize % 3];
+    let max_value = 8192;
+    TableOptions { segment_bytes, max_value, instance: number, ..TableOptions::new(1, 2) }
+}
+
+/// Not a test by itself, as above.
+#[test]
+fn child_resizes_until_it_is_killed() {
+    let Ok(directory) = std::env::var(RESIZED_DIRECTORY) else { return };
+    let acknowledged = map(&Path::new(&directory).join("acknowledged"));
+    loop {
+        let number = acknowledged.load(0) + 1;
+        let path = Path::new(&directory).join("segment");
+        let opened = open_or_create(path, &resized(number)).expect("room for both");
+        assert_eq!(opened.writer.stats().entries, RESIZED_ENTRIES);
+        acknowledged.store(0, number);
+    }
+}
+
+#[test]
+fn table_killed_while_it_was_resized_has_all_its_entries_and_leaves_nothing_lying_about() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("segment");
+    let value = |number: usize| vec![number as u8; number * 5];
+    let mut opened = open_or_create(&path, &resized(0)).expect("room for 1 MiB");
+    for number in 0..RESIZED_ENTRIES {
+        let key = number.to_ne_bytes();
+        opened.writer.put(&key, 7, &value(number), 0, number as u64).expect("room");
+    }
+    drop(opened);
+    std::fs::write(directory.path().join("acknowledged"), [0; 4096]).expect("room for a page");
+    let acknowledged = map(&directory.path().join("acknowledged"));
+    let mut rng = StdRng::seed_from_u64(3);
+    for kill in 0..kills() / 5 {
+        let mut command = Command::new(std::env::current_exe().expect("known"));
+        command.args(["--exact", "tests::kill::child_resizes_until_it_is_killed"]);
+        command.env(RESIZED_DIRECTORY, directory.path());
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process");
+        let wanted = acknowledged.load(0) + rng.random_range(1..4);
+        while acknowledged.load(0) < wanted && child.try_wait().expect("our child").is_none() {
+            std::thread::yield_now();
+        }
+        // Somewhere in the next one.
+        (0..rng.random_range(0..20_000)).for_each(|_| std::hint::spin_loop());
+        child.kill().expect("our child");
+        let status = child.wait().expect("our child");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+
+        // Of the size before or after, or of a third.
+        let mut opened =
+            open_or_create(&path, &resized(rng.random_range(0..3))).expect("room for both");
+        assert_eq!(opened.set_aside, None);
+        assert!(opened.recovery.is_some(), "kill {kill}: it is there");
+        let mut found = Vec::new();
+        for number in 0..RESIZED_ENTRIES {
+            let key = number.to_ne_bytes();
+            let facts = opened.writer.get(&key, &mut found).expect("carried over");
+            assert_eq!((facts.mark, &found), (number as u64, &value(number)), "kill {kill}");
+        }
+        assert_eq!(opened.writer.stats().entries, RESIZED_ENTRIES);
+        assert_eq!(opened.writer.verify(0, usize::MAX).dropped, 0);
+        let names = std::fs::read_dir(directory.path()).expect("readable").count();
+        assert_eq!(names, 2, "kill {kill}: the segment and what was acknowledged");
+    }
 }

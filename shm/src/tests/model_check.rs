@@ -14,6 +14,7 @@ use crate::protocol::{Attempt, NewRecord, Table};
 use crate::words::Words;
 use crate::writer::{Admission, Core};
 
+const FRESHNESS: usize = 0;
 const LINES: usize = 64;
 const RECORDS: usize = LINES + 2 * LINE_WORDS;
 const RECORD_WORDS: usize = 8;
@@ -117,7 +118,7 @@ fn table(seen: &[usize], mutant: Mutant) -> Table<LoomWords> {
         buckets: 2,
         blocks: 2,
         record_words: RECORD_WORDS,
-        freshness: 0,
+        freshness: FRESHNESS,
         lines: LINES,
         records: RECORDS,
         pool: POOL,
@@ -256,6 +257,41 @@ fn moves(mutant: Mutant) {
     });
 }
 
+/// A partition that is vouched for anew after its entry was written, or removed: whoever sees that sees no older entry.
+fn vouches(mutant: Mutant, removes: bool) {
+    check(move || {
+        let first = place(&table(&[], mutant)).first;
+        let mut seen = vec![FRESHNESS, header_word(first)];
+        for way in 0..2 {
+            seen.extend([STAMP, RECORD_HEADER + 1].map(|word| record_word(first, way, word)));
+        }
+        let table = table(&seen, mutant);
+        let reader = for_reader(&table);
+        let mut core = Core::new(table);
+        core.put(KEY, 0, &[1; 8], (0, 0), Admission::Ordinary).expect("room");
+        core.set_freshness(0, 1);
+        let reading = loom::thread::spawn(move || {
+            let mut found = Vec::new();
+            match reader.attempt(KEY, reader.hash(KEY), &mut found) {
+                Attempt::Changed => {}
+                Attempt::Hit(_, copied) if copied.fresh_until == 2 => {
+                    assert!(!removes && found == [2; 8], "vouched for no longer");
+                }
+                Attempt::Hit(..) => assert!(found == [1; 8] || found == [2; 8], "torn"),
+                Attempt::Miss => assert!(removes, "lost"),
+                Attempt::Damaged => panic!("damaged"),
+            }
+        });
+        if removes {
+            assert!(core.remove(KEY));
+        } else {
+            core.put(KEY, 0, &[2; 8], (0, 0), Admission::Ordinary).expect("room");
+        }
+        core.set_freshness(0, 2);
+        reading.join().expect("the reader is content");
+    });
+}
+
 /// A record that a killed writer finished but did not publish, and that its successor overwrites, is never read.
 fn abandoned() {
     check(move || {
@@ -306,6 +342,12 @@ fn moving_entry_is_never_missed() {
     moves(Mutant::None);
 }
 
+#[test]
+fn entry_is_never_older_than_the_promise_it_is_read_with() {
+    vouches(Mutant::None, false);
+    vouches(Mutant::None, true);
+}
+
 /// Runs a mutant and wants it caught by this assertion of the model.
 fn caught(by: &str, run: impl FnOnce() + std::panic::UnwindSafe) {
     let payload = std::panic::catch_unwind(run).expect_err("the mutant survived");
@@ -347,4 +389,14 @@ fn mutant_without_release_fences_reads_reused_blocks() {
 #[test]
 fn mutant_that_does_not_recheck_the_header_misses_moving_entries() {
     caught("lost", || moves(Mutant::HeaderNotRechecked));
+}
+
+#[test]
+fn mutant_without_acquire_fences_believes_a_promise_for_what_is_gone() {
+    caught("no longer", || vouches(Mutant::NoAcquire, true));
+}
+
+#[test]
+fn mutant_without_release_fences_believes_a_promise_for_what_is_gone() {
+    caught("no longer", || vouches(Mutant::NoRelease, true));
 }

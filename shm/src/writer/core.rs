@@ -499,6 +499,7 @@ impl<W: Words> Core<W> {
     }
 
     fn read_value(&self, id: RecordId, value: &mut Vec<u8>) {
+        value.clear();
         let shape = self.shape(id);
         let mut walk = self.table.walk(id, shape);
         // As above.

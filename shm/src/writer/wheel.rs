@@ -30,6 +30,9 @@ pub(super) trait Links {
 const WIDTH_MS: u64 = EXPIRY_LATENESS_MS;
 /// Lists: deadlines further out than 70 minutes wait in the last one and are filed anew when its time is over.
 const LISTS: u64 = 1 << 12;
+/// How far back a time may be without meaning that the clock was set back, in lists: some ask for what expired a while
+/// ago, and others for what expires now.
+const CALLERS_APART: u64 = 1 << 7;
 const NOT_FILED: u16 = u16::MAX;
 
 const _: () = assert!(LISTS < NOT_FILED as u64);
@@ -96,6 +99,9 @@ impl Wheel {
         if now >= self.at + LISTS {
             // A long time has passed, or this is the first time at all: every list is due.
             self.at = now - LISTS;
+        } else if now + CALLERS_APART < self.at {
+            // The clock was set back. What is filed until it is here again would all wait for that.
+            self.at = now.saturating_sub(LISTS);
         }
         // The clock was set back, or `file_all` found no earlier deadline. A list that stands for two times now is
         // looked through at the earlier one, and what is in it for the later one is filed anew.
@@ -124,7 +130,7 @@ impl Wheel {
         self.unfile(links, record);
         if deadline != 0 {
             // Never into a list that is due already, or `due` would not end.
-            let time = if deadline > now_ms { deadline } else { now_ms + WIDTH_MS };
+            let time = if deadline > now_ms { deadline } else { now_ms.saturating_add(WIDTH_MS) };
             self.push(links, record, self.list_of(time));
         }
     }
@@ -270,5 +276,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn clock_that_was_set_back_keeps_nothing_from_being_due() {
+        let now = 1_700_000_000_000;
+        let day = 86_400_000;
+        let (mut wheel, mut links) = (Wheel::new(), vec![Filed::NOT; 2]);
+        wheel.file(&mut links, 0, now + 5_000);
+        assert_eq!(wheel.due(now + day), Some(0));
+        wheel.file_later(&mut links, 0, now + day + 5_000, now + day);
+        assert_eq!(wheel.due(now + day), None);
+        // The clock was a day ahead.
+        wheel.file(&mut links, 1, now + 10_000);
+        let mut found = Vec::new();
+        for time in (now..now + 20_000).step_by(1_000) {
+            while let Some(record) = wheel.due(time) {
+                let deadline = if record == 1 { now + 10_000 } else { now + day + 5_000 };
+                if deadline <= time {
+                    wheel.unfile(&mut links, record);
+                    found.push((record, time));
+                } else {
+                    wheel.file_later(&mut links, record, deadline, time);
+                }
+            }
+        }
+        assert_eq!(found, [(1, now + 11_000)]);
     }
 }

@@ -1,0 +1,7 @@
+//! See `segment` in shm/fuzz_bodies.rs.
+#![no_main]
+
+#[path = "../../shm/fuzz_bodies.rs"]
+mod fuzz_bodies;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz_bodies::segment(input));
