@@ -18,7 +18,7 @@ use crate::protocol::Table;
 use crate::region::{FileRegion, Region};
 use crate::words::{Mapped, Words};
 use crate::writer::Core;
-use crate::{Lookup, Reader, Recovery, TableOptions, header, open_or_create};
+use crate::{FileError, Lookup, Opened, Reader, Recovery, TableOptions, header, open_or_create};
 
 const DIRECTORY: &str = "ANNULUS_SHM_KILL_DIRECTORY";
 const STORES: &str = "ANNULUS_SHM_KILL_STORES";
@@ -400,6 +400,16 @@ fn resized(number: u64) -> TableOptions {
     TableOptions { segment_bytes, max_value, instance: number, ..TableOptions::new(1, 2) }
 }
 
+/// A process that another test is about to start holds our files, and so their locks, from its fork to its exec.
+fn open_resized(path: &Path, number: u64) -> Opened {
+    loop {
+        match open_or_create(path, &resized(number)) {
+            Err(FileError::Locked { .. }) => std::thread::yield_now(),
+            opened => return opened.expect("room for both"),
+        }
+    }
+}
+
 /// Not a test by itself, as above.
 #[test]
 fn child_resizes_until_it_is_killed() {
@@ -408,7 +418,7 @@ fn child_resizes_until_it_is_killed() {
     loop {
         let number = acknowledged.load(0) + 1;
         let path = Path::new(&directory).join("segment");
-        let opened = open_or_create(path, &resized(number)).expect("room for both");
+        let opened = open_resized(&path, number);
         assert_eq!(opened.writer.stats().entries, RESIZED_ENTRIES);
         acknowledged.store(0, number);
     }
@@ -445,8 +455,7 @@ fn table_killed_while_it_was_resized_has_all_its_entries_and_leaves_nothing_lyin
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
 
         // Of the size before or after, or of a third.
-        let mut opened =
-            open_or_create(&path, &resized(rng.random_range(0..3))).expect("room for both");
+        let mut opened = open_resized(&path, rng.random_range(0..3));
         assert_eq!(opened.set_aside, None);
         assert!(opened.recovery.is_some(), "kill {kill}: it is there");
         let mut found = Vec::new();
