@@ -3,6 +3,7 @@
 
 use annulus_proto::codec::{self, CHECK_BYTES, HEADER_BYTES, PROTOCOL_VERSION};
 use annulus_proto::record;
+use annulus_proto::submission::{Answer, Submission};
 
 /// The input as a frame, and as kind and payload of a frame that is otherwise in order.
 pub(crate) fn frame(input: &[u8]) {
@@ -51,6 +52,21 @@ pub(crate) fn record(input: &[u8]) {
     let view = record::View::parse(&again).expect("what was written reads");
     assert_eq!(view.entry(mark).as_ref(), Ok(&entry));
     let _ = entry.digest(b"key");
+}
+
+/// The input as a submission, and as the words of an answer.
+pub(crate) fn submission(input: &[u8]) {
+    if let Ok(read) = Submission::decode(input) {
+        let mut again = Vec::new();
+        read.encode(&mut again).expect("its key is one");
+        assert_eq!(again, input);
+        let _ = read.operation();
+    }
+    let Some(words) = input.as_chunks::<8>().0.first_chunk() else { return };
+    let words = words.map(u64::from_le_bytes);
+    if let Some(answer) = Answer::decode(words) {
+        assert_eq!(answer.encode(), words);
+    }
 }
 
 fn sealed(kind: u8, name: &[u8], payload: &[u8]) -> Vec<u8> {

@@ -258,6 +258,92 @@ fn heap() -> (Mapped, RingPlace) {
     (Mapped::new(region.handle()), RingPlace { at: layout::RING_START, words: 64 })
 }
 
+/// Words of a process that is gone after so many stores.
+#[derive(Clone)]
+struct StopAfter {
+    words: Mapped,
+    left: std::rc::Rc<std::cell::Cell<usize>>,
+}
+
+impl StopAfter {
+    fn new(words: Mapped, stores: usize) -> Self {
+        Self { words, left: std::rc::Rc::new(std::cell::Cell::new(stores)) }
+    }
+}
+
+impl Words for StopAfter {
+    fn count(&self) -> usize {
+        self.words.count()
+    }
+
+    fn load(&self, at: usize) -> u64 {
+        self.words.load(at)
+    }
+
+    fn store(&self, at: usize, value: u64) {
+        if let Some(left) = self.left.get().checked_sub(1) {
+            self.left.set(left);
+            self.words.store(at, value);
+        }
+    }
+
+    fn acquire(&self) {
+        self.words.acquire();
+    }
+
+    fn release(&self) {
+        self.words.release();
+    }
+}
+
+impl SharedWords for StopAfter {
+    fn full(&self) {
+        self.words.full();
+    }
+}
+
+#[test]
+fn a_client_that_stops_after_any_store_has_submitted_whole_records() {
+    // 5 stores each: the size, three words, the position.
+    let records = [[1u8; 24], [2; 24], [3; 24]];
+    for stores in 0..=15 {
+        let (words, place) = heap();
+        let mut producer = Producer::new(StopAfter::new(words.clone(), stores), place);
+        for record in &records {
+            producer.push(record).unwrap();
+        }
+        let mut consumer = Consumer::new(words, place);
+        let (mut taken, mut count) = (Vec::new(), 0);
+        while consumer.pop(&mut taken).unwrap() {
+            assert_eq!(taken, records[count]);
+            count += 1;
+        }
+        assert_eq!(count, stores / 5);
+    }
+}
+
+#[test]
+fn a_node_that_stops_after_any_store_has_answered_whole_or_not_at_all() {
+    // Void, the answer, the number.
+    for stores in 0..=8 {
+        let region = HeapRegion::new(8 * layout::COUNTS_START);
+        let words = Mapped::new(region.handle());
+        let (older, newer) = (3, 3 + CALLS_MAX as u32);
+        let mut node = slots::AnswerSlots::new(words.clone());
+        node.open(older);
+        node.answer(older, [1; 6]);
+        let mut node = slots::AnswerSlots::new(StopAfter::new(words.clone(), stores));
+        node.open(newer);
+        node.answer(newer, [2; 6]);
+        let answers = [older, newer].map(|call| slots::take(&words, call));
+        match stores {
+            0 => assert_eq!(answers, [Some([1; 6]), None]),
+            8 => assert_eq!(answers, [None, Some([2; 6])]),
+            _ => assert_eq!(answers, [None, None]),
+        }
+    }
+}
+
 #[test]
 fn records_of_all_sizes_pass_around_the_end_of_the_ring() {
     let (words, place) = heap();
