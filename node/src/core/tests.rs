@@ -298,6 +298,27 @@ impl World {
     }
 
     #[track_caller]
+    fn ask_through_a_lane(&mut self, key: &str, operation: Operation) -> Answer {
+        self.next_request += 1;
+        let request = SessionRequest {
+            table: "sessions".to_owned(),
+            key: Key::new(key).unwrap(),
+            request: RequestId { client: 1, sequence: self.next_request },
+            hops: 0,
+            patience_ms: 2_000,
+            operation,
+        };
+        let header = Header { id: 0, view: 0, hlc: annulus_proto::Hlc::ZERO };
+        let (asker, caller) = (Asker::Lane { lane: 3, call: 4 }, Caller::Client(Role::Development));
+        self.input(0, Input::Request { asker, caller, header, message: request.into() });
+        let core = self.nodes[0].core.as_mut().unwrap();
+        let answer = core.poll_lane_answer().expect("a node alone answers at once");
+        assert_eq!((answer.lane, answer.call), (3, 4));
+        assert_eq!(core.poll_lane_answer(), None);
+        answer.answer
+    }
+
+    #[track_caller]
     fn wait(&mut self, id: u64) -> SessionReply {
         self.run_until("an answer", Duration::from_secs(5), |w| w.replies.contains_key(&id));
         match self.replies.remove(&id) {
@@ -402,6 +423,50 @@ fn a_node_alone_serves_at_once() {
     world.acknowledged(0, "key", start(bytes("one")));
     assert_eq!(world.value(0, "key"), bytes("one"));
     assert_eq!(world.fails(0, "other", Operation::Get), Failure::Absent);
+}
+
+/// What comes through a lane takes a short cut, and must leave what a stream would.
+#[test]
+fn a_lane_and_a_stream_leave_the_same_answers_entries_and_digests() {
+    let mut worlds = [World::new(1, 11), World::new(1, 11)];
+    let mut rng = StdRng::seed_from_u64(12);
+    let mut births = BTreeMap::new();
+    for round in 0..2_000u32 {
+        let key = format!("k{}", rng.random_range(0..40));
+        let known = births.get(&key).copied();
+        let birth = if rng.random_bool(0.8) { known } else { births.values().next().copied() };
+        let birth = birth.filter(|_| rng.random());
+        let long = "x".repeat(if rng.random_bool(0.02) { 70_000 } else { 20 });
+        let operation = match rng.random_range(0..10) {
+            0 => start(bytes("begun")),
+            1 => start_idle(map(&[("a", "1")]), 50),
+            2 => set_field("b", "2"),
+            3 => Operation::End { birth },
+            4..=6 => write(birth, bytes(&format!("{round} {long}"))),
+            _ => Operation::Touch { birth },
+        };
+        let stream = worlds[0].ask(0, &key, operation.clone());
+        let lane = worlds[1].ask_through_a_lane(&key, operation);
+        assert_eq!(lane, Answer::of(&stream), "round {round}");
+        if let SessionReply::Acknowledged(acknowledged) = stream {
+            births.insert(key, acknowledged.birth);
+        }
+        let passed = Duration::from_millis(rng.random_range(0..20));
+        worlds.iter_mut().for_each(|world| world.run_for(passed));
+        // Each stops at the event that it met last.
+        let latest = worlds[0].now.max(worlds[1].now);
+        worlds.iter_mut().for_each(|world| world.now = latest);
+    }
+    for number in 0..40 {
+        let key = format!("k{number}");
+        let [by_stream, by_lane] = worlds.each_mut().map(|world| world.copy(0, &key));
+        assert_eq!(by_lane, by_stream, "{key}");
+        let slot = Key::new(&key).unwrap().slot();
+        let digests = worlds
+            .each_ref()
+            .map(|world| world.nodes[0].core.as_ref().unwrap().tables[0].store.slot_digest(slot));
+        assert_eq!(digests[1], digests[0], "{key}");
+    }
 }
 
 #[test]
