@@ -8,10 +8,10 @@ use annulus_proto::message::{
     Acknowledged, Change, Failure, Operation, SessionReply, SessionRequest,
 };
 use annulus_proto::{Entry, Slot, Value};
+use annulus_shm::Admission;
 
 use super::Core;
 use super::io::Now;
-use super::settings::OnFull;
 
 impl Core {
     /// Touches, rewrites or ends a session that is here and alive. `None`: take the long way, with the
@@ -38,9 +38,6 @@ impl Core {
         self.time.can_stamp(now).ok()?;
         let now_ms = self.time.now_ms(now);
         let store = &mut self.tables[table].store;
-        if store.policy().on_full == OnFull::Evict {
-            return None; // Others may have to go for it.
-        }
         let mut entry = store.get(key, now_ms)?;
         let is_meant = birth.is_none_or(|birth| birth == entry.birth);
         if entry.is_ended() || entry.is_expired(now_ms) || !is_meant {
@@ -55,7 +52,7 @@ impl Core {
                     return Some(Err(Failure::TooLarge { size, limit }));
                 }
                 let version = self.time.stamp(now, entry.version.hlc).ok()?;
-                // From here on the request is not needed any more.
+                // The request gets it back if there is no room.
                 let value = std::mem::replace(value, Value::Bytes(Vec::new()));
                 entry.write_value(version, value);
                 entry.touch(now_ms);
@@ -69,12 +66,21 @@ impl Core {
                 is_touch = true;
             }
         }
+        let admission = if entry.is_ended() { Admission::Reserve } else { Admission::Ordinary };
+        let rewrite = (!is_touch).then_some(admission);
+        if store.replace(key, slot, digest, &entry, now_ms, rewrite).is_err() {
+            // On the long way room is made, if others may go for it.
+            if let (Operation::Update { change: Change::Value(value), .. }, Some(body)) =
+                (&mut request.operation, entry.body)
+            {
+                *value = Value::Bytes(body.base.bytes);
+            }
+            return None;
+        }
         self.counters.add(counter);
-        let stored = store.replace(key, slot, digest, &entry, is_touch, now_ms);
-        Some(stored.map(|()| {
-            let (birth, version) = (entry.birth, entry.version);
-            SessionReply::Acknowledged(Acknowledged { birth, version, held_by: 1, homes: 1 })
-        }))
+        let (birth, version) = (entry.birth, entry.version);
+        let acknowledged = Acknowledged { birth, version, held_by: 1, homes: 1 };
+        Some(Ok(SessionReply::Acknowledged(acknowledged)))
     }
 
     /// Whether this node is the slot's only home, knows all of it, and has nobody to be in touch with

@@ -104,13 +104,13 @@ impl Store {
             return Ok(before);
         }
         let digest = before.digest(key.as_bytes());
-        let is_touch = only_touched(&before, &entry);
-        self.replace(key, key.slot(), digest, &entry, is_touch, now_ms)?;
+        let rewrite = (!only_touched(&before, &entry)).then_some(admission);
+        self.replace(key, key.slot(), digest, &entry, now_ms, rewrite)?;
         Ok(entry)
     }
 
-    /// Stores what has become of the stored entry, of which this was the digest. For a touch only its
-    /// times are stored.
+    /// Stores what has become of the stored entry, of which this was the digest: its times alone if
+    /// nothing is to be rewritten.
     ///
     /// # Errors
     /// [`Failure::TableFull`] or [`Failure::TooLarge`]; what was stored is as before.
@@ -120,14 +120,15 @@ impl Store {
         slot: Slot,
         digest: u64,
         entry: &Entry,
-        is_touch: bool,
         now_ms: u64,
+        rewrite: Option<Admission>,
     ) -> Result<(), Failure> {
-        if is_touch {
-            let touched = entry.body.as_ref().map_or(0, |body| body.touched);
-            self.writer.set_times(key.as_bytes(), self.deadline(entry), record::mark(touched));
-        } else {
-            self.write(key, slot, entry, now_ms, Admission::Ordinary)?;
+        match rewrite {
+            Some(admission) => self.write(key, slot, entry, now_ms, admission)?,
+            None => {
+                let touched = entry.body.as_ref().map_or(0, |body| body.touched);
+                self.writer.set_times(key.as_bytes(), self.deadline(entry), record::mark(touched));
+            }
         }
         self.account(slot, digest, entry.digest(key.as_bytes()));
         Ok(())
