@@ -35,7 +35,7 @@ use annulus_proto::message::{
     Exchange, Failure, Message, Ping, Pong, Rejected, Replicate, Replicated, RequestId, Role,
 };
 use annulus_proto::submission::Answer;
-use annulus_proto::{Key, Member, NodeId, Slot, Status};
+use annulus_proto::{Entry, Key, Member, NodeId, Slot, Status};
 use annulus_shm::{Admission, Used, Writer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -572,6 +572,11 @@ impl Core {
         let Some(entry) = self.tables[table].store.get(&key, now_ms) else {
             return self.tables[table].hints.delivered(home, &key);
         };
+        self.offer(now, table, home, key, entry, hint);
+    }
+
+    /// Sends a home an entry, which need not be stored here. If it does not arrive it becomes a hint of what is.
+    fn offer(&mut self, now: Now, table: usize, home: NodeId, key: Key, entry: Entry, hint: bool) {
         let name = self.tables[table].store.policy().name.clone();
         let message = Replicate { table: name, key: key.clone(), entry };
         let purpose = Purpose::Repair { table, key: key.clone(), hint };

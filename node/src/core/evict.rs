@@ -75,13 +75,10 @@ impl Core {
             let Ok(version) = self.time.stamp(now, entry.version.hlc) else { break };
             entry.write_value(version, Value::Bytes(Vec::new()));
             entry.write_lease(version, 0, now_ms.saturating_sub(EXPIRED_AGO_MS).max(1));
-            let merged = self.tables[table].store.merge(&key, &entry, now_ms, Admission::Reserve);
-            if merged.is_err() {
-                continue;
-            }
+            // Not stored here before it is dropped: there may be no block left even for that.
             let homes = self.homes(table, key.slot());
             for home in homes.into_iter().filter(|home| *home != me) {
-                self.repair(now, table, home, key.clone(), false);
+                self.offer(now, table, home, key.clone(), entry.clone(), false);
             }
             self.tables[table].store.drop_entry(&key);
             self.counters.add("entries_evicted");

@@ -27,6 +27,7 @@ struct World {
     replies: BTreeMap<u64, Message>,
     next_request: u64,
     policy: TablePolicy,
+    record_size: u32,
 }
 
 struct Node {
@@ -48,6 +49,10 @@ impl World {
     }
 
     fn with_policy(count: usize, seed: u64, policy: TablePolicy) -> Self {
+        Self::with_record_size(count, seed, policy, 512)
+    }
+
+    fn with_record_size(count: usize, seed: u64, policy: TablePolicy, record_size: u32) -> Self {
         let mut world = Self {
             now: Duration::from_secs(100),
             nodes: Vec::new(),
@@ -59,6 +64,7 @@ impl World {
             replies: BTreeMap::new(),
             next_request: 0,
             policy,
+            record_size,
         };
         for node in 0..count {
             world.add(node as u64 + 1);
@@ -100,6 +106,7 @@ impl World {
         this.state.clock_ceiling_ms = clock_floor_ms.max(now.wall_ms) + CEILING_LEAD_MS;
         let options = TableOptions {
             segment_bytes: SEGMENT_BYTES,
+            record_size: self.record_size,
             max_value: record_bytes_max(policy.max_value),
             ..TableOptions::new(1, 2)
         };
@@ -351,7 +358,7 @@ impl World {
         }
     }
 
-    fn copy(&mut self, node: usize, key: &str) -> Option<annulus_proto::Entry> {
+    fn copy(&mut self, node: usize, key: &str) -> Option<Entry> {
         let now = self.present(node);
         let core = self.nodes[node].core.as_mut()?;
         let now_ms = core.time.now_ms(now);
@@ -708,6 +715,24 @@ fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_every
     assert!(left + used.len() <= capacity && left > capacity / 2, "{left} of {capacity}");
     let again: u64 = (0..3).map(|node| world.counter(node, "entries_evicted")).sum();
     assert_eq!(again, evicted);
+}
+
+#[test]
+fn a_table_without_a_free_block_evicts_sessions_that_do_not_fit_in_a_record() {
+    let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
+    let mut world = World::with_record_size(3, 16, policy, 64);
+    world.settle();
+    world.acknowledged(0, "first", start(bytes(&"x".repeat(200))));
+    let entry = world.copy(2, "first").unwrap();
+    let now = world.present(2);
+    let core = world.nodes[2].core.as_mut().unwrap();
+    // Copies of what other homes wrote may take the last block. Each takes one of some 4,000, with a value and
+    // without.
+    for number in 0..5_000 {
+        let key = Key::new(format!("key {number}")).unwrap();
+        let merged = core.merge(now, 0, &key, &entry, Admission::Reserve);
+        assert!(merged.is_ok(), "{number}: {merged:?}");
+    }
 }
 
 #[test]
