@@ -132,7 +132,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let mut tables = Vec::new();
     let mut segments = Vec::new();
     let mut regions = Vec::new();
-    let (mut set_aside, mut damaged, mut left_out) = (0, 0, 0);
+    let (mut set_aside, mut damaged) = (0, 0);
     for table in &settings.tables {
         let opened = host.open_table(&id.to_string(), table);
         let mut opened = opened.map_err(|source| RunError::table(table, source))?;
@@ -143,15 +143,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         if let Some(carried) = &opened.carried {
             let name = &table.policy.name;
             tracing::info!(table = name, ?carried, "a segment was replaced by one of another size");
-            if carried.left_out > 0 {
-                tracing::warn!(
-                    table = name,
-                    left_out = carried.left_out,
-                    "the new segment is too small for all"
-                );
-            }
             damaged += carried.damaged;
-            left_out += carried.left_out;
         }
         if let Some(recovery) = &opened.recovery {
             damaged +=
@@ -213,7 +205,6 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         now,
     );
     core.count_many("segments_set_aside", set_aside);
-    core.count_many("entries_left_out", left_out as u64);
     core.count_many("records_dropped_damaged", damaged as u64);
     let shared = Arc::new(Shared::new(core));
     let lanes = if host.shares_memory() && settings.lanes.max > 0 {

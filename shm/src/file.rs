@@ -35,8 +35,6 @@ pub struct Carried {
     pub from: Shape,
     /// Entries that are in the new one.
     pub entries: usize,
-    /// Entries for which it has no room, or whose value is too long for it.
-    pub left_out: usize,
     /// Records that were dropped because they did not match their checksum.
     pub damaged: usize,
 }
@@ -82,6 +80,22 @@ pub enum FileError {
         /// Bytes free in its file system.
         free: u64,
     },
+    /// Some entries of the old segment have no room in one of the new size, or are too long for it. The old one is as
+    /// it was.
+    #[error(
+        "{path} holds {entries} entries, of which {left_out} have no room in {needed} bytes; make segment_bytes or \
+             max_value larger, or remove the file to begin with an empty table"
+    )]
+    DoesNotFit {
+        /// The segment's file.
+        path: PathBuf,
+        /// Entries it holds.
+        entries: usize,
+        /// Those that found no room.
+        left_out: usize,
+        /// Size of the new segment.
+        needed: u64,
+    },
     /// Another process writes the segment.
     #[error("{path} is in use by another writer: {owner}")]
     Locked {
@@ -120,8 +134,8 @@ pub enum AttachError {
 /// Opens the segment at `path` for writing, or makes one.
 ///
 /// The file is locked until the writer is dropped. If the options ask for another size or shape than the segment has,
-/// a new one takes its place, with its entries, as far as there is room, but no near copies; both need memory for that
-/// moment. A segment of another version, a damaged or a retired one, and a file that is none, are renamed to
+/// a new one takes its place, with all of its entries but near copies, or the old one is left as it is; both need memory
+/// for that moment. A segment of another version, a damaged or a retired one, and a file that is none, are renamed to
 /// `path.aside.N` (never read further, never deleted; remove them when you have looked), and a new one is made. All
 /// memory is reserved here: a full file system is an error now and not a signal later. New files have mode 0640 less
 /// the umask.
@@ -240,9 +254,15 @@ fn carry_over(
             return Err(fail("carry over")(io::Error::other(why)));
         }
     };
+    let entries = writer.stats().entries;
+    if left_out > 0 {
+        drop(fs::remove_file(&fresh));
+        let (path, needed) = (path.to_owned(), geometry.shape.segment_bytes);
+        return Err(FileError::DoesNotFit { path, entries: entries + left_out, left_out, needed });
+    }
     fs::rename(&fresh, path).map_err(fail("replace"))?;
     header::retire(old);
-    let carried = Carried { from, entries: writer.stats().entries, left_out, damaged };
+    let carried = Carried { from, entries, damaged };
     Ok((writer, recovery, carried))
 }
 

@@ -10,8 +10,6 @@ use std::sync::atomic::AtomicU64;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-use crate::layout::PAGE;
-
 /// A piece of memory for a segment.
 ///
 /// # Safety
@@ -140,8 +138,9 @@ impl FileRegion {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty file"));
         }
         // Reserves addresses with room for the alignment, maps the file over them, and gives the rest back.
-        let reserved =
-            len.checked_next_multiple_of(PAGE as usize).and_then(|len| len.checked_add(HUGE_PAGE));
+        let page = rustix::param::page_size();
+        let reserved = len.checked_next_multiple_of(page);
+        let reserved = reserved.and_then(|len| len.checked_add(HUGE_PAGE));
         let reserved =
             reserved.ok_or_else(|| io::Error::other("the file is larger than memory"))?;
         let null = std::ptr::null_mut();
@@ -154,7 +153,7 @@ impl FileRegion {
         // SAFETY: `skipped < HUGE_PAGE`, so that this covers only pages reserved above, of which nobody else knows.
         let mapped = unsafe { mmap(base, len, access, flags, &file, 0) };
         let used = match mapped {
-            Ok(_) => len.next_multiple_of(PAGE as usize),
+            Ok(_) => len.next_multiple_of(page),
             Err(_) => 0,
         };
         // SAFETY: these parts of the reservation are neither mapped to the file nor known to anybody.

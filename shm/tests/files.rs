@@ -86,38 +86,38 @@ fn segment_of_another_shape_is_replaced_with_its_entries_and_its_readers_are_tol
     opened.writer.put_as(Admission::Near, b"near", 0, b"copy", (0, 0)).expect("room");
     opened.writer.set_clock_offset(99);
     drop(opened);
-    // A longer record, a larger segment, and then one so small that something is left out.
-    let sizes = [(1024, 1 << 20), (1024, 2 << 20), (512, 400 << 10)];
+    // A longer record, a larger segment, and back.
+    let sizes = [(1024, 1 << 20), (1024, 2 << 20), (512, 1 << 20)];
     for (instance, (record_size, segment_bytes)) in (10..).zip(sizes) {
         let reader = Reader::attach_file(&path).expect("made");
         let other = TableOptions { record_size, segment_bytes, instance, ..options() };
         let mut opened = open_or_create(&path, &other).expect("made anew");
         let carried = opened.carried.expect("there was another");
         assert!(opened.set_aside.is_none());
-        assert_eq!((carried.entries + carried.left_out, carried.damaged), (300, 0));
-        assert_eq!((carried.left_out > 0, instance), (instance == 12, opened.writer.instance()));
+        assert_eq!((carried.entries, carried.damaged), (300, 0));
+        assert_eq!(instance, opened.writer.instance());
         assert!(reader.detached());
         let reader = Reader::attach_file(&path).expect("made");
         assert_eq!((reader.instance(), reader.clock_offset()), (instance, 99));
         (0..300).for_each(|partition| opened.writer.set_freshness(partition, u64::MAX));
         let mut value = Vec::new();
-        let mut there = 0;
         for number in 0..300u32 {
-            let Lookup::Hit(hit) = reader.get(&number.to_ne_bytes(), 0, &mut value) else {
-                continue;
-            };
+            let lookup = reader.get(&number.to_ne_bytes(), 0, &mut value);
+            let Lookup::Hit(hit) = lookup else { panic!("{lookup:?}") };
             assert_eq!((hit.deadline, hit.mark), (7_000, number.into()));
             assert_eq!(value, vec![number as u8; number as usize]);
-            there += 1;
         }
-        assert_eq!(there, carried.entries);
         drop(opened);
         let again = open_or_create(&path, &other).expect("whole");
-        assert_eq!((again.carried, again.writer.stats().entries), (None, there));
-        if carried.left_out > 0 {
-            break;
-        }
+        assert_eq!((again.carried, again.writer.stats().entries), (None, 300));
     }
+    // One in which not all have room leaves everything as it is.
+    let too_small = TableOptions { segment_bytes: 400 << 10, ..options() };
+    let error = open_or_create(&path, &too_small).err().expect("it does not fit");
+    let FileError::DoesNotFit { entries, left_out, .. } = error else { panic!("{error}") };
+    assert!(entries == 300 && (1..300).contains(&left_out), "{left_out}");
+    let again = open_or_create(&path, &options()).expect("as it was");
+    assert_eq!((again.carried, again.writer.stats().entries), (None, 300));
     assert_eq!(names(directory.path()), ["table"]);
 }
 
@@ -138,7 +138,7 @@ fn entries_of_a_damaged_segment_are_checked_before_they_are_carried_over() {
     let other = TableOptions { segment_bytes: 2 << 20, ..options() };
     let opened = open_or_create(&path, &other).expect("made anew");
     let carried = opened.carried.expect("there was another");
-    assert_eq!((carried.entries, carried.left_out, carried.damaged), (19, 0, 1));
+    assert_eq!((carried.entries, carried.damaged), (19, 1));
     let mut value = Vec::new();
     assert!(opened.writer.get(&[7], &mut value).is_none());
     assert!(opened.writer.get(&[8], &mut value).is_some());

@@ -11,6 +11,8 @@ pub(super) struct Wheel {
     lists: Vec<Vec<u32>>,
     /// The number of the earliest list that may hold something: a time in units of [`WIDTH_MS`].
     at: u64,
+    /// Whether [`due`](Self::due) was told the time.
+    knows_time: bool,
 }
 
 /// Where a record is filed.
@@ -43,7 +45,7 @@ impl Filed {
 
 impl Wheel {
     pub(super) fn new() -> Self {
-        Self { lists: Vec::new(), at: 0 }
+        Self { lists: Vec::new(), at: 0, knows_time: false }
     }
 
     /// Files many records at once into an empty wheel, which begins with the earliest of their deadlines.
@@ -59,6 +61,10 @@ impl Wheel {
     pub(super) fn file(&mut self, links: &mut impl Links, record: u32, deadline: u64) {
         if deadline == 0 {
             return self.unfile(links, record);
+        }
+        if !self.knows_time {
+            // `file_all` found no earlier deadline, but this may still lie ahead.
+            self.at = self.at.min(deadline / WIDTH_MS);
         }
         let (old, list) = (links.filed(record).list, self.list_of(deadline));
         // Lazily: a list whose time comes earlier will do.
@@ -96,6 +102,7 @@ impl Wheel {
     /// [`later`](Self::file_later), and asks again.
     pub(super) fn due(&mut self, now_ms: u64) -> Option<u32> {
         let now = now_ms / WIDTH_MS;
+        self.knows_time = true;
         if now >= self.at + LISTS {
             // A long time has passed, or this is the first time at all: every list is due.
             self.at = now - LISTS;
