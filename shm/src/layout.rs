@@ -466,6 +466,12 @@ impl RecordShape {
         has_key && Self::value_size_of(word) <= max_value as usize && word & Self::UNUSED == 0
     }
 
+    /// Whether a packed shape names this size of key, and nothing that no shape says but for the value's size.
+    #[inline]
+    pub(crate) fn has_key_of(word: u64, key_size: usize) -> bool {
+        word & (Self::UNUSED | 0xff) == key_size as u64
+    }
+
     /// The key's size that a packed shape names, in bytes.
     #[inline]
     pub(crate) fn key_size_of(word: u64) -> usize {

@@ -220,13 +220,11 @@ impl<W: Words> Table<W> {
         key: &[u8],
         value: &mut impl Target,
     ) -> Option<bool> {
-        if !RecordShape::is_plausible(shape, self.geometry.shape.max_value) {
-            return None;
-        }
-        if RecordShape::key_size_of(shape) != key.len() {
-            return Some(false);
-        }
+        let max_value = self.geometry.shape.max_value;
         let size = RecordShape::value_size_of(shape);
+        if !RecordShape::has_key_of(shape, key.len()) || size > max_value as usize {
+            return RecordShape::is_plausible(shape, max_value).then_some(false);
+        }
         let key_words = key.len().div_ceil(8);
         if RECORD_HEADER + key_words + size.div_ceil(8) > self.geometry.record_words {
             return self.copy_chained(id, shape, key, value);

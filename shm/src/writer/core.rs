@@ -666,6 +666,47 @@ impl<W: Words> Core<W> {
         self.link(id, shape, deadline, chain);
     }
 
+    /// Takes a record and its chain into the books, but for the lists: [`list_all`](Self::list_all) makes these.
+    pub(super) fn note(&mut self, id: RecordId, shape: RecordShape, chain: &[u32]) {
+        let chain = self.thread(chain);
+        self.records[id.number()] = Known::new(0, shape, chain);
+        self.count(id, shape);
+    }
+
+    /// Makes the lists of all records that were noted: those of the partitions by a counting sort, since a million
+    /// records taken in one by one would wait for memory a million times; and the wheel's.
+    pub(super) fn list_all(&mut self, deadlines: &[(u32, u64)]) {
+        let mut ends = vec![0u32; PARTITIONS];
+        for number in self.all_live() {
+            ends[usize::from(self.records[number].partition & !Known::SECOND)] += 1;
+        }
+        let mut end = 0;
+        let mut starts = ends.clone();
+        for (start, count) in starts.iter_mut().zip(&mut ends) {
+            *start = end;
+            end += *count;
+            *count = end;
+        }
+        let mut sorted = vec![0u32; end as usize];
+        let mut next = starts.clone();
+        for bucket in 0..self.headers.len() {
+            for id in self.live(bucket) {
+                let known = &mut self.records[id.number()];
+                let partition = usize::from(known.partition & !Known::SECOND);
+                known.place = next[partition] - starts[partition];
+                sorted[next[partition] as usize] = id.number() as u32;
+                next[partition] += 1;
+            }
+        }
+        let ranges = starts.iter().zip(&ends).map(|(start, end)| *start as usize..*end as usize);
+        self.partitions = ranges.map(|range| sorted[range].to_vec()).collect();
+        self.wheel.file_all(&mut self.records, deadlines);
+    }
+
+    fn all_live(&self) -> impl Iterator<Item = usize> {
+        (0..self.headers.len()).flat_map(|bucket| self.live(bucket)).map(RecordId::number)
+    }
+
     /// Takes a record and its chain out of the books. Its way is invalid by now, or the blocks could be reused
     /// under a reader that has no way to tell.
     pub(super) fn forget(&mut self, id: RecordId) {
@@ -725,11 +766,7 @@ impl<W: Words> Core<W> {
         if partition >= self.partitions.len() {
             self.partitions.resize_with(partition + 1, Vec::new);
         }
-        let usual = self.records.len() / PARTITIONS;
         let records = &mut self.partitions[partition];
-        if records.capacity() == 0 {
-            records.reserve_exact(usual);
-        }
         self.records[id.number()] = Known::new(records.len() as u32, shape, chain);
         records.push(number);
         self.wheel.file(&mut self.records, number, deadline);

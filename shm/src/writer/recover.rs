@@ -53,8 +53,7 @@ impl<W: Words> Core<W> {
                 chain.clear();
                 match core.examine(id, &mut used, &mut chain) {
                     Ok(sound) => {
-                        // Filed below, all at once: the earliest deadline has to be known.
-                        core.adopt(id, sound.shape, 0, &chain);
+                        core.note(id, sound.shape, &chain);
                         if sound.deadline != 0 {
                             deadlines.push((id.number() as u32, sound.deadline));
                         }
@@ -81,7 +80,7 @@ impl<W: Words> Core<W> {
                 }
             }
         }
-        core.wheel.file_all(&mut core.records, &deadlines);
+        core.list_all(&deadlines);
         core.free_blocks =
             (0..used.len() as u32).rev().filter(|&block| !used[block as usize]).collect();
         for bucket in 0..core.headers.len() {
@@ -178,7 +177,9 @@ impl<W: Words> Core<W> {
         } else {
             None
         };
-        table.walk(id, shape).blocks(chain).ok_or(Unsound::Malformed)?;
+        if table.geometry.blocks_for(shape.key_size.into(), shape.value_size as usize) > 0 {
+            table.walk(id, shape).blocks(chain).ok_or(Unsound::Malformed)?;
+        }
         for (at, &block) in chain.iter().enumerate() {
             // A block has one owner.
             if std::mem::replace(&mut used[block as usize], true) {
