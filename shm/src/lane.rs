@@ -184,7 +184,7 @@ impl Answers {
     }
 
     /// Answers a call. `None` if it is not open; whether its client sleeps, and so has to be woken
-    /// with [`Answers::wake`].
+    /// with [`Waker::wake`].
     pub fn answer(&mut self, call: u32, answer: [u64; ANSWER_WORDS]) -> Option<bool> {
         self.slots.answer(call, answer)
     }

@@ -436,6 +436,41 @@ fn full_table_keeps_everything_and_goes_on_after_expired_entries_left() {
 }
 
 #[test]
+fn reserve_takes_what_must_not_be_refused_and_closes_as_entries_go() {
+    let options = TableOptions { segment_bytes: 2 << 20, ..TableOptions::new(1, 2) };
+    let region = HeapRegion::new(options.segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options).expect("fits");
+    let fill = |writer: &mut Writer, admission, from: u32| {
+        let mut number = from;
+        let put = |writer: &mut Writer, number: u32| {
+            writer.put_as(admission, &number.to_ne_bytes(), 0, b"value", (0, 0))
+        };
+        while put(writer, number).is_ok() {
+            number += 1;
+        }
+        number
+    };
+    let ordinary = fill(&mut writer, Admission::Ordinary, 0);
+    let stats = writer.stats();
+    assert!(stats.reserve_records > 10);
+    assert_eq!(stats.reserve_used, 0);
+    // A change of what is there needs no room, a near copy gets none.
+    assert!(writer.put(&0u32.to_ne_bytes(), 0, b"other", 0, 0).expect("an update").replaced);
+    assert_eq!(fill(&mut writer, Admission::Near, ordinary), ordinary);
+    let all = fill(&mut writer, Admission::Reserve, ordinary);
+    assert_eq!((all - ordinary) as usize, stats.reserve_records);
+    assert_eq!(writer.stats().reserve_used, stats.reserve_records);
+    // Whichever go, as many new ones are taken once the reserve is whole again.
+    let reserve = stats.reserve_records as u32;
+    for number in 0..reserve + 3 {
+        assert!(number > reserve || writer.put(b"new", 0, b"value", 0, 0).is_err());
+        assert!(writer.remove(&number.to_ne_bytes()));
+    }
+    assert_eq!(writer.stats().reserve_used, 0);
+    assert_eq!(fill(&mut writer, Admission::Ordinary, all), all + 3);
+}
+
+#[test]
 fn unvouched_partitions_are_stale_and_retired_segments_say_so() {
     let options = TableOptions::new(5, 6);
     let region = HeapRegion::new(options.segment_bytes as usize);
