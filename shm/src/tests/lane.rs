@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
 
+use super::caught;
 use crate::lane::ring::{Consumer, LaneFault, NotPushed, Producer, RingPlace};
 use crate::lane::{
     CALLS_MAX, CallError, ClientLane, LaneError, LaneOptions, NodeLane, SUBMISSION_BYTES_MAX,
@@ -188,17 +189,6 @@ fn falling_asleep_over_an_answer(mutant: Mutant) {
         let seen = calling.join().expect("the client is content");
         assert!(seen || sleeps, "nobody noticed");
     });
-}
-
-/// Runs a mutant and wants it caught by this assertion of the model.
-fn caught(by: &str, run: impl FnOnce() + std::panic::UnwindSafe) {
-    let payload = std::panic::catch_unwind(run).expect_err("the mutant survived");
-    let message = payload
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or(payload.downcast_ref::<&str>().copied());
-    let message = message.unwrap_or_default();
-    assert!(message.contains(by), "caught by something else: {message:?}");
 }
 
 #[test]

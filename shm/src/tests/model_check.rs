@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
 
+use super::caught;
 use crate::layout::{
     BLOCK_WORDS, Geometry, LINE_WORDS, Place, RECORD_HEADER, RecordId, RecordShape, STAMP, Shape,
 };
@@ -346,19 +347,6 @@ fn moving_entry_is_never_missed() {
 fn entry_is_never_older_than_the_promise_it_is_read_with() {
     vouches(Mutant::None, false);
     vouches(Mutant::None, true);
-}
-
-/// Runs a mutant and wants it caught by this assertion of the model.
-fn caught(by: &str, run: impl FnOnce() + std::panic::UnwindSafe) {
-    let payload = std::panic::catch_unwind(run).expect_err("the mutant survived");
-    let message = payload
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or(payload.downcast_ref::<&str>().copied());
-    assert!(
-        message.is_some_and(|message| message.contains(by)),
-        "caught by something else: {message:?}"
-    );
 }
 
 #[test]
