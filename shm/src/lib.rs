@@ -32,6 +32,7 @@ mod layout;
 mod protocol;
 mod reader;
 mod region;
+mod table;
 mod words;
 mod writer;
 

@@ -5,21 +5,13 @@
 //! it visible and its predecessor invisible; a reader that copied a record believes the copy if, after it, the
 //! way was valid and then the sequence number still the same.
 
-use twox_hash::XxHash3_64;
-
 use crate::layout::{
-    BLOCK_PAYLOAD, BLOCK_WORDS, DEADLINE, Geometry, LINE_WORDS, LineHeader, MARK, NONE, Place,
-    RECORD_HEADER, RecordId, RecordShape, SHAPE, STAMP, WAYS, inline_words, payload_words,
+    BLOCK_PAYLOAD, BLOCK_WORDS, DEADLINE, LINE_WORDS, LineHeader, MARK, NONE, Place, RECORD_HEADER,
+    RecordId, RecordShape, SHAPE, STAMP, inline_words, payload_words,
 };
-use crate::words::{Few, Room, Target, Words};
-
-/// A segment's words with their geometry.
-#[derive(Clone)]
-pub(crate) struct Table<W> {
-    pub(crate) words: W,
-    pub(crate) geometry: Geometry,
-    pub(crate) hash_seed: u64,
-}
+use crate::table::{Line, Record, Table};
+use crate::words::{Room, Target, Words};
+use twox_hash::XxHash3_64;
 
 /// What one try to look a key up gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +23,15 @@ pub(crate) enum Attempt {
     Changed,
     /// A record that may be the key's makes no sense.
     Damaged,
+}
+
+/// What a [`glance`](Table::glance) gave.
+pub(crate) enum Glance {
+    /// As [`Attempt::Hit`], with the value copied.
+    Hit(RecordId, Copied),
+    Miss,
+    /// Anything else.
+    Unclear,
 }
 
 /// A record's facts, copied with it.
@@ -46,7 +47,8 @@ pub(crate) struct Copied {
 
 /// A copy under way.
 struct Begun<'w, W> {
-    header: Few<'w, W, RECORD_HEADER>,
+    line: Line<'w, W>,
+    record: Record<'w, W>,
     stamp: u64,
     /// The packed [`RecordShape`].
     shape: u64,
@@ -75,35 +77,23 @@ pub(crate) struct NewRecord<'a> {
 
 // What both sides use.
 impl<W: Words> Table<W> {
-    #[inline]
-    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        XxHash3_64::oneshot_with_seed(self.hash_seed, key)
-    }
-
     /// Relaxed; the caller places the fences.
     #[inline]
     pub(crate) fn header(&self, bucket: usize) -> LineHeader {
-        LineHeader(self.words.load(self.geometry.line(bucket)))
-    }
-
-    /// The ways whose fingerprint is `tag`, whether valid or not.
-    #[inline]
-    pub(crate) fn tagged(&self, bucket: usize, tag: u16) -> u32 {
-        const { assert!(WAYS == 28) };
-        self.words.lanes(self.geometry.line(bucket) + 1, tag)
+        self.line(bucket).header()
     }
 
     /// A walk over a record's payload: key, padded, then value. Follows the chain without believing it.
     #[inline]
     pub(crate) fn walk(&self, id: RecordId, shape: RecordShape) -> Walk<'_, W> {
-        let record = self.geometry.record(id);
+        let record = self.geometry().record(id);
         let payload = payload_words(shape.key_size.into(), shape.value_size as usize);
-        let inline = inline_words(self.geometry.record_words, payload);
+        let inline = inline_words(self.geometry().record_words, payload);
         Walk {
             table: self,
             at: record + RECORD_HEADER,
             run: inline,
-            link: record + self.geometry.record_words - 1,
+            link: record + self.geometry().record_words - 1,
             beyond: payload - inline,
             asked: 0,
         }
@@ -118,39 +108,94 @@ impl<W: Words> Table<W> {
 
 // The reader's side.
 impl<W: Words> Table<W> {
-    /// Looks a key with this hash up once. After a hit `value` holds the value, after anything else it may hold rubbish.
+    /// Looks a key with this hash up once, where all is as it mostly is: the first way with its fingerprint has the key,
+    /// or no way of its one line has it. Else it is unclear, and [`attempt`](Self::attempt) tells.
+    ///
+    /// Short on purpose: a processor has a few hundred instructions under way at once, and the fewer of them one lookup
+    /// is, the earlier the next begins to wait for memory.
     #[inline(always)]
+    pub(crate) fn glance(&self, key: &[u8], key_hash: u64, value: &mut impl Target) -> Glance {
+        let place = self.geometry().place(key_hash);
+        let line = self.line(place.first);
+        let header = line.header();
+        self.words().acquire(); // As in `attempt`.
+        let mut bucket = place.first;
+        let mut ways = line.tagged(place.tag) & header.valid();
+        if ways == 0 && header.overflow() {
+            // Of every eight keys in a nearly full table one is in its second line.
+            bucket = self.geometry().second(place);
+            let line = self.line(bucket);
+            let header = line.header();
+            self.words().acquire(); // As in `attempt`.
+            ways = line.tagged(place.tag) & header.valid();
+        }
+        if ways != 0 {
+            let id = RecordId { bucket, way: ways.trailing_zeros() as usize };
+            return match self.copy_if_key(id, key, value) {
+                Some(copied) => Glance::Hit(id, copied),
+                None => Glance::Unclear,
+            };
+        }
+        self.words().acquire(); // As in `not_found`.
+        if header.overflow() || line.header() != header { Glance::Unclear } else { Glance::Miss }
+    }
+
+    /// Copies a record's value if the record is this key's, the key lies in it with room to spare (the last word may be a link), the value fits the target, and
+    /// the copy is good. Says nothing otherwise.
+    #[inline(always)]
+    fn copy_if_key(&self, id: RecordId, key: &[u8], value: &mut impl Target) -> Option<Copied> {
+        let begun = self.begin_copy(id)?;
+        let inline = &begun.record.inline;
+        let size = RecordShape::value_size_of(begun.shape);
+        let key_words = key.len().div_ceil(8);
+        if !RecordShape::has_key_of(begun.shape, key.len())
+            || size > self.geometry().shape.max_value as usize
+            || key_words >= inline.count()
+            || !inline.begins_with(key)
+        {
+            return None;
+        }
+        let beside = inline.after(key_words);
+        if size <= beside.bytes() {
+            let mut room = value.room(size)?;
+            beside.read(size, &mut room);
+            let filled = room.done();
+            value.keep(filled);
+        } else {
+            self.copy_chained(id, begun.shape, value)?;
+        }
+        self.end_copy(id, &begun)
+    }
+
+    /// Copies a value that goes on in the pool. `None`: it does not fit the target, or the record makes no sense.
+    #[inline(never)]
+    fn copy_chained(&self, id: RecordId, shape: u64, value: &mut impl Target) -> Option<()> {
+        let shape = RecordShape::unpack(shape, self.geometry().shape.max_value)?;
+        let mut walk = self.walk(id, shape);
+        walk.ask_for_chain();
+        walk.skip_key(shape.key_size.into())?;
+        walk.copy(shape.value_size as usize, value)
+    }
+
+    /// Looks a key with this hash up once. After a hit `value` holds the value, after anything else it may hold rubbish.
+    #[inline(never)]
     pub(crate) fn attempt(&self, key: &[u8], key_hash: u64, value: &mut impl Target) -> Attempt {
-        let place = self.geometry.place(key_hash);
+        let place = self.geometry().place(key_hash);
         let first = self.header(place.first);
         // Pairs with the release fence in `publish`: who sees a way valid sees its fingerprint and record, and who
         // sees a key gone from its first line sees it in its second.
-        self.words.acquire();
+        self.words().acquire();
         let mut damaged = false;
-        if let Some(attempt) =
-            self.try_line(place.first, first, key, place.tag, value, &mut damaged)
-        {
+        let found = self.try_line(place.first, first, key, place.tag, value, &mut damaged);
+        if let Some(attempt) = found {
             return attempt;
         }
-        if first.overflow() {
-            return self.attempt_second(key, place, first, value, damaged);
+        if !first.overflow() {
+            return self.not_found(place, first, None, damaged);
         }
-        self.not_found(place, first, None, damaged)
-    }
-
-    /// Goes on with the key's second line: of every eight keys in a nearly full table one needs it.
-    #[inline(never)]
-    fn attempt_second(
-        &self,
-        key: &[u8],
-        place: Place,
-        first: LineHeader,
-        value: &mut impl Target,
-        mut damaged: bool,
-    ) -> Attempt {
-        let line = self.geometry.second(place);
+        let line = self.geometry().second(place);
         let second = self.header(line);
-        self.words.acquire(); // As in `attempt`.
+        self.words().acquire(); // As in `attempt`.
         let found = self.try_line(line, second, key, place.tag, value, &mut damaged);
         found.unwrap_or_else(|| self.not_found(place, first, Some(second), damaged))
     }
@@ -166,9 +211,9 @@ impl<W: Words> Table<W> {
     ) -> Attempt {
         // Pairs with the release fences of the writer: who read anything that was stored after a flip sees the flip
         // here.
-        self.words.acquire();
+        self.words().acquire();
         if self.header(place.first) != first
-            || second.is_some_and(|header| self.header(self.geometry.second(place)) != header)
+            || second.is_some_and(|header| self.header(self.geometry().second(place)) != header)
         {
             Attempt::Changed
         } else if damaged {
@@ -179,7 +224,6 @@ impl<W: Words> Table<W> {
     }
 
     /// Looks a key up in one line. `None`: it is not there.
-    #[inline(always)]
     fn try_line(
         &self,
         bucket: usize,
@@ -189,21 +233,15 @@ impl<W: Words> Table<W> {
         value: &mut impl Target,
         damaged: &mut bool,
     ) -> Option<Attempt> {
-        let mut ways = self.tagged(bucket, tag) & header.valid();
+        let mut ways = self.line(bucket).tagged(tag) & header.valid();
         while ways != 0 {
             let id = RecordId { bucket, way: ways.trailing_zeros() as usize };
             ways &= ways - 1;
             let Some(begun) = self.begin_copy(id) else { return Some(Attempt::Changed) };
-            let copied = self.copy_value(id, begun.shape, key, value);
-            let fresh_until = self.fresh_until(&begun);
-            if !self.end_copy(id, &begun) {
-                return Some(Attempt::Changed);
-            }
-            match copied {
-                Some(true) => {
-                    let Begun { shape, deadline, mark, .. } = begun;
-                    return Some(Attempt::Hit(id, Copied { shape, deadline, mark, fresh_until }));
-                }
+            let is_key = self.copy_value(id, begun.shape, key, value);
+            let Some(copied) = self.end_copy(id, &begun) else { return Some(Attempt::Changed) };
+            match is_key {
+                Some(true) => return Some(Attempt::Hit(id, copied)),
                 Some(false) => {}
                 None => *damaged = true,
             }
@@ -212,7 +250,6 @@ impl<W: Words> Table<W> {
     }
 
     /// Copies a record's value if it is this key's, and says whether it is. `None`: the record makes no sense.
-    #[inline(always)]
     fn copy_value(
         &self,
         id: RecordId,
@@ -220,37 +257,10 @@ impl<W: Words> Table<W> {
         key: &[u8],
         value: &mut impl Target,
     ) -> Option<bool> {
-        let max_value = self.geometry.shape.max_value;
-        let size = RecordShape::value_size_of(shape);
-        if !RecordShape::has_key_of(shape, key.len()) || size > max_value as usize {
-            return RecordShape::is_plausible(shape, max_value).then_some(false);
-        }
-        let key_words = key.len().div_ceil(8);
-        if RECORD_HEADER + key_words + size.div_ceil(8) > self.geometry.record_words {
-            return self.copy_chained(id, shape, key, value);
-        }
-        let at = self.geometry.record(id) + RECORD_HEADER;
-        if !self.words.equal(at, key) {
+        let shape = RecordShape::unpack(shape, self.geometry().shape.max_value)?;
+        if usize::from(shape.key_size) != key.len() {
             return Some(false);
         }
-        if let Some(mut room) = value.room(size) {
-            self.words.read(at + key_words, size, &mut room);
-            let filled = room.done();
-            value.keep(filled);
-        }
-        Some(true)
-    }
-
-    /// As `copy_value`, for a record that goes on in the pool.
-    #[inline(never)]
-    fn copy_chained(
-        &self,
-        id: RecordId,
-        shape: u64,
-        key: &[u8],
-        value: &mut impl Target,
-    ) -> Option<bool> {
-        let shape = RecordShape::unpack(shape, self.geometry.shape.max_value)?;
         let mut walk = self.walk(id, shape);
         walk.ask_for_chain();
         if !walk.equal(key)? {
@@ -274,80 +284,71 @@ impl<W: Words> Table<W> {
     ) -> Stamped<(T, Copied)> {
         let Some(begun) = self.begin_copy(id) else { return Stamped::Changed };
         let result = copy(begun.shape);
-        let fresh_until = self.fresh_until(&begun);
-        if !self.end_copy(id, &begun) {
-            return Stamped::Changed;
-        }
-        let Begun { shape, deadline, mark, .. } = begun;
-        match result {
-            Some(result) => Stamped::Valid((result, Copied { shape, deadline, mark, fresh_until })),
-            None => Stamped::Malformed,
-        }
+        let Some(copied) = self.end_copy(id, &begun) else { return Stamped::Changed };
+        result.map_or(Stamped::Malformed, |result| Stamped::Valid((result, copied)))
     }
 
     /// Begins a copy of a record: what is loaded from here on is worth something if [`end_copy`](Self::end_copy) says so.
     /// `None`: it is not live.
     #[inline(always)]
     fn begin_copy(&self, id: RecordId) -> Option<Begun<'_, W>> {
-        let header = self.words.few::<RECORD_HEADER>(self.geometry.record(id));
-        let stamp = header.load::<STAMP>();
+        let (line, record) = (self.line(id.bucket), self.record(id));
+        let stamp = record.header.load::<STAMP>();
         if stamp & 1 == 1 {
             return None;
         }
         // Pairs with the second release fence in `write_record`: an even number comes with all of its record.
-        self.words.acquire();
-        let (deadline, mark) = (header.load::<DEADLINE>(), header.load::<MARK>());
-        let shape = header.load::<SHAPE>();
-        Some(Begun { header, stamp, shape, deadline, mark })
+        self.words().acquire();
+        let (deadline, mark) = (record.header.load::<DEADLINE>(), record.header.load::<MARK>());
+        let shape = record.header.load::<SHAPE>();
+        Some(Begun { line, record, stamp, shape, deadline, mark })
     }
 
-    /// Until when the writer vouches for the partition of a record that is being copied.
+    /// Ends a copy, after all of it was loaded. `None`: the record was not published as it was copied.
     #[inline(always)]
-    fn fresh_until(&self, begun: &Begun<'_, W>) -> u64 {
-        self.words.load(self.geometry.freshness + RecordShape::partition_of(begun.shape))
-    }
-
-    /// Whether the record was published as it was copied, after all of it was loaded.
-    #[inline(always)]
-    fn end_copy(&self, id: RecordId, begun: &Begun<'_, W>) -> bool {
+    fn end_copy(&self, id: RecordId, begun: &Begun<'_, W>) -> Option<Copied> {
+        let fresh_until = self.fresh_until(RecordShape::partition_of(begun.shape));
         // Pairs with the first release fence in `write_record`: who copied a word of a later record, or of a later
         // owner of a block, sees here that the way was invalid, or below that the number moved on. It pairs too with
         // the one in `set_freshness`: what the writer had applied when it vouched for the partition is seen below,
         // and if that ended this record, then the way is invalid.
-        self.words.acquire();
-        if !self.header(id.bucket).is_valid(id.way) {
-            return false;
+        self.words().acquire();
+        if !begun.line.header().is_valid(id.way) {
+            return None;
         }
         // Pairs with the release fence in `publish`: who saw the way valid for a later record sees its number. So
         // this order (way, then number) tells that the way was valid *for this number*.
-        self.words.acquire();
-        begun.header.load::<STAMP>() == begun.stamp
+        self.words().acquire();
+        let Begun { shape, deadline, mark, stamp, .. } = *begun;
+        let copied = Copied { shape, deadline, mark, fresh_until };
+        (begun.record.header.load::<STAMP>() == stamp).then_some(copied)
     }
 
     /// Asks for the memory that a lookup of this hash will begin with.
     #[inline]
     pub(crate) fn prefetch_line(&self, key_hash: u64) {
-        let place = self.geometry.place(key_hash);
-        self.words.prefetch(self.geometry.line(place.first));
+        let place = self.geometry().place(key_hash);
+        self.words().prefetch(self.geometry().line(place.first));
     }
 
     /// Asks for the records that may be the key's, as far as the line is there.
     #[inline]
     pub(crate) fn prefetch_records(&self, key_hash: u64) {
-        let place = self.geometry.place(key_hash);
-        let header = self.header(place.first);
-        let mut ways = self.tagged(place.first, place.tag) & header.valid();
+        let place = self.geometry().place(key_hash);
+        let line = self.line(place.first);
+        let header = line.header();
+        let mut ways = line.tagged(place.tag) & header.valid();
         if ways == 0 && header.overflow() {
             // Its second line: rare, and then half of the gain is gone.
-            self.words.prefetch(self.geometry.line(self.geometry.second(place)));
+            self.words().prefetch(self.geometry().line(self.geometry().second(place)));
         }
         while ways != 0 {
             let way = ways.trailing_zeros() as usize;
             ways &= ways - 1;
-            let record = self.geometry.record(RecordId { bucket: place.first, way });
-            let lines = self.geometry.record_words.div_ceil(LINE_WORDS).min(PREFETCH_LINES);
+            let record = self.geometry().record(RecordId { bucket: place.first, way });
+            let lines = self.geometry().record_words.div_ceil(LINE_WORDS).min(PREFETCH_LINES);
             for line in 0..lines {
-                self.words.prefetch(record + line * LINE_WORDS);
+                self.words().prefetch(record + line * LINE_WORDS);
             }
         }
     }
@@ -361,17 +362,17 @@ impl<W: Words> Table<W> {
     /// Writes a record into an invalid way, and what does not fit into the blocks of `chain`, which nothing that is
     /// published uses. It stays invisible until [`publish`](Self::publish).
     pub(crate) fn write_record(&self, id: RecordId, new: &NewRecord<'_>, chain: &[u32]) {
-        let record = self.geometry.record(id);
+        let record = self.geometry().record(id);
         let odd = self.open_record(record);
-        self.words.store(record + DEADLINE, new.deadline);
-        self.words.store(record + MARK, new.mark);
-        self.words.store(record + SHAPE, new.shape.pack());
+        self.words().store(record + DEADLINE, new.deadline);
+        self.words().store(record + MARK, new.mark);
+        self.words().store(record + SHAPE, new.shape.pack());
         let payload = payload_words(new.key.len(), new.value.len());
         let mut pen = Pen {
             table: self,
             at: record + RECORD_HEADER,
-            run: inline_words(self.geometry.record_words, payload),
-            link: record + self.geometry.record_words - 1,
+            run: inline_words(self.geometry().record_words, payload),
+            link: record + self.geometry().record_words - 1,
             chain,
         };
         pen.put(new.key);
@@ -384,51 +385,52 @@ impl<W: Words> Table<W> {
     /// Copies a live record into an invalid way of its other line. Both then share one chain, of which the caller frees
     /// nothing.
     pub(crate) fn copy_record(&self, from: RecordId, to: RecordId, shape: RecordShape) {
-        let (from, to) = (self.geometry.record(from), self.geometry.record(to));
+        let (from, to) = (self.geometry().record(from), self.geometry().record(to));
         let odd = self.open_record(to);
-        for word in DEADLINE..self.geometry.record_words {
-            self.words.store(to + word, self.words.load(from + word));
+        for word in DEADLINE..self.geometry().record_words {
+            self.words().store(to + word, self.words().load(from + word));
         }
-        self.words.store(to + SHAPE, shape.pack());
-        self.close_record(to, odd, self.words.load(from + STAMP) >> 32);
+        self.words().store(to + SHAPE, shape.pack());
+        self.close_record(to, odd, self.words().load(from + STAMP) >> 32);
     }
 
     /// Marks an invalid record as not live, so that its bytes alone can never be taken for an entry again.
     pub(crate) fn retire_record(&self, id: RecordId) {
-        let record = self.geometry.record(id);
+        let record = self.geometry().record(id);
         // After the flip that made it invalid; a reader that meets the odd number finds the flip when it tries again.
-        self.words.release();
-        self.words.store(record + STAMP, next_odd(self.words.load(record + STAMP)));
+        self.words().release();
+        self.words().store(record + STAMP, next_odd(self.words().load(record + STAMP)));
     }
 
     /// Sets the fingerprint of an invalid way.
     pub(crate) fn set_tag(&self, id: RecordId, tag: u16) {
-        let at = self.geometry.line(id.bucket) + 1 + id.way / 4;
+        let at = self.geometry().line(id.bucket) + 1 + id.way / 4;
         let shift = id.way % 4 * 16;
-        let word = self.words.load(at) & !(0xffff << shift) | u64::from(tag) << shift;
-        self.words.store(at, word);
+        let word = self.words().load(at) & !(0xffff << shift) | u64::from(tag) << shift;
+        self.words().store(at, word);
     }
 
     /// Stores a line's header: the one step that changes what readers find.
     pub(crate) fn publish(&self, bucket: usize, header: LineHeader) {
         // Pairs with the acquire fences in `attempt` and `stamped`.
-        self.words.release();
-        self.words.store(self.geometry.line(bucket), header.0);
+        self.words().release();
+        self.words().store(self.geometry().line(bucket), header.0);
     }
 
     fn open_record(&self, record: usize) -> u64 {
-        let odd = next_odd(self.words.load(record + STAMP));
-        self.words.store(record + STAMP, odd);
+        let odd = next_odd(self.words().load(record + STAMP));
+        self.words().store(record + STAMP, odd);
         // Pairs with the acquire fence after the copy in `stamped`. It also orders the flips that freed this way and
         // these blocks before their new contents.
-        self.words.release();
+        self.words().release();
         odd
     }
 
     fn close_record(&self, record: usize, odd: u64, checksum: u64) {
         // Pairs with the acquire fence before the copy in `stamped`.
-        self.words.release();
-        self.words.store(record + STAMP, u64::from((odd as u32).wrapping_add(1)) | checksum << 32);
+        self.words().release();
+        self.words()
+            .store(record + STAMP, u64::from((odd as u32).wrapping_add(1)) | checksum << 32);
     }
 }
 
@@ -478,7 +480,7 @@ impl<W: Words> Walk<'_, W> {
         while !bytes.is_empty() {
             let (at, words) = self.run(bytes.len().div_ceil(8))?;
             let (now, later) = bytes.split_at(bytes.len().min(words * 8));
-            if !self.table.words.equal(at, now) {
+            if !self.table.words().run(at, words).begins_with(now) {
                 return Some(false);
             }
             bytes = later;
@@ -492,7 +494,7 @@ impl<W: Words> Walk<'_, W> {
         while size > 0 {
             let (at, words) = self.run(size.div_ceil(8))?;
             let now = size.min(words * 8);
-            self.table.words.read(at, now, room);
+            self.table.words().read(at, now, room);
             size -= now;
         }
         Some(())
@@ -519,11 +521,11 @@ impl<W: Words> Walk<'_, W> {
     }
 
     fn enter_block(&mut self) -> Option<u32> {
-        let block = u32::try_from(self.table.words.load(self.link)).ok()?;
-        if self.beyond == 0 || block as usize >= self.table.geometry.blocks {
+        let block = u32::try_from(self.table.words().load(self.link)).ok()?;
+        if self.beyond == 0 || block as usize >= self.table.geometry().blocks {
             return None;
         }
-        self.link = self.table.geometry.block(block);
+        self.link = self.table.geometry().block(block);
         self.at = self.link + 1;
         self.run = self.beyond.min(BLOCK_PAYLOAD);
         self.beyond -= self.run;
@@ -533,7 +535,7 @@ impl<W: Words> Walk<'_, W> {
 
     /// Asks for the first blocks of the chain, before the record's own part is read.
     fn ask_for_chain(&mut self) {
-        if let Ok(first) = u32::try_from(self.table.words.load(self.link)) {
+        if let Ok(first) = u32::try_from(self.table.words().load(self.link)) {
             self.ask(first as usize, self.beyond.div_ceil(BLOCK_PAYLOAD));
         }
     }
@@ -542,10 +544,10 @@ impl<W: Words> Walk<'_, W> {
     /// chain, as it does while the pool is not fragmented; their numbers are only known one after the other.
     fn ask(&mut self, block: usize, left: usize) {
         let to = block + left.min(BLOCKS_AHEAD);
-        for block in self.asked.clamp(block, to)..to.min(self.table.geometry.blocks) {
-            let at = self.table.geometry.block(block as u32);
+        for block in self.asked.clamp(block, to)..to.min(self.table.geometry().blocks) {
+            let at = self.table.geometry().block(block as u32);
             for line in (0..BLOCK_WORDS).step_by(LINE_WORDS) {
-                self.table.words.prefetch(at + line);
+                self.table.words().prefetch(at + line);
             }
         }
         self.asked = to;
@@ -568,14 +570,14 @@ impl<W: Words> Pen<'_, W> {
                 let (&block, rest) =
                     self.chain.split_first().expect("the caller counted the blocks");
                 self.chain = rest;
-                self.table.words.store(self.link, block.into());
-                self.link = self.table.geometry.block(block);
-                self.table.words.store(self.link, NONE.into());
+                self.table.words().store(self.link, block.into());
+                self.link = self.table.geometry().block(block);
+                self.table.words().store(self.link, NONE.into());
                 self.at = self.link + 1;
                 self.run = BLOCK_PAYLOAD;
             }
             let (now, later) = bytes.split_at(bytes.len().min(self.run * 8));
-            self.table.words.write(self.at, now);
+            self.table.words().write(self.at, now);
             let words = now.len().div_ceil(8);
             self.at += words;
             self.run -= words;

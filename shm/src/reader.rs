@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::file::AttachError;
 use crate::header::{self, OpenError};
 use crate::layout::{KEY_MAX, RecordId, RecordShape, WAYS, word};
-use crate::protocol::{Attempt, Copied, Stamped, Table};
+use crate::protocol::{Attempt, Copied, Glance, Stamped};
 use crate::region::Region;
+use crate::table::Table;
 use crate::words::{Mapped, Target, Words};
 use crate::writer::ScanItem;
 
@@ -52,12 +53,35 @@ pub struct Hit {
 
 /// Names a record that was used: its number and its key's fingerprint, so that the writer knows with some certainty
 /// whether the record is still the same key's when it counts the use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Used {
+///
+/// One word, because two stores that are loaded as one make a processor wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Used(u64);
+
+impl Used {
+    /// A record by its number in the table, and its key's fingerprint.
+    #[inline]
+    pub fn new(record: u32, tag: u16) -> Self {
+        Self(u64::from(record) << 16 | u64::from(tag))
+    }
+
     /// The record's number in the table.
-    pub record: u32,
+    #[inline]
+    pub fn record(self) -> u32 {
+        (self.0 >> 16) as u32
+    }
+
     /// Its key's fingerprint.
-    pub tag: u16,
+    #[inline]
+    pub fn tag(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+impl std::fmt::Debug for Used {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Used").field("record", &self.record()).field("tag", &self.tag()).finish()
+    }
 }
 
 /// How a scanned entry stands.
@@ -107,7 +131,7 @@ impl Reader {
         if words.load(word!(clock_domain)) != clock_domain {
             return Err(OpenError::OtherBoot);
         }
-        let table = Table { words, geometry: facts.geometry, hash_seed: facts.hash_seed };
+        let table = Table::new(words, facts.geometry, facts.hash_seed);
         Ok(Self { table, instance: facts.instance })
     }
 
@@ -127,33 +151,33 @@ impl Reader {
 
     /// Counts the openings by a writer. A change means that the writer was restarted.
     pub fn writer_epoch(&self) -> u64 {
-        self.table.words.load(word!(writer_epoch))
+        self.table.words().load(word!(writer_epoch))
     }
 
     /// Whether the writer gave this segment up: drop the reader and attach again by path.
     pub fn detached(&self) -> bool {
-        header::is_retired(&self.table.words)
+        header::is_retired(self.table.words())
     }
 
     /// What the writer says about itself, for messages only.
     pub fn owner_note(&self) -> String {
-        header::owner_note(&self.table.words)
+        header::owner_note(self.table.words())
     }
 
     /// Hybrid clock minus monotonic clock in milliseconds, as the writer last set it; wraps.
     pub fn clock_offset(&self) -> u64 {
-        self.table.words.load(word!(clock_offset))
+        self.table.words().load(word!(clock_offset))
     }
 
     /// The counters that the writer publishes. Each is exact at some moment, not all at the same one.
     pub fn stats(&self) -> SegmentStats {
-        let words = &self.table.words;
+        let words = self.table.words();
         SegmentStats {
             entries: words.load(word!(entries)),
             bytes_live: words.load(word!(bytes_live)),
             pool_blocks_used: words.load(word!(blocks_used)),
-            pool_blocks: self.table.geometry.blocks as u64,
-            segment_bytes: self.table.geometry.shape.segment_bytes,
+            pool_blocks: self.table.geometry().blocks as u64,
+            segment_bytes: self.table.geometry().shape.segment_bytes,
         }
     }
 
@@ -226,48 +250,50 @@ impl Reader {
         if key.is_empty() || key.len() > KEY_MAX {
             return Lookup::Miss;
         }
-        match self.table.attempt(key, key_hash, value) {
-            Attempt::Changed => self.try_again(key, key_hash, now_monotonic_ms, value),
-            attempt => self.judge(attempt, key_hash, now_monotonic_ms),
+        match self.table.glance(key, key_hash, value) {
+            Glance::Hit(id, copied) => self.judge(id, copied, key_hash, now_monotonic_ms),
+            Glance::Miss => Lookup::Miss,
+            Glance::Unclear => self.look_closely(key, key_hash, now_monotonic_ms, value),
         }
     }
 
-    /// The further tries of a lookup that the writer came in between.
+    /// Looks up what a glance did not settle: a key of the second line, a long value, a change by the writer.
     #[inline(never)]
-    fn try_again(
+    fn look_closely(
         &self,
         key: &[u8],
         key_hash: u64,
         now_monotonic_ms: u64,
         value: &mut impl Target,
     ) -> Lookup {
-        for _ in 1..TRIES {
-            std::hint::spin_loop();
+        for _ in 0..TRIES {
             match self.table.attempt(key, key_hash, value) {
-                Attempt::Changed => {}
-                attempt => return self.judge(attempt, key_hash, now_monotonic_ms),
+                Attempt::Hit(id, copied) => {
+                    return self.judge(id, copied, key_hash, now_monotonic_ms);
+                }
+                Attempt::Miss => return Lookup::Miss,
+                Attempt::Damaged => return Lookup::Damaged,
+                Attempt::Changed => std::hint::spin_loop(),
             }
         }
         Lookup::Contended
     }
 
     #[inline(always)]
-    fn judge(&self, attempt: Attempt, key_hash: u64, now_monotonic_ms: u64) -> Lookup {
-        match attempt {
-            Attempt::Hit(_, copied) if now_monotonic_ms >= copied.fresh_until => Lookup::Stale,
-            Attempt::Hit(_, copied) if self.is_expired(copied.deadline, now_monotonic_ms) => {
-                Lookup::Expired
-            }
-            Attempt::Hit(id, Copied { shape, deadline, mark, .. }) => Lookup::Hit(Hit {
-                deadline,
-                mark,
-                value_size: RecordShape::value_size_of(shape),
-                used: Used { record: id.number() as u32, tag: key_hash as u16 },
-            }),
-            Attempt::Miss => Lookup::Miss,
-            Attempt::Damaged => Lookup::Damaged,
-            Attempt::Changed => Lookup::Contended,
+    fn judge(&self, id: RecordId, copied: Copied, key_hash: u64, now_monotonic_ms: u64) -> Lookup {
+        let Copied { shape, deadline, mark, fresh_until } = copied;
+        if now_monotonic_ms >= fresh_until {
+            return Lookup::Stale;
         }
+        if self.is_expired(deadline, now_monotonic_ms) {
+            return Lookup::Expired;
+        }
+        Lookup::Hit(Hit {
+            deadline,
+            mark,
+            value_size: RecordShape::value_size_of(shape),
+            used: Used::new(id.number() as u32, key_hash as u16),
+        })
     }
 
     /// Visits entries from `cursor` (0 to begin) on, whole lines at a time, until about `budget` were visited, and
@@ -282,13 +308,13 @@ impl Reader {
         now_monotonic_ms: u64,
         visit: &mut dyn FnMut(ScanItem<'_>, Standing),
     ) -> u64 {
-        let geometry = &self.table.geometry;
+        let geometry = self.table.geometry();
         let mut key = Vec::new();
         let mut visited = 0;
         let mut bucket = usize::try_from(cursor).unwrap_or(usize::MAX);
         while bucket < geometry.buckets {
             let header = self.table.header(bucket);
-            self.table.words.acquire(); // Pairs with the release fence in `publish`.
+            self.table.words().acquire(); // Pairs with the release fence in `publish`.
             visited += 1;
             for way in (0..WAYS).filter(|&way| header.is_valid(way)) {
                 let id = RecordId { bucket, way };

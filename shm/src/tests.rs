@@ -6,6 +6,20 @@ mod lane;
 mod model_check;
 mod take_over;
 
+use crate::protocol::{Attempt, Glance};
+use crate::table::Table;
+use crate::words::Words;
+
+/// Looks a key up as readers do.
+fn look<W: Words>(table: &Table<W>, key: &[u8], value: &mut Vec<u8>) -> Attempt {
+    let hash = table.hash(key);
+    match table.glance(key, hash, value) {
+        Glance::Hit(id, copied) => Attempt::Hit(id, copied),
+        Glance::Miss => Attempt::Miss,
+        Glance::Unclear => table.attempt(key, hash, value),
+    }
+}
+
 /// Runs a mutant under loom and wants it caught by this assertion of its model.
 fn caught(by: &str, run: impl FnOnce() + std::panic::UnwindSafe) {
     let payload = std::panic::catch_unwind(run).expect_err("the mutant survived");

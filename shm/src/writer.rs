@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use crate::header::{self, OpenError};
 use crate::layout::{Geometry, OptionsError, PARTITIONS, Shape, TableOptions, word};
-use crate::protocol::Table;
 use crate::reader::Used;
 use crate::region::Region;
+use crate::table::Table;
 use crate::words::{Mapped, Words};
 
 pub(crate) use self::core::Core;
@@ -247,7 +247,7 @@ impl Writer {
         words.store(word!(writer_epoch), 1);
         header::write(&words, &geometry, options);
         let (instance, hash_seed) = (options.instance, options.hash_seed);
-        Ok(Self { core: Core::new(Table { words, geometry, hash_seed }), instance, hash_seed })
+        Ok(Self { core: Core::new(Table::new(words, geometry, hash_seed)), instance, hash_seed })
     }
 
     /// Opens an existing table, and repairs what a crash left.
@@ -289,7 +289,7 @@ impl Writer {
             words.store(word!(clock_domain), clock_domain);
         }
         words.store(word!(writer_epoch), words.load(word!(writer_epoch)).wrapping_add(1));
-        let table = Table { words, geometry: facts.geometry, hash_seed: facts.hash_seed };
+        let table = Table::new(words, facts.geometry, facts.hash_seed);
         let (core, recovery) = Core::recover(table);
         Ok((Self { core, instance: facts.instance, hash_seed: facts.hash_seed }, recovery))
     }
@@ -302,8 +302,7 @@ impl Writer {
         other: &Mapped,
     ) -> Result<(Shape, Recovery, usize, usize), OpenError> {
         let facts = header::inspect(other)?;
-        let table =
-            Table { words: other.clone(), geometry: facts.geometry, hash_seed: facts.hash_seed };
+        let table = Table::new(other.clone(), facts.geometry, facts.hash_seed);
         let (mut old, recovery) = Core::recover(table);
         let mut damaged = old.verify(0, usize::MAX).dropped;
         let mut value = Vec::new();

@@ -6,7 +6,7 @@ use annulus_shm::Reader;
 
 use super::data::{Key, Requests, Sizes, UNIFORM};
 use super::peers::{Boxed, Peers};
-use super::subject::{Floor, Ours, Subject, Unlocked, batched, compare, dependent, independent};
+use super::subject::{Floor, IndexedFloor, Ours, Subject, Unlocked, batched, compare, dependent, independent};
 use super::{Bench, Segment};
 use crate::entries::{VALUE_BYTES, key, value};
 use crate::report::{Goal, Report, Unit};
@@ -40,6 +40,7 @@ enum How {
 pub(super) const PAPAYA: &str = "papaya, pin per get";
 pub(super) const LMDB: &str = "LMDB, transaction per get";
 const FLOOR_LARGE: &str = "floor, 2 MiB pages";
+const FLOOR_INDEXED: &str = "floor with an index, 2 MiB pages";
 const LARGE: &str = "annulus, 2 MiB pages";
 const BATCHED: &str = "annulus, 2 MiB pages, 16 at a time";
 const SMALL: &str = "annulus, 4 KiB pages";
@@ -65,6 +66,8 @@ pub(super) fn measure(
         let mut subjects = Subjects::new(requests, Sizes::Fixed);
         if requests.present {
             subjects.add(FLOOR_LARGE, Floor::new(&large.mapping, requests));
+            let indexed = IndexedFloor::new(&large.mapping, requests, bench.entries);
+            subjects.add(FLOOR_INDEXED, indexed);
             subjects.add("floor, 4 KiB pages", Floor::new(&small.mapping, requests));
         }
         peers.add_to(&mut subjects, requests);
@@ -103,6 +106,7 @@ pub(super) fn measure(
         _ => None,
     });
     patterns[0].beside(How::Dependent, LARGE, FLOOR_LARGE, goal(1.4, Some(1.25)), report);
+    patterns[0].against(How::Dependent, LARGE, FLOOR_INDEXED, report);
     patterns[0].beside(How::Independent, LARGE, LMDB, goal(0.1, Some(1.0 / 12.0)), report);
     let ours = patterns[0].measured.iter().find(|measured| measured.name == LARGE);
     Ok(ours.map(|ours| ours.dependent.clone()).unwrap_or_default())
@@ -210,6 +214,14 @@ impl<'a> Subjects<'a> {
                 }
                 None => report.row(&name, Unit::Ns, rounds),
             }
+        }
+    }
+
+    /// One subject again, beside something that no goal names.
+    fn against(&self, how: How, subject: &str, peer: &str, report: &mut Report) {
+        if let Some(measured) = self.measured.iter().find(|measured| measured.name == subject) {
+            let peer = self.row_name(how, peer);
+            report.row_against(&self.row_name(how, subject), Unit::Ns, measured.rounds(how), &peer);
         }
     }
 

@@ -29,6 +29,7 @@ pub(super) enum Pages {
 const LARGE: usize = 2 << 20;
 /// `MADV_COLLAPSE`, since Linux 6.1.
 const COLLAPSE: i32 = 25;
+const COLLAPSE_TRIES: usize = 20;
 
 impl Mapping {
     /// Maps a file. `clock_domain` is that of the region which the segment's writer has.
@@ -59,8 +60,10 @@ impl Mapping {
         if pages == Pages::Large {
             // The rest of the last large page stays on small ones.
             // SAFETY: advice about our own mapping, which changes none of its bytes.
-            let done = unsafe { libc::madvise(mapped, size / LARGE * LARGE, COLLAPSE) };
-            ensure!(done == 0, "no large pages: {}", std::io::Error::last_os_error());
+            let collapse = || unsafe { libc::madvise(mapped, size / LARGE * LARGE, COLLAPSE) };
+            // Pages that the kernel has in hand for a moment are "temporarily unavailable".
+            let done = (0..COLLAPSE_TRIES).any(|_| collapse() == 0);
+            ensure!(done, "no large pages: {}", std::io::Error::last_os_error());
         }
         Ok(mapping)
     }

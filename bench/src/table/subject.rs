@@ -156,6 +156,41 @@ impl Subject for Floor<'_> {
     }
 }
 
+/// What the memory allows a table whose index is as large as this one's: a line of the index, at a place known
+/// beforehand, and then a copy of 256 bytes, as [`Floor`], from where only the line tells.
+pub(super) struct IndexedFloor<'a> {
+    floor: Floor<'a>,
+    lines: Vec<usize>,
+    /// Nothing of the line is left, but neither compiler nor processor knows that.
+    nothing: usize,
+}
+
+impl<'a> IndexedFloor<'a> {
+    pub(super) fn new(mapping: &'a Mapping, requests: &Requests, entries: u64) -> Self {
+        const LINE: usize = 64;
+        /// Where the index begins: after a page and a word for each partition.
+        const INDEX: usize = 4096 + annulus_shm::PARTITIONS * 8;
+        let count = entries as usize / annulus_shm::WAYS;
+        let line = |number: &u64| {
+            let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            INDEX + mixed as usize % count * LINE
+        };
+        let lines = requests.numbers.iter().map(line).collect();
+        Self { floor: Floor::new(mapping, requests), lines, nothing: black_box(0) }
+    }
+}
+
+impl Subject for IndexedFloor<'_> {
+    #[inline]
+    fn get(&mut self, at: usize, _: &Key) -> Option<&[u8]> {
+        let mut header = [0; 8];
+        self.floor.mapping.copy(self.lines[at], &mut header);
+        let at = self.floor.places[at] + (usize::from_le_bytes(header) & self.nothing);
+        self.floor.mapping.copy(at, &mut self.floor.value);
+        Some(&self.floor.value)
+    }
+}
+
 /// A map of the standard library, which one thread at a time may use, and no other process.
 pub(super) struct Unlocked<'a, S> {
     pub(super) map: &'a HashMap<Key, [u8; VALUE_BYTES], S>,

@@ -65,9 +65,9 @@ impl TableUses {
 
     /// Notes a use that [`is_sampled`] has chosen, for those who look up where to only then.
     pub fn note(&self, used: Used) {
-        let at = self.start + (spread(used.record) & self.mask);
+        let at = self.start + (spread(used.record()) & self.mask);
         let word = self.words.load(at);
-        let name = u64::from(used.record) << 32 | u64::from(used.tag) << 16;
+        let name = u64::from(used.record()) << 32 | u64::from(used.tag()) << 16;
         let count = if word & !0xffff == name { (word & 0xffff).min(COUNT_MAX - 1) } else { 0 };
         self.words.store(at, name | (count + 1));
     }
@@ -101,7 +101,7 @@ impl UseDrain {
                 let count = count.min(left);
                 left -= count;
                 if count > 0 {
-                    let used = Used { record: (word >> 32) as u32, tag: (word >> 16) as u16 };
+                    let used = Used::new((word >> 32) as u32, (word >> 16) as u16);
                     report(table, used, count);
                 }
             }

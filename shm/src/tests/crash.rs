@@ -6,8 +6,10 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use super::look;
 use crate::layout::{Geometry, Shape};
-use crate::protocol::{Attempt, Table};
+use crate::protocol::Attempt;
+use crate::table::Table;
 use crate::words::Words;
 use crate::writer::{Admission, Core, Recovery};
 
@@ -55,7 +57,7 @@ fn small_table() -> Table<CrashWords> {
     let geometry = Geometry::new(shape).expect("possible");
     let count = geometry.pool + 40 * 64;
     let words = CrashWords { words: vec![Cell::new(0); count], stores_left: Cell::new(usize::MAX) };
-    Table { words, geometry, hash_seed: 11 }
+    Table::new(words, geometry, 11)
 }
 
 fn contents(core: &Core<CrashWords>) -> Contents {
@@ -70,8 +72,8 @@ fn contents(core: &Core<CrashWords>) -> Contents {
     contents
 }
 
-fn recover(mut table: Table<CrashWords>, stores: usize) -> (Core<CrashWords>, Recovery) {
-    table.words.stores_left = Cell::new(stores);
+fn recover(table: Table<CrashWords>, stores: usize) -> (Core<CrashWords>, Recovery) {
+    table.words().stores_left.set(stores);
     Core::recover(table)
 }
 
@@ -79,7 +81,7 @@ fn recover(mut table: Table<CrashWords>, stores: usize) -> (Core<CrashWords>, Re
 fn readers_find(table: &Table<CrashWords>, before: &Contents, after: &Contents) {
     for key in before.keys().chain(after.keys()) {
         let mut value = Vec::new();
-        let found = match table.attempt(key, table.hash(key), &mut value) {
+        let found = match look(table, key, &mut value) {
             Attempt::Hit(_, copied) => Some((value, copied.deadline, copied.mark)),
             Attempt::Miss => None,
             other => panic!("{other:?} long after the crash"),
@@ -100,15 +102,15 @@ fn crash_everywhere(base: &Table<CrashWords>, operation: &Operation) -> Table<Cr
     assert_eq!(recovery, Recovery { entries: core.entries, ..Recovery::default() });
     let before = contents(&core);
     let mut core = core;
-    core.table.words.stores_left.set(usize::MAX);
+    core.table.words().stores_left.set(usize::MAX);
     operation(&mut core);
     core.audit();
-    let stores = core.table.words.stores_used();
+    let stores = core.table.words().stores_used();
     let (after, finished) = (contents(&core), core.table.clone());
 
     for stop in 0..=stores {
         let (mut core, _) = recover(base.clone(), usize::MAX);
-        core.table.words.stores_left.set(stop);
+        core.table.words().stores_left.set(stop);
         operation(&mut core);
         let crashed = core.table.clone();
         readers_find(&crashed, &before, &after);
@@ -134,7 +136,7 @@ fn crash_everywhere(base: &Table<CrashWords>, operation: &Operation) -> Table<Cr
             Recovery { entries, dropped_duplicate, repaired_lines, ..Recovery::default() }
         );
 
-        let used = core.table.words.stores_used();
+        let used = core.table.words().stores_used();
         for stop in 0..used {
             let (halfway, _) = recover(crashed.clone(), stop);
             readers_find(&halfway.table, &before, &after);
@@ -194,9 +196,9 @@ fn stopped_after_any_store_an_insertion_that_moves_others_loses_nothing() {
             core.put(&key, 5, &vec![1; size], (0, 0), Admission::Reserve)
                 .expect("a free record can be reached");
         };
-        let place = table.geometry.place(table.hash(&key));
+        let place = table.geometry().place(table.hash(&key));
         let full = |bucket: usize| core.headers[bucket].free_ways() == 1;
-        if full(place.first) && full(table.geometry.second(place)) {
+        if full(place.first) && full(table.geometry().second(place)) {
             moving += 1;
             table = crash_everywhere(&table, &operation);
             (core, _) = recover(table.clone(), usize::MAX);

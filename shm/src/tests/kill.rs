@@ -14,8 +14,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
-use crate::protocol::Table;
 use crate::region::{FileRegion, Region};
+use crate::table::Table;
 use crate::words::{Mapped, Words};
 use crate::writer::Core;
 use crate::{FileError, Lookup, Opened, Reader, Recovery, TableOptions, header, open_or_create};
@@ -174,7 +174,7 @@ fn child_writes_until_it_is_killed() {
         }),
     };
     let facts = header::inspect(&words.words).expect("made by the parent");
-    let table = Table { words, geometry: facts.geometry, hash_seed: facts.hash_seed };
+    let table = Table::new(words, facts.geometry, facts.hash_seed);
     let (mut core, _) = Core::recover(table);
     loop {
         let number = acknowledged.load(DONE);
@@ -267,8 +267,7 @@ fn kill_children(seed: u64, kills: u64, by_themselves: bool) {
         }
         let words = map(&path);
         let facts = header::inspect(&words).expect("still a segment");
-        let (core, recovery) =
-            Core::recover(Table { words, geometry: facts.geometry, hash_seed: facts.hash_seed });
+        let (core, recovery) = Core::recover(Table::new(words, facts.geometry, facts.hash_seed));
         core.audit();
         spills += (0..facts.geometry.buckets)
             .filter(|&bucket| core.table.header(bucket).overflow())

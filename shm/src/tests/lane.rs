@@ -42,7 +42,7 @@ impl LoomWords {
 
 impl Words for LoomWords {
     fn count(&self) -> usize {
-        self.words.len()
+        self.words.last_key_value().map_or(0, |(last, _)| last + 1)
     }
 
     fn load(&self, at: usize) -> u64 {
@@ -539,7 +539,7 @@ fn what_is_no_lane_is_not_attached() {
 #[test]
 fn uses_are_counted_per_table_and_capped() {
     let (mut node, client) = lane();
-    let used = Used { record: 7, tag: 0xbeef };
+    let used = Used::new(7, 0xbeef);
     let counts = client.uses.table(2).unwrap();
     assert!(client.uses.table(3).is_none());
     for _ in 0..8_000 {
@@ -552,7 +552,7 @@ fn uses_are_counted_per_table_and_capped() {
     assert!((4_000..=8_184).contains(&count), "{count}");
     node.uses.drain(|_, _, _| panic!("it was taken"));
     for record in 0..1_000_000 {
-        counts.count(Used { record, tag: 1 });
+        counts.count(Used::new(record, 1));
     }
     let mut sum = 0;
     node.uses.drain(|_, _, count| sum += count);

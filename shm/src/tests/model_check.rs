@@ -7,19 +7,21 @@ use std::sync::Arc;
 
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::caught;
+use super::{caught, look};
 use crate::layout::{
-    BLOCK_WORDS, Geometry, LINE_WORDS, Place, RECORD_HEADER, RecordId, RecordShape, STAMP, Shape,
+    BLOCK_WORDS, Geometry, LINE_WORDS, PARTITIONS, Place, RECORD_HEADER, RecordId, RecordShape,
+    STAMP, Shape,
 };
-use crate::protocol::{Attempt, NewRecord, Table};
+use crate::protocol::{Attempt, NewRecord};
+use crate::table::Table;
 use crate::words::Words;
 use crate::writer::{Admission, Core};
 
-const FRESHNESS: usize = 0;
 const LINES: usize = 64;
 const RECORDS: usize = LINES + 2 * LINE_WORDS;
 const RECORD_WORDS: usize = 8;
 const POOL: usize = RECORDS + 56 * RECORD_WORDS;
+const FRESHNESS: usize = POOL + 2 * BLOCK_WORDS;
 const KEY: &[u8] = b"the key.";
 
 /// What is taken away.
@@ -47,7 +49,7 @@ impl LoomWords {
     fn new(seen: &[usize], mutant: Mutant) -> Self {
         Self {
             seen: Arc::new(seen.iter().map(|&at| (at, AtomicU64::new(0))).collect()),
-            rest: Arc::new((0..POOL + 2 * BLOCK_WORDS).map(|_| Default::default()).collect()),
+            rest: Arc::new((0..FRESHNESS + PARTITIONS).map(|_| Default::default()).collect()),
             mutant,
             reader: Cell::new(false),
             first_loads: RefCell::default(),
@@ -124,15 +126,15 @@ fn table(seen: &[usize], mutant: Mutant) -> Table<LoomWords> {
         records: RECORDS,
         pool: POOL,
     };
-    Table { words: LoomWords::new(seen, mutant), geometry, hash_seed: 0 }
+    Table::new(LoomWords::new(seen, mutant), geometry, 0)
 }
 
 fn for_reader(table: &Table<LoomWords>) -> Table<LoomWords> {
-    Table { words: table.words.for_reader(), geometry: table.geometry, hash_seed: table.hash_seed }
+    Table::new(table.words().for_reader(), *table.geometry(), 0)
 }
 
 fn place(table: &Table<LoomWords>) -> Place {
-    table.geometry.place(table.hash(KEY))
+    table.geometry().place(table.hash(KEY))
 }
 
 fn record_word(bucket: usize, way: usize, word: usize) -> usize {
@@ -174,7 +176,7 @@ fn updates(mutant: Mutant) {
             let mut newest = 0;
             for table in readers {
                 let mut found = Vec::new();
-                match table.attempt(KEY, table.hash(KEY), &mut found) {
+                match look(&table, KEY, &mut found) {
                     Attempt::Changed => {}
                     Attempt::Hit(..) => {
                         assert!(found == value(found[0]), "torn");
@@ -209,7 +211,7 @@ fn reuse(mutant: Mutant) {
         // Another key with the same first line.
         let other = (0u64..)
             .map(|n| n.to_ne_bytes())
-            .find(|key| probe.geometry.place(probe.hash(key)).first == first)
+            .find(|key| probe.geometry().place(probe.hash(key)).first == first)
             .expect("half of all keys");
         let table = table(&seen, mutant);
         let reader = for_reader(&table);
@@ -217,7 +219,7 @@ fn reuse(mutant: Mutant) {
         core.put(KEY, 0, &[1; 32], (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
-            match reader.attempt(KEY, reader.hash(KEY), &mut found) {
+            match look(&reader, KEY, &mut found) {
                 Attempt::Hit(..) => assert!(found == [1; 32], "torn"),
                 Attempt::Miss | Attempt::Changed => {}
                 Attempt::Damaged => panic!("damaged"),
@@ -234,7 +236,7 @@ fn moves(mutant: Mutant) {
     check(move || {
         let probe = table(&[], mutant);
         let place_of_key = place(&probe);
-        let (first, second) = (place_of_key.first, probe.geometry.second(place_of_key));
+        let (first, second) = (place_of_key.first, probe.geometry().second(place_of_key));
         let mut seen = Vec::new();
         for bucket in [first, second] {
             seen.extend([header_word(bucket), header_word(bucket) + 1]);
@@ -246,7 +248,7 @@ fn moves(mutant: Mutant) {
         core.put(KEY, 0, &value(1), (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
-            match reader.attempt(KEY, reader.hash(KEY), &mut found) {
+            match look(&reader, KEY, &mut found) {
                 Attempt::Changed => {}
                 Attempt::Hit(..) => assert!(found == value(1), "torn"),
                 other => panic!("lost: {other:?}"),
@@ -273,7 +275,7 @@ fn vouches(mutant: Mutant, removes: bool) {
         core.set_freshness(0, 1);
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
-            match reader.attempt(KEY, reader.hash(KEY), &mut found) {
+            match look(&reader, KEY, &mut found) {
                 Attempt::Changed => {}
                 Attempt::Hit(_, copied) if copied.fresh_until == 2 => {
                     assert!(!removes && found == [2; 8], "vouched for no longer");
@@ -306,7 +308,7 @@ fn abandoned() {
         core.put(KEY, 0, &[1; 8], (0, 0), Admission::Ordinary).expect("room");
         let reading = loom::thread::spawn(move || {
             let mut found = Vec::new();
-            match reader.attempt(KEY, reader.hash(KEY), &mut found) {
+            match look(&reader, KEY, &mut found) {
                 Attempt::Changed => {}
                 Attempt::Hit(..) => assert_ne!(found, [3; 8], "never published"),
                 other => panic!("lost: {other:?}"),

@@ -4,9 +4,10 @@ use crate::layout::{
     DEADLINE, KEY_MAX, LINE_WORDS, LineHeader, MARK, NONE, PARTITIONS, Place, RECORD_HEADER,
     RecordId, RecordShape, SHAPE, STAMP, WAYS, payload_words, word,
 };
-use crate::protocol::{NewRecord, Table};
+use crate::protocol::NewRecord;
 use crate::reader::Used;
-use crate::words::Words;
+use crate::table::Table;
+use crate::words::{Words, prefetch_for_writing};
 use crate::writer::wheel::{Filed, Links, Wheel};
 use crate::writer::{
     Admission, ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified,
@@ -86,7 +87,7 @@ impl Links for Vec<Known> {
 impl<W: Words> Core<W> {
     /// An empty table.
     pub(crate) fn new(table: Table<W>) -> Self {
-        let geometry = &table.geometry;
+        let geometry = table.geometry();
         Self {
             headers: vec![LineHeader::default(); geometry.buckets],
             spilled: vec![0; geometry.buckets],
@@ -105,7 +106,7 @@ impl<W: Words> Core<W> {
     }
 
     pub(crate) fn words(&self) -> &W {
-        &self.table.words
+        self.table.words()
     }
 
     pub(crate) fn put(
@@ -117,7 +118,7 @@ impl<W: Words> Core<W> {
         admission: Admission,
     ) -> Result<Put, PutError> {
         assert!(usize::from(partition) < PARTITIONS, "a partition below {PARTITIONS}");
-        let max = self.table.geometry.shape.max_value as usize;
+        let max = self.table.geometry().shape.max_value as usize;
         if key.is_empty() || key.len() > KEY_MAX {
             return Err(PutError::KeyLength(key.len()));
         }
@@ -125,7 +126,7 @@ impl<W: Words> Core<W> {
             return Err(PutError::ValueTooLarge { size: value.len(), max });
         }
         let key_hash = self.table.hash(key);
-        let place = self.table.geometry.place(key_hash);
+        let place = self.table.geometry().place(key_hash);
         self.prefetch_for_writing(place.first, key.len(), value.len());
         let old = self.find(key, place);
         let bucket = self.admit(key, value, place, old, admission)?;
@@ -139,8 +140,9 @@ impl<W: Words> Core<W> {
         let way = self.headers[bucket].free_way().expect("every line keeps a free way");
         let new = RecordId { bucket, way };
         debug_assert_ne!(Some(new), old);
+        self.prefetch_books(new, old);
 
-        let needed = self.table.geometry.blocks_for(key.len(), value.len());
+        let needed = self.table.geometry().blocks_for(key.len(), value.len());
         let mut chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
         // The list is in falling order where it can be, so that chains rise, as readers' prefetching hopes.
         chain.reverse();
@@ -169,10 +171,21 @@ impl<W: Words> Core<W> {
     /// Asks for the record that a put into this line will write, more often than not, while the old one is looked for.
     fn prefetch_for_writing(&self, bucket: usize, key_size: usize, value_size: usize) {
         let Some(way) = self.headers[bucket].free_way() else { return };
-        let record = self.table.geometry.record(RecordId { bucket, way });
+        let record = self.table.geometry().record(RecordId { bucket, way });
         let words = RECORD_HEADER + payload_words(key_size, value_size);
-        for line in (0..words.min(self.table.geometry.record_words)).step_by(LINE_WORDS) {
-            self.table.words.prefetch_for_writing(record + line);
+        for line in (0..words.min(self.table.geometry().record_words)).step_by(LINE_WORDS) {
+            self.table.words().prefetch_for_writing(record + line);
+        }
+    }
+
+    /// Asks for what the books will be changed in, while the record is written.
+    fn prefetch_books(&self, new: RecordId, old: Option<RecordId>) {
+        prefetch_for_writing(&self.records[new.number()]);
+        let Some(old) = old else { return };
+        let known = &self.records[old.number()];
+        let records = self.partitions.get(usize::from(known.partition & !Known::SECOND));
+        if let Some(place) = records.and_then(|records| records.get(known.place as usize)) {
+            prefetch_for_writing(place);
         }
     }
 
@@ -186,7 +199,7 @@ impl<W: Words> Core<W> {
         admission: Admission,
     ) -> Result<usize, PutError> {
         let may_use_reserve = admission == Admission::Reserve;
-        let needed = self.table.geometry.blocks_for(key.len(), value.len());
+        let needed = self.table.geometry().blocks_for(key.len(), value.len());
         let free = self.free_blocks.len();
         // An update gives its blocks back, and must not fail where a smaller one would do.
         let kept = if may_use_reserve || old.is_some() { 0 } else { self.reserve_blocks() };
@@ -215,7 +228,7 @@ impl<W: Words> Core<W> {
     }
 
     fn reserve_blocks(&self) -> usize {
-        self.table.geometry.blocks / RESERVE_PART
+        self.table.geometry().blocks / RESERVE_PART
     }
 
     pub(crate) fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Option<Found> {
@@ -227,9 +240,9 @@ impl<W: Words> Core<W> {
 
     pub(crate) fn set_times(&mut self, key: &[u8], deadline: u64, mark: u64) -> bool {
         let Some(id) = self.find_key(key) else { return false };
-        let record = self.table.geometry.record(id);
-        self.table.words.store(record + DEADLINE, deadline);
-        self.table.words.store(record + MARK, mark);
+        let record = self.table.geometry().record(id);
+        self.table.words().store(record + DEADLINE, deadline);
+        self.table.words().store(record + MARK, mark);
         self.wheel.file(&mut self.records, id.number() as u32, deadline);
         true
     }
@@ -356,11 +369,11 @@ impl<W: Words> Core<W> {
 
     /// The mark of the record that a reader says it used, if that is still the same key's.
     pub(crate) fn used(&self, used: Used) -> Option<RecordId> {
-        let number = used.record as usize;
+        let number = used.record() as usize;
         let id = RecordId::from_number(number);
         let is_it = number < self.records.len()
             && self.headers[id.bucket].is_valid(id.way)
-            && self.table.tagged(id.bucket, used.tag) >> id.way & 1 == 1;
+            && self.table.line(id.bucket).tagged(used.tag()) >> id.way & 1 == 1;
         is_it.then_some(id)
     }
 
@@ -399,7 +412,7 @@ impl<W: Words> Core<W> {
     }
 
     pub(crate) fn stats(&self) -> TableStats {
-        let geometry = &self.table.geometry;
+        let geometry = self.table.geometry();
         TableStats {
             entries: self.entries,
             near_entries: self.near_entries,
@@ -416,14 +429,14 @@ impl<W: Words> Core<W> {
 
     pub(crate) fn set_freshness(&mut self, partition: u16, until_monotonic_ms: u64) {
         // Pairs with the acquire fence after the copy in `stamped`.
-        self.table.words.release();
+        self.table.words().release();
         self.table
-            .words
-            .store(self.table.geometry.freshness + usize::from(partition), until_monotonic_ms);
+            .words()
+            .store(self.table.geometry().freshness + usize::from(partition), until_monotonic_ms);
     }
 
     pub(crate) fn freshness(&self, partition: u16) -> u64 {
-        self.table.words.load(self.table.geometry.freshness + usize::from(partition))
+        self.table.words().load(self.table.geometry().freshness + usize::from(partition))
     }
 }
 
@@ -433,7 +446,7 @@ impl<W: Words> Core<W> {
         if key.is_empty() || key.len() > KEY_MAX {
             return None;
         }
-        self.find(key, self.table.geometry.place(self.table.hash(key)))
+        self.find(key, self.table.geometry().place(self.table.hash(key)))
     }
 
     fn find(&self, key: &[u8], place: Place) -> Option<RecordId> {
@@ -441,11 +454,11 @@ impl<W: Words> Core<W> {
         if first.is_some() || self.spilled[place.first] == 0 {
             return first;
         }
-        self.find_in(self.table.geometry.second(place), key, place.tag)
+        self.find_in(self.table.geometry().second(place), key, place.tag)
     }
 
     pub(crate) fn find_in(&self, bucket: usize, key: &[u8], tag: u16) -> Option<RecordId> {
-        let mut ways = self.table.tagged(bucket, tag) & self.headers[bucket].valid();
+        let mut ways = self.table.line(bucket).tagged(tag) & self.headers[bucket].valid();
         while ways != 0 {
             let id = RecordId { bucket, way: ways.trailing_zeros() as usize };
             ways &= ways - 1;
@@ -476,11 +489,11 @@ impl<W: Words> Core<W> {
     }
 
     fn found(&self, id: RecordId) -> Found {
-        let record = self.table.geometry.record(id);
+        let record = self.table.geometry().record(id);
         Found {
             partition: self.shape(id).partition,
-            deadline: self.table.words.load(record + DEADLINE),
-            mark: self.table.words.load(record + MARK),
+            deadline: self.table.words().load(record + DEADLINE),
+            mark: self.table.words().load(record + MARK),
         }
     }
 
@@ -513,13 +526,13 @@ impl<W: Words> Core<W> {
         self.read_key(id, key);
         self.read_value(id, value);
         let shape = self.shape(id);
-        let record = self.table.geometry.record(id);
-        let stamp = self.table.words.load(record + STAMP);
+        let record = self.table.geometry().record(id);
+        let stamp = self.table.words().load(record + STAMP);
         let key_hash = self.table.hash(key);
-        let place = self.table.geometry.place(key_hash);
-        let line = if shape.second { self.table.geometry.second(place) } else { place.first };
+        let place = self.table.geometry().place(key_hash);
+        let line = if shape.second { self.table.geometry().second(place) } else { place.first };
         stamp & 1 == 0
-            && self.table.words.load(record + SHAPE) == shape.pack()
+            && self.table.words().load(record + SHAPE) == shape.pack()
             && stamp >> 32 == Table::<W>::checksum(key_hash, shape, value)
             && id.bucket == line
             && self.find(key, place) == Some(id)
@@ -531,7 +544,7 @@ impl<W: Words> Core<W> {
     /// A line of this place with two free ways, of which an insertion may take one. Moves entries if it must.
     fn line_with_room(&mut self, place: Place) -> Option<usize> {
         let roomy = |core: &Self, bucket: usize| core.headers[bucket].free_ways() >= 2;
-        for bucket in [place.first, self.table.geometry.second(place)] {
+        for bucket in [place.first, self.table.geometry().second(place)] {
             if roomy(self, bucket) {
                 return Some(bucket);
             }
@@ -544,7 +557,7 @@ impl<W: Words> Core<W> {
         }
         let mut steps = vec![
             Step { bucket: place.first, from: None },
-            Step { bucket: self.table.geometry.second(place), from: None },
+            Step { bucket: self.table.geometry().second(place), from: None },
         ];
         let mut key = Vec::new();
         let mut at = 0;
@@ -573,10 +586,10 @@ impl<W: Words> Core<W> {
     /// The line where an entry could be too; `None` if its key was damaged.
     fn other_line(&self, id: RecordId, key: &mut Vec<u8>) -> Option<usize> {
         self.read_key(id, key);
-        let place = self.table.geometry.place(self.table.hash(key));
+        let place = self.table.geometry().place(self.table.hash(key));
         let (here, other) = match self.shape(id).second {
-            false => (place.first, self.table.geometry.second(place)),
-            true => (self.table.geometry.second(place), place.first),
+            false => (place.first, self.table.geometry().second(place)),
+            true => (self.table.geometry().second(place), place.first),
         };
         (here == id.bucket).then_some(other)
     }
@@ -585,14 +598,14 @@ impl<W: Words> Core<W> {
     pub(crate) fn relocate(&mut self, from: RecordId, bucket: usize) {
         let mut key = Vec::new();
         self.read_key(from, &mut key);
-        let place = self.table.geometry.place(self.table.hash(&key));
+        let place = self.table.geometry().place(self.table.hash(&key));
         let to =
             RecordId { bucket, way: self.headers[bucket].free_way().expect("the caller looked") };
         let old = self.shape(from);
-        let shape = RecordShape { second: bucket == self.table.geometry.second(place), ..old };
+        let shape = RecordShape { second: bucket == self.table.geometry().second(place), ..old };
         debug_assert!(old.second != shape.second, "to its other line");
         // For a successor, should this process be killed while the entry is in both.
-        let words = &self.table.words;
+        let words = self.table.words();
         words.store(word!(moving), (from.number() as u64) << 32 | to.number() as u64);
         self.table.copy_record(from, to, shape);
         self.table.set_tag(to, place.tag);
@@ -601,8 +614,8 @@ impl<W: Words> Core<W> {
         }
         self.flip(to.bucket, 1 << to.way, 0);
         self.flip(from.bucket, 0, 1 << from.way);
-        self.table.words.release();
-        self.table.words.store(word!(moving), 0);
+        self.table.words().release();
+        self.table.words().store(word!(moving), 0);
         self.table.retire_record(from);
         if old.second {
             self.unspill(place.first);
@@ -623,8 +636,8 @@ impl<W: Words> Core<W> {
             // in vain, or not at all, and entries that are not found come back from other homes.
             let mut key = Vec::new();
             self.read_key(id, &mut key);
-            let place = self.table.geometry.place(self.table.hash(&key));
-            if self.table.geometry.second(place) == id.bucket {
+            let place = self.table.geometry().place(self.table.hash(&key));
+            if self.table.geometry().second(place) == id.bucket {
                 self.unspill(place.first);
             }
         }
@@ -673,19 +686,14 @@ impl<W: Words> Core<W> {
         self.count(id, shape);
     }
 
-    /// Makes the lists of all records that were noted: those of the partitions by a counting sort, since a million
+    /// Makes the lists of all records that were noted, so many of each partition: those of the partitions by a counting sort, since a million
     /// records taken in one by one would wait for memory a million times; and the wheel's.
-    pub(super) fn list_all(&mut self, deadlines: &[(u32, u64)]) {
-        let mut ends = vec![0u32; PARTITIONS];
-        for number in self.all_live() {
-            ends[usize::from(self.records[number].partition & !Known::SECOND)] += 1;
-        }
+    pub(super) fn list_all(&mut self, of_partition: &[u32], deadlines: &[(u32, u64)]) {
+        let mut starts = Vec::with_capacity(of_partition.len());
         let mut end = 0;
-        let mut starts = ends.clone();
-        for (start, count) in starts.iter_mut().zip(&mut ends) {
-            *start = end;
-            end += *count;
-            *count = end;
+        for &count in of_partition {
+            starts.push(end);
+            end += count;
         }
         let mut sorted = vec![0u32; end as usize];
         let mut next = starts.clone();
@@ -698,13 +706,9 @@ impl<W: Words> Core<W> {
                 next[partition] += 1;
             }
         }
-        let ranges = starts.iter().zip(&ends).map(|(start, end)| *start as usize..*end as usize);
+        let ranges = starts.iter().zip(next).map(|(start, end)| *start as usize..end as usize);
         self.partitions = ranges.map(|range| sorted[range].to_vec()).collect();
         self.wheel.file_all(&mut self.records, deadlines);
-    }
-
-    fn all_live(&self) -> impl Iterator<Item = usize> {
-        (0..self.headers.len()).flat_map(|bucket| self.live(bucket)).map(RecordId::number)
     }
 
     /// Takes a record and its chain out of the books. Its way is invalid by now, or the blocks could be reused
@@ -803,12 +807,12 @@ impl<W: Words> Core<W> {
     }
 
     pub(super) fn publish_counters(&self) {
-        let words = &self.table.words;
+        let words = self.table.words();
         words.store(word!(entries), self.entries as u64);
         words.store(word!(bytes_live), self.bytes_live);
         words.store(
             word!(blocks_used),
-            (self.table.geometry.blocks - self.free_blocks.len()) as u64,
+            (self.table.geometry().blocks - self.free_blocks.len()) as u64,
         );
     }
 
@@ -824,7 +828,7 @@ impl<W: Words> Core<W> {
             assert!(self.headers[bucket].free_ways() >= 1);
             for id in self.live(bucket) {
                 assert!(self.is_sound(id, &mut key, &mut value), "record {id:?}");
-                let place = self.table.geometry.place(self.table.hash(&key));
+                let place = self.table.geometry().place(self.table.hash(&key));
                 let shape = self.shape(id);
                 if shape.second {
                     spilled[place.first] += 1;

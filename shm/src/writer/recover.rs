@@ -8,9 +8,9 @@
 //! line. Whether contents are what was written is for `verify` to tell, afterwards and in steps.
 
 use crate::layout::{
-    DEADLINE, LINE_WORDS, LineHeader, RecordId, RecordShape, SHAPE, STAMP, WAYS, word,
+    DEADLINE, LINE_WORDS, LineHeader, PARTITIONS, RecordId, RecordShape, SHAPE, STAMP, WAYS, word,
 };
-use crate::protocol::Table;
+use crate::table::Table;
 use crate::words::Words;
 use crate::writer::Recovery;
 use crate::writer::core::{AHEAD, Core, ones};
@@ -36,8 +36,9 @@ impl<W: Words> Core<W> {
         let mut core = Self::new(table);
         core.free_blocks.clear();
         core.finish_move(&mut recovery);
-        let mut used = vec![false; core.table.geometry.blocks];
-        let mut chain = Vec::new();
+        let mut used = vec![false; core.table.geometry().blocks];
+        let (mut chain, mut key) = (Vec::new(), Vec::new());
+        let mut of_partition = vec![0u32; PARTITIONS];
         let mut deadlines = Vec::with_capacity(core.records.len());
         for bucket in 0..core.headers.len() {
             core.prefetch_headers(bucket + 1);
@@ -51,9 +52,10 @@ impl<W: Words> Core<W> {
             for way in ones(valid) {
                 let id = RecordId { bucket, way };
                 chain.clear();
-                match core.examine(id, &mut used, &mut chain) {
+                match core.examine(id, &mut used, &mut chain, &mut key) {
                     Ok(sound) => {
                         core.note(id, sound.shape, &chain);
+                        of_partition[usize::from(sound.shape.partition)] += 1;
                         if sound.deadline != 0 {
                             deadlines.push((id.number() as u32, sound.deadline));
                         }
@@ -80,7 +82,7 @@ impl<W: Words> Core<W> {
                 }
             }
         }
-        core.list_all(&deadlines);
+        core.list_all(&of_partition, &deadlines);
         core.free_blocks =
             (0..used.len() as u32).rev().filter(|&block| !used[block as usize]).collect();
         for bucket in 0..core.headers.len() {
@@ -97,12 +99,12 @@ impl<W: Words> Core<W> {
 
     /// Ends a move that was cut in two while its entry was in both lines.
     fn finish_move(&mut self, recovery: &mut Recovery) {
-        let words = &self.table.words;
+        let words = self.table.words();
         let moving = words.load(word!(moving));
         if moving == 0 {
             return;
         }
-        let records = self.table.geometry.records_count();
+        let records = self.table.geometry().records_count();
         let (from, to) = ((moving >> 32) as usize, moving as u32 as usize);
         if from < records && to < records && from != to {
             let (from, to) = (RecordId::from_number(from), RecordId::from_number(to));
@@ -116,17 +118,17 @@ impl<W: Words> Core<W> {
                 recovery.dropped_duplicate += 1;
             }
         }
-        self.table.words.release();
-        self.table.words.store(word!(moving), 0);
+        self.table.words().release();
+        self.table.words().store(word!(moving), 0);
     }
 
     /// Whether these are the two copies of one move, as far as their headers tell.
     fn is_copy(&self, from: RecordId, to: RecordId) -> bool {
         let facts = |id| {
-            let record = self.table.geometry.record(id);
-            let shape = self.table.words.load(record + SHAPE);
-            let shape = RecordShape::unpack(shape, self.table.geometry.shape.max_value);
-            let checksum = self.table.words.load(record + STAMP) >> 32;
+            let record = self.table.geometry().record(id);
+            let shape = self.table.words().load(record + SHAPE);
+            let shape = RecordShape::unpack(shape, self.table.geometry().shape.max_value);
+            let checksum = self.table.words().load(record + STAMP) >> 32;
             shape.map(|shape| (shape.lasting(), shape.second, checksum))
         };
         match (facts(from), facts(to)) {
@@ -137,47 +139,47 @@ impl<W: Words> Core<W> {
 
     /// Asks for a line's records, and for a line some way ahead.
     fn prefetch_headers(&self, bucket: usize) {
-        let geometry = &self.table.geometry;
+        let geometry = self.table.geometry();
         if bucket + AHEAD < geometry.buckets {
-            self.table.words.prefetch(geometry.line(bucket + AHEAD));
+            self.table.words().prefetch(geometry.line(bucket + AHEAD));
         }
         if bucket < geometry.buckets {
             for way in 0..WAYS {
                 let record = geometry.record(RecordId { bucket, way });
                 const { assert!(LINE_WORDS > SHAPE, "a record's header is in one cache line") };
-                self.table.words.prefetch(record);
+                self.table.words().prefetch(record);
             }
         }
     }
 
-    /// Checks a published record's header and chain; takes its blocks.
+    /// Checks a published record's header and chain; takes its blocks. `key` is scratch memory.
     fn examine(
         &self,
         id: RecordId,
         used: &mut [bool],
         chain: &mut Vec<u32>,
+        key: &mut Vec<u8>,
     ) -> Result<Sound, Unsound> {
         let table = &self.table;
-        let record = table.geometry.record(id);
-        if table.words.load(record + STAMP) & 1 == 1 {
+        let record = table.geometry().record(id);
+        if table.words().load(record + STAMP) & 1 == 1 {
             return Err(Unsound::Torn);
         }
-        let max_value = table.geometry.shape.max_value;
-        let shape = RecordShape::unpack(table.words.load(record + SHAPE), max_value)
+        let max_value = table.geometry().shape.max_value;
+        let shape = RecordShape::unpack(table.words().load(record + SHAPE), max_value)
             .ok_or(Unsound::Malformed)?;
         let first = if shape.second {
-            let mut key = Vec::new();
-            let read = table.walk(id, shape).copy(shape.key_size.into(), &mut key);
+            let read = table.walk(id, shape).copy(shape.key_size.into(), key);
             read.ok_or(Unsound::Malformed)?;
-            let place = table.geometry.place(table.hash(&key));
-            if table.geometry.second(place) != id.bucket {
+            let place = table.geometry().place(table.hash(key));
+            if table.geometry().second(place) != id.bucket {
                 return Err(Unsound::Misplaced);
             }
             Some(place.first)
         } else {
             None
         };
-        if table.geometry.blocks_for(shape.key_size.into(), shape.value_size as usize) > 0 {
+        if table.geometry().blocks_for(shape.key_size.into(), shape.value_size as usize) > 0 {
             table.walk(id, shape).blocks(chain).ok_or(Unsound::Malformed)?;
         }
         for (at, &block) in chain.iter().enumerate() {
@@ -187,6 +189,6 @@ impl<W: Words> Core<W> {
                 return Err(Unsound::Malformed);
             }
         }
-        Ok(Sound { shape, deadline: table.words.load(record + DEADLINE), first })
+        Ok(Sound { shape, deadline: table.words().load(record + DEADLINE), first })
     }
 }

@@ -209,7 +209,7 @@ fn use_out_of_shared_memory_counts_when_the_least_used_are_looked_for() {
     let later = START_MS + 600_000;
     store.note_use(hit.used, later);
     // Gone by then: nobody else is credited.
-    let nobody = Used { tag: !hit.used.tag, ..hit.used };
+    let nobody = Used::new(hit.used.record(), !hit.used.tag());
     store.note_use(nobody, later + 600_000);
     let mut used = store.sample(100, later);
     used.sort_unstable_by_key(|(_, used_ms)| *used_ms);
