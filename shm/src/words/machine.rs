@@ -39,12 +39,17 @@ mod x86_64 {
     /// caller's own.
     #[inline]
     pub(in super::super) unsafe fn copy(from: *const AtomicU64, to: *mut u8, size: usize) {
-        let lines = size & !63;
-        // SAFETY: the first `lines <= size` bytes.
-        unsafe { copy_all_lines(from.cast(), to, lines) };
-        if lines != size {
-            // SAFETY: the rest of the same bytes.
-            unsafe { copy_by_words(from.byte_add(lines), to.add(lines), size - lines) };
+        if size < 64 {
+            // SAFETY: by the contract.
+            return unsafe { copy_by_words(from, to, size) };
+        }
+        // SAFETY: the first `size / 64 * 64` bytes.
+        unsafe { copy_all_lines(from.cast(), to, size & !63) };
+        if !size.is_multiple_of(64) {
+            // The last 64, of which some once more: one step instead of one for each word.
+            let last = size - 64;
+            // SAFETY: the last 64 of at least as many bytes.
+            unsafe { copy_all_lines(from.cast::<u8>().add(last), to.add(last), 64) };
         }
     }
 
