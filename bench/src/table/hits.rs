@@ -6,7 +6,9 @@ use annulus_shm::Reader;
 
 use super::data::{Key, Requests, Sizes, UNIFORM};
 use super::peers::{Boxed, Peers};
-use super::subject::{Floor, IndexedFloor, Ours, Subject, Unlocked, batched, compare, dependent, independent};
+use super::subject::{
+    Floor, IndexedFloor, Ours, Subject, Unlocked, batched, compare, dependent, independent,
+};
 use super::{Bench, Segment};
 use crate::entries::{VALUE_BYTES, key, value};
 use crate::report::{Goal, Report, Unit};
