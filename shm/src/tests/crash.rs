@@ -197,7 +197,7 @@ fn stopped_after_any_store_an_insertion_that_moves_others_loses_nothing() {
                 .expect("a free record can be reached");
         };
         let place = table.geometry().place(table.hash(&key));
-        let full = |bucket: usize| core.headers[bucket].free_ways() == 1;
+        let full = |bucket: usize| core.lines[bucket].header.free_ways() == 1;
         if full(place.first) && full(table.geometry().second(place)) {
             moving += 1;
             table = crash_everywhere(&table, &operation);

@@ -19,15 +19,10 @@ use crate::writer::{
 /// bytes changed by somebody else can spoil entries but not the structure.
 ///
 /// Invariants: every line has a way that is free, so that an update always finds one beside the old record and one
-/// store flips both; `spilled[b]` counts the entries with `b` as their first line that live in their second, and the
-/// overflow bit of `b` is set exactly when it is not 0.
+/// store flips both; a line's overflow bit is set exactly when entries that belong to it live in their second line.
 pub(crate) struct Core<W> {
     pub(crate) table: Table<W>,
-    /// The line headers as last published.
-    pub(crate) headers: Vec<LineHeader>,
-    pub(super) spilled: Vec<u32>,
-    /// The ways of each line that hold near copies.
-    pub(super) near: Vec<u32>,
+    pub(crate) lines: Vec<KnownLine>,
     /// One per record; meaningful for the valid ones.
     pub(super) records: Vec<Known>,
     pub(super) wheel: Wheel,
@@ -41,6 +36,17 @@ pub(crate) struct Core<W> {
     pub(super) bytes_live: u64,
     /// The line where `sample` goes on.
     hand: usize,
+}
+
+/// What the writer knows of a line without looking.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct KnownLine {
+    /// Its header as last published.
+    pub(crate) header: LineHeader,
+    /// The entries with this as their first line that live in their second.
+    pub(super) spilled: u32,
+    /// The ways that hold near copies.
+    pub(super) near: u32,
 }
 
 /// What the writer knows of a record without looking.
@@ -89,9 +95,7 @@ impl<W: Words> Core<W> {
     pub(crate) fn new(table: Table<W>) -> Self {
         let geometry = table.geometry();
         Self {
-            headers: vec![LineHeader::default(); geometry.buckets],
-            spilled: vec![0; geometry.buckets],
-            near: vec![0; geometry.buckets],
+            lines: vec![KnownLine::default(); geometry.buckets],
             records: vec![Known::BLANK; geometry.records_count()],
             wheel: Wheel::new(),
             links: vec![NONE; geometry.blocks],
@@ -137,7 +141,7 @@ impl<W: Words> Core<W> {
             near: admission == Admission::Near,
             value_size: value.len() as u32,
         };
-        let way = self.headers[bucket].free_way().expect("every line keeps a free way");
+        let way = self.lines[bucket].header.free_way().expect("every line keeps a free way");
         let new = RecordId { bucket, way };
         debug_assert_ne!(Some(new), old);
         self.prefetch_books(new, old);
@@ -170,7 +174,7 @@ impl<W: Words> Core<W> {
 
     /// Asks for the record that a put into this line will write, more often than not, while the old one is looked for.
     fn prefetch_for_writing(&self, bucket: usize, key_size: usize, value_size: usize) {
-        let Some(way) = self.headers[bucket].free_way() else { return };
+        let Some(way) = self.lines[bucket].header.free_way() else { return };
         let record = self.table.geometry().record(RecordId { bucket, way });
         let words = RECORD_HEADER + payload_words(key_size, value_size);
         for line in (0..words.min(self.table.geometry().record_words)).step_by(LINE_WORDS) {
@@ -220,7 +224,7 @@ impl<W: Words> Core<W> {
 
     /// Records that can hold entries: each line keeps one free.
     fn capacity(&self) -> usize {
-        self.headers.len() * (WAYS - 1)
+        self.lines.len() * (WAYS - 1)
     }
 
     fn reserve_records(&self) -> usize {
@@ -274,7 +278,7 @@ impl<W: Words> Core<W> {
         let mut key = Vec::new();
         let mut visited = 0;
         let mut bucket = usize::try_from(cursor).unwrap_or(usize::MAX);
-        while bucket < self.headers.len() {
+        while bucket < self.lines.len() {
             for id in self.live(bucket) {
                 self.visit(id, &mut key, visit);
                 visited += 1;
@@ -285,7 +289,7 @@ impl<W: Words> Core<W> {
                 break;
             }
         }
-        if bucket >= self.headers.len() { 0 } else { bucket as u64 }
+        if bucket >= self.lines.len() { 0 } else { bucket as u64 }
     }
 
     pub(crate) fn remove_expired(
@@ -332,7 +336,7 @@ impl<W: Words> Core<W> {
             return false;
         }
         let mut sample = Vec::with_capacity(SAMPLE);
-        self.sample(SAMPLE, |core, bucket| core.near[bucket], |id, _| sample.push(id));
+        self.sample(SAMPLE, |core, bucket| core.lines[bucket].near, |id, _| sample.push(id));
         let coolest = sample.into_iter().min_by_key(|&id| heat(self.found(id).mark));
         let coolest = coolest.expect("there are near copies, and all lines were looked at");
         self.remove_record(coolest);
@@ -341,7 +345,9 @@ impl<W: Words> Core<W> {
 
     pub(crate) fn sample_homes(&mut self, count: usize, visit: &mut dyn FnMut(ScanItem<'_>)) {
         let mut key = Vec::new();
-        let homes = |core: &Self, bucket: usize| core.headers[bucket].valid() & !core.near[bucket];
+        let homes = |core: &Self, bucket: usize| {
+            core.lines[bucket].header.valid() & !core.lines[bucket].near
+        };
         self.sample(count, homes, |id, core| core.visit(id, &mut key, visit));
     }
 
@@ -354,9 +360,9 @@ impl<W: Words> Core<W> {
         mut visit: impl FnMut(RecordId, &Self),
     ) {
         let mut left = count;
-        for _ in 0..self.headers.len() {
+        for _ in 0..self.lines.len() {
             let bucket = self.hand;
-            self.hand = (self.hand + 1) % self.headers.len();
+            self.hand = (self.hand + 1) % self.lines.len();
             for way in ones(of(self, bucket)) {
                 visit(RecordId { bucket, way }, self);
                 left = left.saturating_sub(1);
@@ -372,7 +378,7 @@ impl<W: Words> Core<W> {
         let number = used.record() as usize;
         let id = RecordId::from_number(number);
         let is_it = number < self.records.len()
-            && self.headers[id.bucket].is_valid(id.way)
+            && self.lines[id.bucket].header.is_valid(id.way)
             && self.table.line(id.bucket).tagged(used.tag()) >> id.way & 1 == 1;
         is_it.then_some(id)
     }
@@ -387,9 +393,9 @@ impl<W: Words> Core<W> {
         let (mut checked, mut dropped) = (0, 0);
         let (mut key, mut value) = (Vec::new(), Vec::new());
         let mut bucket = usize::try_from(cursor).unwrap_or(usize::MAX);
-        while bucket < self.headers.len() {
-            if self.table.header(bucket) != self.headers[bucket] {
-                let header = self.headers[bucket];
+        while bucket < self.lines.len() {
+            if self.table.header(bucket) != self.lines[bucket].header {
+                let header = self.lines[bucket].header;
                 self.publish(bucket, header.valid(), header.overflow());
             }
             for id in self.live(bucket) {
@@ -405,7 +411,7 @@ impl<W: Words> Core<W> {
             }
         }
         Verified {
-            next: if bucket >= self.headers.len() { 0 } else { bucket as u64 },
+            next: if bucket >= self.lines.len() { 0 } else { bucket as u64 },
             checked,
             dropped,
         }
@@ -451,20 +457,19 @@ impl<W: Words> Core<W> {
 
     fn find(&self, key: &[u8], place: Place) -> Option<RecordId> {
         let first = self.find_in(place.first, key, place.tag);
-        if first.is_some() || self.spilled[place.first] == 0 {
+        if first.is_some() || self.lines[place.first].spilled == 0 {
             return first;
         }
         self.find_in(self.table.geometry().second(place), key, place.tag)
     }
 
     pub(crate) fn find_in(&self, bucket: usize, key: &[u8], tag: u16) -> Option<RecordId> {
-        let mut ways = self.table.line(bucket).tagged(tag) & self.headers[bucket].valid();
+        let mut ways = self.table.line(bucket).tagged(tag) & self.lines[bucket].header.valid();
         while ways != 0 {
             let id = RecordId { bucket, way: ways.trailing_zeros() as usize };
             ways &= ways - 1;
-            let shape = self.shape(id);
-            if usize::from(shape.key_size) == key.len()
-                && self.table.walk(id, shape).equal(key) == Some(true)
+            if usize::from(self.records[id.number()].sizes as u8) == key.len()
+                && self.has_key(id, key)
             {
                 return Some(id);
             }
@@ -472,8 +477,18 @@ impl<W: Words> Core<W> {
         None
     }
 
+    /// Whether a record, whose key has this length, has this key.
+    fn has_key(&self, id: RecordId, key: &[u8]) -> bool {
+        let record = self.table.record(id);
+        // The last word may be a link.
+        if key.len().div_ceil(8) < record.inline.count() {
+            return record.inline.begins_with(key);
+        }
+        self.table.walk(id, self.shape(id)).equal(key) == Some(true)
+    }
+
     fn live(&self, bucket: usize) -> impl Iterator<Item = RecordId> + use<W> {
-        ones(self.headers[bucket].valid()).map(move |way| RecordId { bucket, way })
+        ones(self.lines[bucket].header.valid()).map(move |way| RecordId { bucket, way })
     }
 
     /// What is known of a record without looking at the segment.
@@ -483,7 +498,7 @@ impl<W: Words> Core<W> {
             key_size: known.sizes as u8,
             partition: known.partition & !Known::SECOND,
             second: known.partition & Known::SECOND != 0,
-            near: self.near[id.bucket] >> id.way & 1 == 1,
+            near: self.lines[id.bucket].near >> id.way & 1 == 1,
             value_size: known.sizes >> 8,
         }
     }
@@ -543,7 +558,7 @@ impl<W: Words> Core<W> {
 impl<W: Words> Core<W> {
     /// A line of this place with two free ways, of which an insertion may take one. Moves entries if it must.
     fn line_with_room(&mut self, place: Place) -> Option<usize> {
-        let roomy = |core: &Self, bucket: usize| core.headers[bucket].free_ways() >= 2;
+        let roomy = |core: &Self, bucket: usize| core.lines[bucket].header.free_ways() >= 2;
         for bucket in [place.first, self.table.geometry().second(place)] {
             if roomy(self, bucket) {
                 return Some(bucket);
@@ -599,8 +614,10 @@ impl<W: Words> Core<W> {
         let mut key = Vec::new();
         self.read_key(from, &mut key);
         let place = self.table.geometry().place(self.table.hash(&key));
-        let to =
-            RecordId { bucket, way: self.headers[bucket].free_way().expect("the caller looked") };
+        let to = RecordId {
+            bucket,
+            way: self.lines[bucket].header.free_way().expect("the caller looked"),
+        };
         let old = self.shape(from);
         let shape = RecordShape { second: bucket == self.table.geometry().second(place), ..old };
         debug_assert!(old.second != shape.second, "to its other line");
@@ -647,30 +664,30 @@ impl<W: Words> Core<W> {
 
     /// Counts one more entry of `first` in its second line.
     fn spill(&mut self, first: usize) {
-        self.spilled[first] += 1;
-        if !self.headers[first].overflow() {
-            self.publish(first, self.headers[first].valid(), true);
+        self.lines[first].spilled += 1;
+        if !self.lines[first].header.overflow() {
+            self.publish(first, self.lines[first].header.valid(), true);
         }
     }
 
     fn unspill(&mut self, first: usize) {
-        self.spilled[first] = self.spilled[first].saturating_sub(1);
-        if self.spilled[first] == 0 && self.headers[first].overflow() {
-            self.publish(first, self.headers[first].valid(), false);
+        self.lines[first].spilled = self.lines[first].spilled.saturating_sub(1);
+        if self.lines[first].spilled == 0 && self.lines[first].header.overflow() {
+            self.publish(first, self.lines[first].header.valid(), false);
         }
     }
 
     fn flip(&mut self, bucket: usize, set: u32, clear: u32) {
-        let header = self.headers[bucket];
+        let header = self.lines[bucket].header;
         debug_assert!(header.valid() & set == 0 && header.valid() & clear == clear);
         self.publish(bucket, header.valid() & !clear | set, header.overflow());
     }
 
     pub(super) fn publish(&mut self, bucket: usize, valid: u32, overflow: bool) {
-        let header = self.headers[bucket].next(valid, overflow);
+        let header = self.lines[bucket].header.next(valid, overflow);
         debug_assert!(header.free_ways() >= 1, "every line keeps a free way");
         self.table.publish(bucket, header);
-        self.headers[bucket] = header;
+        self.lines[bucket].header = header;
     }
 
     /// Takes a record and its chain into the books.
@@ -697,7 +714,7 @@ impl<W: Words> Core<W> {
         }
         let mut sorted = vec![0u32; end as usize];
         let mut next = starts.clone();
-        for bucket in 0..self.headers.len() {
+        for bucket in 0..self.lines.len() {
             for id in self.live(bucket) {
                 let known = &mut self.records[id.number()];
                 let partition = usize::from(known.partition & !Known::SECOND);
@@ -792,7 +809,7 @@ impl<W: Words> Core<W> {
         self.entries += 1;
         self.bytes_live += shape.bytes();
         if shape.near {
-            self.near[id.bucket] |= 1 << id.way;
+            self.lines[id.bucket].near |= 1 << id.way;
             self.near_entries += 1;
         }
     }
@@ -801,7 +818,7 @@ impl<W: Words> Core<W> {
         self.entries -= 1;
         self.bytes_live -= shape.bytes();
         if shape.near {
-            self.near[id.bucket] &= !(1 << id.way);
+            self.lines[id.bucket].near &= !(1 << id.way);
             self.near_entries -= 1;
         }
     }
@@ -821,11 +838,11 @@ impl<W: Words> Core<W> {
     pub(crate) fn audit(&self) {
         let mut used = vec![false; self.links.len()];
         let (mut entries, mut near, mut bytes, mut blocks) = (0, 0, 0, 0);
-        let mut spilled = vec![0; self.spilled.len()];
+        let mut spilled = vec![0; self.lines.len()];
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        for bucket in 0..self.headers.len() {
-            assert_eq!(self.table.header(bucket), self.headers[bucket], "published header");
-            assert!(self.headers[bucket].free_ways() >= 1);
+        for bucket in 0..self.lines.len() {
+            assert_eq!(self.table.header(bucket), self.lines[bucket].header, "published header");
+            assert!(self.lines[bucket].header.free_ways() >= 1);
             for id in self.live(bucket) {
                 assert!(self.is_sound(id, &mut key, &mut value), "record {id:?}");
                 let place = self.table.geometry().place(self.table.hash(&key));
@@ -853,9 +870,9 @@ impl<W: Words> Core<W> {
         }
         assert_eq!((entries, near, bytes), (self.entries, self.near_entries, self.bytes_live));
         assert_eq!(self.words().load(word!(moving)), 0);
-        assert_eq!(spilled, self.spilled);
-        for (bucket, count) in spilled.iter().enumerate() {
-            assert_eq!(self.headers[bucket].overflow(), *count > 0);
+        for (line, &count) in self.lines.iter().zip(&spilled) {
+            assert_eq!(line.spilled, count);
+            assert_eq!(line.header.overflow(), count > 0);
         }
         assert_eq!(blocks + self.free_blocks.len(), self.links.len());
         assert!(

@@ -40,7 +40,7 @@ impl<W: Words> Core<W> {
         let (mut chain, mut key) = (Vec::new(), Vec::new());
         let mut of_partition = vec![0u32; PARTITIONS];
         let mut deadlines = Vec::with_capacity(core.records.len());
-        for bucket in 0..core.headers.len() {
+        for bucket in 0..core.lines.len() {
             core.prefetch_headers(bucket + 1);
             let found = core.table.header(bucket);
             let mut valid = found.valid();
@@ -60,7 +60,7 @@ impl<W: Words> Core<W> {
                             deadlines.push((id.number() as u32, sound.deadline));
                         }
                         if let Some(first) = sound.first {
-                            core.spilled[first] += 1;
+                            core.lines[first].spilled += 1;
                         }
                     }
                     Err(why) => {
@@ -73,7 +73,7 @@ impl<W: Words> Core<W> {
                     }
                 }
             }
-            core.headers[bucket] = found;
+            core.lines[bucket].header = found;
             if valid != found.valid() {
                 core.publish(bucket, valid, found.overflow());
                 recovery.repaired_lines += 1;
@@ -85,8 +85,8 @@ impl<W: Words> Core<W> {
         core.list_all(&of_partition, &deadlines);
         core.free_blocks =
             (0..used.len() as u32).rev().filter(|&block| !used[block as usize]).collect();
-        for bucket in 0..core.headers.len() {
-            let (header, overflow) = (core.headers[bucket], core.spilled[bucket] > 0);
+        for bucket in 0..core.lines.len() {
+            let (header, overflow) = (core.lines[bucket].header, core.lines[bucket].spilled > 0);
             if header.overflow() != overflow {
                 core.publish(bucket, header.valid(), overflow);
                 recovery.repaired_lines += 1;
@@ -112,7 +112,7 @@ impl<W: Words> Core<W> {
             let both = header.is_valid(from.way) && self.table.header(to.bucket).is_valid(to.way);
             if both && self.is_copy(from, to) {
                 let valid = header.valid() & !(1 << from.way);
-                self.headers[from.bucket] = header;
+                self.lines[from.bucket].header = header;
                 self.publish(from.bucket, valid, header.overflow());
                 self.table.retire_record(from);
                 recovery.dropped_duplicate += 1;
