@@ -6,6 +6,7 @@ use crate::layout::{
 };
 use crate::protocol::NewRecord;
 use crate::reader::Used;
+use crate::region::filled_on_large_pages;
 use crate::table::Table;
 use crate::words::{Words, prefetch_for_writing};
 use crate::writer::wheel::{Filed, Links, Wheel};
@@ -96,7 +97,7 @@ impl<W: Words> Core<W> {
         let geometry = table.geometry();
         Self {
             lines: vec![KnownLine::default(); geometry.buckets],
-            records: vec![Known::BLANK; geometry.records_count()],
+            records: filled_on_large_pages(Known::BLANK, geometry.records_count()),
             wheel: Wheel::new(),
             links: vec![NONE; geometry.blocks],
             free_blocks: (0..geometry.blocks as u32).rev().collect(),
@@ -697,34 +698,35 @@ impl<W: Words> Core<W> {
     }
 
     /// Takes a record and its chain into the books, but for the lists: [`list_all`](Self::list_all) makes these.
-    pub(super) fn note(&mut self, id: RecordId, shape: RecordShape, chain: &[u32]) {
+    ///
+    /// `place` counts the records of the partition that were noted before.
+    pub(super) fn note(&mut self, id: RecordId, shape: RecordShape, chain: &[u32], place: u32) {
         let chain = self.thread(chain);
-        self.records[id.number()] = Known::new(0, shape, chain);
+        self.records[id.number()] = Known::new(place, shape, chain);
         self.count(id, shape);
     }
 
-    /// Makes the lists of all records that were noted, so many of each partition: those of the partitions by a counting sort, since a million
-    /// records taken in one by one would wait for memory a million times; and the wheel's.
+    /// Makes the lists of all records that were noted, so many of each partition: those of the partitions by a counting
+    /// sort, since a million records taken in one by one would wait for memory a million times; and the wheel's.
     pub(super) fn list_all(&mut self, of_partition: &[u32], deadlines: &[(u32, u64)]) {
         let mut starts = Vec::with_capacity(of_partition.len());
         let mut end = 0;
         for &count in of_partition {
-            starts.push(end);
+            starts.push(end as usize);
             end += count;
         }
-        let mut sorted = vec![0u32; end as usize];
-        let mut next = starts.clone();
+        let mut sorted = filled_on_large_pages(0u32, end as usize);
+        let rank = |known: &Known| {
+            starts[usize::from(known.partition & !Known::SECOND)] + known.place as usize
+        };
         for bucket in 0..self.lines.len() {
             for id in self.live(bucket) {
-                let known = &mut self.records[id.number()];
-                let partition = usize::from(known.partition & !Known::SECOND);
-                known.place = next[partition] - starts[partition];
-                sorted[next[partition] as usize] = id.number() as u32;
-                next[partition] += 1;
+                sorted[rank(&self.records[id.number()])] = id.number() as u32;
             }
         }
-        let ranges = starts.iter().zip(next).map(|(start, end)| *start as usize..end as usize);
-        self.partitions = ranges.map(|range| sorted[range].to_vec()).collect();
+        let lists = starts.iter().zip(of_partition);
+        let list = |(&start, &count): (&usize, &u32)| sorted[start..][..count as usize].to_vec();
+        self.partitions = lists.map(list).collect();
         self.wheel.file_all(&mut self.records, deadlines);
     }
 

@@ -54,8 +54,9 @@ impl<W: Words> Core<W> {
                 chain.clear();
                 match core.examine(id, &mut used, &mut chain, &mut key) {
                     Ok(sound) => {
-                        core.note(id, sound.shape, &chain);
-                        of_partition[usize::from(sound.shape.partition)] += 1;
+                        let place = &mut of_partition[usize::from(sound.shape.partition)];
+                        core.note(id, sound.shape, &chain, *place);
+                        *place += 1;
                         if sound.deadline != 0 {
                             deadlines.push((id.number() as u32, sound.deadline));
                         }
