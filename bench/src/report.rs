@@ -106,6 +106,8 @@ impl Row {
     fn loses(&self) -> bool {
         // Who may take longer than the figure beside it is not in a race with it.
         let races = self.goal.is_none_or(|goal| goal.must <= 1.0);
+        // Nor is anybody with the limit of the machine.
+        let races = races && !self.against.as_ref().is_some_and(|it| it.name.contains("floor"));
         races && self.ratio().is_some_and(|ratio| (ratio < 1.0) == self.unit.more_is_better())
     }
 }
@@ -304,8 +306,10 @@ mod tests {
         report.row_against("slower", Unit::Us, &rounds(12.0), "peer");
         report.row_against("more", Unit::PerSecond, &rounds(12.0), "peer");
         report.row_against("alone", Unit::Us, &rounds(12.0), "nobody");
+        report.row("the floor", Unit::Us, &rounds(10.0));
+        report.row_against("above", Unit::Us, &rounds(12.0), "the floor");
         let lost: Vec<bool> = report.rows.iter().map(Row::loses).collect();
-        assert_eq!(lost, [false, false, true, false, false]);
+        assert_eq!(lost, [false, false, true, false, false, false, false]);
         assert_eq!(report.rows[2].ratio(), Some(1.2));
         assert_eq!(report.rows[4].ratio(), None);
     }

@@ -10,13 +10,16 @@ use std::time::Instant;
 use annulus_client::{Lane, LaneCaller, LaneTable, Role, StartOptions, Value};
 use anyhow::{Context, ensure};
 
+use self::floor::Echo;
 use crate::Options;
 use crate::entries::{key, shuffled, value};
 use crate::machine::{self, Machine};
 use crate::process::{Cluster, RedisServer, Site, TableConfig};
 use crate::redis::RedisClient;
-use crate::report::{Report, Unit};
+use crate::report::{Goal, Report, Unit};
 use crate::sample::{Latencies, Rounds};
+
+mod floor;
 
 /// Sessions that are written, in a random order.
 const SESSIONS: u64 = 10_000;
@@ -58,6 +61,18 @@ pub(crate) fn run(
     let mut subjects = Subjects::open(&cluster, redis.as_ref())?;
     let (rounds, calls) = if options.quick { (3, 2_000) } else { (7, 20_000) };
     report.progress("submissions and calls");
+    let mut awake = Echo::start(servers, false)?;
+    let mut floors = [Rounds::default(), Rounds::default()];
+    for _ in 0..rounds {
+        floors[0].push(awake.ask(calls)?);
+    }
+    awake.stop()?;
+    let mut asleep = Echo::start(servers, true)?;
+    machine::pin(servers)?;
+    for _ in 0..rounds {
+        floors[1].push(asleep.ask(calls)?);
+    }
+    asleep.stop()?;
     for round in 0..rounds {
         machine::pin(apart)?;
         subjects.enqueue(round, calls)?;
@@ -75,6 +90,9 @@ pub(crate) fn run(
     }
     machine::pin(apart)?;
     subjects.report(report);
+    let [awake, asleep] = &floors;
+    report.row("floor: a word there and back, other core, p50", Unit::Us, awake);
+    report.row("floor: a bell there and a futex back, same core, p50", Unit::Us, asleep);
     report.note("Redis SET is acknowledged by one server, as a write is here with R = 1");
     Ok(())
 }
@@ -194,18 +212,20 @@ impl Subjects {
     }
 
     fn report(&self, report: &mut Report) {
-        report.row("touch handed over", Unit::Ns, &self.touch);
-        report.row("update of 256 B handed over", Unit::Ns, &self.update);
+        let goal = |must| Goal { must, stretch: None };
+        report.goal("touch handed over", Unit::Ns, &self.touch, None, goal(80.0));
+        report.goal("update of 256 B handed over", Unit::Ns, &self.update, None, goal(80.0));
         let places = [
-            ("other core", &self.redis_other_core, &self.other_core),
-            ("same core", &self.redis_same_core, &self.same_core),
+            ("other core", &self.redis_other_core, &self.other_core, 1.0),
+            ("same core", &self.redis_same_core, &self.same_core, 4.0),
         ];
-        for (place, redis, ours) in places {
+        for (place, redis, ours, must) in places {
             let [redis_p50, redis_p99] =
                 ["p50", "p99"].map(|part| format!("Redis SET, Unix socket, {place}, {part}"));
             report.row(&redis_p50, Unit::Us, &redis.p50);
             report.row(&redis_p99, Unit::Us, &redis.p99);
             let name = |part| format!("update acknowledged, {place}, {part}");
+            report.goal(&name("p50"), Unit::Us, &ours.p50, None, goal(must));
             report.row_against(&name("p50"), Unit::Us, &ours.p50, &redis_p50);
             report.row_against(&name("p99"), Unit::Us, &ours.p99, &redis_p99);
         }
