@@ -162,18 +162,21 @@ fn apply_to_model(contents: &mut Contents, operation: &Operation) {
 #[test]
 fn child_writes_until_it_is_killed() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let stores = std::env::var(STORES).map_or(u64::MAX, |stores| stores.parse().expect("a number"));
     let acknowledged = map(&Path::new(&directory).join("acknowledged"));
-    let words = KillWords {
-        words: map(&Path::new(&directory).join("segment")),
-        stores_left: Cell::new(stores),
-        stops: std::env::var(STOPS).is_ok().then(|| Stops {
-            every: stores,
-            count: Cell::new(0),
-            seen: acknowledged.clone(),
-        }),
-    };
-    let facts = header::inspect(&words.words).expect("made by the parent");
+    let words = map(&Path::new(&directory).join("segment"));
+    // Who is killed from outside writes as a node does, many words at a time.
+    let Ok(stores) = std::env::var(STORES) else { write_for_ever(words, &acknowledged) };
+    let every = stores.parse().expect("a number");
+    let stops = std::env::var(STOPS).is_ok().then(|| Stops {
+        every,
+        count: Cell::new(0),
+        seen: acknowledged.clone(),
+    });
+    write_for_ever(KillWords { words, stores_left: Cell::new(every), stops }, &acknowledged)
+}
+
+fn write_for_ever<W: Words>(words: W, acknowledged: &Mapped) -> ! {
+    let facts = header::inspect(&words).expect("made by the parent");
     let table = Table::new(words, facts.geometry, facts.hash_seed);
     let (mut core, _) = Core::recover(table);
     loop {
