@@ -96,6 +96,8 @@ impl Resolver {
         let socket = self.take(Setting::Socket, default_socket, socket, |path| {
             path.as_ref().map_or_else(|| "(none)".to_owned(), show_path)
         });
+        let socket_mode =
+            self.take(Setting::SocketMode, 0o600, socket_mode, |mode| format!("{mode:o}"));
         let local_roles = self.take(
             Setting::LocalRoles,
             LocalRoles::default(),
@@ -152,6 +154,7 @@ impl Resolver {
             listen,
             advertise: advertise.filter(|addr| *addr != listen),
             socket,
+            socket_mode,
             local_roles,
             seeds,
             zone,
@@ -551,6 +554,20 @@ fn seeds(raw: &Raw) -> Result<Vec<String>, String> {
         None => Ok(items),
         Some(seed) => {
             Err(format!("{seed:?} is not host:port, such as \"app2:7946\" or \"[fd00::2]:7946\""))
+        }
+    }
+}
+
+fn socket_mode(raw: &Raw) -> Result<u32, String> {
+    let text = if let Raw::Text(text) = raw { text.as_str() } else { "" };
+    // To connect takes the right to write; no other bits would change anything.
+    match text {
+        "600" | "0600" => Ok(0o600),
+        "660" | "0660" => Ok(0o660),
+        "666" | "0666" => Ok(0o666),
+        _ => {
+            Err("must be \"600\", this user; \"660\", its group too; or \"666\", everybody"
+                .to_owned())
         }
     }
 }

@@ -86,7 +86,7 @@ fn nothing_at_all_is_a_development_node_on_loopback() {
         Some(Path::new("/home/ada/.local/state/annulus/node.sock"))
     );
     assert_eq!(settings.shm_dir, Path::new("/dev/shm"));
-    assert_eq!(settings.local_roles, LocalRoles::default());
+    assert_eq!((settings.socket_mode, settings.local_roles), (0o600, LocalRoles::default()));
     assert_eq!(settings.seeds, Vec::<String>::new());
     assert_eq!((settings.weight, settings.rings, settings.connections_max), (100, 1, 1_024));
     assert_eq!(settings.stop_timeout, Duration::from_secs(5));
@@ -170,6 +170,7 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::Listen, "[::1]:0", "\"[::1]:0\""),
         (Setting::Advertise, "10.0.0.1:9", "\"10.0.0.1:9\""),
         (Setting::Socket, "", "\"\""),
+        (Setting::SocketMode, "660", "\"0660\""),
         (Setting::LocalRoles, "default=worker, 33=authority", LOCAL_ROLES),
         (Setting::Seeds, "a:1, [::2]:2", "[\"a:1\", \"[::2]:2\"]"),
         (Setting::Zone, "z", "\"z\""),
@@ -199,6 +200,7 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
     }
     let settings = by_file.settings();
     assert_eq!(settings.socket, None);
+    assert_eq!(settings.socket_mode, 0o660);
     assert_eq!(settings.local_roles.of(33, 1), Role::Authority);
     assert_eq!(settings.local_roles.of(34, 1), Role::Worker);
     assert_eq!(settings.rings, 0b1000_0001);
@@ -382,6 +384,9 @@ fn bounds_are_kept_and_named() {
         ("seeds = [\"fd00::2:7946\"]", "is not host:port"),
         ("seeds = [\"app2:7946\", \"\"]", "is not host:port"),
         ("seeds = 3", "must be a list"),
+        ("socket_mode = \"644\"", "must be \"600\", this user; \"660\", its group too"),
+        ("socket_mode = 0o660", "must be \"600\", this user"),
+        ("socket_mode = \"\"", "must be \"600\", this user"),
     ] {
         let error = error_of(line);
         assert!(error.starts_with("node.toml:1: ") && error.contains(expected), "{line}: {error}");

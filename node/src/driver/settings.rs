@@ -27,6 +27,9 @@ pub struct NodeSettings {
     pub advertise: Option<SocketAddr>,
     /// The Unix socket for processes of this host; `None` = no socket.
     pub socket: Option<PathBuf>,
+    /// The permission bits of that socket: who may open it. Default 0600, the node's own user and
+    /// root. Raising it lets others in, who may do what `local_roles` says.
+    pub socket_mode: u32,
     /// What processes of this host may do over that socket. Default: everything, all of them.
     pub local_roles: LocalRoles,
     /// Nodes to join through, `host:port`; tried for ever.
