@@ -287,6 +287,7 @@ impl Args for SettingFlags {
             match setting {
                 Setting::Seeds => arg.action(ArgAction::Append).alias("seed"),
                 Setting::Rings => arg.action(ArgAction::Append).alias("ring"),
+                Setting::LocalRoles => arg.action(ArgAction::Append).alias("local-role"),
                 _ => arg,
             }
         };

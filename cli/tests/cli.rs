@@ -1,6 +1,7 @@
 //! The command from outside: real processes, real nodes.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -318,6 +319,20 @@ fn a_session_begins_changes_and_ends() {
     assert!(run(&["get", "k1"]).fails(3).contains("ended"));
     assert!(run(&["set", "k1", "late"]).fails(3).contains("ended"));
     run(&["touch", "nobody"]).fails(3);
+}
+
+#[test]
+fn a_node_lets_in_whom_it_is_told_to() {
+    let place = Place::new();
+    let node = place.node("n1", &[], &["--socket-mode", "660", "--local-roles", "default=worker"]);
+    let mode = std::fs::metadata(&node.socket).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    // Its own user may do everything.
+    place.run(&["start", "k", "v", "--socket", &node.socket]).ok();
+    place.run(&["end", "k", "--socket", &node.socket]).ok();
+    let default = place.node("n2", &[], &[]);
+    let mode = std::fs::metadata(&default.socket).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]

@@ -137,9 +137,12 @@ pub trait Listener: Send + 'static {
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
 
     /// Our end of a stream that came in over a real local socket; `None` for all others.
-    fn local_end(stream: &Self::Stream) -> Option<LocalEnd> {
+    ///
+    /// # Errors
+    /// If there is no descriptor left for it.
+    fn local_end(stream: &Self::Stream) -> io::Result<Option<LocalEnd>> {
         let _ = stream;
-        None
+        Ok(None)
     }
 
     /// The TCP address that it listens on, with its real port.

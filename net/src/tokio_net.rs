@@ -175,10 +175,10 @@ impl Listener for TokioListener {
         }
     }
 
-    fn local_end(stream: &TokioStream) -> Option<LocalEnd> {
+    fn local_end(stream: &TokioStream) -> io::Result<Option<LocalEnd>> {
         match &stream.0 {
-            Stream::Tcp(_) => None,
-            Stream::Unix(stream) => LocalEnd::of(stream).ok(),
+            Stream::Tcp(_) => Ok(None),
+            Stream::Unix(stream) => LocalEnd::of(stream).map(Some),
         }
     }
 

@@ -11,6 +11,7 @@ mod host;
 mod lanes;
 mod link;
 mod load;
+mod local_roles;
 mod settings;
 mod shared;
 mod stream;
@@ -44,6 +45,8 @@ use stream::Outbox;
 pub use background::Report;
 pub use error::RunError;
 pub use host::{Host, HostTable, SystemHost, table_options};
+pub use local_roles::LocalRoles;
+pub(crate) use local_roles::ROOT;
 pub use settings::{LaneSettings, NodeSettings, TableSettings};
 
 /// A node that serves.
@@ -228,6 +231,8 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         clients: AtomicU32::new(0),
         nodes: AtomicU32::new(0),
         next: AtomicU64::new(1),
+        local_roles: settings.local_roles.clone(),
+        user: rustix::process::geteuid().as_raw(),
         events: events.clone(),
         lanes: lanes.as_ref().map(|running| running.lanes.clone()),
     });

@@ -49,5 +49,6 @@ pub async fn run(settings: NodeSettings, ready: impl FnOnce(&Ready)) -> Result<(
             _ = interrupt.recv() => {}
         }
     };
-    driver::run_on(settings, TokioNet::new(), SystemClock, host, stop, ready).await
+    let net = TokioNet::new().with_local_mode(settings.socket_mode);
+    driver::run_on(settings, net, SystemClock, host, stop, ready).await
 }

@@ -168,17 +168,14 @@ fn start() -> impl Strategy<Value = Message> {
 }
 
 fn caller() -> impl Strategy<Value = Caller> {
-    let role = prop_oneof![
-        Just(Role::Development),
-        Just(Role::Authority),
-        Just(Role::Worker),
-        Just(Role::Monitor),
-        Just(Role::Operator),
-    ];
     prop_oneof![
-        (any::<u64>(), role).prop_map(|(client, role)| Caller::Client { client, role }),
+        (any::<u64>(), roles()).prop_map(|(client, role)| Caller::Client { client, role }),
         (node_ids(), any::<u64>()).prop_map(|(id, incarnation)| Caller::Node { id, incarnation }),
     ]
+}
+
+fn roles() -> impl Strategy<Value = Role> {
+    proptest::sample::select(&Role::ALL[..])
 }
 
 fn rejected() -> impl Strategy<Value = Rejected> {
@@ -190,6 +187,7 @@ fn rejected() -> impl Strategy<Value = Rejected> {
         (node_ids(), addrs()).prop_map(|(id, addr)| Rejected::NodeIdInUse { id, addr }),
         Just(Rejected::AskOverStream),
         text().prop_map(|why| Rejected::NoLane { why }),
+        (roles(), roles()).prop_map(|(asked, granted)| Rejected::RoleNotGranted { asked, granted }),
     ]
 }
 

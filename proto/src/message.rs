@@ -10,6 +10,7 @@
 //! new ones at the end.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
@@ -66,6 +67,40 @@ pub enum Role {
     Monitor = 3,
     /// Runs the cluster.
     Operator = 4,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Development, Self::Authority, Self::Worker, Self::Monitor, Self::Operator];
+
+    /// Its name, as configurations and messages for people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Authority => "authority",
+            Self::Worker => "worker",
+            Self::Monitor => "monitor",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// The role of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+
+    /// Whether this role may do all that `other` may: [`Role::Development`] includes every role, and
+    /// each includes itself.
+    pub fn includes(self, other: Self) -> bool {
+        self == Self::Development || self == other
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The answer to a [`Hello`] that is accepted.
@@ -146,6 +181,18 @@ pub enum Rejected {
         /// What is in the way.
         why: String,
     } = 6,
+    /// The user at the other end of a local socket may not have the role that was asked for. Another
+    /// node counts as one that asks for [`Role::Development`].
+    #[error(
+        "the role {asked} is not granted to this user, who has the role {granted} here; ask for that \
+         one, or change `local_roles` on the node"
+    )]
+    RoleNotGranted {
+        /// The role that was asked for.
+        asked: Role,
+        /// The one that the node grants to this user.
+        granted: Role,
+    } = 7,
 }
 
 /// Tells a repeated request from a new one: a client's number and the count of its requests.
@@ -803,4 +850,20 @@ messages! {
     56 SlotList(SlotList), LISTING;
     57 Exchange(Exchange), MEMBERS;
     64 Gossip(Gossip), crate::limits::DATAGRAM_BYTES_MAX;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_includes_itself_and_development_includes_all() {
+        for role in Role::ALL {
+            let included = Role::ALL.into_iter().filter(|other| role.includes(*other));
+            let expected = if role == Role::Development { &Role::ALL[..] } else { &[role] };
+            assert_eq!(included.collect::<Vec<_>>(), expected);
+            assert_eq!(Role::of_name(role.name()), Some(role));
+        }
+        assert_eq!(Role::of_name("Worker"), None);
+    }
 }

@@ -1,5 +1,6 @@
 //! The configuration file: TOML, every key known, every value with its line.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
@@ -41,6 +42,8 @@ pub(super) enum Raw {
     Integer(i128),
     /// A list in the file.
     List(Vec<Raw>),
+    /// Keys and values in the file, in their order.
+    Map(Vec<(String, Raw)>),
     /// Something else that no setting takes: its type.
     Other(&'static str),
 }
@@ -56,6 +59,13 @@ impl fmt::Display for Raw {
                     write!(f, "{}{item}", if index == 0 { "" } else { ", " })?;
                 }
                 f.write_str("]")
+            }
+            Self::Map(entries) => {
+                f.write_str("{")?;
+                for (index, (key, value)) in entries.iter().enumerate() {
+                    write!(f, "{}{key} = {value}", if index == 0 { " " } else { ", " })?;
+                }
+                f.write_str(" }")
             }
             Self::Other(kind) => write!(f, "({kind})"),
         }
@@ -144,7 +154,7 @@ fn collect_tables(
 /// A table's keys by their place in the file: the parser's own order is that of their names.
 fn in_order<'t, 'i>(
     table: &'t DeTable<'i>,
-) -> Vec<(&'t Spanned<std::borrow::Cow<'i, str>>, &'t Spanned<DeValue<'i>>)> {
+) -> Vec<(&'t Spanned<Cow<'i, str>>, &'t Spanned<DeValue<'i>>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
@@ -161,7 +171,13 @@ fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::Float(_) => Raw::Other("a fraction"),
         DeValue::Boolean(_) => Raw::Other("true or false"),
         DeValue::Datetime(_) => Raw::Other("a date"),
-        DeValue::Table(_) => Raw::Other("a table"),
+        DeValue::Table(table) => {
+            let entries = in_order(table).into_iter();
+            let entry = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+                (key.get_ref().to_string(), raw(value.get_ref()))
+            };
+            Raw::Map(entries.map(entry).collect())
+        }
     }
 }
 

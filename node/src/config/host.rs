@@ -62,6 +62,26 @@ impl Host {
         if end == 0 { "node".to_owned() } else { name[..end].to_owned() }
     }
 
+    /// The number of the user of this name, as /etc/passwd has it.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn user(&self, name: &str) -> Result<u32, String> {
+        let bytes = std::fs::read(self.under_root(PASSWD)).map_err(|error| {
+            format!("cannot look up user {name:?} in {PASSWD}: {error}; write the user's number")
+        })?;
+        let number = bytes.split(|byte| *byte == b'\n').find_map(|line| {
+            let mut fields = line.split(|byte| *byte == b':');
+            let number = (fields.next()? == name.as_bytes()).then(|| fields.nth(1))??;
+            std::str::from_utf8(number).ok()?.parse().ok()
+        });
+        number.ok_or_else(|| {
+            format!(
+                "no user {name:?} in {PASSWD}; of users who are known elsewhere write the number"
+            )
+        })
+    }
+
     fn is_writable_dir(&self, path: &str) -> bool {
         let path = self.under_root(path);
         path.is_dir() && access(&path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
@@ -82,6 +102,9 @@ pub const CONFIG_FILE: &str = "/etc/annulus/annulus.toml";
 
 /// Where the socket of a node that runs as a service is.
 pub const SOCKET: &str = "/run/annulus/node.sock";
+
+/// The users of this host: name, password, number, and more, between colons.
+const PASSWD: &str = "/etc/passwd";
 
 const DATA_DIR: &str = "/var/lib/annulus";
 

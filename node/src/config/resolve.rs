@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use annulus_gossip::MeshConfig;
 use annulus_proto::limits::{NAME_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
+use annulus_proto::message::Role;
 use annulus_shm::{RECORD_SIZE_MAX, RECORD_SIZE_MIN};
 
 use super::error::{ConfigError, Origin, Problem};
@@ -17,7 +18,7 @@ use super::setting::{ENV_PREFIX, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
 use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes, record_bytes_max};
-use crate::driver::{LaneSettings, NodeSettings, TableSettings};
+use crate::driver::{LaneSettings, LocalRoles, NodeSettings, ROOT, TableSettings};
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
@@ -95,6 +96,17 @@ impl Resolver {
         let socket = self.take(Setting::Socket, default_socket, socket, |path| {
             path.as_ref().map_or_else(|| "(none)".to_owned(), show_path)
         });
+        let socket_mode =
+            self.take(Setting::SocketMode, 0o600, socket_mode, |mode| format!("{mode:o}"));
+        let local_roles = self.take(
+            Setting::LocalRoles,
+            LocalRoles::default(),
+            |raw| local_roles(raw, host),
+            show_local_roles,
+        );
+        if local_roles.users.get(&ROOT).is_some_and(|role| *role != Role::Development) {
+            self.warnings.push("local_roles: root has every role, whatever it is given".to_owned());
+        }
         let seeds = self.take(Setting::Seeds, Vec::new(), seeds, |seeds| show_list(seeds));
         let zone = self.take(Setting::Zone, String::new(), zone, Clone::clone);
         let weight = self.take(Setting::Weight, 100, whole(0..=u16::MAX.into()), u16::to_string);
@@ -142,6 +154,8 @@ impl Resolver {
             listen,
             advertise: advertise.filter(|addr| *addr != listen),
             socket,
+            socket_mode,
+            local_roles,
             seeds,
             zone,
             weight,
@@ -544,6 +558,81 @@ fn seeds(raw: &Raw) -> Result<Vec<String>, String> {
     }
 }
 
+fn socket_mode(raw: &Raw) -> Result<u32, String> {
+    let text = if let Raw::Text(text) = raw { text.as_str() } else { "" };
+    // To connect takes the right to write; no other bits would change anything.
+    match text {
+        "600" | "0600" => Ok(0o600),
+        "660" | "0660" => Ok(0o660),
+        "666" | "0666" => Ok(0o666),
+        _ => {
+            Err("must be \"600\", this user; \"660\", its group too; or \"666\", everybody"
+                .to_owned())
+        }
+    }
+}
+
+/// Users by name or number, and `default` for all others.
+fn local_roles(raw: &Raw, host: &Host) -> Result<LocalRoles, String> {
+    let wrong = || {
+        "must be a role for each user, such as [local_roles] with a line `www-data = \"worker\"`, or \
+         www-data=worker,default=monitor outside of the file"
+            .to_owned()
+    };
+    let entries: Vec<(&str, &str)> = match raw {
+        Raw::Text(text) if text.trim().is_empty() => Vec::new(),
+        Raw::Text(text) => {
+            let entries = text.split(',').map(|entry| entry.split_once('=').ok_or_else(wrong));
+            let trimmed = entries.map(|entry| entry.map(|(user, role)| (user.trim(), role.trim())));
+            trimmed.collect::<Result<_, _>>()?
+        }
+        Raw::Map(entries) => {
+            let entries = entries.iter().map(|(user, role)| match role {
+                Raw::Text(role) => Ok((user.as_str(), role.as_str())),
+                _ if Setting::of_key(user).is_some() => Err(misplaced(user)),
+                _ => Err(format!("the role of {user:?} must be text in quotes: {}", all_roles())),
+            });
+            entries.collect::<Result<_, _>>()?
+        }
+        _ => return Err(wrong()),
+    };
+    let mut roles = LocalRoles::default();
+    let mut has_default = false;
+    for (user, role) in entries {
+        let role = Role::of_name(role).ok_or_else(|| match Setting::of_key(user) {
+            Some(_) => misplaced(user),
+            None => format!("the role of {user:?} must be one of {}, not {role:?}", all_roles()),
+        })?;
+        let twice = if user == EVERYBODY {
+            roles.default = role;
+            std::mem::replace(&mut has_default, true)
+        } else {
+            let number = if user.bytes().all(|byte| byte.is_ascii_digit()) {
+                // The highest number stands for nobody.
+                let number = user.parse().ok().filter(|number| *number != u32::MAX);
+                number
+                    .ok_or_else(|| format!("{user:?} is neither the name nor number of a user"))?
+            } else {
+                host.user(user)?
+            };
+            roles.users.insert(number, role).is_some()
+        };
+        if twice {
+            return Err(format!("{user:?} is a user who has a role already; write one"));
+        }
+    }
+    Ok(roles)
+}
+
+fn misplaced(key: &str) -> String {
+    format!("`{key}` is a key of the node, and no user: move it above [local_roles]")
+}
+
+fn all_roles() -> String {
+    let names = Role::ALL.map(|role| format!("\"{role}\""));
+    names.join(", ")
+}
+
 fn leaves(raw: &Raw) -> Result<bool, String> {
     match raw {
         Raw::Text(text) if text == "return" => Ok(false),
@@ -670,6 +759,11 @@ fn show_list(items: &[String]) -> String {
     items.join(", ")
 }
 
+fn show_local_roles(roles: &LocalRoles) -> String {
+    let users = roles.users.iter().map(|(user, role)| format!(", {user}={role}"));
+    format!("{EVERYBODY}={}{}", roles.default, users.collect::<String>())
+}
+
 fn show_rings(rings: &u8) -> String {
     let numbers = (0..8u8).filter(|ring| rings & 1 << ring != 0).map(|ring| ring.to_string());
     show_list(&numbers.collect::<Vec<_>>())
@@ -678,6 +772,9 @@ fn show_rings(rings: &u8) -> String {
 fn show_lifetime(time: &Duration) -> String {
     if time.is_zero() { "never".to_owned() } else { show_duration(*time) }
 }
+
+/// Stands for every user who is not named.
+const EVERYBODY: &str = "default";
 
 /// A port of the registered range that serf and memberlist made the usual one for gossip.
 const LISTEN: SocketAddr =

@@ -53,6 +53,8 @@ settings! {
         Listen "listen" "ADDR" "Where to listen, UDP and TCP; port 0 picks a free one";
         Advertise "advertise" "ADDR" "Where others reach this node, if not where it listens";
         Socket "socket" "PATH" "The Unix socket for processes of this host; empty: none";
+        SocketMode "socket_mode" "MODE" "Who may open the socket: 600, 660 (its group), 666 (all)";
+        LocalRoles "local_roles" "USER=ROLE,…" "What processes of this host may do over the socket";
         Seeds "seeds" "ADDR,…" "Nodes to join through, host:port";
         Zone "zone" "NAME" "What fails together with this node";
         Weight "weight" "N" "Its share of the slots; 100 is the ordinary share";
@@ -99,6 +101,8 @@ impl Setting {
         match self {
             Self::DataDir => "data-dir",
             Self::ShmDir => "shm-dir",
+            Self::SocketMode => "socket-mode",
+            Self::LocalRoles => "local-roles",
             Self::ConnectionsMax => "connections-max",
             Self::LanesMax => "lanes-max",
             Self::LanePollUs => "lane-poll-us",

@@ -3,12 +3,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use annulus_gossip::MeshConfig;
+use annulus_proto::message::Role;
 use tempfile::TempDir;
 
 use super::host::Host;
 use super::*;
 use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes};
-use crate::driver::TableSettings;
+use crate::driver::{LocalRoles, TableSettings};
 
 /// A host on which nothing is installed, with a file to read and room for more.
 struct Scene {
@@ -85,6 +86,7 @@ fn nothing_at_all_is_a_development_node_on_loopback() {
         Some(Path::new("/home/ada/.local/state/annulus/node.sock"))
     );
     assert_eq!(settings.shm_dir, Path::new("/dev/shm"));
+    assert_eq!((settings.socket_mode, settings.local_roles), (0o600, LocalRoles::default()));
     assert_eq!(settings.seeds, Vec::<String>::new());
     assert_eq!((settings.weight, settings.rings, settings.connections_max), (100, 1, 1_024));
     assert_eq!(settings.stop_timeout, Duration::from_secs(5));
@@ -168,6 +170,8 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::Listen, "[::1]:0", "\"[::1]:0\""),
         (Setting::Advertise, "10.0.0.1:9", "\"10.0.0.1:9\""),
         (Setting::Socket, "", "\"\""),
+        (Setting::SocketMode, "660", "\"0660\""),
+        (Setting::LocalRoles, "default=worker, 33=authority", LOCAL_ROLES),
         (Setting::Seeds, "a:1, [::2]:2", "[\"a:1\", \"[::2]:2\"]"),
         (Setting::Zone, "z", "\"z\""),
         (Setting::Weight, "0", "0"),
@@ -196,6 +200,9 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
     }
     let settings = by_file.settings();
     assert_eq!(settings.socket, None);
+    assert_eq!(settings.socket_mode, 0o660);
+    assert_eq!(settings.local_roles.of(33, 1), Role::Authority);
+    assert_eq!(settings.local_roles.of(34, 1), Role::Worker);
     assert_eq!(settings.rings, 0b1000_0001);
     assert_eq!(settings.seeds, ["a:1", "[::2]:2"]);
     assert_eq!(settings.core.hints_bytes_max.get(), 1 << 20);
@@ -208,6 +215,8 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         assert!(explained[..Setting::ALL.len()].iter().all(|(.., o)| *o != Origin::Default));
     }
 }
+
+const LOCAL_ROLES: &str = "{ default = \"worker\", 33 = \"authority\" }";
 
 #[test]
 fn a_table_of_the_file_replaces_the_default_one() {
@@ -375,6 +384,9 @@ fn bounds_are_kept_and_named() {
         ("seeds = [\"fd00::2:7946\"]", "is not host:port"),
         ("seeds = [\"app2:7946\", \"\"]", "is not host:port"),
         ("seeds = 3", "must be a list"),
+        ("socket_mode = \"644\"", "must be \"600\", this user; \"660\", its group too"),
+        ("socket_mode = 0o660", "must be \"600\", this user"),
+        ("socket_mode = \"\"", "must be \"600\", this user"),
     ] {
         let error = error_of(line);
         assert!(error.starts_with("node.toml:1: ") && error.contains(expected), "{line}: {error}");
@@ -498,6 +510,82 @@ fn a_socket_whose_path_is_too_long_is_refused_and_a_default_one_is_left_out() {
     assert_eq!(scene.settings().socket, None);
     let warnings = scene.load().expect("it is allowed").warnings().to_vec();
     assert!(warnings[0].contains("no Unix socket"), "{warnings:?}");
+}
+
+fn with_users(file: &str) -> Scene {
+    let scene = Scene::new(file);
+    scene.write(
+        "etc/passwd",
+        "root:x:0:0:::\nhalf\nwww-data:x:33:33:w:/var/www:/bin/sh\nbad:x::1\n",
+    );
+    scene
+}
+
+#[test]
+fn local_roles_name_users_by_name_or_number() {
+    let file = "cluster = \"c\"\n\n[local_roles]\ndefault = \"worker\"\nwww-data = \"authority\"\n1000 = \"monitor\"\n";
+    let scene = with_users(file);
+    let users = [(33, Role::Authority), (1_000, Role::Monitor)].into();
+    let expected = LocalRoles { default: Role::Worker, users };
+    assert_eq!(scene.settings().local_roles, expected);
+    assert_eq!(scene.origin("local_roles"), "node.toml:3");
+    let row = scene.load().unwrap().explain().into_iter().find(|(key, ..)| key == "local_roles");
+    assert_eq!(row.unwrap().1, "default=worker, 33=authority, 1000=monitor");
+
+    let with_table = with_users(&format!("{file}[[table]]\nname = \"t\"\n"));
+    assert_eq!(with_table.settings().local_roles, expected);
+    assert_eq!(with_table.settings().tables[0].policy.name, "t");
+
+    // Others replace it as a whole.
+    let scene = scene.env("ANNULUS_LOCAL_ROLES", "www-data=operator");
+    let users = [(33, Role::Operator)].into();
+    assert_eq!(scene.settings().local_roles, LocalRoles { default: Role::Development, users });
+    let scene = scene.flag(Setting::LocalRoles, "");
+    assert_eq!(scene.settings().local_roles, LocalRoles::default());
+    assert_eq!(scene.origin("local_roles"), "--local-roles");
+}
+
+#[test]
+fn local_roles_that_cannot_be_are_refused_and_named() {
+    for (lines, expected) in [
+        ("www-dta = \"worker\"", "no user \"www-dta\" in /etc/passwd"),
+        ("half = \"worker\"", "no user \"half\" in /etc/passwd"),
+        ("bad = \"worker\"", "no user \"bad\" in /etc/passwd"),
+        ("www-data = \"boss\"", "the role of \"www-data\" must be one of \"development\", "),
+        ("default = \"\"", "the role of \"default\" must be one of"),
+        ("www-data = 3", "the role of \"www-data\" must be text in quotes"),
+        ("www-data = \"worker\"\n33 = \"worker\"", "\"33\" is a user who has a role already"),
+        ("4294967295 = \"worker\"", "\"4294967295\" is neither the name nor number of a user"),
+        ("99999999999 = \"worker\"", "\"99999999999\" is neither"),
+        ("\"\" = \"worker\"", "\"\" is neither"),
+        ("weight = 5", "`weight` is a key of the node, and no user: move it above [local_roles]"),
+        ("cluster = \"c\"", "`cluster` is a key of the node, and no user"),
+    ] {
+        let error = with_users(&format!("[local_roles]\n{lines}")).error();
+        let starts = error.starts_with("node.toml:1: local_roles = {");
+        assert!(starts && error.contains(expected), "{lines}: {error}");
+    }
+    for line in ["local_roles = \"worker\"", "local_roles = [\"worker\"]", "local_roles = 3"] {
+        let error = with_users(line).error();
+        assert!(error.contains("must be a role for each user"), "{line}: {error}");
+    }
+    let twice = with_users("").env("ANNULUS_LOCAL_ROLES", "default=worker,default=monitor");
+    assert!(twice.error().contains("\"default\" is a user who has a role already"));
+    let error = error_of("[local_roles]\nwww-data = \"worker\"");
+    assert!(error.contains("cannot look up user \"www-data\" in /etc/passwd"), "{error}");
+    // By number nobody is looked up.
+    Scene::new("[local_roles]\n33 = \"worker\"").settings();
+}
+
+#[test]
+fn a_lesser_role_for_root_is_a_warning() {
+    let scene = with_users("[local_roles]\nroot = \"worker\"");
+    assert_eq!(
+        scene.load().unwrap().warnings(),
+        ["local_roles: root has every role, whatever it is given"]
+    );
+    let scene = with_users("[local_roles]\nroot = \"development\"");
+    assert_eq!(scene.load().unwrap().warnings(), [""; 0]);
 }
 
 #[test]

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use annulus_net::{Listener, LocalEnd, Peer};
 use annulus_proto::codec::{self, DecodeError, Header, PROTOCOL_VERSION};
-use annulus_proto::message::{self, Message, Rejected, Welcome};
+use annulus_proto::message::{self, Message, Rejected, Role, Welcome};
 use annulus_proto::{Hlc, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::lanes::{Lane, Lanes};
+use super::local_roles::{LocalRoles, grant};
 use super::stream::{FrameReader, ReadError, outbox};
 use super::{Event, WRITE_TIMEOUT};
 use crate::core::{Caller, Input};
@@ -27,6 +28,9 @@ pub(super) struct Reception {
     pub(super) clients: AtomicU32,
     pub(super) nodes: AtomicU32,
     pub(super) next: AtomicU64,
+    pub(super) local_roles: LocalRoles,
+    /// The user that this node runs as.
+    pub(super) user: u32,
     pub(super) events: mpsc::Sender<Event>,
     /// `None` where clients are given no lanes.
     pub(super) lanes: Option<Arc<Lanes>>,
@@ -65,15 +69,33 @@ where
     }
 }
 
-async fn receive<S>(stream: S, peer: Peer, end: Option<LocalEnd>, reception: Arc<Reception>)
-where
+async fn receive<S>(
+    stream: S,
+    peer: Peer,
+    end: std::io::Result<Option<LocalEnd>>,
+    reception: Arc<Reception>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Strangers beyond the limit are not even told: nothing is spent on them.
     let Some(stranger) = Place::take(&reception.strangers, reception.streams_max) else {
         return reception.count("streams_refused").await;
     };
-    serve(stream, peer, end, &reception, stranger).await;
+    match end.and_then(|end| reception.recognize(end)) {
+        Ok(local) => serve(stream, peer, local, &reception, stranger).await,
+        Err(error) => {
+            tracing::error!(%error, "the user behind a local stream is unknown; it is closed");
+            reception.count("local_users_unknown").await;
+        }
+    }
+}
+
+/// What is known of the other side before it says anything.
+struct Local {
+    /// Its end, if it came in over a real local socket.
+    end: Option<LocalEnd>,
+    /// What it may do at most.
+    may: Role,
 }
 
 /// One of a bounded number, given back when it is dropped.
@@ -92,20 +114,16 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn serve<S>(
-    stream: S,
-    peer: Peer,
-    end: Option<LocalEnd>,
-    reception: &Reception,
-    stranger: Place<'_>,
-) where
+async fn serve<S>(stream: S, peer: Peer, local: Local, reception: &Reception, stranger: Place<'_>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (read_half, mut write_half) = tokio::io::split(stream);
     let mut reader = FrameReader::new(read_half);
     reader.limit(HELLO_BYTES_MAX);
     let limit = reception.streams_max;
-    let greeted = tokio::time::timeout(HELLO_TIMEOUT, greet(&mut reader, reception)).await;
+    let greeted =
+        tokio::time::timeout(HELLO_TIMEOUT, greet(&mut reader, local.may, reception)).await;
     let greeted = greeted.unwrap_or(Err(None)).and_then(|hello| {
         let places = match hello {
             message::Caller::Client { .. } => &reception.clients,
@@ -154,7 +172,7 @@ async fn serve<S>(
             Ok(Ok(mut frames)) => {
                 if let [(header, Message::LaneRequest(_))] = frames[..] {
                     // Descriptors must not get between the bytes of an answer on its way.
-                    let end = end.as_ref().filter(|_| !has_asked);
+                    let end = local.end.as_ref().filter(|_| !has_asked);
                     match reception.give_lane(end, header.id, hello) {
                         Ok(given) => {
                             lane = Some(given);
@@ -197,9 +215,11 @@ async fn serve<S>(
     }
 }
 
-/// Reads the hello and checks it. `Err(None)`: the stream closed before it said anything.
+/// Reads the hello and checks it: who calls, with the role that is granted. `Err(None)`: the stream
+/// closed before it said anything.
 async fn greet<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
+    may: Role,
     reception: &Reception,
 ) -> Result<message::Caller, Option<Rejected>> {
     let hello = match reader.frame().await {
@@ -218,13 +238,23 @@ async fn greet<R: AsyncRead + Unpin>(
         reception.count("streams_of_other_clusters").await;
         return Err(Some(Rejected::WrongCluster { asked: hello.cluster }));
     }
-    match hello.caller {
+    let refused = match hello.caller {
+        message::Caller::Client { client, role } => match grant(role, may) {
+            Ok(role) => return Ok(message::Caller::Client { client, role }),
+            Err(refused) => refused,
+        },
+        // Nodes may do more than any client.
+        message::Caller::Node { .. } if may != Role::Development => {
+            Rejected::RoleNotGranted { asked: Role::Development, granted: may }
+        }
         message::Caller::Node { id, .. } if id == reception.welcome.node => {
             reception.count("ids_in_use").await;
-            Err(Some(node_id_in_use(id)))
+            return Err(Some(node_id_in_use(id)));
         }
-        caller => Ok(caller),
-    }
+        node => return Ok(node),
+    };
+    reception.count("roles_not_granted").await;
+    Err(Some(refused))
 }
 
 fn node_id_in_use(id: NodeId) -> Rejected {
@@ -259,6 +289,19 @@ async fn send<W: AsyncWrite + Unpin>(
 }
 
 impl Reception {
+    /// What a stream may do at most. Without a real local socket, and as long as there are no keys,
+    /// that is everything.
+    ///
+    /// # Errors
+    /// If the system does not tell whose process is at the other end.
+    fn recognize(&self, end: Option<LocalEnd>) -> std::io::Result<Local> {
+        let may = match &end {
+            Some(end) => self.local_roles.of(end.peer_user()?, self.user),
+            None => Role::Development,
+        };
+        Ok(Local { end, may })
+    }
+
     /// Gives a client its lane.
     ///
     /// # Errors

@@ -109,7 +109,8 @@ impl Lanes {
     }
 
     /// Makes a lane and hands it to the client at the other end of a stream, as the answer to the
-    /// request with this id. Nothing else may be on its way over that stream.
+    /// request with this id. Nothing else may be on its way over that stream. What comes through the
+    /// lane may do what the stream may: `role`.
     ///
     /// # Errors
     /// Why there is none, for the client to read.
@@ -128,8 +129,6 @@ impl Lanes {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         // From here on dropping it gives the place back.
         let lane = Lane { lanes: self.clone(), number };
-        let user = to.peer_user().map_err(|error| format!("who are you? {error}"))?;
-        let role = role_of(user, role);
         let tables = u16::try_from(self.tables.len()).unwrap_or(u16::MAX);
         let (made, descriptors) = NodeLane::create(LaneOptions { number, tables })
             .map_err(|error| format!("it cannot be made: {error}"))?;
@@ -139,7 +138,7 @@ impl Lanes {
         codec::encode_frame(header, &granted.into(), &mut frame).map_err(|e| e.to_string())?;
         to.send(&frame, &[descriptors.memory.as_fd(), descriptors.bell.as_fd()])
             .map_err(|error| format!("it cannot be handed over: {error}"))?;
-        tracing::debug!(lane = number, user, ?role, "a lane was given");
+        tracing::debug!(lane = number, %role, "a lane was given");
         let NodeLane { submissions, answers, uses } = made;
         let is_faulty = false;
         let open = Open { number, client, role, submissions, uses, is_faulty };
@@ -178,12 +177,6 @@ impl Drop for Lane {
         self.lanes.taken.fetch_sub(1, Ordering::Relaxed);
         self.lanes.change(Change::Close(self.number));
     }
-}
-
-/// What a process of this user may do through its lane. A cluster without keys knows one role, which
-/// everybody has who may open the socket; who asked for less gets less.
-fn role_of(_user: u32, asked: Role) -> Role {
-    asked
 }
 
 struct Thread<C> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use annulus_gossip::MeshConfig;
 
+use super::local_roles::LocalRoles;
 use crate::core::{CoreSettings, TablePolicy};
 
 /// A node's whole configuration, parsed and checked (`config` reads it from file, environment and
@@ -26,6 +27,11 @@ pub struct NodeSettings {
     pub advertise: Option<SocketAddr>,
     /// The Unix socket for processes of this host; `None` = no socket.
     pub socket: Option<PathBuf>,
+    /// The permission bits of that socket: who may open it. Default 0600, the node's own user and
+    /// root. Raising it lets others in, who may do what `local_roles` says.
+    pub socket_mode: u32,
+    /// What processes of this host may do over that socket. Default: everything, all of them.
+    pub local_roles: LocalRoles,
     /// Nodes to join through, `host:port`; tried for ever.
     pub seeds: Vec<String>,
     /// What fails together with this node. Default empty: nothing does.

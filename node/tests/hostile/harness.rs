@@ -31,6 +31,8 @@ pub(crate) fn settings(dir: &Path) -> NodeSettings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         advertise: None,
         socket: Some(part("socket")),
+        socket_mode: 0o600,
+        local_roles: annulus_node::driver::LocalRoles::default(),
         seeds: Vec::new(),
         zone: String::new(),
         weight: 100,

@@ -15,4 +15,5 @@ mod segments;
 mod slow;
 mod starting;
 mod strangers;
+mod users;
 mod wire;

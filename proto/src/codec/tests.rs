@@ -95,7 +95,7 @@ fn every_variant_has_its_number() {
             0 Rejected::WrongCluster { .. }, 1 Rejected::WrongVersion { .. },
             2 Rejected::TooManyConnections { .. }, 3 Rejected::Malformed { .. },
             4 Rejected::NodeIdInUse { .. }, 5 Rejected::AskOverStream,
-            6 Rejected::NoLane { .. },
+            6 Rejected::NoLane { .. }, 7 Rejected::RoleNotGranted { .. },
         }
         Operation {
             0 Operation::Start { .. }, 1 Operation::Get, 2 Operation::Update { .. },
@@ -129,6 +129,7 @@ fn every_variant_has_its_number() {
     }
     for (at, role) in variants::<Role>().into_iter().enumerate() {
         assert_eq!(role as usize, at);
+        assert_eq!(role, Role::ALL[at]);
     }
     for (at, served) in variants::<Served>().into_iter().enumerate() {
         assert_eq!(served as usize, at);

@@ -611,6 +611,8 @@ fn settings(
         listen: (ip, PORT).into(),
         advertise: None,
         socket: Some(format!("/sim/{name}/annulus.sock").into()),
+        socket_mode: 0o600,
+        local_roles: annulus_node::driver::LocalRoles::default(),
         seeds: others.map(|other| format!("n{}:{PORT}", other + 1)).collect(),
         zone: String::new(),
         weight: 100,

@@ -51,6 +51,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (Rejected::NodeIdInUse { id: node(0xa1), addr: v4() }.into(), "04a1007f000001fbe81c"),
         (Rejected::AskOverStream.into(), "05"),
         (Rejected::NoLane { why: "no".into() }.into(), "06026e6f"),
+        (
+            Rejected::RoleNotGranted { asked: Role::Authority, granted: Role::Worker }.into(),
+            "070102",
+        ),
         (Ping {}.into(), ""),
         (Pong { node: node(0xa1a2_a3a4_a5a6) }.into(), "fda6a5a4a3a2a10000"),
         (
