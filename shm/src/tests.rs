@@ -1,6 +1,7 @@
 //! Tests that need the inside: the protocol under loom, writers stopped after any store, and segments that change.
 
 mod crash;
+mod glance;
 mod kill;
 mod lane;
 mod model_check;
@@ -18,6 +19,16 @@ fn look<W: Words>(table: &Table<W>, key: &[u8], value: &mut Vec<u8>) -> Attempt 
         Glance::Miss => Attempt::Miss,
         Glance::Unclear => table.attempt(key, hash, value),
     }
+}
+
+/// Looks a key up as readers do, and the long way too, while nobody writes.
+fn look_both_ways<W: Words>(table: &Table<W>, key: &[u8], value: &mut Vec<u8>) -> Attempt {
+    let found = look(table, key, value);
+    let mut attempted = Vec::new();
+    let attempt = table.attempt(key, table.hash(key), &mut attempted);
+    assert_eq!(found, attempt, "{key:?}");
+    assert!(!matches!(found, Attempt::Hit(..)) || *value == attempted, "{key:?}");
+    found
 }
 
 /// Runs a mutant under loom and wants it caught by this assertion of its model.

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use super::look;
+use super::look_both_ways;
 use crate::layout::{Geometry, Shape};
 use crate::protocol::Attempt;
 use crate::table::Table;
@@ -81,7 +81,7 @@ fn recover(table: Table<CrashWords>, stores: usize) -> (Core<CrashWords>, Recove
 fn readers_find(table: &Table<CrashWords>, before: &Contents, after: &Contents) {
     for key in before.keys().chain(after.keys()) {
         let mut value = Vec::new();
-        let found = match look(table, key, &mut value) {
+        let found = match look_both_ways(table, key, &mut value) {
             Attempt::Hit(_, copied) => Some((value, copied.deadline, copied.mark)),
             Attempt::Miss => None,
             other => panic!("{other:?} long after the crash"),

@@ -206,6 +206,34 @@ mod x86_64 {
             bits & 0x0fff_ffff
         }
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// A processor with AVX runs one of them only.
+        #[test]
+        fn lines_are_copied_alike_with_and_without_avx() {
+            for lines in 1..6 {
+                for (skip, into) in [(0, 0), (1, 3), (8, 31), (63, 64)] {
+                    let size = lines * 64;
+                    let from: Vec<u8> = (0..skip + size).map(|at| (at * 167 >> 3) as u8).collect();
+                    let copied = |copy: unsafe fn(*const u8, *mut u8, usize)| {
+                        let mut to = vec![0xaa; into + size + 64];
+                        // SAFETY: so many bytes are there on both sides.
+                        unsafe { copy(from[skip..].as_ptr(), to[into..].as_mut_ptr(), size) };
+                        assert_eq!(to[into..][..size], from[skip..]);
+                        assert!(to[..into].iter().all(|&byte| byte == 0xaa), "nothing before");
+                        assert!(to[into + size..].iter().all(|&byte| byte == 0xaa), "nor beyond");
+                    };
+                    copied(copy_lines);
+                    if is_x86_feature_detected!("avx") {
+                        copied(copy_lines_avx);
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
