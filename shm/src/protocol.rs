@@ -108,8 +108,9 @@ impl<W: Words> Table<W> {
 
 // The reader's side.
 impl<W: Words> Table<W> {
-    /// Looks a key with this hash up once, where all is as it mostly is: the first way with its fingerprint has the key,
-    /// or no way of its one line has it. Else it is unclear, and [`attempt`](Self::attempt) tells.
+    /// Looks a key with this hash up once, where all is as it mostly is: the first way with its fingerprint, in its first
+    /// line or else its second, has the key; or it has no second line and no way of the first has its fingerprint.
+    /// Otherwise it is unclear, and [`attempt`](Self::attempt) tells.
     ///
     /// Short on purpose: a processor has a few hundred instructions under way at once, and the fewer of them one lookup
     /// is, the earlier the next begins to wait for memory.
@@ -140,8 +141,8 @@ impl<W: Words> Table<W> {
         if header.overflow() || line.header() != header { Glance::Unclear } else { Glance::Miss }
     }
 
-    /// Copies a record's value if the record is this key's, the key lies in it with room to spare (the last word may be a link), the value fits the target, and
-    /// the copy is good. Says nothing otherwise.
+    /// Copies a record's value if the record is this key's, and the key does not reach its last word, which may be a
+    /// link; if the value fits the target; and if the copy is good. Says nothing otherwise.
     #[inline(always)]
     fn copy_if_key(&self, id: RecordId, key: &[u8], value: &mut impl Target) -> Option<Copied> {
         let begun = self.begin_copy(id)?;
@@ -177,7 +178,8 @@ impl<W: Words> Table<W> {
         walk.copy(shape.value_size as usize, value)
     }
 
-    /// Looks a key with this hash up once. After a hit `value` holds the value, after anything else it may hold rubbish.
+    /// Looks a key with this hash up once. After a hit `value` holds the value, after anything else it may hold
+    /// rubbish.
     #[inline(never)]
     pub(crate) fn attempt(&self, key: &[u8], key_hash: u64, value: &mut impl Target) -> Attempt {
         let place = self.geometry().place(key_hash);
@@ -195,7 +197,7 @@ impl<W: Words> Table<W> {
         }
         let line = self.geometry().second(place);
         let second = self.header(line);
-        self.words().acquire(); // As in `attempt`.
+        self.words().acquire(); // As above.
         let found = self.try_line(line, second, key, place.tag, value, &mut damaged);
         found.unwrap_or_else(|| self.not_found(place, first, Some(second), damaged))
     }
@@ -412,7 +414,7 @@ impl<W: Words> Table<W> {
 
     /// Stores a line's header: the one step that changes what readers find.
     pub(crate) fn publish(&self, bucket: usize, header: LineHeader) {
-        // Pairs with the acquire fences in `attempt` and `stamped`.
+        // Pairs with the acquire fences in `glance`, `attempt` and `end_copy`.
         self.words().release();
         self.words().store(self.geometry().line(bucket), header.0);
     }
@@ -420,14 +422,14 @@ impl<W: Words> Table<W> {
     fn open_record(&self, record: usize) -> u64 {
         let odd = next_odd(self.words().load(record + STAMP));
         self.words().store(record + STAMP, odd);
-        // Pairs with the acquire fence after the copy in `stamped`. It also orders the flips that freed this way and
-        // these blocks before their new contents.
+        // Pairs with the first acquire fence in `end_copy`. It also orders the flips that freed this way and these
+        // blocks before their new contents.
         self.words().release();
         odd
     }
 
     fn close_record(&self, record: usize, odd: u64, checksum: u64) {
-        // Pairs with the acquire fence before the copy in `stamped`.
+        // Pairs with the acquire fence in `begin_copy`.
         self.words().release();
         self.words()
             .store(record + STAMP, u64::from((odd as u32).wrapping_add(1)) | checksum << 32);

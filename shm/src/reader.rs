@@ -257,7 +257,8 @@ impl Reader {
         }
     }
 
-    /// Looks up what a glance did not settle: a key of the second line, a long value, a change by the writer.
+    /// Looks up what a glance did not settle: a fingerprint that is another key's, a value that does not fit, a key that
+    /// reaches the record's last word, a miss beside an overflow bit, damage, a change by the writer.
     #[inline(never)]
     fn look_closely(
         &self,

@@ -36,16 +36,17 @@ impl<W: Words> Table<W> {
     pub(crate) fn new(words: W, geometry: Geometry, hash_seed: u64) -> Self {
         let Geometry { buckets, blocks, record_words, freshness, lines, records, pool, .. } =
             geometry;
-        let fits = |at: usize, count: usize, size: usize| {
-            let end = count.checked_mul(size).and_then(|size| size.checked_add(at));
+        let fits = |at: usize, sizes: &[usize]| {
+            let size = sizes.iter().try_fold(1_usize, |size, by| size.checked_mul(*by));
+            let end = size.and_then(|size| size.checked_add(at));
             end.is_some_and(|end| end <= words.count())
         };
         assert!(
             record_words >= RECORD_HEADER
-                && fits(freshness, PARTITIONS, 1)
-                && fits(lines, buckets, LINE_WORDS)
-                && fits(records, buckets, WAYS * record_words)
-                && fits(pool, blocks, BLOCK_WORDS),
+                && fits(freshness, &[PARTITIONS])
+                && fits(lines, &[buckets, LINE_WORDS])
+                && fits(records, &[buckets, WAYS, record_words])
+                && fits(pool, &[blocks, BLOCK_WORDS]),
             "a geometry within the words"
         );
         Self { words, geometry, hash_seed }

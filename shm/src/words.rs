@@ -370,7 +370,7 @@ impl Words for Mapped {
         assert!(fits, "words within the segment");
         let (words, rest) = bytes.as_chunks::<8>();
         // SAFETY: these words lie inside the region, as was just checked; the rest as in `word()`.
-        unsafe { machine::fill(self.base.add(at), words) };
+        unsafe { machine::store_all(self.base.add(at), words) };
         if !rest.is_empty() {
             self.store(at + words.len(), padded(rest));
         }

@@ -124,7 +124,7 @@ fn value_above_the_largest_is_damage_though_it_lies_in_its_record() {
     put(&mut core, b"key", &[1; 8]);
     let record = core.table.geometry().record(id_of(&core, b"key"));
     let shape = core.words().load(record + SHAPE);
-    core.words().store(record + SHAPE, shape & (1 << 40) - 1 | 9 << 40);
+    core.words().store(record + SHAPE, shape & ((1 << 40) - 1) | 9 << 40);
     let attempt = look_both_ways(&core.table, b"key", &mut Vec::new());
     assert_eq!(attempt, Attempt::Damaged);
 }

@@ -1,9 +1,9 @@
 //! The operations that are worth instructions of their own, on x86-64.
 //!
-//! The memory model knows no atomic access wider than a word, so the wide loads are inline assembly, which the compiler
-//! neither looks into nor moves across the fences around it. To the protocol each is a sequence of relaxed loads in any
+//! The memory model knows no atomic access wider than a word, so the wide ones are inline assembly, which the compiler
+//! neither looks into nor moves across the fences around it. To the protocol each is a sequence of relaxed accesses in any
 //! order, of which single bytes may be of different moments: bytes that are not all of one record are recognised by the
-//! stamp and the header that are loaded as words, and never used (`docs/segment.md`).
+//! stamp and the header that are accessed as words, and never used (`docs/segment.md`).
 
 #![allow(unsafe_code, reason = "inline assembly over words that others may write")]
 
@@ -53,17 +53,17 @@ mod x86_64 {
         }
     }
 
-    /// Relaxed stores of words.
+    /// Relaxed stores of words, of which readers may see a part.
     ///
     /// # Safety
     ///
     /// `to` points to as many words, which live and are accessed atomically.
     #[inline]
-    pub(in super::super) unsafe fn fill(to: *const AtomicU64, words: &[[u8; 8]]) {
-        let lines = words.len() & !7;
-        // SAFETY: the first `lines` words of both; who hands words out as atomics lets them be written.
-        unsafe { copy_all_lines(words.as_ptr().cast(), to.cast_mut().cast(), lines * 8) };
-        for (at, &word) in words.iter().enumerate().skip(lines) {
+    pub(in super::super) unsafe fn store_all(to: *const AtomicU64, words: &[[u8; 8]]) {
+        let in_lines = words.len() & !7;
+        // SAFETY: so many words of both; who hands words out as atomics lets them be written.
+        unsafe { copy_all_lines(words.as_ptr().cast(), to.cast_mut().cast(), in_lines * 8) };
+        for (at, &word) in words.iter().enumerate().skip(in_lines) {
             // SAFETY: one of the words.
             unsafe { &*to.add(at) }.store(u64::from_ne_bytes(word), Ordering::Relaxed);
         }
@@ -217,7 +217,8 @@ mod x86_64 {
             for lines in 1..6 {
                 for (skip, into) in [(0, 0), (1, 3), (8, 31), (63, 64)] {
                     let size = lines * 64;
-                    let from: Vec<u8> = (0..skip + size).map(|at| (at * 167 >> 3) as u8).collect();
+                    let from: Vec<u8> =
+                        (0..skip + size).map(|at| ((at * 167) >> 3) as u8).collect();
                     let copied = |copy: unsafe fn(*const u8, *mut u8, usize)| {
                         let mut to = vec![0xaa; into + size + 64];
                         // SAFETY: so many bytes are there on both sides.
@@ -282,7 +283,7 @@ mod portable {
     ///
     /// `to` points to as many words, which live and are accessed atomically.
     #[inline]
-    pub(in super::super) unsafe fn fill(to: *const AtomicU64, words: &[[u8; 8]]) {
+    pub(in super::super) unsafe fn store_all(to: *const AtomicU64, words: &[[u8; 8]]) {
         for (at, &word) in words.iter().enumerate() {
             // SAFETY: one of the words.
             unsafe { &*to.add(at) }.store(u64::from_ne_bytes(word), Ordering::Relaxed);

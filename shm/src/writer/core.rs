@@ -435,7 +435,7 @@ impl<W: Words> Core<W> {
     }
 
     pub(crate) fn set_freshness(&mut self, partition: u16, until_monotonic_ms: u64) {
-        // Pairs with the acquire fence after the copy in `stamped`.
+        // Pairs with the first acquire fence in `end_copy`.
         self.table.words().release();
         self.table
             .words()
