@@ -5,13 +5,14 @@
 //! it visible and its predecessor invisible; a reader that copied a record believes the copy if, after it, the
 //! way was valid and then the sequence number still the same.
 
+use twox_hash::XxHash3_64;
+
 use crate::layout::{
     BLOCK_PAYLOAD, BLOCK_WORDS, DEADLINE, LINE_WORDS, LineHeader, MARK, NONE, Place, RECORD_HEADER,
     RecordId, RecordShape, SHAPE, STAMP, inline_words, payload_words,
 };
 use crate::table::{Line, Record, Table};
 use crate::words::{Room, Target, Words};
-use twox_hash::XxHash3_64;
 
 /// What one try to look a key up gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

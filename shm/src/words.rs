@@ -140,8 +140,8 @@ impl<'w, W: Words, const N: usize> Few<'w, W, N> {
         unsafe { self.words.load_unchecked(self.at + AT) }
     }
 
-    /// The lanes that are `lane` among the 28 of the seven words from `AT` on: a bit each, the lowest for the lowest lane
-    /// of the first word.
+    /// The lanes that are `lane` among the 28 of the seven words from `AT` on: a bit each, the lowest for the lowest
+    /// lane of the first word.
     #[inline(always)]
     pub(crate) fn lanes<const AT: usize>(&self, lane: u16) -> u32 {
         const { assert!(AT + 7 <= N, "some of them") };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::write;
@@ -19,7 +19,7 @@ use crate::sample::Latencies;
 pub(super) struct Echo {
     words: Arc<Words>,
     bell: Arc<OwnedFd>,
-    thread: Option<JoinHandle<anyhow::Result<()>>>,
+    thread: JoinHandle<anyhow::Result<()>>,
     asked: u32,
     sleeps: bool,
 }
@@ -35,6 +35,8 @@ struct Words {
 #[repr(align(128))]
 struct Line(AtomicU32);
 
+/// How long a sleeper trusts that it is woken.
+const LOOK_AGAIN: futex::Timespec = futex::Timespec { tv_sec: 1, tv_nsec: 0 };
 /// Ends the thread.
 const LAST: u32 = u32::MAX;
 
@@ -50,7 +52,7 @@ impl Echo {
                 if sleeps { answer_asleep(&words, &bell) } else { answer_awake(&words) }
             }
         });
-        Ok(Self { words, bell, thread: Some(thread), asked: 0, sleeps })
+        Ok(Self { words, bell, thread, asked: 0, sleeps })
     }
 
     /// Asks so many times; returns the median in microseconds.
@@ -68,10 +70,11 @@ impl Echo {
                 if answered == self.asked {
                     break;
                 }
+                ensure!(!self.thread.is_finished(), "the thread that answers has ended");
                 if self.sleeps {
-                    let answered_word = &self.words.answered.0;
+                    let (word, limit) = (&self.words.answered.0, Some(&LOOK_AGAIN));
                     // Whatever it returns, the word tells.
-                    let _ = futex::wait(answered_word, futex::Flags::PRIVATE, answered, None);
+                    let _ = futex::wait(word, futex::Flags::PRIVATE, answered, limit);
                 } else {
                     std::hint::spin_loop();
                 }
@@ -83,11 +86,10 @@ impl Echo {
     }
 
     /// Ends it.
-    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+    pub(super) fn stop(self) -> anyhow::Result<()> {
         self.words.asked.0.store(LAST, Ordering::Release);
         write(&self.bell, &1_u64.to_ne_bytes())?;
-        let thread = self.thread.take().context("it runs")?;
-        thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+        self.thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
     }
 }
 
