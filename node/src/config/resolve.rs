@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroU64};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::setting::{ENV_PREFIX, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
 use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes, record_bytes_max};
-use crate::driver::{LaneSettings, LocalRoles, NodeSettings, ROOT, TableSettings};
+use crate::driver::{CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, TableSettings};
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
@@ -113,6 +113,15 @@ impl Resolver {
         let rings = self.take(Setting::Rings, 1, rings, show_rings);
         let connections_max =
             self.take(Setting::ConnectionsMax, 1_024, whole(1..=1_000_000), u32::to_string);
+        let cores = self.take(
+            Setting::Cores,
+            NonZeroU16::MIN,
+            |raw| {
+                let count: u16 = whole(1..=CORES_MAX.into())(raw)?;
+                Ok(NonZeroU16::new(count).expect("one at least"))
+            },
+            NonZeroU16::to_string,
+        );
         let lanes = LaneSettings::default();
         let lanes = LaneSettings {
             max: self.take(Setting::LanesMax, lanes.max, whole(0..=65_536), u32::to_string),
@@ -161,6 +170,7 @@ impl Resolver {
             weight,
             rings,
             connections_max,
+            cores,
             lanes,
             stop_timeout,
             leave_on_stop,

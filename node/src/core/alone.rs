@@ -32,7 +32,7 @@ impl Core {
         let table = self.table_named(&request.table)?;
         let key = &request.key;
         let slot = key.slot();
-        if self.stopping.is_some() || !self.is_alone_with(table, slot) {
+        if self.stopping || !self.is_alone_with(table, slot) {
             return None;
         }
         self.time.can_stamp(now).ok()?;
@@ -87,10 +87,10 @@ impl Core {
     /// for that.
     fn is_alone_with(&self, table: usize, slot: Slot) -> bool {
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
-        let homes = self.ring.homes(slot);
+        let homes = self.standing.ring.homes(slot);
         homes[..homes.len().min(replicas)] == [self.id()]
             && *self.quorum_homes(table, slot) == [self.id()]
             && self.slot_state(table, slot).is_synced()
-            && !self.alone_by_misfortune
+            && !self.standing.alone_by_misfortune
     }
 }

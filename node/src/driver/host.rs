@@ -53,8 +53,10 @@ pub trait Host: Send + Sync + 'static {
 
 /// A table opened on a host.
 pub struct HostTable {
-    /// The segment's writer.
-    pub writer: Writer,
+    /// The writer of each shard of the segment.
+    pub writers: Vec<Writer>,
+    /// The whole segment.
+    pub region: Arc<dyn Region>,
     /// Where readers find it.
     pub segment: Segment,
     /// What was found in it, if it existed.
@@ -122,7 +124,8 @@ impl Host for SystemHost {
             instance: opened.writer.instance(),
         };
         let Opened { writer, recovery, carried, set_aside } = opened;
-        Ok(HostTable { writer, segment, recovery, carried, set_aside })
+        let region = writer.region();
+        Ok(HostTable { writers: vec![writer], region, segment, recovery, carried, set_aside })
     }
 
     fn entropy(&self) -> u64 {

@@ -20,12 +20,12 @@ use annulus_shm::lane::{
     Alarm, Answers, LaneFault, LaneOptions, NodeLane, Sleeper, Submissions, UseDrain, current_cpu,
     full_fence,
 };
-use tokio::sync::mpsc;
 
+use super::inboxes::Inboxes;
+use super::present;
 use super::settings::LaneSettings;
 use super::shared::{Shared, Sleepers};
-use super::{Event, present};
-use crate::core::{Asker, Caller, Input};
+use crate::core::{Asker, Caller, Input, Request};
 
 /// Where streams get lanes, and give them back.
 pub(super) struct Lanes {
@@ -75,9 +75,9 @@ impl Lanes {
     pub(super) fn start<C: Clock>(
         settings: LaneSettings,
         tables: Vec<String>,
-        shared: Arc<Shared>,
+        shared: Vec<Arc<Shared>>,
         clock: C,
-        events: mpsc::Sender<Event>,
+        inboxes: Inboxes,
     ) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
         debug_assert!(tables.iter().all(|table| table.len() <= NAME_BYTES_MAX));
         let sleeper = Sleeper::new()?;
@@ -93,9 +93,9 @@ impl Lanes {
         });
         let mut thread = Thread {
             lanes: lanes.clone(),
-            shared,
+            shared: shared[0].clone(),
             clock,
-            events,
+            inboxes,
             sleeper,
             open: Vec::new(),
             sleepers: Vec::new(),
@@ -183,7 +183,7 @@ struct Thread<C> {
     lanes: Arc<Lanes>,
     shared: Arc<Shared>,
     clock: C,
-    events: mpsc::Sender<Event>,
+    inboxes: Inboxes,
     sleeper: Sleeper,
     open: Vec<Open>,
     sleepers: Sleepers,
@@ -328,7 +328,8 @@ impl<C: Clock> Thread<C> {
                     let caller = Caller::Client(lane.role);
                     let header = Header { id: 0, view: 0, hlc: Hlc::ZERO };
                     let message = Message::SessionRequest(request);
-                    state.core.handle(now, Input::Request { asker, caller, header, message });
+                    let request = Request { asker, caller, header, message };
+                    state.core.handle(now, Input::Request(request));
                     state.answer_lanes(&mut self.sleepers);
                 }
                 Err(broken) => {
@@ -348,8 +349,7 @@ impl<C: Clock> Thread<C> {
             waker.wake(call);
         }
         if is_driver_wanted {
-            // A full queue means that the driver's task is about to look anyway.
-            let _ = self.events.try_send(Event::Nudge);
+            self.inboxes.nudge(0);
         }
         if let Some(fault) = fault {
             tracing::warn!(lane = lane.number, %fault, "a client broke its lane, which is closed");

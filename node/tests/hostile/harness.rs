@@ -37,6 +37,7 @@ pub(crate) fn settings(dir: &Path) -> NodeSettings {
         zone: String::new(),
         weight: 100,
         rings: 1,
+        cores: std::num::NonZeroU16::MIN,
         connections_max: 1_024,
         lanes: annulus_node::driver::LaneSettings::default(),
         stop_timeout: Duration::from_secs(5),

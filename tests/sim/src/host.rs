@@ -163,11 +163,11 @@ impl Host for SimHost {
                     }
                     let segment =
                         Segment { table: name.clone(), path, instance: writer.instance() };
-                    let recovery = Some(recovery);
                     return Ok(HostTable {
-                        writer,
+                        region: writer.region(),
+                        writers: vec![writer],
                         segment,
-                        recovery,
+                        recovery: Some(recovery),
                         carried: None,
                         set_aside: None,
                     });
@@ -179,7 +179,9 @@ impl Host for SimHost {
         let writer = Writer::create(region.handle(), &options)?;
         state.segments.insert(name.clone(), region);
         let segment = Segment { table: name.clone(), path, instance: writer.instance() };
-        Ok(HostTable { writer, segment, recovery: None, carried: None, set_aside })
+        let region = writer.region();
+        let writers = vec![writer];
+        Ok(HostTable { writers, region, segment, recovery: None, carried: None, set_aside })
     }
 
     fn entropy(&self) -> u64 {
