@@ -23,9 +23,9 @@ use annulus_shm::lane::{
 use tokio::sync::mpsc;
 
 use super::settings::LaneSettings;
-use super::shared::{Shared, Sleepers};
+use super::shared::{Shared, Sleepers, State};
 use super::{Event, present};
-use crate::core::{Asker, Caller, Input};
+use crate::core::{Asker, Caller, Input, Now};
 
 /// Where streams get lanes, and give them back.
 pub(super) struct Lanes {
@@ -312,25 +312,14 @@ impl<C: Clock> Thread<C> {
         }
         let now = present(&self.clock);
         let mut state = self.shared.lock_behind_the_driver();
-        let due = state.core.poll_timeout();
+        let mut is_driver_wanted = false;
         let mut count = 0;
         let mut fault = None;
         while count < BATCH {
-            match take(lane, &mut self.bytes, &self.lanes.tables) {
+            let tables = &self.lanes.tables;
+            match lane.serve_one(now, tables, &mut state, &mut self.bytes, &mut self.sleepers) {
                 Ok(None) => break,
-                Ok(Some((call, request))) => {
-                    if call != 0
-                        && let Some(answers) = state.answers.get_mut(&lane.number)
-                    {
-                        answers.open(call);
-                    }
-                    let asker = Asker::Lane { lane: lane.number, call };
-                    let caller = Caller::Client(lane.role);
-                    let header = Header { id: 0, view: 0, hlc: Hlc::ZERO };
-                    let message = Message::SessionRequest(request);
-                    state.core.handle(now, Input::Request { asker, caller, header, message });
-                    state.answer_lanes(&mut self.sleepers);
-                }
+                Ok(Some(is_wanted)) => is_driver_wanted |= is_wanted,
                 Err(broken) => {
                     fault = Some(broken);
                     break;
@@ -342,7 +331,6 @@ impl<C: Clock> Thread<C> {
         if fault.is_some() {
             state.core.count("lanes_faulty");
         }
-        let is_driver_wanted = state.core.has_output() || state.core.poll_timeout() < due;
         drop(state);
         for (waker, call) in self.sleepers.drain(..) {
             waker.wake(call);
@@ -398,25 +386,59 @@ enum Fault {
     Table(u16),
 }
 
-/// Takes one submission out of a lane, whole, before anything in it is looked at.
-fn take(
-    lane: &mut Open,
-    bytes: &mut Vec<u8>,
-    tables: &[String],
-) -> Result<Option<(u32, SessionRequest)>, Fault> {
-    if !lane.submissions.take(bytes)? {
-        return Ok(None);
+impl Open {
+    /// Takes one submission out of the lane, whole, before anything in it is looked at, and has the core do
+    /// what it asks for. Says whether that left the driver's task something to do; `None`: there was none.
+    fn serve_one(
+        &mut self,
+        now: Now,
+        tables: &[String],
+        state: &mut State,
+        bytes: &mut Vec<u8>,
+        sleepers: &mut Sleepers,
+    ) -> Result<Option<bool>, Fault> {
+        if !self.submissions.take(bytes)? {
+            return Ok(None);
+        }
+        let submission = Submission::decode(bytes)?;
+        let Submission { table, call, .. } = submission;
+        let name = tables.get(usize::from(table)).ok_or(Fault::Table(table))?;
+        if call != 0
+            && let Some(answers) = state.answers.get_mut(&self.number)
+        {
+            answers.open(call);
+        }
+        let mut is_driver_wanted = false;
+        if !state.core.submit(now, self.number, self.role, &submission) {
+            let due = state.core.poll_timeout();
+            let request = self.request(name.clone(), &submission)?;
+            state.core.handle(now, request);
+            is_driver_wanted = state.core.has_output() || state.core.poll_timeout() < due;
+        }
+        state.answer_lanes(sleepers);
+        Ok(Some(is_driver_wanted))
     }
-    let submission = Submission::decode(bytes)?;
-    let table = tables.get(usize::from(submission.table)).ok_or(Fault::Table(submission.table))?;
-    let (key, operation) = submission.operation()?;
-    let request = SessionRequest {
-        table: table.clone(),
-        key,
-        request: RequestId { client: lane.client, sequence: submission.sequence },
-        hops: 0,
-        patience_ms: submission.patience_ms,
-        operation,
-    };
-    Ok(Some((submission.call, request)))
+
+    /// A submission as a request like any other.
+    fn request(
+        &self,
+        table: String,
+        submission: &Submission<'_>,
+    ) -> Result<Input, SubmissionError> {
+        let (key, operation) = submission.operation()?;
+        let request = SessionRequest {
+            table,
+            key,
+            request: RequestId { client: self.client, sequence: submission.sequence },
+            hops: 0,
+            patience_ms: submission.patience_ms,
+            operation,
+        };
+        Ok(Input::Request {
+            asker: Asker::Lane { lane: self.number, call: submission.call },
+            caller: Caller::Client(self.role),
+            header: Header { id: 0, view: 0, hlc: Hlc::ZERO },
+            message: Message::SessionRequest(request),
+        })
+    }
 }
