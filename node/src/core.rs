@@ -592,11 +592,15 @@ impl SlotState {
 fn refusal(caller: Caller, request: &annulus_proto::message::SessionRequest) -> Option<Failure> {
     use annulus_proto::message::Operation;
     let Caller::Client(role) = caller else { return None };
-    let allowed = match (&request.operation, role) {
-        (Operation::Start { .. } | Operation::End { .. }, role) => role.includes(Role::Authority),
-        (_, role) => role.includes(Role::Authority) || role.includes(Role::Worker),
-    };
-    (!allowed).then(|| Failure::Refused(format!("the role {role} may not do this")))
+    let begins_or_ends =
+        matches!(request.operation, Operation::Start { .. } | Operation::End { .. });
+    (!may(role, begins_or_ends))
+        .then(|| Failure::Refused(format!("the role {role} may not do this")))
+}
+
+/// Whether a client of this role may begin and end sessions, or do all else with them.
+fn may(role: Role, begin_or_end: bool) -> bool {
+    role.includes(Role::Authority) || !begin_or_end && role.includes(Role::Worker)
 }
 
 impl Heard {

@@ -212,9 +212,8 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let shared: Vec<Arc<Shared>> = tables.into_iter().enumerate().map(core).collect();
     let lanes = if host.shares_memory() && settings.lanes.max > 0 {
         let names = settings.tables.iter().map(|table| table.policy.name.clone()).collect();
-        let (shared, clock, inboxes) = (shared.clone(), clock.clone(), inboxes.clone());
-        match Lanes::start(settings.lanes, names, shared, clock, inboxes) {
-            Ok((lanes, thread)) => Some(RunningLanes { lanes, thread: Some(thread) }),
+        match Lanes::start(settings.lanes, names, &shared, &clock, &inboxes) {
+            Ok((lanes, threads)) => Some(RunningLanes { lanes, threads }),
             Err(error) => {
                 tracing::error!(%error, "no thread for lanes; clients use the socket");
                 None
@@ -314,21 +313,22 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     result
 }
 
-/// The thread that serves lanes; it ends when this is dropped.
+/// The threads that serve lanes; they end when this is dropped.
 struct RunningLanes {
     lanes: Arc<Lanes>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Drop for RunningLanes {
     fn drop(&mut self) {
         self.lanes.stop();
-        // It ends at once, and lets go of the tables: whoever starts this node again finds them free.
-        let ended = self.thread.take().map(std::thread::JoinHandle::join);
-        if let Some(Err(panic)) = ended
-            && !std::thread::panicking()
-        {
-            resume_unwind(panic);
+        // They end at once, and let go of the tables: whoever starts this node again finds them free.
+        for thread in self.threads.drain(..) {
+            if let Err(panic) = thread.join()
+                && !std::thread::panicking()
+            {
+                resume_unwind(panic);
+            }
         }
     }
 }

@@ -48,6 +48,6 @@ pub use layout::{
 pub use reader::{Hit, Lookup, Reader, SegmentStats, Standing, Used};
 pub use region::{FileRegion, HeapRegion, Huge, Region};
 pub use writer::{
-    Admission, CreateError, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, Put, PutError, Recovery,
-    ScanItem, TableStats, Verified, Writer,
+    Admission, CreateError, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, Occupied, Put, PutError,
+    Recovery, ScanItem, TableStats, Verified, Writer,
 };

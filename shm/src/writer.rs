@@ -7,7 +7,9 @@ mod wheel;
 use std::sync::Arc;
 
 use crate::header::{self, OpenError};
-use crate::layout::{Geometry, OptionsError, PARTITIONS, Shape, TableOptions, word};
+use crate::layout::{
+    Geometry, OptionsError, PARTITIONS, Place, RecordId, Shape, TableOptions, word,
+};
 use crate::reader::Used;
 use crate::region::Region;
 use crate::table::Table;
@@ -27,6 +29,14 @@ pub struct Writer {
     core: Core<Mapped>,
     instance: u64,
     hash_seed: u64,
+}
+
+/// An entry, looked up once for whatever is to be done with it. Nothing else can happen to the table meanwhile.
+pub struct Occupied<'w, 'k> {
+    core: &'w mut Core<Mapped>,
+    key: &'k [u8],
+    place: Place,
+    id: RecordId,
 }
 
 /// What [`Writer::put`] did.
@@ -375,6 +385,18 @@ impl Writer {
         self.core.get(key, value)
     }
 
+    /// As [`get`](Self::get), to go on with what was found without looking for it again. If a value of about
+    /// `expected` bytes is going to be put in its place, say so: memory for it is asked for meanwhile.
+    pub fn occupied<'k>(
+        &mut self,
+        key: &'k [u8],
+        value: &mut Vec<u8>,
+        expected: Option<usize>,
+    ) -> Option<Occupied<'_, 'k>> {
+        let (place, id) = self.core.seek(key, value, expected)?;
+        Some(Occupied { core: &mut self.core, key, place, id })
+    }
+
     /// Changes an entry's deadline and mark in place. Returns whether there is one.
     ///
     /// Each of the two is stored at once, but not both: a reader, or a successor after a crash, may find the new
@@ -511,5 +533,31 @@ impl Writer {
     /// Gives the segment up for good: readers are told to leave, and it is never opened again.
     pub fn retire(self) {
         header::retire(self.core.words());
+    }
+}
+
+impl Occupied<'_, '_> {
+    /// The entry without its value.
+    pub fn found(&self) -> Found {
+        self.core.found(self.id)
+    }
+
+    /// Puts a value in its place, as [`Writer::put_as`]; the partition stays.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Writer::put_as`].
+    pub fn put_as(
+        self,
+        admission: Admission,
+        value: &[u8],
+        times: (u64, u64),
+    ) -> Result<Put, PutError> {
+        self.core.replace(self.key, self.place, self.id, value, times, admission)
+    }
+
+    /// Changes its deadline and mark in place, as [`Writer::set_times`].
+    pub fn set_times(self, deadline: u64, mark: u64) {
+        self.core.set_times_at(self.id, deadline, mark);
     }
 }

@@ -187,7 +187,13 @@ fn run(steps: &[Step], pool_percent: u8) {
             Step::Put { admission, key, size, deadline, mark } => {
                 let (key, partition) = (key_of(key), partition_of(key));
                 let bytes = vec![number as u8; size];
-                match writer.put_as(admission, &key, partition, &bytes, (deadline, mark)) {
+                let times = (deadline, mark);
+                let put = match writer.occupied(&key, &mut value, Some(size)) {
+                    // Every other time, without a second look.
+                    Some(found) if number % 2 == 0 => found.put_as(admission, &bytes, times),
+                    _ => writer.put_as(admission, &key, partition, &bytes, times),
+                };
+                match put {
                     Ok(Put { replaced }) => {
                         let near = admission == Admission::Near;
                         let due = deadline.max(now.wrapping_add(CLOCK_OFFSET));
@@ -208,7 +214,18 @@ fn run(steps: &[Step], pool_percent: u8) {
             }
             Step::SetTimes { key, deadline, mark } => {
                 let key = key_of(key);
-                assert_eq!(writer.set_times(&key, deadline, mark), model.contains_key(&key));
+                let is_there = match writer.occupied(&key, &mut value, None) {
+                    Some(found) if number % 2 == 0 => {
+                        let entry = &model[&key];
+                        let known = found.found();
+                        assert_eq!((known.deadline, known.mark), (entry.deadline, entry.mark));
+                        assert_eq!((known.partition, &value), (entry.partition, &entry.value));
+                        found.set_times(deadline, mark);
+                        true
+                    }
+                    _ => writer.set_times(&key, deadline, mark),
+                };
+                assert_eq!(is_there, model.contains_key(&key));
                 if let Some(entry) = model.get_mut(&key) {
                     (entry.deadline, entry.mark) = (deadline, mark);
                     entry.due = deadline.max(now.wrapping_add(CLOCK_OFFSET));

@@ -82,12 +82,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(30);
 
 impl Core {
     /// Takes in a request about a session.
-    pub(super) fn begin(&mut self, now: Now, asker: Asker, id: u64, mut request: SessionRequest) {
-        if let Asker::Lane { .. } = asker
-            && let Some(outcome) = self.change_alone(now, &mut request)
-        {
-            return self.reply_session(now, asker, id, outcome);
-        }
+    pub(super) fn begin(&mut self, now: Now, asker: Asker, id: u64, request: SessionRequest) {
         self.counters.add(match request.operation {
             Operation::Start { .. } => "requests_start",
             Operation::Get => "requests_get",
