@@ -619,14 +619,21 @@ impl Core {
             self.counters.add("clocks_out_of_bounds");
         }
         let stale = self.stale_max();
-        let ours = self.standing.view.digest();
+        let differs = header.view != 0 && header.view != self.standing.view.digest();
+        let is_companion = self.companions.contains(&node);
         let heard = self.heard.entry(node).or_insert(Heard::NEVER);
-        let missed = heard.at > Duration::ZERO && heard.at + stale <= now.monotonic;
-        heard.at = now.monotonic;
         heard.view = header.view;
-        let differs = header.view != 0 && header.view != ours;
-        if differs && heard.told + OTHER_VIEW_PERIOD <= now.monotonic {
+        let is_news = differs && heard.told + OTHER_VIEW_PERIOD <= now.monotonic;
+        if is_news {
             heard.told = now.monotonic;
+        }
+        // One that is held for dead counts once it is a member again: slots are compared with it from
+        // then on, and this core learns of that later than of a packet.
+        let missed = is_companion && heard.at > Duration::ZERO && heard.at + stale <= now.monotonic;
+        if is_companion {
+            heard.at = now.monotonic;
+        }
+        if is_news {
             self.notify(Notice::OtherView(node));
         }
         if missed {

@@ -960,6 +960,7 @@ fn status_counts_what_happened() {
     let (asker, caller) = (Asker::Stream(0), Caller::Client(Role::Development));
     let message = StatusRequest {}.into();
     world.input(0, Arrived::Request(Request { asker, caller, header, message }));
+    world.run_until("an answer", Duration::from_secs(1), |w| w.replies.contains_key(&77));
     let Some(Message::NodeStatus(status)) = world.replies.remove(&77) else {
         panic!("a status");
     };
@@ -987,8 +988,8 @@ fn a_node_back_from_the_minority_does_not_answer_with_what_ended_meanwhile() {
     }
     world.cut.clear();
     world.run_until("it is heard of again", Duration::from_secs(30), |world| {
-        let view = world.view(4);
-        view.active().count() > 2
+        let whole = world.nodes[4].whole.as_ref().unwrap();
+        whole.cores.iter().all(|core| core.standing.view.active().count() > 2)
     });
     // From the moment it knows the others again it is in contact, and long before it has compared.
     for number in 0..40 {

@@ -1,4 +1,5 @@
-//! A hub and its cores in one piece: what the driver is in production, without anything in between.
+//! A hub and its cores in one piece. As in production, what they tell each other arrives in order, and
+//! after something else may have happened.
 
 use std::collections::VecDeque;
 
@@ -7,8 +8,16 @@ use super::*;
 pub(super) struct Whole {
     pub(super) hub: Hub,
     pub(super) cores: Vec<Core>,
+    /// To each core, with when it arrives.
+    orders: Vec<VecDeque<(Duration, Input)>>,
+    /// To the hub, with the core that it comes from.
+    notices: VecDeque<(Duration, (usize, Notice))>,
+    rng: StdRng,
     outputs: VecDeque<Sent>,
 }
+
+/// How long it takes at most until one part of a node hears what another one says, in microseconds.
+const DELAY_US_MAX: u64 = 2_000;
 
 /// What reaches a node.
 pub(super) enum Arrived {
@@ -48,8 +57,11 @@ impl Whole {
             };
             Core::new(start, now)
         };
-        let cores = tables.into_iter().enumerate().map(core).collect();
-        let mut whole = Self { hub, cores, outputs: VecDeque::new() };
+        let cores: Vec<Core> = tables.into_iter().enumerate().map(core).collect();
+        let orders = cores.iter().map(|_| VecDeque::new()).collect();
+        let rng = StdRng::seed_from_u64(seed);
+        let notices = VecDeque::new();
+        let mut whole = Self { hub, cores, orders, notices, rng, outputs: VecDeque::new() };
         whole.pass_on(now);
         whole
     }
@@ -74,6 +86,15 @@ impl Whole {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Now) {
+        let is_due = |at: Duration| at <= now.monotonic;
+        for (core, orders) in self.cores.iter_mut().zip(&mut self.orders) {
+            while let Some((_, input)) = orders.pop_front_if(|(at, _)| is_due(*at)) {
+                core.handle(now, input);
+            }
+        }
+        while let Some((_, (core, notice))) = self.notices.pop_front_if(|(at, _)| is_due(*at)) {
+            self.hub.handle(now, HubInput::Notice { core, notice });
+        }
         if self.hub.poll_timeout() <= now.monotonic {
             self.hub.handle_timeout(now);
         }
@@ -87,7 +108,9 @@ impl Whole {
 
     pub(super) fn poll_timeout(&self) -> Duration {
         let cores = self.cores.iter().map(Core::poll_timeout);
-        cores.fold(self.hub.poll_timeout(), Duration::min)
+        let orders = self.orders.iter().filter_map(|orders| Some(orders.front()?.0));
+        let notices = self.notices.front().map(|(at, _)| *at);
+        cores.chain(orders).chain(notices).fold(self.hub.poll_timeout(), Duration::min)
     }
 
     pub(super) fn poll_output(&mut self) -> Option<Sent> {
@@ -117,45 +140,51 @@ impl Whole {
         cores + self.hub.count(name)
     }
 
-    /// Lets hub and cores tell each other what they have to, until they are quiet.
+    /// Sorts what hub and cores have to say.
     fn pass_on(&mut self, now: Now) {
-        loop {
-            let mut is_quiet = true;
-            while let Some(output) = self.hub.poll_output() {
-                is_quiet = false;
-                match output {
-                    HubOutput::Gossip { to, header, packet } => {
-                        self.outputs.push_back(Sent::Gossip { to, header, packet });
-                    }
-                    HubOutput::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
-                    HubOutput::Call(ask) => self.outputs.push_back(Sent::Call(ask)),
-                    HubOutput::Core { core, input } => self.cores[core].handle(now, input),
-                    HubOutput::Cores(input) => {
-                        for core in &mut self.cores {
-                            core.handle(now, input.clone());
-                        }
-                    }
-                    HubOutput::Persist { generation, state } => {
-                        self.outputs.push_back(Sent::Persist { generation, state });
-                    }
-                    HubOutput::IdInUse { .. } | HubOutput::Stopped => {}
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                HubOutput::Gossip { to, header, packet } => {
+                    self.outputs.push_back(Sent::Gossip { to, header, packet });
                 }
-            }
-            for number in 0..self.cores.len() {
-                while let Some(output) = self.cores[number].poll_output() {
-                    is_quiet = false;
-                    match output {
-                        Output::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
-                        Output::Call(ask) => self.outputs.push_back(Sent::Call(ask)),
-                        Output::Notice(notice) => {
-                            self.hub.handle(now, HubInput::Notice { core: number, notice });
-                        }
+                HubOutput::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
+                HubOutput::Call(ask) => self.outputs.push_back(Sent::Call(ask)),
+                HubOutput::Core { core, input } => self.order(now, core, input),
+                HubOutput::Cores(input) => {
+                    for core in 0..self.cores.len() {
+                        self.order(now, core, input.clone());
                     }
                 }
-            }
-            if is_quiet {
-                return;
+                HubOutput::Persist { generation, state } => {
+                    self.outputs.push_back(Sent::Persist { generation, state });
+                }
+                HubOutput::IdInUse { .. } | HubOutput::Stopped => {}
             }
         }
+        for number in 0..self.cores.len() {
+            while let Some(output) = self.cores[number].poll_output() {
+                match output {
+                    Output::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
+                    Output::Call(ask) => self.outputs.push_back(Sent::Call(ask)),
+                    Output::Notice(notice) => {
+                        let last = self.notices.back().map(|(at, _)| *at);
+                        let at = self.arrival(now, last);
+                        self.notices.push_back((at, (number, notice)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, now: Now, core: usize, input: Input) {
+        let last = self.orders[core].back().map(|(at, _)| *at);
+        let at = self.arrival(now, last);
+        self.orders[core].push_back((at, input));
+    }
+
+    /// When something arrives that is said now: not before what was said `last`.
+    fn arrival(&mut self, now: Now, last: Option<Duration>) -> Duration {
+        let delay = Duration::from_micros(self.rng.random_range(0..DELAY_US_MAX));
+        last.unwrap_or_default().max(now.monotonic + delay)
     }
 }
