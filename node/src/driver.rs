@@ -87,6 +87,8 @@ enum Event {
     Nudge,
 }
 
+/// Shards of each table: this node has one core.
+const SHARDS: u16 = 1;
 /// Batches that may wait for the core. Streams that have more to say wait in turn.
 const EVENTS_MAX: usize = 1_024;
 /// How long one write to a stream may take.
@@ -137,7 +139,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let mut regions = Vec::new();
     let (mut set_aside, mut damaged) = (0, 0);
     for table in &settings.tables {
-        let opened = host.open_table(&id.to_string(), table);
+        let opened = host.open_table(&id.to_string(), table, SHARDS);
         let mut opened = opened.map_err(|source| RunError::table(table, source))?;
         if let Some((path, why)) = &opened.set_aside {
             tracing::warn!(path = %path.display(), why, "a segment was set aside; a new one is made");
@@ -153,10 +155,11 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
                 recovery.dropped_torn + recovery.dropped_malformed + recovery.dropped_misplaced;
             tracing::info!(table = table.policy.name, ?recovery, "a segment was reopened");
         }
-        opened.writer.set_owner_note(&format!("annulus node {id}, pid {}", std::process::id()));
-        regions.push(opened.writer.region());
+        let mut writer = opened.writers.remove(0);
+        writer.set_owner_note(&format!("annulus node {id}, pid {}", std::process::id()));
+        regions.push(opened.region);
         segments.push(opened.segment);
-        tables.push((table.policy.clone(), opened.writer));
+        tables.push((table.policy.clone(), writer));
     }
 
     let (events, inbox) = mpsc::channel(EVENTS_MAX);
@@ -213,7 +216,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let lanes = if host.shares_memory() && settings.lanes.max > 0 {
         let names = settings.tables.iter().map(|table| table.policy.name.clone()).collect();
         let (shared, clock, events) = (shared.clone(), clock.clone(), events.clone());
-        match Lanes::start(settings.lanes, names, shared, clock, events) {
+        match Lanes::start(settings.lanes, (names, SHARDS), shared, clock, events) {
             Ok((lanes, thread)) => Some(RunningLanes { lanes, thread: Some(thread) }),
             Err(error) => {
                 tracing::error!(%error, "no thread for lanes; clients use the socket");

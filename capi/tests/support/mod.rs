@@ -18,8 +18,8 @@ pub(crate) const FILE: &str = "annulus-test-0123456789ab-sessions";
 /// A table of 8 MiB with a session of each kind: see `fill`.
 pub(crate) fn table(directory: &Path, file: &str) -> (Writer, PathBuf) {
     let path = directory.join(file);
-    let opened = open_or_create(&path, &TableOptions::new(1, 2)).expect("a table");
-    let mut writer = opened.writer;
+    let mut opened = open_or_create(&path, &TableOptions::new(1, 2)).expect("a table");
+    let mut writer = opened.writers.remove(0);
     // The hybrid clock is the monotonic one and this.
     writer.set_clock_offset(BEGAN_MS);
     fill(&mut writer);

@@ -31,6 +31,8 @@ use crate::core::{Asker, Caller, Input};
 pub(super) struct Lanes {
     settings: LaneSettings,
     tables: Vec<String>,
+    /// The shards of each table.
+    shards: u16,
     taken: AtomicU32,
     next: AtomicU64,
     changes: Mutex<Vec<Change>>,
@@ -74,7 +76,7 @@ impl Lanes {
     /// Starts the thread, if there may be lanes at all. It ends with [`Lanes::stop`].
     pub(super) fn start<C: Clock>(
         settings: LaneSettings,
-        tables: Vec<String>,
+        (tables, shards): (Vec<String>, u16),
         shared: Arc<Shared>,
         clock: C,
         events: mpsc::Sender<Event>,
@@ -84,6 +86,7 @@ impl Lanes {
         let lanes = Arc::new(Self {
             settings,
             tables,
+            shards,
             taken: AtomicU32::new(0),
             next: AtomicU64::new(1),
             changes: Mutex::default(),
@@ -129,7 +132,9 @@ impl Lanes {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         // From here on dropping it gives the place back.
         let lane = Lane { lanes: self.clone(), number };
+        // Shards are numbered through; a table's own number comes back by division.
         let tables = u16::try_from(self.tables.len()).unwrap_or(u16::MAX);
+        let tables = tables.saturating_mul(self.shards);
         let (made, descriptors) = NodeLane::create(LaneOptions { number, tables })
             .map_err(|error| format!("it cannot be made: {error}"))?;
         let granted = LaneGranted { lane: number, tables: self.tables.clone() };
@@ -362,7 +367,10 @@ impl<C: Clock> Thread<C> {
     fn drain_uses(&mut self) {
         let mut used = Vec::new();
         for lane in &mut self.open {
-            lane.uses.drain(|table, what, count| used.push((table.into(), what, count)));
+            lane.uses.drain(|number, what, count| {
+                let (table, shard) = (number / self.lanes.shards, number % self.lanes.shards);
+                used.push((table.into(), what.in_shard(shard), count));
+            });
         }
         if !used.is_empty() {
             let now = present(&self.clock);

@@ -18,7 +18,7 @@ use crate::region::{FileRegion, Region};
 use crate::table::Table;
 use crate::words::{Mapped, Words};
 use crate::writer::Core;
-use crate::{FileError, Lookup, Opened, Reader, Recovery, TableOptions, header, open_or_create};
+use crate::{FileError, Lookup, Opened, Recovery, Shards, TableOptions, header, open_or_create};
 
 const DIRECTORY: &str = "ANNULUS_SHM_KILL_DIRECTORY";
 const STORES: &str = "ANNULUS_SHM_KILL_STORES";
@@ -233,7 +233,7 @@ fn kills() -> u64 {
 fn make_segment(directory: &Path) -> (PathBuf, Mapped) {
     let path = directory.join("segment");
     let mut made = open_or_create(&path, &options()).expect("room for it");
-    (0..100).for_each(|partition| made.writer.set_freshness(partition, u64::MAX));
+    (0..100).for_each(|partition| made.writers[0].set_freshness(partition, u64::MAX));
     drop(made);
     std::fs::write(directory.join("acknowledged"), [0; 4096]).expect("room for a page");
     (path, map(&directory.join("acknowledged")))
@@ -321,7 +321,7 @@ const STOPS_COUNT: u64 = 300;
 fn stop_child(seed: u64, fate: Fate) {
     let directory = tempfile::tempdir().expect("a directory");
     let (path, acknowledged) = make_segment(directory.path());
-    let reader = Reader::attach_file(&path).expect("just made");
+    let reader = Shards::attach_file(&path, |_| 0).expect("just made");
     let mut child = spawn_child(directory.path(), fate);
     let pid = Pid::from_child(&child);
     let mut rng = StdRng::seed_from_u64(seed);
@@ -421,7 +421,7 @@ fn child_resizes_until_it_is_killed() {
         let number = acknowledged.load(0) + 1;
         let path = Path::new(&directory).join("segment");
         let opened = open_resized(&path, number);
-        assert_eq!(opened.writer.stats().entries, RESIZED_ENTRIES);
+        assert_eq!(opened.writers[0].stats().entries, RESIZED_ENTRIES);
         acknowledged.store(0, number);
     }
 }
@@ -434,7 +434,7 @@ fn table_killed_while_it_was_resized_has_all_its_entries_and_leaves_nothing_lyin
     let mut opened = open_or_create(&path, &resized(0)).expect("room for 1 MiB");
     for number in 0..RESIZED_ENTRIES {
         let key = number.to_ne_bytes();
-        opened.writer.put(&key, 7, &value(number), 0, number as u64).expect("room");
+        opened.writers[0].put(&key, 7, &value(number), 0, number as u64).expect("room");
     }
     drop(opened);
     std::fs::write(directory.path().join("acknowledged"), [0; 4096]).expect("room for a page");
@@ -463,11 +463,11 @@ fn table_killed_while_it_was_resized_has_all_its_entries_and_leaves_nothing_lyin
         let mut found = Vec::new();
         for number in 0..RESIZED_ENTRIES {
             let key = number.to_ne_bytes();
-            let facts = opened.writer.get(&key, &mut found).expect("carried over");
+            let facts = opened.writers[0].get(&key, &mut found).expect("carried over");
             assert_eq!((facts.mark, &found), (number as u64, &value(number)), "kill {kill}");
         }
-        assert_eq!(opened.writer.stats().entries, RESIZED_ENTRIES);
-        assert_eq!(opened.writer.verify(0, usize::MAX).dropped, 0);
+        assert_eq!(opened.writers[0].stats().entries, RESIZED_ENTRIES);
+        assert_eq!(opened.writers[0].verify(0, usize::MAX).dropped, 0);
         let names = std::fs::read_dir(directory.path()).expect("readable").count();
         assert_eq!(names, 2, "kill {kill}: the segment and what was acknowledged");
     }
