@@ -174,7 +174,7 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
                 drop(fs::remove_file(path));
             }
             return match made {
-                Ok((writers, region, _)) => {
+                Ok(Fresh { writers, region, .. }) => {
                     Ok(Opened { writers, region, recovery: None, carried: None, set_aside })
                 }
                 Err(FileError::NoSpace { path, needed, free, .. }) => {
@@ -196,7 +196,7 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
                 return Ok(Opened { writers, region, recovery, carried: None, set_aside });
             }
             Err(OpenError::OtherLayout { .. }) => {
-                let (writers, region, carried) = replace(path, Some(&region), options)?;
+                let Fresh { writers, region, carried } = replace(path, Some(&region), options)?;
                 let (recovery, carried) = carried.unzip();
                 return Ok(Opened { writers, region, recovery, carried, set_aside });
             }
@@ -207,6 +207,14 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
     }
 }
 
+/// A segment that was made just now.
+struct Fresh {
+    writers: Vec<Writer>,
+    region: Arc<dyn Region>,
+    /// What the one before it held.
+    carried: Option<(Recovery, Carried)>,
+}
+
 /// Puts a new segment into a locked file's place, with the entries of the `old` one that is there if there is one.
 ///
 /// The new one is filled under another name and takes its own by one rename, so that a crash leaves what was there, or
@@ -215,7 +223,7 @@ fn replace(
     path: &Path,
     old: Option<&Arc<dyn Region>>,
     options: &TableOptions,
-) -> Result<(Vec<Writer>, Arc<dyn Region>, Option<(Recovery, Carried)>), FileError> {
+) -> Result<Fresh, FileError> {
     let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
     let fresh = fresh_path(path);
     let fill = || {
@@ -245,7 +253,7 @@ fn replace(
             None => None,
         };
         fs::rename(&fresh, path).map_err(fail("replace"))?;
-        Ok((writers, region, carried))
+        Ok(Fresh { writers, region, carried })
     };
     let filled = fill();
     match (&filled, old) {
