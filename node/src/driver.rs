@@ -118,7 +118,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let tally = Arc::new(Tally::default());
     let mut damaged = 0;
     for table in &settings.tables {
-        let opened = host.open_table(&id.to_string(), table);
+        let opened = host.open_table(&id.to_string(), table, settings.cores.get());
         let opened = opened.map_err(|source| RunError::table(table, source))?;
         if let Some((path, why)) = &opened.set_aside {
             tracing::warn!(path = %path.display(), why, "a segment was set aside; a new one is made");

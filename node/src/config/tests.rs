@@ -481,12 +481,17 @@ fn memory_that_cannot_hold_a_few_of_the_largest_values_is_refused() {
 /// The segment's own arithmetic has the last word at start; here it must not have one at all.
 #[test]
 fn memory_that_is_accepted_here_is_accepted_by_the_segment() {
-    for (max_value, record_size) in
-        [(1, 64), (65_536, 512), (1 << 20, 64), (1 << 20, 65_536), (100, 4096)]
-    {
+    for (max_value, record_size, cores) in [
+        (1, 64, 1),
+        (65_536, 512, 1),
+        (65_536, 512, 3),
+        (1 << 20, 64, 1),
+        (1 << 20, 65_536, 64),
+        (100, 4096, 2),
+    ] {
         let file = |memory: u64| {
             format!(
-                "[[table]]\nname = \"t\"\nmax_value = {max_value}\nrecord_size = {record_size}\nmemory = {memory}"
+                "cores = {cores}\n[[table]]\nname = \"t\"\nmax_value = {max_value}\nrecord_size = {record_size}\nmemory = {memory}"
             )
         };
         let error = error_of(&file(1));
@@ -495,12 +500,13 @@ fn memory_that_is_accepted_here_is_accepted_by_the_segment() {
         Scene::new(&file(least)).settings();
         let options = annulus_shm::TableOptions {
             segment_bytes: least,
+            shards: cores,
             record_size,
             max_value: crate::core::record_bytes_max(max_value),
             ..annulus_shm::TableOptions::new(1, 2)
         };
         let region = annulus_shm::HeapRegion::new(least as usize);
-        annulus_shm::Writer::create(region.handle(), &options).expect("the segment takes it");
+        annulus_shm::create_shards(&region.handle(), &options).expect("the segment takes it");
     }
 }
 

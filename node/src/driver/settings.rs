@@ -63,8 +63,8 @@ pub struct NodeSettings {
     pub tables: Vec<TableSettings>,
 }
 
-/// The most cores that a node has.
-pub const CORES_MAX: u16 = 64;
+/// The most cores that a node has: each has a shard of every table.
+pub const CORES_MAX: u16 = annulus_shm::SHARDS_MAX;
 
 /// How clients of this host are served through shared memory.
 #[derive(Clone, Copy, Debug, PartialEq)]

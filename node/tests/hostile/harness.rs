@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::panic;
 use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
@@ -37,7 +38,8 @@ pub(crate) fn settings(dir: &Path) -> NodeSettings {
         zone: String::new(),
         weight: 100,
         rings: 1,
-        cores: std::num::NonZeroU16::MIN,
+        // So that what arrives has to be sorted.
+        cores: NonZeroU16::new(2).expect("two is not zero"),
         connections_max: 1_024,
         lanes: annulus_node::driver::LaneSettings::default(),
         stop_timeout: Duration::from_secs(5),

@@ -482,7 +482,7 @@ impl<W: Words> Core<W> {
             bytes_live: self.bytes_live,
             pool_blocks_used: geometry.blocks - self.free_blocks.len(),
             pool_blocks: geometry.blocks,
-            segment_bytes: geometry.shape.segment_bytes,
+            segment_bytes: geometry.shard_bytes(),
             load: self.entries as f64 / geometry.records_count() as f64,
         }
     }

@@ -618,7 +618,7 @@ fn settings(
         weight: 100,
         rings: 1,
         connections_max: 1_024,
-        cores: NonZeroU16::MIN,
+        cores: NonZeroU16::new(parameters.cores[node]).expect("one at least is drawn"),
         lanes: annulus_node::driver::LaneSettings::default(),
         stop_timeout: Duration::from_secs(5),
         leave_on_stop: false,
