@@ -1,6 +1,7 @@
 //! Segments that are not what the node left behind.
 
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::harness::{
-    Node, assert_all_there, counted, counter, settings, settle, store, table, until, value_of,
+    CORES, Node, assert_all_there, counted, counter, settings, settle, store, table, until,
+    value_of,
 };
 
 const SESSIONS: usize = 200;
@@ -122,12 +124,16 @@ async fn an_empty_segment_file_is_filled() {
     node.stop().await;
 }
 
-/// Flips bits in a file from `from` on.
-fn flip(path: &Path, from: u64, count: usize, rng: &mut StdRng) {
+/// The first shard of a segment, but for its header. They are alike.
+fn behind_header(path: &Path) -> Range<u64> {
+    4_096..fs::metadata(path).unwrap().len() / u64::from(CORES.get())
+}
+
+/// Flips bits in a part of a file.
+fn flip(path: &Path, part: Range<u64>, count: usize, rng: &mut StdRng) {
     let file = fs::File::options().read(true).write(true).open(path).unwrap();
-    let size = file.metadata().unwrap().len();
     for _ in 0..count {
-        let at = rng.random_range(from..size);
+        let at = rng.random_range(part.clone());
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).unwrap();
         byte[0] ^= 1 << rng.random_range(0..8);
@@ -164,8 +170,11 @@ async fn damaged_records_are_dropped_and_counted_and_the_others_served() {
         let is_index_sound = seed % 4 < 2;
         let path = segment(dir.path());
         let records_at = fs::read(&path).unwrap()[96..104].try_into().unwrap();
-        let from = if is_index_sound { u64::from_ne_bytes(records_at) } else { 4_096 };
-        flip(&path, from, [40, 4_000][seed as usize % 2], &mut rng);
+        let mut part = behind_header(&path);
+        if is_index_sound {
+            part.start = u64::from_ne_bytes(records_at);
+        }
+        flip(&path, part, [40, 4_000][seed as usize % 2], &mut rng);
         let node = Node::start(settings(dir.path())).await;
         let client = node.client().await;
         let (left, expired) = intact(&client).await;
@@ -197,7 +206,7 @@ async fn damaged_records_come_back_from_the_other_homes() {
     store(&a, SESSIONS).await;
     third.stop().await;
     let path = segment(&dir.path().join("2"));
-    flip(&path, 4_096, 4_000, &mut StdRng::seed_from_u64(5));
+    flip(&path, behind_header(&path), 4_000, &mut StdRng::seed_from_u64(5));
     let third = Node::start(with_seed(2)).await;
     let c = third.client().await;
     assert_all_there(&c, SESSIONS).await;
@@ -224,7 +233,7 @@ async fn a_segment_damaged_under_a_running_node_takes_nothing_down() {
     let reader = reader.connect().await.unwrap();
     let mut rng = StdRng::seed_from_u64(11);
     for _ in 0..20 {
-        flip(&path, 4_096, 400, &mut rng);
+        flip(&path, behind_header(&path), 400, &mut rng);
         for number in 0..SESSIONS {
             let key = format!("kept {number}");
             // The node trusts its memory until it has checked it; readers check what they read.
