@@ -1,11 +1,13 @@
 //! Segments that are not what the node left behind.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use annulus_client::{Client, Error, NodeStatus};
+use annulus_client::{Change, Client, Error, NodeStatus};
 use annulus_node::NodeSettings;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -100,6 +102,45 @@ async fn a_table_that_was_resized_has_its_sessions_before_any_other_node_was_ask
     assert_eq!(counter(&status, "segments_set_aside"), 0);
     assert_all_there(&client, SESSIONS).await;
     node.stop().await;
+}
+
+#[tokio::test]
+async fn another_number_of_cores_takes_over_the_sessions_and_serves_them_to_lists_lanes_and_readers()
+ {
+    let dir = prepared().await;
+    for cores in [1, 3, 2, 5] {
+        let cores = NonZeroU16::new(cores).unwrap();
+        let tables = vec![table(4 << 20, 64 << 10)];
+        let node = Node::start(NodeSettings { cores, tables, ..settings(dir.path()) }).await;
+        let client = Client::builder().cluster(&node.cluster).local_socket(node.socket());
+        let client = client.connect().await.unwrap();
+        let told = status(&client).await;
+        assert_eq!(counter(&told, "segments_set_aside"), 0);
+        assert_eq!(counter(&told, "cores"), u64::from(cores.get()));
+        assert_eq!(told.tables[0].entries, SESSIONS as u64);
+        assert_eq!(told.tables[0].slots_home, 16_384);
+        assert_all_there(&client, SESSIONS).await;
+        let mut listed = BTreeSet::new();
+        let mut cursor = 0;
+        loop {
+            let page = client.list(cursor, 7).await.unwrap();
+            let before = listed.len() + page.entries.len();
+            listed.extend(page.entries.into_iter().map(|entry| entry.key));
+            assert_eq!(listed.len(), before, "some are listed twice");
+            cursor = page.next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(listed.len(), SESSIONS);
+        // Each through the client's lane, and read back out of shared memory.
+        for number in 0..SESSIONS {
+            let key = format!("kept {number}");
+            client.update(&key, None, Change::Value(value_of(number))).await.unwrap();
+            assert_eq!(client.get(&key).await.unwrap().session.value, value_of(number));
+        }
+        node.stop().await;
+    }
 }
 
 #[tokio::test]
