@@ -49,6 +49,7 @@ pub(crate) fn record(input: &[u8]) {
     let entry = view.entry(mark);
     let digest = entry.as_ref().map(|entry| entry.digest(b"key"));
     assert_eq!(view.digest(b"key", mark), digest.map_err(Clone::clone));
+    assert_eq!(view.digest_change(b"key", mark, mark).is_ok(), entry.is_ok());
     let Ok(entry) = entry else { return };
     let mut again = Vec::new();
     record::write(&entry, &mut again);

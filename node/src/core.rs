@@ -183,7 +183,7 @@ impl Core {
         let mut core = Self {
             number,
             cores,
-            time: NodeTime::new(id, clock_floor_ms, clock_ceiling_ms, drift_max),
+            time: NodeTime::new((number, cores), id, clock_floor_ms, clock_ceiling_ms, drift_max),
             replies: Replies::new(settings.replies_max),
             tables,
             settings,

@@ -139,10 +139,10 @@ pub(crate) fn look_up_many<'r>(
     for (batch, keys) in keys.chunks(BATCH).enumerate() {
         let mut places = [(0, 0); BATCH];
         for ((shard, hash), key) in places.iter_mut().zip(keys) {
+            // All shards have the same seed.
+            *hash = reader_of(0).hash(key);
             *shard = shard_of(key);
-            let table = &reader_of(*shard).table;
-            *hash = table.hash(key);
-            table.prefetch_line(*hash);
+            reader_of(*shard).table.prefetch_line(*hash);
         }
         for (shard, hash) in &places[..keys.len()] {
             reader_of(*shard).table.prefetch_records(*hash);
@@ -270,11 +270,17 @@ impl Reader {
 
     #[inline(always)]
     fn lookup(&self, key: &[u8], now_monotonic_ms: u64, value: &mut impl Target) -> Lookup {
-        self.lookup_hashed(key, self.table.hash(key), now_monotonic_ms, value)
+        self.lookup_hashed(key, self.hash(key), now_monotonic_ms, value)
+    }
+
+    /// The key's hash, in all shards of this segment.
+    #[inline(always)]
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.table.hash(key)
     }
 
     #[inline(always)]
-    fn lookup_hashed(
+    pub(crate) fn lookup_hashed(
         &self,
         key: &[u8],
         key_hash: u64,

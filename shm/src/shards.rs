@@ -13,7 +13,7 @@ use crate::header::{self, Facts, OpenError};
 use crate::layout::{Geometry, TableOptions, shard_of};
 use crate::reader::{Hit, Lookup, Reader, SegmentStats, Standing, look_up_many};
 use crate::region::{Region, Window};
-use crate::words::Mapped;
+use crate::words::{Mapped, Target};
 use crate::writer::{CreateError, Recovery, ScanItem, Writer};
 
 /// Looks keys up in all shards of a segment, as [`Reader`] does in one.
@@ -124,18 +124,29 @@ impl Shards {
         if self.others.is_empty() {
             return self.first.get(key, now_monotonic_ms, value);
         }
-        let shard = self.of(key);
-        in_shard(self.shard(shard).get(key, now_monotonic_ms, value), shard)
+        let lookup = self.look_up(key, now_monotonic_ms, value);
+        if !matches!(lookup, Lookup::Hit(_)) {
+            value.clear();
+        }
+        lookup
     }
 
     /// Looks a key up and copies the value to the front of `value`; see [`Reader::get_into`].
     #[inline]
-    pub fn get_into(&self, key: &[u8], now_monotonic_ms: u64, value: &mut [u8]) -> Lookup {
+    pub fn get_into(&self, key: &[u8], now_monotonic_ms: u64, mut value: &mut [u8]) -> Lookup {
         if self.others.is_empty() {
             return self.first.get_into(key, now_monotonic_ms, value);
         }
+        self.look_up(key, now_monotonic_ms, &mut value)
+    }
+
+    /// Looks a key up in one of several shards. Not inlined, so that it costs nobody anything who has only one.
+    #[inline(never)]
+    fn look_up(&self, key: &[u8], now_monotonic_ms: u64, value: &mut impl Target) -> Lookup {
+        // All have the same seed, so that the hash need not wait for the shard.
+        let hash = self.first.hash(key);
         let shard = self.of(key);
-        in_shard(self.shard(shard).get_into(key, now_monotonic_ms, value), shard)
+        in_shard(self.shard(shard).lookup_hashed(key, hash, now_monotonic_ms, value), shard)
     }
 
     /// Looks several keys up, of whatever shards; see [`Reader::get_many`].

@@ -119,31 +119,36 @@ impl Store {
         if !is_alive || birth.is_some_and(|birth| birth != before.birth) {
             return None;
         }
-        let digest = before.digest(key, mark).ok()?;
         let touched = record::mark(record::touched(mark).max(now_ms.min(Hlc::MS_MAX)));
-        let (after, mark) = match action {
-            Action::Update { value, .. } if value.len() > self.policy.max_value as usize => {
-                return None;
-            }
-            Action::Update { value, .. } => {
-                (before.with_bytes(stamp(before.version.hlc)?, value), touched)
+        if let Action::Touch { .. } = action {
+            // The record stays as it is.
+            let change = before.digest_change(key, mark, touched).ok()?;
+            let deadline =
+                self.births.record_deadline(before.birth, Some(before.deadline(touched)));
+            entry.set_times(deadline, touched);
+            let versions = (before.birth, before.version);
+            self.account(slot, change, 0);
+            return Some(versions);
+        }
+        let digest = before.digest(key, mark).ok()?;
+        let (after, admission) = match action {
+            Action::Update { value, .. } if value.len() <= self.policy.max_value as usize => {
+                (before.with_bytes(stamp(before.version.hlc)?, value), Admission::Ordinary)
             }
             Action::End { .. } => {
                 let version = stamp(before.version.hlc)?;
-                (record::View::tombstone(before.birth, version), record::mark(0))
+                (record::View::tombstone(before.birth, version), Admission::Reserve)
             }
-            _ => (before, touched),
+            _ => return None,
         };
-        let deadline = (!after.ended).then(|| after.deadline(mark));
+        let (mark, deadline) = match after.ended {
+            true => (record::mark(0), None),
+            false => (touched, Some(after.deadline(touched))),
+        };
+        self.next.clear();
+        after.write(&mut self.next);
         let deadline = self.births.record_deadline(after.birth, deadline);
-        if let Action::Touch { .. } = action {
-            entry.set_times(deadline, mark);
-        } else {
-            let admission = if after.ended { Admission::Reserve } else { Admission::Ordinary };
-            self.next.clear();
-            after.write(&mut self.next);
-            entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
-        }
+        entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
         let (birth, version) = (after.birth, after.version);
         let after = after.digest(key, mark).expect("what was well formed stays so");
         self.account(slot, digest, after);

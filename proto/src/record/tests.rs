@@ -69,8 +69,8 @@ proptest! {
         prop_assert_eq!(view.digest(&key, used), Ok(entry.digest(&key)));
         prop_assert_eq!(view.deadline(used), entry.deadline());
         let other = view.entry(touched_ms).unwrap();
-        let is_same = other.digest(&key) == entry.digest(&key);
-        prop_assert_eq!(view.is_digest_same(used, touched_ms), is_same);
+        let change = entry.digest(&key) ^ other.digest(&key);
+        prop_assert_eq!(view.digest_change(&key, used, touched_ms), Ok(change));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::protocol::NewRecord;
 use crate::reader::Used;
 use crate::region::filled_on_large_pages;
 use crate::table::Table;
-use crate::words::{Words, prefetch_for_writing};
+use crate::words::{Target as _, Words, prefetch_for_writing};
 use crate::writer::wheel::{Filed, Links, Wheel};
 use crate::writer::{
     Admission, ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified,
@@ -178,9 +178,7 @@ impl<W: Words> Core<W> {
         self.prefetch_books(new, old);
 
         let needed = self.table.geometry().blocks_for(key.len(), value.len());
-        let mut chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
-        // The list is in falling order where it can be, so that chains rise, as readers' prefetching hopes.
-        chain.reverse();
+        let chain = self.take_blocks(needed);
         let record = NewRecord { key, key_hash: place.hash, value, shape, deadline, mark };
         self.table.write_record(new, &record, &chain);
         self.table.set_tag(new, place.tag);
@@ -208,8 +206,9 @@ impl<W: Words> Core<W> {
         let Some(way) = self.lines[bucket].header.free_way() else { return };
         let record = self.table.geometry().record(RecordId { bucket, way });
         let words = RECORD_HEADER + payload_words(key_size, value_size);
-        for line in (0..words.min(self.table.geometry().record_words)).step_by(LINE_WORDS) {
-            self.table.words().prefetch_for_writing(record + line);
+        let lines = words.min(self.table.geometry().record_words).div_ceil(LINE_WORDS);
+        for line in 0..lines {
+            self.table.words().prefetch_for_writing(record + line * LINE_WORDS);
         }
     }
 
@@ -222,6 +221,17 @@ impl<W: Words> Core<W> {
         if let Some(place) = records.and_then(|records| records.get(known.place as usize)) {
             prefetch_for_writing(place);
         }
+    }
+
+    /// Takes so many free blocks, of which there are enough, for a chain.
+    fn take_blocks(&mut self, needed: usize) -> Vec<u32> {
+        if needed == 0 {
+            return Vec::new();
+        }
+        let mut chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
+        // The list is in falling order where it can be, so that chains rise, as readers' prefetching hopes.
+        chain.reverse();
+        chain
     }
 
     /// The line for a key's new record, if there is room and the caller may use it.
@@ -581,8 +591,17 @@ impl<W: Words> Core<W> {
     }
 
     fn read_value(&self, id: RecordId, value: &mut Vec<u8>) {
-        value.clear();
         let shape = self.shape(id);
+        let inline = self.table.record(id).inline;
+        let (key_words, size) =
+            (usize::from(shape.key_size).div_ceil(8), shape.value_size as usize);
+        if key_words + size.div_ceil(8) <= inline.count() {
+            let mut room = value.room(size).expect("a vector grows");
+            inline.after(key_words).read(size, &mut room);
+            let filled = room.done();
+            return value.keep(filled);
+        }
+        value.clear();
         let mut walk = self.table.walk(id, shape);
         // As above.
         let _ = walk
@@ -828,6 +847,9 @@ impl<W: Words> Core<W> {
     }
 
     fn free_chain(&mut self, mut block: u32) {
+        if block == NONE {
+            return;
+        }
         let first = self.free_blocks.len();
         while block != NONE {
             self.free_blocks.push(block);

@@ -274,3 +274,44 @@ fn revive(writer: &mut Writer) {
         let _ = writer.put(key.as_bytes(), key.slot().index(), &record, 0, mark);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use annulus_node::core::TablePolicy;
+    use annulus_proto::{Hlc, NodeId, Version};
+
+    use super::*;
+
+    #[test]
+    fn entries_stay_when_a_restart_divides_a_table_into_other_shards() {
+        let clock = SimClock::new(0, 0);
+        let machine = Machine::new("a", IpAddr::from([10, 0, 0, 1]), clock, 1, None);
+        let (host, memory) = (SimHost::new(machine.clone()), 2 << 20);
+        let table = TableSettings { policy: TablePolicy::default(), memory, record_size: 512 };
+        let birth = Version::new(Hlc::from_bits(5 << 16), NodeId::from_bits(1));
+        let mut opened = host.open_table("node", &table, 1).unwrap();
+        for number in 0..100u8 {
+            let value = Value::Bytes(vec![number]);
+            let entry = Entry::start(birth, value, (0, 0), Attributes::default(), 5);
+            let key = Key::new([number]).unwrap();
+            let mut bytes = Vec::new();
+            record::write(&entry, &mut bytes);
+            opened.writers[0].put(key.as_bytes(), key.slot().index(), &bytes, 0, 0).unwrap();
+        }
+        let held = machine.holding(&table);
+        assert_eq!(held.len(), 100);
+        for shards in [4, 4, 3, 1] {
+            let segment = opened.segment.clone();
+            let carried = shards != opened.writers.len() as u16;
+            let reader = machine.attach(&segment).unwrap();
+            opened = host.open_table("node", &table, shards).unwrap();
+            assert_eq!(opened.writers.len(), usize::from(shards));
+            assert_eq!(opened.carried.map(|carried| carried.entries), carried.then_some(100));
+            assert_eq!(opened.recovery.unwrap().entries, 100);
+            assert_eq!(reader.detached(), carried);
+            assert_eq!(segment.instance != opened.segment.instance, carried);
+            assert_eq!(machine.attach(&opened.segment).unwrap().stats().entries, 100);
+            assert_eq!(machine.holding(&table), held);
+        }
+    }
+}
