@@ -50,8 +50,8 @@ use time::NodeTime;
 pub use counters::Counters;
 pub use hub::{Hub, HubStart};
 pub use io::{
-    Ask, Asker, Caller, CoreReport, HubInput, HubOutput, Input, LaneAnswer, NodeState, Notice, Now,
-    Outcome, Output, Reply, Request,
+    Answered, Ask, Asker, Caller, CoreReport, HubInput, HubOutput, Input, LaneAnswer, NoAnswer,
+    NodeState, Notice, Now, Outcome, Output, Reply, Request,
 };
 pub use settings::{CoreSettings, OnFull, TablePolicy, WriteHomes, majority};
 pub use standing::Standing;
@@ -218,10 +218,10 @@ impl Core {
         self.time.notice(now);
         match input {
             Input::Request(request) => self.on_request(now, request),
-            Input::Outcome(Outcome::Answer { call, node, header, message }) => {
-                self.on_answer(now, call, node, header, message);
-            }
-            Input::Outcome(Outcome::Failed { call, sent }) => self.on_call_failed(now, call, sent),
+            Input::Outcome(Outcome { call, result }) => match result {
+                Ok(answered) => self.on_answer(now, call, answered),
+                Err(NoAnswer { sent }) => self.on_call_failed(now, call, sent),
+            },
             Input::Standing(standing) => self.on_standing(now, standing),
             Input::Heard { node, header } => self.hear(now, node, header),
             Input::Gone(node) => self.forget(node),
@@ -390,7 +390,8 @@ impl Core {
         }
     }
 
-    fn on_answer(&mut self, now: Now, number: u64, node: NodeId, header: Header, message: Message) {
+    fn on_answer(&mut self, now: Now, number: u64, answered: Answered) {
+        let Answered { node, header, message } = answered;
         if self.calls.get(number).is_some_and(|call| call.node != node) {
             // Its address has gone to another node: this answers for nobody else.
             self.counters.add("answers_of_others");

@@ -20,7 +20,8 @@ use annulus_proto::{Member, NodeId};
 use super::calls::{Calls, ExchangeCall};
 use super::counters::Counters;
 use super::io::{
-    Ask, Asker, Caller, HubInput, HubOutput, Input, NodeState, Notice, Now, Outcome, Reply, Request,
+    Ask, Asker, Caller, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Now, Outcome,
+    Reply, Request,
 };
 use super::route::parties;
 use super::settings::CoreSettings;
@@ -192,7 +193,7 @@ impl Hub {
         }
         while let Some(call) = self.calls.next_overdue(now.monotonic) {
             self.counters.add("calls_timed_out");
-            self.on_outcome(now, Outcome::Failed { call, sent: true });
+            self.on_outcome(now, Outcome { call, result: Err(NoAnswer { sent: true }) });
         }
         if self.next_tick <= now.monotonic {
             self.next_tick = now.monotonic + TICK;

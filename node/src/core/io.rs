@@ -141,25 +141,29 @@ pub struct Request {
 
 /// What became of a call to another node.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// It was answered.
-    Answer {
-        /// The call's number.
-        call: u64,
-        /// Who answers.
-        node: NodeId,
-        /// The header it came in.
-        header: Header,
-        /// The answer.
-        message: Message,
-    },
-    /// It will not be: its stream broke or could not be opened.
-    Failed {
-        /// The call's number.
-        call: u64,
-        /// Whether it may have arrived.
-        sent: bool,
-    },
+pub struct Outcome {
+    /// The call's number.
+    pub call: u64,
+    /// The answer, or that there will be none.
+    pub result: Result<Answered, NoAnswer>,
+}
+
+/// The answer to a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// Who answers.
+    pub node: NodeId,
+    /// The header it came in.
+    pub header: Header,
+    /// The answer.
+    pub message: Message,
+}
+
+/// A call's stream broke or could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// Whether the question may have arrived.
+    pub sent: bool,
 }
 
 /// Something to do for a core.

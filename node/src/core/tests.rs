@@ -215,7 +215,8 @@ impl World {
                     let to = index(to);
                     if to >= self.nodes.len() || self.nodes[to].whole.is_none() {
                         // Nobody listens: refused at once.
-                        let failed = Outcome::Failed { call: header.id, sent: false };
+                        let failed = Err(NoAnswer { sent: false });
+                        let failed = Outcome { call: header.id, result: failed };
                         self.post(node, Arrived::Outcome(failed));
                     } else if self.reaches(node, to) && !lost {
                         let asker = Asker::Stream(PEER_STREAMS + node as u64);
@@ -230,7 +231,8 @@ impl World {
                         if self.reaches(node, to) && !lost {
                             let (call, node) =
                                 (header.id, NodeId::from_bits(self.nodes[node].state.id));
-                            let answer = Outcome::Answer { call, node, header, message };
+                            let answered = Answered { node, header, message };
+                            let answer = Outcome { call, result: Ok(answered) };
                             self.post(to, Arrived::Outcome(answer));
                         }
                     } else {

@@ -10,7 +10,7 @@ use super::inboxes::CoreEvent;
 use super::post::Post;
 use super::present;
 use super::shared::{Shared, Sleepers};
-use crate::core::{Input, Notice, Output};
+use crate::core::{Input, NoAnswer, Notice, Outcome, Output};
 
 /// What a core's task works with.
 pub(super) struct CoreTask<N: Net, C: Clock> {
@@ -110,8 +110,10 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                 None => return,
                 Some(Output::Reply(reply)) => self.post.reply(reply).await,
                 Some(Output::Call(ask)) => {
-                    if let Err(outcome) = self.post.call(ask) {
+                    let call = ask.header.id;
+                    if !self.post.call(ask) {
                         let now = present(&self.clock);
+                        let outcome = Outcome { call, result: Err(NoAnswer { sent: false }) };
                         self.shared.lock().core.handle(now, Input::Outcome(outcome));
                     }
                 }

@@ -21,7 +21,7 @@ use super::post::Post;
 use super::shared::Shared;
 use super::tally::Tally;
 use super::{present, store_state};
-use crate::core::{Hub, HubInput, HubOutput, Input, NodeState, Notice};
+use crate::core::{Hub, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Outcome};
 
 /// What the hub's task works with.
 pub(super) struct HubTask<N: Net, C: Clock, H: Host> {
@@ -128,7 +128,9 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
                 }
                 HubOutput::Reply(reply) => self.post.reply(reply).await,
                 HubOutput::Call(ask) => {
-                    if let Err(outcome) = self.post.call(ask) {
+                    let call = ask.header.id;
+                    if !self.post.call(ask) {
+                        let outcome = Outcome { call, result: Err(NoAnswer { sent: false }) };
                         self.take_in(HubInput::Outcome(outcome));
                     }
                 }

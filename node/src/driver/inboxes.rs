@@ -48,10 +48,7 @@ impl Inboxes {
 
     /// Leaves what became of calls with whose calls they are.
     pub(super) async fn report(&self, outcomes: Vec<Outcome>) -> Result<(), Stopping> {
-        let party = |outcome: &Outcome| {
-            let (Outcome::Answer { call, .. } | Outcome::Failed { call, .. }) = outcome;
-            party_of_call(*call, self.cores.len())
-        };
+        let party = |outcome: &Outcome| party_of_call(outcome.call, self.cores.len());
         self.sort(outcomes, party, Input::Outcome, HubInput::Outcome).await
     }
 

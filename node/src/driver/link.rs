@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::WRITE_TIMEOUT;
 use super::inboxes::Inboxes;
 use super::stream::{FrameReader, Outbox, outbox};
-use crate::core::Outcome;
+use crate::core::{Answered, NoAnswer, Outcome};
 
 /// A stream to another node, as who sends over it holds it.
 pub(super) struct Link {
@@ -177,7 +177,8 @@ async fn read<R: tokio::io::AsyncRead + Unpin>(
             open.heard = Instant::now();
             for (header, message) in frames {
                 if open.calls.remove(&header.id).is_some() {
-                    answers.push(Outcome::Answer { call: header.id, node, header, message });
+                    let (call, result) = (header.id, Ok(Answered { node, header, message }));
+                    answers.push(Outcome { call, result });
                 }
             }
         }
@@ -189,7 +190,8 @@ async fn read<R: tokio::io::AsyncRead + Unpin>(
 
 async fn fail(inboxes: &Inboxes, calls: Vec<u64>, sent: bool) {
     if !calls.is_empty() {
-        let failed = calls.into_iter().map(|call| Outcome::Failed { call, sent }).collect();
+        let failed = |call| Outcome { call, result: Err(NoAnswer { sent }) };
+        let failed = calls.into_iter().map(failed).collect();
         // An error means that the node is stopping, and then nobody waits for it.
         let _ = inboxes.report(failed).await;
     }

@@ -12,7 +12,7 @@ use super::inboxes::Inboxes;
 use super::link::{Identity, Link};
 use super::stream::Outbox;
 use super::tally::Tally;
-use crate::core::{Ask, Asker, Outcome, Reply};
+use crate::core::{Ask, Asker, Reply};
 
 /// The sending side of a node, which its hub and its cores share.
 pub(super) struct Post<N: Net> {
@@ -69,18 +69,16 @@ impl<N: Net> Post<N> {
         }
     }
 
-    /// Sends a question to another node; its outcome comes to the inbox of whoever asks.
-    ///
-    /// # Errors
-    /// It was not sent: this is the outcome.
-    pub(super) fn call(&self, ask: Ask) -> Result<(), Outcome> {
+    /// Sends a question to another node; the outcome comes to the inbox of whoever asks. `false`: it was
+    /// not sent, and nothing comes.
+    pub(super) fn call(&self, ask: Ask) -> bool {
         let Ask { to, header, message } = ask;
         let mut frame = Vec::new();
         let encoded = codec::encode_frame(header, &message, &mut frame);
         if let Err(error) = &encoded {
             tracing::error!(%error, "a question is larger than its kind may be");
         }
-        let sent = encoded.is_ok() && {
+        encoded.is_ok() && {
             let link = || {
                 let (net, identity) = (self.net.clone(), self.identity.clone());
                 Link::new(net, to, identity, self.inboxes.clone())
@@ -91,8 +89,7 @@ impl<N: Net> Post<N> {
                 links.remove(&to);
             }
             links.entry(to).or_insert_with(link).send(header.id, frame)
-        };
-        if sent { Ok(()) } else { Err(Outcome::Failed { call: header.id, sent: false }) }
+        }
     }
 }
 

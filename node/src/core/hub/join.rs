@@ -8,7 +8,7 @@ use annulus_proto::message::{Exchange, Message};
 use annulus_proto::{Member, Status};
 
 use super::Hub;
-use crate::core::io::{Asker, Now, Outcome};
+use crate::core::io::{Answered, Asker, Now, Outcome};
 
 /// How often views are exchanged with one address at most.
 const EXCHANGE_PERIOD: Duration = Duration::from_millis(500);
@@ -111,18 +111,16 @@ impl Hub {
     }
 
     pub(super) fn on_outcome(&mut self, now: Now, outcome: Outcome) {
-        match outcome {
-            Outcome::Answer { call, header, message, .. } => {
-                let Some(call) = self.calls.close(call) else {
-                    return self.counters.add("answers_too_late");
-                };
+        match (self.calls.close(outcome.call), outcome.result) {
+            (Some(call), Ok(Answered { header, message, .. })) => {
                 self.on_exchange_answer(now, call.addr, header, message);
             }
-            Outcome::Failed { call, .. } => {
-                let Some(call) = self.calls.close(call) else { return };
+            (Some(call), Err(_)) => {
                 self.counters.add("calls_failed");
                 self.on_seed_tried(now, call.addr);
             }
+            (None, Ok(_)) => self.counters.add("answers_too_late"),
+            (None, Err(_)) => {}
         }
     }
 

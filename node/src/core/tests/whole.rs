@@ -74,13 +74,10 @@ impl Whole {
                 Party::Core(core) => self.cores[core].handle(now, Input::Request(request)),
                 Party::Hub => self.hub.handle(now, HubInput::Request(request)),
             },
-            Arrived::Outcome(outcome) => {
-                let (Outcome::Answer { call, .. } | Outcome::Failed { call, .. }) = outcome;
-                match route::party_of_call(call, cores) {
-                    Party::Core(core) => self.cores[core].handle(now, Input::Outcome(outcome)),
-                    Party::Hub => self.hub.handle(now, HubInput::Outcome(outcome)),
-                }
-            }
+            Arrived::Outcome(outcome) => match route::party_of_call(outcome.call, cores) {
+                Party::Core(core) => self.cores[core].handle(now, Input::Outcome(outcome)),
+                Party::Hub => self.hub.handle(now, HubInput::Outcome(outcome)),
+            },
         }
         self.pass_on(now);
     }
