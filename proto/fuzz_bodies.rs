@@ -46,12 +46,15 @@ pub(crate) fn record(input: &[u8]) {
         let mut resumed = record::Fields::resume(fields.rest());
         while let Ok(Some(_)) = resumed.next_field() {}
     }
-    let Ok(entry) = view.entry(mark) else { return };
+    let entry = view.entry(mark);
+    let digest = entry.as_ref().map(|entry| entry.digest(b"key"));
+    assert_eq!(view.digest(b"key", mark), digest.map_err(Clone::clone));
+    assert_eq!(view.digest_change(b"key", mark, mark).is_ok(), entry.is_ok());
+    let Ok(entry) = entry else { return };
     let mut again = Vec::new();
     record::write(&entry, &mut again);
     let view = record::View::parse(&again).expect("what was written reads");
     assert_eq!(view.entry(mark).as_ref(), Ok(&entry));
-    let _ = entry.digest(b"key");
 }
 
 /// The input as a submission, and as the words of an answer.

@@ -5,7 +5,11 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use annulus_shm::{Admission, HeapRegion, Lookup, PARTITIONS, Reader, TableOptions, Writer};
+use annulus_shm::{
+    Admission, HeapRegion, Lookup, PARTITIONS, Reader, Shards, TableOptions, Writer, create_shards,
+    open_shards,
+};
+use twox_hash::XxHash3_64;
 
 /// The input as changes of a valid segment: of its words at large, of what steers a lookup (maps, fingerprints,
 /// sizes, links), or of everything behind the header, made of noise.
@@ -16,8 +20,10 @@ pub(crate) fn segment(input: &[u8]) {
     for (word, &value) in words.iter().zip(original) {
         word.store(value, Ordering::Relaxed);
     }
+    let rest = input;
     let mut input = Input(input);
-    if input.byte() % 4 == 0 {
+    let first = input.byte();
+    if first.is_multiple_of(4) {
         let mut noise = input.number() | 1;
         let from =
             [PAGE_WORDS, LINES, original[RECORDS_AT] as usize / 8, original[POOL_AT] as usize / 8];
@@ -35,6 +41,64 @@ pub(crate) fn segment(input: &[u8]) {
     }
     read_everything(&region);
     reopen(&region);
+    if first.is_multiple_of(16) {
+        shards(rest);
+    }
+}
+
+/// The input as changes of the headers of a segment with several shards, each with the checksum that it then has, and of
+/// words anywhere.
+fn shards(input: &[u8]) {
+    let region = HeapRegion::new(usize::from(SHARDS) * SEGMENT_BYTES);
+    let options =
+        TableOptions { segment_bytes: region.handle().len() as u64, shards: SHARDS, ..options() };
+    let mut writers = create_shards(&region.handle(), &options).expect("fits");
+    for number in 0..KEYS {
+        let partition = partition_of(&key(number));
+        let writer = &mut writers[usize::from(partition % SHARDS)];
+        writer.set_freshness(partition, u64::MAX);
+        // It may be full before the last.
+        let _ = writer.put(&key(number), partition, &[number; 20], 0, 0);
+    }
+    drop(writers);
+    let words: Vec<&AtomicU64> = region.words().collect();
+    let mut input = Input(input);
+    while !input.0.is_empty() {
+        let (kind, place, value) = (input.byte(), input.number() as usize, input.number());
+        let header = place % usize::from(SHARDS) * SEGMENT_BYTES / 8;
+        let fixed = &words[header..header + CHECKSUM_AT];
+        let old = fixed[kind as usize % CHECKSUM_AT].load(Ordering::Relaxed);
+        match kind >> 5 {
+            0 => words[place % words.len()].store(value, Ordering::Relaxed),
+            1 => fixed[SHARD_AT].store(value & 0x7f_0000_007f, Ordering::Relaxed),
+            2 => fixed[SHARD_AT].store(value, Ordering::Relaxed),
+            3 => fixed[kind as usize % CHECKSUM_AT].store(value, Ordering::Relaxed),
+            _ => {
+                fixed[kind as usize % CHECKSUM_AT].store(old ^ 1 << (value % 64), Ordering::Relaxed)
+            }
+        }
+        let bytes: Vec<u8> =
+            fixed.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect();
+        words[header + CHECKSUM_AT].store(XxHash3_64::oneshot(&bytes), Ordering::Relaxed);
+    }
+    if let Ok(shards) = Shards::attach(region.handle(), partition_of) {
+        let keys: Vec<Vec<u8>> = (0..KEYS).map(key).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let mut value = Vec::new();
+        shards.get_many(&keys, 4, &mut value, &mut |at, lookup, value| {
+            let mut alone = Vec::new();
+            assert_eq!((shards.get(keys[at], 4, &mut alone), &alone[..]), (lookup, value));
+        });
+        let mut items = 0;
+        assert_eq!(shards.scan(0, usize::MAX, 4, &mut |_, _| items += 1), 0);
+        assert!(items <= words.len());
+        assert_eq!(shards.scan(u64::MAX, 1, 4, &mut |_, _| panic!("beyond the end")), 0);
+        let _ = (shards.stats(), shards.detached(), shards.owner_note(), shards.count());
+    }
+    if let Ok((writers, recovery)) = open_shards(&region.handle(), &options) {
+        let entries: usize = writers.iter().map(|writer| writer.stats().entries).sum();
+        assert_eq!(entries, recovery.entries);
+    }
 }
 
 const SEGMENT_BYTES: usize = 192 << 10;
@@ -45,6 +109,10 @@ const LINES: usize = PAGE_WORDS + PARTITIONS;
 /// The header's words for the offsets of the records and the pool.
 const RECORDS_AT: usize = 12;
 const POOL_AT: usize = 13;
+/// The header's words for the shard and for the checksum, which covers all before it.
+const SHARD_AT: usize = 14;
+const CHECKSUM_AT: usize = 15;
+const SHARDS: u16 = 3;
 const KEYS: u8 = 100;
 
 fn options() -> TableOptions {
@@ -59,6 +127,10 @@ fn options() -> TableOptions {
 /// Keys of many lengths, the last ones longer than a record.
 fn key(number: u8) -> Vec<u8> {
     vec![number; 1 + usize::from(number) * 2]
+}
+
+fn partition_of(key: &[u8]) -> u16 {
+    key.first().copied().unwrap_or_default().into()
 }
 
 /// The words of a segment as a writer leaves it: both lines in use, chains, near copies, expired entries.

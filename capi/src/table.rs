@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use annulus_proto::Slot;
 use annulus_proto::record::{self, FieldView, Fields, View};
-use annulus_shm::{AttachError, Lookup, Reader};
+use annulus_shm::{AttachError, Lookup, Shards};
 use arc_swap::ArcSwap;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,7 +29,7 @@ pub(crate) enum Origin {
 }
 
 struct Attached {
-    reader: Reader,
+    shards: Shards,
     path: PathBuf,
     file: FileId,
 }
@@ -79,13 +80,13 @@ impl Table {
     /// Whether the node gave the segment up, or another file has taken its place. One system call.
     pub(crate) fn is_detached(&self) -> bool {
         let attached = self.attached.load();
-        attached.reader.detached() || file_id(&attached.path).ok() != Some(attached.file)
+        attached.shards.detached() || file_id(&attached.path).ok() != Some(attached.file)
     }
 
     /// Looks a key up. The record is copied to the front of `buffer`, if it fits.
     pub(crate) fn get(&self, key: &[u8], buffer: &mut [u8]) -> Session {
         let attached = self.attached.load();
-        let reader = &attached.reader;
+        let reader = attached.shards.shard(attached.shards.of(key));
         // Beside the clock offset, which every lookup reads: no further trip to memory.
         if reader.detached() {
             return Session::none(Status::NotAttached);
@@ -106,19 +107,23 @@ impl Table {
         found: &mut dyn FnMut(usize, Session),
     ) {
         let attached = self.attached.load();
-        let reader = &attached.reader;
-        if reader.detached() {
+        let shards = &attached.shards;
+        if shards.detached() {
             (0..keys.len()).for_each(|place| found(place, Session::none(Status::NotAttached)));
             return;
         }
         let now_ms = monotonic_coarse_ms();
-        let hybrid_ms = now_ms.wrapping_add(reader.clock_offset());
-        reader.get_many(keys, now_ms, record, &mut |place, lookup, record| {
+        shards.get_many(keys, now_ms, record, &mut |place, lookup, record| {
             let room = &mut buffer[*used..];
             if let Some(room) = room.get_mut(..record.len()) {
                 room.copy_from_slice(record);
             }
-            let session = session(lookup, room, hybrid_ms);
+            let shard = match lookup {
+                Lookup::Hit(hit) => hit.used.shard(),
+                _ => 0, // No time is wanted.
+            };
+            let clock_offset = shards.shard(shard).clock_offset();
+            let session = session(lookup, room, now_ms.wrapping_add(clock_offset));
             if session.status != Status::TooSmall.code() {
                 *used += session.needed;
             }
@@ -135,8 +140,8 @@ impl Attached {
         };
         // Looked at first: if another file takes its place meanwhile, the next `is_detached` says so.
         let file = file_id(&path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
-        let reader = Reader::attach_file(&path)?;
-        Ok(Self { reader, path, file })
+        let shards = Shards::attach_file(&path, |key| Slot::of(key).index())?;
+        Ok(Self { shards, path, file })
     }
 }
 

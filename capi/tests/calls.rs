@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use annulus::*;
 use annulus_proto::Value;
 use annulus_shm::{TableOptions, open_or_create};
-use support::{BEGAN_MS, FILE, LIFETIME_MS, NODE, put, session, table};
+use support::{BEGAN_MS, FILE, LIFETIME_MS, NODE, Writers, put, session, table};
 
 struct Open(*mut Table);
 
@@ -371,10 +371,10 @@ fn a_segment_that_was_given_up_is_said_to_be_and_can_be_replaced() {
 
     drop(writer);
     let options = TableOptions { segment_bytes: 4 << 20, ..TableOptions::new(3, 4) };
-    let opened = open_or_create(&path, &options).expect("a smaller one");
+    let opened = open_or_create(&path, &options).expect("a smaller one, with one shard");
     assert!(opened.carried.is_some(), "with what was in the other");
     assert_eq!((reader.detached(), reader.status(b"bytes")), (1, Status::NotAttached.code()));
-    let mut writer = opened.writer;
+    let mut writer = Writers(opened.writers);
     put(&mut writer, b"bytes", &session(Value::Bytes(b"anew".to_vec())));
     assert_eq!(reader.reopen(), 0);
     let mut buffer = [0; 128];

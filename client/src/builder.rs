@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{Role, Segment};
-use annulus_shm::{AttachError, Reader};
+use annulus_shm::{AttachError, Shards};
 
 use crate::client::Client;
 use crate::error::ConnectError;
+use crate::local::attach_file;
 
 /// What a client needs to know, with defaults that fit a development cluster.
 ///
@@ -34,7 +35,7 @@ pub struct Builder<N: Net = TokioNet, C: Clock = SystemClock> {
 }
 
 /// Opens a segment that a node told of.
-pub(crate) type Attach = dyn Fn(&Segment) -> Result<Reader, AttachError> + Send + Sync;
+pub(crate) type Attach = dyn Fn(&Segment) -> Result<Shards, AttachError> + Send + Sync;
 
 /// How requests travel. Reads out of shared memory travel not at all and don't depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl<N: Net, C: Clock> Builder<N, C> {
             role: Role::Development,
             timeout: Duration::from_secs(2),
             via: Via::Auto,
-            attach: Some(Arc::new(|segment| Reader::attach_file(&segment.path))),
+            attach: Some(Arc::new(|segment| attach_file(segment.path.as_ref()))),
             lane: true,
             software: concat!("annulus-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             streams_max: 64,
@@ -138,12 +139,12 @@ impl<N: Net, C: Clock> Builder<N, C> {
     }
 
     /// How segments are opened; simulations open heap memory. Whatever it returns is attached only
-    /// if it carries the instance number that the node told. Default [`Reader::attach_file`]: of
+    /// if it carries the instance number that the node told. Default [`Shards::attach_file`]: of
     /// another host's node there is no such file here, so it is just not attached.
     #[must_use]
     pub fn attach(
         mut self,
-        attach: impl Fn(&Segment) -> Result<Reader, AttachError> + Send + Sync + 'static,
+        attach: impl Fn(&Segment) -> Result<Shards, AttachError> + Send + Sync + 'static,
     ) -> Self {
         self.attach = Some(Arc::new(attach));
         self

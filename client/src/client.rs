@@ -407,10 +407,10 @@ impl<N: Net, C: Clock> Inner<N, C> {
             return;
         }
         match attach(segment) {
-            Ok(reader) if reader.instance() == segment.instance => {
+            Ok(shards) if shards.instance() == segment.instance => {
                 info!(table = segment.table, path = segment.path, %node, "attached");
                 self.tally.attached.add_one();
-                local.attach(reader, Some(node));
+                local.attach(shards, Some(node));
             }
             Ok(_) => debug!(path = segment.path, "a segment of another instance; not attached"),
             Err(error) => debug!(path = segment.path, %error, "not attached"),

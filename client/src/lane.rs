@@ -201,7 +201,8 @@ impl LaneTable {
 
     /// Where readers of the table count what they use.
     pub fn uses(&self) -> Option<TableUses> {
-        self.lane.shared.uses.table(self.number)
+        let Shared { uses, tables, .. } = &*self.lane.shared;
+        uses.table(self.number, uses.shards(u16::try_from(tables.len()).ok()?)?)
     }
 
     /// Notes a use of a session, soon; never creates. Costs some 50 ns, and a system call while the

@@ -44,7 +44,7 @@ pub use annulus_proto::message::{
     Members, NodeStatus, Rejected, Role, RouteNode, Routes, Segment, Served, Session, TableStatus,
 };
 pub use annulus_proto::{Attributes, Key, KeyError, Member, NodeId, Slot, Status, Value, Version};
-pub use annulus_shm::{AttachError, Reader};
+pub use annulus_shm::{AttachError, Shards};
 pub use builder::{Builder, Via};
 pub use client::Client;
 pub use contact::Contact;

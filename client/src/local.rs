@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use annulus_net::{Clock, SystemClock};
 use annulus_proto::message::{Listed, Session};
-use annulus_proto::{Entry, Key, NodeId, Value, Version, record};
+use annulus_proto::{Entry, Key, NodeId, Slot, Value, Version, record};
 use annulus_shm::lane::{TableUses, is_sampled};
-use annulus_shm::{AttachError, Hit, Lookup, Reader, Standing};
+use annulus_shm::{AttachError, Hit, Lookup, Shards, Standing};
 use arc_swap::ArcSwapOption;
 
 use crate::recent::{Progress, RecentWrites};
@@ -96,12 +96,12 @@ impl LocalReader {
     /// `Err` of [`AttachError`] when the file cannot be opened or is no segment; `Ok(None)` when it
     /// is another one.
     pub fn attach(path: impl AsRef<Path>, instance: u64) -> Result<Option<Self>, AttachError> {
-        let reader = Reader::attach_file(path)?;
-        if reader.instance() != instance {
+        let shards = attach_file(path.as_ref())?;
+        if shards.instance() != instance {
             return Ok(None);
         }
         let table = LocalTable::default();
-        table.attach(reader, None);
+        table.attach(shards, None);
         Ok(Some(Self::new(Arc::new(table), SystemClock)))
     }
 }
@@ -140,7 +140,7 @@ impl<C: Clock> LocalReader<C> {
 
     /// The counters that the node publishes in the segment. `None` if nothing is attached.
     pub fn stats(&self) -> Option<annulus_shm::SegmentStats> {
-        self.table.attached.load().as_ref().map(|attached| attached.reader.stats())
+        self.table.attached.load().as_ref().map(|attached| attached.shards.stats())
     }
 }
 
@@ -156,6 +156,11 @@ impl<C: Clock> fmt::Debug for LocalReader<C> {
     }
 }
 
+/// Opens a segment's file. Keys are under their slots there.
+pub(crate) fn attach_file(path: &Path) -> Result<Shards, AttachError> {
+    Shards::attach_file(path, |key| Slot::of(key).index())
+}
+
 /// What a client knows of one table on its host.
 #[derive(Default)]
 pub(crate) struct LocalTable {
@@ -166,15 +171,15 @@ pub(crate) struct LocalTable {
 }
 
 struct Attached {
-    reader: Reader,
+    shards: Shards,
     /// The node that writes the segment.
     node: Option<NodeId>,
 }
 
 impl LocalTable {
     /// Replaces the segment. Readers under way finish on the old one.
-    pub(crate) fn attach(&self, reader: Reader, node: Option<NodeId>) {
-        self.attached.store(Some(Arc::new(Attached { reader, node })));
+    pub(crate) fn attach(&self, shards: Shards, node: Option<NodeId>) {
+        self.attached.store(Some(Arc::new(Attached { shards, node })));
     }
 
     /// Where to count what is used from now on; `None` = nowhere.
@@ -194,8 +199,8 @@ impl LocalTable {
     /// Whether this segment is attached already, and still in use by its writer.
     pub(crate) fn is_attached_to(&self, instance: u64, node: NodeId) -> bool {
         self.attached.load().as_ref().is_some_and(|attached| {
-            let reader = &attached.reader;
-            reader.instance() == instance && !reader.detached() && attached.node == Some(node)
+            let shards = &attached.shards;
+            shards.instance() == instance && !shards.detached() && attached.node == Some(node)
         })
     }
 
@@ -211,7 +216,7 @@ impl LocalTable {
         let Some(attached) = attached.as_ref() else {
             return Looked::Ask(AskReason::NotAttached);
         };
-        let lookup = attached.reader.get(key, now_monotonic_ms, buffer);
+        let lookup = attached.shards.get(key, now_monotonic_ms, buffer);
         self.judge(attached, lookup, key, now_monotonic_ms, buffer, read)
     }
 
@@ -227,7 +232,7 @@ impl LocalTable {
         let Some(attached) = attached.as_ref() else {
             return (0..keys.len()).for_each(|at| found(at, Looked::Ask(AskReason::NotAttached)));
         };
-        attached.reader.get_many(keys, now_monotonic_ms, buffer, &mut |at, lookup, value| {
+        attached.shards.get_many(keys, now_monotonic_ms, buffer, &mut |at, lookup, value| {
             let read = LocalSession::read;
             found(at, self.judge(attached, lookup, keys[at], now_monotonic_ms, value, read));
         });
@@ -267,7 +272,8 @@ impl LocalTable {
         if view.ended {
             return Looked::Ended;
         }
-        let now_ms = now_monotonic_ms.wrapping_add(attached.reader.clock_offset());
+        let clock_offset = attached.shards.shard(used.shard()).clock_offset();
+        let now_ms = now_monotonic_ms.wrapping_add(clock_offset);
         read(Found { view, deadline, mark, now_ms })
             .map_or(Looked::Ask(AskReason::Damaged), Looked::Live)
     }
@@ -279,7 +285,7 @@ impl LocalTable {
         let mut next = cursor;
         while keys.len() < limit {
             let budget = limit - keys.len();
-            next = attached.reader.scan(next, budget, now_ms, &mut |item, standing| {
+            next = attached.shards.scan(next, budget, now_ms, &mut |item, standing| {
                 if standing == Standing::Live {
                     keys.extend(Key::new(item.key));
                 }

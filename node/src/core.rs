@@ -1,13 +1,11 @@
 //! Everything the node decides, without I/O.
 //!
-//! [`Core`] is handed what happened and the present, and says what to do: no socket, no file, no
-//! clock, no entropy, no await. The same core runs in production, in the simulations under turmoil
-//! and in plain event loops. It owns the tables of its node; requests that wait for other nodes are
-//! plain state.
-//!
-//! # Call order
-//! After each [`Core::handle`], [`Core::handle_timeout`] or [`Core::scan`], take everything out with
-//! [`Core::poll_output`] and [`Core::poll_lane_answer`] until they are empty, then ask [`Core::poll_timeout`] when to come back.
+//! A node has one [`Hub`], for what there is once, and one [`Core`] for each thread that is to serve
+//! sessions. Each core owns the slots that [`route::core_of`] gives it, and of each table the shard that
+//! holds them; no two cores share anything. They are handed what happened and the present, and say
+//! what to do: no socket, no file, no clock, no entropy, no await. The same hub and cores run in
+//! production, in the simulations under turmoil and in plain event loops. Requests that wait for other
+//! nodes are plain state.
 
 mod alone;
 mod calls;
@@ -15,27 +13,26 @@ mod coordinator;
 mod counters;
 mod evict;
 mod hints;
+mod hub;
 mod io;
-mod members;
 mod replica;
 mod replies;
 mod report;
+pub mod route;
 mod settings;
+mod standing;
 mod store;
 mod sync;
 mod time;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_gossip::{Mesh, MeshConfig, Ring};
 use annulus_proto::codec::Header;
-use annulus_proto::message::{
-    Exchange, Failure, Message, Ping, Pong, Rejected, Replicate, Replicated, RequestId, Role,
-};
+use annulus_proto::message::{Failure, Message, Replicate, Replicated, RequestId, Role};
 use annulus_proto::submission::Answer;
-use annulus_proto::{Entry, Key, Member, NodeId, Slot, Status};
+use annulus_proto::{Entry, Key, NodeId, Slot, Status};
 use annulus_shm::{Admission, Used, Writer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -43,6 +40,7 @@ use rand::rngs::StdRng;
 use calls::{Call, Calls, Purpose};
 use coordinator::Pending;
 use hints::Hints;
+use hub::out_of_place;
 use replies::Replies;
 use report::Explain;
 use store::Store;
@@ -50,25 +48,30 @@ use sync::SyncSession;
 use time::NodeTime;
 
 pub use counters::Counters;
-pub use io::{Asker, Caller, Input, LaneAnswer, NodeState, Now, Output};
+pub use hub::{Hub, HubStart};
+pub use io::{
+    Answered, Ask, Asker, Caller, CoreReport, HubInput, HubOutput, Input, LaneAnswer, NoAnswer,
+    NodeState, Notice, Now, Outcome, Output, Reply, Request,
+};
 pub use settings::{CoreSettings, OnFull, TablePolicy, WriteHomes, majority};
+pub use standing::Standing;
 pub use store::record_bytes_max;
 pub use time::CEILING_LEAD_MS;
 
-/// The deciding part of a node.
+/// The part of a node that decides about the sessions of its slots.
+///
+/// # Call order
+/// After each [`Core::handle`], [`Core::handle_timeout`] or [`Core::scan`], take everything out with
+/// [`Core::poll_output`] and [`Core::poll_lane_answer`] until they are empty, then ask
+/// [`Core::poll_timeout`] when to come back.
 pub struct Core {
+    number: usize,
+    cores: usize,
     settings: CoreSettings,
-    cluster: String,
-    started: Duration,
-    mesh: Mesh,
-    ring: Ring,
-    /// The ring with the members counted in that are only presumed dead: to vouch for anything, a
-    /// node has to be in touch with a majority of these homes.
-    quorum_ring: Ring,
-    homes_max: u8,
+    standing: Arc<Standing>,
     time: NodeTime,
     tables: Vec<Table>,
-    calls: Calls,
+    calls: Calls<Call>,
     pending: BTreeMap<u64, Pending>,
     pending_next: u64,
     pending_bytes: usize,
@@ -78,22 +81,11 @@ pub struct Core {
     explains: BTreeMap<u64, Explain>,
     replies: Replies,
     heard: BTreeMap<NodeId, Heard>,
-    /// Members that took part when the ring was last computed.
+    /// Members that took part when slots were last taken up.
     companions: BTreeSet<NodeId>,
-    /// How many more were presumed dead then.
-    presumed: usize,
     /// Those among them to compare everything with, since this node was out of touch with them.
     estranged: BTreeSet<NodeId>,
-    /// Addresses that have not answered yet, or failed to, while this node joins; `None` before it asked.
-    unanswered_seeds: Option<BTreeSet<SocketAddr>>,
-    /// Whether there is reason to believe that others hold more: an earlier run knew members, and
-    /// none was met yet.
-    alone_by_misfortune: bool,
-    seeds: Vec<SocketAddr>,
-    exchanged: BTreeMap<SocketAddr, Duration>,
-    persisted: Persisted,
-    /// Set once this node is to stop: not before then.
-    stopping: Option<Duration>,
+    stopping: bool,
     stopped: bool,
     next_tick: Duration,
     next_freshness: Duration,
@@ -105,21 +97,19 @@ pub struct Core {
 
 /// What a core starts from.
 pub struct CoreStart {
+    /// Which core it is: the first is 0.
+    pub number: usize,
+    /// How many there are.
+    pub cores: usize,
     /// Its behaviour.
     pub settings: CoreSettings,
-    /// Membership timings.
-    pub mesh: MeshConfig,
-    /// The cluster's name.
-    pub cluster: String,
-    /// This node, in status [`Status::Joining`].
-    pub me: Member,
-    /// What is on disk: with this run's incarnation, and a ceiling [`CEILING_LEAD_MS`] ahead.
-    pub state: NodeState,
+    /// How the node stands, from its hub.
+    pub standing: Arc<Standing>,
+    /// The ceiling of the clock that is on disk. In hybrid milliseconds.
+    pub clock_ceiling_ms: u64,
     /// The ceiling of the run before: nothing was stamped at or after it. In hybrid milliseconds.
     pub clock_floor_ms: u64,
-    /// Whether there are seeds, known peers or others to join, or this node is alone until told.
-    pub joins_others: bool,
-    /// The tables with their segments.
+    /// The tables, each with the shard of its segment that this core owns.
     pub tables: Vec<(TablePolicy, Writer)>,
     /// The seed of everything random.
     pub seed: u64,
@@ -134,8 +124,6 @@ struct Table {
     sync: BTreeMap<NodeId, SyncSession>,
     sync_due: BTreeMap<NodeId, Duration>,
     sync_sessions: u64,
-    /// How much of its segment lies in huge pages, in bytes.
-    huge_bytes: u64,
 }
 
 /// What this node is to a slot.
@@ -152,13 +140,8 @@ struct Heard {
     at: Duration,
     view: u64,
     pinged: Duration,
-}
-
-/// What is on disk, and what is on its way there.
-struct Persisted {
-    state: NodeState,
-    generation: u64,
-    in_flight: Option<(u64, NodeState)>,
+    /// When the hub was last told that it sees other members.
+    told: Duration,
 }
 
 /// How often the core looks after what waits: overdue calls, hints, comparisons.
@@ -167,22 +150,21 @@ const TICK: Duration = Duration::from_millis(100);
 const FRESHNESS_PERIOD: Duration = Duration::from_millis(500);
 /// After how long of silence a home is asked for a sign of life.
 const PING_AFTER: Duration = Duration::from_millis(800);
+/// How often the hub is told of a node that it sees other members.
+const OTHER_VIEW_PERIOD: Duration = Duration::from_millis(100);
 /// How many hints per node and table may be under way.
 const HINTS_IN_FLIGHT: usize = 64;
-/// How long the leave may take to spread before the node stops.
-const LEAVE_FOR: Duration = Duration::from_millis(400);
 
 impl Core {
-    /// A node that has just started.
+    /// A core of a node that has just started.
     pub fn new(start: CoreStart, now: Now) -> Self {
-        let CoreStart { settings, mesh, cluster, me, state, clock_floor_ms, .. } = start;
-        let CoreStart { joins_others, tables, seed, .. } = start;
-        let id = me.id;
-        let homes_max = tables.iter().map(|(policy, _)| policy.replicas.get()).max().unwrap_or(1);
-        let mesh = Mesh::new(mesh, me, seed, now.monotonic);
-        let ring = Ring::build(mesh.view(), 0, homes_max);
-        let quorum_ring = ring.clone();
-        let hints_max = settings.hints_bytes_max.get();
+        let CoreStart { number, cores, mut settings, standing, tables, seed, .. } = start;
+        let CoreStart { clock_floor_ms, clock_ceiling_ms, .. } = start;
+        let id = standing.me;
+        // Bounds are the node's, and each core gets its part.
+        let hints_max = settings.hints_bytes_max.get() / cores as u64;
+        settings.pending_max = settings.pending_max.div_ceil(cores);
+        settings.replies_max = settings.replies_max.div_ceil(cores);
         let mut counters = Counters::default();
         let table = |(policy, writer): (TablePolicy, Writer)| {
             let (store, damaged) = Store::new(policy, id, writer);
@@ -194,29 +176,19 @@ impl Core {
                 sync: BTreeMap::new(),
                 sync_due: BTreeMap::new(),
                 sync_sessions: 0,
-                huge_bytes: 0,
             }
         };
         let tables = tables.into_iter().map(table).collect();
-        let alone_by_misfortune = !state.peers.is_empty();
+        let drift_max = settings.max_clock_drift;
         let mut core = Self {
-            time: NodeTime::new(
-                id,
-                clock_floor_ms,
-                state.clock_ceiling_ms,
-                settings.max_clock_drift,
-            ),
+            number,
+            cores,
+            time: NodeTime::new((number, cores), id, clock_floor_ms, clock_ceiling_ms, drift_max),
             replies: Replies::new(settings.replies_max),
             tables,
-            persisted: Persisted { state, generation: 0, in_flight: None },
             settings,
-            cluster,
-            started: now.monotonic,
-            mesh,
-            ring,
-            quorum_ring,
-            homes_max,
-            calls: Calls::default(),
+            standing,
+            calls: Calls::new(number, route::parties(cores)),
             pending: BTreeMap::new(),
             pending_next: 0,
             pending_bytes: 0,
@@ -225,13 +197,8 @@ impl Core {
             explains: BTreeMap::new(),
             heard: BTreeMap::new(),
             companions: BTreeSet::new(),
-            presumed: 0,
             estranged: BTreeSet::new(),
-            unanswered_seeds: None,
-            alone_by_misfortune,
-            seeds: Vec::new(),
-            exchanged: BTreeMap::new(),
-            stopping: None,
+            stopping: false,
             stopped: false,
             next_tick: now.monotonic,
             next_freshness: now.monotonic,
@@ -241,9 +208,7 @@ impl Core {
             lane_answers: VecDeque::new(),
         };
         core.forget_freshness();
-        if !joins_others {
-            core.become_up(now);
-        }
+        core.take_up_slots(now);
         core.handle_timeout(now);
         core
     }
@@ -252,36 +217,26 @@ impl Core {
     pub fn handle(&mut self, now: Now, input: Input) {
         self.time.notice(now);
         match input {
-            Input::Gossip { from, header, packet } => self.on_gossip(now, from, header, &packet),
-            Input::Request { asker, caller, header, message } => {
-                self.on_request(now, asker, caller, header, message);
+            Input::Request(request) => self.on_request(now, request),
+            Input::Outcome(Outcome { call, result }) => match result {
+                Ok(answered) => self.on_answer(now, call, answered),
+                Err(NoAnswer { sent }) => self.on_call_failed(now, call, sent),
+            },
+            Input::Standing(standing) => self.on_standing(now, standing),
+            Input::Heard { node, header } => self.hear(now, node, header),
+            Input::Gone(node) => self.forget(node),
+            Input::Ceiling(ms) => self.time.ceiling_persisted(ms),
+            Input::Report { ticket } => {
+                let report = self.report();
+                self.notify(Notice::Report { ticket, report });
             }
-            Input::Answer { call, node, header, message } => {
-                self.on_answer(now, call, node, header, message);
-            }
-            Input::CallFailed { call, sent } => self.on_call_failed(now, call, sent),
-            Input::Seeds(seeds) => self.on_seeds(now, seeds),
-            Input::Persisted { generation } => self.on_persisted(generation),
-            Input::HugePages { table, bytes } => {
-                if let Some(table) = self.tables.get_mut(table) {
-                    table.huge_bytes = bytes;
-                }
-            }
-            Input::Load(mut load) => {
-                load.sessions = self.tables.iter().map(|t| t.store.stats().entries as u64).sum();
-                self.mesh.set_load(load);
-            }
-            Input::Stop { leave } => self.on_stop(now, leave),
+            Input::Stop => self.stopping = true,
         }
-        self.drain_mesh(now);
     }
 
     /// Does what has become due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.time.notice(now);
-        while self.mesh.poll_timeout().is_some_and(|due| due <= now.monotonic) {
-            self.mesh.handle_timeout(now.monotonic);
-        }
         while let Some(call) = self.calls.next_overdue(now.monotonic) {
             self.counters.add("calls_timed_out");
             self.on_call_failed(now, call, true);
@@ -297,14 +252,13 @@ impl Core {
             self.next_tick = now.monotonic + TICK;
             self.tick(now);
         }
-        self.drain_mesh(now);
     }
 
     /// Drops entries whose time is over, up to `expired` of each table, and checks about `verified`
     /// records of each against their checksums, so that damaged ones are fetched from other homes.
     pub fn scan(&mut self, now: Now, expired: usize, verified: usize) {
         self.time.notice(now);
-        if self.mesh.me().status == Status::Joining {
+        if self.standing.status == Status::Joining {
             return;
         }
         let now_ms = self.time.now_ms(now);
@@ -333,16 +287,15 @@ impl Core {
     /// When to call [`Core::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Duration {
         let others = [
-            self.mesh.poll_timeout(),
             self.calls.next_deadline(),
             self.pending_deadlines.first().map(|(deadline, _)| *deadline),
         ];
         others.into_iter().flatten().fold(self.next_tick, Duration::min)
     }
 
-    /// This node, as it presents itself.
-    pub fn me(&self) -> &Member {
-        self.mesh.me()
+    /// How many entries this core holds, in all tables.
+    pub fn entries(&self) -> u64 {
+        self.tables.iter().map(|table| table.store.stats().entries as u64).sum()
     }
 
     /// Counts of what happened so far.
@@ -374,31 +327,24 @@ impl Core {
     }
 
     fn tick(&mut self, now: Now) {
-        self.persist_if_wanted(now);
+        if let Some(ceiling) = self.time.wanted_ceiling(now) {
+            self.notify(Notice::CeilingWanted(ceiling));
+        }
         self.ping_the_silent(now);
         self.deliver_hints(now);
         self.start_syncs(now);
-        self.retry_join(now);
-        self.notice_confirmed_deaths(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
             self.extend_freshness(now);
         }
-        let over = self.stopping.is_some_and(|until| until <= now.monotonic);
-        if over && self.pending.is_empty() && !self.stopped {
+        if self.stopping && self.pending.is_empty() && !self.stopped {
             self.stopped = true;
-            self.outputs.push_back(Output::Stopped);
+            self.notify(Notice::Stopped);
         }
     }
 
-    fn on_request(
-        &mut self,
-        now: Now,
-        asker: Asker,
-        caller: Caller,
-        header: Header,
-        message: Message,
-    ) {
+    fn on_request(&mut self, now: Now, request: Request) {
+        let Request { asker, caller, header, message } = request;
         if let Caller::Node(node) = caller {
             self.hear(now, node, header);
             match message {
@@ -422,17 +368,10 @@ impl Core {
                     let reply = self.slot_list(now, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
-                Message::Exchange(exchange) => {
-                    return self.on_exchange(now, asker, header, exchange);
-                }
                 _ => {}
             }
         }
         match message {
-            Message::Ping(Ping {}) => {
-                let pong = Pong { node: self.id() };
-                self.reply(now, asker, header.id, pong);
-            }
             Message::SessionRequest(request) => match refusal(caller, &request) {
                 None => self.begin(now, asker, header.id, request),
                 Some(failure) => self.reply_session(now, asker, header.id, Err(failure)),
@@ -442,32 +381,18 @@ impl Core {
                 let list = self.list(now, &request);
                 self.reply(now, asker, header.id, list);
             }
-            Message::RoutesRequest(_) => {
-                let routes = self.routes();
-                self.reply(now, asker, header.id, routes);
-            }
-            Message::StatusRequest(_) => {
-                let status = self.status(now);
-                self.reply(now, asker, header.id, status);
-            }
-            Message::MembersRequest(_) => {
-                let members = self.members();
-                self.reply(now, asker, header.id, members);
-            }
             other => {
                 self.counters.add("requests_out_of_place");
-                // A datagram's sender is anybody's word: two nodes must not be made to reject each
-                // other's rejections for ever.
-                if let Asker::Stream(_) = asker {
-                    let why = format!("{} is not a request that you may make", other.name());
-                    self.reply(now, asker, header.id, Rejected::Malformed { why });
+                if let Some(rejected) = out_of_place(asker, &other) {
+                    self.reply(now, asker, header.id, rejected);
                 }
             }
         }
     }
 
-    fn on_answer(&mut self, now: Now, number: u64, node: NodeId, header: Header, message: Message) {
-        if self.calls.node(number).is_some_and(|meant| meant != node) {
+    fn on_answer(&mut self, now: Now, number: u64, answered: Answered) {
+        let Answered { node, header, message } = answered;
+        if self.calls.get(number).is_some_and(|call| call.node != node) {
             // Its address has gone to another node: this answers for nobody else.
             self.counters.add("answers_of_others");
             return self.on_call_failed(now, number, false);
@@ -483,10 +408,9 @@ impl Core {
                 self.on_repair_answer(now, table, &key, hint, call.node, Some(message));
             }
             Purpose::Sync { table, session, step } => {
-                let agrees = header.view == self.mesh.view().digest();
+                let agrees = header.view == self.standing.view.digest();
                 self.on_sync_answer(now, table, call.node, session, step, Some((message, agrees)));
             }
-            Purpose::Exchange => self.on_exchange_answer(now, call.addr, header, message),
             Purpose::Ping => {}
         }
     }
@@ -503,7 +427,6 @@ impl Core {
             Purpose::Sync { table, session, step } => {
                 self.on_sync_answer(now, table, call.node, session, step, None);
             }
-            Purpose::Exchange => self.on_seed_tried(now, call.addr),
             Purpose::Ping => {}
         }
     }
@@ -514,10 +437,9 @@ impl Core {
         table: usize,
         key: &Key,
         hint: bool,
-        node: Option<NodeId>,
+        node: NodeId,
         answer: Option<Message>,
     ) {
-        let Some(node) = node else { return };
         match answer {
             Some(Message::Replicated(Replicated::Stored)) if hint => {
                 self.counters.add("hints_delivered");
@@ -537,7 +459,7 @@ impl Core {
     }
 
     fn hint(&mut self, table: usize, home: NodeId, key: &Key) {
-        let active = self.mesh.view().get(home).is_some_and(|member| member.status.is_active());
+        let active = self.standing.view.get(home).is_some_and(|member| member.status.is_active());
         if !active {
             // What a dead node misses it gets by comparison when it comes back.
             self.tables[table].hints.forget(home);
@@ -594,31 +516,31 @@ impl Core {
         purpose: Purpose,
         message: impl Into<Message>,
     ) -> Option<u64> {
-        let addr = self.mesh.view().get(node)?.addr;
-        Some(self.call_addr(now, Some(node), addr, purpose, message))
-    }
-
-    fn call_addr(
-        &mut self,
-        now: Now,
-        node: Option<NodeId>,
-        addr: SocketAddr,
-        purpose: Purpose,
-        message: impl Into<Message>,
-    ) -> u64 {
+        let to = self.standing.view.get(node)?.addr;
         let deadline = now.monotonic + self.settings.home_timeout;
-        let call = self.calls.open(Call { node, addr, deadline, purpose });
+        let call = self.calls.open(Call { node, deadline, purpose });
         let header = self.header(now, call);
-        self.outputs.push_back(Output::Call { to: addr, header, message: message.into() });
-        call
+        self.outputs.push_back(Output::Call(Ask { to, header, message: message.into() }));
+        Some(call)
     }
 
     fn reply(&mut self, now: Now, to: Asker, id: u64, message: impl Into<Message>) {
-        if let Asker::Lane { lane, call } = to {
-            return self.answer_lane(lane, call, &message.into());
+        let message = message.into();
+        match to {
+            Asker::Lane { lane, call } => self.answer_lane(lane, call, &message),
+            Asker::Hub { ticket } => {
+                let header = self.header(now, id);
+                self.notify(Notice::Part { ticket, header, message });
+            }
+            Asker::Stream(_) | Asker::Datagram(_) => {
+                let header = self.header(now, id);
+                self.outputs.push_back(Output::Reply(Reply { to, header, message }));
+            }
         }
-        let header = self.header(now, id);
-        self.outputs.push_back(Output::Reply { to, header, message: message.into() });
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        self.outputs.push_back(Output::Notice(notice));
     }
 
     fn answer_lane(&mut self, lane: u64, call: u32, message: &Message) {
@@ -632,12 +554,18 @@ impl Core {
     }
 
     /// What stands in the header of a frame that leaves now.
-    pub fn header(&self, now: Now, id: u64) -> Header {
-        Header { id, view: self.mesh.view().digest(), hlc: NodeTime::announced(now) }
+    fn header(&self, now: Now, id: u64) -> Header {
+        Header { id, view: self.standing.view.digest(), hlc: NodeTime::announced(now) }
     }
 
     fn id(&self) -> NodeId {
-        self.mesh.me().id
+        self.standing.me
+    }
+
+    /// The slots that this core owns.
+    fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
+        let (number, cores) = (self.number, self.cores);
+        Slot::all().filter(move |slot| route::core_of(*slot, cores) == number)
     }
 
     fn table_named(&self, name: &str) -> Option<usize> {
@@ -645,40 +573,13 @@ impl Core {
     }
 
     fn homes(&self, table: usize, slot: Slot) -> Vec<NodeId> {
-        let homes = self.ring.homes(slot);
+        let homes = self.standing.ring.homes(slot);
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         homes[..homes.len().min(replicas)].to_vec()
     }
 
     fn slot_state(&self, table: usize, slot: Slot) -> &SlotState {
         &self.tables[table].slots[usize::from(slot.index())]
-    }
-
-    fn persist_if_wanted(&mut self, now: Now) {
-        if self.persisted.in_flight.is_some() {
-            return;
-        }
-        let mut state = self.persisted.state.clone();
-        if let Some(ceiling) = self.time.wanted_ceiling(now) {
-            state.clock_ceiling_ms = ceiling;
-        }
-        state.incarnation = self.mesh.me().incarnation;
-        state.peers = self.mesh.peers();
-        if state == self.persisted.state {
-            return;
-        }
-        self.persisted.generation += 1;
-        let generation = self.persisted.generation;
-        self.persisted.in_flight = Some((generation, state.clone()));
-        self.outputs.push_back(Output::Persist { generation, state });
-    }
-
-    fn on_persisted(&mut self, generation: u64) {
-        if self.persisted.in_flight.as_ref().is_some_and(|(number, _)| *number == generation) {
-            let (_, state) = self.persisted.in_flight.take().expect("it was there just now");
-            self.time.ceiling_persisted(state.clock_ceiling_ms);
-            self.persisted.state = state;
-        }
     }
 }
 
@@ -692,41 +593,54 @@ impl SlotState {
 fn refusal(caller: Caller, request: &annulus_proto::message::SessionRequest) -> Option<Failure> {
     use annulus_proto::message::Operation;
     let Caller::Client(role) = caller else { return None };
-    let allowed = match (&request.operation, role) {
-        (Operation::Start { .. } | Operation::End { .. }, role) => role.includes(Role::Authority),
-        (_, role) => role.includes(Role::Authority) || role.includes(Role::Worker),
-    };
-    (!allowed).then(|| Failure::Refused(format!("the role {role} may not do this")))
+    let begins_or_ends =
+        matches!(request.operation, Operation::Start { .. } | Operation::End { .. });
+    (!may(role, begins_or_ends))
+        .then(|| Failure::Refused(format!("the role {role} may not do this")))
+}
+
+/// Whether a client of this role may begin and end sessions, or do all else with them.
+fn may(role: Role, begin_or_end: bool) -> bool {
+    role.includes(Role::Authority) || !begin_or_end && role.includes(Role::Worker)
 }
 
 impl Heard {
-    const NEVER: Self = Self { at: Duration::ZERO, view: 0, pinged: Duration::ZERO };
+    const NEVER: Self =
+        Self { at: Duration::ZERO, view: 0, pinged: Duration::ZERO, told: Duration::ZERO };
 }
 
 impl Core {
     /// Notes a sign of life.
     fn hear(&mut self, now: Now, node: NodeId, header: Header) {
         // Whoever merely says that it is a node has no say about the time, and costs no memory.
-        if node == self.id() || self.mesh.view().get(node).is_none() {
+        if node == self.id() || self.standing.view.get(node).is_none() {
             return;
         }
         if !self.time.observe(now, node, header.hlc) {
             self.counters.add("clocks_out_of_bounds");
         }
         let stale = self.stale_max();
+        let differs = header.view != 0 && header.view != self.standing.view.digest();
+        let is_companion = self.companions.contains(&node);
         let heard = self.heard.entry(node).or_insert(Heard::NEVER);
-        let missed = heard.at > Duration::ZERO && heard.at + stale <= now.monotonic;
-        heard.at = now.monotonic;
         heard.view = header.view;
+        let is_news = differs && heard.told + OTHER_VIEW_PERIOD <= now.monotonic;
+        if is_news {
+            heard.told = now.monotonic;
+        }
+        // One that is held for dead counts once it is a member again: slots are compared with it from
+        // then on, and this core learns of that later than of a packet.
+        let missed = is_companion && heard.at > Duration::ZERO && heard.at + stale <= now.monotonic;
+        if is_companion {
+            heard.at = now.monotonic;
+        }
+        if is_news {
+            self.notify(Notice::OtherView(node));
+        }
         if missed {
             // Hints for this node may be forgotten over there, and it was told of no end meanwhile.
             self.estranged.insert(node);
-            self.rebuild_ring(now);
-        }
-        let differs = header.view != 0 && header.view != self.mesh.view().digest();
-        let addr = self.mesh.view().get(node).map(|member| member.addr);
-        if let Some(addr) = addr.filter(|_| differs) {
-            self.exchange_with(now, addr);
+            self.take_up_slots(now);
         }
     }
 
@@ -743,11 +657,7 @@ impl Core {
     }
 
     fn is_up(&self) -> bool {
-        self.mesh.me().status == Status::Up
-    }
-
-    fn exchange_message(&self, reply: bool) -> Exchange {
-        Exchange { members: self.mesh.snapshot(), reply }
+        self.standing.status == Status::Up
     }
 }
 

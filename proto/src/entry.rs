@@ -15,7 +15,9 @@ use bincode::{BorrowDecode, Decode, Encode};
 use serde::Serialize;
 use twox_hash::XxHash3_64;
 
-use crate::limits::{FIELD_NAME_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES_MAX};
+use crate::limits::{
+    FIELD_NAME_BYTES_MAX, KEY_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES_MAX,
+};
 use crate::version::{Hlc, Version};
 
 /// A session, or the tombstone of one.
@@ -232,27 +234,26 @@ impl Entry {
     /// that a touch on its way between two homes does not look like a difference.
     ///
     /// Nodes compare these, so the bytes that are hashed are part of the protocol.
+    ///
+    /// # Panics
+    /// If `key` is longer than a key may be.
     pub fn digest(&self, key: &[u8]) -> u64 {
-        let mut bytes = Vec::with_capacity(key.len() + 128);
-        push_sized(&mut bytes, key);
-        push_version(&mut bytes, self.birth);
-        push_version(&mut bytes, self.version);
-        bytes.push(u8::from(self.is_ended()));
-        if let Some(body) = &self.body {
-            push_version(&mut bytes, body.base.version);
-            push_version(&mut bytes, body.lease.version);
-            let step = body.touched.checked_div(body.lease.idle.div_ceil(16)).unwrap_or(0);
-            bytes.extend_from_slice(&step.to_le_bytes());
-            bytes.push(body.notes.len() as u8);
-            for (number, note) in &body.notes {
-                bytes.push(*number);
-                push_version(&mut bytes, note.version);
-            }
-            bytes.extend_from_slice(&(body.fields.len() as u32).to_le_bytes());
-            for (name, field) in &body.fields {
-                push_sized(&mut bytes, name);
-                push_version(&mut bytes, field.version);
-            }
+        let body = self.body.as_ref();
+        let head = body.map(|body| (body.base.version, &body.lease, body.touched));
+        let plain = DigestBytes::new(key, self.birth, self.version, head);
+        let parts = body.filter(|body| !body.notes.is_empty() || !body.fields.is_empty());
+        let Some(Body { notes, fields, .. }) = parts else { return plain.digest() };
+        let mut bytes = plain.before_counts().to_vec();
+        bytes.push(notes.len() as u8);
+        for (number, note) in notes {
+            bytes.push(*number);
+            bytes.extend_from_slice(&version_bytes(note.version));
+        }
+        bytes.extend_from_slice(&(fields.len() as u32).to_le_bytes());
+        for (name, field) in fields {
+            bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(&version_bytes(field.version));
         }
         XxHash3_64::oneshot(&bytes)
     }
@@ -375,6 +376,11 @@ impl Lease {
     fn new(version: Version, idle: u64, expire_at: u64) -> Self {
         Self { version, idle: idle.min(Hlc::MS_MAX), expire_at: expire_at.min(Hlc::MS_MAX) }
     }
+
+    /// The time of last use as digests see it: in sixteenths of the idle time, 0 without one.
+    pub(crate) fn step(&self, touched: u64) -> u64 {
+        touched.checked_div(self.idle.div_ceil(16)).unwrap_or(0)
+    }
 }
 
 impl Value {
@@ -452,14 +458,65 @@ fn raise_all<K: Ord + Clone, T: Ord + Clone>(
     changed
 }
 
-fn push_sized(bytes: &mut Vec<u8>, part: &[u8]) {
-    bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(part);
+/// The bytes that the digest of an entry without notes and fields is computed from, and those of others
+/// begin with: see [`Entry::digest`]. Nothing is allocated.
+pub(crate) struct DigestBytes {
+    bytes: [u8; Self::SIZE_MAX],
+    size: usize,
 }
 
-fn push_version(bytes: &mut Vec<u8>, version: Version) {
-    bytes.extend_from_slice(&version.hlc.bits().to_le_bytes());
-    bytes.extend_from_slice(&version.node.bits().to_le_bytes());
+impl DigestBytes {
+    /// A key's length, birth, version, whether it is a tombstone.
+    const TOMBSTONE: usize = 4 + 16 + 16 + 1;
+    /// The versions of base and lease, the last use.
+    const BODY: usize = 16 + 16 + 8;
+    /// The counts of notes and of fields.
+    const COUNTS: usize = 1 + 4;
+    const SIZE_MAX: usize = KEY_BYTES_MAX + Self::TOMBSTONE + Self::BODY + Self::COUNTS;
+
+    /// Of an entry with these versions; `body` is the base's version, the lease and the last use of one
+    /// that is no tombstone.
+    pub(crate) fn new(
+        key: &[u8],
+        birth: Version,
+        version: Version,
+        body: Option<(Version, &Lease, u64)>,
+    ) -> Self {
+        let mut bytes = [0; Self::SIZE_MAX];
+        bytes[..4].copy_from_slice(&(key.len() as u32).to_le_bytes());
+        bytes[4..][..key.len()].copy_from_slice(key);
+        const REST: usize = DigestBytes::SIZE_MAX - KEY_BYTES_MAX - 4;
+        let rest: &mut [u8; REST] =
+            bytes[4 + key.len()..].first_chunk_mut().expect("a key is no longer than a key may be");
+        rest[..16].copy_from_slice(&version_bytes(birth));
+        rest[16..32].copy_from_slice(&version_bytes(version));
+        let Some((base, lease, touched)) = body else {
+            rest[32] = 1;
+            return Self { bytes, size: Self::TOMBSTONE + key.len() };
+        };
+        rest[33..49].copy_from_slice(&version_bytes(base));
+        rest[49..65].copy_from_slice(&version_bytes(lease.version));
+        rest[65..73].copy_from_slice(&lease.step(touched).to_le_bytes());
+        // The counts are 0.
+        Self { bytes, size: Self::TOMBSTONE + key.len() + Self::BODY + Self::COUNTS }
+    }
+
+    /// The digest of an entry without notes and fields.
+    pub(crate) fn digest(&self) -> u64 {
+        XxHash3_64::oneshot(&self.bytes[..self.size])
+    }
+
+    /// What the digest of an entry with notes or fields begins with.
+    fn before_counts(&self) -> &[u8] {
+        &self.bytes[..self.size - Self::COUNTS]
+    }
+}
+
+fn version_bytes(version: Version) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&version.hlc.bits().to_le_bytes());
+    bytes[8..].copy_from_slice(&version.node.bits().to_le_bytes());
+    bytes
 }
 
 #[cfg(test)]

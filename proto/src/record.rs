@@ -28,7 +28,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::entry::{Attributes, Base, Body, Entry, Field, Kind, Lease, Note};
+use crate::entry::{
+    Attributes, Base, Body, DigestBytes, Entry, Field, Kind, Lease, Note, deadline,
+};
 use crate::limits::{NOTE_BYTES_MAX, NOTES_MAX};
 use crate::version::{Hlc, NodeId, Version};
 
@@ -55,6 +57,7 @@ pub struct View<'a> {
     base_version: Version,
     replicas: u8,
     owner: &'a [u8],
+    /// With their count; empty if there are none.
     notes: &'a [u8],
     has_fields: bool,
     rest: &'a [u8],
@@ -144,8 +147,124 @@ impl<'a> View<'a> {
         Ok(entry)
     }
 
+    /// The entry's digest: see [`Entry::digest`]. Costs no more than its hash if there are no notes and
+    /// fields, and as much as [`View::entry`] otherwise.
+    ///
+    /// # Errors
+    /// As for [`View::entry`].
+    ///
+    /// # Panics
+    /// If `key` is longer than a key may be.
+    pub fn digest(&self, key: &[u8], mark: u64) -> Result<u64, Malformed> {
+        if self.has_parts() {
+            return Ok(self.entry(mark)?.digest(key));
+        }
+        self.check()?;
+        let body = (!self.ended).then_some((self.base_version, &self.lease, touched(mark)));
+        Ok(DigestBytes::new(key, self.birth, self.version, body).digest())
+    }
+
+    /// What a change of the mark changes in the entry's digest: the XOR of the digests before and after.
+    /// Mostly 0, at little cost: digests do not see each touch.
+    ///
+    /// # Errors
+    /// As for [`View::entry`].
+    ///
+    /// # Panics
+    /// If `key` is longer than a key may be.
+    pub fn digest_change(&self, key: &[u8], before: u64, after: u64) -> Result<u64, Malformed> {
+        if self.ended || self.lease.step(touched(before)) == self.lease.step(touched(after)) {
+            return self.check().map(|()| 0);
+        }
+        Ok(self.digest(key, before)? ^ self.digest(key, after)?)
+    }
+
+    /// Whether the whole entry is well formed.
+    fn check(&self) -> Result<(), Malformed> {
+        if self.has_parts() {
+            return self.entry(0).map(drop);
+        }
+        // What else could be wrong has no room in a record.
+        if !self.ended && self.base_version.max(self.lease.version) > self.version {
+            return Err(Malformed("a part newer than its entry"));
+        }
+        Ok(())
+    }
+
+    fn has_parts(&self) -> bool {
+        self.has_fields || !self.notes.is_empty()
+    }
+
+    /// When the session expires, in hybrid milliseconds; 0 = never, as a tombstone. `mark` is the word that
+    /// stood beside the record.
+    pub fn deadline(&self, mark: u64) -> u64 {
+        deadline(self.lease.idle, self.lease.expire_at, touched(mark))
+    }
+
+    /// What becomes of the session when a write that is later than all of it replaces the whole value by these
+    /// bytes: as [`Entry::write_value`].
+    pub fn with_bytes(&self, version: Version, bytes: &'a [u8]) -> Self {
+        debug_assert!(version > self.version && !self.ended);
+        Self { version, base_version: version, has_fields: false, rest: bytes, ..*self }
+    }
+
+    /// The tombstone of the session with this birth, ended by the write `version`.
+    pub fn tombstone(birth: Version, version: Version) -> Self {
+        let lease = Lease { version: birth, idle: 0, expire_at: 0 };
+        Self {
+            birth,
+            version,
+            ended: true,
+            lease,
+            base_version: version,
+            replicas: 0,
+            owner: &[],
+            notes: &[],
+            has_fields: false,
+            rest: &[],
+        }
+    }
+
+    /// Writes the record to the end of `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut head = Head { bytes: [0; Head::SIZE_MAX], size: 2 };
+        let mut flags = 0;
+        head.version(self.birth);
+        let mut optional = |flag, version, default| {
+            if version != default {
+                flags |= flag;
+                head.version(version);
+            }
+        };
+        optional(VERSION, self.version, self.birth);
+        optional(BASE, self.base_version, self.version);
+        optional(LEASE, self.lease.version, self.birth);
+        if self.lease.idle != 0 || self.lease.expire_at != 0 {
+            flags |= DEADLINES;
+            head.u48(self.lease.idle);
+            head.u48(self.lease.expire_at);
+        }
+        let has_attributes = self.replicas != 0 || !self.owner.is_empty();
+        let owner = &self.owner[..self.owner.len().min(usize::from(u8::MAX))];
+        if has_attributes {
+            flags |= ATTRIBUTES;
+            head.push([self.replicas, owner.len() as u8]);
+        }
+        for (flag, is_set) in
+            [(ENDED, self.ended), (FIELDS, self.has_fields), (NOTES, !self.notes.is_empty())]
+        {
+            flags |= if is_set { flag } else { 0 };
+        }
+        head.bytes[..2].copy_from_slice(&[FORMAT, flags]);
+        out.reserve(head.size + owner.len() + self.notes.len() + self.rest.len());
+        out.extend_from_slice(&head.bytes[..head.size]);
+        out.extend_from_slice(owner);
+        out.extend_from_slice(self.notes);
+        out.extend_from_slice(self.rest);
+    }
+
     fn notes(&self) -> Result<BTreeMap<u8, Note>, Malformed> {
-        let mut cursor = Cursor(self.notes);
+        let mut cursor = Cursor(self.notes.get(1..).unwrap_or_default());
         let mut notes = BTreeMap::new();
         while !cursor.0.is_empty() {
             let number = cursor.u8()?;
@@ -252,46 +371,29 @@ impl<'a> Fields<'a> {
 /// [`Entry::check`]): names that are too long would be cut, times that are too late capped.
 pub fn write(entry: &Entry, out: &mut Vec<u8>) {
     debug_assert_eq!(entry.check(), Ok(()));
-    let start = out.len();
-    out.extend_from_slice(&[FORMAT, 0]);
-    let mut flags = 0;
-    push_version(out, entry.birth);
-    let mut optional = |out: &mut Vec<u8>, flag, version, default| {
-        if version != default {
-            flags |= flag;
-            push_version(out, version);
-        }
+    let Some(body) = &entry.body else {
+        return View::tombstone(entry.birth, entry.version).write(out);
     };
-    optional(out, VERSION, entry.version, entry.birth);
-    if let Some(body) = &entry.body {
-        optional(out, BASE, body.base.version, entry.version);
-        optional(out, LEASE, body.lease.version, entry.birth);
-        if body.lease.idle != 0 || body.lease.expire_at != 0 {
-            flags |= DEADLINES;
-            push_u48(out, body.lease.idle);
-            push_u48(out, body.lease.expire_at);
-        }
-        let Attributes { replicas, owner } = &body.attributes;
-        if *replicas != 0 || !owner.is_empty() {
-            flags |= ATTRIBUTES;
-            let length = owner.len().min(usize::from(u8::MAX));
-            out.extend_from_slice(&[*replicas, length as u8]);
-            out.extend_from_slice(&owner[..length]);
-        }
-        if !body.notes.is_empty() {
-            flags |= NOTES;
-            push_notes(out, &body.notes);
-        }
-        if body.is_map() {
-            flags |= FIELDS;
-            push_fields(out, body);
-        } else {
-            out.extend_from_slice(&body.base.bytes);
-        }
-    } else {
-        flags |= ENDED;
+    let (mut notes, mut fields) = (Vec::new(), Vec::new());
+    if !body.notes.is_empty() {
+        push_notes(&mut notes, &body.notes);
     }
-    out[start + 1] = flags;
+    if body.is_map() {
+        push_fields(&mut fields, body);
+    }
+    let view = View {
+        birth: entry.birth,
+        version: entry.version,
+        ended: false,
+        lease: body.lease,
+        base_version: body.base.version,
+        replicas: body.attributes.replicas,
+        owner: &body.attributes.owner,
+        notes: &notes,
+        has_fields: body.is_map(),
+        rest: if body.is_map() { &fields } else { &body.base.bytes },
+    };
+    view.write(out);
 }
 
 /// The word beside a record that carries the time of the last touch, in hybrid milliseconds. Its upper
@@ -342,8 +444,9 @@ const NOTES: u8 = 128;
 const FIELD_DELETED: u8 = 1;
 const FIELD_EXPIRES: u8 = 2;
 
+const VERSION_BYTES: usize = 8 + 6;
 /// Number, version and length.
-const NOTE_OVERHEAD_BYTES: usize = 1 + 14 + 1;
+const NOTE_OVERHEAD_BYTES: usize = 1 + VERSION_BYTES + 1;
 
 fn push_notes(out: &mut Vec<u8>, notes: &BTreeMap<u8, Note>) {
     let count = notes.len().min(NOTES_MAX);
@@ -351,7 +454,7 @@ fn push_notes(out: &mut Vec<u8>, notes: &BTreeMap<u8, Note>) {
     for (number, note) in notes.iter().take(count) {
         let bytes = &note.bytes[..note.bytes.len().min(NOTE_BYTES_MAX)];
         out.push(*number);
-        push_version(out, note.version);
+        out.extend_from_slice(&version_bytes(note.version));
         out.push(bytes.len() as u8);
         out.extend_from_slice(bytes);
     }
@@ -369,9 +472,9 @@ fn push_fields(out: &mut Vec<u8>, body: &Body) {
         let value = field.value.as_deref().unwrap_or_default();
         out.extend_from_slice(&(name.len() as u16).to_le_bytes());
         out.push(u8::from(deleted) * FIELD_DELETED + u8::from(expires) * FIELD_EXPIRES);
-        push_version(out, field.version);
+        out.extend_from_slice(&version_bytes(field.version));
         if expires {
-            push_u48(out, field.expire_at);
+            out.extend_from_slice(&u48_bytes(field.expire_at));
         }
         out.extend_from_slice(&(value.len() as u32).to_le_bytes());
         out.extend_from_slice(name);
@@ -379,13 +482,38 @@ fn push_fields(out: &mut Vec<u8>, body: &Body) {
     }
 }
 
-fn push_version(out: &mut Vec<u8>, version: Version) {
-    out.extend_from_slice(&version.hlc.bits().to_le_bytes());
-    push_u48(out, version.node.bits());
+fn version_bytes(version: Version) -> [u8; VERSION_BYTES] {
+    let bits = u128::from(version.hlc.bits()) | u128::from(version.node.bits()) << 64;
+    let [bytes @ .., _, _] = bits.to_le_bytes();
+    bytes
 }
 
-fn push_u48(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(&value.min(TOUCHED_MASK).to_le_bytes()[..6]);
+fn u48_bytes(value: u64) -> [u8; 6] {
+    let [bytes @ .., _, _] = value.min(TOUCHED_MASK).to_le_bytes();
+    bytes
+}
+
+/// What a record begins with, up to its owner.
+struct Head {
+    bytes: [u8; Self::SIZE_MAX],
+    size: usize,
+}
+
+impl Head {
+    const SIZE_MAX: usize = 2 + 4 * VERSION_BYTES + 2 * 6 + 2;
+
+    fn push<const N: usize>(&mut self, part: [u8; N]) {
+        self.bytes[self.size..][..N].copy_from_slice(&part);
+        self.size += N;
+    }
+
+    fn version(&mut self, version: Version) {
+        self.push(version_bytes(version));
+    }
+
+    fn u48(&mut self, value: u64) {
+        self.push(u48_bytes(value));
+    }
 }
 
 /// Inserts behind everything that is there: records are in ascending order.
@@ -400,17 +528,17 @@ fn insert_last<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Result<
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
-    /// Passes over the notes, and returns them without their count.
+    /// Passes over the notes, and returns them with their count.
     fn skip_notes(&mut self) -> Result<&'a [u8], Malformed> {
-        let count = self.u8()?;
         let notes = self.0;
+        let count = self.u8()?;
         for _ in 0..count {
             self.take(NOTE_OVERHEAD_BYTES - 1)?;
             let length = self.u8()?;
             self.take(length.into())?;
         }
         match notes.len() - self.0.len() {
-            0 => Err(Malformed("notes without a note")),
+            0 | 1 => Err(Malformed("notes without a note")),
             length => Ok(&notes[..length]),
         }
     }

@@ -145,10 +145,15 @@ impl serde::Serialize for Version {
     }
 }
 
-/// One node's hybrid logical clock. It is handed the wall clock and never reads one.
+/// A hybrid logical clock. It is handed the wall clock and never reads one.
+///
+/// A node may have several, which know nothing of each other: each has its part of all instants, so that no two of them
+/// ever give out the same one.
 #[derive(Clone, Debug)]
 pub struct HybridClock {
     last: Hlc,
+    part: u64,
+    parts: u64,
 }
 
 /// How far ahead of the wall clock a peer's instant was, beyond the bound that was asked for.
@@ -164,19 +169,40 @@ pub struct Drift {
 impl HybridClock {
     /// A clock that continues after `floor`, the highest instant that may have been given out before.
     pub fn new(floor: Hlc) -> Self {
-        Self { last: floor }
+        Self::of_part(floor, 0, 1)
+    }
+
+    /// The same as one of so many, at least 1, of a node; `part` is less than that.
+    pub fn of_part(floor: Hlc, part: usize, parts: usize) -> Self {
+        assert!(part < parts, "part {part} of {parts}");
+        Self { last: floor, part: part as u64, parts: parts as u64 }
     }
 
     /// A fresh instant: later than each one given out or observed before, and not before the wall clock.
     pub fn tick(&mut self, wall_ms: u64) -> Hlc {
-        self.last = self.last.next().max(Hlc::from_ms(wall_ms));
-        self.last
+        self.tick_after(wall_ms, Hlc::ZERO)
     }
 
     /// A fresh instant that is also later than `stored`, so that a write always beats what it replaces.
     pub fn tick_after(&mut self, wall_ms: u64, stored: Hlc) -> Hlc {
-        self.last = self.last.max(stored);
-        self.tick(wall_ms)
+        self.last = self.next_after(wall_ms, stored);
+        self.last
+    }
+
+    /// What [`HybridClock::tick_after`] would give out.
+    pub fn next_after(&self, wall_ms: u64, stored: Hlc) -> Hlc {
+        self.own(self.last.max(stored).next().max(Hlc::from_ms(wall_ms)))
+    }
+
+    /// The first instant of this clock's part that is not before this one; the last one that there is, of any
+    /// part, if there is none.
+    pub fn own(&self, earliest: Hlc) -> Hlc {
+        if self.parts == 1 {
+            return earliest;
+        }
+        let bits = earliest.bits();
+        let beyond = (self.part + self.parts - bits % self.parts) % self.parts;
+        Hlc::from_bits(bits.saturating_add(beyond))
     }
 
     /// The present on this clock, without giving out an instant.
@@ -296,6 +322,24 @@ mod tests {
             let key = |version: Version| (version.hlc.bits(), version.node.bits());
             let (one, other) = (version(one), version(other));
             prop_assert_eq!(one.cmp(&other), key(one).cmp(&key(other)));
+        }
+    }
+
+    #[test]
+    fn clocks_of_one_node_never_give_out_the_same_instant() {
+        for parts in 1..=5 {
+            let mut clocks: Vec<HybridClock> =
+                (0..parts).map(|part| HybridClock::of_part(Hlc::from_ms(7), part, parts)).collect();
+            let mut given = std::collections::BTreeSet::new();
+            for step in 0..200u64 {
+                for clock in &mut clocks {
+                    let last = clock.now(0);
+                    let stored = Hlc::from_bits(last.bits() + step % 3);
+                    let instant = clock.tick_after(7 + step / 50, stored);
+                    assert!(instant > last && instant > stored);
+                    assert!(given.insert(instant), "{instant} twice of {parts}");
+                }
+            }
         }
     }
 

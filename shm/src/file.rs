@@ -10,25 +10,28 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::header::{self, OpenError};
-use crate::layout::{Geometry, PAGE, Shape, TableOptions, word};
-use crate::reader::Reader;
+use crate::layout::{Geometry, PAGE, Shape, TableOptions};
 use crate::region::{FileRegion, Region};
-use crate::words::{Mapped, Words};
+use crate::shards::{Shards, carry_shards, create_shards, open_shards, retire_shards};
+use crate::words::Mapped;
 use crate::writer::{CreateError, Recovery, Writer};
 
 /// A table opened by [`open_or_create`].
 pub struct Opened {
-    /// Its writer, which holds the file's lock.
-    pub writer: Writer,
-    /// What was found, if the segment existed.
+    /// The writers of its shards, in their order. They may go to different threads; the file is locked until all of
+    /// them are dropped, and the region too.
+    pub writers: Vec<Writer>,
+    /// The whole segment's memory.
+    pub region: Arc<dyn Region>,
+    /// What was found in all shards, if the segment existed.
     pub recovery: Option<Recovery>,
-    /// What a segment of another size or shape held, which is now in a new one.
+    /// What a segment of another size, shape or number of shards held, which is now in a new one.
     pub carried: Option<Carried>,
     /// Where a segment that could not be used was moved to, and why.
     pub set_aside: Option<(PathBuf, String)>,
 }
 
-/// What became of the entries of a segment that was replaced by one of another size or shape.
+/// What became of the entries of a segment that was replaced by one of another size, shape or number of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
     /// How the old segment was laid out.
@@ -133,7 +136,7 @@ pub enum AttachError {
 
 /// Opens the segment at `path` for writing, or makes one.
 ///
-/// The file is locked until the writer is dropped. If the options ask for another size or shape than the segment has,
+/// The file is locked until the writers are dropped. If the options ask for another size or shape than the segment has,
 /// a new one takes its place, with all of its entries but near copies, or the old one is left as it is; both need memory
 /// for that moment. A segment of another version, a damaged or a retired one, and a file that is none, are renamed to
 /// `path.aside.N` (never read further, never deleted; remove them when you have looked), and a new one is made. All
@@ -145,11 +148,11 @@ pub enum AttachError {
 /// Another process writes the segment, there is no room, or a call failed.
 pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<Opened, FileError> {
     let path = path.as_ref();
-    let geometry = Geometry::plan(options).map_err(CreateError::from)?;
+    Geometry::plan(options).map_err(CreateError::from)?; // Before anything is touched.
     let mut set_aside = None;
     loop {
         let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
-        let (file, made) = open_file(path).map_err(fail("open"))?;
+        let file = open_file(path).map_err(fail("open"))?;
         if !lock(&file).map_err(fail("lock"))? {
             return Err(FileError::Locked { path: path.to_owned(), owner: owner_of(path) });
         }
@@ -164,109 +167,125 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
             _ => {}
         }
         let size = file.metadata().map_err(fail("examine"))?.len();
-        if !made && size >= PAGE {
-            let words = Mapped::new(map(&file).map_err(fail("map"))?);
-            if !is_unfinished(&words) {
-                match Writer::open(words.region().clone(), options) {
-                    Ok((writer, recovery)) => {
-                        let recovery = Some(recovery);
-                        return Ok(Opened { writer, recovery, carried: None, set_aside });
-                    }
-                    Err(OpenError::OtherLayout { .. }) => {
-                        let (writer, recovery, carried) = carry_over(path, &words, options)?;
-                        let (recovery, carried) = (Some(recovery), Some(carried));
-                        return Ok(Opened { writer, recovery, carried, set_aside });
-                    }
-                    Err(why) => {
-                        if header::is_ours(&words) {
-                            header::retire(&words);
-                        }
-                        set_aside = Some((rename_aside(path)?, why.to_string()));
-                    }
+        if size == 0 {
+            // Ours just now, or left by a killed process that was about to put a segment here.
+            let made = replace(path, None, options);
+            if made.is_err() {
+                drop(fs::remove_file(path));
+            }
+            return match made {
+                Ok(Fresh { writers, region, .. }) => {
+                    Ok(Opened { writers, region, recovery: None, carried: None, set_aside })
                 }
-                continue;
-            }
-        } else if !made && size > 0 {
-            set_aside = Some((
-                rename_aside(path)?,
-                OpenError::Truncated { found: size, expected: PAGE }.to_string(),
-            ));
-            continue;
+                Err(FileError::NoSpace { path, needed, free, .. }) => {
+                    let set_aside = set_aside.map(|(aside, _)| aside);
+                    Err(FileError::NoSpace { path, needed, free, set_aside })
+                }
+                Err(error) => Err(error),
+            };
         }
-        // A new file, or one whose creation was not finished: nobody can have attached to it.
-        return match create(path, &file, &geometry, options) {
-            Ok(writer) => Ok(Opened { writer, recovery: None, carried: None, set_aside }),
-            Err(FileError::NoSpace { path, needed, free, .. }) => {
-                let set_aside = set_aside.map(|(aside, _)| aside);
-                Err(FileError::NoSpace { path, needed, free, set_aside })
-            }
-            Err(error) => Err(error),
+        let region = map(&file).map_err(fail("map"))?;
+        let opened = match size {
+            // Not even whole words, perhaps.
+            0..PAGE => Err(OpenError::Truncated { found: size, expected: PAGE }),
+            _ => open_shards(&region, options),
         };
-    }
-}
-
-/// Makes a segment in a locked file, which is removed if that fails.
-fn create(
-    path: &Path,
-    file: &File,
-    geometry: &Geometry,
-    options: &TableOptions,
-) -> Result<Writer, FileError> {
-    let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
-    let needed = geometry.shape.segment_bytes;
-    if let Err(source) = file.set_len(0).and_then(|()| reserve(file, needed)) {
-        let free = free_bytes(file);
-        drop(fs::remove_file(path));
-        return Err(match Errno::from_io_error(&source) {
-            Some(Errno::NOSPC | Errno::FBIG) => {
-                FileError::NoSpace { path: path.to_owned(), needed, free, set_aside: None }
+        let why = match opened {
+            Ok((writers, recovery)) => {
+                let recovery = Some(recovery);
+                return Ok(Opened { writers, region, recovery, carried: None, set_aside });
             }
-            _ => fail("reserve")(source),
-        });
+            Err(OpenError::OtherLayout { .. }) => {
+                let Fresh { writers, region, carried } = replace(path, Some(&region), options)?;
+                let (recovery, carried) = carried.unzip();
+                return Ok(Opened { writers, region, recovery, carried, set_aside });
+            }
+            Err(why) => why,
+        };
+        retire_shards(&region);
+        set_aside = Some((rename_aside(path)?, why.to_string()));
     }
-    Ok(Writer::create(map(file).map_err(fail("map"))?, options)?)
 }
 
-/// Replaces a locked segment of another size or shape by a new one with its entries.
+/// A segment that was made just now.
+struct Fresh {
+    writers: Vec<Writer>,
+    region: Arc<dyn Region>,
+    /// What the one before it held.
+    carried: Option<(Recovery, Carried)>,
+}
+
+/// Puts a new segment into a locked file's place, with the entries of the `old` one that is there if there is one.
 ///
-/// The new one is filled under another name and takes the old one's by one rename, so that a crash leaves one of them
-/// whole. Only then are the old one's readers told to leave.
-fn carry_over(
+/// The new one is filled under another name and takes its own by one rename, so that a crash leaves what was there, or
+/// all of the new one. Only then are the old one's readers told to leave.
+fn replace(
     path: &Path,
-    old: &Mapped,
+    old: Option<&Arc<dyn Region>>,
     options: &TableOptions,
-) -> Result<(Writer, Recovery, Carried), FileError> {
+) -> Result<Fresh, FileError> {
     let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
     let fresh = fresh_path(path);
-    let geometry = Geometry::plan(options).map_err(CreateError::from)?;
-    let (file, _) = open_file(&fresh).map_err(fail("copy"))?;
-    lock(&file).map_err(fail("lock a copy of"))?;
-    let mut writer = match create(&fresh, &file, &geometry, options) {
-        Err(FileError::NoSpace { needed, free, .. }) => {
-            return Err(FileError::NoSpaceToCarry { path: path.to_owned(), needed, free });
+    let fill = || {
+        let geometry = Geometry::plan(options).map_err(CreateError::from)?;
+        let needed = geometry.shape.segment_bytes;
+        let file = open_file(&fresh).map_err(fail("make a new file for"))?;
+        if !lock(&file).map_err(fail("lock a new file for"))? {
+            let owner = "what is to take its place is".to_owned();
+            return Err(FileError::Locked { path: path.to_owned(), owner });
         }
-        made => made?,
-    };
-    let (from, recovery, damaged, left_out) = match writer.take_over(old) {
-        Ok(taken) => taken,
-        Err(why) => {
-            drop(fs::remove_file(&fresh));
-            return Err(fail("carry over")(io::Error::other(why)));
+        if let Err(source) = file.set_len(0).and_then(|()| reserve(&file, needed)) {
+            let (path, free) = (path.to_owned(), free_bytes(&file));
+            return Err(match (Errno::from_io_error(&source), old) {
+                (Some(Errno::NOSPC | Errno::FBIG), Some(_)) => {
+                    FileError::NoSpaceToCarry { path, needed, free }
+                }
+                (Some(Errno::NOSPC | Errno::FBIG), None) => {
+                    FileError::NoSpace { path, needed, free, set_aside: None }
+                }
+                _ => fail("reserve")(source),
+            });
         }
+        let region = map(&file).map_err(fail("map"))?;
+        let mut writers = create_shards(&region, options)?;
+        let carried = match old {
+            Some(old) => Some(carry_over(path, old, &mut writers, needed)?),
+            None => None,
+        };
+        fs::rename(&fresh, path).map_err(fail("replace"))?;
+        Ok(Fresh { writers, region, carried })
     };
-    let entries = writer.stats().entries;
-    if left_out > 0 {
-        drop(fs::remove_file(&fresh));
-        let (path, needed) = (path.to_owned(), geometry.shape.segment_bytes);
-        return Err(FileError::DoesNotFit { path, entries: entries + left_out, left_out, needed });
+    let filled = fill();
+    match (&filled, old) {
+        (Ok(_), Some(old)) => retire_shards(old),
+        (Ok(_), None) => {}
+        (Err(_), _) => drop(fs::remove_file(&fresh)),
     }
-    fs::rename(&fresh, path).map_err(fail("replace"))?;
-    header::retire(old);
-    let carried = Carried { from, entries, damaged };
-    Ok((writer, recovery, carried))
+    filled
 }
 
-/// Where the segment is filled that takes another's place. The sign is one that table names do not have, so that this
+/// Copies the entries of a segment of another size or shape into a new one of `needed` bytes, if all have room.
+fn carry_over(
+    path: &Path,
+    old: &Arc<dyn Region>,
+    writers: &mut [Writer],
+    needed: u64,
+) -> Result<(Recovery, Carried), FileError> {
+    let path = || path.to_owned();
+    let carried = carry_shards(old, writers).map_err(|why| {
+        let source = io::Error::other(why); // Somebody writes there, just now.
+        FileError::Io { action: "carry over", path: path(), source }
+    });
+    match carried? {
+        (recovery, carried, 0) => Ok((recovery, carried)),
+        (_, carried, left_out) => {
+            let entries = carried.entries + left_out;
+            Err(FileError::DoesNotFit { path: path(), entries, left_out, needed })
+        }
+    }
+}
+
+/// Where a segment is filled before it takes its place. The sign is one that table names do not have, so that this
 /// is no other table's segment.
 fn fresh_path(path: &Path) -> PathBuf {
     let mut fresh = path.as_os_str().to_owned();
@@ -274,8 +293,8 @@ fn fresh_path(path: &Path) -> PathBuf {
     fresh.into()
 }
 
-/// See [`Reader::attach_file`].
-pub(crate) fn attach(path: &Path) -> Result<Reader, AttachError> {
+/// See [`Shards::attach_file`].
+pub(crate) fn attach(path: &Path, partition_of: fn(&[u8]) -> u16) -> Result<Shards, AttachError> {
     let io = |source| AttachError::Io { path: path.to_owned(), source };
     let segment = |source| AttachError::Segment { path: path.to_owned(), source };
     let file = open_for_reading(path).map_err(io)?;
@@ -284,7 +303,7 @@ pub(crate) fn attach(path: &Path) -> Result<Reader, AttachError> {
         return Err(segment(OpenError::Truncated { found: size, expected: PAGE }));
     }
     let region = FileRegion::map_read_only(file).map_err(io)?;
-    Reader::attach(Arc::new(region)).map_err(segment)
+    Shards::attach(Arc::new(region), partition_of).map_err(segment)
 }
 
 /// The path may come from another process: a pipe must not block, nor a link lead elsewhere.
@@ -297,16 +316,8 @@ fn open_for_reading(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
 }
 
-fn open_file(path: &Path) -> io::Result<(File, bool)> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o640);
-    match options.clone().create_new(true).open(path) {
-        Ok(file) => Ok((file, true)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            Ok((options.open(path)?, false))
-        }
-        Err(error) => Err(error),
-    }
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(path)
 }
 
 /// Whether we got the lock, which belongs to the open file and goes with it.
@@ -329,12 +340,6 @@ fn same_file(file: &File, path: &Path) -> io::Result<bool> {
 
 fn map(file: &File) -> io::Result<Arc<dyn Region>> {
     Ok(Arc::new(FileRegion::map_writable(file.try_clone()?)?))
-}
-
-/// Whether this is what a killed `open_or_create` leaves: no magic, and nothing at all behind the first page.
-fn is_unfinished(words: &Mapped) -> bool {
-    words.load(word!(magic)) == 0
-        && (PAGE as usize / 8..words.count()).all(|at| words.load(at) == 0)
 }
 
 fn rename_aside(path: &Path) -> Result<PathBuf, FileError> {

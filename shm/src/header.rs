@@ -1,4 +1,4 @@
-//! The first page of a segment: written once, inspected by everybody who opens it.
+//! The first page of a shard: written once, inspected by everybody who opens it.
 
 use twox_hash::XxHash3_64;
 
@@ -53,6 +53,17 @@ pub enum OpenError {
     /// The header does not match its own checksum, or describes an impossible table.
     #[error("damaged header: {0}")]
     DamagedHeader(&'static str),
+    /// A shard behind the first, whose header stands for itself, is wrong.
+    #[error("shard {shard}: {why}")]
+    Shard {
+        /// Which; they are counted from 0.
+        shard: u16,
+        /// What is wrong with it.
+        why: Box<OpenError>,
+    },
+    /// One shard was to be opened by itself, of a segment that has several.
+    #[error("it has {0} shards, to be opened together")]
+    SeveralShards(u16),
     /// Its writer gave it up.
     #[error("retired by its writer")]
     Retired,
@@ -72,11 +83,13 @@ pub(crate) struct Facts {
     pub(crate) geometry: Geometry,
     pub(crate) instance: u64,
     pub(crate) hash_seed: u64,
+    /// Which of the segment's shards it is.
+    pub(crate) shard: u16,
 }
 
-/// Writes the header of a new segment over zeroed words. `magic` goes last.
-pub(crate) fn write<W: Words>(words: &W, geometry: &Geometry, options: &TableOptions) {
-    let fixed = fixed_words(geometry, options.instance, options.hash_seed);
+/// Writes the header of a new shard over zeroed words. `magic` goes last.
+pub(crate) fn write<W: Words>(words: &W, geometry: &Geometry, options: &TableOptions, shard: u16) {
+    let fixed = fixed_words(geometry, shard, (options.instance, options.hash_seed));
     for (at, value) in fixed.iter().enumerate().skip(1) {
         words.store(at, *value);
     }
@@ -86,7 +99,7 @@ pub(crate) fn write<W: Words>(words: &W, geometry: &Geometry, options: &TableOpt
     words.store(word!(magic), MAGIC);
 }
 
-/// Checks a header as one checks a stranger's message.
+/// Checks a shard's header as one checks a stranger's message.
 pub(crate) fn inspect<W: Words>(words: &W) -> Result<Facts, OpenError> {
     let found = words.count() as u64 * 8;
     if found < PAGE {
@@ -111,9 +124,11 @@ pub(crate) fn inspect<W: Words>(words: &W) -> Result<Facts, OpenError> {
         return Err(OpenError::DamagedHeader("its checksum does not match"));
     }
     let small = |at: usize| u32::try_from(fixed[at]).ok();
+    let (shard, shards) = (fixed[word!(shard)] >> 32, fixed[word!(shard)] & u64::from(u32::MAX));
     let shape = (|| {
         Some(Shape {
             segment_bytes: fixed[word!(segment_bytes)],
+            shards: u16::try_from(shards).ok()?,
             record_size: small(word!(record_size))?,
             max_value: small(word!(max_value))?,
             buckets: small(word!(buckets))?,
@@ -121,15 +136,16 @@ pub(crate) fn inspect<W: Words>(words: &W) -> Result<Facts, OpenError> {
         })
     })();
     let (instance, hash_seed) = (fixed[word!(instance)], fixed[word!(hash_seed)]);
+    let random = (instance, hash_seed);
     let geometry = shape
         .and_then(Geometry::new)
-        .filter(|geometry| fixed_words(geometry, instance, hash_seed) == fixed)
+        .filter(|geometry| shard < shards && fixed_words(geometry, shard as u16, random) == fixed)
         .ok_or(OpenError::DamagedHeader("it describes no possible table"))?;
-    let expected = geometry.shape.segment_bytes;
+    let expected = geometry.shard_bytes();
     if found < expected {
         return Err(OpenError::Truncated { found, expected });
     }
-    Ok(Facts { geometry, instance, hash_seed })
+    Ok(Facts { geometry, instance, hash_seed, shard: shard as u16 })
 }
 
 /// Whether the header is one of ours, of this version, so that its live words are where we think. Says nothing
@@ -168,8 +184,12 @@ pub(crate) fn owner_note<W: Words>(words: &W) -> String {
     text.trim_end_matches('\0').chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
-fn fixed_words(geometry: &Geometry, instance: u64, hash_seed: u64) -> [u64; FIXED_WORDS] {
-    let Shape { segment_bytes, record_size, max_value, buckets, blocks } = geometry.shape;
+fn fixed_words(
+    geometry: &Geometry,
+    shard: u16,
+    (instance, hash_seed): (u64, u64),
+) -> [u64; FIXED_WORDS] {
+    let Shape { segment_bytes, shards, record_size, max_value, buckets, blocks } = geometry.shape;
     let mut fixed = [0; FIXED_WORDS];
     fixed[word!(magic)] = MAGIC;
     fixed[word!(layout)] = LAYOUT_VERSION;
@@ -185,6 +205,7 @@ fn fixed_words(geometry: &Geometry, instance: u64, hash_seed: u64) -> [u64; FIXE
     fixed[word!(lines_at)] = geometry.lines as u64 * 8;
     fixed[word!(records_at)] = geometry.records as u64 * 8;
     fixed[word!(pool_at)] = geometry.pool as u64 * 8;
+    fixed[word!(shard)] = u64::from(shard) << 32 | u64::from(shards);
     fixed
 }
 

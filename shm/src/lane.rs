@@ -40,7 +40,7 @@ pub use slots::ANSWER_WORDS;
 pub struct LaneOptions {
     /// The lane's number, for messages.
     pub number: u64,
-    /// The tables whose uses are counted; they share the room for counts equally. 1 to 64.
+    /// The tables whose uses are counted, times the shards of each; they share the room for counts equally. 1 to 4096.
     pub tables: u16,
 }
 

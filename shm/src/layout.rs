@@ -8,6 +8,8 @@ use std::mem::{offset_of, size_of};
 
 /// Number of partitions that a table's keys are divided into.
 pub const PARTITIONS: usize = 16384;
+/// Most shards that a segment can have.
+pub const SHARDS_MAX: u16 = 64;
 /// Longest key, in bytes; the shortest is 1.
 pub const KEY_MAX: usize = 255;
 /// Largest `max_value` that a table may ask for, in bytes.
@@ -21,13 +23,17 @@ pub const RECORD_SIZE_MAX: u32 = 1 << 16;
 /// Bytes in one block of the overflow pool; the first 8 link to the next block.
 pub const BLOCK_SIZE: usize = 512;
 /// Version of the layout. Segments of another version are never read.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 
 /// What a table should look like. Give the same values at each opening: a segment of another shape is set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableOptions {
-    /// Size of the whole segment in bytes, all of it reserved at creation; rounded down to whole 4096-byte pages.
+    /// Size of the whole segment in bytes, all of it reserved at creation; rounded down to equal shards of whole
+    /// 4096-byte pages, or of whole huge pages of 2 MiB if there are several shards of 64 MiB or more.
     pub segment_bytes: u64,
+    /// Shards of the segment, 1 to [`SHARDS_MAX`]: each is a table of its own with its own writer, and takes the keys
+    /// that [`shard_of`] sends there. More of them let more threads write; each may be full by itself.
+    pub shards: u16,
     /// Bytes per record: a 32-byte header, the key and the value, each padded to 8. What is longer continues in
     /// the overflow pool at one more access to memory per 504 bytes. A multiple of 8,
     /// [`RECORD_SIZE_MIN`] to [`RECORD_SIZE_MAX`].
@@ -44,10 +50,11 @@ pub struct TableOptions {
 }
 
 impl TableOptions {
-    /// The development table: 8 MiB, records of 512 bytes, values up to 64 KiB, half of it overflow pool.
+    /// The development table: one shard of 8 MiB, records of 512 bytes, values up to 64 KiB, half of it overflow pool.
     pub fn new(instance: u64, hash_seed: u64) -> Self {
         Self {
             segment_bytes: 8 << 20,
+            shards: 1,
             record_size: 512,
             max_value: 64 << 10,
             instance,
@@ -77,6 +84,12 @@ pub enum OptionsError {
         /// What was asked for.
         segment_bytes: u64,
     },
+    /// The number of shards is out of range.
+    #[error("shards = {0} must be between 1 and {SHARDS_MAX}")]
+    Shards(u16),
+    /// One writer was asked for, of a segment that has several.
+    #[error("shards = {0}, and one writer is of one shard: open them all together")]
+    SeveralShards(u16),
     /// The record size is out of range or not a multiple of 8.
     #[error(
         "record_size = {0} must be a multiple of 8 between {RECORD_SIZE_MIN} and {RECORD_SIZE_MAX}"
@@ -95,32 +108,35 @@ pub enum OptionsError {
 /// The creation parameters of a segment, for messages and comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Size of the segment in bytes.
+    /// Size of the segment in bytes, all shards together.
     pub segment_bytes: u64,
+    /// Shards, of equal size.
+    pub shards: u16,
     /// Bytes per record.
     pub record_size: u32,
     /// Longest value in bytes.
     pub max_value: u32,
-    /// Index lines.
+    /// Index lines of each shard.
     pub buckets: u32,
-    /// Blocks in the overflow pool.
+    /// Blocks in the overflow pool of each shard.
     pub blocks: u32,
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { segment_bytes, record_size, max_value, buckets, blocks } = self;
-        write!(
-            f,
-            "{segment_bytes} bytes, record_size {record_size}, max_value {max_value}, {buckets} buckets, {blocks} blocks"
-        )
+        let Self { segment_bytes, shards, record_size, max_value, buckets, blocks } = self;
+        write!(f, "{segment_bytes} bytes, record_size {record_size}, max_value {max_value}, ")?;
+        if *shards != 1 {
+            write!(f, "{shards} shards with each ")?;
+        }
+        write!(f, "{buckets} buckets, {blocks} blocks")
     }
 }
 
-/// The first page of a segment. Fixed words first, then the ones that live; each group has its own cache lines.
+/// The first page of a shard. Fixed words first, then the ones that live; each group has its own cache lines.
 #[repr(C)]
 pub(crate) struct Header {
-    // Written once, at creation; `magic` last, so that an unfinished segment is recognised.
+    // Written once, at creation; `magic` last, so that an unfinished shard is recognised.
     pub(crate) magic: u64,
     pub(crate) layout: u64,
     pub(crate) byte_order: u64,
@@ -135,8 +151,9 @@ pub(crate) struct Header {
     pub(crate) lines_at: u64,
     pub(crate) records_at: u64,
     pub(crate) pool_at: u64,
+    /// The shard's number in the high half, the number of shards in the low one.
+    pub(crate) shard: u64,
     pub(crate) checksum: u64,
-    _fixed_rest: u64,
     // Read by every lookup or attachment, written rarely.
     pub(crate) clock_offset: u64,
     pub(crate) writer_epoch: u64,
@@ -197,7 +214,7 @@ const _: () = assert!((VALUE_MAX as u64) < 1 << 24 && KEY_MAX < 1 << 8 && PARTIT
 const _: () =
     assert!(BLOCK_SIZE.is_multiple_of(64) && RECORD_SIZE_MIN as usize >= (RECORD_HEADER + 2) * 8);
 
-/// Where everything is. Copied into private memory at opening and never read from the segment again.
+/// Where everything is in a shard. Copied into private memory at opening and never read from the segment again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) shape: Shape,
@@ -211,9 +228,13 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// Divides a segment as the options ask.
+    /// Divides a segment, and each of its shards, as the options ask.
     pub(crate) fn plan(options: &TableOptions) -> Result<Self, OptionsError> {
-        let &TableOptions { segment_bytes, record_size, max_value, pool_percent, .. } = options;
+        let &TableOptions { segment_bytes, shards, record_size, max_value, pool_percent, .. } =
+            options;
+        if !(1..=SHARDS_MAX).contains(&shards) {
+            return Err(OptionsError::Shards(shards));
+        }
         if !(RECORD_SIZE_MIN..=RECORD_SIZE_MAX).contains(&record_size)
             || !record_size.is_multiple_of(8)
         {
@@ -231,14 +252,18 @@ impl Geometry {
         let percent = if blocks_least == 0 { 0 } else { u64::from(pool_percent) };
         let bucket_bytes = (LINE_WORDS * 8 + WAYS * record_size as usize) as u64;
         let fixed = PAGE + (PARTITIONS * 8) as u64 + ALIGNMENT_SLACK;
-        let total = segment_bytes / PAGE * PAGE;
+        let total = whole_pages(segment_bytes / u64::from(shards), shards);
         // Two buckets at least, so that each key has two lines; a pool that takes one value of any allowed size.
         let least_for_records = (2 * bucket_bytes * 100).div_ceil(100 - percent);
         let least_for_pool = (blocks_least * BLOCK_SIZE as u64 * 100)
             .checked_div(percent)
             .map_or(0, |bytes| bytes + 1);
-        let needed = (fixed + least_for_records.max(least_for_pool)).next_multiple_of(PAGE);
-        if total < needed {
+        let least = (fixed + least_for_records.max(least_for_pool)).next_multiple_of(PAGE);
+        if total < least {
+            // What is cut to whole huge pages must be so much before.
+            let cut = whole_pages(least, shards) < least;
+            let least = if cut { least.next_multiple_of(HUGE_PAGE) } else { least };
+            let needed = least * u64::from(shards);
             return Err(OptionsError::TooSmall { segment_bytes, needed });
         }
         let free = u128::from(total - fixed);
@@ -249,17 +274,20 @@ impl Geometry {
         let (Ok(buckets), Ok(blocks)) = (u32::try_from(buckets), u32::try_from(blocks)) else {
             return Err(too_large);
         };
-        Self::new(Shape { segment_bytes: total, record_size, max_value, buckets, blocks })
+        let segment_bytes = total * u64::from(shards);
+        Self::new(Shape { segment_bytes, shards, record_size, max_value, buckets, blocks })
             .ok_or(too_large)
     }
 
     /// Lays out a shape, which may come from a stranger's header. `None` if it is no possible shape.
     pub(crate) fn new(shape: Shape) -> Option<Self> {
-        let Shape { segment_bytes, record_size, max_value, buckets, blocks } = shape;
+        let Shape { segment_bytes, shards, record_size, max_value, buckets, blocks } = shape;
+        let shards_ok = (1..=SHARDS_MAX).contains(&shards)
+            && segment_bytes.is_multiple_of(u64::from(shards) * PAGE);
         let record_ok = (RECORD_SIZE_MIN..=RECORD_SIZE_MAX).contains(&record_size)
             && record_size.is_multiple_of(8);
         let records = u64::from(buckets).checked_mul(WAYS as u64)?;
-        if !record_ok
+        if !(record_ok && shards_ok)
             || max_value > VALUE_MAX
             || buckets < 2
             || records >= u64::from(NONE)
@@ -273,7 +301,7 @@ impl Geometry {
         let pool_at = (records_at + records.checked_mul(u64::from(record_size))?)
             .next_multiple_of(BLOCK_SIZE as u64);
         let end = pool_at.checked_add(u64::from(blocks) * BLOCK_SIZE as u64)?;
-        if end > segment_bytes {
+        if end > segment_bytes / u64::from(shards) {
             return None;
         }
         let word = |bytes: u64| usize::try_from(bytes / 8).ok();
@@ -287,6 +315,11 @@ impl Geometry {
             records: word(records_at)?,
             pool: word(pool_at)?,
         })
+    }
+
+    /// Size of each shard in bytes.
+    pub(crate) fn shard_bytes(&self) -> u64 {
+        self.shape.segment_bytes / u64::from(self.shape.shards)
     }
 
     /// The first line and the fingerprint of a key with this hash.
@@ -336,6 +369,23 @@ impl Geometry {
     }
 }
 
+/// The shard that keys of a partition are in.
+///
+/// Partitions that are neighbours may be placed on the same nodes, so neighbours are in different shards: each core of a
+/// node has its share of what the node has.
+#[inline]
+pub fn shard_of(partition: u16, shards: u16) -> u16 {
+    partition % shards
+}
+
+/// What a shard of so many bytes is rounded down to: the next one begins there. Huge pages should lie in one shard only,
+/// unless shards are so small that whole ones would waste much.
+fn whole_pages(shard_bytes: u64, shards: u16) -> u64 {
+    let whole = if shards > 1 && shard_bytes >= 32 * HUGE_PAGE { HUGE_PAGE } else { PAGE };
+    shard_bytes / whole * whole
+}
+
+const HUGE_PAGE: u64 = crate::region::HUGE_PAGE as u64;
 /// Room for aligning the pool.
 const ALIGNMENT_SLACK: u64 = BLOCK_SIZE as u64;
 
@@ -533,11 +583,15 @@ mod tests {
 
     #[test]
     fn least_size_named_by_the_error_is_the_least_that_works() {
-        for (record_size, max_value, pool_percent) in
-            [(64, VALUE_MAX, 50), (512, 65536, 25), (512, 100, 0), (65536, 0, 0)]
+        let tables = [(64, VALUE_MAX, 50), (512, 65536, 25), (512, 100, 0), (65536, 0, 0)];
+        // The last has shards of more than 64 MiB.
+        let tables = tables.map(|table| (1, table)).into_iter();
+        for (shards, (record_size, max_value, pool_percent)) in
+            tables.chain([(3, (512, 65536, 25)), (64, (65536, 0, 0)), (7, (64, VALUE_MAX, 1))])
         {
+            let options = TableOptions::new(1, 2);
             let mut options =
-                TableOptions { record_size, max_value, pool_percent, ..TableOptions::new(1, 2) };
+                TableOptions { shards, record_size, max_value, pool_percent, ..options };
             options.segment_bytes = 4096;
             let Err(OptionsError::TooSmall { needed, .. }) = Geometry::plan(&options) else {
                 panic!("one page is too small");
@@ -545,9 +599,25 @@ mod tests {
             options.segment_bytes = needed;
             let geometry = Geometry::plan(&options).expect("the named size works");
             assert!(geometry.blocks >= geometry.blocks_for(KEY_MAX, max_value as usize));
+            assert_eq!(geometry.shape.segment_bytes, needed);
             options.segment_bytes = needed - 1;
             assert!(Geometry::plan(&options).is_err());
         }
+    }
+
+    #[test]
+    fn shards_are_equal_and_begin_at_a_huge_page_where_they_are_large() {
+        let shard_bytes = |segment_bytes, shards| {
+            let options = TableOptions { segment_bytes, shards, ..TableOptions::new(1, 2) };
+            let geometry = Geometry::plan(&options).expect("large enough");
+            assert_eq!(geometry.shape.segment_bytes, geometry.shard_bytes() * u64::from(shards));
+            geometry.shard_bytes()
+        };
+        assert_eq!(shard_bytes((8 << 20) + 5000, 1), (8 << 20) + 4096);
+        assert_eq!(shard_bytes(8 << 20, 3), ((8 << 20) / 3) / 4096 * 4096);
+        assert_eq!(shard_bytes((128 << 20) - 1, 2), (64 << 20) - 4096);
+        assert_eq!(shard_bytes((128 << 20) + (3 << 20), 2), 64 << 20);
+        assert_eq!(shard_bytes((128 << 20) + (4 << 20), 2), 66 << 20);
     }
 
     #[test]
@@ -558,6 +628,8 @@ mod tests {
             change(&mut options);
             Geometry::plan(&options).expect_err("impossible")
         };
+        assert_eq!(with(|o| o.shards = 0), OptionsError::Shards(0));
+        assert_eq!(with(|o| o.shards = 65), OptionsError::Shards(65));
         assert_eq!(with(|o| o.record_size = 60), OptionsError::RecordSize(60));
         assert_eq!(with(|o| o.record_size = 100), OptionsError::RecordSize(100));
         assert_eq!(with(|o| o.max_value = VALUE_MAX + 1), OptionsError::MaxValue(VALUE_MAX + 1));

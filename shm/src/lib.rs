@@ -1,7 +1,7 @@
 //! The table in shared memory: one writing process, any number of reading ones, bytes only.
 //!
-//! A *segment* is a file (usually in `/dev/shm`) or a piece of heap memory of one fixed size. One [`Writer`]
-//! changes it; [`Reader`]s in any process look keys up without a lock, a system call or a store. A reader gets
+//! A *segment* is a file (usually in `/dev/shm`) or a piece of heap memory of one fixed size, made of one *shard* or
+//! several. One [`Writer`] changes each shard; [`Reader`]s, or [`Shards`] of them, in any process look keys up without a lock, a system call or a store. A reader gets
 //! a value that was current at one instant during the call, or is told to ask the writer: never a torn one,
 //! never an unpublished one, and a [`Lookup::Miss`] means *ask the node*, not *absent*.
 //!
@@ -32,6 +32,7 @@ mod layout;
 mod protocol;
 mod reader;
 mod region;
+mod shards;
 mod table;
 mod words;
 mod writer;
@@ -43,11 +44,12 @@ pub use file::{AttachError, Carried, FileError, Opened, open_or_create};
 pub use header::OpenError;
 pub use layout::{
     BLOCK_SIZE, KEY_MAX, LAYOUT_VERSION, OptionsError, PARTITIONS, RECORD_SIZE_MAX,
-    RECORD_SIZE_MIN, Shape, TableOptions, VALUE_MAX, WAYS,
+    RECORD_SIZE_MIN, SHARDS_MAX, Shape, TableOptions, VALUE_MAX, WAYS, shard_of,
 };
 pub use reader::{Hit, Lookup, Reader, SegmentStats, Standing, Used};
 pub use region::{FileRegion, HeapRegion, Huge, Region};
+pub use shards::{Shards, carry_shards, create_shards, open_shards, retire_shards};
 pub use writer::{
-    Admission, CreateError, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, Put, PutError, Recovery,
-    ScanItem, TableStats, Verified, Writer,
+    Admission, CreateError, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, Occupied, Put, PutError,
+    Recovery, ScanItem, TableStats, Verified, Writer,
 };

@@ -1,18 +1,18 @@
 //! The reading side: lookups from any process, without a lock, a system call or a store.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use crate::file::AttachError;
-use crate::header::{self, OpenError};
+use crate::header::{self, Facts, OpenError};
 use crate::layout::{KEY_MAX, RecordId, RecordShape, WAYS, word};
 use crate::protocol::{Attempt, Copied, Glance, Stamped};
 use crate::region::Region;
+use crate::shards::in_shard;
 use crate::table::Table;
 use crate::words::{Mapped, Target, Words};
 use crate::writer::ScanItem;
 
-/// Looks keys up in a segment that another thread or process writes.
+/// Looks keys up in one shard of a segment, which another thread or process writes; [`Shards`](crate::Shards) does in
+/// all of them.
 ///
 /// Cheap to share between threads. Bytes of the segment are never believed: whatever they are, calls end, do not
 /// panic, and allocate at most the table's `max_value`.
@@ -51,7 +51,7 @@ pub struct Hit {
     pub used: Used,
 }
 
-/// Names a record that was used: its number and its key's fingerprint, so that the writer knows with some certainty
+/// Names a record that was used: its shard, its number there and its key's fingerprint, so that the writer knows with some certainty
 /// whether the record is still the same key's when it counts the use.
 ///
 /// One word, because two stores that are loaded as one make a processor wait.
@@ -59,13 +59,25 @@ pub struct Hit {
 pub struct Used(u64);
 
 impl Used {
-    /// A record by its number in the table, and its key's fingerprint.
+    /// A record by its number in its shard, and its key's fingerprint. In the first shard.
     #[inline]
     pub fn new(record: u32, tag: u16) -> Self {
         Self(u64::from(record) << 16 | u64::from(tag))
     }
 
-    /// The record's number in the table.
+    /// The same record, in another shard.
+    #[inline]
+    pub fn in_shard(self, shard: u16) -> Self {
+        Self(u64::from(shard) << 48 | self.0 & ((1 << 48) - 1))
+    }
+
+    /// The record's shard.
+    #[inline]
+    pub fn shard(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    /// The record's number in its shard.
     #[inline]
     pub fn record(self) -> u32 {
         (self.0 >> 16) as u32
@@ -80,7 +92,11 @@ impl Used {
 
 impl std::fmt::Debug for Used {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Used").field("record", &self.record()).field("tag", &self.tag()).finish()
+        f.debug_struct("Used")
+            .field("shard", &self.shard())
+            .field("record", &self.record())
+            .field("tag", &self.tag())
+            .finish()
     }
 }
 
@@ -106,8 +122,39 @@ pub struct SegmentStats {
     pub pool_blocks_used: u64,
     /// Overflow blocks there are.
     pub pool_blocks: u64,
-    /// Size of the segment in bytes.
+    /// Size of the segment in bytes; from a reader of one shard, of that.
     pub segment_bytes: u64,
+}
+
+/// See [`Reader::get_many`]; `shard_of` says in which shard a key is, and `reader_of` who reads that.
+#[inline(always)]
+pub(crate) fn look_up_many<'r>(
+    keys: &[&[u8]],
+    now_monotonic_ms: u64,
+    value: &mut Vec<u8>,
+    shard_of: impl Fn(&[u8]) -> u16,
+    reader_of: impl Fn(u16) -> &'r Reader,
+    found: &mut dyn FnMut(usize, Lookup, &[u8]),
+) {
+    for (batch, keys) in keys.chunks(BATCH).enumerate() {
+        let mut places = [(0, 0); BATCH];
+        for ((shard, hash), key) in places.iter_mut().zip(keys) {
+            // All shards have the same seed.
+            *hash = reader_of(0).hash(key);
+            *shard = shard_of(key);
+            reader_of(*shard).table.prefetch_line(*hash);
+        }
+        for (shard, hash) in &places[..keys.len()] {
+            reader_of(*shard).table.prefetch_records(*hash);
+        }
+        for (at, (key, (shard, hash))) in keys.iter().zip(places).enumerate() {
+            let lookup = reader_of(shard).lookup_hashed(key, hash, now_monotonic_ms, value);
+            if !matches!(lookup, Lookup::Hit(_)) {
+                value.clear();
+            }
+            found(batch * BATCH + at, in_shard(lookup, shard), value);
+        }
+    }
 }
 
 /// Keys that [`Reader::get_many`] takes at a time: as many misses as a core has under way at once, more or less.
@@ -116,15 +163,27 @@ const BATCH: usize = 16;
 const TRIES: usize = 32;
 
 impl Reader {
-    /// Attaches to a mapped segment.
+    /// Attaches to a mapped segment with one shard.
     ///
     /// # Errors
     ///
-    /// Says why the region is no segment that this version can read.
+    /// Says why the region is no segment that this version can read, or that it has several shards.
     pub fn attach(region: Arc<dyn Region>) -> Result<Self, OpenError> {
         let clock_domain = region.clock_domain();
         let words = Mapped::new(region);
         let facts = header::inspect(&words)?;
+        match facts.geometry.shape.shards {
+            1 => Self::of_shard(words, &facts, clock_domain),
+            several => Err(OpenError::SeveralShards(several)),
+        }
+    }
+
+    /// The reader of a shard whose header was inspected.
+    pub(crate) fn of_shard(
+        words: Mapped,
+        facts: &Facts,
+        clock_domain: u64,
+    ) -> Result<Self, OpenError> {
         if header::is_retired(&words) {
             return Err(OpenError::Retired);
         }
@@ -133,15 +192,6 @@ impl Reader {
         }
         let table = Table::new(words, facts.geometry, facts.hash_seed);
         Ok(Self { table, instance: facts.instance })
-    }
-
-    /// Opens a segment's file read-only and attaches to it.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be opened or mapped, or is no segment that this version can read.
-    pub fn attach_file(path: impl AsRef<Path>) -> Result<Self, AttachError> {
-        crate::file::attach(path.as_ref())
     }
 
     /// The number that identifies this segment among all ever made.
@@ -177,7 +227,7 @@ impl Reader {
             bytes_live: words.load(word!(bytes_live)),
             pool_blocks_used: words.load(word!(blocks_used)),
             pool_blocks: self.table.geometry().blocks as u64,
-            segment_bytes: self.table.geometry().shape.segment_bytes,
+            segment_bytes: self.table.geometry().shard_bytes(),
         }
     }
 
@@ -215,32 +265,22 @@ impl Reader {
         value: &mut Vec<u8>,
         found: &mut dyn FnMut(usize, Lookup, &[u8]),
     ) {
-        for (batch, keys) in keys.chunks(BATCH).enumerate() {
-            let mut hashes = [0; BATCH];
-            for (hash, key) in hashes.iter_mut().zip(keys) {
-                *hash = self.table.hash(key);
-                self.table.prefetch_line(*hash);
-            }
-            for hash in &hashes[..keys.len()] {
-                self.table.prefetch_records(*hash);
-            }
-            for (at, (key, hash)) in keys.iter().zip(hashes).enumerate() {
-                let lookup = self.lookup_hashed(key, hash, now_monotonic_ms, value);
-                if !matches!(lookup, Lookup::Hit(_)) {
-                    value.clear();
-                }
-                found(batch * BATCH + at, lookup, value);
-            }
-        }
+        look_up_many(keys, now_monotonic_ms, value, |_| 0, |_| self, found);
     }
 
     #[inline(always)]
     fn lookup(&self, key: &[u8], now_monotonic_ms: u64, value: &mut impl Target) -> Lookup {
-        self.lookup_hashed(key, self.table.hash(key), now_monotonic_ms, value)
+        self.lookup_hashed(key, self.hash(key), now_monotonic_ms, value)
+    }
+
+    /// The key's hash, in all shards of this segment.
+    #[inline(always)]
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.table.hash(key)
     }
 
     #[inline(always)]
-    fn lookup_hashed(
+    pub(crate) fn lookup_hashed(
         &self,
         key: &[u8],
         key_hash: u64,

@@ -56,6 +56,49 @@ pub enum Huge {
     Unsuited,
 }
 
+/// A part of another region, for one shard of several. Huge pages are the whole region's business.
+pub(crate) struct Window {
+    whole: Arc<dyn Region>,
+    from: usize,
+    len: usize,
+}
+
+impl Window {
+    /// `len` bytes of `whole` from the byte `from` on, which is a multiple of 8.
+    ///
+    /// # Panics
+    ///
+    /// If it is not, or the region has not so many bytes.
+    pub(crate) fn new(whole: Arc<dyn Region>, from: usize, len: usize) -> Self {
+        let end = from.checked_add(len);
+        assert!(end.is_some_and(|end| end <= whole.len()), "a part of the region");
+        assert!(from.is_multiple_of(8), "words stay words");
+        Self { whole, from, len }
+    }
+}
+
+// SAFETY: the bytes are some of the whole region's, checked in `new` (its `len()` is always the same), which lives as
+// long as `self`; so all that its contract says of them holds here too, and of this value as much as of any other handle
+// to the region. A multiple of 8 from its base is a multiple of 8.
+unsafe impl Region for Window {
+    fn base(&self) -> NonNull<u8> {
+        // SAFETY: `from` is at most the size of the whole region.
+        unsafe { self.whole.base().add(self.from) }
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn writable(&self) -> bool {
+        self.whole.writable()
+    }
+
+    fn clock_domain(&self) -> u64 {
+        self.whole.clock_domain()
+    }
+}
+
 /// A vector of `count` times `value`, for which the kernel is asked to use large pages: what is looked at in no order
 /// waits less for addresses then.
 pub(crate) fn filled_on_large_pages<T: Clone>(value: T, count: usize) -> Vec<T> {
@@ -119,7 +162,7 @@ unsafe impl Region for HeapRegion {
 }
 
 /// A mapped file. Made by [`open_or_create`](crate::open_or_create) and
-/// [`Reader::attach_file`](crate::Reader::attach_file).
+/// [`Shards::attach_file`](crate::Shards::attach_file).
 ///
 /// The mapping begins at a multiple of 2 MiB, so that huge pages fit.
 ///

@@ -1,4 +1,4 @@
-//! The writing side: the one process that changes a segment.
+//! The writing side: the one process that changes a segment, with a writer for each shard.
 
 mod core;
 mod recover;
@@ -6,10 +6,13 @@ mod wheel;
 
 use std::sync::Arc;
 
-use crate::header::{self, OpenError};
-use crate::layout::{Geometry, OptionsError, PARTITIONS, Shape, TableOptions, word};
+use crate::header::{self, Facts, OpenError};
+use crate::layout::{
+    Geometry, OptionsError, PARTITIONS, Place, RecordId, TableOptions, shard_of, word,
+};
 use crate::reader::Used;
 use crate::region::Region;
+use crate::shards::{create_shards, open_shards};
 use crate::table::Table;
 use crate::words::{Mapped, Words};
 
@@ -18,7 +21,10 @@ pub(crate) use self::core::Core;
 /// How much later than its deadline an expired entry may be offered for removal, in milliseconds.
 pub const EXPIRY_LATENESS_MS: u64 = 1_024;
 
-/// The table, for its one writer.
+/// One shard of a table, for its one writer; all of the table, if there is one shard.
+///
+/// The writers of a segment belong to one process, and may be used by different threads: none stores into another's
+/// shard, or reads it.
 ///
 /// The index, the entries and their accounting can always be told from the segment alone, so that a successor finds
 /// them after any crash; what only makes the writer fast (lists per partition, free blocks, chains) is private and
@@ -27,6 +33,14 @@ pub struct Writer {
     core: Core<Mapped>,
     instance: u64,
     hash_seed: u64,
+}
+
+/// An entry, looked up once for whatever is to be done with it. Nothing else can happen to the table meanwhile.
+pub struct Occupied<'w, 'k> {
+    core: &'w mut Core<Mapped>,
+    key: &'k [u8],
+    place: Place,
+    id: RecordId,
 }
 
 /// What [`Writer::put`] did.
@@ -182,7 +196,7 @@ pub struct TableStats {
     pub pool_blocks_used: usize,
     /// Overflow blocks there are.
     pub pool_blocks: usize,
-    /// Size of the segment in bytes.
+    /// Size of the segment in bytes, or of the writer's shard of it.
     pub segment_bytes: u64,
     /// Entries per record, 0 to 27/28.
     pub load: f64,
@@ -206,6 +220,17 @@ pub struct Recovery {
     pub repaired_lines: usize,
 }
 
+impl Recovery {
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.entries += more.entries;
+        self.dropped_torn += more.dropped_torn;
+        self.dropped_malformed += more.dropped_malformed;
+        self.dropped_misplaced += more.dropped_misplaced;
+        self.dropped_duplicate += more.dropped_duplicate;
+        self.repaired_lines += more.repaired_lines;
+    }
+}
+
 /// What a step of [`Writer::verify`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
@@ -218,25 +243,29 @@ pub struct Verified {
 }
 
 impl Writer {
-    /// Makes a new table in a region, whatever was there.
+    /// Makes a new table with one shard in a region, whatever was there; [`create_shards`] makes one with several.
     ///
     /// The caller sees to it that no other writer uses the region ([`open_or_create`](crate::open_or_create) does,
     /// by a file lock).
     ///
     /// # Errors
     ///
-    /// The options describe no table, or the region does not fit them. Nothing was written.
+    /// The options describe no table, or one of several shards, or the region does not fit them. Nothing was written.
     pub fn create(region: Arc<dyn Region>, options: &TableOptions) -> Result<Self, CreateError> {
+        if options.shards > 1 {
+            return Err(OptionsError::SeveralShards(options.shards).into());
+        }
+        Ok(create_shards(&region, options)?.remove(0))
+    }
+
+    /// Makes a shard in its words, which are writable and enough.
+    pub(crate) fn create_shard(
+        words: Mapped,
+        options: &TableOptions,
+        shard: u16,
+    ) -> Result<Self, CreateError> {
         let geometry = Geometry::plan(options)?;
-        if !region.writable() {
-            return Err(CreateError::NotWritable);
-        }
-        let (found, needed) = (region.len() as u64, geometry.shape.segment_bytes);
-        if found < needed {
-            return Err(CreateError::RegionSize { found, needed });
-        }
-        let clock_domain = region.clock_domain();
-        let words = Mapped::new(region);
+        let clock_domain = words.region().clock_domain();
         // Records and blocks need no zeros: no way is valid.
         for at in 0..geometry.records {
             if words.load(at) != 0 {
@@ -245,12 +274,12 @@ impl Writer {
         }
         words.store(word!(clock_domain), clock_domain);
         words.store(word!(writer_epoch), 1);
-        header::write(&words, &geometry, options);
+        header::write(&words, &geometry, options, shard);
         let (instance, hash_seed) = (options.instance, options.hash_seed);
         Ok(Self { core: Core::new(Table::new(words, geometry, hash_seed)), instance, hash_seed })
     }
 
-    /// Opens an existing table, and repairs what a crash left.
+    /// Opens an existing table with one shard, and repairs what a crash left; [`open_shards`] opens one with several.
     ///
     /// Reads every record's header, some 20 ms for 10⁶; readers go on meanwhile. Contents are not compared with their
     /// checksums: call [`verify`](Self::verify) in steps. After a reboot all freshness is gone and the clock offset is
@@ -263,25 +292,18 @@ impl Writer {
         region: Arc<dyn Region>,
         options: &TableOptions,
     ) -> Result<(Self, Recovery), OpenError> {
-        let expected = Geometry::plan(options)?;
-        if !region.writable() {
-            return Err(OpenError::NotWritable);
+        if options.shards > 1 {
+            return Err(OptionsError::SeveralShards(options.shards).into());
         }
-        let clock_domain = region.clock_domain();
-        let words = Mapped::new(region);
-        let facts = header::inspect(&words)?;
-        if header::is_retired(&words) {
-            return Err(OpenError::Retired);
-        }
-        if facts.geometry != expected {
-            return Err(OpenError::OtherLayout {
-                found: facts.geometry.shape,
-                expected: expected.shape,
-            });
-        }
+        let (mut writers, recovery) = open_shards(&region, options)?;
+        Ok((writers.remove(0), recovery))
+    }
+
+    /// Opens a shard whose header was inspected.
+    pub(crate) fn open_shard(words: Mapped, facts: &Facts, clock_domain: u64) -> (Self, Recovery) {
         if words.load(word!(clock_domain)) != clock_domain {
             for partition in 0..PARTITIONS {
-                words.store(expected.freshness + partition, 0);
+                words.store(facts.geometry.freshness + partition, 0);
             }
             words.store(word!(clock_offset), 0);
             // Readers that see the new domain see no old freshness.
@@ -291,17 +313,22 @@ impl Writer {
         words.store(word!(writer_epoch), words.load(word!(writer_epoch)).wrapping_add(1));
         let table = Table::new(words, facts.geometry, facts.hash_seed);
         let (core, recovery) = Core::recover(table);
-        Ok((Self { core, instance: facts.instance, hash_seed: facts.hash_seed }, recovery))
+        (Self { core, instance: facts.instance, hash_seed: facts.hash_seed }, recovery)
     }
 
-    /// Copies the entries of another segment, which this process has locked, into this empty table, and what readers
-    /// need to judge deadlines. Returns the other's shape, what its recovery found, how many records were damaged, and
-    /// how many entries found no room here.
+    /// Copies the entries of a shard of another segment, which this process has locked, into the empty shards of this
+    /// one, whose writers are `new`, and what readers need to judge deadlines. Returns what its recovery found, how many
+    /// records were damaged, and how many entries found no room here.
+    ///
+    /// # Panics
+    ///
+    /// If there is no writer, or there are too many.
     pub(crate) fn take_over(
-        &mut self,
+        new: &mut [Self],
         other: &Mapped,
-    ) -> Result<(Shape, Recovery, usize, usize), OpenError> {
-        let facts = header::inspect(other)?;
+        facts: &Facts,
+    ) -> (Recovery, usize, usize) {
+        let shards = u16::try_from(new.len()).expect("a segment's writers");
         let table = Table::new(other.clone(), facts.geometry, facts.hash_seed);
         let (mut old, recovery) = Core::recover(table);
         let mut damaged = old.verify(0, usize::MAX).dropped;
@@ -317,14 +344,18 @@ impl Writer {
                 return;
             }
             let times = (deadline, mark);
-            let put = self.core.put(key, partition, &value, times, Admission::Reserve);
+            let core = &mut new[usize::from(shard_of(partition, shards))].core;
+            let put = core.put(key, partition, &value, times, Admission::Reserve);
             left_out += usize::from(put.is_err());
         });
-        let words = self.core.words();
-        if other.load(word!(clock_domain)) == words.load(word!(clock_domain)) {
-            words.store(word!(clock_offset), other.load(word!(clock_offset)));
+        if facts.shard == 0 {
+            for words in new.iter().map(|writer| writer.core.words()) {
+                if other.load(word!(clock_domain)) == words.load(word!(clock_domain)) {
+                    words.store(word!(clock_offset), other.load(word!(clock_offset)));
+                }
+            }
         }
-        Ok((facts.geometry.shape, recovery, damaged, left_out))
+        (recovery, damaged, left_out)
     }
 
     /// Stores a value. `deadline` is in milliseconds of the hybrid clock, 0 for never; `mark` is the caller's.
@@ -373,6 +404,18 @@ impl Writer {
     /// Copies a key's value into `value` (cleared first). Expired entries are found too.
     pub fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Option<Found> {
         self.core.get(key, value)
+    }
+
+    /// As [`get`](Self::get), to go on with what was found without looking for it again. If a value of about
+    /// `expected` bytes is going to be put in its place, say so: memory for it is asked for meanwhile.
+    pub fn occupied<'k>(
+        &mut self,
+        key: &'k [u8],
+        value: &mut Vec<u8>,
+        expected: Option<usize>,
+    ) -> Option<Occupied<'_, 'k>> {
+        let (place, id) = self.core.seek(key, value, expected)?;
+        Some(Occupied { core: &mut self.core, key, place, id })
     }
 
     /// Changes an entry's deadline and mark in place. Returns whether there is one.
@@ -471,7 +514,7 @@ impl Writer {
         self.core.words().load(word!(writer_epoch))
     }
 
-    /// The region, for readers in the same process.
+    /// The region, or the shard's part of it, for readers in the same process.
     pub fn region(&self) -> Arc<dyn Region> {
         self.core.words().region().clone()
     }
@@ -508,8 +551,34 @@ impl Writer {
         header::set_owner_note(self.core.words(), note);
     }
 
-    /// Gives the segment up for good: readers are told to leave, and it is never opened again.
+    /// Gives the segment up for good, which any of its writers can: readers are told to leave, and it is never opened again.
     pub fn retire(self) {
         header::retire(self.core.words());
+    }
+}
+
+impl Occupied<'_, '_> {
+    /// The entry without its value.
+    pub fn found(&self) -> Found {
+        self.core.found(self.id)
+    }
+
+    /// Puts a value in its place, as [`Writer::put_as`]; the partition stays.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Writer::put_as`].
+    pub fn put_as(
+        self,
+        admission: Admission,
+        value: &[u8],
+        times: (u64, u64),
+    ) -> Result<Put, PutError> {
+        self.core.replace(self.key, self.place, self.id, value, times, admission)
+    }
+
+    /// Changes its deadline and mark in place, as [`Writer::set_times`].
+    pub fn set_times(self, deadline: u64, mark: u64) {
+        self.core.set_times_at(self.id, deadline, mark);
     }
 }

@@ -1,8 +1,10 @@
 //! Segments with arbitrary bytes: readers and writers answer something, and come to an end.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use annulus_shm::{HeapRegion, Lookup, Reader, TableOptions, Writer};
+use annulus_shm::{
+    HeapRegion, Lookup, OpenError, Reader, Shards, TableOptions, Writer, create_shards, open_shards,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -186,6 +188,137 @@ fn endless_chain_is_damaged_and_not_followed() {
     let reader = Reader::attach(region.handle()).expect("the header is valid");
     let mut value = Vec::new();
     assert_eq!(reader.get(&key(10), 0, &mut value), Lookup::Damaged);
+}
+
+/// A filled segment of three shards, changed by one who can compute checksums.
+struct Forged(HeapRegion);
+
+impl Forged {
+    const SHARDS: u16 = 3;
+    const SHARD_BYTES: usize = 512 << 10;
+    /// Header words: the size, the instance, the seed, the number of shards and which it is, the checksum.
+    const SEGMENT_BYTES_AT: usize = 3;
+    const INSTANCE_AT: usize = 4;
+    const SEED_AT: usize = 5;
+    const SHARD_AT: usize = 14;
+    const CHECKSUM_AT: usize = 15;
+
+    fn options() -> TableOptions {
+        let segment_bytes = u64::from(Self::SHARDS) * Self::SHARD_BYTES as u64;
+        TableOptions { segment_bytes, shards: Self::SHARDS, ..options() }
+    }
+
+    fn new() -> Self {
+        let region = HeapRegion::new(Self::options().segment_bytes as usize);
+        let mut writers = create_shards(&region.handle(), &Self::options()).expect("fits");
+        for number in 0..100 {
+            let partition = partition_of(&key(number));
+            let writer = &mut writers[usize::from(partition % Self::SHARDS)];
+            writer.set_freshness(partition, u64::MAX);
+            writer.put(&key(number), partition, &[number; 50], 0, 0).expect("room");
+        }
+        Self(region)
+    }
+
+    fn header(&self, shard: u16) -> Vec<&AtomicU64> {
+        self.0.words().skip(usize::from(shard) * Self::SHARD_BYTES / 8).take(512).collect()
+    }
+
+    /// Sets a word of a shard's header, and the checksum that it then has.
+    fn set(&self, shard: u16, at: usize, value: u64) -> &Self {
+        let header = self.header(shard);
+        header[at].store(value, Ordering::Relaxed);
+        let fixed = header[..Self::CHECKSUM_AT].iter();
+        let bytes: Vec<u8> =
+            fixed.flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect();
+        let checksum = twox_hash::XxHash3_64::oneshot(&bytes);
+        header[Self::CHECKSUM_AT].store(checksum, Ordering::Relaxed);
+        self
+    }
+
+    /// Why it cannot be opened: for readers and for a writer the same.
+    fn refused(&self) -> OpenError {
+        let why = Shards::attach(self.0.handle(), partition_of).err().expect("refused");
+        let writer = open_shards(&self.0.handle(), &Self::options()).err();
+        assert_eq!(writer.as_ref(), Some(&why));
+        assert!(Reader::attach(self.0.handle()).is_err());
+        why
+    }
+}
+
+fn partition_of(key: &[u8]) -> u16 {
+    key.first().copied().unwrap_or_default().into()
+}
+
+#[test]
+fn headers_of_shards_that_contradict_each_other_are_refused() {
+    assert!(Shards::attach(Forged::new().0.handle(), partition_of).is_ok());
+    let place = |shard: u64, shards: u64| shard << 32 | shards;
+    let of_shard = |why: OpenError| match why {
+        OpenError::Shard { shard, why } => (shard, matches!(*why, OpenError::DamagedHeader(_))),
+        other => panic!("{other}"),
+    };
+    for (shard, other) in [(1, 0), (1, 2), (2, 1)] {
+        let forged = Forged::new();
+        let why = forged.set(shard, Forged::SHARD_AT, place(other, 3)).refused();
+        assert_eq!(of_shard(why), (shard, true), "another's number");
+    }
+    for shards in [0, 1, 2, 4, 64, 65, 1 << 16, u32::MAX.into()] {
+        let forged = Forged::new();
+        let why = forged.set(2, Forged::SHARD_AT, place(0, shards)).refused();
+        // With fewer shards it would be longer than its place.
+        assert_eq!(of_shard(why), (2, ![1, 2].contains(&shards)), "another count");
+        if shards != 1 {
+            let why = Forged::new().set(0, Forged::SHARD_AT, place(0, shards)).refused();
+            assert_ne!(why, OpenError::Retired);
+        }
+    }
+    for shard in [1, 2, 3, u32::MAX.into()] {
+        let why = Forged::new().set(0, Forged::SHARD_AT, place(shard, 3)).refused();
+        assert!(matches!(why, OpenError::DamagedHeader(_)), "{why}");
+    }
+    for at in [Forged::INSTANCE_AT, Forged::SEED_AT] {
+        assert_eq!(of_shard(Forged::new().set(1, at, 77).refused()), (1, true));
+    }
+    // More shards than the file has bytes for, and a file cut short between two.
+    let forged = Forged::new();
+    forged.set(0, Forged::SEGMENT_BYTES_AT, 64 * Forged::SHARD_BYTES as u64);
+    let why = forged.set(0, Forged::SHARD_AT, place(0, 64)).refused();
+    assert!(matches!(why, OpenError::Truncated { .. }), "{why}");
+    let (whole, cut) = (Forged::new(), HeapRegion::new(2 * Forged::SHARD_BYTES + 4096));
+    for (from, to) in whole.0.words().zip(cut.words()) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    let (found, expected) = (cut.handle().len() as u64, Forged::options().segment_bytes);
+    assert_eq!(Forged(cut).refused(), OpenError::Truncated { found, expected });
+}
+
+#[test]
+fn forged_headers_of_any_shard_are_refused_or_read_without_harm() {
+    let mut rng = StdRng::seed_from_u64(6);
+    for _ in 0..300 {
+        let forged = Forged::new();
+        for _ in 0..rng.random_range(1..4) {
+            let (shard, at) = (rng.random_range(0..Forged::SHARDS), rng.random_range(3..15));
+            let old = forged.header(shard)[at].load(Ordering::Relaxed);
+            let value = match rng.random_range(0..4) {
+                0 => rng.random(),
+                1 => old ^ 1 << rng.random_range(0..64),
+                2 => old.wrapping_add(4096),
+                _ => rng.random_range(0..70),
+            };
+            forged.set(shard, at, value);
+        }
+        if let Ok(shards) = Shards::attach(forged.0.handle(), partition_of) {
+            let mut value = Vec::new();
+            for number in 0..120 {
+                shards.get(&key(number), 0, &mut value);
+            }
+            shards.scan(0, usize::MAX, 0, &mut |_, _| {});
+            let _ = (shards.stats(), shards.detached(), shards.owner_note());
+        }
+        let _ = open_shards(&forged.0.handle(), &Forged::options());
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use annulus_shm::{Huge, Lookup, Reader, TableOptions, open_or_create};
+use annulus_shm::{Huge, Lookup, Shards, TableOptions, open_or_create};
 
 /// Set in the child, which runs where such a file system is mounted.
 const DIRECTORY: &str = "ANNULUS_SHM_HUGE_DIRECTORY";
@@ -39,7 +39,7 @@ fn what_is_written_to_collapsed_pages_is_there_for_other_processes() {
 fn write_collapsed_and_read(directory: &Path) {
     let path = directory.join("segment");
     let options = TableOptions { segment_bytes: 16 << 20, ..TableOptions::new(1, 2) };
-    let mut writer = open_or_create(&path, &options).expect("a table").writer;
+    let mut writer = open_or_create(&path, &options).expect("a table").writers.remove(0);
     match writer.region().collapse(0, options.segment_bytes as usize) {
         Ok(Huge::Collapsed) => {}
         other => return eprintln!("not checked, this kernel does not collapse: {other:?}"),
@@ -49,7 +49,7 @@ fn write_collapsed_and_read(directory: &Path) {
     for key in &keys {
         writer.put(key.as_bytes(), 7, key.as_bytes(), 0, 0).expect("there is room");
     }
-    let reader = Reader::attach_file(&path).expect("it attaches");
+    let reader = Shards::attach_file(&path, |_| 0).expect("it attaches");
     let mut value = Vec::new();
     for key in &keys {
         assert!(matches!(reader.get(key.as_bytes(), 0, &mut value), Lookup::Hit(_)), "{key}");

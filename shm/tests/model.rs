@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use annulus_shm::{
-    Admission, EXPIRY_LATENESS_MS, Full, HeapRegion, Lookup, OptionsError, Put, PutError, Reader,
-    Recovery, TableOptions, VALUE_MAX, WAYS, Writer,
+    Admission, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, HeapRegion, Lookup, OptionsError, Put,
+    PutError, Reader, Recovery, ScanItem, Shards, TableOptions, TableStats, VALUE_MAX, WAYS,
+    Writer, create_shards, open_shards, shard_of,
 };
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
 enum Step {
     Put { admission: Admission, key: u8, size: usize, deadline: u64, mark: u64 },
-    MakeRoom,
+    MakeRoom { shard: u16 },
     Get { key: u8 },
     SetTimes { key: u8, deadline: u64, mark: u64 },
     Remove { key: u8 },
@@ -42,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (admission, 0..80u8, size, deadline.clone(), any::<u64>()).prop_map(
             |(admission, key, size, deadline, mark)| Step::Put { admission, key, size, deadline, mark }
         ),
-        2 => Just(Step::MakeRoom),
+        2 => (0..4u16).prop_map(|shard| Step::MakeRoom { shard }),
         6 => (0..80u8).prop_map(|key| Step::Get { key }),
         2 => (0..80u8, deadline, any::<u64>()).prop_map(|(key, deadline, mark)| Step::SetTimes { key, deadline, mark }),
         3 => (0..80u8).prop_map(|key| Step::Remove { key }),
@@ -58,20 +59,61 @@ fn key_of(number: u8) -> Vec<u8> {
     vec![number; 1 + usize::from(number) * 3]
 }
 
-fn partition_of(number: u8) -> u16 {
-    u16::from(number) % 7
+/// Keys are made of one number.
+fn partition_of(key: &[u8]) -> u16 {
+    key.first().map_or(0, |number| u16::from(*number) % 7)
 }
 
-/// The smallest table whose pool takes one value of 8 KiB: two lines.
-fn tiny(pool_percent: u8) -> TableOptions {
+/// The writers of all shards, as one.
+struct Table(Vec<Writer>);
+
+impl Table {
+    fn of(&self, key: &[u8]) -> &Writer {
+        &self.0[self.shard(key)]
+    }
+
+    fn of_mut(&mut self, key: &[u8]) -> &mut Writer {
+        let shard = self.shard(key);
+        &mut self.0[shard]
+    }
+
+    fn shard(&self, key: &[u8]) -> usize {
+        shard_of(partition_of(key), self.0.len() as u16).into()
+    }
+
+    fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Option<Found> {
+        self.of(key).get(key, value)
+    }
+
+    fn sum<T: std::iter::Sum>(&self, of: impl Fn(&TableStats) -> T) -> T {
+        self.0.iter().map(|writer| of(&writer.stats())).sum()
+    }
+
+    /// A scan in steps.
+    fn scan(&self, visit: &mut dyn FnMut(ScanItem<'_>)) {
+        for writer in &self.0 {
+            let mut cursor = 0;
+            loop {
+                cursor = writer.scan(cursor, 5, visit);
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The smallest table whose pool takes one value of 8 KiB: two lines in each shard.
+fn tiny(pool_percent: u8, shards: u16) -> TableOptions {
     let mut options = TableOptions {
         segment_bytes: 0,
+        shards,
         record_size: 96,
         max_value: 8192,
         pool_percent,
         ..TableOptions::new(3, 4)
     };
-    let too_small = Writer::create(HeapRegion::new(8).handle(), &options).err();
+    let too_small = create_shards(&HeapRegion::new(8).handle(), &options).err();
     let Some(annulus_shm::CreateError::Options(OptionsError::TooSmall { needed, .. })) = too_small
     else {
         panic!("nothing is too small: {too_small:?}");
@@ -85,17 +127,17 @@ const SAMPLE: usize = 16;
 
 const CLOCK_OFFSET: u64 = 0u64.wrapping_sub(50);
 
-fn check_all(writer: &Writer, reader: &Reader, model: &BTreeMap<Vec<u8>, Entry>, now: u64) {
-    let stats = writer.stats();
-    assert_eq!(stats.entries, model.len());
+fn check_all(table: &Table, reader: &Shards, model: &BTreeMap<Vec<u8>, Entry>, now: u64) {
+    assert_eq!(table.sum(|stats| stats.entries), model.len());
     let bytes: usize = model.iter().map(|(key, entry)| key.len() + entry.value.len()).sum();
-    assert_eq!(stats.bytes_live, bytes as u64);
+    assert_eq!(table.sum(|stats| stats.bytes_live), bytes as u64);
     let published = reader.stats();
-    assert_eq!((published.entries, published.bytes_live), (stats.entries as u64, stats.bytes_live));
-    assert_eq!(published.pool_blocks_used, stats.pool_blocks_used as u64);
+    assert_eq!((published.entries, published.bytes_live), (model.len() as u64, bytes as u64));
+    let blocks = table.sum(|stats| stats.pool_blocks_used);
+    assert_eq!(published.pool_blocks_used, blocks as u64);
     let mut value = Vec::new();
     for (key, entry) in model {
-        let found = writer.get(key, &mut value).expect("stored");
+        let found = table.get(key, &mut value).expect("stored");
         assert_eq!(
             (found.partition, found.deadline, found.mark),
             (entry.partition, entry.deadline, entry.mark)
@@ -109,7 +151,8 @@ fn check_all(writer: &Writer, reader: &Reader, model: &BTreeMap<Vec<u8>, Entry>,
             assert_eq!((hit.deadline, hit.mark), (entry.deadline, entry.mark));
             assert_eq!((hit.value_size, &value), (entry.value.len(), &entry.value));
             let mut named = 0;
-            writer.used(hit.used, &mut |item| {
+            assert_eq!(usize::from(hit.used.shard()), table.shard(key));
+            table.of(key).used(hit.used, &mut |item| {
                 assert_eq!(item.key, key);
                 named += 1;
             });
@@ -132,28 +175,31 @@ fn check_all(writer: &Writer, reader: &Reader, model: &BTreeMap<Vec<u8>, Entry>,
         assert_eq!(alone, bytes);
     });
     assert_eq!(looked, keys.len());
-    assert_eq!(stats.near_entries, model.values().filter(|entry| entry.near).count());
+    let near = table.sum(|stats| stats.near_entries);
+    assert_eq!(near, model.values().filter(|entry| entry.near).count());
     let mut scanned: Vec<_> = Vec::new();
-    let mut cursor = 0;
-    loop {
-        cursor =
-            writer.scan(cursor, 5, &mut |item| scanned.push((item.key.to_vec(), item.value_size)));
-        if cursor == 0 {
-            break;
-        }
-    }
+    table.scan(&mut |item| scanned.push((item.key.to_vec(), item.value_size)));
     scanned.sort();
     let wanted: Vec<_> =
         model.iter().map(|(key, entry)| (key.clone(), entry.value.len())).collect();
     assert_eq!(scanned, wanted);
-    scanned.clear();
-    reader.scan(0, usize::MAX, now, &mut |item, _| {
-        scanned.push((item.key.to_vec(), item.value_size))
-    });
-    scanned.sort();
-    assert_eq!(scanned, wanted);
+    for budget in [usize::MAX, 5] {
+        scanned.clear();
+        let mut cursor = 0;
+        loop {
+            cursor = reader.scan(cursor, budget, now, &mut |item, _| {
+                scanned.push((item.key.to_vec(), item.value_size));
+            });
+            if cursor == 0 {
+                break;
+            }
+        }
+        scanned.sort();
+        assert_eq!(scanned, wanted);
+    }
     for partition in 0..8 {
         let mut listed = Vec::new();
+        let writer = &table.0[usize::from(shard_of(partition, reader.count()))];
         writer.partition_keys(partition, &mut |item| listed.push(item.key.to_vec()));
         listed.sort();
         let wanted: Vec<_> = model
@@ -173,21 +219,29 @@ fn vouch(writer: &mut Writer) {
     }
 }
 
-fn run(steps: &[Step], pool_percent: u8) {
-    let options = tiny(pool_percent);
+fn run(steps: &[Step], pool_percent: u8, shards: u16) {
+    let options = tiny(pool_percent, shards);
     let region = HeapRegion::new(options.segment_bytes as usize);
-    let mut writer = Writer::create(region.handle(), &options).expect("fits");
-    vouch(&mut writer);
-    let reader = Reader::attach(region.handle()).expect("made");
+    let mut table = Table(create_shards(&region.handle(), &options).expect("fits"));
+    table.0.iter_mut().for_each(vouch);
+    let reader = Shards::attach(region.handle(), partition_of).expect("made");
     let mut model = BTreeMap::<Vec<u8>, Entry>::new();
     let mut now = 100u64;
     let mut value = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         match *step {
             Step::Put { admission, key, size, deadline, mark } => {
-                let (key, partition) = (key_of(key), partition_of(key));
+                let key = key_of(key);
+                let partition = partition_of(&key);
                 let bytes = vec![number as u8; size];
-                match writer.put_as(admission, &key, partition, &bytes, (deadline, mark)) {
+                let times = (deadline, mark);
+                let writer = table.of_mut(&key);
+                let put = match writer.occupied(&key, &mut value, Some(size)) {
+                    // Every other time, without a second look.
+                    Some(found) if number % 2 == 0 => found.put_as(admission, &bytes, times),
+                    _ => writer.put_as(admission, &key, partition, &bytes, times),
+                };
+                match put {
                     Ok(Put { replaced }) => {
                         let near = admission == Admission::Near;
                         let due = deadline.max(now.wrapping_add(CLOCK_OFFSET));
@@ -204,11 +258,22 @@ fn run(steps: &[Step], pool_percent: u8) {
             }
             Step::Get { key } => {
                 let key = key_of(key);
-                assert_eq!(writer.get(&key, &mut value).is_some(), model.contains_key(&key));
+                assert_eq!(table.get(&key, &mut value).is_some(), model.contains_key(&key));
             }
             Step::SetTimes { key, deadline, mark } => {
                 let key = key_of(key);
-                assert_eq!(writer.set_times(&key, deadline, mark), model.contains_key(&key));
+                let is_there = match table.of_mut(&key).occupied(&key, &mut value, None) {
+                    Some(found) if number % 2 == 0 => {
+                        let entry = &model[&key];
+                        let known = found.found();
+                        assert_eq!((known.deadline, known.mark), (entry.deadline, entry.mark));
+                        assert_eq!((known.partition, &value), (entry.partition, &entry.value));
+                        found.set_times(deadline, mark);
+                        true
+                    }
+                    _ => table.of_mut(&key).set_times(&key, deadline, mark),
+                };
+                assert_eq!(is_there, model.contains_key(&key));
                 if let Some(entry) = model.get_mut(&key) {
                     (entry.deadline, entry.mark) = (deadline, mark);
                     entry.due = deadline.max(now.wrapping_add(CLOCK_OFFSET));
@@ -216,13 +281,13 @@ fn run(steps: &[Step], pool_percent: u8) {
             }
             Step::Remove { key } => {
                 let key = key_of(key);
-                assert_eq!(writer.remove(&key), model.remove(&key).is_some());
+                assert_eq!(table.of_mut(&key).remove(&key), model.remove(&key).is_some());
                 assert_eq!(reader.get(&key, now, &mut value), Lookup::Miss);
             }
             Step::Expire { keep_odd } => {
                 let now = now.wrapping_add(CLOCK_OFFSET);
                 let mut gone = Vec::new();
-                let removed = writer.remove_expired(now, usize::MAX, &mut |item| {
+                let mut decide = |item: ExpiredItem<'_>| {
                     assert_eq!(item.value, model[item.key].value);
                     assert!(item.deadline != 0 && item.deadline <= now);
                     let goes = !keep_odd || item.key[0].is_multiple_of(2);
@@ -230,7 +295,10 @@ fn run(steps: &[Step], pool_percent: u8) {
                         gone.push(item.key.to_vec());
                     }
                     goes
-                });
+                };
+                let remove =
+                    |writer: &mut Writer| writer.remove_expired(now, usize::MAX, &mut decide);
+                let removed: usize = table.0.iter_mut().map(remove).sum();
                 let odd = |key: &Vec<u8>| !key[0].is_multiple_of(2);
                 assert!(!keep_odd || !gone.iter().any(odd));
                 assert_eq!(removed, gone.len());
@@ -244,10 +312,11 @@ fn run(steps: &[Step], pool_percent: u8) {
                     }
                 }
             }
-            Step::MakeRoom => {
+            Step::MakeRoom { shard } => {
                 let now = now.wrapping_add(CLOCK_OFFSET);
                 let mut gone = Vec::new();
-                let dropped = writer.make_room(now, &|mark| mark, &mut |item| {
+                let shard = usize::from(shard % shards);
+                let dropped = table.0[shard].make_room(now, &|mark| mark, &mut |item| {
                     assert!(item.deadline <= now);
                     gone.push(item.key.to_vec());
                     true
@@ -255,9 +324,10 @@ fn run(steps: &[Step], pool_percent: u8) {
                 gone.iter().for_each(|key| drop(model.remove(key)));
                 if gone.is_empty() {
                     // All near copies fit in the sample more often than not: then it was the coolest.
-                    let near = model.iter().filter(|(_, entry)| entry.near);
+                    let in_shard = |key: &Vec<u8>| table.shard(key) == shard;
+                    let near = model.iter().filter(|(key, entry)| entry.near && in_shard(key));
                     let missing =
-                        near.clone().filter(|(key, _)| writer.get(key, &mut value).is_none());
+                        near.clone().filter(|(key, _)| table.get(key, &mut value).is_none());
                     let missing: Vec<_> = missing.map(|(key, e)| (key.clone(), e.mark)).collect();
                     assert_eq!(missing.len(), usize::from(near.clone().count() > 0));
                     assert_eq!(dropped, missing.len(), "at most one, and no other entry");
@@ -272,26 +342,28 @@ fn run(steps: &[Step], pool_percent: u8) {
             }
             Step::Tick { ms } => now += ms,
             Step::Reopen => {
-                let epoch = writer.writer_epoch();
-                drop(writer);
-                let (reopened, recovery) = Writer::open(region.handle(), &options).expect("whole");
+                let epoch = table.0[0].writer_epoch();
+                drop(table);
+                let (reopened, recovery) = open_shards(&region.handle(), &options).expect("whole");
                 assert_eq!(recovery, Recovery { entries: model.len(), ..Recovery::default() });
-                writer = reopened;
+                table = Table(reopened);
                 assert_eq!(reader.writer_epoch(), epoch + 1);
             }
             Step::Verify => {
-                let verified = writer.verify(0, usize::MAX);
-                assert_eq!(
-                    (verified.next, verified.checked, verified.dropped),
-                    (0, model.len(), 0)
-                );
+                let mut checked = 0;
+                for writer in &mut table.0 {
+                    let verified = writer.verify(0, usize::MAX);
+                    assert_eq!((verified.next, verified.dropped), (0, 0));
+                    checked += verified.checked;
+                }
+                assert_eq!(checked, model.len());
             }
         }
         if number % 8 == 0 {
-            check_all(&writer, &reader, &model, now);
+            check_all(&table, &reader, &model, now);
         }
     }
-    check_all(&writer, &reader, &model, now);
+    check_all(&table, &reader, &model, now);
 }
 
 proptest! {
@@ -299,12 +371,20 @@ proptest! {
 
     #[test]
     fn table_with_much_room_for_overflow_agrees_with_a_map(steps in prop::collection::vec(step(), 1..250)) {
-        run(&steps, 90);
+        run(&steps, 90, 1);
     }
 
     #[test]
     fn table_with_little_room_for_overflow_agrees_with_a_map(steps in prop::collection::vec(step(), 1..250)) {
-        run(&steps, 70);
+        run(&steps, 70, 1);
+    }
+
+    #[test]
+    fn table_of_several_shards_agrees_with_a_map(
+        shards in prop_oneof![Just(3), Just(4)],
+        steps in prop::collection::vec(step(), 1..250),
+    ) {
+        run(&steps, 80, shards);
     }
 }
 
@@ -415,7 +495,7 @@ fn empty_and_too_long_keys_are_refused_and_never_found() {
 
 #[test]
 fn full_table_keeps_everything_and_goes_on_after_expired_entries_left() {
-    let options = tiny(70);
+    let options = tiny(70, 1);
     let region = HeapRegion::new(options.segment_bytes as usize);
     let mut writer = Writer::create(region.handle(), &options).expect("fits");
     let put = |writer: &mut Writer, number: u8| {

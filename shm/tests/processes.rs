@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-use annulus_shm::{Hit, Lookup, Reader, TableOptions, Writer, open_or_create};
+use annulus_shm::{Hit, Lookup, Shards, TableOptions, Writer, open_or_create};
 
 const SEGMENT: &str = "ANNULUS_SHM_READ_SEGMENT";
 /// Set for readers that go on, however much they have seen, until there is a key of this name.
@@ -31,7 +31,7 @@ fn value(number: u64, version: u64) -> Vec<u8> {
 #[test]
 fn child_reads_until_it_has_seen_enough() {
     let Ok(path) = std::env::var(SEGMENT) else { return };
-    let reader = Reader::attach_file(path).expect("made by the parent");
+    let reader = Shards::attach_file(path, |_| 0).expect("made by the parent");
     let mut newest = [0; KEYS as usize];
     let (mut hits, mut tries, mut contended) = (0, 0, 0);
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ fn make_table(path: &Path) -> Writer {
     let options =
         TableOptions { segment_bytes: 512 << 10, record_size: 256, ..TableOptions::new(1, 2) };
     let options = TableOptions { max_value: 4096, ..options };
-    let mut writer = open_or_create(path, &options).expect("made").writer;
+    let mut writer = open_or_create(path, &options).expect("made").writers.remove(0);
     writer.set_freshness(1, u64::MAX);
     put_all(&mut writer, 1);
     writer
@@ -123,7 +123,7 @@ fn reader_stopped_or_killed_in_mid_copy_hurts_nobody() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("table");
     let mut writer = make_table(&path);
-    let reader = Reader::attach_file(&path).expect("just made");
+    let reader = Shards::attach_file(&path, |_| 0).expect("just made");
     let (bystander, sleeper) = (spawn_reader(&path, true), spawn_reader(&path, true));
     let sleeper_pid = Pid::from_child(&sleeper);
     let mut rng = StdRng::seed_from_u64(5);

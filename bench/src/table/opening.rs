@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use annulus_shm::Reader;
+use annulus_shm::Shards;
 use anyhow::ensure;
 
 use super::data::{Requests, Sizes};
@@ -23,7 +23,7 @@ pub(super) fn measure(
     let mut attach = Rounds::default();
     for _ in 0..bench.rounds() {
         let began = Instant::now();
-        let reader = Reader::attach_file(&segment.path)?;
+        let reader = Shards::attach_file(&segment.path, |_| 0)?;
         attach.push(began.elapsed().as_secs_f64() * 1e3);
         drop(reader);
     }

@@ -174,9 +174,9 @@ pub(crate) fn be_writer(args: &WriterArgs) -> anyhow::Result<()> {
     let options = args.sizes.table(args.entries);
     let private_before = private_bytes();
     let began = Instant::now();
-    let opened = open_or_create(&args.segment, &options)?;
+    let mut opened = open_or_create(&args.segment, &options)?;
     let took_ms = began.elapsed().as_secs_f64() * 1e3;
-    let mut writer = opened.writer;
+    let mut writer = opened.writers.remove(0);
     for partition in 0..annulus_shm::PARTITIONS as u16 {
         writer.set_freshness(partition, u64::MAX);
     }

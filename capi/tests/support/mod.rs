@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use annulus_proto::{Attributes, Entry, Hlc, NodeId, Slot, Value, Version, record};
-use annulus_shm::{TableOptions, Writer, open_or_create};
+use annulus_shm::{TableOptions, Writer, open_or_create, shard_of};
 
 /// The hybrid time that the table's sessions began at, and that its clock shows at least.
 pub(crate) const BEGAN_MS: u64 = 1_700_000_000_000;
@@ -15,42 +15,56 @@ pub(crate) const NODE: u64 = 0x0123_4567_89ab;
 /// The table's file: `annulus-CLUSTER-NODE-TABLE`.
 pub(crate) const FILE: &str = "annulus-test-0123456789ab-sessions";
 
-/// A table of 8 MiB with a session of each kind: see `fill`.
-pub(crate) fn table(directory: &Path, file: &str) -> (Writer, PathBuf) {
-    let path = directory.join(file);
-    let opened = open_or_create(&path, &TableOptions::new(1, 2)).expect("a table");
-    let mut writer = opened.writer;
-    // The hybrid clock is the monotonic one and this.
-    writer.set_clock_offset(BEGAN_MS);
-    fill(&mut writer);
-    (writer, path)
+/// The writers of a table's shards.
+pub(crate) struct Writers(pub(crate) Vec<Writer>);
+
+impl Writers {
+    /// The writer of the key's shard, and its slot.
+    fn of(&mut self, key: &[u8]) -> (&mut Writer, u16) {
+        let slot = Slot::of(key).index();
+        let shard = shard_of(slot, self.0.len() as u16);
+        (&mut self.0[usize::from(shard)], slot)
+    }
 }
 
-fn fill(writer: &mut Writer) {
+/// A table of 8 MiB in four shards with a session of each kind: see `fill`.
+pub(crate) fn table(directory: &Path, file: &str) -> (Writers, PathBuf) {
+    let path = directory.join(file);
+    let options = TableOptions { shards: 4, ..TableOptions::new(1, 2) };
+    let mut writers = Writers(open_or_create(&path, &options).expect("a table").writers);
+    // The hybrid clock is the monotonic one and this.
+    writers.0.iter_mut().for_each(|writer| writer.set_clock_offset(BEGAN_MS));
+    fill(&mut writers);
+    (writers, path)
+}
+
+fn fill(writers: &mut Writers) {
     let bytes = |value: &[u8]| session(Value::Bytes(value.to_vec()));
-    put(writer, b"bytes", &bytes(b"value"));
-    put(writer, b"empty", &bytes(b""));
-    put(writer, b"\0key\xff", &bytes(b"\0\xff"));
-    put(writer, b"large", &bytes(&[b'x'; 50_000]));
-    put(writer, b"map", &map());
-    put(writer, b"ended", &Entry::ended(version(0), version(1)));
-    put(writer, b"stale", &bytes(b"not vouched for"));
-    writer.set_freshness(Slot::of(b"stale").index(), 0);
-    vouch(writer, b"nobody");
+    put(writers, b"bytes", &bytes(b"value"));
+    put(writers, b"empty", &bytes(b""));
+    put(writers, b"\0key\xff", &bytes(b"\0\xff"));
+    put(writers, b"large", &bytes(&[b'x'; 50_000]));
+    put(writers, b"map", &map());
+    put(writers, b"ended", &Entry::ended(version(0), version(1)));
+    put(writers, b"stale", &bytes(b"not vouched for"));
+    let (writer, slot) = writers.of(b"stale");
+    writer.set_freshness(slot, 0);
+    vouch(writers, b"nobody");
     for (key, record, deadline) in [
         (&b"expired"[..], &record_of(&bytes(b"late"))[..], BEGAN_MS),
         (b"damaged", b"\xff no record", 0),
     ] {
-        vouch(writer, key);
-        writer.put(key, Slot::of(key).index(), record, deadline, 0).expect("there is room");
+        vouch(writers, key);
+        let (writer, slot) = writers.of(key);
+        writer.put(key, slot, record, deadline, 0).expect("there is room");
     }
 }
 
 /// Puts an entry as a node does, and vouches for its slot.
-pub(crate) fn put(writer: &mut Writer, key: &[u8], entry: &Entry) {
-    vouch(writer, key);
+pub(crate) fn put(writers: &mut Writers, key: &[u8], entry: &Entry) {
+    vouch(writers, key);
     let touched = entry.body.as_ref().map_or(0, |body| body.touched);
-    let (slot, mark) = (Slot::of(key).index(), record::mark(touched));
+    let ((writer, slot), mark) = (writers.of(key), record::mark(touched));
     writer.put(key, slot, &record_of(entry), entry.deadline(), mark).expect("there is room");
 }
 
@@ -81,6 +95,7 @@ fn record_of(entry: &Entry) -> Vec<u8> {
     record
 }
 
-fn vouch(writer: &mut Writer, key: &[u8]) {
-    writer.set_freshness(Slot::of(key).index(), u64::MAX);
+fn vouch(writers: &mut Writers, key: &[u8]) {
+    let (writer, slot) = writers.of(key);
+    writer.set_freshness(slot, u64::MAX);
 }

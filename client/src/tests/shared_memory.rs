@@ -4,25 +4,31 @@ use std::sync::Arc;
 use annulus_net::{Clock, SystemClock, TokioNet};
 use annulus_proto::message::Segment;
 use annulus_proto::{Attributes, Entry, Key, NodeId, Slot, Value, record};
-use annulus_shm::{HeapRegion, Reader, TableOptions, Writer, open_or_create};
+use annulus_shm::{HeapRegion, Shards, TableOptions, Writer, create_shards, open_or_create};
 
 use super::fake::{FakeNode, Script, birth, builder, echo, routes, version};
 use crate::{AskReason, Builder, Client, Error, LocalGet, LocalReader, LocalValue, Source};
 
-/// A node's segment for the default table, in heap memory.
+/// A node's segment for the default table, in heap memory, with three shards.
 struct Table {
     region: HeapRegion,
-    writer: Writer,
+    writers: Vec<Writer>,
     instance: u64,
 }
 
 impl Table {
     fn new(instance: u64) -> Self {
-        let options = TableOptions { segment_bytes: 1 << 20, ..TableOptions::new(instance, 5) };
+        let options = TableOptions::new(instance, 5);
+        let options = TableOptions { segment_bytes: 3 << 20, shards: 3, ..options };
         let region = HeapRegion::new(options.segment_bytes as usize);
-        let mut writer = Writer::create(region.handle(), &options).unwrap();
-        (0..16_384).for_each(|slot| writer.set_freshness(slot, u64::MAX));
-        Self { region, writer, instance }
+        let writers = create_shards(&region.handle(), &options).unwrap();
+        let mut table = Self { region, writers, instance };
+        Slot::all().for_each(|slot| table.writer(slot).set_freshness(slot.index(), u64::MAX));
+        table
+    }
+
+    fn writer(&mut self, slot: Slot) -> &mut Writer {
+        &mut self.writers[usize::from(slot.index()) % 3]
     }
 
     fn segment(&self) -> Segment {
@@ -38,18 +44,23 @@ impl Table {
         let mut bytes = Vec::new();
         record::write(entry, &mut bytes);
         let mark = entry.body.as_ref().map_or(0, |body| record::mark(body.touched));
-        let slot = Slot::of(key.as_bytes()).index();
-        self.writer.put(key.as_bytes(), slot, &bytes, entry.deadline(), mark).unwrap();
+        let slot = Slot::of(key.as_bytes());
+        let writer = self.writer(slot);
+        writer.put(key.as_bytes(), slot.index(), &bytes, entry.deadline(), mark).unwrap();
     }
 
     fn builder(&self, node: &FakeNode) -> Builder<TokioNet, SystemClock> {
         let region = self.region.clone();
-        builder([node.seed()]).attach(move |_| Ok(Reader::attach(region.handle()).unwrap()))
+        builder([node.seed()]).attach(move |_| Ok(attach(&region)))
     }
 
     async fn client(&self, node: &FakeNode) -> Client {
         self.builder(node).connect().await.unwrap()
     }
+}
+
+fn attach(region: &HeapRegion) -> Shards {
+    Shards::attach(region.handle(), |key| Slot::of(key).index()).unwrap()
 }
 
 fn entry(value: Value) -> Entry {
@@ -94,15 +105,16 @@ async fn an_ended_session_is_ended_without_asking() {
 #[tokio::test]
 async fn what_shared_memory_cannot_tell_a_node_is_asked() {
     let mut table = Table::new(1);
-    table.writer.set_clock_offset(0);
+    table.writers.iter_mut().for_each(|writer| writer.set_clock_offset(0));
     let now_ms = SystemClock.monotonic_coarse_ms();
     let mut expired = bytes(b"expired");
     expired.write_lease(version(2), 0, now_ms.saturating_sub(1).max(1));
     table.put("expired", &expired);
     table.put("stale", &bytes(b"stale"));
-    table.writer.set_freshness(Slot::of(b"stale").index(), 0);
-    let slot = Slot::of(b"malformed").index();
-    table.writer.put(b"malformed", slot, b"no record", 0, 0).unwrap();
+    let stale = Slot::of(b"stale");
+    table.writer(stale).set_freshness(stale.index(), 0);
+    let slot = Slot::of(b"malformed");
+    table.writer(slot).put(b"malformed", slot.index(), b"no record", 0, 0).unwrap();
 
     let mut node = FakeNode::with(1, table.script()).await;
     let client = table.client(&node).await;
@@ -232,7 +244,7 @@ async fn readers_keep_the_old_segment_until_the_restarted_node_tells_of_a_new_on
     let client = builder([node.seed()])
         .attach(move |segment| {
             let index = usize::from(segment.instance == 2);
-            Ok(Reader::attach(regions[index].handle()).unwrap())
+            Ok(attach(&regions[index]))
         })
         .connect()
         .await
@@ -325,7 +337,8 @@ async fn listings_give_each_live_session_once() {
     }
     table.put("ended", &Entry::ended(birth(), version(2)));
     table.put("stale", &bytes(b"stale"));
-    table.writer.set_freshness(Slot::of(b"stale").index(), 0);
+    let stale = Slot::of(b"stale");
+    table.writer(stale).set_freshness(stale.index(), 0);
     let node = FakeNode::with(1, table.script()).await;
     let client = table.client(&node).await;
     let mut listed = BTreeMap::new();
@@ -348,21 +361,44 @@ async fn listings_give_each_live_session_once() {
 fn a_reader_stands_alone_without_tokio() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sessions");
-    let options = TableOptions { segment_bytes: 1 << 20, ..TableOptions::new(7, 5) };
-    let mut opened = open_or_create(&path, &options).unwrap();
-    let slot = Slot::of(b"k").index();
-    opened.writer.set_freshness(slot, u64::MAX);
-    let mut record = Vec::new();
-    record::write(&bytes(b"value"), &mut record);
-    opened.writer.put(b"k", slot, &record, 0, 0).unwrap();
+    let keys: Vec<String> = (0..40).map(|number| format!("k{number}")).collect();
+    for shards in [1, 4] {
+        let options = TableOptions { segment_bytes: 4 << 20, shards, ..TableOptions::new(7, 5) };
+        let mut opened = open_or_create(&path, &options).unwrap();
+        for key in &keys {
+            let slot = Slot::of(key.as_bytes()).index();
+            let writer = &mut opened.writers[usize::from(slot % shards)];
+            writer.set_freshness(slot, u64::MAX);
+            let mut record = Vec::new();
+            record::write(&bytes(key.as_bytes()), &mut record);
+            writer.put(key.as_bytes(), slot, &record, 0, 0).unwrap();
+        }
 
-    assert!(LocalReader::attach(&path, 8).unwrap().is_none(), "another instance");
-    assert!(LocalReader::attach(directory.path().join("none"), 7).is_err());
-    let reader = LocalReader::attach(&path, 7).unwrap().unwrap();
-    let mut buffer = Vec::new();
-    let LocalGet::Live(session) = reader.get("k", &mut buffer) else { panic!("it lives") };
-    assert_eq!(session.value, LocalValue::Bytes(b"value"));
-    assert_eq!(reader.stats().unwrap().entries, 1);
-    assert_eq!(reader.scan(0, 10).unwrap().entries.len(), 1);
-    assert_eq!(NodeId::from_bits(9), session.birth.node);
+        assert!(LocalReader::attach(&path, 8).unwrap().is_none(), "another instance");
+        assert!(LocalReader::attach(directory.path().join("none"), 7).is_err());
+        let reader = LocalReader::attach(&path, 7).unwrap().unwrap();
+        let mut buffer = Vec::new();
+        for key in &keys {
+            let LocalGet::Live(session) = reader.get(key, &mut buffer) else { panic!("it lives") };
+            assert_eq!(session.value, LocalValue::Bytes(key.as_bytes()));
+            assert_eq!(NodeId::from_bits(9), session.birth.node);
+        }
+        let asked: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+        let mut live = 0;
+        reader.get_many(&asked, &mut buffer, |at, found| {
+            let LocalGet::Live(session) = found else { panic!("it lives") };
+            assert_eq!(session.value, LocalValue::Bytes(asked[at]));
+            live += 1;
+        });
+        assert_eq!((live, reader.stats().unwrap().entries), (40, 40));
+        let (mut listed, mut cursor) = (0, 0);
+        loop {
+            let page = reader.scan(cursor, 7).unwrap();
+            (listed, cursor) = (listed + page.entries.len(), page.next);
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(listed, 40);
+    }
 }

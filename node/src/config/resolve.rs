@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroU64};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::setting::{ENV_PREFIX, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
 use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes, record_bytes_max};
-use crate::driver::{LaneSettings, LocalRoles, NodeSettings, ROOT, TableSettings};
+use crate::driver::{CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, TableSettings};
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
@@ -28,7 +28,8 @@ pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError
         Some(path) => file::parse(&file::read(path)?, path, &mut problems),
     };
     let (given, tables) = layer(document, sources);
-    let mut resolver = Resolver { given, problems, explained: Vec::new(), warnings: Vec::new() };
+    let (explained, warnings) = (Vec::new(), Vec::new());
+    let mut resolver = Resolver { given, problems, explained, warnings, cores: NonZeroU16::MIN };
     resolver.note_unknown_variables(sources);
     let (settings, log) = resolver.node(&tables, &sources.env, host);
     let Resolver { problems, explained, warnings, .. } = resolver;
@@ -63,6 +64,8 @@ fn layer(document: Document, sources: &Sources) -> (BTreeMap<Setting, Given>, Ve
 }
 
 struct Resolver {
+    /// Into how many parts each table is divided; 1 until that is known.
+    cores: NonZeroU16,
     given: BTreeMap<Setting, Given>,
     problems: Vec<Problem>,
     explained: Vec<(String, String, Origin)>,
@@ -113,6 +116,16 @@ impl Resolver {
         let rings = self.take(Setting::Rings, 1, rings, show_rings);
         let connections_max =
             self.take(Setting::ConnectionsMax, 1_024, whole(1..=1_000_000), u32::to_string);
+        let cores = self.take(
+            Setting::Cores,
+            NonZeroU16::MIN,
+            |raw| {
+                let count: u16 = whole(1..=CORES_MAX.into())(raw)?;
+                Ok(NonZeroU16::new(count).expect("one at least"))
+            },
+            NonZeroU16::to_string,
+        );
+        self.cores = cores;
         let lanes = LaneSettings::default();
         let lanes = LaneSettings {
             max: self.take(Setting::LanesMax, lanes.max, whole(0..=65_536), u32::to_string),
@@ -161,6 +174,7 @@ impl Resolver {
             weight,
             rings,
             connections_max,
+            cores,
             lanes,
             stop_timeout,
             leave_on_stop,
@@ -384,7 +398,8 @@ impl TableResolver<'_> {
     }
 
     fn check_memory(&mut self, memory: u64, max_value: u32, record_size: u32) {
-        let least = least_memory(max_value, record_size);
+        let cores = self.resolver.cores.get();
+        let least = u64::from(cores) * least_memory(max_value, record_size);
         if memory >= least {
             return;
         }
@@ -396,9 +411,10 @@ impl TableResolver<'_> {
             key: format!("{}.memory", self.prefix),
             value: format!("\"{}\"", show_size(memory)),
             why: format!(
-                "too small for max_value = \"{}\" and record_size = {record_size}: raise memory to at \
+                "too small for max_value = \"{}\" and record_size = {record_size}{}: raise memory to at \
                  least \"{}\", or lower one of them",
                 show_size(max_value.into()),
+                if cores > 1 { format!(" on {cores} cores") } else { String::new() },
                 show_size(least),
             ),
         });
@@ -421,7 +437,7 @@ fn understand<T>(
     (value, origin.clone())
 }
 
-/// What a segment must have for a few values of any allowed size, rounded up to 64 KiB: two index
+/// What each part of a segment must have for a few values of any allowed size, rounded up to 64 KiB: two index
 /// lines of 28 records each in one half, two of the largest values with what the node and the
 /// segment put around them in the other, and the segment's fixed parts.
 fn least_memory(max_value: u32, record_size: u32) -> u64 {

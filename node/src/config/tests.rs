@@ -177,6 +177,7 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::Weight, "0", "0"),
         (Setting::Rings, "0,7", "[7, 0]"),
         (Setting::ConnectionsMax, "5", "5"),
+        (Setting::Cores, "4", "4"),
         (Setting::LanesMax, "0", "0"),
         (Setting::LanePollUs, "200", "200"),
         (Setting::StopTimeout, "0s", "\"0s\""),
@@ -363,6 +364,8 @@ fn bounds_are_kept_and_named() {
         ("weight = 99999999999999999999999", "must be a whole number"),
         ("connections_max = 0", "must be a whole number from 1 to 1000000"),
         ("connections_max = \"many\"", "must be a whole number"),
+        ("cores = 0", "must be a whole number from 1 to 64"),
+        ("cores = 65", "must be a whole number from 1 to 64"),
         ("lanes_max = 65537", "must be a whole number from 0 to 65536"),
         ("lane_poll_us = 10001", "must be a whole number from 0 to 10000"),
         ("down_after = \"61m\"", "must be from \"0s\" to \"1h\""),
@@ -478,12 +481,17 @@ fn memory_that_cannot_hold_a_few_of_the_largest_values_is_refused() {
 /// The segment's own arithmetic has the last word at start; here it must not have one at all.
 #[test]
 fn memory_that_is_accepted_here_is_accepted_by_the_segment() {
-    for (max_value, record_size) in
-        [(1, 64), (65_536, 512), (1 << 20, 64), (1 << 20, 65_536), (100, 4096)]
-    {
+    for (max_value, record_size, cores) in [
+        (1, 64, 1),
+        (65_536, 512, 1),
+        (65_536, 512, 3),
+        (1 << 20, 64, 1),
+        (1 << 20, 65_536, 64),
+        (100, 4096, 2),
+    ] {
         let file = |memory: u64| {
             format!(
-                "[[table]]\nname = \"t\"\nmax_value = {max_value}\nrecord_size = {record_size}\nmemory = {memory}"
+                "cores = {cores}\n[[table]]\nname = \"t\"\nmax_value = {max_value}\nrecord_size = {record_size}\nmemory = {memory}"
             )
         };
         let error = error_of(&file(1));
@@ -492,12 +500,13 @@ fn memory_that_is_accepted_here_is_accepted_by_the_segment() {
         Scene::new(&file(least)).settings();
         let options = annulus_shm::TableOptions {
             segment_bytes: least,
+            shards: cores,
             record_size,
             max_value: crate::core::record_bytes_max(max_value),
             ..annulus_shm::TableOptions::new(1, 2)
         };
         let region = annulus_shm::HeapRegion::new(least as usize);
-        annulus_shm::Writer::create(region.handle(), &options).expect("the segment takes it");
+        annulus_shm::create_shards(&region.handle(), &options).expect("the segment takes it");
     }
 }
 

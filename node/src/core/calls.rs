@@ -7,24 +7,54 @@ use std::time::Duration;
 use annulus_proto::{Key, NodeId};
 
 /// The calls under way, each with its deadline and what its answer is for.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
+///
+/// Their numbers tell to which part of the node the answers go ([`route::party_of_call`]).
+///
+/// [`route::party_of_call`]: super::route::party_of_call
+#[derive(Debug)]
+pub(super) struct Calls<C> {
     next: u64,
-    open: BTreeMap<u64, Call>,
+    parties: u64,
+    open: BTreeMap<u64, C>,
     deadlines: BTreeSet<(Duration, u64)>,
 }
 
-/// One call.
+/// What is known of a call until it is answered.
+pub(super) trait Deadline {
+    /// When to give up.
+    fn deadline(&self) -> Duration;
+}
+
+/// A call of a core.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
-    /// The node asked; `None` when only its address is known.
-    pub node: Option<NodeId>,
-    /// Where it was asked.
-    pub addr: SocketAddr,
+    /// The node asked.
+    pub node: NodeId,
     /// When to give up.
     pub deadline: Duration,
     /// What the answer is for.
     pub purpose: Purpose,
+}
+
+impl Deadline for Call {
+    fn deadline(&self) -> Duration {
+        self.deadline
+    }
+}
+
+/// An exchange of views with whoever listens at an address.
+#[derive(Clone, Debug)]
+pub(super) struct ExchangeCall {
+    /// Where it was asked.
+    pub addr: SocketAddr,
+    /// When to give up.
+    pub deadline: Duration,
+}
+
+impl Deadline for ExchangeCall {
+    fn deadline(&self) -> Duration {
+        self.deadline
+    }
 }
 
 /// What an answer is for.
@@ -52,8 +82,6 @@ pub(super) enum Purpose {
         /// What was asked.
         step: SyncStep,
     },
-    /// An exchange of views.
-    Exchange,
     /// A sign of life.
     Ping,
 }
@@ -76,25 +104,31 @@ pub(super) enum SyncStep {
     Push(Key),
 }
 
-impl Calls {
+impl<C: Deadline> Calls<C> {
+    /// No calls, of one of so many parties; party 0 is the first.
+    pub(super) fn new(party: usize, parties: usize) -> Self {
+        let (next, parties) = (party as u64, parties as u64);
+        Self { next, parties, open: BTreeMap::new(), deadlines: BTreeSet::new() }
+    }
+
     /// Opens a call and returns its number, never 0.
-    pub(super) fn open(&mut self, call: Call) -> u64 {
-        self.next += 1;
-        self.deadlines.insert((call.deadline, self.next));
+    pub(super) fn open(&mut self, call: C) -> u64 {
+        self.next += self.parties;
+        self.deadlines.insert((call.deadline(), self.next));
         self.open.insert(self.next, call);
         self.next
     }
 
     /// Closes a call; `None` if it is closed already.
-    pub(super) fn close(&mut self, number: u64) -> Option<Call> {
+    pub(super) fn close(&mut self, number: u64) -> Option<C> {
         let call = self.open.remove(&number)?;
-        self.deadlines.remove(&(call.deadline, number));
+        self.deadlines.remove(&(call.deadline(), number));
         Some(call)
     }
 
-    /// The node that an open call is meant for, if it is known.
-    pub(super) fn node(&self, number: u64) -> Option<NodeId> {
-        self.open.get(&number)?.node
+    /// An open call.
+    pub(super) fn get(&self, number: u64) -> Option<&C> {
+        self.open.get(&number)
     }
 
     /// The next call whose deadline has passed.

@@ -69,7 +69,7 @@ struct Writing {
 const HOPS_MAX: u8 = 3;
 /// How often a coordinator starts anew because a home knew a newer session.
 const ROUNDS_MAX: u8 = 4;
-/// The most bytes of requests that wait: each is held up to three times, here and on its way.
+/// The most bytes of requests that wait, in all cores: each is held up to three times, here and on its way.
 const PENDING_BYTES_MAX: usize = 64 << 20;
 /// What a request takes beside its value.
 const REQUEST_OVERHEAD_BYTES: usize = 1_024;
@@ -82,12 +82,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(30);
 
 impl Core {
     /// Takes in a request about a session.
-    pub(super) fn begin(&mut self, now: Now, asker: Asker, id: u64, mut request: SessionRequest) {
-        if let Asker::Lane { .. } = asker
-            && let Some(outcome) = self.change_alone(now, &mut request)
-        {
-            return self.reply_session(now, asker, id, outcome);
-        }
+    pub(super) fn begin(&mut self, now: Now, asker: Asker, id: u64, request: SessionRequest) {
         self.counters.add(match request.operation {
             Operation::Start { .. } => "requests_start",
             Operation::Get => "requests_get",
@@ -109,7 +104,7 @@ impl Core {
             pending.askers.push((asker, id));
             return;
         }
-        if self.stopping.is_some() {
+        if self.stopping {
             let failure = Failure::Unavailable { answered: 0, needed: 1, homes: 0 };
             return self.reply_session(now, asker, id, Err(failure));
         }
@@ -122,7 +117,7 @@ impl Core {
         }
         let size = size(&request);
         let is_full = self.pending.len() >= self.settings.pending_max
-            || self.pending_bytes + size > PENDING_BYTES_MAX;
+            || self.pending_bytes + size > PENDING_BYTES_MAX / self.cores;
         if is_full {
             self.counters.add("requests_refused_busy");
             let why = "too many requests wait for their homes; try again later".to_owned();
@@ -540,8 +535,8 @@ impl Core {
 
     /// Members that may hold entries of a slot: the homes, then the others, as placement prefers them.
     fn possible_holders(&self, slot: Slot) -> Vec<NodeId> {
-        let mut holders = self.ring.candidates(slot);
-        let others = self.mesh.view().active().map(|member| member.id);
+        let mut holders = self.standing.ring.candidates(slot);
+        let others = self.standing.view.active().map(|member| member.id);
         let draining: Vec<NodeId> = others.filter(|id| !holders.contains(id)).collect();
         holders.extend(draining);
         holders
@@ -554,7 +549,7 @@ impl Core {
         now: Now,
         id: u64,
         call: u64,
-        node: Option<NodeId>,
+        node: NodeId,
         message: Message,
     ) {
         let Some(mut pending) = self.pending.remove(&id) else { return };
@@ -594,7 +589,7 @@ impl Core {
         now: Now,
         id: u64,
         call: u64,
-        node: Option<NodeId>,
+        node: NodeId,
         sent: bool,
     ) {
         let Some(mut pending) = self.pending.remove(&id) else { return };
@@ -623,9 +618,7 @@ impl Core {
             }
             Stage::Reading(_) => self.judge_reading(now, id, pending),
             Stage::Writing(_) => {
-                if let Some(home) = node {
-                    self.hint(pending.table, home, &pending.request.key);
-                }
+                self.hint(pending.table, node, &pending.request.key);
                 self.judge_writing(now, id, pending);
             }
             Stage::Done => {}

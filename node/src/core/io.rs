@@ -1,13 +1,16 @@
-//! What goes into the core and what comes out of it.
+//! What goes into the hub and the cores, and what comes out of them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_proto::codec::Header;
-use annulus_proto::message::{Message, Role};
+use annulus_proto::message::{Message, Role, TableStatus};
 use annulus_proto::submission::Answer;
 use annulus_proto::{Load, NodeId};
 use serde::{Deserialize, Serialize};
+
+use super::standing::Standing;
 
 /// The present, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,11 @@ pub enum Asker {
         /// The call that waits for the answer; 0 = nobody waits.
         call: u32,
     },
+    /// The hub, which puts the cores' answers together.
+    Hub {
+        /// The number of the request that it collects them for.
+        ticket: u64,
+    },
 }
 
 /// Who is at the other end.
@@ -43,9 +51,38 @@ pub enum Caller {
     Node(NodeId),
 }
 
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq)]
+/// Something that happened, for a core.
+#[derive(Clone, Debug)]
 pub enum Input {
+    /// A request arrived.
+    Request(Request),
+    /// The answer to an [`Output::Call`] arrived, or there will be none.
+    Outcome(Outcome),
+    /// How this node stands in the cluster has changed.
+    Standing(Arc<Standing>),
+    /// A sign of life that the hub had from a node.
+    Heard {
+        /// The node.
+        node: NodeId,
+        /// The header that it came in.
+        header: Header,
+    },
+    /// A node is dead, or has left: nothing waits for it any more.
+    Gone(NodeId),
+    /// The clock's ceiling is on disk, in hybrid milliseconds.
+    Ceiling(u64),
+    /// Say how things are, for [`Notice::Report`].
+    Report {
+        /// The number of the request that asks for it.
+        ticket: u64,
+    },
+    /// Take no new requests; [`Notice::Stopped`] follows when those under way are answered.
+    Stop,
+}
+
+/// Something that happened, for the hub.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HubInput {
     /// A membership packet arrived.
     Gossip {
         /// Its sender's address.
@@ -55,38 +92,20 @@ pub enum Input {
         /// The packet.
         packet: Vec<u8>,
     },
-    /// A request arrived.
-    Request {
-        /// Where the answer goes.
-        asker: Asker,
-        /// Who asks.
-        caller: Caller,
-        /// The header it came in.
-        header: Header,
-        /// The request.
-        message: Message,
-    },
-    /// The answer to an [`Output::Call`] arrived.
-    Answer {
-        /// The call's number.
-        call: u64,
-        /// Who answers.
-        node: NodeId,
-        /// The header it came in.
-        header: Header,
-        /// The answer.
-        message: Message,
-    },
-    /// An [`Output::Call`] will not be answered: its stream broke or could not be opened.
-    CallFailed {
-        /// The call's number.
-        call: u64,
-        /// Whether it may have arrived.
-        sent: bool,
+    /// A request arrived that is not for one core.
+    Request(Request),
+    /// The answer to a [`HubOutput::Call`] arrived, or there will be none.
+    Outcome(Outcome),
+    /// A core has something to say.
+    Notice {
+        /// The core.
+        core: usize,
+        /// What it says.
+        notice: Notice,
     },
     /// The seeds' names were resolved, as far as they could be.
     Seeds(Vec<SocketAddr>),
-    /// An [`Output::Persist`] is on disk.
+    /// A [`HubOutput::Persist`] is on disk.
     Persisted {
         /// Its number.
         generation: u64,
@@ -100,16 +119,67 @@ pub enum Input {
     },
     /// The host's load was measured.
     Load(Load),
-    /// Take no new requests; [`Output::Stopped`] follows when those under way are answered.
+    /// Take no new requests; [`HubOutput::Stopped`] follows when those under way are answered.
     Stop {
         /// Whether to leave the cluster for good, rather than to come back soon.
         leave: bool,
     },
 }
 
-/// Something to do.
+/// A request, with where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Where the answer goes.
+    pub asker: Asker,
+    /// Who asks.
+    pub caller: Caller,
+    /// The header it came in.
+    pub header: Header,
+    /// The request.
+    pub message: Message,
+}
+
+/// What became of a call to another node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The call's number.
+    pub call: u64,
+    /// The answer, or that there will be none.
+    pub result: Result<Answered, NoAnswer>,
+}
+
+/// The answer to a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// Who answers.
+    pub node: NodeId,
+    /// The header it came in.
+    pub header: Header,
+    /// The answer.
+    pub message: Message,
+}
+
+/// A call's stream broke or could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// Whether the question may have arrived.
+    pub sent: bool,
+}
+
+/// Something to do for a core.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
+    /// Answer a request.
+    Reply(Reply),
+    /// Ask another node over a stream, and report the [`Outcome`].
+    Call(Ask),
+    /// Tell the hub.
+    Notice(Notice),
+}
+
+/// Something to do for the hub.
+#[derive(Clone, Debug)]
+pub enum HubOutput {
     /// Send a membership packet.
     Gossip {
         /// Where to.
@@ -120,24 +190,19 @@ pub enum Output {
         packet: Vec<u8>,
     },
     /// Answer a request.
-    Reply {
-        /// Whom.
-        to: Asker,
-        /// The header to send it in, which names the request.
-        header: Header,
-        /// The answer.
-        message: Message,
+    Reply(Reply),
+    /// Ask another node over a stream, and report the [`Outcome`].
+    Call(Ask),
+    /// Tell one core.
+    Core {
+        /// Which.
+        core: usize,
+        /// What.
+        input: Input,
     },
-    /// Ask another node over a stream, and report the answer or the failure.
-    Call {
-        /// Where it listens.
-        to: SocketAddr,
-        /// The header to send it in; its id is the call's number.
-        header: Header,
-        /// The question.
-        message: Message,
-    },
-    /// Put this on disk, in place of the state before, then say [`Input::Persisted`].
+    /// Tell every core.
+    Cores(Input),
+    /// Put this on disk, in place of the state before, then say [`HubInput::Persisted`].
     Persist {
         /// Its number.
         generation: u64,
@@ -151,8 +216,70 @@ pub enum Output {
         /// Whether this node is the one that should stop: it started later.
         give_way: bool,
     },
-    /// Everything under way at [`Input::Stop`] is done, and the others were told.
+    /// Everything under way at [`HubInput::Stop`] is done, and the others were told.
     Stopped,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// To whom.
+    pub to: Asker,
+    /// The header to send it in, which names the request.
+    pub header: Header,
+    /// The answer.
+    pub message: Message,
+}
+
+/// A question to another node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// Where it listens.
+    pub to: SocketAddr,
+    /// The header to send it in; its id is the call's number.
+    pub header: Header,
+    /// The question.
+    pub message: Message,
+}
+
+/// What a core tells the hub.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// A node sees other members than this one.
+    OtherView(NodeId),
+    /// The clock's ceiling has to be put on disk at this, in hybrid milliseconds, if it is not there.
+    CeilingWanted(u64),
+    /// Its part of an answer to a request that the hub has split.
+    Part {
+        /// The number of the request.
+        ticket: u64,
+        /// The header of the answer.
+        header: Header,
+        /// The answer.
+        message: Message,
+    },
+    /// How things are with it.
+    Report {
+        /// The number of the request that asked.
+        ticket: u64,
+        /// How they are.
+        report: CoreReport,
+    },
+    /// It was told to stop, and has answered everything.
+    Stopped,
+}
+
+/// How things are with a core.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CoreReport {
+    /// Its part of each table.
+    pub tables: Vec<TableStatus>,
+    /// What it counted.
+    pub counters: Vec<(String, u64)>,
+    /// When each node was last heard of, with the digest of its view.
+    pub heard: Vec<(NodeId, Duration, u64)>,
+    /// How far its clock is off, in milliseconds, if that is beyond the bound.
+    pub drift_ms: Option<u64>,
 }
 
 /// The answer to a call through a lane. These are taken out apart from [`Output`]s, since they need

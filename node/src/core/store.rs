@@ -1,8 +1,9 @@
 //! One table's entries: in shared memory, with what the node must know of them beside it.
 
-use annulus_proto::entry::die_by;
+use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
-use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, record};
+use annulus_proto::submission::Action;
+use annulus_proto::{Entry, Hlc, Key, NodeId, SLOT_COUNT, Slot, Version, record};
 use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
 
 use super::settings::TablePolicy;
@@ -13,11 +14,21 @@ use super::settings::TablePolicy;
 /// arrives in whatever order. The digest of each slot is kept up to date by each change.
 pub(super) struct Store {
     policy: TablePolicy,
+    births: Births,
     node: NodeId,
     writer: Writer,
     digests: Box<[u64]>,
     scan_cursor: u64,
+    /// The record that was read last.
     buffer: Vec<u8>,
+    /// The record that is to be written.
+    next: Vec<u8>,
+}
+
+/// How long entries of a birth may be there, in a table with this cap on lifetimes (0 = none).
+#[derive(Clone, Copy, Debug)]
+struct Births {
+    lifetime_max_ms: u64,
 }
 
 /// What one step of a scan did.
@@ -41,19 +52,25 @@ const RECORD_OVERHEAD_BYTES: u32 = 512;
 
 const _: () = assert!(record::OVERHEAD_BYTES_MAX + 16 < RECORD_OVERHEAD_BYTES as usize);
 
+/// What most records take beside their value: as a guess, for memory to be asked for ahead of its use.
+const RECORD_HEAD_BYTES: usize = 64;
+
 /// How long an expired entry is kept so that its client is told *expired* and not *absent*.
 pub(super) const EXPIRED_KEPT_MS: u64 = 60_000;
 
 impl Store {
     /// Takes over a table as it is, and reads it once. Returns how many damaged records it dropped.
     pub(super) fn new(policy: TablePolicy, node: NodeId, writer: Writer) -> (Self, u64) {
+        let lifetime_max_ms = u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX);
         let mut store = Self {
             policy,
+            births: Births { lifetime_max_ms },
             node,
             writer,
             digests: vec![0; usize::from(SLOT_COUNT)].into_boxed_slice(),
             scan_cursor: 0,
             buffer: Vec::new(),
+            next: Vec::new(),
         };
         let damaged = store.writer.verify(0, usize::MAX).dropped;
         store.rebuild_digests();
@@ -70,7 +87,72 @@ impl Store {
         let found = self.writer.get(key.as_bytes(), &mut self.buffer)?;
         let view = record::View::parse(&self.buffer).ok()?;
         let entry = view.entry(found.mark).ok()?;
-        self.is_acceptable(&entry, now_ms).then_some(entry)
+        self.births.accept(entry.birth, now_ms).then_some(entry)
+    }
+
+    /// Touches, rewrites or ends a session that is alive, without decoding more of it than that takes, as
+    /// [`Store::get`] and [`Store::merge`] of what has become of it would. `stamp` gives the version of a
+    /// write that replaces one of the given instant. Returns the session's birth and its last write.
+    ///
+    /// `None`: nothing was done, because no such session is alive here, or something is in the way.
+    pub(super) fn change(
+        &mut self,
+        key: &[u8],
+        slot: Slot,
+        action: &Action<'_>,
+        now_ms: u64,
+        stamp: impl FnOnce(Hlc) -> Option<Version>,
+    ) -> Option<(Version, Version)> {
+        let (birth, expected) = match action {
+            Action::Touch { birth } | Action::End { birth } => (birth, None),
+            Action::Update { birth, value } => (birth, Some(value.len())),
+            Action::Other(_) => return None,
+        };
+        let expected = expected.map(|size| size + RECORD_HEAD_BYTES);
+        let entry = self.writer.occupied(key, &mut self.buffer, expected)?;
+        let mark = entry.found().mark;
+        let before = record::View::parse(&self.buffer).ok()?;
+        let deadline = before.deadline(mark);
+        let is_alive = !before.ended
+            && (deadline == 0 || deadline > now_ms)
+            && self.births.accept(before.birth, now_ms);
+        if !is_alive || birth.is_some_and(|birth| birth != before.birth) {
+            return None;
+        }
+        let touched = record::mark(record::touched(mark).max(now_ms.min(Hlc::MS_MAX)));
+        if let Action::Touch { .. } = action {
+            // The record stays as it is.
+            let change = before.digest_change(key, mark, touched).ok()?;
+            let deadline =
+                self.births.record_deadline(before.birth, Some(before.deadline(touched)));
+            entry.set_times(deadline, touched);
+            let versions = (before.birth, before.version);
+            self.account(slot, change, 0);
+            return Some(versions);
+        }
+        let digest = before.digest(key, mark).ok()?;
+        let (after, admission) = match action {
+            Action::Update { value, .. } if value.len() <= self.policy.max_value as usize => {
+                (before.with_bytes(stamp(before.version.hlc)?, value), Admission::Ordinary)
+            }
+            Action::End { .. } => {
+                let version = stamp(before.version.hlc)?;
+                (record::View::tombstone(before.birth, version), Admission::Reserve)
+            }
+            _ => return None,
+        };
+        let (mark, deadline) = match after.ended {
+            true => (record::mark(0), None),
+            false => (touched, Some(after.deadline(touched))),
+        };
+        self.next.clear();
+        after.write(&mut self.next);
+        let deadline = self.births.record_deadline(after.birth, deadline);
+        entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
+        let (birth, version) = (after.birth, after.version);
+        let after = after.digest(key, mark).expect("what was well formed stays so");
+        self.account(slot, digest, after);
+        Some((birth, version))
     }
 
     /// Merges a copy into the stored one, and returns what is stored now.
@@ -88,7 +170,7 @@ impl Store {
     ) -> Result<Entry, Failure> {
         let admission = if offered.is_ended() { Admission::Reserve } else { admission };
         let stored = self.get(key, now_ms);
-        if !self.is_acceptable(offered, now_ms) {
+        if !self.births.accept(offered.birth, now_ms) {
             let why = "everything of this session's birth is past its last day (lifetime_max)";
             return Err(Failure::Refused(why.to_owned()));
         }
@@ -114,7 +196,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Failure::TableFull`] or [`Failure::TooLarge`]; what was stored is as before.
-    pub(super) fn replace(
+    fn replace(
         &mut self,
         key: &Key,
         slot: Slot,
@@ -239,26 +321,8 @@ impl Store {
         self.writer.stats()
     }
 
-    /// Whether everything of this birth has passed the day after which nobody accepts it.
-    fn is_acceptable(&self, entry: &Entry, now_ms: u64) -> bool {
-        let die_by = self.die_by(entry);
-        die_by == 0 || now_ms < die_by
-    }
-
-    fn die_by(&self, entry: &Entry) -> u64 {
-        let cap = u64::try_from(self.policy.lifetime_max.as_millis()).unwrap_or(u64::MAX);
-        die_by(entry.birth.hlc, cap)
-    }
-
-    /// When a record may be dropped: a tombstone with the last record that could carry its birth, a
-    /// session when it expires.
     fn deadline(&self, entry: &Entry) -> u64 {
-        match (entry.is_ended(), entry.deadline(), self.die_by(entry)) {
-            (true, _, die_by) => die_by,
-            (false, 0, die_by) => die_by,
-            (false, deadline, 0) => deadline,
-            (false, deadline, die_by) => deadline.min(die_by),
-        }
+        self.births.record_deadline(entry.birth, entry.body.as_ref().map(Body::deadline))
     }
 
     fn write(
@@ -269,13 +333,13 @@ impl Store {
         now_ms: u64,
         admission: Admission,
     ) -> Result<(), Failure> {
-        self.buffer.clear();
-        record::write(entry, &mut self.buffer);
+        self.next.clear();
+        record::write(entry, &mut self.next);
         let touched = entry.body.as_ref().map_or(0, |body| body.touched);
         let (deadline, mark) = (self.deadline(entry), record::mark(touched));
         let put = |store: &mut Self| {
             let (key, slot) = (key.as_bytes(), slot.index());
-            store.writer.put_as(admission, key, slot, &store.buffer, (deadline, mark))
+            store.writer.put_as(admission, key, slot, &store.next, (deadline, mark))
         };
         let mut result = put(self);
         if let Err(PutError::Full(_)) = result
@@ -340,14 +404,35 @@ impl Store {
     }
 }
 
+impl Births {
+    /// Whether copies of this birth are accepted still.
+    fn accept(self, birth: Version, now_ms: u64) -> bool {
+        let die_by = self.die_by(birth);
+        die_by == 0 || now_ms < die_by
+    }
+
+    fn die_by(self, birth: Version) -> u64 {
+        die_by(birth.hlc, self.lifetime_max_ms)
+    }
+
+    /// When a record may be dropped: a tombstone (which has no deadline of its own) with the last record
+    /// that could carry its birth, a session when it expires.
+    fn record_deadline(self, birth: Version, deadline: Option<u64>) -> u64 {
+        match (deadline, self.die_by(birth)) {
+            (None | Some(0), die_by) => die_by,
+            (Some(deadline), 0) => deadline,
+            (Some(deadline), die_by) => deadline.min(die_by),
+        }
+    }
+}
+
 /// Takes an entry that is being dropped out of its slot's digest.
 fn forget(digests: &mut [u64], item: ExpiredItem<'_>) {
     digests[usize::from(item.partition)] ^= digest_of(item.key, item.value, item.mark);
 }
 
 fn digest_of(key: &[u8], value: &[u8], mark: u64) -> u64 {
-    let entry = record::View::parse(value).and_then(|view| view.entry(mark));
-    entry.map_or(0, |entry| entry.digest(key))
+    record::View::parse(value).and_then(|view| view.digest(key, mark)).unwrap_or(0)
 }
 
 fn only_touched(before: &Entry, after: &Entry) -> bool {

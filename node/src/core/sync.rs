@@ -72,7 +72,7 @@ impl Core {
     fn start_sync(&mut self, now: Now, table: usize, node: NodeId) {
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         let of_interest = |slot: &Slot| {
-            let homes = self.ring.homes(*slot);
+            let homes = self.standing.ring.homes(*slot);
             let theirs = homes[..homes.len().min(replicas)].contains(&node);
             let state = self.slot_state(table, *slot);
             let held = self.tables[table].store.slot_digest(*slot).0 > 0;
@@ -83,7 +83,7 @@ impl Core {
             let (count, digest) = store.slot_digest(slot);
             SlotDigest { slot, count, digest }
         };
-        let slots: Vec<SlotDigest> = Slot::all().filter(of_interest).map(digest).collect();
+        let slots: Vec<SlotDigest> = self.slots().filter(of_interest).map(digest).collect();
         if slots.is_empty() {
             return;
         }
@@ -103,12 +103,11 @@ impl Core {
         &mut self,
         now: Now,
         table: usize,
-        node: Option<NodeId>,
+        node: NodeId,
         session: u64,
         step: SyncStep,
         answer: Option<(Message, bool)>,
     ) {
-        let Some(node) = node else { return };
         let current = self.tables[table].sync.get_mut(&node).filter(|it| it.number == session);
         let Some(session) = current else { return };
         session.open -= 1;

@@ -1,17 +1,24 @@
-//! The core under a plain discrete-event loop: several nodes in one thread, with latency, loss and
-//! partitions drawn from a seed, and nothing else around them.
+//! Hubs and cores under a plain discrete-event loop: several nodes in one thread, of one to three
+//! cores, with latency, loss and partitions drawn from a seed, and nothing else around them.
+
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
+use annulus_gossip::MeshConfig;
 use annulus_proto::message::{
     Acknowledged, Change, Lifetimes, ListRequest, Operation, RequestId, SessionReply,
     SessionRequest, StatusRequest,
 };
-use annulus_proto::{Attributes, Load, Value, Version};
+use annulus_proto::submission::Submission;
+use annulus_proto::{Attributes, Load, Member, Value, Version};
 use annulus_shm::{HeapRegion, TableOptions};
 use rand::RngExt;
 
 use super::*;
+use route::{Party, core_of};
+use whole::{Arrived, Sent, Whole};
 
 const SEGMENT_BYTES: u64 = 4 << 20;
 const START_WALL_MS: u64 = 1_700_000_000_000;
@@ -19,7 +26,7 @@ const START_WALL_MS: u64 = 1_700_000_000_000;
 struct World {
     now: Duration,
     nodes: Vec<Node>,
-    queue: BTreeMap<(Duration, u64), (usize, Arrival)>,
+    queue: BTreeMap<(Duration, u64), (usize, Arrived)>,
     sequence: u64,
     rng: StdRng,
     loss: f64,
@@ -28,19 +35,18 @@ struct World {
     next_request: u64,
     policy: TablePolicy,
     record_size: u32,
+    cores_max: usize,
+    /// The first node has one core more than this.
+    cores_offset: usize,
 }
 
 struct Node {
-    core: Option<Core>,
-    region: HeapRegion,
+    whole: Option<Whole>,
+    /// A shard for each core.
+    regions: Vec<HeapRegion>,
     state: NodeState,
     skew_ms: i64,
     fresh: bool,
-}
-
-enum Arrival {
-    Input(Input),
-    Answer { call: u64, node: NodeId, header: Header, message: Message },
 }
 
 impl World {
@@ -49,10 +55,21 @@ impl World {
     }
 
     fn with_policy(count: usize, seed: u64, policy: TablePolicy) -> Self {
-        Self::with_record_size(count, seed, policy, 512)
+        Self::with_record_size(count, seed, policy, 512, CORES_MAX)
     }
 
-    fn with_record_size(count: usize, seed: u64, policy: TablePolicy, record_size: u32) -> Self {
+    /// For tables so small that their parts could not be told to be alike.
+    fn of_single_cores(count: usize, seed: u64, policy: TablePolicy) -> Self {
+        Self::with_record_size(count, seed, policy, 512, 1)
+    }
+
+    fn with_record_size(
+        count: usize,
+        seed: u64,
+        policy: TablePolicy,
+        record_size: u32,
+        cores_max: usize,
+    ) -> Self {
         let mut world = Self {
             now: Duration::from_secs(100),
             nodes: Vec::new(),
@@ -65,6 +82,8 @@ impl World {
             next_request: 0,
             policy,
             record_size,
+            cores_max,
+            cores_offset: seed as usize % cores_max,
         };
         for node in 0..count {
             world.add(node as u64 + 1);
@@ -72,10 +91,12 @@ impl World {
         world
     }
 
+    /// A node more. They differ in their number of cores, one to three.
     fn add(&mut self, id: u64) -> usize {
+        let cores = 1 + (self.nodes.len() + self.cores_offset) % self.cores_max;
         self.nodes.push(Node {
-            core: None,
-            region: HeapRegion::new(SEGMENT_BYTES as usize),
+            whole: None,
+            regions: regions(cores),
             state: NodeState { id, ..NodeState::default() },
             skew_ms: 0,
             fresh: true,
@@ -105,16 +126,21 @@ impl World {
         let clock_floor_ms = this.state.clock_ceiling_ms;
         this.state.clock_ceiling_ms = clock_floor_ms.max(now.wall_ms) + CEILING_LEAD_MS;
         let options = TableOptions {
-            segment_bytes: SEGMENT_BYTES,
+            segment_bytes: SEGMENT_BYTES / this.regions.len() as u64,
             record_size: self.record_size,
             max_value: record_bytes_max(policy.max_value),
             ..TableOptions::new(1, 2)
         };
-        let writer = if std::mem::take(&mut this.fresh) {
-            Writer::create(this.region.handle(), &options).unwrap()
-        } else {
-            Writer::open(this.region.handle(), &options).unwrap().0
+        let fresh = std::mem::take(&mut this.fresh);
+        let table = |region: &HeapRegion| {
+            let writer = if fresh {
+                Writer::create(region.handle(), &options).unwrap()
+            } else {
+                Writer::open(region.handle(), &options).unwrap().0
+            };
+            vec![(policy.clone(), writer)]
         };
+        let tables = this.regions.iter().map(table).collect();
         let me = Member {
             id: NodeId::from_bits(this.state.id),
             incarnation: this.state.incarnation,
@@ -127,44 +153,45 @@ impl World {
             rings: 1,
             load: Load::default(),
         };
-        let start = CoreStart {
+        let start = HubStart {
             settings: CoreSettings::default(),
             mesh: MeshConfig::default(),
             cluster: "test".to_owned(),
             me,
             state: this.state.clone(),
-            clock_floor_ms,
             joins_others: !seeds.is_empty(),
-            tables: vec![(policy, writer)],
+            cores: this.regions.len(),
+            tables: 1,
+            homes_max: policy.replicas.get(),
             seed,
         };
-        this.core = Some(Core::new(start, now));
-        self.input(node, Input::Seeds(seeds));
+        this.whole = Some(Whole::new(start, clock_floor_ms, tables, now));
+        self.input(node, Arrived::Hub(HubInput::Seeds(seeds)));
     }
 
     fn kill(&mut self, node: usize) {
-        self.nodes[node].core = None;
+        self.nodes[node].whole = None;
     }
 
     fn reboot(&mut self, node: usize) {
         self.kill(node);
-        self.nodes[node].region = HeapRegion::new(SEGMENT_BYTES as usize);
+        self.nodes[node].regions = regions(self.nodes[node].regions.len());
         self.nodes[node].fresh = true;
     }
 
-    fn input(&mut self, node: usize, input: Input) {
+    fn input(&mut self, node: usize, arrived: Arrived) {
         let now = self.present(node);
-        if let Some(core) = &mut self.nodes[node].core {
-            core.handle(now, input);
+        if let Some(whole) = &mut self.nodes[node].whole {
+            whole.take_in(now, arrived);
         }
         self.drain(node);
     }
 
     fn reaches(&self, from: usize, to: usize) -> bool {
-        !self.cut.contains(&(from, to)) && self.nodes[to].core.is_some()
+        !self.cut.contains(&(from, to)) && self.nodes[to].whole.is_some()
     }
 
-    fn post(&mut self, to: usize, arrival: Arrival) {
+    fn post(&mut self, to: usize, arrival: Arrived) {
         let latency = Duration::from_micros(self.rng.random_range(200..2_000));
         self.sequence += 1;
         self.queue.insert((self.now + latency, self.sequence), (to, arrival));
@@ -172,77 +199,73 @@ impl World {
 
     fn drain(&mut self, node: usize) {
         loop {
-            let Some(output) = self.nodes[node].core.as_mut().and_then(Core::poll_output) else {
+            let Some(output) = self.nodes[node].whole.as_mut().and_then(Whole::poll_output) else {
                 return;
             };
             let lost = self.rng.random_bool(self.loss);
             match output {
-                Output::Gossip { to, header, packet } => {
+                Sent::Gossip { to, header, packet } => {
                     let to = index(to);
                     if to < self.nodes.len() && self.reaches(node, to) && !lost {
                         let from = Self::addr(node);
-                        self.post(to, Arrival::Input(Input::Gossip { from, header, packet }));
+                        self.post(to, Arrived::Hub(HubInput::Gossip { from, header, packet }));
                     }
                 }
-                Output::Call { to, header, message } => {
+                Sent::Call(Ask { to, header, message }) => {
                     let to = index(to);
-                    if to >= self.nodes.len() || self.nodes[to].core.is_none() {
+                    if to >= self.nodes.len() || self.nodes[to].whole.is_none() {
                         // Nobody listens: refused at once.
-                        let failed = Input::CallFailed { call: header.id, sent: false };
-                        self.post(node, Arrival::Input(failed));
+                        let failed = Err(NoAnswer { sent: false });
+                        let failed = Outcome { call: header.id, result: failed };
+                        self.post(node, Arrived::Outcome(failed));
                     } else if self.reaches(node, to) && !lost {
                         let asker = Asker::Stream(PEER_STREAMS + node as u64);
                         let caller = Caller::Node(NodeId::from_bits(self.nodes[node].state.id));
-                        let request = Input::Request { asker, caller, header, message };
-                        self.post(to, Arrival::Input(request));
+                        let request = Request { asker, caller, header, message };
+                        self.post(to, Arrived::Request(request));
                     }
                 }
-                Output::Reply { to: Asker::Stream(stream), header, message } => {
+                Sent::Reply(Reply { to: Asker::Stream(stream), header, message }) => {
                     if stream >= PEER_STREAMS {
                         let to = (stream - PEER_STREAMS) as usize;
                         if self.reaches(node, to) && !lost {
                             let (call, node) =
                                 (header.id, NodeId::from_bits(self.nodes[node].state.id));
-                            self.post(to, Arrival::Answer { call, node, header, message });
+                            let answered = Answered { node, header, message };
+                            let answer = Outcome { call, result: Ok(answered) };
+                            self.post(to, Arrived::Outcome(answer));
                         }
                     } else {
                         self.replies.insert(header.id, message);
                     }
                 }
-                Output::Reply { .. } => {}
-                Output::Persist { generation, state } => {
+                Sent::Reply(_) => {}
+                Sent::Persist { generation, state } => {
                     self.nodes[node].state = state;
-                    self.post(node, Arrival::Input(Input::Persisted { generation }));
+                    self.post(node, Arrived::Hub(HubInput::Persisted { generation }));
                 }
-                Output::IdInUse { .. } | Output::Stopped => {}
             }
         }
     }
 
     fn step(&mut self) {
         let timeout = (0..self.nodes.len())
-            .filter_map(|node| Some((self.nodes[node].core.as_ref()?.poll_timeout(), node)))
+            .filter_map(|node| Some((self.nodes[node].whole.as_ref()?.poll_timeout(), node)))
             .min();
         let arrival = self.queue.first_key_value().map(|(key, _)| key.0);
         match (timeout, arrival) {
             (Some((due, node)), arrival) if arrival.is_none_or(|at| due < at) => {
                 self.now = self.now.max(due);
                 let now = self.present(node);
-                if let Some(core) = &mut self.nodes[node].core {
-                    core.handle_timeout(now);
+                if let Some(whole) = &mut self.nodes[node].whole {
+                    whole.handle_timeout(now);
                 }
                 self.drain(node);
             }
             (_, Some(_)) => {
-                let ((at, _), (to, arrival)) = self.queue.pop_first().unwrap();
+                let ((at, _), (to, arrived)) = self.queue.pop_first().unwrap();
                 self.now = self.now.max(at);
-                let input = match arrival {
-                    Arrival::Input(input) => input,
-                    Arrival::Answer { call, node, header, message } => {
-                        Input::Answer { call, node, header, message }
-                    }
-                };
-                self.input(to, input);
+                self.input(to, arrived);
             }
             _ => panic!("nothing will ever happen again"),
         }
@@ -268,9 +291,9 @@ impl World {
     fn settle(&mut self) {
         self.run_until("views agree and all slots are in sync", Duration::from_secs(60), |world| {
             let mut digests = BTreeSet::new();
-            let live = world.nodes.iter().filter_map(|node| node.core.as_ref());
-            let all_synced = live.clone().all(|core| core.is_up() && core.slots_unsynced(0) == 0);
-            digests.extend(live.map(|core| core.mesh.view().digest()));
+            let live = world.nodes.iter().filter_map(|node| node.whole.as_ref());
+            let all_synced = live.clone().all(|whole| whole.is_up() && whole.slots_unsynced() == 0);
+            digests.extend(live.map(|whole| whole.hub.view().digest()));
             all_synced && digests.len() == 1
         });
     }
@@ -295,7 +318,8 @@ impl World {
         let header = Header { id, view: 0, hlc: annulus_proto::Hlc::ZERO };
         let caller = Caller::Client(Role::Development);
         let asker = Asker::Stream(0);
-        self.input(node, Input::Request { asker, caller, header, message: message.into() });
+        let request = Request { asker, caller, header, message: message.into() };
+        self.input(node, Arrived::Request(request));
     }
 
     #[track_caller]
@@ -305,8 +329,31 @@ impl World {
     }
 
     #[track_caller]
-    fn ask_through_a_lane(&mut self, key: &str, operation: Operation) -> Answer {
+    fn ask_through_a_lane(&mut self, key: &str, operation: Operation) -> (Answer, bool) {
         self.next_request += 1;
+        let mut room = Vec::new();
+        let submission = Submission {
+            table: 0,
+            key: key.as_bytes(),
+            sequence: self.next_request,
+            call: 4,
+            patience_ms: 2_000,
+            action: Submission::action(&operation, &mut room).expect("no read"),
+        };
+        let now = self.present(0);
+        let core = self.core(0, key);
+        let is_done = core.submit(now, 3, Role::Development, &submission);
+        if !is_done {
+            self.ask_as_a_lane_the_long_way(key, operation);
+        }
+        let core = self.core(0, key);
+        let answer = core.poll_lane_answer().expect("a node alone answers at once");
+        assert_eq!((answer.lane, answer.call), (3, 4));
+        assert_eq!(core.poll_lane_answer(), None);
+        (answer.answer, is_done)
+    }
+
+    fn ask_as_a_lane_the_long_way(&mut self, key: &str, operation: Operation) {
         let request = SessionRequest {
             table: "sessions".to_owned(),
             key: Key::new(key).unwrap(),
@@ -317,12 +364,8 @@ impl World {
         };
         let header = Header { id: 0, view: 0, hlc: annulus_proto::Hlc::ZERO };
         let (asker, caller) = (Asker::Lane { lane: 3, call: 4 }, Caller::Client(Role::Development));
-        self.input(0, Input::Request { asker, caller, header, message: request.into() });
-        let core = self.nodes[0].core.as_mut().unwrap();
-        let answer = core.poll_lane_answer().expect("a node alone answers at once");
-        assert_eq!((answer.lane, answer.call), (3, 4));
-        assert_eq!(core.poll_lane_answer(), None);
-        answer.answer
+        let request = Request { asker, caller, header, message: request.into() };
+        self.input(0, Arrived::Request(request));
     }
 
     #[track_caller]
@@ -360,13 +403,25 @@ impl World {
 
     fn copy(&mut self, node: usize, key: &str) -> Option<Entry> {
         let now = self.present(node);
-        let core = self.nodes[node].core.as_mut()?;
+        let key = Key::new(key).unwrap();
+        let core = self.nodes[node].whole.as_mut()?.core_of(key.slot());
         let now_ms = core.time.now_ms(now);
-        core.tables[0].store.get(&Key::new(key).unwrap(), now_ms)
+        core.tables[0].store.get(&key, now_ms)
+    }
+
+    /// The core that owns a key on a node that lives.
+    fn core(&mut self, node: usize, key: &str) -> &mut Core {
+        let whole = self.nodes[node].whole.as_mut().unwrap();
+        whole.core_of(Key::new(key).unwrap().slot())
+    }
+
+    /// The view of a node that lives.
+    fn view(&self, node: usize) -> &annulus_gossip::View {
+        self.nodes[node].whole.as_ref().unwrap().hub.view()
     }
 
     fn counter(&self, node: usize, name: &str) -> u64 {
-        self.nodes[node].core.as_ref().map_or(0, |core| core.counters.count(name))
+        self.nodes[node].whole.as_ref().map_or(0, |whole| whole.count(name))
     }
 
     fn isolate(&mut self, node: usize) {
@@ -376,9 +431,8 @@ impl World {
     }
 
     /// A node that is no home of the key.
-    fn outsider(&self, key: &str) -> usize {
-        let core = self.nodes[0].core.as_ref().unwrap();
-        let homes = core.homes(0, Key::new(key).unwrap().slot());
+    fn outsider(&mut self, key: &str) -> usize {
+        let homes = self.core(0, key).homes(0, Key::new(key).unwrap().slot());
         let is_outsider =
             |node: &usize| !homes.contains(&NodeId::from_bits(self.nodes[*node].state.id));
         (0..self.nodes.len()).find(is_outsider).unwrap()
@@ -386,6 +440,11 @@ impl World {
 }
 
 const PEER_STREAMS: u64 = 1_000;
+const CORES_MAX: usize = 3;
+
+fn regions(cores: usize) -> Vec<HeapRegion> {
+    (0..cores).map(|_| HeapRegion::new(SEGMENT_BYTES as usize / cores)).collect()
+}
 
 fn index(addr: SocketAddr) -> usize {
     match addr.ip() {
@@ -438,6 +497,7 @@ fn a_lane_and_a_stream_leave_the_same_answers_entries_and_digests() {
     let mut worlds = [World::new(1, 11), World::new(1, 11)];
     let mut rng = StdRng::seed_from_u64(12);
     let mut births = BTreeMap::new();
+    let mut done_at_once = 0;
     for round in 0..2_000u32 {
         let key = format!("k{}", rng.random_range(0..40));
         let known = births.get(&key).copied();
@@ -453,8 +513,9 @@ fn a_lane_and_a_stream_leave_the_same_answers_entries_and_digests() {
             _ => Operation::Touch { birth },
         };
         let stream = worlds[0].ask(0, &key, operation.clone());
-        let lane = worlds[1].ask_through_a_lane(&key, operation);
+        let (lane, is_done_at_once) = worlds[1].ask_through_a_lane(&key, operation);
         assert_eq!(lane, Answer::of(&stream), "round {round}");
+        done_at_once += u32::from(is_done_at_once);
         if let SessionReply::Acknowledged(acknowledged) = stream {
             births.insert(key, acknowledged.birth);
         }
@@ -464,14 +525,14 @@ fn a_lane_and_a_stream_leave_the_same_answers_entries_and_digests() {
         let latest = worlds[0].now.max(worlds[1].now);
         worlds.iter_mut().for_each(|world| world.now = latest);
     }
+    assert!(done_at_once > 300, "{done_at_once} took the short way");
     for number in 0..40 {
         let key = format!("k{number}");
         let [by_stream, by_lane] = worlds.each_mut().map(|world| world.copy(0, &key));
         assert_eq!(by_lane, by_stream, "{key}");
         let slot = Key::new(&key).unwrap().slot();
-        let digests = worlds
-            .each_ref()
-            .map(|world| world.nodes[0].core.as_ref().unwrap().tables[0].store.slot_digest(slot));
+        let digests =
+            worlds.each_mut().map(|world| world.core(0, &key).tables[0].store.slot_digest(slot));
         assert_eq!(digests[1], digests[0], "{key}");
     }
 }
@@ -611,7 +672,7 @@ fn a_home_that_lost_its_memory_does_not_say_absent() {
     world.reboot(1);
     world.start(1);
     world.run_until("it is up", Duration::from_secs(5), |world| {
-        world.nodes[1].core.as_ref().is_some_and(Core::is_up)
+        world.nodes[1].whole.as_ref().is_some_and(Whole::is_up)
     });
     assert_eq!(world.value(1, "key"), bytes("one"));
     world.settle();
@@ -638,7 +699,7 @@ fn a_cluster_that_grows_hands_over_everything_and_lets_nothing_go() {
     for number in 0..200 {
         let key = format!("key {number}");
         let slot = Key::new(&key).unwrap().slot();
-        let homes = world.nodes[0].core.as_ref().unwrap().homes(0, slot);
+        let homes = world.core(0, &key).homes(0, slot);
         for node in 0..world.nodes.len() {
             let id = NodeId::from_bits(world.nodes[node].state.id);
             assert!(!homes.contains(&id) || world.copy(node, &key).is_some(), "{key} on {node}");
@@ -665,7 +726,7 @@ fn an_idle_session_expires_alike_everywhere_and_a_touch_prolongs_it() {
     world.run_for(Duration::from_secs(70));
     for node in 0..3 {
         let now = world.present(node);
-        world.nodes[node].core.as_mut().unwrap().scan(now, 100_000, 100_000);
+        world.nodes[node].whole.as_mut().unwrap().scan(now, 100_000, 100_000);
         assert!(world.copy(node, "left").is_none());
     }
 }
@@ -673,7 +734,7 @@ fn an_idle_session_expires_alike_everywhere_and_a_touch_prolongs_it() {
 #[test]
 fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_everywhere() {
     let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
-    let mut world = World::with_policy(3, 14, policy);
+    let mut world = World::of_single_cores(3, 14, policy);
     world.settle();
     let value = bytes(&"x".repeat(16_000));
     let used: Vec<String> = (0..10).map(|number| format!("used {number}")).collect();
@@ -702,7 +763,7 @@ fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_every
         world.run_for(Duration::from_secs(1));
         for node in 0..3 {
             let now = world.present(node);
-            world.nodes[node].core.as_mut().unwrap().scan(now, 1_000, 0);
+            world.nodes[node].whole.as_mut().unwrap().scan(now, 1_000, 0);
         }
     }
     let mut left = 0;
@@ -720,17 +781,17 @@ fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_every
 #[test]
 fn a_table_without_a_free_block_evicts_sessions_that_do_not_fit_in_a_record() {
     let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
-    let mut world = World::with_record_size(3, 16, policy, 64);
+    let mut world = World::with_record_size(3, 16, policy, 64, CORES_MAX);
     world.settle();
     world.acknowledged(0, "first", start(bytes(&"x".repeat(200))));
     let entry = world.copy(2, "first").unwrap();
     let now = world.present(2);
-    let core = world.nodes[2].core.as_mut().unwrap();
     // Copies of what other homes wrote may take the last block. Each takes one of some 4,000, with a value and
     // without.
     for number in 0..5_000 {
-        let key = Key::new(format!("key {number}")).unwrap();
-        let merged = core.merge(now, 0, &key, &entry, Admission::Reserve);
+        let name = format!("key {number}");
+        let key = Key::new(&*name).unwrap();
+        let merged = world.core(2, &name).merge(now, 0, &key, &entry, Admission::Reserve);
         assert!(merged.is_ok(), "{number}: {merged:?}");
     }
 }
@@ -738,7 +799,7 @@ fn a_table_without_a_free_block_evicts_sessions_that_do_not_fit_in_a_record() {
 #[test]
 fn a_table_for_few_large_sessions_evicts_none_that_is_in_use() {
     let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
-    let mut world = World::with_policy(3, 15, policy);
+    let mut world = World::of_single_cores(3, 15, policy);
     world.settle();
     // A table of 4 MiB has blocks for some thirty, of which these are in use all the time.
     let value = bytes(&"x".repeat(60_000));
@@ -815,7 +876,7 @@ fn stopping_answers_what_is_under_way_and_takes_nothing_new() {
     let mut world = World::new(3, 16);
     world.settle();
     let under_way = world.request(0, "key", start(bytes("one")));
-    world.input(0, Input::Stop { leave: false });
+    world.input(0, Arrived::Hub(HubInput::Stop { leave: false }));
     assert!(matches!(world.wait(under_way), SessionReply::Acknowledged(_)));
     let refused = world.fails(0, "key", Operation::Get);
     assert!(matches!(refused, Failure::Unavailable { .. }), "{refused:?}");
@@ -826,14 +887,13 @@ fn readers_may_trust_a_slot_only_while_a_majority_of_its_homes_is_heard() {
     let mut world = World::new(3, 17);
     world.settle();
     let slot = Key::new("key").unwrap().slot();
-    let freshness =
-        |world: &World| world.nodes[0].core.as_ref().unwrap().tables[0].store.freshness(slot);
+    let freshness = |world: &mut World| world.core(0, "key").tables[0].store.freshness(slot);
     world.run_for(Duration::from_secs(2));
     let now_ms = world.now.as_millis() as u64;
-    assert!(freshness(&world) > now_ms + 8_000);
+    assert!(freshness(&mut world) > now_ms + 8_000);
     world.isolate(0);
     world.run_for(Duration::from_secs(11));
-    let cut_off_until = freshness(&world);
+    let cut_off_until = freshness(&mut world);
     assert!(cut_off_until <= world.now.as_millis() as u64, "it vouches alone, long after");
 }
 
@@ -872,7 +932,7 @@ fn random_histories_under_loss_converge_and_never_revive() {
         for number in 0..6 {
             let key = format!("key {number}");
             let slot = Key::new(&key).unwrap().slot();
-            let homes = world.nodes[0].core.as_ref().unwrap().homes(0, slot);
+            let homes = world.core(0, &key).homes(0, slot);
             let mut copies = Vec::new();
             for node in 0..4 {
                 if homes.contains(&NodeId::from_bits(world.nodes[node].state.id)) {
@@ -901,7 +961,8 @@ fn status_counts_what_happened() {
     let header = Header { id: 77, view: 0, hlc: annulus_proto::Hlc::ZERO };
     let (asker, caller) = (Asker::Stream(0), Caller::Client(Role::Development));
     let message = StatusRequest {}.into();
-    world.input(0, Input::Request { asker, caller, header, message });
+    world.input(0, Arrived::Request(Request { asker, caller, header, message }));
+    world.run_until("an answer", Duration::from_secs(1), |w| w.replies.contains_key(&77));
     let Some(Message::NodeStatus(status)) = world.replies.remove(&77) else {
         panic!("a status");
     };
@@ -923,17 +984,14 @@ fn a_node_back_from_the_minority_does_not_answer_with_what_ended_meanwhile() {
     // presume the others dead and to go on alone.
     world.run_for(Duration::from_secs(40));
     let dead = NodeId::from_bits(world.nodes[4].state.id);
-    assert_eq!(
-        world.nodes[0].core.as_ref().unwrap().mesh.view().get(dead).unwrap().status,
-        Status::Down
-    );
+    assert_eq!(world.view(0).get(dead).unwrap().status, Status::Down);
     for number in 0..40 {
         world.acknowledged(1, &format!("key {number}"), Operation::End { birth: None });
     }
     world.cut.clear();
     world.run_until("it is heard of again", Duration::from_secs(30), |world| {
-        let view = world.nodes[4].core.as_ref().unwrap().mesh.view();
-        view.active().count() > 2
+        let whole = world.nodes[4].whole.as_ref().unwrap();
+        whole.cores.iter().all(|core| core.standing.view.active().count() > 2)
     });
     // From the moment it knows the others again it is in contact, and long before it has compared.
     for number in 0..40 {
@@ -953,7 +1011,7 @@ fn a_node_that_hears_no_majority_stops_answering_by_itself() {
     world.acknowledged(0, "key", start(bytes("one")));
     world.isolate(0);
     assert_eq!(world.value(0, "key"), bytes("one"), "it vouches for stale_max");
-    world.nodes[0].core.as_mut().unwrap().settings.home_timeout = Duration::from_millis(200);
+    world.core(0, "key").settings.home_timeout = Duration::from_millis(200);
     world.run_for(Duration::from_secs(11));
     let failure = world.fails(0, "key", Operation::Get);
     assert!(matches!(failure, Failure::Unavailable { answered: 1, .. }), "{failure:?}");
@@ -968,10 +1026,11 @@ fn a_node_that_presumes_the_others_dead_does_not_vouch_alone() {
     world.isolate(0);
     // Past `stale_max`, and past the time after which it presumes that nobody else is left.
     world.run_for(Duration::from_secs(40));
-    assert_eq!(world.nodes[0].core.as_ref().unwrap().mesh.view().active().count(), 1);
+    assert_eq!(world.view(0).active().count(), 1);
     let freshest = |world: &World| {
-        let store = &world.nodes[0].core.as_ref().unwrap().tables[0].store;
-        Slot::all().map(|slot| store.freshness(slot)).max().unwrap()
+        let cores = &world.nodes[0].whole.as_ref().unwrap().cores;
+        let stores = cores.iter().map(|core| &core.tables[0].store);
+        stores.flat_map(|store| Slot::all().map(|slot| store.freshness(slot))).max().unwrap()
     };
     assert!(freshest(&world) <= world.now.as_millis() as u64, "it vouches alone");
     world.cut.clear();
@@ -991,17 +1050,14 @@ fn a_node_that_was_declared_dead_without_noticing_compares_before_it_answers() {
     world.isolate(4);
     world.run_for(Duration::from_millis(9_500));
     let dead = NodeId::from_bits(world.nodes[4].state.id);
-    assert_eq!(
-        world.nodes[0].core.as_ref().unwrap().mesh.view().get(dead).unwrap().status,
-        Status::Down
-    );
-    assert_eq!(world.nodes[4].core.as_ref().unwrap().mesh.presumed().count(), 0);
+    assert_eq!(world.view(0).get(dead).unwrap().status, Status::Down);
+    assert_eq!(world.nodes[4].whole.as_ref().unwrap().hub.presumed().count(), 0);
     for number in 0..40 {
         world.acknowledged(1, &format!("key {number}"), Operation::End { birth: None });
     }
     world.cut.clear();
     world.run_until("it is a member again", Duration::from_secs(30), |world| {
-        let view = world.nodes[0].core.as_ref().unwrap().mesh.view();
+        let view = world.view(0);
         view.get(dead).unwrap().status == Status::Up
     });
     for number in 0..40 {
@@ -1021,7 +1077,7 @@ fn nobody_says_absent_for_those_who_do_not_answer() {
     world.reboot(1);
     world.start(1);
     world.run_until("it is up", Duration::from_secs(5), |world| {
-        world.nodes[1].core.as_ref().is_some_and(Core::is_up)
+        world.nodes[1].whole.as_ref().is_some_and(Whole::is_up)
     });
     world.isolate(1);
     let failure = world.fails(1, "key", Operation::Get);
@@ -1041,8 +1097,8 @@ fn nodes_that_join_at_the_same_time_know_the_cluster_before_they_serve() {
         for _ in 0..200 {
             world.step();
             for node in [first, second] {
-                let core = world.nodes[node].core.as_ref().unwrap();
-                let alone = core.is_up() && core.ring.nodes().len() < 3;
+                let whole = world.nodes[node].whole.as_ref().unwrap();
+                let alone = whole.is_up() && whole.cores[0].standing.ring.nodes().len() < 3;
                 assert!(!alone, "seed {seed}: it is up without the cluster");
             }
         }
@@ -1073,7 +1129,7 @@ fn a_listing_gives_each_session_once_in_pages_of_the_size_that_was_asked_for() {
             let (asker, caller) = (Asker::Stream(0), Caller::Client(Role::Development));
             let table = "sessions".to_owned();
             let message = ListRequest { table, cursor, limit }.into();
-            world.input(0, Input::Request { asker, caller, header, message });
+            world.input(0, Arrived::Request(Request { asker, caller, header, message }));
             let Some(Message::List(page)) = world.replies.remove(&88) else { panic!("a page") };
             assert!(page.entries.len() <= usize::from(limit));
             assert!(page.next == 0 || page.entries.len() == usize::from(limit));

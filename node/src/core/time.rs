@@ -52,10 +52,18 @@ const PEER_CLOCK_KEPT: Duration = Duration::from_secs(30);
 
 impl NodeTime {
     /// A clock that goes on after `floor_ms`, the ceiling of the run before; `ceiling_ms` is on disk.
-    pub(super) fn new(node: NodeId, floor_ms: u64, ceiling_ms: u64, drift_max: Duration) -> Self {
+    ///
+    /// It is the clock of one core of so many: no two of them stamp the same version.
+    pub(super) fn new(
+        (core, cores): (usize, usize),
+        node: NodeId,
+        floor_ms: u64,
+        ceiling_ms: u64,
+        drift_max: Duration,
+    ) -> Self {
         Self {
             node,
-            clock: HybridClock::new(Hlc::from_ms(floor_ms)),
+            clock: HybridClock::of_part(Hlc::from_ms(floor_ms), core, cores),
             drift_max_ms: u64::try_from(drift_max.as_millis()).unwrap_or(u64::MAX),
             ceiling_ms,
             wanted_ms: 0,
@@ -113,13 +121,14 @@ impl NodeTime {
         // or mangled record, and every later write would be from then, with no instant left in the end.
         let far = stored.ms() > wall_ms.saturating_add(FOLLOWED_MS_MAX);
         if far {
-            let hlc = stored.next();
+            let hlc = self.clock.own(stored.next());
             let possible = hlc > stored;
             return possible.then(|| Version::new(hlc, self.node)).ok_or(NoStamp::Exhausted);
         }
-        if stored.next().ms() >= self.ceiling_ms {
+        let next = self.clock.next_after(wall_ms, stored);
+        if next.ms() >= self.ceiling_ms {
             // One more try finds a ceiling that is high enough.
-            self.wanted_ms = self.wanted_ms.max(stored.ms());
+            self.wanted_ms = self.wanted_ms.max(next.ms());
             return Err(NoStamp::NotPersisted);
         }
         Ok(Version::new(self.clock.tick_after(wall_ms, stored), self.node))
@@ -195,7 +204,7 @@ mod tests {
     const PEERS: [NodeId; 3] = [NodeId::from_bits(2), NodeId::from_bits(3), NodeId::from_bits(4)];
 
     fn time() -> NodeTime {
-        NodeTime::new(NodeId::from_bits(1), 0, u64::MAX, Duration::from_millis(500))
+        NodeTime::new((0, 1), NodeId::from_bits(1), 0, u64::MAX, Duration::from_millis(500))
     }
 
     fn at(wall_ms: u64) -> Now {
@@ -283,7 +292,8 @@ mod tests {
 
     #[test]
     fn nothing_is_stamped_before_the_ceiling_is_on_disk() {
-        let mut time = NodeTime::new(NodeId::from_bits(1), 0, 50_000, Duration::from_millis(500));
+        let mut time =
+            NodeTime::new((0, 1), NodeId::from_bits(1), 0, 50_000, Duration::from_millis(500));
         assert_eq!(time.stamp(at(60_000), Hlc::ZERO), Err(NoStamp::NotPersisted));
         let ceiling = time.wanted_ceiling(at(60_000)).unwrap();
         time.ceiling_persisted(ceiling);
@@ -296,7 +306,7 @@ mod tests {
         let last = before.stamp(at(1_000_000), Hlc::ZERO).unwrap();
         let ceiling = last.hlc.ms() + CEILING_LEAD_MS;
         let drift_max = Duration::from_millis(500);
-        let mut after = NodeTime::new(NodeId::from_bits(1), ceiling, u64::MAX, drift_max);
+        let mut after = NodeTime::new((0, 1), NodeId::from_bits(1), ceiling, u64::MAX, drift_max);
         assert!(after.stamp(at(10), Hlc::ZERO).unwrap() > last);
     }
 }

@@ -9,13 +9,15 @@ use annulus_proto::codec::{self, DecodeError, Header, PROTOCOL_VERSION};
 use annulus_proto::message::{self, Message, Rejected, Role, Welcome};
 use annulus_proto::{Hlc, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
 
+use super::WRITE_TIMEOUT;
+use super::inboxes::Inboxes;
 use super::lanes::{Lane, Lanes};
 use super::local_roles::{LocalRoles, grant};
+use super::post::Streams;
 use super::stream::{FrameReader, ReadError, outbox};
-use super::{Event, WRITE_TIMEOUT};
-use crate::core::{Caller, Input};
+use super::tally::Tally;
+use crate::core::{Asker, Caller, Request};
 
 /// What every incoming stream is checked against, and counted in.
 pub(super) struct Reception {
@@ -31,7 +33,9 @@ pub(super) struct Reception {
     pub(super) local_roles: LocalRoles,
     /// The user that this node runs as.
     pub(super) user: u32,
-    pub(super) events: mpsc::Sender<Event>,
+    pub(super) inboxes: Inboxes,
+    pub(super) streams: Arc<Streams>,
+    pub(super) tally: Arc<Tally>,
     /// `None` where clients are given no lanes.
     pub(super) lanes: Option<Arc<Lanes>>,
 }
@@ -79,13 +83,13 @@ async fn receive<S>(
 {
     // Strangers beyond the limit are not even told: nothing is spent on them.
     let Some(stranger) = Place::take(&reception.strangers, reception.streams_max) else {
-        return reception.count("streams_refused").await;
+        return reception.tally.add("streams_refused");
     };
     match end.and_then(|end| reception.recognize(end)) {
         Ok(local) => serve(stream, peer, local, &reception, stranger).await,
         Err(error) => {
             tracing::error!(%error, "the user behind a local stream is unknown; it is closed");
-            reception.count("local_users_unknown").await;
+            reception.tally.add("local_users_unknown");
         }
     }
 }
@@ -136,10 +140,10 @@ where
         Ok(greeted) => greeted,
         Err(Some(rejected)) => {
             tracing::debug!(?peer, %rejected, "a stream was refused");
-            reception.count("streams_refused").await;
+            reception.tally.add("streams_refused");
             return reject(write_half, rejected).await;
         }
-        Err(None) => return reception.count("streams_without_hello").await,
+        Err(None) => return reception.tally.add("streams_without_hello"),
     };
     let caller = match hello {
         message::Caller::Client { role, .. } => Caller::Client(role),
@@ -152,10 +156,7 @@ where
     }
     let number = reception.next.fetch_add(1, Ordering::Relaxed);
     let (outbox, outgoing) = outbox(OUTBOX_BYTES);
-    let events = &reception.events;
-    if events.send(Event::Opened { stream: number, outbox }).await.is_err() {
-        return;
-    }
+    reception.streams.open(number, outbox);
     // The lane closes with this stream.
     let mut lane = None;
     let mut has_asked = false;
@@ -164,7 +165,7 @@ where
         // Over a stream with a lane nothing comes, as a rule.
         let idle = if lane.is_some() { IDLE_WITH_LANE } else { IDLE };
         let frames = tokio::select! {
-            // Over when the driver drops its end, or the other side takes nothing.
+            // Over when nothing can be sent to it any more, or the other side takes nothing.
             _ = &mut writing => break true,
             frames = tokio::time::timeout(idle, reader.frames()) => frames,
         };
@@ -174,43 +175,32 @@ where
                     // Descriptors must not get between the bytes of an answer on its way.
                     let end = local.end.as_ref().filter(|_| !has_asked);
                     match reception.give_lane(end, header.id, hello) {
-                        Ok(given) => {
-                            lane = Some(given);
-                            frames.clear();
-                        }
-                        Err(why) => {
-                            let rejected = Rejected::NoLane { why };
-                            let to = number;
-                            let event = Event::Answer { stream: to, id: header.id, rejected };
-                            if events.send(event).await.is_err() {
-                                break false;
-                            }
-                            frames.clear();
-                        }
+                        Ok(given) => lane = Some(given),
+                        Err(why) => reception.answer(number, header.id, Rejected::NoLane { why }),
                     }
+                    frames.clear();
                 }
                 has_asked = true;
-                let asker = crate::core::Asker::Stream(number);
-                let request = |(header, message)| Input::Request { asker, caller, header, message };
-                let inputs = frames.into_iter().map(request).collect();
-                if events.send(Event::Inputs(inputs)).await.is_err() {
+                let asker = Asker::Stream(number);
+                let request = |(header, message)| Request { asker, caller, header, message };
+                let requests = frames.into_iter().map(request).collect();
+                if reception.inboxes.request(requests).await.is_err() {
                     break false;
                 }
             }
             Ok(Err(ReadError::Malformed(error))) => {
                 tracing::debug!(?peer, %error, "a stream is closed for a malformed frame");
-                reception.count("frames_malformed").await;
-                let rejected = rejection(&error);
-                let _ = events.send(Event::Reject { stream: number, rejected }).await;
+                reception.tally.add("frames_malformed");
+                reception.answer(number, 0, rejection(&error));
                 break false;
             }
             Ok(Err(ReadError::Closed)) | Err(_) => break false,
         }
     };
     drop(lane);
-    let _ = events.send(Event::Closed { stream: number }).await;
+    reception.streams.close(number);
     if !written {
-        // What is queued still goes out; the queue ends when the driver has dropped its end.
+        // What is queued still goes out; the queue ends when nobody holds its other end.
         let _ = writing.await;
     }
 }
@@ -229,13 +219,13 @@ async fn greet<R: AsyncRead + Unpin>(
             return Err(Some(Rejected::Malformed { why }));
         }
         Err(ReadError::Malformed(error)) => {
-            reception.count("frames_malformed").await;
+            reception.tally.add("frames_malformed");
             return Err(Some(rejection(&error)));
         }
         Err(ReadError::Closed) => return Err(None),
     };
     if hello.cluster != reception.cluster {
-        reception.count("streams_of_other_clusters").await;
+        reception.tally.add("streams_of_other_clusters");
         return Err(Some(Rejected::WrongCluster { asked: hello.cluster }));
     }
     let refused = match hello.caller {
@@ -248,12 +238,12 @@ async fn greet<R: AsyncRead + Unpin>(
             Rejected::RoleNotGranted { asked: Role::Development, granted: may }
         }
         message::Caller::Node { id, .. } if id == reception.welcome.node => {
-            reception.count("ids_in_use").await;
+            reception.tally.add("ids_in_use");
             return Err(Some(node_id_in_use(id)));
         }
         node => return Ok(node),
     };
-    reception.count("roles_not_granted").await;
+    reception.tally.add("roles_not_granted");
     Err(Some(refused))
 }
 
@@ -324,7 +314,9 @@ impl Reception {
         }
     }
 
-    async fn count(&self, name: &'static str) {
-        let _ = self.events.send(Event::Count(name)).await;
+    /// Answers a request that neither hub nor core sees.
+    fn answer(&self, stream: u64, id: u64, rejected: Rejected) {
+        let header = Header { id, view: 0, hlc: Hlc::ZERO };
+        self.streams.send(stream, header, &rejected.into());
     }
 }

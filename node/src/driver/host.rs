@@ -28,11 +28,16 @@ pub trait Host: Send + Sync + 'static {
     /// Whatever kept it from being written; what was stored before is still there.
     fn store_state(&self, state: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Opens a table's segment, or makes it.
+    /// Opens a table's segment with so many shards, or makes it.
     ///
     /// # Errors
     /// [`FileError`], when it is in use, or there is no room.
-    fn open_table(&self, node: &str, table: &TableSettings) -> Result<HostTable, FileError>;
+    fn open_table(
+        &self,
+        node: &str,
+        table: &TableSettings,
+        shards: u16,
+    ) -> Result<HostTable, FileError>;
 
     /// Randomness: for ids, and as the seed of everything else.
     fn entropy(&self) -> u64;
@@ -53,13 +58,15 @@ pub trait Host: Send + Sync + 'static {
 
 /// A table opened on a host.
 pub struct HostTable {
-    /// The segment's writer.
-    pub writer: Writer,
+    /// The writers of the segment's shards, in their order. They may go to different threads.
+    pub writers: Vec<Writer>,
+    /// The whole segment's memory.
+    pub region: Arc<dyn Region>,
     /// Where readers find it.
     pub segment: Segment,
     /// What was found in it, if it existed.
     pub recovery: Option<Recovery>,
-    /// What became of the entries of a segment of another size.
+    /// What became of the entries of a segment of another size or number of shards.
     pub carried: Option<Carried>,
     /// Where a segment that could not be used was moved to, and why.
     pub set_aside: Option<(PathBuf, String)>,
@@ -110,19 +117,24 @@ impl Host for SystemHost {
         stored.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    fn open_table(&self, node: &str, table: &TableSettings) -> Result<HostTable, FileError> {
+    fn open_table(
+        &self,
+        node: &str,
+        table: &TableSettings,
+        shards: u16,
+    ) -> Result<HostTable, FileError> {
         let name = &table.policy.name;
         let file = format!("annulus-{}-{node}-{}", file_part(&self.cluster), file_part(name));
         let path = self.shm_dir.join(file);
-        let options = table_options(table, rand::random(), rand::random());
+        let options = table_options(table, shards, (rand::random(), rand::random()));
         let opened = annulus_shm::open_or_create(&path, &options)?;
+        let Opened { writers, region, recovery, carried, set_aside } = opened;
         let segment = Segment {
             table: name.clone(),
             path: path.display().to_string(),
-            instance: opened.writer.instance(),
+            instance: writers[0].instance(),
         };
-        let Opened { writer, recovery, carried, set_aside } = opened;
-        Ok(HostTable { writer, segment, recovery, carried, set_aside })
+        Ok(HostTable { writers, region, segment, recovery, carried, set_aside })
     }
 
     fn entropy(&self) -> u64 {
@@ -144,10 +156,15 @@ impl Host for SystemHost {
     }
 }
 
-/// How a table with these settings is laid out.
-pub fn table_options(table: &TableSettings, instance: u64, hash_seed: u64) -> TableOptions {
+/// How a table with these settings and so many shards is laid out.
+pub fn table_options(
+    table: &TableSettings,
+    shards: u16,
+    (instance, hash_seed): (u64, u64),
+) -> TableOptions {
     TableOptions {
         segment_bytes: table.memory,
+        shards,
         record_size: table.record_size,
         max_value: record_bytes_max(table.policy.max_value),
         ..TableOptions::new(instance, hash_seed)

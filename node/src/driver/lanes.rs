@@ -15,34 +15,43 @@ use annulus_net::{Clock, LocalEnd};
 use annulus_proto::codec::{self, Header};
 use annulus_proto::message::{LaneGranted, Message, RequestId, Role, SessionRequest};
 use annulus_proto::submission::{Submission, SubmissionError};
-use annulus_proto::{Hlc, limits::NAME_BYTES_MAX};
+use annulus_proto::{Hlc, Slot, limits::NAME_BYTES_MAX};
+use annulus_shm::Used;
 use annulus_shm::lane::{
     Alarm, Answers, LaneFault, LaneOptions, NodeLane, Sleeper, Submissions, UseDrain, current_cpu,
     full_fence,
 };
-use tokio::sync::mpsc;
 
+use super::inboxes::Inboxes;
+use super::present;
 use super::settings::LaneSettings;
-use super::shared::{Shared, Sleepers};
-use super::{Event, present};
-use crate::core::{Asker, Caller, Input};
+use super::shared::{LaneAnswers, Shared, Sleepers, State};
+use crate::core::route::core_of;
+use crate::core::{Asker, Caller, Input, Now, Request};
 
 /// Where streams get lanes, and give them back.
 pub(super) struct Lanes {
     settings: LaneSettings,
     tables: Vec<String>,
+    cores: usize,
     taken: AtomicU32,
     next: AtomicU64,
+    stopping: AtomicBool,
+    /// One for each thread, which serves every so manieth lane.
+    desks: Vec<Desk>,
+}
+
+/// Where a thread finds what it has to take note of.
+struct Desk {
     changes: Mutex<Vec<Change>>,
     /// Whether there are changes: the thread looks here each time around.
     changed: AtomicBool,
-    stopping: AtomicBool,
     alarm: Alarm,
 }
 
 /// What the thread has not taken note of yet.
 enum Change {
-    Open(Box<(Open, Answers)>),
+    Open(Box<Open>),
     Close(u64),
 }
 
@@ -52,6 +61,7 @@ struct Open {
     client: u64,
     role: Role,
     submissions: Submissions,
+    answers: LaneAnswers,
     uses: UseDrain,
     /// Whether its client broke the protocol: nothing more is taken from it.
     is_faulty: bool,
@@ -71,41 +81,61 @@ const LOOKS: u32 = 16;
 const DRAIN_PERIOD: Duration = Duration::from_secs(1);
 
 impl Lanes {
-    /// Starts the thread, if there may be lanes at all. It ends with [`Lanes::stop`].
+    /// Starts a thread for each core: any of them serves any core, so that a client is answered in the
+    /// order in which it asked. They end with [`Lanes::stop`].
+    ///
+    /// # Errors
+    /// There is no thread or no descriptor to be had; none was left behind.
     pub(super) fn start<C: Clock>(
         settings: LaneSettings,
         tables: Vec<String>,
-        shared: Arc<Shared>,
-        clock: C,
-        events: mpsc::Sender<Event>,
-    ) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
+        cores: &[Arc<Shared>],
+        clock: &C,
+        inboxes: &Inboxes,
+    ) -> std::io::Result<(Arc<Self>, Vec<JoinHandle<()>>)> {
         debug_assert!(tables.iter().all(|table| table.len() <= NAME_BYTES_MAX));
-        let sleeper = Sleeper::new()?;
+        let sleepers: Vec<Sleeper> =
+            cores.iter().map(|_| Sleeper::new()).collect::<Result<_, _>>()?;
+        let desk = |sleeper: &Sleeper| Desk {
+            changes: Mutex::default(),
+            changed: AtomicBool::new(false),
+            alarm: sleeper.alarm(),
+        };
         let lanes = Arc::new(Self {
             settings,
             tables,
+            cores: cores.len(),
             taken: AtomicU32::new(0),
             next: AtomicU64::new(1),
-            changes: Mutex::default(),
-            changed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            alarm: sleeper.alarm(),
+            desks: sleepers.iter().map(desk).collect(),
         });
-        let mut thread = Thread {
-            lanes: lanes.clone(),
-            shared,
-            clock,
-            events,
-            sleeper,
-            open: Vec::new(),
-            sleepers: Vec::new(),
-            bytes: Vec::new(),
-            next_drain: Duration::ZERO,
-            cpu: 0,
-        };
-        let run = move || thread.run();
-        let handle = thread::Builder::new().name("annulus-rings".to_owned()).spawn(run)?;
-        Ok((lanes, handle))
+        let mut handles = Vec::new();
+        for (number, sleeper) in sleepers.into_iter().enumerate() {
+            let mut thread = Thread {
+                number,
+                lanes: lanes.clone(),
+                cores: cores.to_vec(),
+                clock: clock.clone(),
+                inboxes: inboxes.clone(),
+                sleeper,
+                open: Vec::new(),
+                sleepers: Vec::new(),
+                bytes: Vec::new(),
+                next_drain: Duration::ZERO,
+                cpu: 0,
+            };
+            let run = move || thread.run();
+            match thread::Builder::new().name(format!("annulus-rings-{number}")).spawn(run) {
+                Ok(handle) => handles.push(handle),
+                Err(error) => {
+                    lanes.stop();
+                    handles.into_iter().for_each(|handle| drop(handle.join()));
+                    return Err(error);
+                }
+            }
+        }
+        Ok((lanes, handles))
     }
 
     /// Makes a lane and hands it to the client at the other end of a stream, as the answer to the
@@ -129,7 +159,8 @@ impl Lanes {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         // From here on dropping it gives the place back.
         let lane = Lane { lanes: self.clone(), number };
-        let tables = u16::try_from(self.tables.len()).unwrap_or(u16::MAX);
+        // Uses are counted for each part of a table.
+        let tables = u16::try_from(self.tables.len() * self.cores).unwrap_or(u16::MAX);
         let (made, descriptors) = NodeLane::create(LaneOptions { number, tables })
             .map_err(|error| format!("it cannot be made: {error}"))?;
         let granted = LaneGranted { lane: number, tables: self.tables.clone() };
@@ -140,33 +171,40 @@ impl Lanes {
             .map_err(|error| format!("it cannot be handed over: {error}"))?;
         tracing::debug!(lane = number, %role, "a lane was given");
         let NodeLane { submissions, answers, uses } = made;
-        let is_faulty = false;
-        let open = Open { number, client, role, submissions, uses, is_faulty };
-        self.change(Change::Open(Box::new((open, answers))));
+        let (answers, is_faulty) = (Arc::new(Mutex::new(answers)), false);
+        let open = Open { number, client, role, submissions, answers, uses, is_faulty };
+        self.change(number, Change::Open(Box::new(open)));
         Ok(lane)
     }
 
-    /// Wakes the thread if it is time to take the use counts of lanes. To be called now and then: the
-    /// thread sleeps without a timer.
+    /// Wakes the threads if it is time to take the use counts of lanes. To be called now and then: they
+    /// sleep without a timer.
     pub(super) fn keep_time(&self, now: Duration, next: &mut Duration) {
         if *next <= now && self.taken.load(Ordering::Relaxed) > 0 {
             *next = now + DRAIN_PERIOD;
-            self.alarm.sound();
+            self.sound_alarms();
         }
     }
 
-    /// Ends the thread, which closes all lanes.
+    /// Ends the threads, which closes all lanes.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        self.alarm.sound();
+        self.sound_alarms();
     }
 
-    fn change(&self, change: Change) {
-        self.lock().push(change);
-        self.changed.store(true, Ordering::Release);
-        self.alarm.sound();
+    fn sound_alarms(&self) {
+        self.desks.iter().for_each(|desk| desk.alarm.sound());
     }
 
+    fn change(&self, lane: u64, change: Change) {
+        let desk = &self.desks[(lane % self.desks.len() as u64) as usize];
+        desk.lock().push(change);
+        desk.changed.store(true, Ordering::Release);
+        desk.alarm.sound();
+    }
+}
+
+impl Desk {
     fn lock(&self) -> MutexGuard<'_, Vec<Change>> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,15 +213,16 @@ impl Lanes {
 impl Drop for Lane {
     fn drop(&mut self) {
         self.lanes.taken.fetch_sub(1, Ordering::Relaxed);
-        self.lanes.change(Change::Close(self.number));
+        self.lanes.change(self.number, Change::Close(self.number));
     }
 }
 
 struct Thread<C> {
+    number: usize,
     lanes: Arc<Lanes>,
-    shared: Arc<Shared>,
+    cores: Vec<Arc<Shared>>,
     clock: C,
-    events: mpsc::Sender<Event>,
+    inboxes: Inboxes,
     sleeper: Sleeper,
     open: Vec<Open>,
     sleepers: Sleepers,
@@ -242,14 +281,15 @@ impl<C: Clock> Thread<C> {
     }
 
     fn take_note_of_changes(&mut self) {
-        if !self.lanes.changed.load(Ordering::Relaxed) {
+        let desk = &self.lanes.desks[self.number];
+        if !desk.changed.load(Ordering::Relaxed) {
             return;
         }
-        self.lanes.changed.swap(false, Ordering::Acquire);
-        let changes = std::mem::take(&mut *self.lanes.lock());
+        desk.changed.swap(false, Ordering::Acquire);
+        let changes = std::mem::take(&mut *desk.lock());
         for change in changes {
             match change {
-                Change::Open(given) => self.open(given.0, given.1),
+                Change::Open(lane) => self.open(*lane),
                 Change::Close(number) => {
                     if let Some(at) = self.open.iter().position(|lane| lane.number == number) {
                         let mut lane = self.open.swap_remove(at);
@@ -263,28 +303,29 @@ impl<C: Clock> Thread<C> {
         }
     }
 
-    fn open(&mut self, lane: Open, answers: Answers) {
-        let mut state = self.shared.lock_behind_the_driver();
-        state.core.count("lanes_opened");
+    fn open(&mut self, lane: Open) {
+        self.cores[0].lock_behind_the_task().core.count("lanes_opened");
         if let Err(error) = self.sleeper.add(&lane.submissions) {
             tracing::warn!(%error, "a lane cannot be watched, and is closed");
             lane.submissions.close();
             return;
         }
-        state.answers.insert(lane.number, answers);
-        drop(state);
+        for core in &self.cores {
+            let answers = &mut core.lock_behind_the_task().answers;
+            answers.insert(lane.number, lane.answers.clone());
+        }
         self.open.push(lane);
     }
 
     fn close(&mut self, lane: Open) {
         self.sleeper.remove(&lane.submissions);
         lane.submissions.close();
-        let mut state = self.shared.lock_behind_the_driver();
-        state.core.count("lanes_closed");
-        if let Some(answers) = state.answers.remove(&lane.number) {
-            drop(state);
-            answers.waker().wake_all();
+        self.cores[0].lock_behind_the_task().core.count("lanes_closed");
+        for core in &self.cores {
+            core.lock_behind_the_task().answers.remove(&lane.number);
         }
+        let waker = lane.lock_answers().waker();
+        waker.wake_all();
     }
 
     fn serve_all(&mut self) -> Found {
@@ -311,47 +352,42 @@ impl<C: Clock> Thread<C> {
             return false;
         }
         let now = present(&self.clock);
-        let mut state = self.shared.lock_behind_the_driver();
-        let due = state.core.poll_timeout();
+        let mut turn: Option<Turn<'_>> = None;
         let mut count = 0;
         let mut fault = None;
         while count < BATCH {
-            match take(lane, &mut self.bytes, &self.lanes.tables) {
+            let submission = match lane.take(&mut self.bytes, self.lanes.tables.len()) {
                 Ok(None) => break,
-                Ok(Some((call, request))) => {
-                    if call != 0
-                        && let Some(answers) = state.answers.get_mut(&lane.number)
-                    {
-                        answers.open(call);
-                    }
-                    let asker = Asker::Lane { lane: lane.number, call };
-                    let caller = Caller::Client(lane.role);
-                    let header = Header { id: 0, view: 0, hlc: Hlc::ZERO };
-                    let message = Message::SessionRequest(request);
-                    state.core.handle(now, Input::Request { asker, caller, header, message });
-                    state.answer_lanes(&mut self.sleepers);
-                }
+                Ok(Some(submission)) => submission,
                 Err(broken) => {
                     fault = Some(broken);
                     break;
                 }
-            }
+            };
+            let core = core_of(Slot::of(submission.key), self.cores.len());
+            let turn = match turn.take_if(|turn| turn.core != core) {
+                None => turn.get_or_insert_with(|| Turn::begin(core, &self.cores[core])),
+                Some(other) => {
+                    other.end(&self.inboxes);
+                    turn.insert(Turn::begin(core, &self.cores[core]))
+                }
+            };
+            let served = turn.serve(now, lane, &self.lanes.tables, &submission);
+            turn.state.answer_lanes(&mut self.sleepers);
             count += 1;
+            if let Err(broken) = served {
+                fault = Some(broken.into());
+                break;
+            }
         }
-        state.core.count_many("submissions", count as u64);
-        if fault.is_some() {
-            state.core.count("lanes_faulty");
+        if let Some(turn) = turn {
+            turn.end(&self.inboxes);
         }
-        let is_driver_wanted = state.core.has_output() || state.core.poll_timeout() < due;
-        drop(state);
         for (waker, call) in self.sleepers.drain(..) {
             waker.wake(call);
         }
-        if is_driver_wanted {
-            // A full queue means that the driver's task is about to look anyway.
-            let _ = self.events.try_send(Event::Nudge);
-        }
         if let Some(fault) = fault {
+            self.cores[0].lock_behind_the_task().core.count("lanes_faulty");
             tracing::warn!(lane = lane.number, %fault, "a client broke its lane, which is closed");
             lane.is_faulty = true;
             lane.submissions.close();
@@ -360,13 +396,18 @@ impl<C: Clock> Thread<C> {
     }
 
     fn drain_uses(&mut self) {
-        let mut used = Vec::new();
+        let cores = self.cores.len();
+        let mut used: Vec<Vec<(usize, Used, u32)>> = vec![Vec::new(); cores];
         for lane in &mut self.open {
-            lane.uses.drain(|table, what, count| used.push((table.into(), what, count)));
+            // A client counts for each part of a table.
+            lane.uses.drain(|part, what, count| {
+                let part = usize::from(part);
+                used[part % cores].push((part / cores, what, count));
+            });
         }
-        if !used.is_empty() {
-            let now = present(&self.clock);
-            self.shared.lock_behind_the_driver().core.note_uses(now, &used);
+        let now = present(&self.clock);
+        for (core, used) in self.cores.iter().zip(&used).filter(|(_, used)| !used.is_empty()) {
+            core.lock_behind_the_task().core.note_uses(now, used);
         }
     }
 
@@ -398,25 +439,93 @@ enum Fault {
     Table(u16),
 }
 
-/// Takes one submission out of a lane, whole, before anything in it is looked at.
-fn take(
-    lane: &mut Open,
-    bytes: &mut Vec<u8>,
-    tables: &[String],
-) -> Result<Option<(u32, SessionRequest)>, Fault> {
-    if !lane.submissions.take(bytes)? {
-        return Ok(None);
+/// A core's lock, held for as many submissions in a row as are for that core.
+struct Turn<'a> {
+    core: usize,
+    state: MutexGuard<'a, State>,
+    served: u64,
+    is_task_wanted: bool,
+}
+
+impl<'a> Turn<'a> {
+    fn begin(core: usize, shared: &'a Shared) -> Self {
+        let state = shared.lock_behind_the_task();
+        Self { core, state, served: 0, is_task_wanted: false }
     }
-    let submission = Submission::decode(bytes)?;
-    let table = tables.get(usize::from(submission.table)).ok_or(Fault::Table(submission.table))?;
-    let (key, operation) = submission.operation()?;
-    let request = SessionRequest {
-        table: table.clone(),
-        key,
-        request: RequestId { client: lane.client, sequence: submission.sequence },
-        hops: 0,
-        patience_ms: submission.patience_ms,
-        operation,
-    };
-    Ok(Some((submission.call, request)))
+
+    /// Has the core do what a submission asks for.
+    fn serve(
+        &mut self,
+        now: Now,
+        lane: &Open,
+        tables: &[String],
+        submission: &Submission<'_>,
+    ) -> Result<(), SubmissionError> {
+        self.served += 1;
+        if submission.call != 0 {
+            lane.lock_answers().open(submission.call);
+        }
+        let core = &mut self.state.core;
+        if !core.submit(now, lane.number, lane.role, submission) {
+            let due = core.poll_timeout();
+            let table = tables[usize::from(submission.table)].clone();
+            core.handle(now, Input::Request(lane.request(table, submission)?));
+            self.is_task_wanted |= core.has_output() || core.poll_timeout() < due;
+        }
+        Ok(())
+    }
+
+    fn end(mut self, inboxes: &Inboxes) {
+        self.state.core.count_many("submissions", self.served);
+        drop(self.state);
+        if self.is_task_wanted {
+            inboxes.nudge(self.core);
+        }
+    }
+}
+
+impl Open {
+    /// Takes one submission out of the lane, whole, before anything in it is looked at. `None`: there is
+    /// none.
+    fn take<'b>(
+        &mut self,
+        bytes: &'b mut Vec<u8>,
+        tables: usize,
+    ) -> Result<Option<Submission<'b>>, Fault> {
+        if !self.submissions.take(bytes)? {
+            return Ok(None);
+        }
+        let submission = Submission::decode(bytes)?;
+        if usize::from(submission.table) >= tables {
+            return Err(Fault::Table(submission.table));
+        }
+        Ok(Some(submission))
+    }
+
+    /// A submission as a request like any other.
+    fn request(
+        &self,
+        table: String,
+        submission: &Submission<'_>,
+    ) -> Result<Request, SubmissionError> {
+        let (key, operation) = submission.operation()?;
+        let request = SessionRequest {
+            table,
+            key,
+            request: RequestId { client: self.client, sequence: submission.sequence },
+            hops: 0,
+            patience_ms: submission.patience_ms,
+            operation,
+        };
+        Ok(Request {
+            asker: Asker::Lane { lane: self.number, call: submission.call },
+            caller: Caller::Client(self.role),
+            header: Header { id: 0, view: 0, hlc: Hlc::ZERO },
+            message: Message::SessionRequest(request),
+        })
+    }
+
+    fn lock_answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

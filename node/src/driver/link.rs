@@ -12,11 +12,12 @@ use annulus_proto::{Hlc, NodeId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::WRITE_TIMEOUT;
+use super::inboxes::Inboxes;
 use super::stream::{FrameReader, Outbox, outbox};
-use super::{Event, WRITE_TIMEOUT};
-use crate::core::Input;
+use crate::core::{Answered, NoAnswer, Outcome};
 
-/// A stream to another node, as the driver holds it.
+/// A stream to another node, as who sends over it holds it.
 pub(super) struct Link {
     calls: mpsc::Sender<(u64, Vec<u8>)>,
 }
@@ -46,10 +47,10 @@ impl Link {
         net: N,
         addr: SocketAddr,
         identity: Identity,
-        events: mpsc::Sender<Event>,
+        inboxes: Inboxes,
     ) -> Self {
         let (calls, receiver) = mpsc::channel(CALLS_MAX);
-        tokio::spawn(run(net, addr, identity, receiver, events));
+        tokio::spawn(run(net, addr, identity, receiver, inboxes));
         Self { calls }
     }
 
@@ -75,7 +76,7 @@ async fn run<N: Net>(
     addr: SocketAddr,
     identity: Identity,
     mut calls: mpsc::Receiver<(u64, Vec<u8>)>,
-    events: mpsc::Sender<Event>,
+    inboxes: Inboxes,
 ) {
     // One call must be there before a stream is opened; it fails with the stream.
     while let Ok(Some(first)) = tokio::time::timeout(IDLE, calls.recv()).await {
@@ -85,15 +86,15 @@ async fn run<N: Net>(
             while let Ok((call, _)) = calls.try_recv() {
                 failed.push(call);
             }
-            fail(&events, failed, false).await;
+            fail(&inboxes, failed, false).await;
             continue;
         };
         let open = Arc::new(Mutex::new(Open { calls: BTreeMap::new(), heard: Instant::now() }));
-        let reading = tokio::spawn(read(node, reader, open.clone(), events.clone()));
+        let reading = tokio::spawn(read(node, reader, open.clone(), inboxes.clone()));
         write(first, &mut calls, writer, &open, &reading).await;
         reading.abort();
         let failed: Vec<u64> = std::mem::take(&mut lock(&open).calls).into_keys().collect();
-        fail(&events, failed, true).await;
+        fail(&inboxes, failed, true).await;
     }
     // The driver makes a new link when it needs one; what slipped in meanwhile has failed.
     calls.close();
@@ -101,7 +102,7 @@ async fn run<N: Net>(
     while let Ok((call, _)) = calls.try_recv() {
         failed.push(call);
     }
-    fail(&events, failed, false).await;
+    fail(&inboxes, failed, false).await;
 }
 
 type Reader<N> = FrameReader<tokio::io::ReadHalf<<N as Net>::Stream>>;
@@ -167,7 +168,7 @@ async fn read<R: tokio::io::AsyncRead + Unpin>(
     node: NodeId,
     mut reader: FrameReader<R>,
     open: Arc<Mutex<Open>>,
-    events: mpsc::Sender<Event>,
+    inboxes: Inboxes,
 ) {
     while let Ok(frames) = reader.frames().await {
         let mut answers = Vec::with_capacity(frames.len());
@@ -176,21 +177,23 @@ async fn read<R: tokio::io::AsyncRead + Unpin>(
             open.heard = Instant::now();
             for (header, message) in frames {
                 if open.calls.remove(&header.id).is_some() {
-                    answers.push(Input::Answer { call: header.id, node, header, message });
+                    let (call, result) = (header.id, Ok(Answered { node, header, message }));
+                    answers.push(Outcome { call, result });
                 }
             }
         }
-        if events.send(Event::Inputs(answers)).await.is_err() {
+        if inboxes.report(answers).await.is_err() {
             return;
         }
     }
 }
 
-async fn fail(events: &mpsc::Sender<Event>, calls: Vec<u64>, sent: bool) {
+async fn fail(inboxes: &Inboxes, calls: Vec<u64>, sent: bool) {
     if !calls.is_empty() {
-        let inputs = calls.into_iter().map(|call| Input::CallFailed { call, sent }).collect();
+        let failed = |call| Outcome { call, result: Err(NoAnswer { sent }) };
+        let failed = calls.into_iter().map(failed).collect();
         // An error means that the node is stopping, and then nobody waits for it.
-        let _ = events.send(Event::Inputs(inputs)).await;
+        let _ = inboxes.report(failed).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the driver is told once, at its start.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +44,10 @@ pub struct NodeSettings {
     /// The most streams of clients open at once, and as many of nodes, and of callers who have not
     /// said who they are. Default 1,024.
     pub connections_max: u32,
+    /// How many cores serve sessions, each with its share of the slots on a thread of its own,
+    /// at most [`CORES_MAX`]. Default 1. Raising it lets more be written at once and costs the tables
+    /// a little room: each is divided into as many parts, and is full when one of them is.
+    pub cores: NonZeroU16,
     /// Lanes for clients of this host.
     pub lanes: LaneSettings,
     /// How long to finish what was begun after SIGTERM or SIGINT. Default 5 s.
@@ -57,6 +62,9 @@ pub struct NodeSettings {
     /// The tables, with the memory each takes.
     pub tables: Vec<TableSettings>,
 }
+
+/// The most cores that a node has: each has a shard of every table.
+pub const CORES_MAX: u16 = annulus_shm::SHARDS_MAX;
 
 /// How clients of this host are served through shared memory.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,52 +1,55 @@
-//! The core behind a lock: the driver's task and the thread that serves lanes take turns with it.
+//! A core behind its lock: its task and the threads that serve lanes take turns with it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annulus_shm::lane::{Answers, Waker};
 
 use crate::core::Core;
 
-/// The core, and the lanes that it answers.
+/// A core, and the lanes that it answers.
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Whether the driver's task waits for the lock: a thread that takes it again and again would
+    /// Whether the core's task waits for the lock: a thread that takes it again and again would
     /// keep it out.
-    driver_waits: AtomicBool,
+    task_waits: AtomicBool,
 }
 
 /// What the lock guards. It is held for one event at a time, never across an await.
 pub(super) struct State {
     pub(super) core: Core,
     /// By the number of their lane.
-    pub(super) answers: BTreeMap<u64, Answers>,
+    pub(super) answers: BTreeMap<u64, LaneAnswers>,
 }
+
+/// Where the calls of a lane are answered, by any core.
+pub(super) type LaneAnswers = Arc<Mutex<Answers>>;
 
 /// Clients that sleep and have their answer: each to be woken, best without the lock.
 pub(super) type Sleepers = Vec<(Waker, u32)>;
 
-/// How often the lanes' thread gives way before it takes the lock after all.
+/// How often a thread that serves lanes gives way before it takes the lock after all.
 const YIELDS_MAX: usize = 1_000;
 
 impl Shared {
     pub(super) fn new(core: Core) -> Self {
         let state = State { core, answers: BTreeMap::new() };
-        Self { state: Mutex::new(state), driver_waits: AtomicBool::new(false) }
+        Self { state: Mutex::new(state), task_waits: AtomicBool::new(false) }
     }
 
-    /// The lock, for the driver's task.
+    /// The lock, for the core's task.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.driver_waits.store(true, Ordering::Relaxed);
+        self.task_waits.store(true, Ordering::Relaxed);
         let state = self.take();
-        self.driver_waits.store(false, Ordering::Relaxed);
+        self.task_waits.store(false, Ordering::Relaxed);
         state
     }
 
-    /// The lock, for the thread that serves lanes, after the driver's task.
-    pub(super) fn lock_behind_the_driver(&self) -> MutexGuard<'_, State> {
+    /// The lock, for a thread that serves lanes, after the core's task.
+    pub(super) fn lock_behind_the_task(&self) -> MutexGuard<'_, State> {
         for _ in 0..YIELDS_MAX {
-            if !self.driver_waits.load(Ordering::Relaxed) {
+            if !self.task_waits.load(Ordering::Relaxed) {
                 break;
             }
             std::thread::yield_now();
@@ -65,7 +68,9 @@ impl State {
     pub(super) fn answer_lanes(&mut self, sleepers: &mut Sleepers) {
         while let Some(answer) = self.core.poll_lane_answer() {
             // The lane may be gone by now.
-            let Some(answers) = self.answers.get_mut(&answer.lane) else { continue };
+            let Some(answers) = self.answers.get(&answer.lane) else { continue };
+            // Whatever panicked with it left a call open, or not.
+            let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
             match answers.answer(answer.call, answer.answer.encode()) {
                 Some(true) => sleepers.push((answers.waker(), answer.call)),
                 Some(false) => {}

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::panic;
 use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
@@ -18,6 +19,9 @@ use tokio::time::Instant;
 
 /// Longer than anything takes on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// The cores of a node for tests: more than one, so that what arrives has to be sorted.
+pub(crate) const CORES: NonZeroU16 = NonZeroU16::new(2).expect("two is not zero");
 
 /// A node for tests, with all its files under `dir`, and a cluster named after it.
 pub(crate) fn settings(dir: &Path) -> NodeSettings {
@@ -37,6 +41,7 @@ pub(crate) fn settings(dir: &Path) -> NodeSettings {
         zone: String::new(),
         weight: 100,
         rings: 1,
+        cores: CORES,
         connections_max: 1_024,
         lanes: annulus_node::driver::LaneSettings::default(),
         stop_timeout: Duration::from_secs(5),

@@ -1,16 +1,20 @@
 //! Segments that are not what the node left behind.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::num::NonZeroU16;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use annulus_client::{Client, Error, NodeStatus};
+use annulus_client::{Change, Client, Error, NodeStatus};
 use annulus_node::NodeSettings;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::harness::{
-    Node, assert_all_there, counted, counter, settings, settle, store, table, until, value_of,
+    CORES, Node, assert_all_there, counted, counter, settings, settle, store, table, until,
+    value_of,
 };
 
 const SESSIONS: usize = 200;
@@ -101,6 +105,45 @@ async fn a_table_that_was_resized_has_its_sessions_before_any_other_node_was_ask
 }
 
 #[tokio::test]
+async fn another_number_of_cores_takes_over_the_sessions_and_serves_them_to_lists_lanes_and_readers()
+ {
+    let dir = prepared().await;
+    for cores in [1, 3, 2, 5] {
+        let cores = NonZeroU16::new(cores).unwrap();
+        let tables = vec![table(4 << 20, 64 << 10)];
+        let node = Node::start(NodeSettings { cores, tables, ..settings(dir.path()) }).await;
+        let client = Client::builder().cluster(&node.cluster).local_socket(node.socket());
+        let client = client.connect().await.unwrap();
+        let told = status(&client).await;
+        assert_eq!(counter(&told, "segments_set_aside"), 0);
+        assert_eq!(counter(&told, "cores"), u64::from(cores.get()));
+        assert_eq!(told.tables[0].entries, SESSIONS as u64);
+        assert_eq!(told.tables[0].slots_home, 16_384);
+        assert_all_there(&client, SESSIONS).await;
+        let mut listed = BTreeSet::new();
+        let mut cursor = 0;
+        loop {
+            let page = client.list(cursor, 7).await.unwrap();
+            let before = listed.len() + page.entries.len();
+            listed.extend(page.entries.into_iter().map(|entry| entry.key));
+            assert_eq!(listed.len(), before, "some are listed twice");
+            cursor = page.next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert_eq!(listed.len(), SESSIONS);
+        // Each through the client's lane, and read back out of shared memory.
+        for number in 0..SESSIONS {
+            let key = format!("kept {number}");
+            client.update(&key, None, Change::Value(value_of(number))).await.unwrap();
+            assert_eq!(client.get(&key).await.unwrap().session.value, value_of(number));
+        }
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn what_stands_behind_a_segment_is_no_obstacle() {
     let dir = prepared().await;
     let path = segment(dir.path());
@@ -122,12 +165,16 @@ async fn an_empty_segment_file_is_filled() {
     node.stop().await;
 }
 
-/// Flips bits in a file from `from` on.
-fn flip(path: &Path, from: u64, count: usize, rng: &mut StdRng) {
+/// The first shard of a segment, but for its header. They are alike.
+fn behind_header(path: &Path) -> Range<u64> {
+    4_096..fs::metadata(path).unwrap().len() / u64::from(CORES.get())
+}
+
+/// Flips bits in a part of a file.
+fn flip(path: &Path, part: Range<u64>, count: usize, rng: &mut StdRng) {
     let file = fs::File::options().read(true).write(true).open(path).unwrap();
-    let size = file.metadata().unwrap().len();
     for _ in 0..count {
-        let at = rng.random_range(from..size);
+        let at = rng.random_range(part.clone());
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).unwrap();
         byte[0] ^= 1 << rng.random_range(0..8);
@@ -164,8 +211,11 @@ async fn damaged_records_are_dropped_and_counted_and_the_others_served() {
         let is_index_sound = seed % 4 < 2;
         let path = segment(dir.path());
         let records_at = fs::read(&path).unwrap()[96..104].try_into().unwrap();
-        let from = if is_index_sound { u64::from_ne_bytes(records_at) } else { 4_096 };
-        flip(&path, from, [40, 4_000][seed as usize % 2], &mut rng);
+        let mut part = behind_header(&path);
+        if is_index_sound {
+            part.start = u64::from_ne_bytes(records_at);
+        }
+        flip(&path, part, [40, 4_000][seed as usize % 2], &mut rng);
         let node = Node::start(settings(dir.path())).await;
         let client = node.client().await;
         let (left, expired) = intact(&client).await;
@@ -197,7 +247,7 @@ async fn damaged_records_come_back_from_the_other_homes() {
     store(&a, SESSIONS).await;
     third.stop().await;
     let path = segment(&dir.path().join("2"));
-    flip(&path, 4_096, 4_000, &mut StdRng::seed_from_u64(5));
+    flip(&path, behind_header(&path), 4_000, &mut StdRng::seed_from_u64(5));
     let third = Node::start(with_seed(2)).await;
     let c = third.client().await;
     assert_all_there(&c, SESSIONS).await;
@@ -224,7 +274,7 @@ async fn a_segment_damaged_under_a_running_node_takes_nothing_down() {
     let reader = reader.connect().await.unwrap();
     let mut rng = StdRng::seed_from_u64(11);
     for _ in 0..20 {
-        flip(&path, 4_096, 400, &mut rng);
+        flip(&path, behind_header(&path), 400, &mut rng);
         for number in 0..SESSIONS {
             let key = format!("kept {number}");
             // The node trusts its memory until it has checked it; readers check what they read.

@@ -57,6 +57,50 @@ proptest! {
     }
 
     #[test]
+    fn a_digest_of_a_view_is_the_entrys_whatever_the_host_notes_in_the_mark(
+        entry in prop_oneof![wide_entries(), few_entries()],
+        used in any::<u16>(),
+        touched_ms in 0..=Hlc::MS_MAX,
+        key in vec(any::<u8>(), 1..=255),
+    ) {
+        let (record, mark) = record_of(&entry);
+        let view = View::parse(&record).unwrap();
+        let used = mark | u64::from(used) << 48;
+        prop_assert_eq!(view.digest(&key, used), Ok(entry.digest(&key)));
+        prop_assert_eq!(view.deadline(used), entry.deadline());
+        let other = view.entry(touched_ms).unwrap();
+        let change = entry.digest(&key) ^ other.digest(&key);
+        prop_assert_eq!(view.digest_change(&key, used, touched_ms), Ok(change));
+    }
+
+    #[test]
+    fn what_a_view_becomes_is_what_the_entry_becomes(
+        entry in prop_oneof![wide_entries(), few_entries()],
+        bytes in vec(any::<u8>(), 0..40),
+        later in 1..1_000u64,
+        node in any::<u64>(),
+    ) {
+        let (record, mark) = record_of(&entry);
+        let view = View::parse(&record).unwrap();
+        let mut again = Vec::new();
+        view.write(&mut again);
+        prop_assert_eq!(&again, &record);
+        let hlc = Hlc::from_bits(entry.version.hlc.bits().saturating_add(later));
+        let version = Version::new(hlc, NodeId::from_bits(node));
+        prop_assume!(version > entry.version);
+        let mut ended = Vec::new();
+        View::tombstone(entry.birth, version).write(&mut ended);
+        prop_assert_eq!(read(&ended, 0), Ok(Entry::ended(entry.birth, version)));
+        if !view.ended {
+            let mut written = Vec::new();
+            view.with_bytes(version, &bytes).write(&mut written);
+            let mut expected = entry.clone();
+            expected.write_value(version, crate::Value::Bytes(bytes));
+            prop_assert_eq!(read(&written, mark), Ok(expected));
+        }
+    }
+
+    #[test]
     fn the_fields_in_place_are_those_of_the_entry(
         entry in prop_oneof![wide_entries(), few_entries()],
         stop in any::<proptest::sample::Index>(),

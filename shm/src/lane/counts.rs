@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 
-use crate::lane::layout::{COUNTS, COUNTS_START};
+use crate::lane::layout::{COUNTS, COUNTS_START, TABLES_MAX};
 use crate::reader::Used;
 use crate::words::{Mapped, Words};
 
@@ -38,10 +38,19 @@ impl UseCounts {
         (COUNTS_START..COUNTS_START + COUNTS).for_each(|at| self.words.store(at, word));
     }
 
-    /// The counts of one table, by its place in the node's list; `None` beyond its end.
-    pub fn table(&self, table: u16) -> Option<TableUses> {
-        let (start, size) = part(table, self.tables)?;
-        Some(TableUses { words: self.words.clone(), start, mask: size - 1 })
+    /// The counts of one table, by its place in the node's list; `None` beyond its end. All tables of a node have as
+    /// many shards, which have numbers one after the other: shard `s` of table `t` has `t * shards + s`.
+    pub fn table(&self, table: u16, shards: u16) -> Option<TableUses> {
+        let number = table.checked_mul(shards)?;
+        number.checked_add(shards.checked_sub(1)?).filter(|last| *last < self.tables)?;
+        let (start, size) = part(number, self.tables)?;
+        Some(TableUses { words: self.words.clone(), start, mask: size - 1, shards })
+    }
+
+    /// How many shards each of so many tables has; `None` if what the node said makes no sense.
+    pub fn shards(&self, tables: u16) -> Option<u16> {
+        let shards = self.tables.checked_div(tables)?;
+        (shards > 0 && self.tables.is_multiple_of(tables)).then_some(shards)
     }
 }
 
@@ -50,7 +59,9 @@ impl UseCounts {
 pub struct TableUses {
     words: Mapped,
     start: usize,
+    /// One less than the counts of each shard.
     mask: usize,
+    shards: u16,
 }
 
 impl TableUses {
@@ -65,7 +76,11 @@ impl TableUses {
 
     /// Notes a use that [`is_sampled`] has chosen, for those who look up where to only then.
     pub fn note(&self, used: Used) {
-        let at = self.start + (spread(used.record()) & self.mask);
+        if used.shard() >= self.shards {
+            return; // Of a segment that the node has made since the lane.
+        }
+        let start = self.start + usize::from(used.shard()) * (self.mask + 1);
+        let at = start + (spread(used.record()) & self.mask);
         let word = self.words.load(at);
         let name = u64::from(used.record()) << 32 | u64::from(used.tag()) << 16;
         let count = if word & !0xffff == name { (word & 0xffff).min(COUNT_MAX - 1) } else { 0 };
@@ -81,10 +96,11 @@ pub struct UseDrain {
 
 impl UseDrain {
     pub(super) fn new(words: Mapped, tables: u16) -> Self {
-        Self { words, tables: tables.clamp(1, 64) }
+        Self { words, tables: tables.clamp(1, TABLES_MAX) }
     }
 
-    /// Takes all counts and reports each: the table, what was used, and about how often. The client
+    /// Takes all counts and reports each: the number of the table's shard (see [`UseCounts::table`]; `Used` names the
+    /// record in it, and no shard), what was used, and about how often. The client
     /// wrote them: a record may not exist, and the sum stops at a cap of 2²⁰ uses. Costs a look at
     /// 64 KiB.
     pub fn drain(&mut self, mut report: impl FnMut(u16, Used, u32)) {
@@ -109,7 +125,7 @@ impl UseDrain {
     }
 }
 
-/// Where a table's counts begin, and how many there are: a power of two.
+/// Where the counts of a table's shard begin, and how many there are: a power of two.
 fn part(table: u16, tables: u16) -> Option<(usize, usize)> {
     let size = COUNTS / usize::from(tables.max(1)).next_power_of_two();
     (table < tables).then_some((COUNTS_START + usize::from(table) * size, size))

@@ -49,12 +49,14 @@ pub(crate) const RING_START: usize = COUNTS_START + COUNTS;
 const MAGIC: u64 = u64::from_le_bytes(*b"ANNLANE1");
 const BYTE_ORDER: u64 = 0x0102_0304_0506_0708;
 const WORDS: usize = RING_START + RING_WORDS;
-const TABLES_MAX: u64 = 64;
+/// 64 tables of 64 shards.
+pub(super) const TABLES_MAX: u16 = 4_096;
 
 const _: () = assert!(NUMBER_AT < TAIL);
 const _: () = assert!(SLOTS + CALLS_MAX * SLOT_WORDS <= COUNTS_START);
 const _: () = assert!(RING_WORDS.is_power_of_two() && COUNTS.is_power_of_two());
 const _: () = assert!(WORDS.is_multiple_of(PAGE));
+const _: () = assert!(TABLES_MAX as usize <= COUNTS, "a word for each");
 const _: () = assert!(CALLS_MAX == 64, "open calls are the bits of a word");
 
 /// The places of this version. A type, so that tests and models may have smaller ones.
@@ -99,7 +101,7 @@ pub(super) fn read_header<W: Words>(words: &W) -> Result<(u64, u16), &'static st
     if found[VERSION_AT] != LANE_LAYOUT_VERSION {
         return Err("its version is another one");
     }
-    if !(1..=TABLES_MAX).contains(&tables) || found != expected(found[NUMBER_AT], tables) {
+    if !(1..=TABLES_MAX.into()).contains(&tables) || found != expected(found[NUMBER_AT], tables) {
         return Err("its sizes are others");
     }
     Ok((found[NUMBER_AT], tables as u16))
@@ -114,7 +116,7 @@ fn expected(number: u64, tables: u64) -> [u64; NUMBER_AT + 1] {
     header[RING_WORDS_AT] = RING_WORDS as u64;
     header[CALLS_AT] = CALLS_MAX as u64;
     header[COUNTS_AT] = COUNTS as u64;
-    header[TABLES_AT] = tables.clamp(1, TABLES_MAX);
+    header[TABLES_AT] = tables.clamp(1, TABLES_MAX.into());
     header[NUMBER_AT] = number;
     header
 }

@@ -52,8 +52,14 @@ type Contents = BTreeMap<Vec<u8>, (Vec<u8>, u64, u64)>;
 
 fn small_table() -> Table<CrashWords> {
     // 4 lines, records of 64 bytes (32 of them payload), 40 blocks.
-    let shape =
-        Shape { segment_bytes: 1 << 20, record_size: 64, max_value: 4096, buckets: 4, blocks: 40 };
+    let shape = Shape {
+        segment_bytes: 1 << 20,
+        shards: 1,
+        record_size: 64,
+        max_value: 4096,
+        buckets: 4,
+        blocks: 40,
+    };
     let geometry = Geometry::new(shape).expect("possible");
     let count = geometry.pool + 40 * 64;
     let words = CrashWords { words: vec![Cell::new(0); count], stores_left: Cell::new(usize::MAX) };

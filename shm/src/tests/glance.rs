@@ -14,7 +14,8 @@ const ROOM: usize = 4;
 /// Four lines, records of the least size, and so much of a pool.
 fn core(max_value: u32) -> Core<Mapped> {
     let blocks = 40;
-    let shape = Shape { segment_bytes: 1 << 20, record_size: 64, max_value, buckets: 4, blocks };
+    let shape =
+        Shape { segment_bytes: 1 << 20, shards: 1, record_size: 64, max_value, buckets: 4, blocks };
     let geometry = Geometry::new(shape).expect("possible");
     let region = HeapRegion::new((geometry.pool + blocks as usize * BLOCK_WORDS) * 8);
     Core::new(Table::new(Mapped::new(region.handle()), geometry, 11))

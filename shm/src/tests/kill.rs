@@ -18,12 +18,14 @@ use crate::region::{FileRegion, Region};
 use crate::table::Table;
 use crate::words::{Mapped, Words};
 use crate::writer::Core;
-use crate::{FileError, Lookup, Opened, Reader, Recovery, TableOptions, header, open_or_create};
+use crate::{FileError, Lookup, Opened, Recovery, Shards, TableOptions, header, open_or_create};
 
 const DIRECTORY: &str = "ANNULUS_SHM_KILL_DIRECTORY";
 const STORES: &str = "ANNULUS_SHM_KILL_STORES";
 const STOPS: &str = "ANNULUS_SHM_KILL_ONLY_STOPS";
 const RESIZED_DIRECTORY: &str = "ANNULUS_SHM_KILL_RESIZED_DIRECTORY";
+const MADE_DIRECTORY: &str = "ANNULUS_SHM_KILL_MADE_DIRECTORY";
+const TWO_DIRECTORY: &str = "ANNULUS_SHM_KILL_TWO_DIRECTORY";
 const RESIZED_ENTRIES: usize = 200;
 
 /// A mapping that kills its process before a given store, or stops it before every so many stores.
@@ -233,7 +235,7 @@ fn kills() -> u64 {
 fn make_segment(directory: &Path) -> (PathBuf, Mapped) {
     let path = directory.join("segment");
     let mut made = open_or_create(&path, &options()).expect("room for it");
-    (0..100).for_each(|partition| made.writer.set_freshness(partition, u64::MAX));
+    (0..100).for_each(|partition| made.writers[0].set_freshness(partition, u64::MAX));
     drop(made);
     std::fs::write(directory.join("acknowledged"), [0; 4096]).expect("room for a page");
     (path, map(&directory.join("acknowledged")))
@@ -321,7 +323,7 @@ const STOPS_COUNT: u64 = 300;
 fn stop_child(seed: u64, fate: Fate) {
     let directory = tempfile::tempdir().expect("a directory");
     let (path, acknowledged) = make_segment(directory.path());
-    let reader = Reader::attach_file(&path).expect("just made");
+    let reader = Shards::attach_file(&path, |_| 0).expect("just made");
     let mut child = spawn_child(directory.path(), fate);
     let pid = Pid::from_child(&child);
     let mut rng = StdRng::seed_from_u64(seed);
@@ -395,21 +397,25 @@ fn writer_stopped_at_random_keeps_no_reader_waiting() {
     stop_child(4, Fate::KilledByParent);
 }
 
-/// The sizes that a table has in turn.
+/// The sizes and the shards that a table has in turn.
 fn resized(number: u64) -> TableOptions {
-    let segment_bytes = [1 << 20, 3 << 19, 2 << 20][number as usize % 3];
+    let (segment_bytes, shards) = [(1 << 20, 1), (3 << 19, 4), (2 << 20, 3)][number as usize % 3];
     let max_value = 8192;
-    TableOptions { segment_bytes, max_value, instance: number, ..TableOptions::new(1, 2) }
+    TableOptions { segment_bytes, shards, max_value, instance: number, ..TableOptions::new(1, 2) }
 }
 
 /// A process that another test is about to start holds our files, and so their locks, from its fork to its exec.
-fn open_resized(path: &Path, number: u64) -> Opened {
+fn open_free(path: &Path, options: &TableOptions) -> Opened {
     loop {
-        match open_or_create(path, &resized(number)) {
+        match open_or_create(path, options) {
             Err(FileError::Locked { .. }) => std::thread::yield_now(),
             opened => return opened.expect("room for both"),
         }
     }
+}
+
+fn entries(opened: &Opened) -> usize {
+    opened.writers.iter().map(|writer| writer.stats().entries).sum()
 }
 
 /// Not a test by itself, as above.
@@ -420,8 +426,8 @@ fn child_resizes_until_it_is_killed() {
     loop {
         let number = acknowledged.load(0) + 1;
         let path = Path::new(&directory).join("segment");
-        let opened = open_resized(&path, number);
-        assert_eq!(opened.writer.stats().entries, RESIZED_ENTRIES);
+        let opened = open_free(&path, &resized(number));
+        assert_eq!(entries(&opened), RESIZED_ENTRIES);
         acknowledged.store(0, number);
     }
 }
@@ -434,7 +440,8 @@ fn table_killed_while_it_was_resized_has_all_its_entries_and_leaves_nothing_lyin
     let mut opened = open_or_create(&path, &resized(0)).expect("room for 1 MiB");
     for number in 0..RESIZED_ENTRIES {
         let key = number.to_ne_bytes();
-        opened.writer.put(&key, 7, &value(number), 0, number as u64).expect("room");
+        let partition = number as u16 % 100;
+        opened.writers[0].put(&key, partition, &value(number), 0, number as u64).expect("room");
     }
     drop(opened);
     std::fs::write(directory.path().join("acknowledged"), [0; 4096]).expect("room for a page");
@@ -457,18 +464,175 @@ fn table_killed_while_it_was_resized_has_all_its_entries_and_leaves_nothing_lyin
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
 
         // Of the size before or after, or of a third.
-        let mut opened = open_resized(&path, rng.random_range(0..3));
+        let mut opened = open_free(&path, &resized(rng.random_range(0..3)));
         assert_eq!(opened.set_aside, None);
         assert!(opened.recovery.is_some(), "kill {kill}: it is there");
         let mut found = Vec::new();
         for number in 0..RESIZED_ENTRIES {
             let key = number.to_ne_bytes();
-            let facts = opened.writer.get(&key, &mut found).expect("carried over");
+            let shard = number % 100 % opened.writers.len();
+            let facts = opened.writers[shard].get(&key, &mut found).expect("carried over");
             assert_eq!((facts.mark, &found), (number as u64, &value(number)), "kill {kill}");
         }
-        assert_eq!(opened.writer.stats().entries, RESIZED_ENTRIES);
-        assert_eq!(opened.writer.verify(0, usize::MAX).dropped, 0);
+        assert_eq!(entries(&opened), RESIZED_ENTRIES);
+        for writer in &mut opened.writers {
+            assert_eq!(writer.verify(0, usize::MAX).dropped, 0);
+        }
         let names = std::fs::read_dir(directory.path()).expect("readable").count();
         assert_eq!(names, 2, "kill {kill}: the segment and what was acknowledged");
+    }
+}
+
+fn made() -> TableOptions {
+    TableOptions { segment_bytes: 1 << 20, shards: 3, max_value: 8192, ..TableOptions::new(1, 2) }
+}
+
+/// Not a test by itself, as above.
+#[test]
+fn child_makes_segments_until_it_is_killed() {
+    let Ok(directory) = std::env::var(MADE_DIRECTORY) else { return };
+    let acknowledged = map(&Path::new(&directory).join("acknowledged"));
+    let path = Path::new(&directory).join("segment");
+    loop {
+        drop(open_free(&path, &made()));
+        std::fs::remove_file(&path).expect("just made");
+        acknowledged.store(0, acknowledged.load(0) + 1);
+    }
+}
+
+#[test]
+fn segment_whose_maker_was_killed_is_made_again_with_all_shards_and_nothing_lies_about() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("segment");
+    std::fs::write(directory.path().join("acknowledged"), [0; 4096]).expect("room for a page");
+    let acknowledged = map(&directory.path().join("acknowledged"));
+    let mut rng = StdRng::seed_from_u64(5);
+    for kill in 0..kills() / 5 {
+        let mut command = Command::new(std::env::current_exe().expect("known"));
+        command.args(["--exact", "tests::kill::child_makes_segments_until_it_is_killed"]);
+        command.env(MADE_DIRECTORY, directory.path());
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process");
+        let wanted = acknowledged.load(0) + rng.random_range(1..4);
+        while acknowledged.load(0) < wanted && child.try_wait().expect("our child").is_none() {
+            std::thread::yield_now();
+        }
+        (0..rng.random_range(0..20_000)).for_each(|_| std::hint::spin_loop());
+        child.kill().expect("our child");
+        let status = child.wait().expect("our child");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+
+        let opened = open_free(&path, &made());
+        assert_eq!((opened.set_aside.as_ref(), opened.carried), (None, None), "kill {kill}");
+        assert_eq!((opened.writers.len(), entries(&opened)), (3, 0));
+        let shards = Shards::attach_file(&path, |_| 0).expect("made");
+        assert_eq!(shards.count(), 3);
+        let names = std::fs::read_dir(directory.path()).expect("readable").count();
+        assert_eq!(names, 2, "kill {kill}: the segment and what was acknowledged");
+        std::fs::remove_file(&path).expect("there");
+    }
+}
+
+fn two_shards() -> TableOptions {
+    let TableOptions { segment_bytes, .. } = options();
+    TableOptions { segment_bytes: 2 * segment_bytes, shards: 2, ..options() }
+}
+
+/// Where the two writers count what they have done.
+const DONE_BY: [usize; 2] = [0, 8];
+
+/// The n-th operation of a shard's writer. All its partitions are the shard's.
+fn operation_in(shard: usize, number: u64) -> Operation {
+    match operation(number * 2 + shard as u64) {
+        Operation::Put { key, partition, value, deadline } => {
+            Operation::Put { key, partition: partition / 2 * 2 + shard as u16, value, deadline }
+        }
+        other => other,
+    }
+}
+
+/// Not a test by itself, as above.
+#[test]
+fn child_writes_two_shards_until_it_is_killed() {
+    let Ok(directory) = std::env::var(TWO_DIRECTORY) else { return };
+    let opened = open_free(&Path::new(&directory).join("segment"), &two_shards());
+    std::thread::scope(|scope| {
+        for (shard, mut writer) in opened.writers.into_iter().enumerate() {
+            let acknowledged = map(&Path::new(&directory).join("acknowledged"));
+            scope.spawn(move || {
+                loop {
+                    let number = acknowledged.load(DONE_BY[shard]);
+                    match operation_in(shard, number) {
+                        Operation::Put { key, partition, value, deadline } => {
+                            let put = writer.put(&key, partition, &value, deadline, 0);
+                            put.map(drop).expect("room for 100 keys");
+                        }
+                        Operation::Remove { key } => drop(writer.remove(&key)),
+                        Operation::SetTimes { key, deadline, mark } => {
+                            writer.set_times(&key, deadline, mark);
+                        }
+                    }
+                    acknowledged.store(DONE_BY[shard], number + 1);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn killed_process_with_two_writers_leaves_both_shards_whole() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("segment");
+    drop(open_free(&path, &two_shards()));
+    std::fs::write(directory.path().join("acknowledged"), [0; 4096]).expect("room for a page");
+    let acknowledged = map(&directory.path().join("acknowledged"));
+    let mut rng = StdRng::seed_from_u64(6);
+    let mut models = [Contents::new(), Contents::new()];
+    let mut modelled = [0; 2];
+    for kill in 0..kills() / 5 {
+        let mut command = Command::new(std::env::current_exe().expect("known"));
+        command.args(["--exact", "tests::kill::child_writes_two_shards_until_it_is_killed"]);
+        command.env(TWO_DIRECTORY, directory.path());
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process");
+        let wanted = rng.random_range(1..500);
+        let is_on = |shard: usize| acknowledged.load(DONE_BY[shard]) >= modelled[shard] + wanted;
+        while !(is_on(0) && is_on(1)) && child.try_wait().expect("our child").is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().expect("our child");
+        let status = child.wait().expect("our child");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
+
+        let mut opened = open_free(&path, &two_shards());
+        let recovery = opened.recovery.expect("it is there");
+        let dropped =
+            recovery.dropped_torn + recovery.dropped_malformed + recovery.dropped_misplaced;
+        assert!(dropped == 0 && recovery.dropped_duplicate <= 2, "kill {kill}: {recovery:?}");
+        for (shard, writer) in opened.writers.iter_mut().enumerate() {
+            let (model, modelled) = (&mut models[shard], &mut modelled[shard]);
+            while *modelled < acknowledged.load(DONE_BY[shard]) {
+                apply_to_model(model, &operation_in(shard, *modelled));
+                *modelled += 1;
+            }
+            assert_eq!(writer.verify(0, usize::MAX).dropped, 0);
+            let (mut now, mut value) = (Contents::new(), Vec::new());
+            writer.scan(0, usize::MAX, &mut |item| {
+                writer.get(item.key, &mut value).expect("scanned");
+                let entry = (item.partition, value.clone(), item.deadline, item.mark);
+                now.insert(item.key.to_vec(), entry);
+            });
+            let mut next = model.clone();
+            let under_way = operation_in(shard, *modelled);
+            apply_to_model(&mut next, &under_way);
+            if now != *model && now != next {
+                let Operation::SetTimes { key, deadline, .. } = under_way else {
+                    panic!("kill {kill}, shard {shard}: neither before nor after {modelled}");
+                };
+                model.get_mut(&key).expect("it changed").2 = deadline;
+                assert_eq!(now, *model, "kill {kill}: a deadline without its mark");
+            }
+            *model = now;
+        }
     }
 }

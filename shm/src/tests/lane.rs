@@ -540,8 +540,8 @@ fn what_is_no_lane_is_not_attached() {
 fn uses_are_counted_per_table_and_capped() {
     let (mut node, client) = lane();
     let used = Used::new(7, 0xbeef);
-    let counts = client.uses.table(2).unwrap();
-    assert!(client.uses.table(3).is_none());
+    let counts = client.uses.table(2, 1).unwrap();
+    assert!(client.uses.table(3, 1).is_none());
     for _ in 0..8_000 {
         counts.count(used);
     }
@@ -557,6 +557,31 @@ fn uses_are_counted_per_table_and_capped() {
     let mut sum = 0;
     node.uses.drain(|_, _, count| sum += count);
     assert!(sum <= 1 << 20, "{sum}");
+}
+
+#[test]
+fn uses_are_counted_per_shard_of_a_table() {
+    let (mut node, descriptors) =
+        NodeLane::create(LaneOptions { number: 1, tables: 3 * 4 }).unwrap();
+    let client = ClientLane::attach(descriptors).unwrap();
+    assert_eq!(client.uses.shards(3), Some(4));
+    assert!(client.uses.shards(5).is_none() && client.uses.shards(0).is_none());
+    assert!(client.uses.table(3, 4).is_none() && client.uses.table(2, 0).is_none());
+    let counts = client.uses.table(2, 4).unwrap();
+    for shard in 0..6 {
+        counts.note(Used::new(7, 0xbeef).in_shard(shard)); // The last two are nowhere.
+    }
+    let mut found = Vec::new();
+    node.uses.drain(|number, used, _| found.push((number, used)));
+    let used = Used::new(7, 0xbeef);
+    assert_eq!(found, [(8, used), (9, used), (10, used), (11, used)]);
+
+    // As many as there can be.
+    let options = LaneOptions { number: 1, tables: 64 * 64 };
+    let (mut node, descriptors) = NodeLane::create(options).unwrap();
+    let client = ClientLane::attach(descriptors).unwrap();
+    client.uses.table(63, 64).unwrap().note(used.in_shard(63));
+    node.uses.drain(|number, found, _| assert_eq!((number, found), (64 * 64 - 1, used)));
 }
 
 #[test]

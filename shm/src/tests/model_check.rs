@@ -123,7 +123,14 @@ impl Words for LoomWords {
 }
 
 fn table(seen: &[usize], mutant: Mutant) -> Table<LoomWords> {
-    let shape = Shape { segment_bytes: 0, record_size: 64, max_value: 64, buckets: 2, blocks: 2 };
+    let shape = Shape {
+        segment_bytes: 0,
+        shards: 1,
+        record_size: 64,
+        max_value: 64,
+        buckets: 2,
+        blocks: 2,
+    };
     let geometry = Geometry {
         shape,
         buckets: 2,

@@ -60,12 +60,22 @@ mod x86_64 {
     /// `to` points to as many words, which live and are accessed atomically.
     #[inline]
     pub(in super::super) unsafe fn store_all(to: *const AtomicU64, words: &[[u8; 8]]) {
-        let in_lines = words.len() & !7;
-        // SAFETY: so many words of both; who hands words out as atomics lets them be written.
-        unsafe { copy_all_lines(words.as_ptr().cast(), to.cast_mut().cast(), in_lines * 8) };
-        for (at, &word) in words.iter().enumerate().skip(in_lines) {
-            // SAFETY: one of the words.
-            unsafe { &*to.add(at) }.store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        if words.len() < 8 {
+            for (at, &word) in words.iter().enumerate() {
+                // SAFETY: one of the words.
+                unsafe { &*to.add(at) }.store(u64::from_ne_bytes(word), Ordering::Relaxed);
+            }
+            return;
+        }
+        let (from, to) = (words.as_ptr().cast::<u8>(), to.cast_mut().cast::<u8>());
+        let size = words.len() * 8;
+        // SAFETY: the first `size / 64 * 64` bytes of both; who hands words out as atomics lets them be written.
+        unsafe { copy_all_lines(from, to, size & !63) };
+        if !size.is_multiple_of(64) {
+            // The last 64, of which some once more, as in `copy`.
+            let last = size - 64;
+            // SAFETY: the last 64 of at least as many bytes.
+            unsafe { copy_all_lines(from.add(last), to.add(last), 64) };
         }
     }
 

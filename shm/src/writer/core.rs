@@ -8,7 +8,7 @@ use crate::protocol::NewRecord;
 use crate::reader::Used;
 use crate::region::filled_on_large_pages;
 use crate::table::Table;
-use crate::words::{Words, prefetch_for_writing};
+use crate::words::{Target as _, Words, prefetch_for_writing};
 use crate::writer::wheel::{Filed, Links, Wheel};
 use crate::writer::{
     Admission, ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified,
@@ -119,7 +119,7 @@ impl<W: Words> Core<W> {
         key: &[u8],
         partition: u16,
         value: &[u8],
-        (deadline, mark): (u64, u64),
+        times: (u64, u64),
         admission: Admission,
     ) -> Result<Put, PutError> {
         assert!(usize::from(partition) < PARTITIONS, "a partition below {PARTITIONS}");
@@ -130,10 +130,40 @@ impl<W: Words> Core<W> {
         if value.len() > max {
             return Err(PutError::ValueTooLarge { size: value.len(), max });
         }
-        let key_hash = self.table.hash(key);
-        let place = self.table.geometry().place(key_hash);
+        let place = self.table.geometry().place(self.table.hash(key));
         self.prefetch_for_writing(place.first, key.len(), value.len());
         let old = self.find(key, place);
+        self.write((key, place), old, partition, value, times, admission)
+    }
+
+    /// Puts a value in place of an entry that was found, and that nothing has moved since.
+    pub(crate) fn replace(
+        &mut self,
+        key: &[u8],
+        place: Place,
+        old: RecordId,
+        value: &[u8],
+        times: (u64, u64),
+        admission: Admission,
+    ) -> Result<Put, PutError> {
+        debug_assert_eq!(self.find(key, place), Some(old));
+        let max = self.table.geometry().shape.max_value as usize;
+        if value.len() > max {
+            return Err(PutError::ValueTooLarge { size: value.len(), max });
+        }
+        self.write((key, place), Some(old), self.shape(old).partition, value, times, admission)
+    }
+
+    /// Writes what was admitted by its sizes, and makes it what readers find.
+    fn write(
+        &mut self,
+        (key, place): (&[u8], Place),
+        old: Option<RecordId>,
+        partition: u16,
+        value: &[u8],
+        (deadline, mark): (u64, u64),
+        admission: Admission,
+    ) -> Result<Put, PutError> {
         let bucket = self.admit(key, value, place, old, admission)?;
         let shape = RecordShape {
             key_size: key.len() as u8,
@@ -148,10 +178,8 @@ impl<W: Words> Core<W> {
         self.prefetch_books(new, old);
 
         let needed = self.table.geometry().blocks_for(key.len(), value.len());
-        let mut chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
-        // The list is in falling order where it can be, so that chains rise, as readers' prefetching hopes.
-        chain.reverse();
-        let record = NewRecord { key, key_hash, value, shape, deadline, mark };
+        let chain = self.take_blocks(needed);
+        let record = NewRecord { key, key_hash: place.hash, value, shape, deadline, mark };
         self.table.write_record(new, &record, &chain);
         self.table.set_tag(new, place.tag);
         match old {
@@ -178,8 +206,9 @@ impl<W: Words> Core<W> {
         let Some(way) = self.lines[bucket].header.free_way() else { return };
         let record = self.table.geometry().record(RecordId { bucket, way });
         let words = RECORD_HEADER + payload_words(key_size, value_size);
-        for line in (0..words.min(self.table.geometry().record_words)).step_by(LINE_WORDS) {
-            self.table.words().prefetch_for_writing(record + line);
+        let lines = words.min(self.table.geometry().record_words).div_ceil(LINE_WORDS);
+        for line in 0..lines {
+            self.table.words().prefetch_for_writing(record + line * LINE_WORDS);
         }
     }
 
@@ -192,6 +221,17 @@ impl<W: Words> Core<W> {
         if let Some(place) = records.and_then(|records| records.get(known.place as usize)) {
             prefetch_for_writing(place);
         }
+    }
+
+    /// Takes so many free blocks, of which there are enough, for a chain.
+    fn take_blocks(&mut self, needed: usize) -> Vec<u32> {
+        if needed == 0 {
+            return Vec::new();
+        }
+        let mut chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
+        // The list is in falling order where it can be, so that chains rise, as readers' prefetching hopes.
+        chain.reverse();
+        chain
     }
 
     /// The line for a key's new record, if there is room and the caller may use it.
@@ -237,19 +277,42 @@ impl<W: Words> Core<W> {
     }
 
     pub(crate) fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Option<Found> {
-        value.clear();
-        let id = self.find_key(key)?;
-        self.read_value(id, value);
+        let (_, id) = self.seek(key, value, None)?;
         Some(self.found(id))
+    }
+
+    /// As [`get`](Self::get), with what [`replace`](Self::replace) and [`set_times_at`](Self::set_times_at) need. If
+    /// `expected` bytes are to be put there, their memory is asked for meanwhile.
+    pub(crate) fn seek(
+        &self,
+        key: &[u8],
+        value: &mut Vec<u8>,
+        expected: Option<usize>,
+    ) -> Option<(Place, RecordId)> {
+        value.clear();
+        if key.is_empty() || key.len() > KEY_MAX {
+            return None;
+        }
+        let place = self.table.geometry().place(self.table.hash(key));
+        if let Some(size) = expected {
+            self.prefetch_for_writing(place.first, key.len(), size);
+        }
+        let id = self.find(key, place)?;
+        self.read_value(id, value);
+        Some((place, id))
     }
 
     pub(crate) fn set_times(&mut self, key: &[u8], deadline: u64, mark: u64) -> bool {
         let Some(id) = self.find_key(key) else { return false };
+        self.set_times_at(id, deadline, mark);
+        true
+    }
+
+    pub(crate) fn set_times_at(&mut self, id: RecordId, deadline: u64, mark: u64) {
         let record = self.table.geometry().record(id);
         self.table.words().store(record + DEADLINE, deadline);
         self.table.words().store(record + MARK, mark);
         self.wheel.file(&mut self.records, id.number() as u32, deadline);
-        true
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> bool {
@@ -429,7 +492,7 @@ impl<W: Words> Core<W> {
             bytes_live: self.bytes_live,
             pool_blocks_used: geometry.blocks - self.free_blocks.len(),
             pool_blocks: geometry.blocks,
-            segment_bytes: geometry.shape.segment_bytes,
+            segment_bytes: geometry.shard_bytes(),
             load: self.entries as f64 / geometry.records_count() as f64,
         }
     }
@@ -504,7 +567,7 @@ impl<W: Words> Core<W> {
         }
     }
 
-    fn found(&self, id: RecordId) -> Found {
+    pub(crate) fn found(&self, id: RecordId) -> Found {
         let record = self.table.geometry().record(id);
         Found {
             partition: self.shape(id).partition,
@@ -528,8 +591,17 @@ impl<W: Words> Core<W> {
     }
 
     fn read_value(&self, id: RecordId, value: &mut Vec<u8>) {
-        value.clear();
         let shape = self.shape(id);
+        let inline = self.table.record(id).inline;
+        let (key_words, size) =
+            (usize::from(shape.key_size).div_ceil(8), shape.value_size as usize);
+        if key_words + size.div_ceil(8) <= inline.count() {
+            let mut room = value.room(size).expect("a vector grows");
+            inline.after(key_words).read(size, &mut room);
+            let filled = room.done();
+            return value.keep(filled);
+        }
+        value.clear();
         let mut walk = self.table.walk(id, shape);
         // As above.
         let _ = walk
@@ -775,6 +847,9 @@ impl<W: Words> Core<W> {
     }
 
     fn free_chain(&mut self, mut block: u32) {
+        if block == NONE {
+            return;
+        }
         let first = self.free_blocks.len();
         while block != NONE {
             self.free_blocks.push(block);

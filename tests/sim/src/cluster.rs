@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU16};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -618,6 +618,7 @@ fn settings(
         weight: 100,
         rings: 1,
         connections_max: 1_024,
+        cores: NonZeroU16::new(parameters.cores[node]).expect("one at least is drawn"),
         lanes: annulus_node::driver::LaneSettings::default(),
         stop_timeout: Duration::from_secs(5),
         leave_on_stop: false,

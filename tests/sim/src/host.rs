@@ -11,8 +11,11 @@ use annulus_node::TableSettings;
 use annulus_node::driver::{Host, HostTable, Report, table_options};
 use annulus_proto::entry::{Attributes, Entry, Value};
 use annulus_proto::message::Segment;
-use annulus_proto::{Key, record};
-use annulus_shm::{AttachError, FileError, HeapRegion, Reader, Region, Writer};
+use annulus_proto::{Key, Slot, record};
+use annulus_shm::{
+    AttachError, FileError, HeapRegion, OpenError, Region, Shards, Writer, carry_shards,
+    create_shards, open_shards, retire_shards,
+};
 use crossbeam_channel::Receiver;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -85,7 +88,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`AttachError`] if this host has no such segment.
-    pub fn attach(&self, segment: &Segment) -> Result<Reader, AttachError> {
+    pub fn attach(&self, segment: &Segment) -> Result<Shards, AttachError> {
         let path = PathBuf::from(&segment.path);
         let missing = || {
             let source = io::ErrorKind::NotFound.into();
@@ -94,7 +97,7 @@ impl Machine {
         let here = segment.path == segment_path(&self.name, &segment.table);
         let region = self.lock().segments.get(&segment.table).filter(|_| here).cloned();
         let region = region.ok_or_else(missing)?;
-        let opened = Reader::attach(region.handle());
+        let opened = Shards::attach(region.handle(), slot_of);
         opened.map_err(|source| AttachError::Segment { path: path.clone(), source })
     }
 
@@ -103,12 +106,10 @@ impl Machine {
         let Some(region) = self.lock().segments.get(&table.policy.name).cloned() else {
             return Holding::new();
         };
-        let copy = copy_of(&region);
-        let options = table_options(table, 0, 0);
-        let Ok((writer, _)) = Writer::open(copy.handle(), &options) else {
-            return Holding::new();
-        };
-        entries(&writer)
+        let copy = copy_of(&region).handle();
+        let Ok(shards) = Shards::attach(copy.clone(), slot_of) else { return Holding::new() };
+        let options = table_options(table, shards.count(), (0, 0));
+        open_shards(&copy, &options).map_or_else(|_| Holding::new(), |opened| entries(&opened.0))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -145,41 +146,64 @@ impl Host for SimHost {
         Ok(())
     }
 
-    fn open_table(&self, _node: &str, table: &TableSettings) -> Result<HostTable, FileError> {
+    fn open_table(
+        &self,
+        _node: &str,
+        table: &TableSettings,
+        shards: u16,
+    ) -> Result<HostTable, FileError> {
         let name = &table.policy.name;
         let mut state = self.machine.lock();
-        let options = table_options(table, state.rng.next_u64(), state.rng.next_u64());
+        let random = (state.rng.next_u64(), state.rng.next_u64());
+        let options = table_options(table, shards, random);
         let mutant = state.mutant.filter(|_| state.starts > 1);
         if mutant == Some(Mutant::ForgetfulRestart) {
             state.segments.remove(name);
         }
         let path = segment_path(&self.machine.name, name);
-        let mut set_aside = None;
-        if let Some(region) = state.segments.get(name).cloned() {
-            match Writer::open(region.handle(), &options) {
-                Ok((mut writer, recovery)) => {
+        let made = |writers: Vec<Writer>, region| {
+            let instance = writers[0].instance();
+            let segment = Segment { table: name.clone(), path: path.clone(), instance };
+            let (recovery, carried, set_aside) = (None, None, None);
+            HostTable { writers, region, segment, recovery, carried, set_aside }
+        };
+        let old = state.segments.get(name).map(HeapRegion::handle);
+        let (mut carry, mut set_aside) = (None, None);
+        if let Some(old) = old {
+            match open_shards(&old, &options) {
+                Ok((mut writers, recovery)) => {
                     if mutant == Some(Mutant::RevivingRestart) {
-                        revive(&mut writer);
+                        writers.iter_mut().for_each(revive);
                     }
-                    let segment =
-                        Segment { table: name.clone(), path, instance: writer.instance() };
-                    let recovery = Some(recovery);
-                    return Ok(HostTable {
-                        writer,
-                        segment,
-                        recovery,
-                        carried: None,
-                        set_aside: None,
-                    });
+                    return Ok(HostTable { recovery: Some(recovery), ..made(writers, old) });
                 }
+                Err(OpenError::OtherLayout { .. }) => carry = Some(old),
                 Err(error) => set_aside = Some((PathBuf::from(&path), error.to_string())),
             }
         }
         let region = HeapRegion::new(usize::try_from(table.memory).unwrap_or(usize::MAX));
-        let writer = Writer::create(region.handle(), &options)?;
+        let mut writers = create_shards(&region.handle(), &options)?;
+        let mut after_carrying = (None, None);
+        if let Some(old) = carry {
+            // As a file's: all of it, or it stays as it was.
+            let (path, needed) = (PathBuf::from(&path), table.memory);
+            let carried = carry_shards(&old, &mut writers).map_err(|why| FileError::Io {
+                action: "carry over",
+                path: path.clone(),
+                source: io::Error::other(why),
+            });
+            let (recovery, carried, left_out) = carried?;
+            if left_out > 0 {
+                let entries = carried.entries + left_out;
+                return Err(FileError::DoesNotFit { path, entries, left_out, needed });
+            }
+            retire_shards(&old);
+            after_carrying = (Some(recovery), Some(carried));
+        }
+        let (recovery, carried) = after_carrying;
+        let opened = made(writers, region.handle());
         state.segments.insert(name.clone(), region);
-        let segment = Segment { table: name.clone(), path, instance: writer.instance() };
-        Ok(HostTable { writer, segment, recovery: None, carried: None, set_aside })
+        Ok(HostTable { recovery, carried, set_aside, ..opened })
     }
 
     fn entropy(&self) -> u64 {
@@ -195,6 +219,10 @@ impl Host for SimHost {
     }
 }
 
+fn slot_of(key: &[u8]) -> u16 {
+    Slot::of(key).index()
+}
+
 fn segment_path(host: &str, table: &str) -> String {
     format!("/sim/{host}/{table}")
 }
@@ -208,35 +236,82 @@ fn copy_of(region: &HeapRegion) -> HeapRegion {
     copy
 }
 
-fn entries(writer: &Writer) -> Holding {
-    let mut found = Vec::new();
-    let mut cursor = 0;
-    loop {
-        cursor = writer.scan(cursor, 4_096, &mut |item| {
-            found.push((item.key.to_vec(), item.mark));
-        });
-        if cursor == 0 {
-            break;
+fn entries(writers: &[Writer]) -> Holding {
+    let mut holding = Holding::new();
+    for writer in writers {
+        let mut found = Vec::new();
+        let mut cursor = 0;
+        loop {
+            cursor = writer.scan(cursor, 4_096, &mut |item| {
+                found.push((item.key.to_vec(), item.mark));
+            });
+            if cursor == 0 {
+                break;
+            }
         }
+        let mut buffer = Vec::new();
+        let entry = |(key, mark): (Vec<u8>, u64)| {
+            writer.get(&key, &mut buffer)?;
+            let entry = record::View::parse(&buffer).ok()?.entry(mark).ok()?;
+            Some((Key::new(key).ok()?, entry))
+        };
+        holding.extend(found.into_iter().filter_map(entry));
     }
-    let mut buffer = Vec::new();
-    let entry = |(key, mark): (Vec<u8>, u64)| {
-        writer.get(&key, &mut buffer)?;
-        let entry = record::View::parse(&buffer).ok()?.entry(mark).ok()?;
-        Some((Key::new(key).ok()?, entry))
-    };
-    found.into_iter().filter_map(entry).collect()
+    holding
 }
 
 /// [`Mutant::RevivingRestart`]: tombstones become sessions again, with the same birth.
 fn revive(writer: &mut Writer) {
     let mut record = Vec::new();
-    for (key, entry) in entries(writer).into_iter().filter(|(_, entry)| entry.is_ended()) {
+    for (key, entry) in
+        entries(std::slice::from_ref(writer)).into_iter().filter(|(_, entry)| entry.is_ended())
+    {
         let (birth, value) = (entry.birth, Value::Bytes(b"undead".to_vec()));
         let alive = Entry::start(birth, value, (0, 0), Attributes::default(), birth.hlc.ms());
         record.clear();
         record::write(&alive, &mut record);
         let mark = record::mark(birth.hlc.ms());
         let _ = writer.put(key.as_bytes(), key.slot().index(), &record, 0, mark);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use annulus_node::core::TablePolicy;
+    use annulus_proto::{Hlc, NodeId, Version};
+
+    use super::*;
+
+    #[test]
+    fn entries_stay_when_a_restart_divides_a_table_into_other_shards() {
+        let clock = SimClock::new(0, 0);
+        let machine = Machine::new("a", IpAddr::from([10, 0, 0, 1]), clock, 1, None);
+        let (host, memory) = (SimHost::new(machine.clone()), 2 << 20);
+        let table = TableSettings { policy: TablePolicy::default(), memory, record_size: 512 };
+        let birth = Version::new(Hlc::from_bits(5 << 16), NodeId::from_bits(1));
+        let mut opened = host.open_table("node", &table, 1).unwrap();
+        for number in 0..100u8 {
+            let value = Value::Bytes(vec![number]);
+            let entry = Entry::start(birth, value, (0, 0), Attributes::default(), 5);
+            let key = Key::new([number]).unwrap();
+            let mut bytes = Vec::new();
+            record::write(&entry, &mut bytes);
+            opened.writers[0].put(key.as_bytes(), key.slot().index(), &bytes, 0, 0).unwrap();
+        }
+        let held = machine.holding(&table);
+        assert_eq!(held.len(), 100);
+        for shards in [4, 4, 3, 1] {
+            let segment = opened.segment.clone();
+            let carried = shards != opened.writers.len() as u16;
+            let reader = machine.attach(&segment).unwrap();
+            opened = host.open_table("node", &table, shards).unwrap();
+            assert_eq!(opened.writers.len(), usize::from(shards));
+            assert_eq!(opened.carried.map(|carried| carried.entries), carried.then_some(100));
+            assert_eq!(opened.recovery.unwrap().entries, 100);
+            assert_eq!(reader.detached(), carried);
+            assert_eq!(segment.instance != opened.segment.instance, carried);
+            assert_eq!(machine.attach(&opened.segment).unwrap().stats().entries, 100);
+            assert_eq!(machine.holding(&table), held);
+        }
     }
 }

@@ -50,6 +50,8 @@ pub struct Parameters {
     pub think: Duration,
     /// How long a message travels: at least, and at most.
     pub latency: (Duration, Duration),
+    /// Each node's cores.
+    pub cores: Vec<u16>,
     /// Each node's wall clock, in milliseconds ahead.
     pub skew_ms: Vec<i64>,
     /// Each node's clocks, in microseconds gained per second.
@@ -141,6 +143,7 @@ impl Scenario {
             keys: rng.random_range(12..=40),
             think: ms(rng.random_range(20..=200)),
             latency: (ms(latency_min), ms(latency_max)),
+            cores: (0..nodes).map(|_| rng.random_range(1..=3)).collect(),
             skew_ms: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             drift_ppm: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             sync_interval: Duration::from_secs(if rng.random() { 30 } else { 5 }),

@@ -1,0 +1,490 @@
+//! What there is once in a node, however many cores it has: membership, joining, the state on disk,
+//! and requests that concern all cores.
+//!
+//! The hub tells the cores how the node stands in the cluster ([`Standing`]); they know of no other
+//! member but through it. It splits what concerns several of them and puts their answers together.
+
+mod gather;
+mod join;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annulus_gossip::{Event, Mesh, MeshConfig, Ring};
+use annulus_proto::codec::Header;
+use annulus_proto::message::{Members, Message, Ping, Pong, Rejected, RouteNode, Routes};
+use annulus_proto::{Member, NodeId};
+
+use super::calls::{Calls, ExchangeCall};
+use super::counters::Counters;
+use super::io::{
+    Ask, Asker, Caller, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Now, Outcome,
+    Reply, Request,
+};
+use super::route::parties;
+use super::settings::CoreSettings;
+use super::standing::Standing;
+use super::time::{CEILING_LEAD_MS, NodeTime};
+use gather::Gathers;
+
+/// The part of a node that there is one of.
+///
+/// # Call order
+/// After each [`Hub::handle`] or [`Hub::handle_timeout`], take everything out with
+/// [`Hub::poll_output`] and do it in this order, then ask [`Hub::poll_timeout`] when to come back.
+pub struct Hub {
+    settings: CoreSettings,
+    cluster: String,
+    cores: usize,
+    started: Duration,
+    mesh: Mesh,
+    homes_max: u8,
+    standing: Arc<Standing>,
+    /// Whether something has changed that the cores have to know.
+    is_standing_old: bool,
+    calls: Calls<ExchangeCall>,
+    gathers: Gathers,
+    /// Addresses that have not answered yet, or failed to, while this node joins; `None` before it asked.
+    unanswered_seeds: Option<BTreeSet<SocketAddr>>,
+    /// Whether there is reason to believe that others hold more: an earlier run knew members, and
+    /// none was met yet.
+    alone_by_misfortune: bool,
+    /// How often this node found that it was held for dead.
+    revivals: u64,
+    seeds: Vec<SocketAddr>,
+    exchanged: BTreeMap<SocketAddr, Duration>,
+    persisted: Persisted,
+    /// The highest ceiling of the clock that a core has asked for.
+    ceiling_wanted_ms: u64,
+    /// Set once this node is to stop: not before then.
+    stopping: Option<Duration>,
+    /// The cores that have answered everything since.
+    cores_stopped: BTreeSet<usize>,
+    stopped: bool,
+    next_tick: Duration,
+    /// How much of each table's segment lies in huge pages, in bytes.
+    huge_bytes: Vec<u64>,
+    counters: Counters,
+    outputs: VecDeque<HubOutput>,
+}
+
+/// What a hub starts from.
+pub struct HubStart {
+    /// Its behaviour.
+    pub settings: CoreSettings,
+    /// Membership timings.
+    pub mesh: MeshConfig,
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node, in status [`Status::Joining`].
+    pub me: Member,
+    /// What is on disk: with this run's incarnation, and a ceiling [`CEILING_LEAD_MS`] ahead.
+    pub state: NodeState,
+    /// Whether there are seeds, known peers or others to join, or this node is alone until told.
+    pub joins_others: bool,
+    /// How many cores there are, at least one.
+    pub cores: usize,
+    /// How many tables there are.
+    pub tables: usize,
+    /// The most homes that a slot has in any of them.
+    pub homes_max: u8,
+    /// The seed of everything random.
+    pub seed: u64,
+}
+
+/// What is on disk, and what is on its way there.
+struct Persisted {
+    state: NodeState,
+    generation: u64,
+    in_flight: Option<(u64, NodeState)>,
+}
+
+/// How often the hub looks after what waits.
+const TICK: Duration = Duration::from_millis(100);
+/// How long the leave may take to spread before the node stops.
+const LEAVE_FOR: Duration = Duration::from_millis(400);
+
+impl Hub {
+    /// The hub of a node that has just started.
+    pub fn new(start: HubStart, now: Now) -> Self {
+        let HubStart { settings, mesh, cluster, me, state, joins_others, .. } = start;
+        let HubStart { cores, tables, homes_max, seed, .. } = start;
+        let mesh = Mesh::new(mesh, me, seed, now.monotonic);
+        let ring = Arc::new(Ring::build(mesh.view(), 0, homes_max));
+        let alone_by_misfortune = !state.peers.is_empty();
+        let standing = Standing {
+            me: mesh.me().id,
+            status: mesh.me().status,
+            view: mesh.view().clone(),
+            ring: ring.clone(),
+            quorum_ring: ring,
+            presumed: BTreeSet::new(),
+            alone_by_misfortune,
+            revivals: 0,
+            generation: 0,
+        };
+        let mut hub = Self {
+            settings,
+            cluster,
+            cores,
+            started: now.monotonic,
+            mesh,
+            homes_max,
+            standing: Arc::new(standing),
+            is_standing_old: false,
+            calls: Calls::new(cores, parties(cores)),
+            gathers: Gathers::default(),
+            unanswered_seeds: None,
+            alone_by_misfortune,
+            revivals: 0,
+            seeds: Vec::new(),
+            exchanged: BTreeMap::new(),
+            ceiling_wanted_ms: state.clock_ceiling_ms,
+            persisted: Persisted { state, generation: 0, in_flight: None },
+            stopping: None,
+            cores_stopped: BTreeSet::new(),
+            stopped: false,
+            next_tick: now.monotonic,
+            huge_bytes: vec![0; tables],
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
+        };
+        if !joins_others {
+            hub.become_up(now);
+        }
+        hub.handle_timeout(now);
+        hub
+    }
+
+    /// How this node stands in the cluster, for a core that is being made. Later changes it gets as
+    /// [`Input::Standing`].
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.clone()
+    }
+
+    /// Takes in one event.
+    pub fn handle(&mut self, now: Now, input: HubInput) {
+        match input {
+            HubInput::Gossip { from, header, packet } => {
+                self.on_gossip(now, from, header, &packet);
+            }
+            HubInput::Request(request) => self.on_request(now, request),
+            HubInput::Outcome(outcome) => self.on_outcome(now, outcome),
+            HubInput::Notice { core, notice } => self.on_notice(now, core, notice),
+            HubInput::Seeds(seeds) => self.on_seeds(now, seeds),
+            HubInput::Persisted { generation } => self.on_persisted(generation),
+            HubInput::HugePages { table, bytes } => {
+                if let Some(known) = self.huge_bytes.get_mut(table) {
+                    *known = bytes;
+                }
+            }
+            HubInput::Load(load) => self.mesh.set_load(load),
+            HubInput::Stop { leave } => self.on_stop(now, leave),
+        }
+        self.drain_mesh(now);
+    }
+
+    /// Does what has become due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while self.mesh.poll_timeout().is_some_and(|due| due <= now.monotonic) {
+            self.mesh.handle_timeout(now.monotonic);
+        }
+        while let Some(call) = self.calls.next_overdue(now.monotonic) {
+            self.counters.add("calls_timed_out");
+            self.on_outcome(now, Outcome { call, result: Err(NoAnswer { sent: true }) });
+        }
+        if self.next_tick <= now.monotonic {
+            self.next_tick = now.monotonic + TICK;
+            self.persist_if_wanted();
+            self.retry_join(now);
+            // A presumed death that turns out to be one changes nothing in the view, but whom to
+            // wait for.
+            self.is_standing_old |= self.mesh.presumed().count() < self.standing.presumed.len();
+        }
+        self.drain_mesh(now);
+        let over = self.stopping.is_some_and(|until| until <= now.monotonic);
+        if over && self.cores_stopped.len() == self.cores && !self.stopped {
+            self.stopped = true;
+            self.outputs.push_back(HubOutput::Stopped);
+        }
+    }
+
+    /// Something to do, in order; `None` when there is nothing more.
+    pub fn poll_output(&mut self) -> Option<HubOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Hub::handle_timeout`] next.
+    pub fn poll_timeout(&self) -> Duration {
+        let others = [self.mesh.poll_timeout(), self.calls.next_deadline()];
+        others.into_iter().flatten().fold(self.next_tick, Duration::min)
+    }
+
+    /// Counts `count` things that the driver noticed.
+    pub fn count_many(&mut self, name: &'static str, count: u64) {
+        self.counters.add_many(name, count);
+    }
+
+    fn on_request(&mut self, now: Now, request: Request) {
+        let Request { asker, caller, header, message } = request;
+        if let Caller::Node(node) = caller {
+            self.hear(now, node, header);
+            match message {
+                Message::Exchange(exchange) => {
+                    return self.on_exchange(now, asker, header, exchange);
+                }
+                Message::Digests(request) => {
+                    return self.split(now, asker, caller, header, request);
+                }
+                _ => {}
+            }
+        }
+        match message {
+            Message::Ping(Ping {}) => {
+                let pong = Pong { node: self.mesh.me().id };
+                self.reply(now, asker, header.id, pong);
+            }
+            Message::RoutesRequest(_) => {
+                let routes = self.routes();
+                self.reply(now, asker, header.id, routes);
+            }
+            Message::MembersRequest(_) => {
+                let members = self.members();
+                self.reply(now, asker, header.id, members);
+            }
+            Message::StatusRequest(_) => self.ask_how_cores_are(now, asker, header),
+            other => {
+                self.counters.add("requests_out_of_place");
+                if let Some(rejected) = out_of_place(asker, &other) {
+                    self.reply(now, asker, header.id, rejected);
+                }
+            }
+        }
+    }
+
+    fn on_notice(&mut self, now: Now, core: usize, notice: Notice) {
+        match notice {
+            Notice::OtherView(node) => {
+                let addr = self.mesh.view().get(node).map(|member| member.addr);
+                if let Some(addr) = addr {
+                    self.exchange_with(now, addr);
+                }
+            }
+            Notice::CeilingWanted(ms) => {
+                self.ceiling_wanted_ms = self.ceiling_wanted_ms.max(ms);
+                self.persist_if_wanted();
+            }
+            Notice::Part { ticket, header, message } => {
+                self.on_part(now, ticket, header, message);
+            }
+            Notice::Report { ticket, report } => self.on_report(now, ticket, report),
+            Notice::Stopped => {
+                self.cores_stopped.insert(core);
+            }
+        }
+    }
+
+    fn on_stop(&mut self, now: Now, leave: bool) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(now.monotonic);
+        if leave {
+            self.mesh.leave(now.monotonic);
+            self.stopping = Some(now.monotonic + LEAVE_FOR);
+        }
+        self.outputs.push_back(HubOutput::Cores(Input::Stop));
+    }
+
+    /// Notes a sign of life, for all cores.
+    fn hear(&mut self, now: Now, node: NodeId, header: Header) {
+        let me = self.mesh.me().id;
+        let Some(addr) = self.mesh.view().get(node).map(|member| member.addr) else { return };
+        if node == me {
+            return;
+        }
+        self.outputs.push_back(HubOutput::Cores(Input::Heard { node, header }));
+        if header.view != 0 && header.view != self.mesh.view().digest() {
+            self.exchange_with(now, addr);
+        }
+    }
+
+    /// Hands on what the mesh has to send and to say.
+    fn drain_mesh(&mut self, now: Now) {
+        while let Some(event) = self.mesh.poll_event() {
+            match event {
+                Event::ViewChanged { .. } => self.is_standing_old = true,
+                Event::MemberUp(_) => self.counters.add("members_up"),
+                Event::MemberDown(node) => {
+                    self.counters.add("members_down");
+                    self.outputs.push_back(HubOutput::Cores(Input::Gone(node)));
+                }
+                Event::MemberLeft(node) => {
+                    self.counters.add("members_left");
+                    self.outputs.push_back(HubOutput::Cores(Input::Gone(node)));
+                }
+                Event::ExchangeWith(addr) => self.exchange_with(now, addr),
+                Event::PeersChanged => self.persist_if_wanted(),
+                Event::IncarnationRaised(_) => {
+                    self.persist_if_wanted();
+                    self.revivals += 1;
+                    self.is_standing_old = true;
+                }
+                Event::IdInUse { addr, incarnation } => {
+                    self.counters.add("ids_in_use");
+                    let mine = self.mesh.me();
+                    let later = (mine.incarnation, mine.addr) > (incarnation, addr);
+                    self.outputs.push_back(HubOutput::IdInUse { addr, give_way: later });
+                }
+                _ => {}
+            }
+        }
+        if self.is_standing_old {
+            self.publish_standing();
+        }
+        while let Some(transmit) = self.mesh.poll_transmit() {
+            let header = self.header(now, 0);
+            let (to, packet) = (transmit.to, transmit.packet);
+            self.outputs.push_back(HubOutput::Gossip { to, header, packet });
+        }
+    }
+
+    /// Computes the rings anew and tells the cores.
+    fn publish_standing(&mut self) {
+        self.is_standing_old = false;
+        self.counters.add("views_changed");
+        let view = self.mesh.view();
+        let presumed: BTreeMap<NodeId, Member> =
+            self.mesh.presumed().map(|member| (member.id, member.clone())).collect();
+        let ring = Arc::new(Ring::build(view, 0, self.homes_max));
+        let quorum_ring = if presumed.is_empty() {
+            ring.clone()
+        } else {
+            let before = |member: &Member| presumed.get(&member.id).unwrap_or(member).clone();
+            Arc::new(Ring::build(&view.iter().map(before).collect(), 0, self.homes_max))
+        };
+        self.standing = Arc::new(Standing {
+            me: self.mesh.me().id,
+            status: self.mesh.me().status,
+            view: view.clone(),
+            ring,
+            quorum_ring,
+            presumed: presumed.into_keys().collect(),
+            alone_by_misfortune: self.alone_by_misfortune,
+            revivals: self.revivals,
+            generation: self.standing.generation + 1,
+        });
+        self.tell_standing();
+    }
+
+    /// There are others after all.
+    fn end_misfortune(&mut self) {
+        if std::mem::take(&mut self.alone_by_misfortune) {
+            let alone_by_misfortune = false;
+            let standing = Standing { alone_by_misfortune, ..(*self.standing).clone() };
+            self.standing = Arc::new(standing);
+            self.tell_standing();
+        }
+    }
+
+    fn tell_standing(&mut self) {
+        self.outputs.push_back(HubOutput::Cores(Input::Standing(self.standing.clone())));
+    }
+
+    fn persist_if_wanted(&mut self) {
+        if self.persisted.in_flight.is_some() {
+            return;
+        }
+        let mut state = self.persisted.state.clone();
+        // Cores ask at the same time for nearly the same: the next ones have what the first one got.
+        if self.ceiling_wanted_ms >= state.clock_ceiling_ms + CEILING_LEAD_MS / 2 {
+            state.clock_ceiling_ms = self.ceiling_wanted_ms;
+        }
+        state.incarnation = self.mesh.me().incarnation;
+        state.peers = self.mesh.peers();
+        if state == self.persisted.state {
+            return;
+        }
+        self.persisted.generation += 1;
+        let generation = self.persisted.generation;
+        self.persisted.in_flight = Some((generation, state.clone()));
+        self.outputs.push_back(HubOutput::Persist { generation, state });
+    }
+
+    fn on_persisted(&mut self, generation: u64) {
+        if self.persisted.in_flight.as_ref().is_some_and(|(number, _)| *number == generation) {
+            let (_, state) = self.persisted.in_flight.take().expect("it was there just now");
+            self.outputs.push_back(HubOutput::Cores(Input::Ceiling(state.clock_ceiling_ms)));
+            self.persisted.state = state;
+        }
+    }
+
+    fn routes(&self) -> Routes {
+        let Standing { view, ring, .. } = &*self.standing;
+        let node = |id: &NodeId| {
+            let member = view.get(*id);
+            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+            RouteNode {
+                id: *id,
+                name: member.map(|member| member.name.clone()).unwrap_or_default(),
+                addr: member.map_or(unknown, |member| member.addr),
+            }
+        };
+        Routes {
+            view: view.digest(),
+            nodes: ring.nodes().iter().map(node).collect(),
+            homes_per_slot: u8::try_from(ring.homes_per_slot()).unwrap_or(u8::MAX),
+            homes: ring.home_indexes().to_vec(),
+        }
+    }
+
+    fn members(&self) -> Members {
+        Members {
+            node: self.mesh.me().id,
+            view: self.mesh.view().digest(),
+            members: self.mesh.view().iter().cloned().collect(),
+        }
+    }
+
+    fn call(&mut self, now: Now, addr: SocketAddr, message: impl Into<Message>) {
+        let deadline = now.monotonic + self.settings.home_timeout;
+        let call = self.calls.open(ExchangeCall { addr, deadline });
+        let header = self.header(now, call);
+        self.outputs.push_back(HubOutput::Call(Ask { to: addr, header, message: message.into() }));
+    }
+
+    fn reply(&mut self, now: Now, to: Asker, id: u64, message: impl Into<Message>) {
+        let header = self.header(now, id);
+        self.outputs.push_back(HubOutput::Reply(Reply { to, header, message: message.into() }));
+    }
+
+    /// What stands in the header of a frame that leaves now.
+    fn header(&self, now: Now, id: u64) -> Header {
+        Header { id, view: self.mesh.view().digest(), hlc: NodeTime::announced(now) }
+    }
+}
+
+/// What to tell somebody whose message is no request. A datagram's sender is anybody's word: two nodes
+/// must not be made to reject each other's rejections for ever.
+pub(super) fn out_of_place(asker: Asker, message: &Message) -> Option<Rejected> {
+    let Asker::Stream(_) = asker else { return None };
+    let why = format!("{} is not a request that you may make", message.name());
+    Some(Rejected::Malformed { why })
+}
+
+#[cfg(test)]
+impl Hub {
+    pub(super) fn view(&self) -> &annulus_gossip::View {
+        self.mesh.view()
+    }
+
+    pub(super) fn presumed(&self) -> impl Iterator<Item = &Member> {
+        self.mesh.presumed()
+    }
+
+    pub(super) fn count(&self, name: &str) -> u64 {
+        self.counters.count(name)
+    }
+}

@@ -1,0 +1,236 @@
+//! Requests that are split among the cores, and their answers put together.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use annulus_proto::codec::Header;
+use annulus_proto::message::{
+    Compared, Digests, Message, NodeStatus, Rejected, SlotDigest, TableStatus,
+};
+use annulus_proto::{NodeId, Slot};
+
+use super::Hub;
+use crate::core::io::{Asker, Caller, CoreReport, HubOutput, Input, Now, Reply, Request};
+use crate::core::route::core_of;
+
+/// What the cores have not answered all of yet.
+#[derive(Debug, Default)]
+pub(super) struct Gathers {
+    tickets: u64,
+    open: BTreeMap<u64, Gather>,
+}
+
+#[derive(Debug)]
+struct Gather {
+    asker: Asker,
+    id: u64,
+    waiting: usize,
+    so_far: SoFar,
+}
+
+#[derive(Debug)]
+enum SoFar {
+    Comparison {
+        differing: Vec<Slot>,
+        /// The view that all cores saw which have answered; 0 if they saw different ones.
+        view: Option<u64>,
+        rejected: Option<Message>,
+    },
+    Status(CoreReport),
+}
+
+/// Requests that may wait for the cores: these answer at once, so a handful is much.
+const GATHERS_MAX: usize = 256;
+
+impl Gathers {
+    fn open(&mut self, asker: Asker, id: u64, waiting: usize, so_far: SoFar) -> u64 {
+        self.tickets += 1;
+        self.open.insert(self.tickets, Gather { asker, id, waiting, so_far });
+        self.tickets
+    }
+}
+
+impl Hub {
+    /// Gives each core the digests of its slots to compare.
+    pub(super) fn split(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        caller: Caller,
+        header: Header,
+        request: Digests,
+    ) {
+        if self.is_busy(now, asker, header.id) {
+            return;
+        }
+        let Digests { table, slots } = request;
+        let mut parts: BTreeMap<usize, Vec<SlotDigest>> = BTreeMap::new();
+        for digest in slots {
+            parts.entry(core_of(digest.slot, self.cores)).or_default().push(digest);
+        }
+        // Of nothing, too, somebody has to say that there is such a table.
+        if parts.is_empty() {
+            parts.insert(0, Vec::new());
+        }
+        let so_far = SoFar::Comparison { differing: Vec::new(), view: None, rejected: None };
+        let ticket = self.gathers.open(asker, header.id, parts.len(), so_far);
+        for (core, slots) in parts {
+            let message = Digests { table: table.clone(), slots }.into();
+            let asker = Asker::Hub { ticket };
+            let input = Input::Request(Request { asker, caller, header, message });
+            self.outputs.push_back(HubOutput::Core { core, input });
+        }
+    }
+
+    /// Asks all cores how they are.
+    pub(super) fn ask_how_cores_are(&mut self, now: Now, asker: Asker, header: Header) {
+        if self.is_busy(now, asker, header.id) {
+            return;
+        }
+        let so_far = SoFar::Status(CoreReport::default());
+        let ticket = self.gathers.open(asker, header.id, self.cores, so_far);
+        self.outputs.push_back(HubOutput::Cores(Input::Report { ticket }));
+    }
+
+    fn is_busy(&mut self, now: Now, asker: Asker, id: u64) -> bool {
+        let is_busy = self.gathers.open.len() >= GATHERS_MAX;
+        if is_busy {
+            self.counters.add("requests_refused_busy");
+            let why = "too many requests wait for this node's cores; try again later".to_owned();
+            self.reply(now, asker, id, Rejected::Malformed { why });
+        }
+        is_busy
+    }
+
+    /// A core has compared its slots.
+    pub(super) fn on_part(&mut self, _now: Now, ticket: u64, header: Header, message: Message) {
+        let Some(mut gather) = self.gathers.open.remove(&ticket) else { return };
+        gather.waiting -= 1;
+        let SoFar::Comparison { differing, view, rejected } = &mut gather.so_far else { return };
+        match message {
+            Message::Compared(compared) => differing.extend(compared.differing),
+            other => *rejected = Some(other),
+        }
+        let common = *view.get_or_insert(header.view);
+        if common != header.view {
+            *view = Some(0);
+        }
+        if gather.waiting > 0 {
+            self.gathers.open.insert(ticket, gather);
+            return;
+        }
+        let SoFar::Comparison { differing, view, rejected } = gather.so_far else { return };
+        let compared = || {
+            let mut differing = differing;
+            differing.sort_unstable();
+            Compared { differing }.into()
+        };
+        let message = rejected.unwrap_or_else(compared);
+        // Whoever compares relies on what the cores saw, not on what the hub has seen meanwhile.
+        let header = Header { id: gather.id, view: view.unwrap_or(0), ..header };
+        self.outputs.push_back(HubOutput::Reply(Reply { to: gather.asker, header, message }));
+    }
+
+    /// A core has said how it is.
+    pub(super) fn on_report(&mut self, now: Now, ticket: u64, report: CoreReport) {
+        let Some(mut gather) = self.gathers.open.remove(&ticket) else { return };
+        gather.waiting -= 1;
+        let SoFar::Status(whole) = &mut gather.so_far else { return };
+        add(whole, report);
+        if gather.waiting > 0 {
+            self.gathers.open.insert(ticket, gather);
+            return;
+        }
+        if let SoFar::Status(whole) = gather.so_far {
+            let status = self.status(now, whole);
+            self.reply(now, gather.asker, gather.id, status);
+        }
+    }
+
+    fn status(&self, now: Now, cores: CoreReport) -> NodeStatus {
+        let CoreReport { mut tables, counters: counted, heard, drift_ms } = cores;
+        let view = self.mesh.view().digest();
+        let me = self.mesh.me();
+        let others = self.mesh.view().active().filter(|member| member.id != me.id);
+        let others: Vec<NodeId> = others.map(|member| member.id).collect();
+        let mut latest: BTreeMap<NodeId, (Duration, u64)> = BTreeMap::new();
+        for (node, at, view) in heard {
+            let known = latest.entry(node).or_insert((at, view));
+            *known = (*known).max((at, view));
+        }
+        let agrees = |id: &&NodeId| latest.get(id).is_some_and(|(_, theirs)| *theirs == view);
+        let agreeing = others.iter().filter(agrees).count();
+        for (table, bytes) in tables.iter_mut().zip(&self.huge_bytes) {
+            table.huge_bytes = *bytes;
+        }
+        let mut counters: BTreeMap<String, u64> = BTreeMap::new();
+        let ours = self.counters.iter().map(|(name, count)| (name.to_owned(), count));
+        for (name, count) in counted.into_iter().chain(ours) {
+            *counters.entry(name).or_default() += count;
+        }
+        counters.extend(self.mesh_counters());
+        counters.insert("cores".to_owned(), self.cores as u64);
+        *counters.entry("calls_open".to_owned()).or_default() += self.calls.len() as u64;
+        if let Some(drift) = drift_ms {
+            counters.insert("clock_off_by_ms".to_owned(), drift);
+        }
+        NodeStatus {
+            cluster: self.cluster.clone(),
+            member: me.clone(),
+            software: crate::SOFTWARE.to_owned(),
+            uptime_ms: u64::try_from((now.monotonic - self.started).as_millis()).unwrap_or(0),
+            view,
+            active_members: others.len() as u32 + 1,
+            agreeing_members: agreeing as u32 + 1,
+            tables,
+            counters: counters.into_iter().collect(),
+        }
+    }
+
+    fn mesh_counters(&self) -> impl Iterator<Item = (String, u64)> {
+        let mesh = self.mesh.counters();
+        let counts = [
+            ("mesh_packets_in", mesh.packets_in),
+            ("mesh_packets_out", mesh.packets_out),
+            ("mesh_bytes_in", mesh.bytes_in),
+            ("mesh_bytes_out", mesh.bytes_out),
+            ("mesh_packets_malformed", mesh.packets_malformed),
+            ("mesh_packets_misaddressed", mesh.packets_misaddressed),
+            ("mesh_packets_stale", mesh.packets_stale),
+            ("mesh_members_refused", mesh.members_refused),
+            ("mesh_suspicions_refuted", mesh.suspicions_refuted),
+            ("mesh_deaths_held_back", mesh.deaths_held_back),
+            ("mesh_deaths_concluded", mesh.deaths_concluded),
+            ("mesh_deaths_cancelled", mesh.deaths_cancelled),
+            ("mesh_renewals", mesh.renewals),
+            ("mesh_isolations", mesh.isolations),
+            ("mesh_pauses", mesh.pauses),
+        ];
+        counts.into_iter().map(|(name, count)| (name.to_owned(), count))
+    }
+}
+
+/// Adds a core's part to what the others said.
+fn add(whole: &mut CoreReport, part: CoreReport) {
+    if whole.tables.is_empty() {
+        whole.tables = part.tables;
+    } else {
+        for (whole, part) in whole.tables.iter_mut().zip(&part.tables) {
+            add_table(whole, part);
+        }
+    }
+    whole.counters.extend(part.counters);
+    whole.heard.extend(part.heard);
+    whole.drift_ms = whole.drift_ms.max(part.drift_ms);
+}
+
+fn add_table(whole: &mut TableStatus, part: &TableStatus) {
+    whole.entries += part.entries;
+    whole.capacity += part.capacity;
+    whole.bytes += part.bytes;
+    whole.segment_bytes += part.segment_bytes;
+    whole.reserve_used += part.reserve_used;
+    whole.slots_home += part.slots_home;
+    whole.slots_unsynced += part.slots_unsynced;
+    whole.hints += part.hints;
+}

@@ -1,0 +1,149 @@
+//! Joining the cluster, and exchanging views with others.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use annulus_proto::codec::Header;
+use annulus_proto::message::{Exchange, Message};
+use annulus_proto::{Member, Status};
+
+use super::Hub;
+use crate::core::io::{Answered, Asker, Now, Outcome};
+
+/// How often views are exchanged with one address at most.
+const EXCHANGE_PERIOD: Duration = Duration::from_millis(500);
+
+impl Hub {
+    pub(super) fn on_gossip(&mut self, now: Now, from: SocketAddr, header: Header, packet: &[u8]) {
+        let sender = self.mesh.view().iter().find(|member| member.addr == from);
+        if let Some(node) = sender.map(|member| member.id) {
+            self.hear(now, node, header);
+        }
+        self.mesh.handle_datagram(now.monotonic, from, packet);
+    }
+
+    pub(super) fn on_seeds(&mut self, now: Now, seeds: Vec<SocketAddr>) {
+        let me = self.mesh.me().addr;
+        self.seeds = seeds.into_iter().filter(|seed| *seed != me).collect();
+        for seed in self.seeds.clone() {
+            self.mesh.announce(now.monotonic, seed);
+        }
+        self.exchange_while_joining(now);
+    }
+
+    /// Tries again to reach the cluster; after a while serves alone, so that a cluster can begin
+    /// with one node and a cut-off one is of use. Seeds stay announced to for ever.
+    pub(super) fn retry_join(&mut self, now: Now) {
+        if self.mesh.me().status != Status::Joining || self.stopping.is_some() {
+            return;
+        }
+        if now.monotonic >= self.started + self.settings.join_timeout {
+            return self.found(now);
+        }
+        self.exchange_while_joining(now);
+    }
+
+    fn exchange_while_joining(&mut self, now: Now) {
+        if self.mesh.me().status != Status::Joining {
+            return;
+        }
+        let mut known = self.seeds.clone();
+        known.extend(&self.persisted.state.peers);
+        if !known.is_empty() && self.unanswered_seeds.is_none() {
+            self.unanswered_seeds = Some(known.iter().copied().collect());
+        }
+        for addr in known {
+            self.exchange_with(now, addr);
+        }
+    }
+
+    /// A seed has answered, or will not. Once none is left and nobody is up, there is no cluster to
+    /// join, and this node begins one; others that begin at the same time do the same, and meet.
+    fn on_seed_tried(&mut self, now: Now, addr: SocketAddr) {
+        let Some(unanswered) = &mut self.unanswered_seeds else { return };
+        unanswered.remove(&addr);
+        if unanswered.is_empty() && !self.alone_by_misfortune {
+            self.found(now);
+        }
+    }
+
+    fn found(&mut self, now: Now) {
+        if self.mesh.me().status == Status::Joining && self.stopping.is_none() {
+            self.counters.add("joined_alone");
+            self.become_up(now);
+        }
+    }
+
+    pub(super) fn become_up(&mut self, now: Now) {
+        if self.mesh.me().status == Status::Joining {
+            self.mesh.set_status(now.monotonic, Status::Up);
+            self.is_standing_old = true;
+        }
+    }
+
+    pub(super) fn exchange_with(&mut self, now: Now, addr: SocketAddr) {
+        if addr == self.mesh.me().addr {
+            return;
+        }
+        let recently = |at: &Duration| *at + EXCHANGE_PERIOD > now.monotonic;
+        if self.exchanged.get(&addr).is_some_and(recently) {
+            return;
+        }
+        self.exchanged.retain(|_, at| recently(at));
+        self.exchanged.insert(addr, now.monotonic);
+        let message = Exchange { members: self.mesh.snapshot(), reply: true };
+        self.call(now, addr, message);
+    }
+
+    pub(super) fn on_exchange(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        header: Header,
+        exchange: Exchange,
+    ) {
+        self.end_misfortune();
+        self.mesh.merge(now.monotonic, exchange.members);
+        if exchange.reply {
+            let answer = Exchange { members: self.mesh.snapshot(), reply: false };
+            self.reply(now, asker, header.id, answer);
+        }
+    }
+
+    pub(super) fn on_outcome(&mut self, now: Now, outcome: Outcome) {
+        match (self.calls.close(outcome.call), outcome.result) {
+            (Some(call), Ok(Answered { header, message, .. })) => {
+                self.on_exchange_answer(now, call.addr, header, message);
+            }
+            (Some(call), Err(_)) => {
+                self.counters.add("calls_failed");
+                self.on_seed_tried(now, call.addr);
+            }
+            (None, Ok(_)) => self.counters.add("answers_too_late"),
+            (None, Err(_)) => {}
+        }
+    }
+
+    fn on_exchange_answer(&mut self, now: Now, from: SocketAddr, header: Header, message: Message) {
+        let Message::Exchange(exchange) = message else {
+            return self.counters.add("answers_out_of_place");
+        };
+        self.counters.add("views_exchanged");
+        self.mesh.merge(now.monotonic, exchange.members);
+        // The cores learn of the members first and then hear of this one, before the node serves: so
+        // that they begin with a clock that somebody has confirmed.
+        self.drain_mesh(now);
+        let sender = self.mesh.view().iter().find(|member| member.addr == from);
+        if let Some(node) = sender.map(|member| member.id) {
+            self.hear(now, node, header);
+        }
+        self.end_misfortune();
+        let me = self.mesh.me().id;
+        let serves = |status| matches!(status, Status::Up | Status::Draining);
+        let cluster = |member: &Member| member.id != me && serves(member.status);
+        if self.stopping.is_none() && self.mesh.view().iter().any(cluster) {
+            self.become_up(now);
+        }
+        self.on_seed_tried(now, from);
+    }
+}

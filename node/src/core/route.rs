@@ -1,0 +1,93 @@
+//! Which part of a node something is for: the hub, or the core that owns a slot.
+
+use annulus_proto::Slot;
+use annulus_proto::message::Message;
+
+/// A part of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Party {
+    /// The core with this number.
+    Core(usize),
+    /// The hub.
+    Hub,
+}
+
+/// The core that owns a slot, out of so many.
+///
+/// Neighbouring slots belong to different cores: a node is home of runs of neighbouring ones as soon
+/// as placement goes by groups, and each core is to have its share of every run. A table's segment
+/// has its shards by the same rule (`annulus_shm`).
+pub fn core_of(slot: Slot, cores: usize) -> usize {
+    usize::from(slot.index()) % cores
+}
+
+/// Whom a request is for.
+///
+/// What names a key or a slot is for its core, and a page of a listing for the core where the cursor
+/// stands. The rest concerns the node as a whole, or has to be split among the cores: it is for the
+/// hub.
+pub fn party_of_request(message: &Message, cores: usize) -> Party {
+    let slot = match message {
+        Message::SessionRequest(request) => request.key.slot(),
+        Message::Replicate(request) => request.key.slot(),
+        Message::TouchCopy(request) => request.key.slot(),
+        Message::Fetch(request) => request.key.slot(),
+        Message::ExplainRequest(request) => request.key.slot(),
+        Message::SlotListRequest(request) => request.slot,
+        Message::ListRequest(request) => {
+            return Party::Core(core_of_cursor(request.cursor).min(cores - 1));
+        }
+        _ => return Party::Hub,
+    };
+    Party::Core(core_of(slot, cores))
+}
+
+/// Whose call this is.
+pub fn party_of_call(call: u64, cores: usize) -> Party {
+    match (call % parties(cores) as u64) as usize {
+        core if core < cores => Party::Core(core),
+        _ => Party::Hub,
+    }
+}
+
+/// Into how many parts the numbers of calls are divided: the cores, then the hub.
+pub(super) fn parties(cores: usize) -> usize {
+    cores + 1
+}
+
+/// The cursor at which the part of a listing begins that a core has.
+pub(super) fn cursor_of_core(core: usize) -> u64 {
+    (core as u64) << CURSOR_CORE_SHIFT
+}
+
+/// The core that a listing's cursor stands in; any number, as it comes from outside.
+pub(super) fn core_of_cursor(cursor: u64) -> usize {
+    (cursor >> CURSOR_CORE_SHIFT) as usize
+}
+
+const CURSOR_CORE_SHIFT: u32 = 56;
+/// The part of a cursor that is a place within the core's part.
+pub(super) const CURSOR_PLACE_MASK: u64 = (1 << CURSOR_CORE_SHIFT) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_go_back_to_whom_they_came_from() {
+        use super::super::calls::{Calls, ExchangeCall};
+        let addr = std::net::SocketAddr::from(([10, 0, 0, 1], 1));
+        let call = ExchangeCall { addr, deadline: std::time::Duration::ZERO };
+        for cores in 1..=5 {
+            for party in 0..parties(cores) {
+                let mut calls = Calls::new(party, parties(cores));
+                for _ in 0..3 {
+                    let number = calls.open(call.clone());
+                    assert_ne!(number, 0);
+                    let expected = if party == cores { Party::Hub } else { Party::Core(party) };
+                    assert_eq!(party_of_call(number, cores), expected);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! How the node stands in the cluster, and what follows for a core's slots.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annulus_gossip::{Ring, View};
+use annulus_proto::message::Ping;
+use annulus_proto::{Member, NodeId, Slot, Status};
+use rand::RngExt;
+
+use super::calls::Purpose;
+use super::io::Now;
+use super::settings::majority;
+use super::{Core, Heard, PING_AFTER};
+
+/// What the cores know of the cluster: the members, the rings that follow from them, and where this
+/// node stands. The hub makes a new one with each change.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub(super) me: NodeId,
+    pub(super) status: Status,
+    pub(super) view: View,
+    pub(super) ring: Arc<Ring>,
+    /// The ring with the members counted in that are only presumed dead: to vouch for anything, a
+    /// node has to be in touch with a majority of these homes.
+    pub(super) quorum_ring: Arc<Ring>,
+    /// Members that are only presumed dead.
+    pub(super) presumed: BTreeSet<NodeId>,
+    /// Whether there is reason to believe that others hold more: an earlier run knew members, and
+    /// none was met yet.
+    pub(super) alone_by_misfortune: bool,
+    /// How often this node found that it was held for dead: the others kept no hints for it then.
+    pub(super) revivals: u64,
+    /// Grows whenever anything but `alone_by_misfortune` may have changed.
+    pub(super) generation: u64,
+}
+
+/// How long after a change of the view slots are compared, at most: the exact time is drawn, so that
+/// nodes do not all begin at once.
+const SYNC_SPREAD: Duration = Duration::from_millis(200);
+
+impl Core {
+    pub(super) fn on_standing(&mut self, now: Now, standing: Arc<Standing>) {
+        if standing.revivals != self.standing.revivals {
+            self.estranged.extend(&self.companions);
+        }
+        let is_new = standing.generation != self.standing.generation;
+        self.standing = standing;
+        if is_new {
+            self.take_up_slots(now);
+        }
+    }
+
+    /// Nothing waits for a node that is gone.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.heard.remove(&node);
+        for table in &mut self.tables {
+            table.hints.forget(node);
+            table.sync.remove(&node);
+            table.sync_due.remove(&node);
+        }
+    }
+
+    /// Takes up the slots of this core that the ring gives to this node. Nothing is let go: entries of
+    /// slots that went elsewhere stay here.
+    ///
+    /// A member that this node was out of touch with may hold writes of its side, and this node may
+    /// lack them or the ends of what it holds: they compare before this node vouches for a slot
+    /// again. One that is seen `Joining` has restarted, and does the comparing itself.
+    pub(super) fn take_up_slots(&mut self, now: Now) {
+        let me = self.id();
+        let standing = self.standing.clone();
+        let view = &standing.view;
+        let active = |member: &&Member| member.id != me && member.status.is_active();
+        let companions: BTreeSet<NodeId> = view.iter().filter(active).map(|m| m.id).collect();
+        let mut back = std::mem::take(&mut self.estranged);
+        let is_new = |member: &&Member| {
+            !self.companions.contains(&member.id) && member.status != Status::Joining
+        };
+        back.extend(view.iter().filter(active).filter(is_new).map(|member| member.id));
+        back.retain(|id| companions.contains(id));
+        self.companions.clone_from(&companions);
+        let mut others = companions;
+        others.extend(&standing.presumed);
+        for table in 0..self.tables.len() {
+            // What is under way was begun for another set of slots.
+            self.tables[table].sync.clear();
+            for slot in self.slots() {
+                let home = self.homes(table, slot).contains(&me);
+                let state = &mut self.tables[table].slots[usize::from(slot.index())];
+                if home && !state.home {
+                    state.sources.clone_from(&others);
+                } else if home {
+                    state.sources.extend(&back);
+                } else {
+                    state.sources.clear();
+                }
+                state.sources.retain(|source| others.contains(source));
+                state.home = home;
+            }
+            for &other in &others {
+                let wait = SYNC_SPREAD.mul_f64(self.rng.random::<f64>());
+                self.tables[table].sync_due.insert(other, now.monotonic + wait);
+            }
+        }
+        self.extend_freshness(now);
+    }
+
+    /// Asks those for a sign of life that should have given one.
+    pub(super) fn ping_the_silent(&mut self, now: Now) {
+        if self.standing.status == Status::Joining {
+            return;
+        }
+        let me = self.id();
+        let nodes: Vec<NodeId> =
+            self.standing.ring.nodes().iter().copied().filter(|id| *id != me).collect();
+        for node in nodes {
+            let heard = self.heard.entry(node).or_insert(Heard::NEVER);
+            let silent = heard.at + PING_AFTER <= now.monotonic;
+            if silent && heard.pinged + PING_AFTER <= now.monotonic {
+                heard.pinged = now.monotonic;
+                self.call(now, node, Purpose::Ping, Ping {});
+            }
+        }
+    }
+
+    /// Extends what this host's readers may trust: a slot in sync, `stale_max` from when a majority
+    /// of its homes was last heard of.
+    pub(super) fn extend_freshness(&mut self, now: Now) {
+        let offset = self.time.offset_ms(now);
+        let vouches = self.is_up() && !self.standing.alone_by_misfortune;
+        for table in 0..self.tables.len() {
+            let stale_max = self.tables[table].store.policy().stale_max;
+            self.tables[table].store.set_clock_offset(offset);
+            for slot in self.slots() {
+                let synced = vouches && self.slot_state(table, slot).is_synced();
+                let homes = self.quorum_homes(table, slot);
+                let heard = if synced { self.majority_heard(now, homes) } else { None };
+                let until = heard.map_or(0, |at| as_ms(at + stale_max));
+                self.tables[table].store.set_freshness(slot, until);
+            }
+        }
+    }
+
+    /// Nothing that an earlier run vouched for is vouched for by this one.
+    pub(super) fn forget_freshness(&mut self) {
+        for table in &mut self.tables {
+            // Of all slots: none but this core's has any business in its shard.
+            for slot in Slot::all() {
+                table.store.set_freshness(slot, 0);
+            }
+        }
+    }
+
+    /// Whether this node may answer for a slot by itself: it is in sync, and has heard of a majority
+    /// of the homes within `stale_max`.
+    pub(super) fn vouches(&self, now: Now, table: usize, slot: Slot) -> bool {
+        let stale_max = self.tables[table].store.policy().stale_max;
+        let heard = self.majority_heard(now, self.quorum_homes(table, slot));
+        self.slot_state(table, slot).is_synced()
+            && !self.standing.alone_by_misfortune
+            && heard.is_some_and(|at| at + stale_max > now.monotonic)
+    }
+
+    /// The homes of a slot if nobody is dead that is only presumed so.
+    pub(super) fn quorum_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
+        let homes = self.standing.quorum_ring.homes(slot);
+        let replicas = usize::from(self.tables[table].store.policy().replicas.get());
+        &homes[..homes.len().min(replicas)]
+    }
+
+    /// The latest time at which a majority of these homes had been heard of, this node included.
+    fn majority_heard(&self, now: Now, homes: &[NodeId]) -> Option<Duration> {
+        let me = self.id();
+        let mut times = [Duration::ZERO; annulus_proto::limits::REPLICAS_MAX];
+        for (time, home) in times.iter_mut().zip(homes) {
+            *time = match self.heard.get(home) {
+                _ if *home == me => now.monotonic,
+                Some(heard) => heard.at,
+                None => Duration::ZERO,
+            };
+        }
+        let times = &mut times[..homes.len()];
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        let at = *times.get(majority(homes.len()).checked_sub(1)?)?;
+        (at > Duration::ZERO).then_some(at)
+    }
+}
+
+fn as_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,187 @@
+//! A hub and its cores in one piece. As in production, what they tell each other arrives in order, and
+//! after something else may have happened.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+pub(super) struct Whole {
+    pub(super) hub: Hub,
+    pub(super) cores: Vec<Core>,
+    /// To each core, with when it arrives.
+    orders: Vec<VecDeque<(Duration, Input)>>,
+    /// To the hub, with the core that it comes from.
+    notices: VecDeque<(Duration, (usize, Notice))>,
+    rng: StdRng,
+    outputs: VecDeque<Sent>,
+}
+
+/// How long it takes at most until one part of a node hears what another one says, in microseconds.
+const DELAY_US_MAX: u64 = 2_000;
+
+/// What reaches a node.
+pub(super) enum Arrived {
+    Hub(HubInput),
+    Request(Request),
+    Outcome(Outcome),
+}
+
+/// What leaves a node.
+pub(super) enum Sent {
+    Gossip { to: SocketAddr, header: Header, packet: Vec<u8> },
+    Reply(Reply),
+    Call(Ask),
+    Persist { generation: u64, state: NodeState },
+}
+
+impl Whole {
+    pub(super) fn new(
+        start: HubStart,
+        clock_floor_ms: u64,
+        tables: Vec<Vec<(TablePolicy, Writer)>>,
+        now: Now,
+    ) -> Self {
+        let (settings, seed, cores) = (start.settings.clone(), start.seed, start.cores);
+        let clock_ceiling_ms = start.state.clock_ceiling_ms;
+        let hub = Hub::new(start, now);
+        let core = |(number, tables): (usize, Vec<(TablePolicy, Writer)>)| {
+            let start = CoreStart {
+                number,
+                cores,
+                settings: settings.clone(),
+                standing: hub.standing(),
+                clock_ceiling_ms,
+                clock_floor_ms,
+                tables,
+                seed: seed.wrapping_add(number as u64),
+            };
+            Core::new(start, now)
+        };
+        let cores: Vec<Core> = tables.into_iter().enumerate().map(core).collect();
+        let orders = cores.iter().map(|_| VecDeque::new()).collect();
+        let rng = StdRng::seed_from_u64(seed);
+        let notices = VecDeque::new();
+        let mut whole = Self { hub, cores, orders, notices, rng, outputs: VecDeque::new() };
+        whole.pass_on(now);
+        whole
+    }
+
+    pub(super) fn take_in(&mut self, now: Now, arrived: Arrived) {
+        let cores = self.cores.len();
+        match arrived {
+            Arrived::Hub(input) => self.hub.handle(now, input),
+            Arrived::Request(request) => match route::party_of_request(&request.message, cores) {
+                Party::Core(core) => self.cores[core].handle(now, Input::Request(request)),
+                Party::Hub => self.hub.handle(now, HubInput::Request(request)),
+            },
+            Arrived::Outcome(outcome) => match route::party_of_call(outcome.call, cores) {
+                Party::Core(core) => self.cores[core].handle(now, Input::Outcome(outcome)),
+                Party::Hub => self.hub.handle(now, HubInput::Outcome(outcome)),
+            },
+        }
+        self.pass_on(now);
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        let is_due = |at: Duration| at <= now.monotonic;
+        for (core, orders) in self.cores.iter_mut().zip(&mut self.orders) {
+            while let Some((_, input)) = orders.pop_front_if(|(at, _)| is_due(*at)) {
+                core.handle(now, input);
+            }
+        }
+        while let Some((_, (core, notice))) = self.notices.pop_front_if(|(at, _)| is_due(*at)) {
+            self.hub.handle(now, HubInput::Notice { core, notice });
+        }
+        if self.hub.poll_timeout() <= now.monotonic {
+            self.hub.handle_timeout(now);
+        }
+        for core in &mut self.cores {
+            if core.poll_timeout() <= now.monotonic {
+                core.handle_timeout(now);
+            }
+        }
+        self.pass_on(now);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Duration {
+        let cores = self.cores.iter().map(Core::poll_timeout);
+        let orders = self.orders.iter().filter_map(|orders| Some(orders.front()?.0));
+        let notices = self.notices.front().map(|(at, _)| *at);
+        cores.chain(orders).chain(notices).fold(self.hub.poll_timeout(), Duration::min)
+    }
+
+    pub(super) fn poll_output(&mut self) -> Option<Sent> {
+        self.outputs.pop_front()
+    }
+
+    pub(super) fn scan(&mut self, now: Now, expired: usize, verified: usize) {
+        self.cores.iter_mut().for_each(|core| core.scan(now, expired, verified));
+        self.pass_on(now);
+    }
+
+    pub(super) fn core_of(&mut self, slot: Slot) -> &mut Core {
+        let cores = self.cores.len();
+        &mut self.cores[core_of(slot, cores)]
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.cores.iter().all(Core::is_up)
+    }
+
+    pub(super) fn slots_unsynced(&self) -> usize {
+        self.cores.iter().map(|core| core.slots_unsynced(0)).sum()
+    }
+
+    pub(super) fn count(&self, name: &str) -> u64 {
+        let cores: u64 = self.cores.iter().map(|core| core.counters.count(name)).sum();
+        cores + self.hub.count(name)
+    }
+
+    /// Sorts what hub and cores have to say.
+    fn pass_on(&mut self, now: Now) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                HubOutput::Gossip { to, header, packet } => {
+                    self.outputs.push_back(Sent::Gossip { to, header, packet });
+                }
+                HubOutput::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
+                HubOutput::Call(ask) => self.outputs.push_back(Sent::Call(ask)),
+                HubOutput::Core { core, input } => self.order(now, core, input),
+                HubOutput::Cores(input) => {
+                    for core in 0..self.cores.len() {
+                        self.order(now, core, input.clone());
+                    }
+                }
+                HubOutput::Persist { generation, state } => {
+                    self.outputs.push_back(Sent::Persist { generation, state });
+                }
+                HubOutput::IdInUse { .. } | HubOutput::Stopped => {}
+            }
+        }
+        for number in 0..self.cores.len() {
+            while let Some(output) = self.cores[number].poll_output() {
+                match output {
+                    Output::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
+                    Output::Call(ask) => self.outputs.push_back(Sent::Call(ask)),
+                    Output::Notice(notice) => {
+                        let last = self.notices.back().map(|(at, _)| *at);
+                        let at = self.arrival(now, last);
+                        self.notices.push_back((at, (number, notice)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, now: Now, core: usize, input: Input) {
+        let last = self.orders[core].back().map(|(at, _)| *at);
+        let at = self.arrival(now, last);
+        self.orders[core].push_back((at, input));
+    }
+
+    /// When something arrives that is said now: not before what was said `last`.
+    fn arrival(&mut self, now: Now, last: Option<Duration>) -> Duration {
+        let delay = Duration::from_micros(self.rng.random_range(0..DELAY_US_MAX));
+        last.unwrap_or_default().max(now.monotonic + delay)
+    }
+}

@@ -1,0 +1,127 @@
+//! The task that owns a core, and takes turns with it with the threads that serve lanes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use annulus_net::{Clock, Net};
+use tokio::sync::mpsc;
+
+use super::inboxes::CoreEvent;
+use super::post::Post;
+use super::present;
+use super::shared::{Shared, Sleepers};
+use crate::core::{Input, NoAnswer, Notice, Outcome, Output};
+
+/// What a core's task works with.
+pub(super) struct CoreTask<N: Net, C: Clock> {
+    pub(super) number: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) clock: C,
+    pub(super) post: Arc<Post<N>>,
+    pub(super) inbox: mpsc::Receiver<CoreEvent>,
+    /// From the hub. Not bounded, so that neither waits for the other; it says little.
+    pub(super) orders: mpsc::UnboundedReceiver<Input>,
+    /// To the hub: likewise.
+    pub(super) notices: mpsc::UnboundedSender<(usize, Notice)>,
+    /// Clients to wake; kept for its memory.
+    pub(super) sleepers: Sleepers,
+    pub(super) next_scan: Duration,
+}
+
+/// Batches that are handled before what is due is looked at again.
+const BATCHES_MAX: usize = 32;
+/// How many expired entries a step of the scan drops at most, and how many records it checks: some
+/// milliseconds together.
+const EXPIRED_STEP: usize = 4_096;
+const VERIFIED_STEP: usize = 512;
+/// How often a step is done.
+const SCAN_PERIOD: Duration = Duration::from_millis(100);
+
+impl<N: Net, C: Clock> CoreTask<N, C> {
+    /// Runs until the node stops.
+    pub(super) async fn run(mut self) {
+        loop {
+            self.carry_out().await;
+            let now = self.clock.monotonic();
+            let wait = self.shared.lock().core.poll_timeout().saturating_sub(now);
+            if wait.is_zero() {
+                self.on_time();
+                continue;
+            }
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    Some(order) => self.take_in(order).await,
+                    None => return,
+                },
+                event = self.inbox.recv() => {
+                    let Some(event) = event else { return };
+                    self.take_in_all(event).await;
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn take_in_all(&mut self, first: CoreEvent) {
+        let mut event = Some(first);
+        let mut left = BATCHES_MAX;
+        while let Some(next) = event {
+            match next {
+                // One after the other: a few bytes of requests can ask for megabytes of answers, and
+                // only what is in a stream's queue counts against its bound.
+                CoreEvent::Inputs(inputs) => {
+                    for input in inputs {
+                        self.take_in(input).await;
+                    }
+                }
+                CoreEvent::Nudge => {}
+            }
+            left -= 1;
+            event = if left > 0 { self.inbox.try_recv().ok() } else { None };
+        }
+    }
+
+    async fn take_in(&mut self, input: Input) {
+        let now = present(&self.clock);
+        self.shared.lock().core.handle(now, input);
+        self.carry_out().await;
+    }
+
+    fn on_time(&mut self) {
+        let now = present(&self.clock);
+        let mut state = self.shared.lock();
+        if self.next_scan <= now.monotonic {
+            self.next_scan = now.monotonic + SCAN_PERIOD;
+            state.core.scan(now, EXPIRED_STEP, VERIFIED_STEP);
+        }
+        state.core.handle_timeout(now);
+    }
+
+    /// Does everything the core asks for.
+    async fn carry_out(&mut self) {
+        self.shared.lock().answer_lanes(&mut self.sleepers);
+        for (waker, call) in self.sleepers.drain(..) {
+            waker.wake(call);
+        }
+        loop {
+            let output = self.shared.lock().core.poll_output();
+            match output {
+                None => return,
+                Some(Output::Reply(reply)) => self.post.reply(reply).await,
+                Some(Output::Call(ask)) => {
+                    let call = ask.header.id;
+                    if !self.post.call(ask) {
+                        let now = present(&self.clock);
+                        let outcome = Outcome { call, result: Err(NoAnswer { sent: false }) };
+                        self.shared.lock().core.handle(now, Input::Outcome(outcome));
+                    }
+                }
+                Some(Output::Notice(notice)) => {
+                    // An error means that the node is stopping.
+                    let _ = self.notices.send((self.number, notice));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The task that owns the hub.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annulus_net::{Clock, Net};
+use annulus_proto::NodeId;
+use annulus_proto::message::Gossip;
+use crossbeam_channel::Receiver;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::background::Report;
+use super::error::RunError;
+use super::host::Host;
+use super::inboxes::Inboxes;
+use super::lanes::Lanes;
+use super::post::Post;
+use super::shared::Shared;
+use super::tally::Tally;
+use super::{present, store_state};
+use crate::core::{Hub, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Outcome};
+
+/// What the hub's task works with.
+pub(super) struct HubTask<N: Net, C: Clock, H: Host> {
+    pub(super) id: NodeId,
+    pub(super) hub: Hub,
+    pub(super) clock: C,
+    pub(super) host: Arc<H>,
+    pub(super) post: Arc<Post<N>>,
+    pub(super) inboxes: Inboxes,
+    pub(super) inbox: mpsc::Receiver<Vec<HubInput>>,
+    /// From the cores.
+    pub(super) notices: mpsc::UnboundedReceiver<(usize, Notice)>,
+    /// To each core.
+    pub(super) orders: Vec<mpsc::UnboundedSender<Input>>,
+    pub(super) cores: Vec<Arc<Shared>>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) watch: Option<Receiver<Report>>,
+    pub(super) lanes: Option<Arc<Lanes>>,
+    pub(super) next_drain: Duration,
+}
+
+impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
+    /// Runs until everything under way at the stop is done, or `stop_timeout` later.
+    ///
+    /// # Errors
+    /// [`RunError`]: what made the node give up its place.
+    pub(super) async fn run(
+        mut self,
+        stop: impl Future<Output = ()>,
+        stop_timeout: Duration,
+        leave: bool,
+    ) -> Result<(), RunError> {
+        let mut stop = std::pin::pin!(stop);
+        let mut give_up: Option<Instant> = None;
+        loop {
+            if self.carry_out().await? {
+                return Ok(());
+            }
+            if give_up.is_some_and(|at| at <= Instant::now()) {
+                tracing::warn!("stopped before everything was answered; raise stop_timeout");
+                return Ok(());
+            }
+            let wait = self.hub.poll_timeout().saturating_sub(self.clock.monotonic());
+            if wait.is_zero() {
+                self.on_time();
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = &mut stop, if give_up.is_none() => {
+                    tracing::info!("stopping");
+                    give_up = Some(Instant::now() + stop_timeout);
+                    self.take_in(HubInput::Stop { leave });
+                }
+                notice = self.notices.recv() => {
+                    if let Some((core, notice)) = notice {
+                        self.take_in(HubInput::Notice { core, notice });
+                    }
+                }
+                inputs = self.inbox.recv() => {
+                    for input in inputs.into_iter().flatten() {
+                        self.take_in(input);
+                        if self.carry_out().await? {
+                            return Ok(());
+                        }
+                    }
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    fn take_in(&mut self, input: HubInput) {
+        for (name, count) in self.tally.take().iter() {
+            self.hub.count_many(name, count);
+        }
+        self.hub.handle(present(&self.clock), input);
+    }
+
+    fn on_time(&mut self) {
+        while let Some(report) = self.watch.as_ref().and_then(|reports| reports.try_recv().ok()) {
+            self.take_in(match report {
+                Report::Load(mut load) => {
+                    load.sessions = self.cores.iter().map(|core| core.lock().core.entries()).sum();
+                    HubInput::Load(load)
+                }
+                Report::HugePages { table, bytes } => HubInput::HugePages { table, bytes },
+            });
+        }
+        let now = present(&self.clock);
+        if let Some(lanes) = &self.lanes {
+            lanes.keep_time(now.monotonic, &mut self.next_drain);
+        }
+        self.hub.handle_timeout(now);
+    }
+
+    /// Does everything the hub asks for. True when the node has stopped.
+    async fn carry_out(&mut self) -> Result<bool, RunError> {
+        let mut stopped = false;
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                HubOutput::Gossip { to, header, packet } => {
+                    self.post.datagram(to, header, &Gossip { packet }.into()).await;
+                }
+                HubOutput::Reply(reply) => self.post.reply(reply).await,
+                HubOutput::Call(ask) => {
+                    let call = ask.header.id;
+                    if !self.post.call(ask) {
+                        let outcome = Outcome { call, result: Err(NoAnswer { sent: false }) };
+                        self.take_in(HubInput::Outcome(outcome));
+                    }
+                }
+                HubOutput::Core { core, input } => self.order(core, input),
+                HubOutput::Cores(input) => {
+                    for core in 0..self.orders.len() {
+                        self.order(core, input.clone());
+                    }
+                }
+                HubOutput::Persist { generation, state } => self.persist(generation, state),
+                HubOutput::IdInUse { addr, give_way } => self.on_id_in_use(addr, give_way)?,
+                HubOutput::Stopped => stopped = true,
+            }
+        }
+        Ok(stopped)
+    }
+
+    fn order(&self, core: usize, input: Input) {
+        // A core's task ends with this one, or has panicked, which takes the node down.
+        let _ = self.orders[core].send(input);
+    }
+
+    fn on_id_in_use(&self, addr: SocketAddr, give_way: bool) -> Result<(), RunError> {
+        let id = self.id;
+        if give_way {
+            return Err(RunError::IdInUse { id, addr });
+        }
+        tracing::error!(%id, %addr, "another node uses this node's id; stop it and remove its data_dir");
+        Ok(())
+    }
+
+    fn persist(&self, generation: u64, state: NodeState) {
+        let (host, inboxes) = (self.host.clone(), self.inboxes.clone());
+        tokio::spawn(async move {
+            // Until it is on disk the node stamps nothing; keep trying.
+            while let Err(error) = store_state(&*host, &state).await {
+                tracing::error!(%error, "the node's state cannot be written; check data_dir");
+                if inboxes.is_closed() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            let _ = inboxes.tell_hub(HubInput::Persisted { generation }).await;
+        });
+    }
+}

@@ -1,0 +1,133 @@
+//! What leaves a node: answers to streams and datagrams, calls to other nodes, membership packets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use annulus_net::{Net, Udp};
+use annulus_proto::codec::{self, Header};
+use annulus_proto::message::{Message, Rejected};
+
+use super::inboxes::Inboxes;
+use super::link::{Identity, Link};
+use super::stream::Outbox;
+use super::tally::Tally;
+use crate::core::{Ask, Asker, Reply};
+
+/// The sending side of a node, which its hub and its cores share.
+pub(super) struct Post<N: Net> {
+    net: N,
+    udp: Arc<N::Udp>,
+    identity: Identity,
+    inboxes: Inboxes,
+    streams: Arc<Streams>,
+    links: Mutex<BTreeMap<SocketAddr, Link>>,
+    tally: Arc<Tally>,
+}
+
+impl<N: Net> Post<N> {
+    pub(super) fn new(
+        net: N,
+        udp: Arc<N::Udp>,
+        identity: Identity,
+        inboxes: Inboxes,
+        streams: Arc<Streams>,
+        tally: Arc<Tally>,
+    ) -> Self {
+        Self { net, udp, identity, inboxes, streams, links: Mutex::default(), tally }
+    }
+
+    /// Sends an answer to whoever asked over the network.
+    pub(super) async fn reply(&self, reply: Reply) {
+        let Reply { to, header, message } = reply;
+        match to {
+            Asker::Stream(stream) => {
+                if self.streams.send(stream, header, &message) == Some(false) {
+                    self.tally.add("streams_too_slow");
+                }
+            }
+            Asker::Datagram(to) => self.datagram(to, header, &message).await,
+            Asker::Lane { .. } | Asker::Hub { .. } => {
+                unreachable!("answers for lanes and for the hub are taken out apart")
+            }
+        }
+    }
+
+    /// Sends a datagram. One that is too large is replaced by advice to ask over a stream.
+    pub(super) async fn datagram(&self, to: SocketAddr, header: Header, message: &Message) {
+        let cluster = &self.identity.cluster;
+        let mut frame = Vec::new();
+        if codec::encode_datagram(header, cluster, message, &mut frame).is_err() {
+            self.tally.add("datagrams_too_large");
+            let instead: Message = Rejected::AskOverStream.into();
+            if codec::encode_datagram(header, cluster, &instead, &mut frame).is_err() {
+                return;
+            }
+        }
+        if self.udp.send_to(&frame, to).await.is_err() {
+            self.tally.add("datagrams_not_sent");
+        }
+    }
+
+    /// Sends a question to another node; the outcome comes to the inbox of whoever asks. `false`: it was
+    /// not sent, and nothing comes.
+    pub(super) fn call(&self, ask: Ask) -> bool {
+        let Ask { to, header, message } = ask;
+        let mut frame = Vec::new();
+        let encoded = codec::encode_frame(header, &message, &mut frame);
+        if let Err(error) = &encoded {
+            tracing::error!(%error, "a question is larger than its kind may be");
+        }
+        encoded.is_ok() && {
+            let link = || {
+                let (net, identity) = (self.net.clone(), self.identity.clone());
+                Link::new(net, to, identity, self.inboxes.clone())
+            };
+            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            // A link without calls ends after a while, perhaps just now.
+            if links.get(&to).is_some_and(Link::is_over) {
+                links.remove(&to);
+            }
+            links.entry(to).or_insert_with(link).send(header.id, frame)
+        }
+    }
+}
+
+/// The streams that are open, by their numbers.
+#[derive(Default)]
+pub(super) struct Streams(Mutex<BTreeMap<u64, Outbox>>);
+
+impl Streams {
+    /// From now on this stream is sent to.
+    pub(super) fn open(&self, stream: u64, outbox: Outbox) {
+        self.lock().insert(stream, outbox);
+    }
+
+    /// Nothing more is sent to this stream; what is queued still goes out.
+    pub(super) fn close(&self, stream: u64) {
+        self.lock().remove(&stream);
+    }
+
+    /// Queues a frame for a stream, `None` if it is not open. `false`: it does not take its answers, and
+    /// is closed.
+    pub(super) fn send(&self, stream: u64, header: Header, message: &Message) -> Option<bool> {
+        let outbox = self.lock().get(&stream).cloned()?;
+        let mut frame = Vec::new();
+        if let Err(error) = codec::encode_frame(header, message, &mut frame) {
+            tracing::error!(%error, "an answer is larger than its kind may be");
+            let why = error.to_string();
+            let rejected: Message = Rejected::Malformed { why }.into();
+            frame.clear();
+            codec::encode_frame(header, &rejected, &mut frame).ok()?;
+        }
+        let is_taken = outbox.push(frame);
+        if !is_taken {
+            self.close(stream);
+        }
+        Some(is_taken)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Outbox>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,21 @@
+//! Counts of what the driver's tasks noticed, until the hub takes them.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::core::Counters;
+
+/// Counts that any task adds to.
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<Counters>);
+
+impl Tally {
+    /// Counts one more.
+    pub(super) fn add(&self, name: &'static str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).add(name);
+    }
+
+    /// Takes all counts; they begin anew.
+    pub(super) fn take(&self) -> Counters {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
