@@ -80,9 +80,17 @@ pub(crate) fn private_bytes(process: u32) -> Option<u64> {
 /// # Errors
 /// If the core is not there, or not ours.
 pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core}"))
+    pin_to(&[core])
+}
+
+/// As [`pin`], on any of these cores.
+///
+/// # Errors
+/// As there.
+pub(crate) fn pin_to(cores: &[usize]) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    sched_setaffinity(None, &set).with_context(|| format!("cannot run on {cores:?}"))
 }
 
 fn own_cores() -> Vec<usize> {

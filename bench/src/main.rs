@@ -79,8 +79,8 @@ enum Inner {
     /// Be a node
     #[command(hide = true)]
     Node {
-        #[arg(long)]
-        core: usize,
+        #[arg(long, required = true)]
+        core: Vec<usize>,
         #[arg(long)]
         config: PathBuf,
     },
@@ -100,7 +100,7 @@ enum Inner {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match (cli.inner, cli.run.suite) {
-        (Some(Inner::Node { core, config }), _) => process::be_node(core, config),
+        (Some(Inner::Node { core, config }), _) => process::be_node(&core, config),
         (Some(Inner::Exec { core, command }), _) => process::become_program(core, &command),
         (Some(Inner::TableWriter(args)), _) => table::be_writer(&args),
         (None, Some(suite)) => run(suite, cli.run.options, &cli.run.table),

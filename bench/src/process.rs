@@ -119,11 +119,22 @@ struct ReadyLine {
 }
 
 impl Cluster {
-    /// Starts all nodes at once on one core, each with all of them as seeds, and returns when each
-    /// serves; they may not have found each other yet.
+    /// Starts all nodes at once on one processor, as [`Cluster::start_with`], with one core each.
     pub(crate) fn start(
         site: &Site,
-        core: usize,
+        processor: usize,
+        count: usize,
+        tables: &[TableConfig],
+    ) -> anyhow::Result<Self> {
+        Self::start_with(site, &[processor], 1, count, tables)
+    }
+
+    /// Starts nodes of so many cores at once on these processors, each with all of them as seeds, and
+    /// returns when each serves; they may not have found each other yet.
+    pub(crate) fn start_with(
+        site: &Site,
+        processors: &[usize],
+        cores: u16,
         count: usize,
         tables: &[TableConfig],
     ) -> anyhow::Result<Self> {
@@ -138,10 +149,15 @@ impl Cluster {
             fs::create_dir(&home)?;
             let socket = home.join("node.sock");
             let config = home.join("annulus.toml");
-            let text = node_config(&name, index, *addr, &addrs, &home, shm.path(), tables)?;
+            let places = (home.as_path(), shm.path());
+            let text = node_config(&name, (index, cores), *addr, &addrs, places, tables)?;
             fs::write(&config, text)?;
             let mut command = Command::new(std::env::current_exe()?);
-            command.args(["node", "--core", &core.to_string(), "--config"]).arg(&config);
+            command.arg("node");
+            for processor in processors {
+                command.args(["--core", &processor.to_string()]);
+            }
+            command.arg("--config").arg(&config);
             let process = Process::start(command.stdout(Stdio::piped()), home.join("log"))?;
             nodes.push(Node { process, addr: *addr, socket });
         }
@@ -210,22 +226,27 @@ impl Node {
     pub(crate) fn freeze(&self) -> io::Result<()> {
         Ok(kill_process(Pid::from_child(&self.process.child), Signal::STOP)?)
     }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.process.child), Signal::CONT)?)
+    }
 }
 
 /// A configuration file as a user would write it: what is not named here has its default.
 fn node_config(
     cluster: &str,
-    index: usize,
+    (index, cores): (usize, u16),
     addr: SocketAddr,
     seeds: &[SocketAddr],
-    home: &Path,
-    shm: &Path,
+    (home, shm): (&Path, &Path),
     tables: &[TableConfig],
 ) -> anyhow::Result<String> {
     #[derive(Serialize)]
     struct File<'a> {
         cluster: &'a str,
         name: String,
+        cores: u16,
         data_dir: PathBuf,
         shm_dir: &'a Path,
         socket: PathBuf,
@@ -238,6 +259,7 @@ fn node_config(
     let file = File {
         cluster,
         name: format!("n{}", index + 1),
+        cores,
         data_dir: home.join("data"),
         shm_dir: shm,
         socket: home.join("node.sock"),
@@ -355,8 +377,8 @@ impl Drop for Process {
 
 /// Runs a node in this process, as `annulus node` does, on one core, until it is told to stop or its
 /// parent is gone.
-pub(crate) fn be_node(core: usize, config: PathBuf) -> anyhow::Result<()> {
-    settle(core)?;
+pub(crate) fn be_node(cores: &[usize], config: PathBuf) -> anyhow::Result<()> {
+    settle(cores)?;
     let config = Config::load(Sources { file: Some(config), ..Sources::default() })?;
     let lines = tracing_subscriber::fmt().with_env_filter(config.log()).with_writer(io::stderr);
     lines.with_ansi(io::stderr().is_terminal()).init();
@@ -371,12 +393,12 @@ pub(crate) fn be_node(core: usize, config: PathBuf) -> anyhow::Result<()> {
 
 /// Turns this process into another program, on one core, that ends when its parent is gone.
 pub(crate) fn become_program(core: usize, command: &[String]) -> anyhow::Result<()> {
-    settle(core)?;
+    settle(&[core])?;
     let (program, args) = command.split_first().context("no program was named")?;
     Err(Command::new(program).args(args).exec().into())
 }
 
-pub(crate) fn settle(core: usize) -> anyhow::Result<()> {
+pub(crate) fn settle(cores: &[usize]) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    machine::pin(core)
+    machine::pin_to(cores)
 }

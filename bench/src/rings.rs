@@ -20,6 +20,7 @@ use crate::report::{Goal, Report, Unit};
 use crate::sample::{Latencies, Rounds};
 
 mod floor;
+mod many;
 
 /// Sessions that are written, in a random order.
 const SESSIONS: u64 = 10_000;
@@ -93,8 +94,22 @@ pub(crate) fn run(
     let [awake, asleep] = &floors;
     report.row("floor: a word there and back, other core, p50", Unit::Us, awake);
     report.row("floor: a bell there and a futex back, same core, p50", Unit::Us, asleep);
+    report.progress("a node alone");
+    many::run(site, machine, rounds, report)?;
     report.note("Redis SET is acknowledged by one server, as a write is here with R = 1");
     Ok(())
+}
+
+/// A new lane to the first node.
+fn open_lane(cluster: &Cluster) -> anyhow::Result<Lane> {
+    let caller = LaneCaller {
+        cluster: cluster.name().to_owned(),
+        client: rand::random(),
+        role: Role::Development,
+        software: "annulus-bench".to_owned(),
+        timeout: std::time::Duration::from_secs(10),
+    };
+    Ok(Lane::open(&cluster.nodes[0].socket, caller)?)
 }
 
 struct Subjects {
@@ -124,15 +139,8 @@ impl Percentiles {
 
 impl Subjects {
     fn open(cluster: &Cluster, redis: Option<&RedisServer>) -> anyhow::Result<Self> {
-        let caller = LaneCaller {
-            cluster: cluster.name().to_owned(),
-            client: rand::random(),
-            role: Role::Development,
-            software: "annulus-bench".to_owned(),
-            timeout: std::time::Duration::from_secs(10),
-        };
-        let lane = Lane::open(&cluster.nodes[0].socket, caller)?;
-        let sessions = lane.table("sessions").context("the node has no such table")?;
+        let sessions = open_lane(cluster)?.table("sessions");
+        let sessions = sessions.context("the node has no such table")?;
         let mut redis = redis.map(RedisClient::over_unix).transpose()?;
         for number in 0..SESSIONS {
             let bytes = Value::Bytes(value(number).to_vec());

@@ -151,7 +151,7 @@ impl<N: Net, C: Clock> Builder<N, C> {
     }
 
     /// Opens no lane: touches and updates go over the socket. For those who do little of that, since
-    /// a lane takes the node 140 KiB.
+    /// a lane takes the node 140 KiB for each of its cores.
     #[must_use]
     pub fn without_lane(mut self) -> Self {
         self.lane = false;

@@ -17,7 +17,7 @@ use annulus_proto::message::{
     SessionReply, SessionRequest, Welcome,
 };
 use annulus_proto::submission::{Action, Answer, Submission};
-use annulus_proto::{Hlc, Key, Value, Version};
+use annulus_proto::{Hlc, Key, Slot, Value, Version};
 use annulus_shm::lane::{
     CallError, Calls, ClientLane, LaneDescriptors, SubmitError, Submitted, Submitter, TableUses,
     UseCounts,
@@ -38,7 +38,8 @@ pub struct Lane {
 /// One table through a lane. Cheap to clone.
 ///
 /// What is handed over *soon* comes back with nothing: the node does it within microseconds as a
-/// rule, in the order in which it was handed over, and a read right after may not show it yet.
+/// rule, and a read right after may not show it yet. What is for one session it does in the order in
+/// which it was handed over; what is for sessions of different cores of the node, in any.
 #[derive(Clone)]
 pub struct LaneTable {
     lane: Lane,
@@ -98,8 +99,8 @@ pub enum LaneError {
 }
 
 struct Shared {
-    submitting: Mutex<Submitting>,
-    calls: Calls,
+    /// One for each of the node's cores, by the slots that it owns.
+    tracks: Vec<Track>,
     uses: UseCounts,
     tables: Vec<Arc<str>>,
     /// The stream that the lane lives as long as, and that takes what it does not.
@@ -110,6 +111,12 @@ struct Shared {
     requests: Arc<AtomicU64>,
     timeout: Duration,
     patience_ms: u32,
+}
+
+/// What one core of the node serves.
+struct Track {
+    submitting: Mutex<Submitting>,
+    calls: Calls,
 }
 
 struct Submitting {
@@ -155,13 +162,20 @@ impl Lane {
             (_, Message::LaneGranted(granted)) => granted,
             (_, other) => return Err(unexpected(other)),
         };
-        let [memory, bell] = <[OwnedFd; 2]>::try_from(passed)
-            .map_err(|passed| LaneError::Protocol(format!("{} descriptors", passed.len())))?;
-        let lane = ClientLane::attach(LaneDescriptors { memory, bell })?;
-        let ClientLane { submitter, calls, uses, .. } = lane;
+        let (count, mut passed) = (passed.len(), passed.into_iter());
+        let (mut tracks, mut counts) = (Vec::new(), None);
+        while let (Some(memory), Some(bell)) = (passed.next(), passed.next()) {
+            let lane = ClientLane::attach(LaneDescriptors { memory, bell })?;
+            let ClientLane { submitter, calls, uses, .. } = lane;
+            counts.get_or_insert(uses);
+            let submitting = Mutex::new(Submitting { submitter, bytes: Vec::new() });
+            tracks.push(Track { submitting, calls });
+        }
+        let Some(uses) = counts.filter(|_| count.is_multiple_of(2)) else {
+            return Err(LaneError::Protocol(format!("{count} descriptors")));
+        };
         let shared = Shared {
-            submitting: Mutex::new(Submitting { submitter, bytes: Vec::new() }),
-            calls,
+            tracks,
             uses,
             tables: granted.tables.iter().map(|name| name.as_str().into()).collect(),
             end,
@@ -306,7 +320,7 @@ impl LaneTable {
 
     #[inline]
     fn hand_over(&self, key: &[u8], action: Action<'_>) -> Result<(), NotHandedOver> {
-        let mut submitting = self.lane.shared.lock();
+        let mut submitting = self.lane.shared.track(key).lock();
         self.submit(&mut submitting, key, 0, action).map(|_| ())
     }
 
@@ -323,7 +337,8 @@ impl LaneTable {
     /// Calls through the lane; `None` if the stream has to be tried, and nothing was done yet.
     fn call(&self, key: &[u8], action: Action<'_>) -> Result<Option<Acknowledged>, Error> {
         let shared = &*self.lane.shared;
-        let mut submitting = shared.lock();
+        let track = shared.track(key);
+        let mut submitting = track.lock();
         let Ok(call) = submitting.submitter.open_call() else { return Ok(None) };
         let submitted = match self.submit(&mut submitting, key, call, action) {
             Ok(submitted) => submitted,
@@ -337,8 +352,8 @@ impl LaneTable {
         };
         drop(submitting);
         let is_there = || shared.end.is_open();
-        let answer = shared.calls.wait(call, submitted, shared.timeout, is_there);
-        shared.lock().submitter.close_call(call);
+        let answer = track.calls.wait(call, submitted, shared.timeout, is_there);
+        track.lock().submitter.close_call(call);
         let answer = match answer {
             Ok(words) => Answer::decode(words),
             Err(CallError::Closed | CallError::TimedOut | _) => return Err(Error::TimedOut),
@@ -431,6 +446,16 @@ const KEPT_BYTES_MAX: usize = 64 << 10;
 const READ_BYTES: usize = 16 << 10;
 
 impl Shared {
+    /// The track of a key, well formed or not.
+    fn track(&self, key: &[u8]) -> &Track {
+        match &self.tracks[..] {
+            [track] => track,
+            tracks => &tracks[usize::from(Slot::of(key).index()) % tracks.len()],
+        }
+    }
+}
+
+impl Track {
     fn lock(&self) -> MutexGuard<'_, Submitting> {
         // Whatever a panic interrupted, the ring's position moves by whole records.
         self.submitting.lock().unwrap_or_else(PoisonError::into_inner)

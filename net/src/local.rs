@@ -19,8 +19,8 @@ pub struct LocalEnd {
     socket: OwnedFd,
 }
 
-/// The most descriptors that one message carries here.
-pub const DESCRIPTORS_MAX: usize = 4;
+/// The most descriptors that one message carries here; Linux lets 253 through.
+pub const DESCRIPTORS_MAX: usize = 128;
 
 impl LocalEnd {
     /// Connects to the local socket at `path`, at once or not at all. From then on each call blocks,

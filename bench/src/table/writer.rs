@@ -170,7 +170,7 @@ impl WriterProcess {
 
 /// Opens the segment, and does what standard input says until it ends.
 pub(crate) fn be_writer(args: &WriterArgs) -> anyhow::Result<()> {
-    settle(args.core)?;
+    settle(&[args.core])?;
     let options = args.sizes.table(args.entries);
     let private_before = private_bytes();
     let began = Instant::now();

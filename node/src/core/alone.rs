@@ -6,33 +6,23 @@
 
 use annulus_proto::Slot;
 use annulus_proto::message::{Acknowledged, Role};
-use annulus_proto::submission::{Action, Answer, Submission};
+use annulus_proto::submission::{Action, Submission};
 
-use super::io::{LaneAnswer, Now};
+use super::io::Now;
 use super::{Core, may};
 
 impl Core {
     /// Touches, rewrites or ends a session that is here and alive, as a submission through a lane asks for
-    /// whose table is counted as in the settings. `false`: nothing was done; hand it over as
-    /// [`Input::Request`](super::Input::Request).
-    pub fn submit(&mut self, now: Now, lane: u64, role: Role, submission: &Submission<'_>) -> bool {
-        self.time.notice(now);
-        let done = self.change_alone(now, role, submission);
-        if let Some(acknowledged) = done
-            && submission.call != 0
-        {
-            let answer = Answer::Acknowledged(acknowledged);
-            self.lane_answers.push_back(LaneAnswer { lane, call: submission.call, answer });
-        }
-        done.is_some()
-    }
-
-    fn change_alone(
+    /// whose table is counted as in the settings, and whose key is in this slot of the core's. `None`:
+    /// nothing was done; hand it over as [`Input::Request`](super::Input::Request).
+    pub fn submit(
         &mut self,
         now: Now,
         role: Role,
+        slot: Slot,
         submission: &Submission<'_>,
     ) -> Option<Acknowledged> {
+        self.time.notice(now);
         let Submission { table, key, action, .. } = submission;
         let counter = match action {
             Action::Touch { .. } => "requests_touch",
@@ -41,7 +31,6 @@ impl Core {
             Action::Other(_) => return None,
         };
         let table = usize::from(*table);
-        let slot = Slot::of(key);
         if table >= self.tables.len()
             || self.stopping
             || !may(role, matches!(action, Action::End { .. }))

@@ -342,15 +342,17 @@ impl World {
         };
         let now = self.present(0);
         let core = self.core(0, key);
-        let is_done = core.submit(now, 3, Role::Development, &submission);
-        if !is_done {
-            self.ask_as_a_lane_the_long_way(key, operation);
+        let slot = Key::new(key).unwrap().slot();
+        let done = core.submit(now, Role::Development, slot, &submission);
+        if let Some(acknowledged) = done {
+            return (Answer::Acknowledged(acknowledged), true);
         }
+        self.ask_as_a_lane_the_long_way(key, operation);
         let core = self.core(0, key);
         let answer = core.poll_lane_answer().expect("a node alone answers at once");
         assert_eq!((answer.lane, answer.call), (3, 4));
         assert_eq!(core.poll_lane_answer(), None);
-        (answer.answer, is_done)
+        (answer.answer, false)
     }
 
     fn ask_as_a_lane_the_long_way(&mut self, key: &str, operation: Operation) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use annulus_net::{Clock, LocalEnd};
 use annulus_proto::codec::{self, Header};
 use annulus_proto::message::{LaneGranted, Message, RequestId, Role, SessionRequest};
-use annulus_proto::submission::{Submission, SubmissionError};
+use annulus_proto::submission::{Answer, Submission, SubmissionError};
 use annulus_proto::{Hlc, Slot, limits::NAME_BYTES_MAX};
 use annulus_shm::Used;
 use annulus_shm::lane::{
@@ -25,7 +25,7 @@ use annulus_shm::lane::{
 use super::inboxes::Inboxes;
 use super::present;
 use super::settings::LaneSettings;
-use super::shared::{LaneAnswers, Shared, Sleepers, State};
+use super::shared::{Shared, Sleepers, State};
 use crate::core::route::core_of;
 use crate::core::{Asker, Caller, Input, Now, Request};
 
@@ -33,11 +33,10 @@ use crate::core::{Asker, Caller, Input, Now, Request};
 pub(super) struct Lanes {
     settings: LaneSettings,
     tables: Vec<String>,
-    cores: usize,
     taken: AtomicU32,
     next: AtomicU64,
     stopping: AtomicBool,
-    /// One for each thread, which serves every so manieth lane.
+    /// One for each core's thread.
     desks: Vec<Desk>,
 }
 
@@ -51,17 +50,16 @@ struct Desk {
 
 /// What the thread has not taken note of yet.
 enum Change {
-    Open(Box<Open>),
+    Open(Box<(Track, Answers)>),
     Close(u64),
 }
 
-/// A lane that is served.
-struct Open {
+/// The part of a lane that a core's thread serves: its track.
+struct Track {
     number: u64,
     client: u64,
     role: Role,
     submissions: Submissions,
-    answers: LaneAnswers,
     uses: UseDrain,
     /// Whether its client broke the protocol: nothing more is taken from it.
     is_faulty: bool,
@@ -81,8 +79,7 @@ const LOOKS: u32 = 16;
 const DRAIN_PERIOD: Duration = Duration::from_secs(1);
 
 impl Lanes {
-    /// Starts a thread for each core: any of them serves any core, so that a client is answered in the
-    /// order in which it asked. They end with [`Lanes::stop`].
+    /// Starts a thread for each core. They end with [`Lanes::stop`].
     ///
     /// # Errors
     /// There is no thread or no descriptor to be had; none was left behind.
@@ -104,7 +101,6 @@ impl Lanes {
         let lanes = Arc::new(Self {
             settings,
             tables,
-            cores: cores.len(),
             taken: AtomicU32::new(0),
             next: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
@@ -115,6 +111,7 @@ impl Lanes {
             let mut thread = Thread {
                 number,
                 lanes: lanes.clone(),
+                core: cores[number].clone(),
                 cores: cores.to_vec(),
                 clock: clock.clone(),
                 inboxes: inboxes.clone(),
@@ -123,6 +120,7 @@ impl Lanes {
                 sleepers: Vec::new(),
                 bytes: Vec::new(),
                 next_drain: Duration::ZERO,
+                served: Duration::ZERO,
                 cpu: 0,
             };
             let run = move || thread.run();
@@ -159,21 +157,26 @@ impl Lanes {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         // From here on dropping it gives the place back.
         let lane = Lane { lanes: self.clone(), number };
-        // Uses are counted for each part of a table.
-        let tables = u16::try_from(self.tables.len() * self.cores).unwrap_or(u16::MAX);
-        let (made, descriptors) = NodeLane::create(LaneOptions { number, tables })
-            .map_err(|error| format!("it cannot be made: {error}"))?;
+        // Uses are counted on the first track, for each part of a table.
+        let tables = u16::try_from(self.tables.len() * self.desks.len()).unwrap_or(u16::MAX);
+        let create = || NodeLane::create(LaneOptions { number, tables });
+        let tracks: Result<Vec<_>, _> = self.desks.iter().map(|_| create()).collect();
+        let tracks = tracks.map_err(|error| format!("it cannot be made: {error}"))?;
         let granted = LaneGranted { lane: number, tables: self.tables.clone() };
         let header = Header { id, view: 0, hlc: Hlc::ZERO };
         let mut frame = Vec::new();
         codec::encode_frame(header, &granted.into(), &mut frame).map_err(|e| e.to_string())?;
-        to.send(&frame, &[descriptors.memory.as_fd(), descriptors.bell.as_fd()])
+        let descriptors = tracks
+            .iter()
+            .flat_map(|(_, descriptors)| [descriptors.memory.as_fd(), descriptors.bell.as_fd()]);
+        to.send(&frame, &descriptors.collect::<Vec<_>>())
             .map_err(|error| format!("it cannot be handed over: {error}"))?;
         tracing::debug!(lane = number, %role, "a lane was given");
-        let NodeLane { submissions, answers, uses } = made;
-        let (answers, is_faulty) = (Arc::new(Mutex::new(answers)), false);
-        let open = Open { number, client, role, submissions, answers, uses, is_faulty };
-        self.change(number, Change::Open(Box::new(open)));
+        for (desk, (made, _)) in self.desks.iter().zip(tracks) {
+            let NodeLane { submissions, answers, uses } = made;
+            let track = Track { number, client, role, submissions, uses, is_faulty: false };
+            desk.change(Change::Open(Box::new((track, answers))));
+        }
         Ok(lane)
     }
 
@@ -195,16 +198,15 @@ impl Lanes {
     fn sound_alarms(&self) {
         self.desks.iter().for_each(|desk| desk.alarm.sound());
     }
-
-    fn change(&self, lane: u64, change: Change) {
-        let desk = &self.desks[(lane % self.desks.len() as u64) as usize];
-        desk.lock().push(change);
-        desk.changed.store(true, Ordering::Release);
-        desk.alarm.sound();
-    }
 }
 
 impl Desk {
+    fn change(&self, change: Change) {
+        self.lock().push(change);
+        self.changed.store(true, Ordering::Release);
+        self.alarm.sound();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Change>> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -213,21 +215,26 @@ impl Desk {
 impl Drop for Lane {
     fn drop(&mut self) {
         self.lanes.taken.fetch_sub(1, Ordering::Relaxed);
-        self.lanes.change(self.number, Change::Close(self.number));
+        self.lanes.desks.iter().for_each(|desk| desk.change(Change::Close(self.number)));
     }
 }
 
 struct Thread<C> {
     number: usize,
     lanes: Arc<Lanes>,
+    core: Arc<Shared>,
+    /// All of them, for what was used of each.
     cores: Vec<Arc<Shared>>,
     clock: C,
     inboxes: Inboxes,
     sleeper: Sleeper,
-    open: Vec<Open>,
+    open: Vec<Track>,
     sleepers: Sleepers,
+    /// The submission in hand.
     bytes: Vec<u8>,
     next_drain: Duration,
+    /// When it last served a lane.
+    served: Duration,
     /// The processor that it last worked on.
     cpu: u32,
 }
@@ -260,7 +267,8 @@ impl<C: Clock> Thread<C> {
                 busy_until = Duration::ZERO;
                 continue;
             }
-            let now = self.clock.monotonic();
+            // Reading the clock takes some 25 ns, and it was just read.
+            let now = if found == Found::Work { self.served } else { self.clock.monotonic() };
             if now >= self.next_drain {
                 self.next_drain = now + DRAIN_PERIOD;
                 self.drain_uses();
@@ -289,7 +297,7 @@ impl<C: Clock> Thread<C> {
         let changes = std::mem::take(&mut *desk.lock());
         for change in changes {
             match change {
-                Change::Open(lane) => self.open(*lane),
+                Change::Open(given) => self.open(given.0, given.1),
                 Change::Close(number) => {
                     if let Some(at) = self.open.iter().position(|lane| lane.number == number) {
                         let mut lane = self.open.swap_remove(at);
@@ -303,29 +311,32 @@ impl<C: Clock> Thread<C> {
         }
     }
 
-    fn open(&mut self, lane: Open) {
-        self.cores[0].lock_behind_the_task().core.count("lanes_opened");
+    fn open(&mut self, lane: Track, answers: Answers) {
+        let mut state = self.core.lock_behind_the_task();
+        if self.number == 0 {
+            state.core.count("lanes_opened");
+        }
         if let Err(error) = self.sleeper.add(&lane.submissions) {
             tracing::warn!(%error, "a lane cannot be watched, and is closed");
             lane.submissions.close();
             return;
         }
-        for core in &self.cores {
-            let answers = &mut core.lock_behind_the_task().answers;
-            answers.insert(lane.number, lane.answers.clone());
-        }
+        state.answers.insert(lane.number, answers);
+        drop(state);
         self.open.push(lane);
     }
 
-    fn close(&mut self, lane: Open) {
+    fn close(&mut self, lane: Track) {
         self.sleeper.remove(&lane.submissions);
         lane.submissions.close();
-        self.cores[0].lock_behind_the_task().core.count("lanes_closed");
-        for core in &self.cores {
-            core.lock_behind_the_task().answers.remove(&lane.number);
+        let mut state = self.core.lock_behind_the_task();
+        if self.number == 0 {
+            state.core.count("lanes_closed");
         }
-        let waker = lane.lock_answers().waker();
-        waker.wake_all();
+        if let Some(answers) = state.answers.remove(&lane.number) {
+            drop(state);
+            answers.waker().wake_all();
+        }
     }
 
     fn serve_all(&mut self) -> Found {
@@ -347,47 +358,40 @@ impl<C: Clock> Thread<C> {
     }
 
     /// Takes a batch from a lane; `false` if there was nothing.
-    fn serve(&mut self, lane: &mut Open) -> bool {
+    fn serve(&mut self, lane: &mut Track) -> bool {
         if lane.is_faulty {
             return false;
         }
         let now = present(&self.clock);
-        let mut turn: Option<Turn<'_>> = None;
+        self.served = now.monotonic;
+        let mut state = self.core.lock_behind_the_task();
+        let mut is_task_wanted = false;
         let mut count = 0;
         let mut fault = None;
         while count < BATCH {
-            let submission = match lane.take(&mut self.bytes, self.lanes.tables.len()) {
+            let (lanes, sleepers) = (&self.lanes, &mut self.sleepers);
+            match lane.serve_one(now, self.number, lanes, &mut state, &mut self.bytes, sleepers) {
                 Ok(None) => break,
-                Ok(Some(submission)) => submission,
+                Ok(Some(is_wanted)) => is_task_wanted |= is_wanted,
                 Err(broken) => {
                     fault = Some(broken);
                     break;
                 }
-            };
-            let core = core_of(Slot::of(submission.key), self.cores.len());
-            let turn = match turn.take_if(|turn| turn.core != core) {
-                None => turn.get_or_insert_with(|| Turn::begin(core, &self.cores[core])),
-                Some(other) => {
-                    other.end(&self.inboxes);
-                    turn.insert(Turn::begin(core, &self.cores[core]))
-                }
-            };
-            let served = turn.serve(now, lane, &self.lanes.tables, &submission);
-            turn.state.answer_lanes(&mut self.sleepers);
-            count += 1;
-            if let Err(broken) = served {
-                fault = Some(broken.into());
-                break;
             }
+            count += 1;
         }
-        if let Some(turn) = turn {
-            turn.end(&self.inboxes);
+        state.core.count_many("submissions", count as u64);
+        if fault.is_some() {
+            state.core.count("lanes_faulty");
         }
+        drop(state);
         for (waker, call) in self.sleepers.drain(..) {
             waker.wake(call);
         }
+        if is_task_wanted {
+            self.inboxes.nudge(self.number);
+        }
         if let Some(fault) = fault {
-            self.cores[0].lock_behind_the_task().core.count("lanes_faulty");
             tracing::warn!(lane = lane.number, %fault, "a client broke its lane, which is closed");
             lane.is_faulty = true;
             lane.submissions.close();
@@ -399,7 +403,6 @@ impl<C: Clock> Thread<C> {
         let cores = self.cores.len();
         let mut used: Vec<Vec<(usize, Used, u32)>> = vec![Vec::new(); cores];
         for lane in &mut self.open {
-            // A client counts for each part of a table.
             lane.uses.drain(|part, what, count| {
                 let part = usize::from(part);
                 used[part % cores].push((part / cores, what, count));
@@ -418,7 +421,7 @@ impl<C: Clock> Thread<C> {
         // Pairs with the client's fence after it has submitted: it sees that we sleep, or we see
         // what it submitted.
         full_fence();
-        let waits = |lane: &Open| !lane.is_faulty && lane.submissions.is_waiting();
+        let waits = |lane: &Track| !lane.is_faulty && lane.submissions.is_waiting();
         if !self.open.iter().any(waits) {
             self.sleeper.sleep();
         }
@@ -437,69 +440,51 @@ enum Fault {
     Submission(#[from] SubmissionError),
     #[error("there is no table number {0}")]
     Table(u16),
+    #[error("the key is another core's")]
+    Core,
 }
 
-/// A core's lock, held for as many submissions in a row as are for that core.
-struct Turn<'a> {
-    core: usize,
-    state: MutexGuard<'a, State>,
-    served: u64,
-    is_task_wanted: bool,
-}
-
-impl<'a> Turn<'a> {
-    fn begin(core: usize, shared: &'a Shared) -> Self {
-        let state = shared.lock_behind_the_task();
-        Self { core, state, served: 0, is_task_wanted: false }
-    }
-
-    /// Has the core do what a submission asks for.
-    fn serve(
+impl Track {
+    /// Takes one submission off the track, whole, before anything in it is looked at, and has the core do what
+    /// it asks for. Says whether that left the core's task something to do; `None`: there was none.
+    fn serve_one(
         &mut self,
         now: Now,
-        lane: &Open,
-        tables: &[String],
-        submission: &Submission<'_>,
-    ) -> Result<(), SubmissionError> {
-        self.served += 1;
-        if submission.call != 0 {
-            lane.lock_answers().open(submission.call);
-        }
-        let core = &mut self.state.core;
-        if !core.submit(now, lane.number, lane.role, submission) {
-            let due = core.poll_timeout();
-            let table = tables[usize::from(submission.table)].clone();
-            core.handle(now, Input::Request(lane.request(table, submission)?));
-            self.is_task_wanted |= core.has_output() || core.poll_timeout() < due;
-        }
-        Ok(())
-    }
-
-    fn end(mut self, inboxes: &Inboxes) {
-        self.state.core.count_many("submissions", self.served);
-        drop(self.state);
-        if self.is_task_wanted {
-            inboxes.nudge(self.core);
-        }
-    }
-}
-
-impl Open {
-    /// Takes one submission out of the lane, whole, before anything in it is looked at. `None`: there is
-    /// none.
-    fn take<'b>(
-        &mut self,
-        bytes: &'b mut Vec<u8>,
-        tables: usize,
-    ) -> Result<Option<Submission<'b>>, Fault> {
+        core: usize,
+        lanes: &Lanes,
+        state: &mut State,
+        bytes: &mut Vec<u8>,
+        sleepers: &mut Sleepers,
+    ) -> Result<Option<bool>, Fault> {
         if !self.submissions.take(bytes)? {
             return Ok(None);
         }
         let submission = Submission::decode(bytes)?;
-        if usize::from(submission.table) >= tables {
-            return Err(Fault::Table(submission.table));
+        let Submission { table, call, .. } = submission;
+        let name = lanes.tables.get(usize::from(table)).ok_or(Fault::Table(table))?;
+        let slot = Slot::of(submission.key);
+        if core_of(slot, lanes.desks.len()) != core {
+            return Err(Fault::Core);
         }
-        Ok(Some(submission))
+        let done = state.core.submit(now, self.role, slot, &submission);
+        if call != 0
+            && let Some(answers) = state.answers.get_mut(&self.number)
+        {
+            answers.open(call);
+            if let Some(acknowledged) = done {
+                let answer = Answer::Acknowledged(acknowledged).encode();
+                if answers.answer(call, answer) == Some(true) {
+                    sleepers.push((answers.waker(), call));
+                }
+            }
+        }
+        if done.is_some() {
+            return Ok(Some(false));
+        }
+        let due = state.core.poll_timeout();
+        state.core.handle(now, Input::Request(self.request(name.clone(), &submission)?));
+        state.answer_lanes(sleepers);
+        Ok(Some(state.core.has_output() || state.core.poll_timeout() < due))
     }
 
     /// A submission as a request like any other.
@@ -523,9 +508,5 @@ impl Open {
             header: Header { id: 0, view: 0, hlc: Hlc::ZERO },
             message: Message::SessionRequest(request),
         })
-    }
-
-    fn lock_answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

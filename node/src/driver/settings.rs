@@ -69,8 +69,8 @@ pub const CORES_MAX: u16 = annulus_shm::SHARDS_MAX;
 /// How clients of this host are served through shared memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LaneSettings {
-    /// The most lanes at a time; clients beyond it use the socket. 0 = none at all. Each takes some
-    /// 140 KiB and three descriptors. Default 256: 35 MiB.
+    /// The most lanes at a time; clients beyond it use the socket. 0 = none at all. Each takes a
+    /// descriptor, and two more and some 140 KiB for each core. Default 256: 35 MiB with one core.
     pub max: u32,
     /// How long the thread that serves them looks for more before it sleeps. Raising it saves
     /// clients on other processors the time it takes to wake it (some 60 µs on a virtual machine)

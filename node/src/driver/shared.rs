@@ -1,8 +1,8 @@
-//! A core behind its lock: its task and the threads that serve lanes take turns with it.
+//! A core behind its lock: its task and the thread that serves its part of all lanes take turns with it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use annulus_shm::lane::{Answers, Waker};
 
@@ -20,16 +20,13 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) core: Core,
     /// By the number of their lane.
-    pub(super) answers: BTreeMap<u64, LaneAnswers>,
+    pub(super) answers: BTreeMap<u64, Answers>,
 }
-
-/// Where the calls of a lane are answered, by any core.
-pub(super) type LaneAnswers = Arc<Mutex<Answers>>;
 
 /// Clients that sleep and have their answer: each to be woken, best without the lock.
 pub(super) type Sleepers = Vec<(Waker, u32)>;
 
-/// How often a thread that serves lanes gives way before it takes the lock after all.
+/// How often the thread that serves lanes gives way before it takes the lock after all.
 const YIELDS_MAX: usize = 1_000;
 
 impl Shared {
@@ -46,7 +43,7 @@ impl Shared {
         state
     }
 
-    /// The lock, for a thread that serves lanes, after the core's task.
+    /// The lock, for the thread that serves lanes, after the core's task.
     pub(super) fn lock_behind_the_task(&self) -> MutexGuard<'_, State> {
         for _ in 0..YIELDS_MAX {
             if !self.task_waits.load(Ordering::Relaxed) {
@@ -68,9 +65,7 @@ impl State {
     pub(super) fn answer_lanes(&mut self, sleepers: &mut Sleepers) {
         while let Some(answer) = self.core.poll_lane_answer() {
             // The lane may be gone by now.
-            let Some(answers) = self.answers.get(&answer.lane) else { continue };
-            // Whatever panicked with it left a call open, or not.
-            let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(answers) = self.answers.get_mut(&answer.lane) else { continue };
             match answers.answer(answer.call, answer.answer.encode()) {
                 Some(true) => sleepers.push((answers.waker(), answer.call)),
                 Some(false) => {}

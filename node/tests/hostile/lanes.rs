@@ -15,9 +15,9 @@ use annulus_client::{
 use annulus_net::LocalEnd;
 use annulus_node::driver::LaneSettings;
 use annulus_node::{NodeSettings, TableSettings};
-use annulus_proto::codec;
 use annulus_proto::message::{LaneRequest, Message};
 use annulus_proto::submission::{Action, Submission};
+use annulus_proto::{Slot, codec};
 use annulus_shm::lane::{ClientLane, LaneDescriptors};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -25,8 +25,8 @@ use rustix::process::Signal;
 
 use crate::child::Child;
 use crate::harness::{
-    LONG, Node, assert_all_there, bytes, client, counted, counter, read, settings, store, table,
-    until, within,
+    CORES, LONG, Node, assert_all_there, bytes, client, counted, counter, read, settings, store,
+    table, until, within,
 };
 use crate::wire::{CLIENT, Raw, frame, get, hello};
 
@@ -46,7 +46,8 @@ fn sessions(node: &Child) -> LaneTable {
     lane.table("sessions").unwrap()
 }
 
-/// A lane without manners: what the node handed over, and the stream that it lasts as long as.
+/// A lane without manners: what the node handed over for the core of the key "kept 1", and the stream
+/// that it lasts as long as.
 struct RawLane {
     end: LocalEnd,
     memory: OwnedFd,
@@ -61,7 +62,10 @@ impl RawLane {
         assert!(matches!(receive(&end, &mut passed), Message::Welcome(_)));
         end.send(&frame(2, &LaneRequest {}.into()), &[]).unwrap();
         assert!(matches!(receive(&end, &mut passed), Message::LaneGranted(_)));
-        let [memory, bell] = passed.try_into().unwrap();
+        assert_eq!(passed.len(), 2 * usize::from(CORES.get()));
+        let mut track = passed.drain(2 * core_of("kept 1")..);
+        let (memory, bell) = (track.next().unwrap(), track.next().unwrap());
+        drop(track);
         Self { end, memory, bell }
     }
 
@@ -84,6 +88,11 @@ impl RawLane {
     fn ring(&self) {
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
     }
+}
+
+/// The core that serves a key.
+fn core_of(key: &str) -> usize {
+    usize::from(Slot::of(key.as_bytes()).index()) % usize::from(CORES.get())
 }
 
 fn receive(end: &LocalEnd, passed: &mut Vec<OwnedFd>) -> Message {
@@ -277,16 +286,37 @@ async fn a_client_that_never_reads_its_answers_costs_nothing() {
     let before_kib = node.private_kib();
     let (_end, mut lane) = RawLane::open(&node.socket(), &node.cluster).attach();
     let mut submitted = 0u32;
-    // A table that is not there, sessions that are not there, calls that overtake each other.
+    // Sessions that are there and that are not, calls that overtake each other.
+    let keys: Vec<String> = (0..60).map(|number| format!("kept {number}")).collect();
+    let keys: Vec<&String> = keys.iter().filter(|key| core_of(key) == core_of("kept 1")).collect();
     while submitted < 200_000 {
-        let key = format!("kept {}", submitted % 60);
-        submitted += u32::from(lane.submitter.submit(&touch(&key, submitted)).is_ok());
+        let key = keys[submitted as usize % keys.len()];
+        submitted += u32::from(lane.submitter.submit(&touch(key, submitted)).is_ok());
     }
     let all = u64::from(submitted);
     counted(&client, "submissions", all).await;
     assert_all_there(&client, 50).await;
     let after_kib = node.private_kib();
     assert!(after_kib < before_kib + (48 << 10), "{before_kib} KiB, then {after_kib}");
+    node.assert_no_panics();
+}
+
+#[tokio::test]
+async fn what_is_for_another_core_is_not_done_and_closes_the_lane() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Child::start(dir.path()).await;
+    let client = node.client().await;
+    store(&client, 20).await;
+    let honest = sessions(&node);
+    let (_end, mut lane) = RawLane::open(&node.socket(), &node.cluster).attach();
+    let mut keys = (0..20).map(|number| format!("kept {number}"));
+    let other = keys.find(|key| core_of(key) != core_of("kept 1")).unwrap();
+    lane.submitter.submit(&touch("kept 1", 0)).unwrap();
+    lane.submitter.submit(&touch(&other, 0)).unwrap();
+    counted(&client, "lanes_faulty", 1).await;
+    honest.touch(&other, None).unwrap();
+    let status = client.any_node().status().await.unwrap();
+    assert_eq!(counter(&status, "requests_touch"), 2);
     node.assert_no_panics();
 }
 
