@@ -562,6 +562,11 @@ impl Core {
         self.standing.me
     }
 
+    /// Whether a slot is this core's: in its shard, readers look for no other.
+    fn owns(&self, slot: Slot) -> bool {
+        route::core_of(slot, self.cores) == self.number
+    }
+
     /// The slots that this core owns.
     fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
         let (number, cores) = (self.number, self.cores);

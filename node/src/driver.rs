@@ -37,7 +37,6 @@ use annulus_proto::limits::DATAGRAM_BYTES_MAX;
 use annulus_proto::message::{Gossip, Message, Role, Welcome};
 use annulus_proto::{Hlc, Load, Member, NodeId, Status};
 use annulus_shm::Writer;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::SOFTWARE;
@@ -48,7 +47,7 @@ use crate::core::{
 use accept::Reception;
 use core_task::CoreTask;
 use hub_task::HubTask;
-use inboxes::{Inboxes, Receivers};
+use inboxes::{Inboxes, NotLeft, Receivers};
 use lanes::Lanes;
 use link::Identity;
 use post::{Post, Streams};
@@ -258,21 +257,16 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let identity = Identity { cluster: settings.cluster.clone(), id, incarnation };
     let post = Post::new(net, udp, identity, inboxes.clone(), streams, tally.clone());
     let post = Arc::new(post);
-    let Receivers { hub: inbox, cores: core_inboxes } = receivers;
-    let (notices_sender, notices) = mpsc::unbounded_channel();
+    let Receivers { hub: inbox, gossip, cores: core_inboxes } = receivers;
     let mut core_tasks = JoinSet::new();
-    let mut orders = Vec::new();
     for (number, inbox) in core_inboxes.into_iter().enumerate() {
-        let (order, core_orders) = mpsc::unbounded_channel();
-        orders.push(order);
         let task = CoreTask {
             number,
             shared: shared[number].clone(),
             clock: clock.clone(),
             post: post.clone(),
             inbox,
-            orders: core_orders,
-            notices: notices_sender.clone(),
+            inboxes: inboxes.clone(),
             sleepers: Vec::new(),
             next_scan: Duration::ZERO,
         };
@@ -286,8 +280,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         post,
         inboxes,
         inbox,
-        notices,
-        orders,
+        gossip,
         cores: shared,
         tally,
         watch,
@@ -411,12 +404,12 @@ async fn receive_datagrams<U: Udp>(
         };
         let left = match codec::decode_datagram(&buffer[..length], &cluster) {
             Ok((header, Message::Gossip(Gossip { packet }))) => {
-                inboxes.tell_hub(HubInput::Gossip { from, header, packet }).await
+                inboxes.try_gossip(HubInput::Gossip { from, header, packet })
             }
             Ok((header, message)) => {
                 let caller = Caller::Client(Role::Development);
                 let asker = Asker::Datagram(from);
-                inboxes.request(vec![Request { asker, caller, header, message }]).await
+                inboxes.try_request(Request { asker, caller, header, message })
             }
             Err(error) => {
                 tally.add(match error {
@@ -427,8 +420,12 @@ async fn receive_datagrams<U: Udp>(
                 continue;
             }
         };
-        if left.is_err() {
-            return;
+        // Nothing waits here: what follows may be gossip, and whoever asked asks again, as if the
+        // datagram had been lost.
+        match left {
+            Ok(()) => {}
+            Err(NotLeft::Full) => tally.add("datagrams_refused_busy"),
+            Err(NotLeft::Stopping) => return,
         }
     }
 }
@@ -462,7 +459,7 @@ async fn resolve_seeds<N: Net>(net: N, seeds: Vec<String>, inboxes: Inboxes, tal
         if addrs != known {
             known.clone_from(&addrs);
             pause = SEEDS_RETRY;
-            if inboxes.tell_hub(HubInput::Seeds(addrs)).await.is_err() {
+            if inboxes.tell_hub(HubInput::Seeds(addrs)).is_err() {
                 return;
             }
         }

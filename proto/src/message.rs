@@ -195,13 +195,21 @@ pub enum Rejected {
     } = 7,
 }
 
-/// Tells a repeated request from a new one: a client's number and the count of its requests.
+/// Tells a repeated request from a new one: a client's number and the count of its requests. A count
+/// of 0 says that the request is never repeated, so that nothing has to be remembered of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct RequestId {
     /// The client's number.
     pub client: u64,
-    /// The count of its requests.
+    /// The count of its requests; 0 = never repeated.
     pub sequence: u64,
+}
+
+impl RequestId {
+    /// Whether the request may come again.
+    pub fn may_repeat(self) -> bool {
+        self.sequence != 0
+    }
 }
 
 /// A request about one session.

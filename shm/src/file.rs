@@ -12,7 +12,9 @@ use rustix::io::Errno;
 use crate::header::{self, OpenError};
 use crate::layout::{Geometry, PAGE, Shape, TableOptions};
 use crate::region::{FileRegion, Region};
-use crate::shards::{Shards, carry_shards, create_shards, open_shards, retire_shards};
+use crate::shards::{
+    Shards, carry_shards, create_shards, open_shards, retire_shards, withdraw_shards,
+};
 use crate::words::Mapped;
 use crate::writer::{CreateError, Recovery, Writer};
 
@@ -73,7 +75,7 @@ pub enum FileError {
     /// over. The old one is as it was.
     #[error(
         "no room to carry {path} over: beside it the new segment needs {needed} bytes, {free} are free; make the \
-             file system larger, keep the size it has, or remove the file to begin with an empty table"
+             file system larger, keep the size and shards it has, or remove the file to begin with an empty table"
     )]
     NoSpaceToCarry {
         /// The segment's file.
@@ -87,7 +89,7 @@ pub enum FileError {
     /// it was.
     #[error(
         "{path} holds {entries} entries, of which {left_out} have no room in {needed} bytes; make segment_bytes or \
-             max_value larger, or remove the file to begin with an empty table"
+             max_value larger, or take fewer shards, or remove the file to begin with an empty table"
     )]
     DoesNotFit {
         /// The segment's file.
@@ -252,6 +254,8 @@ fn replace(
             Some(old) => Some(carry_over(path, old, &mut writers, needed)?),
             None => None,
         };
+        // From now on the old one is asked in vain: nothing is served from both.
+        old.into_iter().for_each(withdraw_shards);
         fs::rename(&fresh, path).map_err(fail("replace"))?;
         Ok(Fresh { writers, region, carried })
     };

@@ -10,10 +10,10 @@ use std::thread;
 
 use crate::file::{AttachError, Carried};
 use crate::header::{self, Facts, OpenError};
-use crate::layout::{Geometry, TableOptions, shard_of};
+use crate::layout::{Geometry, PARTITIONS, TableOptions, shard_of};
 use crate::reader::{Hit, Lookup, Reader, SegmentStats, Standing, look_up_many};
 use crate::region::{Region, Window};
-use crate::words::{Mapped, Target};
+use crate::words::{Mapped, Target, Words as _};
 use crate::writer::{CreateError, Recovery, ScanItem, Writer};
 
 /// Looks keys up in all shards of a segment, as [`Reader`] does in one.
@@ -293,21 +293,39 @@ pub fn carry_shards(
     Ok((sum, Carried { from, entries, damaged }, left_out))
 }
 
-/// Tells readers to leave a segment: all of its shards whose header can be found. It is never opened again.
+/// Lets readers trust nothing of a segment any more: to be called before another one takes its place, since readers look
+/// only at times and not at whether they should leave.
+pub(crate) fn withdraw_shards(region: &Arc<dyn Region>) {
+    let withdraw = |words: &Mapped, geometry: &Geometry| {
+        (0..PARTITIONS).for_each(|partition| words.store(geometry.freshness + partition, 0));
+    };
+    if let Some(geometry) = geometry_of(region) {
+        (0..geometry.shape.shards)
+            .for_each(|shard| withdraw(&words_of(region, &geometry, shard), &geometry));
+    }
+}
+
+/// Tells readers to leave a segment, and to trust nothing of it: all of its shards whose header can be found. It is
+/// never opened again.
 pub fn retire_shards(region: &Arc<dyn Region>) {
-    let whole = Mapped::new(region.clone());
+    withdraw_shards(region);
     let retire = |words: &Mapped| {
         if header::is_ours(words) {
             header::retire(words);
         }
     };
-    let geometry = header::inspect(&whole).map(|facts| facts.geometry);
-    match geometry.ok().filter(|it| it.shape.segment_bytes <= region.len() as u64) {
+    match geometry_of(region) {
         Some(geometry) => {
             (0..geometry.shape.shards).for_each(|shard| retire(&words_of(region, &geometry, shard)))
         }
-        None => retire(&whole),
+        None => retire(&Mapped::new(region.clone())),
     }
+}
+
+/// How a segment's shards are laid out, if its first header is sound and it is as long as that says.
+fn geometry_of(region: &Arc<dyn Region>) -> Option<Geometry> {
+    let geometry = header::inspect(&Mapped::new(region.clone())).ok()?.geometry;
+    (geometry.shape.segment_bytes <= region.len() as u64).then_some(geometry)
 }
 
 /// Does something with each shard, on as many threads as there are processors for, and returns what came of it in their

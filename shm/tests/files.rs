@@ -513,3 +513,20 @@ fn clock_offset_of_an_earlier_boot_is_not_carried_over() {
     assert_eq!(opened.carried.expect("there was another").entries, 1);
     assert_eq!(attach(&path).expect("made").shard(0).clock_offset(), 0);
 }
+
+#[test]
+fn readers_of_a_segment_that_was_replaced_trust_it_no_more() {
+    let directory = directory();
+    let path = directory.path().join("table");
+    let mut opened = open_or_create(&path, &options()).expect("made");
+    opened.writers[0].put(&[4], 4, b"old", 0, 0).expect("room");
+    opened.writers[0].set_freshness(4, 10_000);
+    let reader = attach(&path).expect("made");
+    drop(opened);
+    let other = TableOptions { shards: 2, segment_bytes: 2 << 20, ..options() };
+    let mut opened = open_or_create(&path, &other).expect("carried over");
+    opened.writers[0].put(&[4], 4, b"ended", 0, 0).expect("room");
+    let mut value = Vec::new();
+    let lookup = reader.get(&[4], 0, &mut value);
+    assert!(!matches!(lookup, Lookup::Hit(_)), "{lookup:?} {value:?}");
+}

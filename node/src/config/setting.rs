@@ -60,7 +60,7 @@ settings! {
         Weight "weight" "N" "Its share of the slots; 100 is the ordinary share";
         Rings "rings" "N,…" "The rings it serves";
         ConnectionsMax "connections_max" "N" "The most streams open at once";
-        Cores "cores" "N" "How many threads serve sessions, each with its share of the slots";
+        Cores "cores" "N" "How many cores serve sessions, each with its share of the slots";
         LanesMax "lanes_max" "N" "The most clients served through shared memory; 0: none";
         LanePollUs "lane_poll_us" "N" "Microseconds to look for submissions before sleeping";
         StopTimeout "stop_timeout" "TIME" "How long to finish what was begun when told to stop";

@@ -22,6 +22,7 @@ impl Core {
         slot: Slot,
         submission: &Submission<'_>,
     ) -> Option<Acknowledged> {
+        debug_assert!(self.owns(slot));
         self.time.notice(now);
         let Submission { table, key, action, .. } = submission;
         let counter = match action {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use annulus_proto::limits::{FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX};
+use annulus_proto::limits::{FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX, VALUE_BYTES_MAX};
 use annulus_proto::message::{
     Acknowledged, Change, Failure, Fetch, Lifetimes, Message, Operation, Replicate, Replicated,
     Session, SessionReply, SessionRequest, TouchCopy,
@@ -71,6 +71,8 @@ const HOPS_MAX: u8 = 3;
 const ROUNDS_MAX: u8 = 4;
 /// The most bytes of requests that wait, in all cores: each is held up to three times, here and on its way.
 const PENDING_BYTES_MAX: usize = 64 << 20;
+/// What each core may hold in any case: a few of the largest.
+const PENDING_BYTES_MIN: usize = 4 * (VALUE_BYTES_MAX + REQUEST_OVERHEAD_BYTES);
 /// What a request takes beside its value.
 const REQUEST_OVERHEAD_BYTES: usize = 1_024;
 /// How many members beyond the homes are asked at a time.
@@ -83,6 +85,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(30);
 impl Core {
     /// Takes in a request about a session.
     pub(super) fn begin(&mut self, now: Now, asker: Asker, id: u64, request: SessionRequest) {
+        debug_assert!(self.owns(request.key.slot()));
         self.counters.add(match request.operation {
             Operation::Start { .. } => "requests_start",
             Operation::Get => "requests_get",
@@ -90,12 +93,12 @@ impl Core {
             Operation::Touch { .. } => "requests_touch",
             _ => "requests_end",
         });
-        let is_write = request.operation != Operation::Get;
-        if is_write && let Some(reply) = self.replies.get(request.request).cloned() {
+        let may_repeat = request.operation != Operation::Get && request.request.may_repeat();
+        if may_repeat && let Some(reply) = self.replies.get(request.request).cloned() {
             self.counters.add("requests_repeated");
             return self.reply(now, asker, id, reply);
         }
-        let under_way = self.unanswered.get(&request.request).filter(|_| is_write);
+        let under_way = self.unanswered.get(&request.request).filter(|_| may_repeat);
         if let Some(pending) = under_way.and_then(|id| self.pending.get_mut(id)) {
             self.counters.add("requests_repeated");
             if pending.askers.len() >= ASKERS_MAX {
@@ -117,7 +120,7 @@ impl Core {
         }
         let size = size(&request);
         let is_full = self.pending.len() >= self.settings.pending_max
-            || self.pending_bytes + size > PENDING_BYTES_MAX / self.cores;
+            || self.pending_bytes + size > (PENDING_BYTES_MAX / self.cores).max(PENDING_BYTES_MIN);
         if is_full {
             self.counters.add("requests_refused_busy");
             let why = "too many requests wait for their homes; try again later".to_owned();
@@ -127,7 +130,7 @@ impl Core {
         let deadline = now.monotonic + patience;
         self.pending_next += 1;
         self.pending_deadlines.insert((deadline, self.pending_next));
-        if is_write {
+        if may_repeat {
             self.unanswered.insert(request.request, self.pending_next);
         }
         let slot = request.key.slot();
@@ -678,14 +681,17 @@ impl Core {
         pending: &mut Pending,
         outcome: Result<SessionReply, Failure>,
     ) {
-        self.unanswered.remove(&pending.request.request);
+        let may_repeat = pending.request.request.may_repeat();
+        if may_repeat {
+            self.unanswered.remove(&pending.request.request);
+        }
         let reply = outcome.unwrap_or_else(SessionReply::Failed);
         let definite = !matches!(
             &reply,
             SessionReply::Session(_)
                 | SessionReply::Failed(Failure::Unavailable { .. } | Failure::TimedOut)
         );
-        if definite && pending.request.operation != Operation::Get {
+        if definite && may_repeat && pending.request.operation != Operation::Get {
             self.replies.insert(now.monotonic, pending.request.request, reply.clone());
         }
         if let SessionReply::Failed(failure) = &reply {

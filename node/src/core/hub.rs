@@ -55,6 +55,8 @@ pub struct Hub {
     revivals: u64,
     seeds: Vec<SocketAddr>,
     exchanged: BTreeMap<SocketAddr, Duration>,
+    /// When the cores were last told that a node was heard of.
+    told_heard: BTreeMap<NodeId, Duration>,
     persisted: Persisted,
     /// The highest ceiling of the clock that a core has asked for.
     ceiling_wanted_ms: u64,
@@ -103,6 +105,9 @@ struct Persisted {
 
 /// How often the hub looks after what waits.
 const TICK: Duration = Duration::from_millis(100);
+/// How often the cores are told of one node that it was heard of, at most, as long as it sees what this
+/// one sees: far more often than it would be asked for a sign of life.
+const HEARD_PERIOD: Duration = Duration::from_millis(50);
 /// How long the leave may take to spread before the node stops.
 const LEAVE_FOR: Duration = Duration::from_millis(400);
 
@@ -141,6 +146,7 @@ impl Hub {
             revivals: 0,
             seeds: Vec::new(),
             exchanged: BTreeMap::new(),
+            told_heard: BTreeMap::new(),
             ceiling_wanted_ms: state.clock_ceiling_ms,
             persisted: Persisted { state, generation: 0, in_flight: None },
             stopping: None,
@@ -276,9 +282,7 @@ impl Hub {
                 self.ceiling_wanted_ms = self.ceiling_wanted_ms.max(ms);
                 self.persist_if_wanted();
             }
-            Notice::Part { ticket, header, message } => {
-                self.on_part(now, ticket, header, message);
-            }
+            Notice::Part { ticket, header, message } => self.on_part(ticket, header, message),
             Notice::Report { ticket, report } => self.on_report(now, ticket, report),
             Notice::Stopped => {
                 self.cores_stopped.insert(core);
@@ -305,10 +309,20 @@ impl Hub {
         if node == me {
             return;
         }
-        self.outputs.push_back(HubOutput::Cores(Input::Heard { node, header }));
-        if header.view != 0 && header.view != self.mesh.view().digest() {
+        let differs = header.view != 0 && header.view != self.mesh.view().digest();
+        let lately = |at: &Duration| *at + HEARD_PERIOD > now.monotonic;
+        if differs || !self.told_heard.get(&node).is_some_and(lately) {
+            self.tell_heard(now, node, header);
+        }
+        if differs {
             self.exchange_with(now, addr);
         }
+    }
+
+    fn tell_heard(&mut self, now: Now, node: NodeId, header: Header) {
+        self.told_heard.retain(|_, at| *at + HEARD_PERIOD > now.monotonic);
+        self.told_heard.insert(node, now.monotonic);
+        self.outputs.push_back(HubOutput::Cores(Input::Heard { node, header }));
     }
 
     /// Hands on what the mesh has to send and to say.

@@ -19,6 +19,7 @@ impl Core {
         let Some(table) = self.table_named(&request.table) else {
             return Replicated::Failed(no_table(&request.table));
         };
+        debug_assert!(self.owns(request.key.slot()));
         self.counters.add("copies_received");
         match self.merge(now, table, &request.key, &request.entry, Admission::Reserve) {
             Ok(entry) if entry != request.entry => Replicated::Differs(entry),

@@ -48,7 +48,19 @@ impl Core {
         let is_new = standing.generation != self.standing.generation;
         self.standing = standing;
         if is_new {
+            self.forget_hints_for_the_inactive();
             self.take_up_slots(now);
+        }
+    }
+
+    /// What a dead node misses it gets by comparison when it comes back. A hint may have been kept after
+    /// it was said to be gone, by what was under way.
+    fn forget_hints_for_the_inactive(&mut self) {
+        let view = &self.standing.view;
+        let is_active = |id| view.get(id).is_some_and(|member| member.status.is_active());
+        for table in &mut self.tables {
+            let homes: Vec<NodeId> = table.hints.homes().filter(|id| !is_active(*id)).collect();
+            homes.into_iter().for_each(|id| table.hints.forget(id));
         }
     }
 

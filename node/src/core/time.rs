@@ -77,7 +77,9 @@ impl NodeTime {
     /// jumped, what is known of the others' clocks still holds, and tells at once that it has.
     pub(super) fn notice(&mut self, now: Now) {
         let Some(before) = self.noticed.replace(now) else { return };
-        let passed = now.monotonic.saturating_sub(before.monotonic).as_millis() as i64;
+        // Threads that take turns may come with a present that is older.
+        let ms = |now: Now| now.monotonic.as_millis() as i64;
+        let passed = ms(now) - ms(before);
         let jumped = now.wall_ms as i64 - before.wall_ms as i64 - passed;
         if jumped.unsigned_abs() > self.drift_max_ms {
             for (offset, _) in self.peers.values_mut() {
@@ -235,6 +237,27 @@ mod tests {
         time.notice(later(101_000));
         assert_eq!(time.now_ms(later(101_000)), 101_000);
         assert_eq!(time.can_stamp(later(101_000)), Ok(()));
+    }
+
+    #[test]
+    fn a_present_that_is_older_is_no_jump_of_the_wall_clock() {
+        let mut time = time();
+        let at = |ms: u64| Now { monotonic: Duration::from_millis(ms), wall_ms: 100_000 + ms };
+        for ms in [1_000, 1_600, 1_000, 1_601] {
+            time.notice(at(ms));
+            for peer in PEERS {
+                time.observe(at(ms), peer, Hlc::from_ms(100_000 + ms));
+            }
+            assert_eq!(time.drift_ms(), None, "at {ms}");
+        }
+        // As of the peers' clocks that were heard at the first of these times, too.
+        let mut time = self::time();
+        time.notice(at(1_000));
+        for peer in PEERS {
+            time.observe(at(1_000), peer, Hlc::from_ms(101_000));
+        }
+        [1_600, 1_000, 1_601].into_iter().for_each(|ms| time.notice(at(ms)));
+        assert_eq!(time.drift_ms(), None);
     }
 
     #[test]

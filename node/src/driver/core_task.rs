@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_net::{Clock, Net};
-use tokio::sync::mpsc;
-
-use super::inboxes::CoreEvent;
+use super::inboxes::{CoreEvent, Inboxes, Receiver};
 use super::post::Post;
 use super::present;
 use super::shared::{Shared, Sleepers};
-use crate::core::{Input, NoAnswer, Notice, Outcome, Output};
+use crate::core::{HubInput, Input, NoAnswer, Outcome, Output};
+use annulus_net::{Clock, Net};
 
 /// What a core's task works with.
 pub(super) struct CoreTask<N: Net, C: Clock> {
@@ -18,11 +16,8 @@ pub(super) struct CoreTask<N: Net, C: Clock> {
     pub(super) shared: Arc<Shared>,
     pub(super) clock: C,
     pub(super) post: Arc<Post<N>>,
-    pub(super) inbox: mpsc::Receiver<CoreEvent>,
-    /// From the hub. Not bounded, so that neither waits for the other; it says little.
-    pub(super) orders: mpsc::UnboundedReceiver<Input>,
-    /// To the hub: likewise.
-    pub(super) notices: mpsc::UnboundedSender<(usize, Notice)>,
+    pub(super) inbox: Receiver<CoreEvent, Input>,
+    pub(super) inboxes: Inboxes,
     /// Clients to wake; kept for its memory.
     pub(super) sleepers: Sleepers,
     pub(super) next_scan: Duration,
@@ -50,11 +45,11 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
             }
             tokio::select! {
                 biased;
-                order = self.orders.recv() => match order {
-                    Some(order) => self.take_in(order).await,
+                urgent = self.inbox.urgent.recv() => match urgent {
+                    Some(input) => self.take_in(input).await,
                     None => return,
                 },
-                event = self.inbox.recv() => {
+                event = self.inbox.requests.recv() => {
                     let Some(event) = event else { return };
                     self.take_in_all(event).await;
                 }
@@ -78,7 +73,7 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                 CoreEvent::Nudge => {}
             }
             left -= 1;
-            event = if left > 0 { self.inbox.try_recv().ok() } else { None };
+            event = if left > 0 { self.inbox.requests.try_recv().ok() } else { None };
         }
     }
 
@@ -119,7 +114,7 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                 }
                 Some(Output::Notice(notice)) => {
                     // An error means that the node is stopping.
-                    let _ = self.notices.send((self.number, notice));
+                    let _ = self.inboxes.tell_hub(HubInput::Notice { core: self.number, notice });
                 }
             }
         }

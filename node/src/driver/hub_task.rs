@@ -8,20 +8,20 @@ use std::time::Duration;
 use annulus_net::{Clock, Net};
 use annulus_proto::NodeId;
 use annulus_proto::message::Gossip;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::Receiver as Reports;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::background::Report;
 use super::error::RunError;
 use super::host::Host;
-use super::inboxes::Inboxes;
+use super::inboxes::{Inboxes, Receiver};
 use super::lanes::Lanes;
 use super::post::Post;
 use super::shared::Shared;
 use super::tally::Tally;
 use super::{present, store_state};
-use crate::core::{Hub, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Outcome};
+use crate::core::{Hub, HubInput, HubOutput, Input, NoAnswer, NodeState, Outcome};
 
 /// What the hub's task works with.
 pub(super) struct HubTask<N: Net, C: Clock, H: Host> {
@@ -31,14 +31,11 @@ pub(super) struct HubTask<N: Net, C: Clock, H: Host> {
     pub(super) host: Arc<H>,
     pub(super) post: Arc<Post<N>>,
     pub(super) inboxes: Inboxes,
-    pub(super) inbox: mpsc::Receiver<Vec<HubInput>>,
-    /// From the cores.
-    pub(super) notices: mpsc::UnboundedReceiver<(usize, Notice)>,
-    /// To each core.
-    pub(super) orders: Vec<mpsc::UnboundedSender<Input>>,
+    pub(super) inbox: Receiver<Vec<HubInput>, HubInput>,
+    pub(super) gossip: mpsc::Receiver<HubInput>,
     pub(super) cores: Vec<Arc<Shared>>,
     pub(super) tally: Arc<Tally>,
-    pub(super) watch: Option<Receiver<Report>>,
+    pub(super) watch: Option<Reports<Report>>,
     pub(super) lanes: Option<Arc<Lanes>>,
     pub(super) next_drain: Duration,
 }
@@ -76,22 +73,40 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
                     give_up = Some(Instant::now() + stop_timeout);
                     self.take_in(HubInput::Stop { leave });
                 }
-                notice = self.notices.recv() => {
-                    if let Some((core, notice)) = notice {
-                        self.take_in(HubInput::Notice { core, notice });
+                urgent = self.inbox.urgent.recv() => {
+                    if let Some(input) = urgent {
+                        self.take_in(input);
                     }
                 }
-                inputs = self.inbox.recv() => {
-                    for input in inputs.into_iter().flatten() {
-                        self.take_in(input);
-                        if self.carry_out().await? {
-                            return Ok(());
-                        }
+                gossip = self.gossip.recv() => {
+                    if let Some(gossip) = gossip {
+                        self.take_in(gossip);
+                    }
+                    // However much there is of it, requests have their turn.
+                    let requests = self.inbox.requests.try_recv().unwrap_or_default();
+                    if self.take_in_all(requests).await? {
+                        return Ok(());
+                    }
+                }
+                requests = self.inbox.requests.recv() => {
+                    if self.take_in_all(requests.unwrap_or_default()).await? {
+                        return Ok(());
                     }
                 }
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Takes in one after the other. True when the node has stopped.
+    async fn take_in_all(&mut self, inputs: Vec<HubInput>) -> Result<bool, RunError> {
+        for input in inputs {
+            self.take_in(input);
+            if self.carry_out().await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn take_in(&mut self, input: HubInput) {
@@ -105,7 +120,7 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
         while let Some(report) = self.watch.as_ref().and_then(|reports| reports.try_recv().ok()) {
             self.take_in(match report {
                 Report::Load(mut load) => {
-                    load.sessions = self.cores.iter().map(|core| core.lock().core.entries()).sum();
+                    load.sessions = self.cores.iter().map(|core| core.look().core.entries()).sum();
                     HubInput::Load(load)
                 }
                 Report::HugePages { table, bytes } => HubInput::HugePages { table, bytes },
@@ -136,7 +151,7 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
                 }
                 HubOutput::Core { core, input } => self.order(core, input),
                 HubOutput::Cores(input) => {
-                    for core in 0..self.orders.len() {
+                    for core in 0..self.cores.len() {
                         self.order(core, input.clone());
                     }
                 }
@@ -150,7 +165,7 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
 
     fn order(&self, core: usize, input: Input) {
         // A core's task ends with this one, or has panicked, which takes the node down.
-        let _ = self.orders[core].send(input);
+        let _ = self.inboxes.tell_core(core, input);
     }
 
     fn on_id_in_use(&self, addr: SocketAddr, give_way: bool) -> Result<(), RunError> {
@@ -173,7 +188,7 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            let _ = inboxes.tell_hub(HubInput::Persisted { generation }).await;
+            let _ = inboxes.tell_hub(HubInput::Persisted { generation });
         });
     }
 }

@@ -12,49 +12,129 @@ pub(super) enum CoreEvent {
     Nudge,
 }
 
-/// The sending ends of all inboxes of a node. Each is bounded: whoever has more to say waits.
+/// The sending ends of all inboxes of a node.
+///
+/// Those for requests are bounded: whoever has more of them waits, or is told to come back. Those for
+/// what must not wait behind requests are not: it is little, or answers what the node itself asked.
 #[derive(Clone)]
 pub(super) struct Inboxes {
     hub: mpsc::Sender<Vec<HubInput>>,
+    hub_urgent: mpsc::UnboundedSender<HubInput>,
+    gossip: mpsc::Sender<HubInput>,
     cores: Vec<mpsc::Sender<CoreEvent>>,
+    cores_urgent: Vec<mpsc::UnboundedSender<Input>>,
+}
+
+/// The receiving ends of one party.
+pub(super) struct Receiver<T, U> {
+    pub(super) requests: mpsc::Receiver<T>,
+    pub(super) urgent: mpsc::UnboundedReceiver<U>,
 }
 
 /// The receiving ends.
 pub(super) struct Receivers {
-    pub(super) hub: mpsc::Receiver<Vec<HubInput>>,
-    pub(super) cores: Vec<mpsc::Receiver<CoreEvent>>,
+    pub(super) hub: Receiver<Vec<HubInput>, HubInput>,
+    pub(super) gossip: mpsc::Receiver<HubInput>,
+    pub(super) cores: Vec<Receiver<CoreEvent, Input>>,
 }
 
 /// The node is stopping: nobody takes anything any more.
 #[derive(Debug)]
 pub(super) struct Stopping;
 
-/// Batches that may wait in an inbox.
+/// Why a request was not left.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NotLeft {
+    Stopping,
+    /// Too many wait.
+    Full,
+}
+
+/// Batches that may wait in all inboxes.
 const EVENTS_MAX: usize = 1_024;
+/// Membership packets that may wait.
+const GOSSIP_MAX: usize = 1_024;
+/// Batches that may wait in one of them in any case.
+const EVENTS_MIN: usize = 64;
 
 impl Inboxes {
     /// Inboxes for a hub and so many cores.
     pub(super) fn new(cores: usize) -> (Self, Receivers) {
-        let (hub, hub_receiver) = mpsc::channel(EVENTS_MAX);
-        let (cores, core_receivers) = (0..cores).map(|_| mpsc::channel(EVENTS_MAX)).unzip();
-        (Self { hub, cores }, Receivers { hub: hub_receiver, cores: core_receivers })
+        let room = (EVENTS_MAX / cores).max(EVENTS_MIN);
+        let (hub, requests) = mpsc::channel(room);
+        let (hub_urgent, urgent) = mpsc::unbounded_channel();
+        let of_hub = Receiver { requests, urgent };
+        let (gossip, of_gossip) = mpsc::channel(GOSSIP_MAX);
+        let (cores_left, cores_urgent) = (Vec::new(), Vec::new());
+        let mut inboxes = Self { hub, hub_urgent, gossip, cores: cores_left, cores_urgent };
+        let mut of_cores = Vec::new();
+        for _ in 0..cores {
+            let (core, requests) = mpsc::channel(room);
+            let (core_urgent, urgent) = mpsc::unbounded_channel();
+            inboxes.cores.push(core);
+            inboxes.cores_urgent.push(core_urgent);
+            of_cores.push(Receiver { requests, urgent });
+        }
+        (inboxes, Receivers { hub: of_hub, gossip: of_gossip, cores: of_cores })
     }
 
-    /// Leaves requests with whom they are for. Those for the same core stay in order.
+    /// Leaves requests with whom they are for, and waits for room. Those for the same core stay in order.
     pub(super) async fn request(&self, requests: Vec<Request>) -> Result<(), Stopping> {
-        let party = |request: &Request| party_of_request(&request.message, self.cores.len());
-        self.sort(requests, party, Input::Request, HubInput::Request).await
+        let (mut hub, mut cores) = (Vec::new(), vec![Vec::new(); self.cores.len()]);
+        for request in requests {
+            match party_of_request(&request.message, self.cores.len()) {
+                Party::Core(core) => cores[core].push(Input::Request(request)),
+                Party::Hub => hub.push(HubInput::Request(request)),
+            }
+        }
+        if !hub.is_empty() {
+            self.hub.send(hub).await.map_err(|_| Stopping)?;
+        }
+        for (core, inputs) in self.cores.iter().zip(cores) {
+            if !inputs.is_empty() {
+                core.send(CoreEvent::Inputs(inputs)).await.map_err(|_| Stopping)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a request with whom it is for if there is room now.
+    pub(super) fn try_request(&self, request: Request) -> Result<(), NotLeft> {
+        match party_of_request(&request.message, self.cores.len()) {
+            Party::Core(core) => {
+                let event = CoreEvent::Inputs(vec![Input::Request(request)]);
+                self.cores[core].try_send(event).map_err(NotLeft::from)
+            }
+            Party::Hub => {
+                self.hub.try_send(vec![HubInput::Request(request)]).map_err(NotLeft::from)
+            }
+        }
+    }
+
+    /// Leaves a membership packet with the hub, beside requests, if there is room now.
+    pub(super) fn try_gossip(&self, gossip: HubInput) -> Result<(), NotLeft> {
+        self.gossip.try_send(gossip).map_err(NotLeft::from)
     }
 
     /// Leaves what became of calls with whose calls they are.
-    pub(super) async fn report(&self, outcomes: Vec<Outcome>) -> Result<(), Stopping> {
-        let party = |outcome: &Outcome| party_of_call(outcome.call, self.cores.len());
-        self.sort(outcomes, party, Input::Outcome, HubInput::Outcome).await
+    pub(super) fn report(&self, outcomes: Vec<Outcome>) -> Result<(), Stopping> {
+        for outcome in outcomes {
+            match party_of_call(outcome.call, self.cores.len()) {
+                Party::Core(core) => self.tell_core(core, Input::Outcome(outcome))?,
+                Party::Hub => self.tell_hub(HubInput::Outcome(outcome))?,
+            }
+        }
+        Ok(())
     }
 
-    /// Leaves something with the hub.
-    pub(super) async fn tell_hub(&self, input: HubInput) -> Result<(), Stopping> {
-        self.hub.send(vec![input]).await.map_err(|_| Stopping)
+    /// Leaves something with a core that goes before requests.
+    pub(super) fn tell_core(&self, core: usize, input: Input) -> Result<(), Stopping> {
+        self.cores_urgent[core].send(input).map_err(|_| Stopping)
+    }
+
+    /// Leaves something with the hub that goes before requests.
+    pub(super) fn tell_hub(&self, input: HubInput) -> Result<(), Stopping> {
+        self.hub_urgent.send(input).map_err(|_| Stopping)
     }
 
     /// Has a core's task look after its core.
@@ -67,29 +147,61 @@ impl Inboxes {
     pub(super) fn is_closed(&self) -> bool {
         self.hub.is_closed()
     }
+}
 
-    async fn sort<T>(
-        &self,
-        items: Vec<T>,
-        party: impl Fn(&T) -> Party,
-        for_core: impl Fn(T) -> Input,
-        for_hub: impl Fn(T) -> HubInput,
-    ) -> Result<(), Stopping> {
-        let (mut hub, mut cores) = (Vec::new(), vec![Vec::new(); self.cores.len()]);
-        for item in items {
-            match party(&item) {
-                Party::Core(core) => cores[core].push(for_core(item)),
-                Party::Hub => hub.push(for_hub(item)),
-            }
+impl<T> From<mpsc::error::TrySendError<T>> for NotLeft {
+    fn from(error: mpsc::error::TrySendError<T>) -> Self {
+        match error {
+            mpsc::error::TrySendError::Full(_) => Self::Full,
+            mpsc::error::TrySendError::Closed(_) => Self::Stopping,
         }
-        if !hub.is_empty() {
-            self.hub.send(hub).await.map_err(|_| Stopping)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use annulus_proto::Hlc;
+    use annulus_proto::codec::Header;
+    use annulus_proto::message::{ListRequest, Ping, Role};
+
+    use super::*;
+    use crate::core::{Asker, Caller, NoAnswer};
+
+    fn from_datagram(message: annulus_proto::message::Message) -> Request {
+        let asker = Asker::Datagram(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let header = Header { id: 1, view: 0, hlc: Hlc::ZERO };
+        Request { asker, caller: Caller::Client(Role::Development), header, message }
+    }
+
+    /// Symptom: a node was deaf while one of its cores was busy. Cause: who received datagrams waited for
+    /// that core. Fix: nobody waits who has something for others, too.
+    #[test]
+    fn a_core_that_takes_nothing_keeps_nothing_from_the_others() {
+        let (inboxes, mut receivers) = Inboxes::new(2);
+        let list = ListRequest { table: "sessions".to_owned(), cursor: 0, limit: 1 };
+        let mut left = 0;
+        while inboxes.try_request(from_datagram(list.clone().into())).is_ok() {
+            left += 1;
+            assert!(left <= EVENTS_MAX, "there is a bound");
         }
-        for (core, inputs) in self.cores.iter().zip(cores) {
-            if !inputs.is_empty() {
-                core.send(CoreEvent::Inputs(inputs)).await.map_err(|_| Stopping)?;
-            }
+        let refused = inboxes.try_request(from_datagram(list.into()));
+        assert_eq!(refused, Err(NotLeft::Full));
+        let header = Header { id: 0, view: 0, hlc: Hlc::ZERO };
+        let from = SocketAddr::from(([127, 0, 0, 1], 2));
+        let gossip = HubInput::Gossip { from, header, packet: Vec::new() };
+        assert_eq!(inboxes.try_gossip(gossip.clone()), Ok(()));
+        assert_eq!(receivers.gossip.try_recv(), Ok(gossip));
+        assert_eq!(inboxes.try_request(from_datagram(Ping {}.into())), Ok(()));
+        // What its own calls came to reaches even that core.
+        let outcomes = (3..6).map(|call| Outcome { call, result: Err(NoAnswer { sent: true }) });
+        inboxes.report(outcomes.collect()).unwrap();
+        for core in &mut receivers.cores {
+            assert!(matches!(core.urgent.try_recv(), Ok(Input::Outcome(_))));
         }
-        Ok(())
+        assert!(matches!(receivers.hub.urgent.try_recv(), Ok(HubInput::Outcome(_))));
+        drop(receivers);
+        assert_eq!(inboxes.try_request(from_datagram(Ping {}.into())), Err(NotLeft::Stopping));
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct Lane {
 
 /// Submissions that are taken from one lane before the others have their turn.
 const BATCH: usize = 32;
+/// Batches of the smallest submissions in one ring.
+const RING_BATCHES: usize = 8_192 / (48 / 8 + 2) / BATCH;
 /// Looks into all lanes between two looks at the clock.
 const LOOKS: u32 = 16;
 /// How often use counts are taken.
@@ -301,9 +303,12 @@ impl<C: Clock> Thread<C> {
                 Change::Close(number) => {
                     if let Some(at) = self.open.iter().position(|lane| lane.number == number) {
                         let mut lane = self.open.swap_remove(at);
-                        // What was submitted before the client went is done all the same: at most
-                        // one ring, of which nothing comes back.
-                        while self.serve(&mut lane) {}
+                        // What was submitted before the client went is done all the same, at most one
+                        // ring of it, of which nothing comes back. Somebody may go on submitting.
+                        let mut batches = RING_BATCHES;
+                        while batches > 0 && self.serve(&mut lane) {
+                            batches -= 1;
+                        }
                         self.close(lane);
                     }
                 }
@@ -362,9 +367,10 @@ impl<C: Clock> Thread<C> {
         if lane.is_faulty {
             return false;
         }
+        let mut state = self.core.lock_behind_the_task();
+        // Under the lock: the core is told of times in their order.
         let now = present(&self.clock);
         self.served = now.monotonic;
-        let mut state = self.core.lock_behind_the_task();
         let mut is_task_wanted = false;
         let mut count = 0;
         let mut fault = None;
@@ -395,11 +401,18 @@ impl<C: Clock> Thread<C> {
             tracing::warn!(lane = lane.number, %fault, "a client broke its lane, which is closed");
             lane.is_faulty = true;
             lane.submissions.close();
+            // The whole of it: this part closes with the others, once the stream is gone or just now.
+            let others = self.lanes.desks.iter().enumerate().filter(|(at, _)| *at != self.number);
+            others.for_each(|(_, desk)| desk.change(Change::Close(lane.number)));
         }
         count > 0
     }
 
+    /// Takes what clients counted, which they do on their first tracks.
     fn drain_uses(&mut self) {
+        if self.number > 0 {
+            return;
+        }
         let cores = self.cores.len();
         let mut used: Vec<Vec<(usize, Used, u32)>> = vec![Vec::new(); cores];
         for lane in &mut self.open {

@@ -86,7 +86,7 @@ async fn run<N: Net>(
             while let Ok((call, _)) = calls.try_recv() {
                 failed.push(call);
             }
-            fail(&inboxes, failed, false).await;
+            fail(&inboxes, failed, false);
             continue;
         };
         let open = Arc::new(Mutex::new(Open { calls: BTreeMap::new(), heard: Instant::now() }));
@@ -94,7 +94,7 @@ async fn run<N: Net>(
         write(first, &mut calls, writer, &open, &reading).await;
         reading.abort();
         let failed: Vec<u64> = std::mem::take(&mut lock(&open).calls).into_keys().collect();
-        fail(&inboxes, failed, true).await;
+        fail(&inboxes, failed, true);
     }
     // The driver makes a new link when it needs one; what slipped in meanwhile has failed.
     calls.close();
@@ -102,7 +102,7 @@ async fn run<N: Net>(
     while let Ok((call, _)) = calls.try_recv() {
         failed.push(call);
     }
-    fail(&inboxes, failed, false).await;
+    fail(&inboxes, failed, false);
 }
 
 type Reader<N> = FrameReader<tokio::io::ReadHalf<<N as Net>::Stream>>;
@@ -182,18 +182,18 @@ async fn read<R: tokio::io::AsyncRead + Unpin>(
                 }
             }
         }
-        if inboxes.report(answers).await.is_err() {
+        if inboxes.report(answers).is_err() {
             return;
         }
     }
 }
 
-async fn fail(inboxes: &Inboxes, calls: Vec<u64>, sent: bool) {
+fn fail(inboxes: &Inboxes, calls: Vec<u64>, sent: bool) {
     if !calls.is_empty() {
         let failed = |call| Outcome { call, result: Err(NoAnswer { sent }) };
         let failed = calls.into_iter().map(failed).collect();
         // An error means that the node is stopping, and then nobody waits for it.
-        let _ = inboxes.report(failed).await;
+        let _ = inboxes.report(failed);
     }
 }
 

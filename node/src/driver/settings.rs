@@ -44,9 +44,10 @@ pub struct NodeSettings {
     /// The most streams of clients open at once, and as many of nodes, and of callers who have not
     /// said who they are. Default 1,024.
     pub connections_max: u32,
-    /// How many cores serve sessions, each with its share of the slots on a thread of its own,
-    /// at most [`CORES_MAX`]. Default 1. Raising it lets more be written at once and costs the tables
-    /// a little room: each is divided into as many parts, and is full when one of them is.
+    /// How many cores serve sessions, each with its share of the slots, a task and a thread for lanes
+    /// of its own, at most [`CORES_MAX`]. Default 1. Raising it lets more be written at once where there
+    /// are processors for it. It costs the tables a little room, since each is divided into as many parts
+    /// and is full when one of them is, and some 0.7 MiB for each core and table.
     pub cores: NonZeroU16,
     /// Lanes for clients of this host.
     pub lanes: LaneSettings,

@@ -43,6 +43,11 @@ impl Shared {
         state
     }
 
+    /// The lock, for the hub's task, now and then.
+    pub(super) fn look(&self) -> MutexGuard<'_, State> {
+        self.take()
+    }
+
     /// The lock, for the thread that serves lanes, after the core's task.
     pub(super) fn lock_behind_the_task(&self) -> MutexGuard<'_, State> {
         for _ in 0..YIELDS_MAX {

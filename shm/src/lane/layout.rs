@@ -4,7 +4,7 @@ use crate::lane::ring::RingPlace;
 use crate::words::Words;
 
 /// The version of the lane's layout and protocol.
-pub const LANE_LAYOUT_VERSION: u64 = 1;
+pub const LANE_LAYOUT_VERSION: u64 = 2;
 
 /// Calls that one client may have open at a time.
 pub const CALLS_MAX: usize = 64;

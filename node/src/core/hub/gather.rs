@@ -17,38 +17,34 @@ use crate::core::route::core_of;
 #[derive(Debug, Default)]
 pub(super) struct Gathers {
     tickets: u64,
-    open: BTreeMap<u64, Gather>,
+    comparisons: BTreeMap<u64, Comparison>,
+    /// At most one at a time: whoever asks meanwhile gets the same answer.
+    status: Option<StatusSoFar>,
 }
 
 #[derive(Debug)]
-struct Gather {
+struct Comparison {
     asker: Asker,
     id: u64,
     waiting: usize,
-    so_far: SoFar,
+    differing: Vec<Slot>,
+    /// The view that all cores saw which have answered; 0 if they saw different ones.
+    view: Option<u64>,
+    rejected: Option<Message>,
 }
 
 #[derive(Debug)]
-enum SoFar {
-    Comparison {
-        differing: Vec<Slot>,
-        /// The view that all cores saw which have answered; 0 if they saw different ones.
-        view: Option<u64>,
-        rejected: Option<Message>,
-    },
-    Status(CoreReport),
+struct StatusSoFar {
+    ticket: u64,
+    askers: Vec<(Asker, u64)>,
+    waiting: usize,
+    report: CoreReport,
 }
 
-/// Requests that may wait for the cores: these answer at once, so a handful is much.
-const GATHERS_MAX: usize = 256;
-
-impl Gathers {
-    fn open(&mut self, asker: Asker, id: u64, waiting: usize, so_far: SoFar) -> u64 {
-        self.tickets += 1;
-        self.open.insert(self.tickets, Gather { asker, id, waiting, so_far });
-        self.tickets
-    }
-}
+/// Comparisons that may wait for the cores: these answer at once, so a handful is much.
+const COMPARISONS_MAX: usize = 256;
+/// Those who may wait for one status.
+const STATUS_ASKERS_MAX: usize = 4_096;
 
 impl Hub {
     /// Gives each core the digests of its slots to compare.
@@ -60,8 +56,8 @@ impl Hub {
         header: Header,
         request: Digests,
     ) {
-        if self.is_busy(now, asker, header.id) {
-            return;
+        if self.gathers.comparisons.len() >= COMPARISONS_MAX {
+            return self.refuse_as_busy(now, asker, header.id);
         }
         let Digests { table, slots } = request;
         let mut parts: BTreeMap<usize, Vec<SlotDigest>> = BTreeMap::new();
@@ -72,8 +68,16 @@ impl Hub {
         if parts.is_empty() {
             parts.insert(0, Vec::new());
         }
-        let so_far = SoFar::Comparison { differing: Vec::new(), view: None, rejected: None };
-        let ticket = self.gathers.open(asker, header.id, parts.len(), so_far);
+        let ticket = self.gathers.next_ticket();
+        let comparison = Comparison {
+            asker,
+            id: header.id,
+            waiting: parts.len(),
+            differing: Vec::new(),
+            view: None,
+            rejected: None,
+        };
+        self.gathers.comparisons.insert(ticket, comparison);
         for (core, slots) in parts {
             let message = Digests { table: table.clone(), slots }.into();
             let asker = Asker::Hub { ticket };
@@ -84,66 +88,62 @@ impl Hub {
 
     /// Asks all cores how they are.
     pub(super) fn ask_how_cores_are(&mut self, now: Now, asker: Asker, header: Header) {
-        if self.is_busy(now, asker, header.id) {
-            return;
+        if let Some(status) = &mut self.gathers.status {
+            if status.askers.len() < STATUS_ASKERS_MAX {
+                return status.askers.push((asker, header.id));
+            }
+            return self.refuse_as_busy(now, asker, header.id);
         }
-        let so_far = SoFar::Status(CoreReport::default());
-        let ticket = self.gathers.open(asker, header.id, self.cores, so_far);
+        let (ticket, report) = (self.gathers.next_ticket(), CoreReport::default());
+        let (askers, waiting) = (vec![(asker, header.id)], self.cores);
+        self.gathers.status = Some(StatusSoFar { ticket, askers, waiting, report });
         self.outputs.push_back(HubOutput::Cores(Input::Report { ticket }));
     }
 
-    fn is_busy(&mut self, now: Now, asker: Asker, id: u64) -> bool {
-        let is_busy = self.gathers.open.len() >= GATHERS_MAX;
-        if is_busy {
-            self.counters.add("requests_refused_busy");
-            let why = "too many requests wait for this node's cores; try again later".to_owned();
-            self.reply(now, asker, id, Rejected::Malformed { why });
-        }
-        is_busy
+    fn refuse_as_busy(&mut self, now: Now, asker: Asker, id: u64) {
+        self.counters.add("requests_refused_busy");
+        let why = "too many requests wait for this node's cores; try again later".to_owned();
+        self.reply(now, asker, id, Rejected::Malformed { why });
     }
 
     /// A core has compared its slots.
-    pub(super) fn on_part(&mut self, _now: Now, ticket: u64, header: Header, message: Message) {
-        let Some(mut gather) = self.gathers.open.remove(&ticket) else { return };
-        gather.waiting -= 1;
-        let SoFar::Comparison { differing, view, rejected } = &mut gather.so_far else { return };
+    pub(super) fn on_part(&mut self, ticket: u64, header: Header, message: Message) {
+        let Some(mut comparison) = self.gathers.comparisons.remove(&ticket) else { return };
+        comparison.waiting -= 1;
         match message {
-            Message::Compared(compared) => differing.extend(compared.differing),
-            other => *rejected = Some(other),
+            Message::Compared(compared) => comparison.differing.extend(compared.differing),
+            other => comparison.rejected = Some(other),
         }
-        let common = *view.get_or_insert(header.view);
+        let common = *comparison.view.get_or_insert(header.view);
         if common != header.view {
-            *view = Some(0);
+            comparison.view = Some(0);
         }
-        if gather.waiting > 0 {
-            self.gathers.open.insert(ticket, gather);
+        if comparison.waiting > 0 {
+            self.gathers.comparisons.insert(ticket, comparison);
             return;
         }
-        let SoFar::Comparison { differing, view, rejected } = gather.so_far else { return };
-        let compared = || {
-            let mut differing = differing;
-            differing.sort_unstable();
-            Compared { differing }.into()
-        };
-        let message = rejected.unwrap_or_else(compared);
+        let Comparison { asker, id, mut differing, view, rejected, .. } = comparison;
+        differing.sort_unstable();
+        let message = rejected.unwrap_or_else(|| Compared { differing }.into());
         // Whoever compares relies on what the cores saw, not on what the hub has seen meanwhile.
-        let header = Header { id: gather.id, view: view.unwrap_or(0), ..header };
-        self.outputs.push_back(HubOutput::Reply(Reply { to: gather.asker, header, message }));
+        let header = Header { id, view: view.unwrap_or(0), ..header };
+        self.outputs.push_back(HubOutput::Reply(Reply { to: asker, header, message }));
     }
 
     /// A core has said how it is.
     pub(super) fn on_report(&mut self, now: Now, ticket: u64, report: CoreReport) {
-        let Some(mut gather) = self.gathers.open.remove(&ticket) else { return };
-        gather.waiting -= 1;
-        let SoFar::Status(whole) = &mut gather.so_far else { return };
-        add(whole, report);
-        if gather.waiting > 0 {
-            self.gathers.open.insert(ticket, gather);
+        let Some(mut status) = self.gathers.status.take_if(|it| it.ticket == ticket) else {
+            return;
+        };
+        status.waiting -= 1;
+        add(&mut status.report, report);
+        if status.waiting > 0 {
+            self.gathers.status = Some(status);
             return;
         }
-        if let SoFar::Status(whole) = gather.so_far {
-            let status = self.status(now, whole);
-            self.reply(now, gather.asker, gather.id, status);
+        let answer = self.status(now, status.report);
+        for (asker, id) in status.askers {
+            self.reply(now, asker, id, answer.clone());
         }
     }
 
@@ -233,4 +233,11 @@ fn add_table(whole: &mut TableStatus, part: &TableStatus) {
     whole.slots_home += part.slots_home;
     whole.slots_unsynced += part.slots_unsynced;
     whole.hints += part.hints;
+}
+
+impl Gathers {
+    fn next_ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
 }

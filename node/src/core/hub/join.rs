@@ -102,8 +102,10 @@ impl Hub {
         header: Header,
         exchange: Exchange,
     ) {
-        self.end_misfortune();
         self.mesh.merge(now.monotonic, exchange.members);
+        // The cores learn of the members first: alone they vouch for nothing of theirs.
+        self.drain_mesh(now);
+        self.end_misfortune();
         if exchange.reply {
             let answer = Exchange { members: self.mesh.snapshot(), reply: false };
             self.reply(now, asker, header.id, answer);
@@ -134,8 +136,8 @@ impl Hub {
         // that they begin with a clock that somebody has confirmed.
         self.drain_mesh(now);
         let sender = self.mesh.view().iter().find(|member| member.addr == from);
-        if let Some(node) = sender.map(|member| member.id) {
-            self.hear(now, node, header);
+        if let Some(node) = sender.map(|member| member.id).filter(|id| *id != self.mesh.me().id) {
+            self.tell_heard(now, node, header);
         }
         self.end_misfortune();
         let me = self.mesh.me().id;
