@@ -37,6 +37,7 @@ use annulus_proto::limits::DATAGRAM_BYTES_MAX;
 use annulus_proto::message::{Gossip, Message, Role, Welcome};
 use annulus_proto::{Hlc, Load, Member, NodeId, Status};
 use annulus_shm::Writer;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::SOFTWARE;
@@ -209,9 +210,10 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         Arc::new(Shared::new(Core::new(start, now)))
     };
     let shared: Vec<Arc<Shared>> = tables.into_iter().enumerate().map(core).collect();
+    let (lane_panicked, mut lane_panics) = mpsc::unbounded_channel();
     let lanes = if host.shares_memory() && settings.lanes.max > 0 {
         let names = settings.tables.iter().map(|table| table.policy.name.clone()).collect();
-        match Lanes::start(settings.lanes, names, &shared, &clock, &inboxes) {
+        match Lanes::start(settings.lanes, names, &shared, &clock, &inboxes, &lane_panicked) {
             Ok((lanes, threads)) => Some(RunningLanes { lanes, threads }),
             Err(error) => {
                 tracing::error!(%error, "no thread for lanes; clients use the socket");
@@ -290,6 +292,8 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let result = tokio::select! {
         result = task.run(stop, settings.stop_timeout, settings.leave_on_stop) => result,
         Some(Err(ended)) = core_tasks.join_next() => resume_unwind(ended.into_panic()),
+        // The panic goes on where the threads are waited for.
+        Some(()) = lane_panics.recv() => Ok(()),
     };
     core_tasks.shutdown().await;
     tasks.shutdown().await;

@@ -1,9 +1,9 @@
-//! Lanes: what clients submit through shared memory, served by a plain thread.
+//! Lanes: what clients submit through shared memory, served by a plain thread for each core.
 //!
-//! The thread looks into each lane in turn, hands what it finds to the core and puts the answers
-//! back, without the driver's task in between. When nothing has come for a while it says so in each
-//! lane and sleeps until a client rings. A lane lasts as long as the stream over which it was given:
-//! what was submitted before the stream broke is still done.
+//! A lane has a track for each core. The core's thread looks into its track of each lane in turn, hands
+//! what it finds to the core and puts the answers back, without the core's task in between. When nothing
+//! has come for a while it says so on each track and sleeps until a client rings. A lane lasts as long as
+//! the stream over which it was given: what was submitted before the stream broke is still done.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -21,6 +21,8 @@ use annulus_shm::lane::{
     Alarm, Answers, LaneFault, LaneOptions, NodeLane, Sleeper, Submissions, UseDrain, current_cpu,
     full_fence,
 };
+
+use tokio::sync::mpsc;
 
 use super::inboxes::Inboxes;
 use super::present;
@@ -81,7 +83,7 @@ const LOOKS: u32 = 16;
 const DRAIN_PERIOD: Duration = Duration::from_secs(1);
 
 impl Lanes {
-    /// Starts a thread for each core. They end with [`Lanes::stop`].
+    /// Starts a thread for each core. They end with [`Lanes::stop`]; one that panics says so.
     ///
     /// # Errors
     /// There is no thread or no descriptor to be had; none was left behind.
@@ -91,6 +93,7 @@ impl Lanes {
         cores: &[Arc<Shared>],
         clock: &C,
         inboxes: &Inboxes,
+        panicked: &mpsc::UnboundedSender<()>,
     ) -> std::io::Result<(Arc<Self>, Vec<JoinHandle<()>>)> {
         debug_assert!(tables.iter().all(|table| table.len() <= NAME_BYTES_MAX));
         let sleepers: Vec<Sleeper> =
@@ -125,7 +128,11 @@ impl Lanes {
                 served: Duration::ZERO,
                 cpu: 0,
             };
-            let run = move || thread.run();
+            let witness = Witness(panicked.clone());
+            let run = move || {
+                let _witness = witness;
+                thread.run();
+            };
             match thread::Builder::new().name(format!("annulus-rings-{number}")).spawn(run) {
                 Ok(handle) => handles.push(handle),
                 Err(error) => {
@@ -218,6 +225,17 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.lanes.taken.fetch_sub(1, Ordering::Relaxed);
         self.lanes.desks.iter().for_each(|desk| desk.change(Change::Close(self.number)));
+    }
+}
+
+/// Tells that its thread panicked: its core is of no use any more, and the node is to end.
+struct Witness(mpsc::UnboundedSender<()>);
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = self.0.send(());
+        }
     }
 }
 
