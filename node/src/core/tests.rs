@@ -1,6 +1,7 @@
 //! Hubs and cores under a plain discrete-event loop: several nodes in one thread, of one to three
 //! cores, with latency, loss and partitions drawn from a seed, and nothing else around them.
 
+mod guards;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -884,6 +885,9 @@ fn stopping_answers_what_is_under_way_and_takes_nothing_new() {
     world.run_for(Duration::from_millis(5));
     let refused = world.fails(0, "key", Operation::Get);
     assert!(matches!(refused, Failure::Unavailable { .. }), "{refused:?}");
+    world.run_until("it has stopped", Duration::from_secs(1), |world| {
+        world.nodes[0].whole.as_ref().unwrap().has_stopped
+    });
 }
 
 #[test]
@@ -1118,8 +1122,9 @@ fn nodes_that_join_at_the_same_time_know_the_cluster_before_they_serve() {
 
 #[test]
 fn a_listing_gives_each_session_once_in_pages_of_the_size_that_was_asked_for() {
-    let mut world = World::new(1, 24);
+    let mut world = World::new(1, 26);
     world.run_for(Duration::from_millis(300));
+    assert_eq!(world.nodes[0].whole.as_ref().unwrap().cores.len(), 3);
     let keys: BTreeSet<String> = (0..300).map(|number| format!("key {number}")).collect();
     for key in &keys {
         world.acknowledged(0, key, start(bytes("one")));
@@ -1136,7 +1141,9 @@ fn a_listing_gives_each_session_once_in_pages_of_the_size_that_was_asked_for() {
             world.input(0, Arrived::Request(Request { asker, caller, header, message }));
             let Some(Message::List(page)) = world.replies.remove(&88) else { panic!("a page") };
             assert!(page.entries.len() <= usize::from(limit));
-            assert!(page.next == 0 || page.entries.len() == usize::from(limit));
+            // What is left of a core's sessions at its end may be fewer.
+            let ends_a_core = page.next & route::CURSOR_PLACE_MASK == 0;
+            assert!(ends_a_core || page.entries.len() == usize::from(limit));
             let key = |entry: annulus_proto::message::Listed| {
                 String::from_utf8(entry.key.as_bytes().to_vec()).unwrap()
             };

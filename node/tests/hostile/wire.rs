@@ -1,5 +1,6 @@
 //! Frames by hand, right and wrong ones.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use annulus_proto::{Hlc, Key, NodeId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket, UnixStream};
 
-use crate::harness::{LONG, within};
+use crate::harness::{CORES, LONG, within};
 
 pub(crate) fn header(id: u64) -> Header {
     Header { id, view: 0, hlc: Hlc::ZERO }
@@ -173,7 +174,7 @@ impl RawUdp {
     pub(crate) async fn to(addr: SocketAddr, cluster: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(addr).await.unwrap();
-        Self { socket, cluster: cluster.to_owned(), fences: 1 << 40 }
+        Self { socket, cluster: cluster.to_owned(), fences: FENCES }
     }
 
     pub(crate) async fn send(&self, bytes: &[u8]) {
@@ -181,14 +182,22 @@ impl RawUdp {
         let _ = self.socket.send(bytes).await;
     }
 
-    /// Waits until the node has read everything that was sent, and returns what it answered.
+    /// Waits until the node has dealt with everything that was sent, and returns what it answered: each
+    /// core and the hub answer what was sent last, and each takes what is for it in order.
     pub(crate) async fn fence(&mut self) -> Vec<Message> {
-        self.fences += 1;
-        let ping = datagram(&self.cluster, self.fences, &Ping {}.into());
+        let mut unanswered = BTreeMap::new();
+        let asked = key_of_each_core().into_iter().map(|key| get(&key));
+        for message in asked.chain([Ping {}.into()]) {
+            self.fences += 1;
+            let fence = datagram(&self.cluster, self.fences, &message);
+            unanswered.insert(self.fences, fence);
+        }
         let mut answers = Vec::new();
         let mut buffer = [0; 2_048];
         for _ in 0..600 {
-            self.send(&ping).await;
+            for fence in unanswered.values() {
+                self.send(fence).await;
+            }
             let pause = Duration::from_millis(100);
             while let Ok(received) =
                 tokio::time::timeout(pause, self.socket.recv(&mut buffer)).await
@@ -196,13 +205,27 @@ impl RawUdp {
                 let Ok(length) = received else { continue };
                 let (header, message) =
                     codec::decode_datagram(&buffer[..length], &self.cluster).unwrap();
-                match message {
-                    Message::Pong(_) if header.id == self.fences => return answers,
-                    Message::Pong(_) => {}
-                    other => answers.push(other),
+                if header.id <= FENCES {
+                    answers.push(message);
+                }
+                if unanswered.remove(&header.id).is_some() && unanswered.is_empty() {
+                    return answers;
                 }
             }
         }
         panic!("the node answers no datagram any more");
     }
+}
+
+/// Requests with higher numbers are fences.
+const FENCES: u64 = 1 << 40;
+
+/// A key in a slot of each core, of which there are [`CORES`] or one.
+fn key_of_each_core() -> Vec<String> {
+    let cores = usize::from(CORES.get());
+    let is_of = |core: usize, key: &String| {
+        usize::from(Key::new(key.as_str()).unwrap().slot().index()) % cores == core
+    };
+    let key = |core| (0..).map(|n| format!("fence {n}")).find(|key| is_of(core, key)).unwrap();
+    (0..cores).map(key).collect()
 }

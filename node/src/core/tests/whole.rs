@@ -14,6 +14,8 @@ pub(super) struct Whole {
     notices: VecDeque<(Duration, (usize, Notice))>,
     rng: StdRng,
     outputs: VecDeque<Sent>,
+    /// Whether it has said that it has stopped.
+    pub(super) has_stopped: bool,
 }
 
 /// How long it takes at most until one part of a node hears what another one says, in microseconds.
@@ -61,7 +63,8 @@ impl Whole {
         let orders = cores.iter().map(|_| VecDeque::new()).collect();
         let rng = StdRng::seed_from_u64(seed);
         let notices = VecDeque::new();
-        let mut whole = Self { hub, cores, orders, notices, rng, outputs: VecDeque::new() };
+        let (outputs, has_stopped) = (VecDeque::new(), false);
+        let mut whole = Self { hub, cores, orders, notices, rng, outputs, has_stopped };
         whole.pass_on(now);
         whole
     }
@@ -155,7 +158,8 @@ impl Whole {
                 HubOutput::Persist { generation, state } => {
                     self.outputs.push_back(Sent::Persist { generation, state });
                 }
-                HubOutput::IdInUse { .. } | HubOutput::Stopped => {}
+                HubOutput::IdInUse { .. } => {}
+                HubOutput::Stopped => self.has_stopped = true,
             }
         }
         for number in 0..self.cores.len() {

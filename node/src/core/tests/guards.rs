@@ -1,0 +1,408 @@
+//! What nothing else in these tests would notice to be gone: each guard is looked at by itself.
+
+use annulus_proto::message::{Compared, Digests, SlotDigest};
+
+use super::*;
+
+/// Has the first node have as many cores as there are at most.
+const THREE_CORES: u64 = 2;
+
+/// The node that is not the first one of two or more.
+const OTHER: NodeId = NodeId::from_bits(2);
+
+fn header(view: u64) -> Header {
+    Header { id: 9, view, hlc: annulus_proto::Hlc::ZERO }
+}
+
+fn from_other(message: impl Into<Message>) -> HubInput {
+    let (asker, caller) = (Asker::Stream(PEER_STREAMS + 1), Caller::Node(OTHER));
+    HubInput::Request(Request { asker, caller, header: header(0), message: message.into() })
+}
+
+fn after(now: Now, passed: Duration) -> Now {
+    let wall_ms = now.wall_ms + passed.as_millis() as u64;
+    Now { monotonic: now.monotonic + passed, wall_ms }
+}
+
+impl World {
+    /// A node alone, of one core, that holds a session under `key`.
+    fn alone_with_a_session(policy: TablePolicy) -> Self {
+        let mut world = Self::of_single_cores(1, 1, policy);
+        world.run_for(Duration::from_millis(300));
+        world.acknowledged(0, "key", start(bytes("one")));
+        world
+    }
+
+    fn whole(&mut self) -> &mut Whole {
+        self.nodes[0].whole.as_mut().unwrap()
+    }
+
+    /// What the first node's hub has to say of what happens to it now.
+    fn hub_says(&mut self, now: Now, input: HubInput) -> Vec<HubOutput> {
+        let hub = &mut self.whole().hub;
+        hub.handle(now, input);
+        std::iter::from_fn(|| hub.poll_output()).collect()
+    }
+
+    /// Whether the first node's core does at once what is submitted to it.
+    fn does_at_once(&mut self, now: Now, role: Role, key: &str, operation: &Operation) -> bool {
+        let mut room = Vec::new();
+        let submission = Submission {
+            table: 0,
+            key: key.as_bytes(),
+            sequence: 1,
+            call: 0,
+            patience_ms: 2_000,
+            action: Submission::action(operation, &mut room).expect("no read"),
+        };
+        let slot = Key::new(key).unwrap().slot();
+        self.core(0, key).submit(now, role, slot, &submission).is_some()
+    }
+
+    fn touches_at_once(&mut self) -> bool {
+        let now = self.present(0);
+        self.does_at_once(now, Role::Development, "key", &Operation::Touch { birth: None })
+    }
+}
+
+#[test]
+fn no_two_writes_of_a_node_bear_the_same_version() {
+    let mut world = World::new(1, THREE_CORES);
+    world.run_for(Duration::from_millis(300));
+    assert_eq!(world.whole().cores.len(), CORES_MAX);
+    let mut versions = BTreeSet::new();
+    // All at one instant: nothing but the cores' parts of it tells them apart.
+    for number in 0..100 {
+        let key = format!("key {number}");
+        let started = world.acknowledged(0, &key, start(bytes("one")));
+        assert!(versions.insert(started.version), "{number}: {started:?}");
+        let (answer, at_once) = world.ask_through_a_lane(&key, write(None, bytes("two")));
+        let Answer::Acknowledged(written) = answer else { panic!("{answer:?}") };
+        assert!(at_once && versions.insert(written.version), "{number}: {written:?}");
+    }
+}
+
+#[test]
+fn a_node_that_is_held_for_dead_is_not_in_contact_whatever_it_sends() {
+    let mut world = World::new(3, THREE_CORES);
+    world.settle();
+    world.kill(1);
+    world.run_until("it is held for dead", Duration::from_secs(30), |world| {
+        let mut views = world.whole().cores.iter().map(|core| &core.standing.view);
+        views.all(|view| view.get(OTHER).unwrap().status == Status::Down)
+    });
+    world.run_for(Duration::from_millis(100));
+    let now = world.present(0);
+    for core in &mut world.whole().cores {
+        let lives = NodeId::from_bits(3);
+        core.handle(now, Input::Heard { node: OTHER, header: header(0) });
+        assert!(!core.is_in_contact(now, OTHER));
+        core.handle(now, Input::Heard { node: lives, header: header(0) });
+        assert!(core.is_in_contact(now, lives));
+    }
+}
+
+#[test]
+fn nothing_that_an_earlier_run_vouched_for_may_be_trusted_after_a_restart() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    for core in &mut world.whole().cores {
+        // Of other cores' slots, too: there may have been more or fewer of them.
+        Slot::all().for_each(|slot| core.tables[0].store.set_freshness(slot, u64::MAX));
+    }
+    world.kill(0);
+    world.start(0);
+    for core in &world.whole().cores {
+        let store = &core.tables[0].store;
+        assert_eq!(Slot::all().find(|slot| store.freshness(*slot) != 0), None);
+    }
+}
+
+#[test]
+fn a_member_that_was_silent_for_too_long_is_compared_with_before_this_node_vouches() {
+    let mut world = World::new(3, THREE_CORES);
+    world.settle();
+    let now = world.present(0);
+    let stale = world.policy.stale_max;
+    for core in &mut world.whole().cores {
+        let heard = || Input::Heard { node: OTHER, header: header(0) };
+        core.handle(now, heard());
+        let in_time = after(now, stale.checked_sub(Duration::from_millis(1)).unwrap());
+        core.handle(in_time, heard());
+        assert_eq!(core.slots_unsynced(0), 0);
+        let too_late = after(in_time, stale);
+        core.handle(too_late, heard());
+        assert_eq!(core.slots_unsynced(0), core.slots().count(), "three nodes are all homes");
+        assert!(core.slots().all(|slot| !core.vouches(too_late, 0, slot)));
+    }
+}
+
+#[test]
+fn what_the_hub_hears_of_a_node_every_core_hears() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    let packet = |from| HubInput::Gossip { from, header: header(0), packet: vec![0; 3] };
+    let question = || from_other(Digests { table: "sessions".to_owned(), slots: Vec::new() });
+    world.isolate(1);
+    for input in [packet(World::addr(1)), question()] {
+        // What was under way has arrived.
+        world.run_for(Duration::from_secs(1));
+        let before = world.now;
+        world.input(0, Arrived::Hub(input));
+        world.run_for(Duration::from_millis(10));
+        for core in &world.whole().cores {
+            assert!(core.heard[&OTHER].at >= before);
+        }
+    }
+}
+
+#[test]
+fn only_what_is_plain_is_done_at_once() {
+    let mut world = World::alone_with_a_session(TablePolicy::default());
+    assert!(world.touches_at_once());
+    let slot = Key::new("key").unwrap().slot();
+    let plain = world.core(0, "key").standing.clone();
+    let as_it_stands = |world: &mut World, standing: &Standing| {
+        world.core(0, "key").standing = Arc::new(standing.clone());
+        world.touches_at_once()
+    };
+
+    let by_misfortune = Standing { alone_by_misfortune: true, ..(*plain).clone() };
+    assert!(!as_it_stands(&mut world, &by_misfortune), "others may hold more");
+
+    let mut other = plain.view.get(plain.me).unwrap().clone();
+    (other.id, other.addr) = (OTHER, World::addr(1));
+    let both = plain.view.iter().cloned().chain([other]).collect();
+    let quorum_ring = Arc::new(annulus_gossip::Ring::build(&both, 0, 3));
+    let presuming = Standing { quorum_ring, ..(*plain).clone() };
+    assert!(!as_it_stands(&mut world, &presuming), "the other home may live");
+
+    assert!(as_it_stands(&mut world, &plain));
+    let sources = |world: &mut World, sources: BTreeSet<NodeId>| {
+        world.core(0, "key").tables[0].slots[usize::from(slot.index())].sources = sources;
+    };
+    sources(&mut world, [OTHER].into());
+    assert!(!world.touches_at_once(), "the slot is not in sync");
+    sources(&mut world, BTreeSet::new());
+    assert!(world.touches_at_once());
+
+    let (now, touch) = (world.present(0), Operation::Touch { birth: None });
+    let end = Operation::End { birth: None };
+    assert!(!world.does_at_once(now, Role::Monitor, "key", &touch));
+    assert!(!world.does_at_once(now, Role::Worker, "key", &end));
+    assert!(world.does_at_once(now, Role::Worker, "key", &touch));
+
+    world.core(0, "key").handle(now, Input::Stop);
+    assert!(!world.touches_at_once(), "the node is stopping");
+}
+
+#[test]
+fn nothing_is_done_at_once_past_the_last_day_of_a_birth() {
+    let lifetime_max = Duration::from_secs(60);
+    let mut world =
+        World::alone_with_a_session(TablePolicy { lifetime_max, ..TablePolicy::default() });
+    let now = world.present(0);
+    // From a node whose table knows no cap: its copies have no deadline of their own.
+    let mut entry = world.copy(0, "key").unwrap();
+    let lease = &mut entry.body.as_mut().unwrap().lease;
+    (lease.idle, lease.expire_at) = (0, 0);
+    let other = Key::new("other").unwrap();
+    let core = world.core(0, "other");
+    core.merge(now, 0, &other, &entry, Admission::Ordinary).unwrap();
+    core.handle(now, Input::Ceiling(u64::MAX));
+    let touch = Operation::Touch { birth: None };
+    let in_time = after(now, lifetime_max / 2);
+    assert!(world.does_at_once(in_time, Role::Development, "other", &touch));
+    let too_late = after(now, lifetime_max);
+    assert!(!world.does_at_once(too_late, Role::Development, "other", &touch));
+}
+
+#[test]
+fn a_node_has_stopped_once_all_its_cores_have_answered_and_not_before() {
+    let mut world = World::new(3, THREE_CORES);
+    world.settle();
+    // Only one of three cores has anything to wait for, and waits as long as it may.
+    world.isolate(0);
+    let under_way = world.request(0, "key", start(bytes("one")));
+    world.input(0, Arrived::Hub(HubInput::Stop { leave: false }));
+    while !world.replies.contains_key(&under_way) {
+        assert!(!world.whole().has_stopped);
+        world.step();
+    }
+    world.run_until("it has stopped", Duration::from_secs(1), |world| world.whole().has_stopped);
+}
+
+#[test]
+fn a_comparison_is_answered_with_the_view_that_all_cores_saw() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    let now = world.present(0);
+    let mut view_after = |views: [u64; 3]| {
+        let digest = |slot| SlotDigest { slot: Slot::new(slot).unwrap(), count: 0, digest: 0 };
+        let slots = (0..3).map(digest).collect();
+        let asked = from_other(Digests { table: "sessions".to_owned(), slots });
+        let ticket = |output: HubOutput| match output {
+            HubOutput::Core { core, input: Input::Request(request) } => match request.asker {
+                Asker::Hub { ticket } => Some((core, ticket)),
+                other => panic!("{other:?} asks"),
+            },
+            _ => None,
+        };
+        let asked: Vec<_> = world.hub_says(now, asked).into_iter().filter_map(ticket).collect();
+        assert_eq!(asked.len(), views.len());
+        let mut replies = Vec::new();
+        for ((core, ticket), view) in asked.into_iter().zip(views) {
+            let message = Compared { differing: Vec::new() }.into();
+            let notice = Notice::Part { ticket, header: header(view), message };
+            replies.extend(world.hub_says(now, HubInput::Notice { core, notice }));
+        }
+        match &replies[..] {
+            [HubOutput::Reply(reply)] => reply.header.view,
+            other => panic!("one reply, not {other:?}"),
+        }
+    };
+    assert_eq!(view_after([5, 5, 5]), 5);
+    // Of no view, if they saw different ones.
+    for views in [[6, 5, 5], [5, 6, 5], [5, 5, 6]] {
+        assert_eq!(view_after(views), 0);
+    }
+}
+
+#[test]
+fn a_member_agrees_if_whichever_core_heard_of_it_last_says_so() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    let (now, view) = (world.present(0), world.view(0).digest());
+    let mut agreeing_after = |heard: [(u64, u64); 3]| {
+        let asked = world.hub_says(now, from_other(StatusRequest {}));
+        let ticket = asked.iter().find_map(|output| match output {
+            HubOutput::Cores(Input::Report { ticket }) => Some(*ticket),
+            _ => None,
+        });
+        let ticket = ticket.expect("all cores are asked");
+        let mut replies = Vec::new();
+        for (core, (at, view)) in heard.into_iter().enumerate() {
+            let heard = vec![(OTHER, Duration::from_secs(at), view)];
+            let report = CoreReport { heard, ..CoreReport::default() };
+            let notice = Notice::Report { ticket, report };
+            replies.extend(world.hub_says(now, HubInput::Notice { core, notice }));
+        }
+        match &replies[..] {
+            [HubOutput::Reply(Reply { message: Message::NodeStatus(status), .. })] => {
+                status.agreeing_members
+            }
+            other => panic!("a status, not {other:?}"),
+        }
+    };
+    assert_eq!(agreeing_after([(1, 0), (3, view), (2, 0)]), 2);
+    assert_eq!(agreeing_after([(1, view), (2, view), (3, 0)]), 1);
+    assert_eq!(agreeing_after([(3, view), (2, 0), (1, 0)]), 2);
+}
+
+#[test]
+fn a_node_that_has_met_the_others_by_itself_is_alone_by_misfortune_no_more() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    world.run_for(Duration::from_secs(3));
+    world.kill(0);
+    world.start(0);
+    let misfortune = |world: &mut World| {
+        let cores = &world.whole().cores;
+        cores.iter().filter(|core| core.standing.alone_by_misfortune).count()
+    };
+    assert_eq!(misfortune(&mut world), CORES_MAX);
+    world.run_until("misfortune is over", Duration::from_secs(10), |world| {
+        let by_others = |to: usize, arrived: &Arrived| {
+            let Arrived::Request(request) = arrived else { return false };
+            to == 0 && matches!(request.message, Message::Exchange(_))
+        };
+        world.queue.retain(|_, (to, arrived)| !by_others(*to, arrived));
+        misfortune(world) == 0
+    });
+}
+
+#[test]
+fn a_presumed_death_that_turns_out_to_be_one_is_waited_for_no_more() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    world.kill(1);
+    world.run_until("it is presumed dead", Duration::from_secs(60), |world| {
+        world.whole().cores.iter().all(|core| core.standing.presumed.contains(&OTHER))
+    });
+    world.add(3);
+    let view = |world: &mut World| world.whole().cores[0].standing.view.active().count();
+    world.run_until("another is met", Duration::from_secs(30), |world| view(world) == 2);
+    world.run_until("that is the end of it", Duration::from_secs(60), |world| {
+        world.whole().hub.presumed().count() == 0
+    });
+    world.run_for(Duration::from_millis(500));
+    for core in &world.whole().cores {
+        assert!(core.standing.presumed.is_empty());
+        assert!(!core.standing.quorum_ring.nodes().contains(&OTHER));
+    }
+    world.settle();
+}
+
+#[test]
+fn nothing_waits_for_a_node_that_died() {
+    let mut world = World::new(3, THREE_CORES);
+    world.settle();
+    world.kill(1);
+    for number in 0..30 {
+        world.acknowledged(0, &format!("key {number}"), start(bytes("one")));
+    }
+    let hints = |core: &Core| core.tables[0].hints.len();
+    assert!(world.whole().cores.iter().all(|core| hints(core) > 0));
+    world.run_until("it is held for dead", Duration::from_secs(30), |world| {
+        world.view(0).get(OTHER).unwrap().status == Status::Down
+    });
+    world.run_for(Duration::from_millis(100));
+    for core in &world.whole().cores {
+        assert_eq!((hints(core), core.heard.contains_key(&OTHER)), (0, false));
+    }
+}
+
+#[test]
+fn nothing_waits_for_a_node_that_left() {
+    let mut world = World::new(3, THREE_CORES);
+    world.settle();
+    // Nothing reaches it that it might answer.
+    world.cut.insert((0, 1));
+    let hinted = Key::new("key").unwrap();
+    for core in &mut world.whole().cores {
+        assert!(core.tables[0].hints.add(OTHER, &hinted));
+    }
+    world.input(1, Arrived::Hub(HubInput::Stop { leave: true }));
+    // Sooner than calls to it are given up, which finds out, too.
+    world.run_until("it has left", Duration::from_millis(500), |world| {
+        !world.view(0).get(OTHER).unwrap().status.is_active()
+    });
+    world.run_for(Duration::from_millis(10));
+    for core in &world.whole().cores {
+        assert_eq!(core.tables[0].hints.len(), 0);
+    }
+}
+
+#[test]
+fn views_are_exchanged_with_a_node_that_a_core_saw_to_have_another() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    let now = after(world.present(0), Duration::from_secs(1));
+    let other_view = world.view(0).digest() ^ 1;
+    for number in 0..CORES_MAX {
+        let core = &mut world.whole().cores[number];
+        let mut says = |view| {
+            core.handle(now, Input::Heard { node: OTHER, header: header(view) });
+            let said: Vec<Output> = std::iter::from_fn(|| core.poll_output()).collect();
+            said.contains(&Output::Notice(Notice::OtherView(OTHER)))
+        };
+        assert!(!says(other_view ^ 1) && says(other_view));
+    }
+    let notice = Notice::OtherView(OTHER);
+    let said = world.hub_says(now, HubInput::Notice { core: 1, notice });
+    let asks = |output: &HubOutput| match output {
+        HubOutput::Call(ask) => matches!(ask.message, Message::Exchange(_)),
+        _ => false,
+    };
+    assert_eq!(said.iter().filter(|output| asks(output)).count(), 1);
+}
