@@ -80,7 +80,7 @@ pub struct HubStart {
     pub mesh: MeshConfig,
     /// The cluster's name.
     pub cluster: String,
-    /// This node, in status [`Status::Joining`].
+    /// This node, in status [`Joining`](annulus_proto::Status::Joining).
     pub me: Member,
     /// What is on disk: with this run's incarnation, and a ceiling [`CEILING_LEAD_MS`] ahead.
     pub state: NodeState,
