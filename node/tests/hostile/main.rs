@@ -3,6 +3,7 @@
 //! Whatever arrives, on whichever port, in whichever file, ends in a clear error and a counter; the
 //! node serves on, what was acknowledged is there, and memory stays bounded.
 
+mod addresses;
 mod child;
 mod clocks;
 mod flood;
