@@ -11,6 +11,6 @@ pub mod mesh;
 pub mod ring;
 pub mod view;
 
-pub use mesh::{Counters, Event, Mesh, MeshConfig, Transmit};
+pub use mesh::{Channel, Counters, Event, Mesh, MeshConfig, Transmit};
 pub use ring::Ring;
 pub use view::View;

@@ -104,9 +104,22 @@ impl Default for MeshConfig {
     }
 }
 
-/// A packet to be sent over UDP, in the driver's envelope.
+/// How a packet travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// In a datagram: fast, and lost now and then.
+    Datagram,
+    /// Over a stream to where the other node listens: it arrives if the network lets anything
+    /// through, perhaps late. Whether it did is not reported, and a driver that has no room for it
+    /// may drop it.
+    Stream,
+}
+
+/// A packet to be sent, in the driver's envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
+    /// How.
+    pub channel: Channel,
     /// Where to.
     pub to: SocketAddr,
     /// What; at most [`MeshConfig::packet_bytes_max`] bytes.
@@ -204,8 +217,8 @@ pub struct Counters {
 ///    and each remembered peer.
 /// 2. After every call that takes `&mut self`: [`Mesh::poll_transmit`] until `None`, then
 ///    [`Mesh::poll_event`] until `None`, then [`Mesh::poll_timeout`] for the next deadline.
-/// 3. A datagram that arrives goes to [`Mesh::handle_datagram`], with its envelope checked and
-///    taken off. At the deadline (or later) call [`Mesh::handle_timeout`].
+/// 3. A packet that arrives goes to [`Mesh::handle_datagram`] or [`Mesh::handle_stream_packet`], with
+///    its envelope checked and taken off. At the deadline (or later) call [`Mesh::handle_timeout`].
 /// 4. On [`Event::ExchangeWith`], and when another node asks for an exchange: [`Mesh::snapshot`] out,
 ///    [`Mesh::merge`] in.
 /// 5. [`Mesh::set_status`] with `Up` after the first exchange (or when the node is to begin a new
@@ -246,6 +259,8 @@ pub struct Mesh {
     /// Suspects being asked directly, with foca's incarnation.
     verifying: BTreeMap<NodeId, u16>,
 
+    /// Whose packet is being taken in, if it came over a stream.
+    asker: Option<Peer>,
     /// The probe under way, while it is not answered.
     probe: Option<Probe>,
     /// When somebody last answered a probe or an announcement.
@@ -349,6 +364,7 @@ impl Mesh {
             presumed: BTreeMap::new(),
             contact_at: None,
             verifying: BTreeMap::new(),
+            asker: None,
             probe: None,
             answered_at: now,
             seeds: Vec::new(),
@@ -376,8 +392,24 @@ impl Mesh {
         mesh
     }
 
-    /// Takes in a packet that came from `from`. Whatever the bytes, nothing panics.
+    /// Takes in a packet that came in a datagram from `from`. Whatever the bytes, nothing panics.
     pub fn handle_datagram(&mut self, now: Duration, from: SocketAddr, packet: &[u8]) {
+        self.take_in(now, Channel::Datagram, Some(from), packet);
+    }
+
+    /// Takes in a packet that came over a stream. Whatever the bytes, nothing panics.
+    pub fn handle_stream_packet(&mut self, now: Duration, packet: &[u8]) {
+        // Where a stream comes from is not where its sender listens.
+        self.take_in(now, Channel::Stream, None, packet);
+    }
+
+    fn take_in(
+        &mut self,
+        now: Duration,
+        channel: Channel,
+        from: Option<SocketAddr>,
+        packet: &[u8],
+    ) {
         self.enter(now);
         self.counters.packets_in += 1;
         self.counters.bytes_in += packet.len() as u64;
@@ -390,7 +422,7 @@ impl Mesh {
         }
         match Frame::decode(packet) {
             None => self.counters.packets_malformed += 1,
-            Some((digest, Frame::Swim(body))) => self.on_swim(digest, body),
+            Some((digest, Frame::Swim(body))) => self.on_swim(digest, channel, body),
             Some((_, Frame::Announce(member))) => self.on_announce(member),
             Some((_, Frame::Facts(members))) => self.on_facts(from, members),
             Some((_, Frame::Claim(claim))) => self.on_claim(claim),
@@ -585,7 +617,8 @@ impl Mesh {
         loop {
             while let Some((to, data)) = self.effects.sends.pop_front() {
                 self.remember_ping(to, &data);
-                self.transmit(to.addr, wire::swim(self.view.digest(), &data));
+                let packet = wire::swim(self.view.digest(), &data);
+                self.transmit_over(self.answer_over(&to), to.addr, packet);
             }
             while let Some((after, timer)) = self.effects.timers.pop_front() {
                 self.timers.set(self.now + after, Due::Swim(timer));
@@ -621,9 +654,18 @@ impl Mesh {
         }
     }
 
+    /// How to send to this member: if a packet of its own is being taken in, as that one came.
+    fn answer_over(&self, to: &Peer) -> Channel {
+        self.asker.filter(|asker| asker == to).map_or(Channel::Datagram, |_| Channel::Stream)
+    }
+
     fn transmit(&mut self, to: SocketAddr, packet: Vec<u8>) {
+        self.transmit_over(Channel::Datagram, to, packet);
+    }
+
+    fn transmit_over(&mut self, channel: Channel, to: SocketAddr, packet: Vec<u8>) {
         debug_assert!(packet.len() <= self.config.packet_bytes_max);
-        self.transmits.push_back(Transmit { to, packet });
+        self.transmits.push_back(Transmit { channel, to, packet });
     }
 
     /// Spreads this node's own record as it is now.

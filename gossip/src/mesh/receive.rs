@@ -3,7 +3,7 @@
 use super::*;
 
 impl Mesh {
-    pub(super) fn on_swim(&mut self, digest: u64, body: &[u8]) {
+    pub(super) fn on_swim(&mut self, digest: u64, channel: Channel, body: &[u8]) {
         let mut rest = body;
         let Ok(header) = SwimCodec.decode_header(&mut rest) else {
             self.counters.packets_malformed += 1;
@@ -47,10 +47,12 @@ impl Mesh {
         if let Message::Ack(number) = header.message {
             self.probe.take_if(|probe| probe.to == src && probe.number == number);
         }
+        self.asker = (channel == Channel::Stream).then_some(src);
         if self.foca.handle_data(body, &mut self.effects).is_err() {
             self.counters.packets_malformed += 1;
         }
         self.settle();
+        self.asker = None;
         self.compare(digest, src.addr);
     }
 
@@ -80,12 +82,14 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_facts(&mut self, from: SocketAddr, members: Vec<Member>) {
+    pub(super) fn on_facts(&mut self, from: Option<SocketAddr>, members: Vec<Member>) {
         let renewals = self.counters.renewals;
         for member in members {
             self.learn(member, Spread::News);
         }
-        if self.counters.renewals > renewals {
+        if self.counters.renewals > renewals
+            && let Some(from) = from
+        {
             // Whoever told us why it cannot hear us may hear us now.
             self.settle();
             self.send_announce(from);

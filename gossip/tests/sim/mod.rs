@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use annulus_gossip::{Event, Mesh, MeshConfig, Ring};
+use annulus_gossip::{Channel, Event, Mesh, MeshConfig, Ring};
 use annulus_proto::{Load, Member, NodeId, Status};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -31,6 +31,7 @@ pub(crate) struct Host {
 
 enum Item {
     Packet { from: SocketAddr, to: SocketAddr, packet: Vec<u8> },
+    StreamPacket { from: usize, to: SocketAddr, packet: Vec<u8> },
     Request { from: usize, life: u32, to: SocketAddr, members: Vec<Member> },
     Response { to: usize, life: u32, members: Vec<Member> },
     Wake { host: usize, life: u32 },
@@ -61,6 +62,9 @@ pub(crate) struct Sim {
     pub(crate) keep_packets: bool,
     pub(crate) kept: Vec<Vec<u8>>,
 }
+
+/// How long a stream waits before it sends again what got lost: TCP's least timeout on Linux.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
 
 /// The wall clock at the simulation's start.
 const EPOCH_MS: i64 = 1_800_000_000_000;
@@ -258,6 +262,14 @@ impl Sim {
                     }
                 }
             }
+            Item::StreamPacket { from, to, packet } => {
+                // Connected to one of them, if it runs and is reached.
+                let reaches = |to: usize| self.reaches(from, to) && self.hosts[to].mesh.is_some();
+                let mut targets = (0..self.hosts.len()).filter(|host| self.hosts[*host].addr == to);
+                if let Some(target) = targets.find(|host| reaches(*host)) {
+                    self.with(target, |mesh, now| mesh.handle_stream_packet(now, &packet));
+                }
+            }
             Item::Request { from, life, to, members } => {
                 let target = self.hosts.iter().position(|h| h.addr == to && h.mesh.is_some());
                 let Some(target) = target.filter(|to| self.reaches(from, *to)) else {
@@ -330,6 +342,16 @@ impl Sim {
             self.packets += 1;
             self.bytes += transmit.packet.len() as u64;
             let latency = self.latency();
+            if transmit.channel == Channel::Stream {
+                if !self.mute.contains(&index) {
+                    // Opening the stream, and what is lost is sent again.
+                    let retries = (0..8).take_while(|_| self.rng.random_bool(self.loss)).count();
+                    let latency = latency * 3 + RETRANSMISSION * retries as u32;
+                    let (to, packet) = (transmit.to, transmit.packet);
+                    self.push(latency, Item::StreamPacket { from: index, to, packet });
+                }
+                continue;
+            }
             let is_lost = self.loss > 0.0 && self.rng.random_bool(self.loss);
             let to = transmit.to;
             let reaches = self.hosts.iter().position(|h| h.addr == to);

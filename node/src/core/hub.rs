@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_gossip::{Event, Mesh, MeshConfig, Ring};
+use annulus_gossip::{Event, Mesh, MeshConfig, Ring, Transmit};
 use annulus_proto::codec::Header;
 use annulus_proto::message::{Members, Message, Ping, Pong, Rejected, RouteNode, Routes};
 use annulus_proto::{Member, NodeId};
@@ -175,6 +175,10 @@ impl Hub {
         match input {
             HubInput::Gossip { from, header, packet } => {
                 self.on_gossip(now, from, header, &packet);
+            }
+            HubInput::StreamGossip { node, header, packet } => {
+                self.hear(now, node, header);
+                self.mesh.handle_stream_packet(now.monotonic, &packet);
             }
             HubInput::Request(request) => self.on_request(now, request),
             HubInput::Outcome(outcome) => self.on_outcome(now, outcome),
@@ -360,8 +364,8 @@ impl Hub {
         }
         while let Some(transmit) = self.mesh.poll_transmit() {
             let header = self.header(now, 0);
-            let (to, packet) = (transmit.to, transmit.packet);
-            self.outputs.push_back(HubOutput::Gossip { to, header, packet });
+            let Transmit { channel, to, packet } = transmit;
+            self.outputs.push_back(HubOutput::Gossip { channel, to, header, packet });
         }
     }
 
