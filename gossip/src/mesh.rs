@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 use annulus_proto::codec::encode_value;
 use annulus_proto::limits::{MEMBER_BYTES_MAX, MEMBERS_MAX};
 use annulus_proto::{Load, Member, NodeId, Status};
 use bytes::Buf;
-use foca::{Codec, Foca, Header, Message, OwnedNotification, PeriodicParams, State, Timer};
+use foca::{Codec, Foca, Header, Message, OwnedNotification, State, Timer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::view::{View, beats, is_acceptable};
+use config::swim_config;
 use facts::Facts;
 use learn::Spread;
 use peer::Peer;
@@ -21,192 +21,19 @@ use runtime::Effects;
 use timers::Timers;
 use wire::{Claim, Frame, SwimCodec};
 
+pub use config::MeshConfig;
+pub use report::{Channel, Counters, Event, Transmit};
+
+mod config;
 mod due;
 mod facts;
 mod learn;
 mod peer;
 mod receive;
+mod report;
 mod runtime;
 mod timers;
 mod wire;
-
-/// How a [`Mesh`] behaves. All nodes of a cluster should have the same.
-///
-/// The defaults fit a LAN. Simulated at 0.25–1 ms one way, 3 to 300 nodes: a crash is found and
-/// known to all within 2–4 s and in all views `down_after` later, no healthy node is declared down
-/// at up to 30 % loss, 600–900 bytes/s per node without loss (`tests/mesh.rs` prints them).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MeshConfig {
-    /// How often one other member is probed, in turn. 250 ms. Must be above twice `probe_rtt`.
-    /// Halving it doubles the traffic at rest and saves about a tenth of a second at detection.
-    pub probe_period: Duration,
-    /// How long an answer may take before other members are asked to probe. 80 ms: a high quantile
-    /// of the round trip.
-    pub probe_rtt: Duration,
-    /// How often an unanswered ping is repeated, every half `probe_rtt`. 4: at 30 % loss 1 probe in
-    /// 60 fails instead of 1 in 5, and each one that fails sets off a wave of news. Costs nothing
-    /// without loss.
-    pub ping_repeats: u8,
-    /// How long a suspected member has to refute, times log10 of the cluster's size, at least once.
-    /// 1 s. Raising it delays the detection by as much.
-    pub suspect_for: Duration,
-    /// How often a suspected member is asked directly, and told of the suspicion, at the end of
-    /// `suspect_for`, before it is declared down. 8; each delays the detection by `probe_rtt`.
-    /// 0 trusts the suspicion.
-    pub verify_pings: u8,
-    /// How often news are passed on while there are any. 100 ms, to 3 members each time.
-    pub gossip_period: Duration,
-    /// How often each piece of news is sent on, at least. 15: with fewer, rumours (and refutations)
-    /// died out in small clusters at 30 % loss. Costs bytes per change only.
-    pub transmissions_max: NonZeroU8,
-    /// How often, at most, seeds and known peers that are not active are announced to, for ever.
-    /// 5 s, reached by doubling from 500 ms; three addresses at a time. Bounds how long a healed
-    /// partition goes unnoticed.
-    pub announce_period: Duration,
-    /// Largest packet, in bytes. 1300, which fits `proto`'s datagram with the longest cluster name.
-    /// At least 600.
-    pub packet_bytes_max: usize,
-    /// How long after foca declared a member down the view follows. 5 s: what comes back within
-    /// (a restart, a refuted mistake) moves nothing. 0 follows at once.
-    pub down_after: Duration,
-    /// How long after the last answer from anybody a node presumes all others down. 15 s, three
-    /// times `down_after`; must be above it. Until then "nobody answers me" says more about the node
-    /// than about the others, after it each side of a partition must go on alone. In a cluster of
-    /// two, or when all others die at once, this is how long their death goes unnoticed.
-    pub isolated_after: Duration,
-    /// How often a full exchange is asked for with a random member. 30 s.
-    pub exchange_period: Duration,
-    /// The least time between two exchanges asked for, whatever the reason. 1 s.
-    pub exchange_interval_min: Duration,
-    /// How often a changed load is spread, at most. 5 s, and at least 100 ms per member: load is
-    /// the only news in a quiet cluster, and must not dominate in a large one.
-    pub load_period: Duration,
-}
-
-impl Default for MeshConfig {
-    fn default() -> Self {
-        Self {
-            probe_period: Duration::from_millis(250),
-            probe_rtt: Duration::from_millis(80),
-            ping_repeats: 4,
-            suspect_for: Duration::from_secs(1),
-            verify_pings: 8,
-            gossip_period: Duration::from_millis(100),
-            transmissions_max: NonZeroU8::new(15).expect("15 is not 0"),
-            announce_period: Duration::from_secs(5),
-            packet_bytes_max: 1_300,
-            down_after: Duration::from_secs(5),
-            isolated_after: Duration::from_secs(15),
-            exchange_period: Duration::from_secs(30),
-            exchange_interval_min: Duration::from_secs(1),
-            load_period: Duration::from_secs(5),
-        }
-    }
-}
-
-/// How a packet travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
-    /// In a datagram: fast, and lost now and then.
-    Datagram,
-    /// Over a stream to where the other node listens: it arrives if the network lets anything
-    /// through, perhaps late. Whether it did is not reported, and a driver that has no room for it
-    /// may drop it.
-    Stream,
-}
-
-/// A packet to be sent, in the driver's envelope.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transmit {
-    /// How.
-    pub channel: Channel,
-    /// Where to.
-    pub to: SocketAddr,
-    /// What; at most [`MeshConfig::packet_bytes_max`] bytes.
-    pub packet: Vec<u8>,
-}
-
-/// What the driver should know or do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// Something that placement depends on changed; several changes may share one event.
-    ViewChanged {
-        /// The view's digest now.
-        digest: u64,
-    },
-    /// A member takes part that did not before. (A restart that was not noticed as a death is no
-    /// such event.)
-    MemberUp(NodeId),
-    /// A member was declared dead.
-    MemberDown(NodeId),
-    /// A member left on purpose.
-    MemberLeft(NodeId),
-    /// Do a full exchange over TCP with this address: send [`Mesh::snapshot`], and hand the answer
-    /// to [`Mesh::merge`]. A failure needs no report; another address will follow.
-    ExchangeWith(SocketAddr),
-    /// What [`Mesh::peers`] returns has changed: persist it, to be announced to after a restart.
-    PeersChanged,
-    /// This node refuted its own death or a higher incarnation of itself. Persist it; the next
-    /// start must begin above it.
-    IncarnationRaised(u64),
-    /// Another node, alive right now, bears this node's id. One of the two must stop, best the one
-    /// that started later (as incarnations come from the clock, the one with the higher one).
-    /// Repeated every 10 s while it lasts.
-    IdInUse {
-        /// The other's address.
-        addr: SocketAddr,
-        /// The other's incarnation.
-        incarnation: u64,
-    },
-}
-
-/// What happened so far, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Packets handed in.
-    pub packets_in: u64,
-    /// Packets handed out.
-    pub packets_out: u64,
-    /// Bytes handed in.
-    pub bytes_in: u64,
-    /// Bytes handed out, without the driver's envelope.
-    pub bytes_out: u64,
-    /// Packets that were not well formed.
-    pub packets_malformed: u64,
-    /// Packets from this node itself or under its id, or meant for another or an earlier one.
-    pub packets_misaddressed: u64,
-    /// Packets from an earlier life of a member, or one that was declared dead: answered with what
-    /// is known of it.
-    pub packets_stale: u64,
-    /// Packets dropped because they named members beyond what a view holds.
-    pub packets_overfull: u64,
-    /// Records that were not well formed, or one member too many.
-    pub members_refused: u64,
-    /// Suspicions refuted before their time was up.
-    pub suspicions_refuted: u64,
-    /// Suspicions refuted at the last moment, when the member was asked directly.
-    pub suspicions_verified_away: u64,
-    /// Times that a death was not declared because nobody answered this node.
-    pub deaths_held_back: u64,
-    /// Deaths declared by foca, here or elsewhere, while the view said otherwise.
-    pub deaths_reported: u64,
-    /// Of these, how many were taken back within `down_after`.
-    pub deaths_cancelled: u64,
-    /// Deaths that reached the view by this node's own conclusion.
-    pub deaths_concluded: u64,
-    /// Times that this node raised its own incarnation.
-    pub renewals: u64,
-    /// Times that this node presumed all others down.
-    pub isolations: u64,
-    /// Exchanges asked for.
-    pub exchanges_asked: u64,
-    /// Exchanges merged.
-    pub exchanges_merged: u64,
-    /// Times that this node was not run in time, by more than a second.
-    pub pauses: u64,
-}
 
 /// One node's part in the membership protocol: foca's SWIM, the facts about members, and what
 /// becomes of foca's conclusions. No I/O, no clock, no entropy.
@@ -727,34 +554,9 @@ impl Mesh {
     }
 }
 
-/// What foca is to do in a cluster of this size.
-fn swim_config(config: &MeshConfig, members: usize) -> foca::Config {
-    // log10 in thousandths, from below; a little too short between powers of two.
-    let log10_permille = 301 * members.max(1).ilog2();
-    let suspect_for = config.suspect_for * log10_permille.max(1_000) / 1_000;
-    let of = |count| NonZeroUsize::new(count).expect("not 0");
-    foca::Config {
-        probe_period: config.probe_period,
-        probe_rtt: config.probe_rtt,
-        num_indirect_probes: of(INDIRECT_PROBES),
-        max_transmissions: config.transmissions_max,
-        suspect_to_down_after: suspect_for,
-        remove_down_after: None,
-        max_packet_size: of(config.packet_bytes_max - wire::FRAME_BYTES),
-        notify_down_members: true,
-        periodic_announce: None,
-        periodic_announce_to_down_members: None,
-        periodic_gossip: Some(PeriodicParams {
-            frequency: config.gossip_period,
-            num_members: of(INDIRECT_PROBES),
-        }),
-    }
-}
-
 /// Most seeds and remembered peers that are announced to.
 pub const SEEDS_MAX: usize = 256;
 
-const INDIRECT_PROBES: usize = 3;
 const ANNOUNCE_FIRST: Duration = Duration::from_millis(500);
 const ANNOUNCE_TARGETS: usize = 3;
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
