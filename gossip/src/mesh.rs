@@ -15,24 +15,35 @@ use rand::{RngExt, SeedableRng};
 use crate::view::{View, beats, is_acceptable};
 use config::swim_config;
 use facts::Facts;
+use health::Health;
 use learn::Spread;
 use peer::Peer;
+use probe::{Answer, Probe};
+use rtt::Rtts;
 use runtime::Effects;
 use timers::Timers;
-use wire::{Claim, Frame, SwimCodec};
+use verify::{Asked, Verifying};
+use wire::{Claim, Doubt, Frame, Nack, SwimCodec};
 
+#[doc(hidden)]
+pub use config::Guard;
 pub use config::MeshConfig;
 pub use report::{Channel, Counters, Event, Transmit};
+pub use rtt::Rtt;
 
 mod config;
 mod due;
 mod facts;
+mod health;
 mod learn;
 mod peer;
+mod probe;
 mod receive;
 mod report;
+mod rtt;
 mod runtime;
 mod timers;
+mod verify;
 mod wire;
 
 /// One node's part in the membership protocol: foca's SWIM, the facts about members, and what
@@ -83,14 +94,22 @@ pub struct Mesh {
     presumed: BTreeMap<NodeId, Member>,
     /// When somebody was first heard after the isolation.
     contact_at: Option<Duration>,
-    /// Suspects being asked directly, with foca's incarnation.
-    verifying: BTreeMap<NodeId, u16>,
+    verifying: BTreeMap<NodeId, Verifying>,
+    asked: BTreeMap<NodeId, Asked>,
+    /// foca's incarnation of this node: how often it has refuted a suspicion in this life.
+    refutations: u16,
+    health: Health,
+    /// A deadline that this node was run late for, and that was noted.
+    late_for: Option<Duration>,
 
     /// Whose packet is being taken in, if it came over a stream.
     asker: Option<Peer>,
     /// The probe under way, while it is not answered.
     probe: Option<Probe>,
-    /// When somebody last answered a probe or an announcement.
+    rtts: Rtts,
+    /// When somebody last answered, however late.
+    heard_at: Duration,
+    /// When somebody last answered in time.
     answered_at: Duration,
     seeds: Vec<SocketAddr>,
     announce_after: Duration,
@@ -118,6 +137,12 @@ pub const FAREWELL: Duration = Duration::from_millis(300);
 
 enum Due {
     Swim(Timer<Peer>),
+    /// A suspicion has lasted `after` so many times.
+    Suspicion {
+        timer: Timer<Peer>,
+        after: Duration,
+        factor: u32,
+    },
     /// A suspect is asked once more, or declared down.
     Verify {
         timer: Timer<Peer>,
@@ -125,19 +150,12 @@ enum Due {
     },
     /// The ping of this number is sent again if it was not answered.
     Repeat(u8),
+    /// Somebody else's suspect is pinged again.
+    Asked(NodeId),
     Announce,
     Exchange,
     Housekeeping,
     Farewell(u8),
-}
-
-/// A ping of foca's, to be sent again when it is not answered in time: one lost packet must not make
-/// a suspect.
-struct Probe {
-    to: Peer,
-    number: u8,
-    ping: Vec<u8>,
-    repeats: u8,
 }
 
 struct Held {
@@ -163,6 +181,7 @@ impl Mesh {
         assert!(config.packet_bytes_max >= 600, "a packet takes the largest record");
         assert!(config.probe_period > 2 * config.probe_rtt && !config.probe_rtt.is_zero());
         assert!(config.isolated_after > config.down_after);
+        assert!(config.ping_repeats <= probe::REPEATS_MAX);
         let mut rng = StdRng::seed_from_u64(seed);
         let facts = Facts::new(me.id);
         let swim_rng = StdRng::seed_from_u64(rng.random());
@@ -191,8 +210,14 @@ impl Mesh {
             presumed: BTreeMap::new(),
             contact_at: None,
             verifying: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            refutations: 0,
+            health: Health::new(config.health_max),
+            late_for: None,
             asker: None,
             probe: None,
+            rtts: Rtts::default(),
+            heard_at: now,
             answered_at: now,
             seeds: Vec::new(),
             announce_after: ANNOUNCE_FIRST,
@@ -253,6 +278,9 @@ impl Mesh {
             Some((_, Frame::Announce(member))) => self.on_announce(member),
             Some((_, Frame::Facts(members))) => self.on_facts(from, members),
             Some((_, Frame::Claim(claim))) => self.on_claim(claim),
+            Some((_, Frame::Doubt(doubt))) => self.on_doubt(doubt),
+            Some((_, Frame::Vouch(vouch))) => self.on_vouch(vouch),
+            Some((_, Frame::Nack(nack))) => self.on_nack(nack),
         }
         self.settle();
     }
@@ -263,8 +291,12 @@ impl Mesh {
         while let Some(due) = self.timers.pop(now) {
             match due {
                 Due::Swim(timer) => self.on_swim_timer(timer),
+                Due::Suspicion { timer, after, factor } => {
+                    self.on_suspicion_due(timer, after, factor);
+                }
                 Due::Verify { timer, pings_left } => self.on_verify(timer, pings_left),
                 Due::Repeat(number) => self.on_repeat(number),
+                Due::Asked(id) => self.on_asked(id),
                 Due::Announce => self.on_announce_due(),
                 Due::Exchange => self.on_exchange_due(),
                 Due::Housekeeping => self.on_housekeeping(),
@@ -398,6 +430,23 @@ impl Mesh {
         self.on_farewell(FAREWELLS);
     }
 
+    /// How far this node distrusts itself: 0 when its probes are answered and it is run in time, up to
+    /// [`MeshConfig::health_max`] while they are not and others hear it. Its judgements about others
+    /// take so many times longer, and once.
+    pub fn health(&self) -> u8 {
+        self.health.score()
+    }
+
+    /// The round trip to a member, if it takes part and was measured.
+    pub fn rtt(&self, id: NodeId) -> Option<Rtt> {
+        self.rtts.get(id)
+    }
+
+    /// All round trips that were measured, in ascending order of ids.
+    pub fn rtts(&self) -> impl Iterator<Item = (NodeId, Rtt)> {
+        self.rtts.iter()
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> Counters {
         let members_refused =
@@ -416,10 +465,18 @@ impl Mesh {
 impl Mesh {
     /// Begins a call: takes note of the time, and of not having been run for too long.
     fn enter(&mut self, now: Duration) {
-        let late = self.poll_timeout().map_or(Duration::ZERO, |due| now.saturating_sub(due));
-        if late > PAUSE {
-            self.counters.pauses += 1;
-            self.forgive(late);
+        if let Some(due) = self.poll_timeout()
+            && self.late_for != Some(due)
+        {
+            let late = now.saturating_sub(due);
+            if late > self.config.probe_rtt {
+                self.late_for = Some(due);
+                self.health.worsen(1 + late.as_secs() as usize);
+            }
+            if late > PAUSE {
+                self.counters.pauses += 1;
+                self.forgive(late);
+            }
         }
         self.now = self.now.max(now);
     }
@@ -427,6 +484,7 @@ impl Mesh {
     /// Others were not heard because nobody was listening: puts off what would be held against
     /// them.
     fn forgive(&mut self, pause: Duration) {
+        self.heard_at += pause;
         self.answered_at += pause;
         for missing in self.missing.values_mut() {
             missing.due += pause;
@@ -434,21 +492,19 @@ impl Mesh {
         for held in self.held.values_mut() {
             held.until += pause;
         }
-        self.timers.delay(pause, |due| {
-            matches!(due, Due::Verify { .. } | Due::Swim(Timer::ChangeSuspectToDown { .. }))
-        });
+        self.timers.delay(pause, |due| matches!(due, Due::Verify { .. } | Due::Suspicion { .. }));
     }
 
     /// Carries out what foca asked for, until it asks for nothing more.
     fn settle(&mut self) {
         loop {
             while let Some((to, data)) = self.effects.sends.pop_front() {
-                self.remember_ping(to, &data);
+                self.follow_probe(to, &data);
                 let packet = wire::swim(self.view.digest(), &data);
                 self.transmit_over(self.answer_over(&to), to.addr, packet);
             }
             while let Some((after, timer)) = self.effects.timers.pop_front() {
-                self.timers.set(self.now + after, Due::Swim(timer));
+                self.schedule(after, timer);
             }
             if let Some(notification) = self.effects.notifications.pop_front() {
                 self.on_notification(notification);
@@ -469,15 +525,19 @@ impl Mesh {
         }
     }
 
-    fn remember_ping(&mut self, to: Peer, data: &[u8]) {
-        let mut rest = data;
-        if let Ok(Header { message: Message::Ping(number), .. }) =
-            SwimCodec.decode_header(&mut rest)
-            && self.config.ping_repeats > 0
-        {
-            let repeats = self.config.ping_repeats;
-            self.probe = Some(Probe { to, number, ping: data.to_vec(), repeats });
-            self.timers.set(self.now + self.config.probe_rtt / 2, Due::Repeat(number));
+    /// Sets a timer of foca's. What this node concludes about others takes the longer the less it may
+    /// trust itself.
+    fn schedule(&mut self, after: Duration, timer: Timer<Peer>) {
+        let slowed = self.now + self.health.slowed(after);
+        match timer {
+            Timer::ChangeSuspectToDown { .. } => {
+                let factor = self.health.factor();
+                self.timers.set(slowed, Due::Suspicion { timer, after, factor });
+            }
+            Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
+                self.timers.set(slowed, Due::Swim(timer));
+            }
+            _ => self.timers.set(self.now + after, Due::Swim(timer)),
         }
     }
 
@@ -544,9 +604,21 @@ impl Mesh {
         self.held.get(&member.id).map_or(member.addr, |held| held.member.addr)
     }
 
-    /// Whether nobody answered this node for longer than a suspect has to refute.
+    /// Somebody answered.
+    fn note_answer(&mut self, in_time: bool) {
+        self.heard_at = self.heard_at.max(self.now);
+        if in_time || self.lacks(Guard::TimelyAnswers) {
+            self.answered_at = self.answered_at.max(self.now);
+        }
+    }
+
+    /// Whether nobody answered this node in time for longer than a suspect has to refute.
     fn is_unheard(&self) -> bool {
-        self.now > self.answered_at + self.config.suspect_for
+        self.now > self.answered_at + self.health.slowed(self.config.suspect_for)
+    }
+
+    fn lacks(&self, guard: Guard) -> bool {
+        self.config.without == Some(guard)
     }
 
     fn jittered(&mut self, period: Duration) -> Duration {

@@ -20,9 +20,10 @@ pub struct MeshConfig {
     /// How long an answer may take before other members are asked to probe. 80 ms: a high quantile
     /// of the round trip.
     pub probe_rtt: Duration,
-    /// How often an unanswered ping is repeated, every half `probe_rtt`. 4: at 30 % loss 1 probe in
-    /// 60 fails instead of 1 in 5, and each one that fails sets off a wave of news. Costs nothing
-    /// without loss.
+    /// How often an unanswered ping is repeated, at most 4 times, when its answer is overdue by what
+    /// round trips to that member took (half a `probe_rtt` as long as none is known), in growing
+    /// pauses. 4: at 30 % loss 1 probe in 60 fails instead of 1 in 5, and each one that fails sets off
+    /// a wave of news. Costs nothing without loss.
     pub ping_repeats: u8,
     /// How long a suspected member has to refute, times log10 of the cluster's size, at least once.
     /// 1 s. Raising it delays the detection by as much.
@@ -31,6 +32,13 @@ pub struct MeshConfig {
     /// `suspect_for`, before it is declared down. 8; each delays the detection by `probe_rtt`.
     /// 0 trusts the suspicion.
     pub verify_pings: u8,
+    /// How many other members are asked meanwhile whether they reach the suspect: if one does, it is
+    /// not declared down. 3. 0 asks nobody.
+    pub verify_peers: u8,
+    /// The highest local health: while its own probes fail for no fault of those probed, a node
+    /// stretches its probes and suspicions up to so many times their length, and once. 8. 0 never
+    /// stretches them.
+    pub health_max: u8,
     /// How often news are passed on while there are any. 100 ms, to 3 members each time.
     pub gossip_period: Duration,
     /// How often each piece of news is sent on, at least. 15: with fewer, rumours (and refutations)
@@ -46,6 +54,15 @@ pub struct MeshConfig {
     /// How long after foca declared a member down the view follows. 5 s: what comes back within
     /// (a restart, a refuted mistake) moves nothing. 0 follows at once.
     pub down_after: Duration,
+    /// How long a node that was declared dead twice within `flap_window` stays `Joining` before it is
+    /// `Up` again, so that whoever comes and goes does not move slots each time: doubled with each
+    /// further death, up to `flap_hold_max`. It waits for as long only as nearly all others are up.
+    /// 10 s. 0 never waits.
+    pub flap_hold: Duration,
+    /// The longest it stays `Joining` for that. 5 min.
+    pub flap_hold_max: Duration,
+    /// For how long a death counts. 10 min.
+    pub flap_window: Duration,
     /// How long after the last answer from anybody a node presumes all others down. 15 s, three
     /// times `down_after`; must be above it. Until then "nobody answers me" says more about the node
     /// than about the others, after it each side of a partition must go on alone. In a cluster of
@@ -58,6 +75,28 @@ pub struct MeshConfig {
     /// How often a changed load is spread, at most. 5 s, and at least 100 ms per member: load is
     /// the only news in a quiet cluster, and must not dominate in a large one.
     pub load_period: Duration,
+    /// For tests that show what a guard is for: the one that is missing.
+    #[doc(hidden)]
+    pub without: Option<Guard>,
+}
+
+/// A guard that has no setting of its own to switch it off.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Guard {
+    /// Suspicions that were refuted are dropped.
+    StaleSuspicions,
+    /// An unanswered probe goes over a stream too.
+    Fallback,
+    /// Only answers in time let a node judge others.
+    TimelyAnswers,
+    /// Deaths that come together reach the view together.
+    Together,
+    /// A leave goes over streams too.
+    LeaveStreams,
+    /// Incarnations far ahead of the time are not believed.
+    IncarnationBound,
 }
 
 impl Default for MeshConfig {
@@ -68,15 +107,21 @@ impl Default for MeshConfig {
             ping_repeats: 4,
             suspect_for: Duration::from_secs(1),
             verify_pings: 8,
+            verify_peers: 3,
+            health_max: 8,
             gossip_period: Duration::from_millis(100),
             transmissions_max: NonZeroU8::new(15).expect("15 is not 0"),
             announce_period: Duration::from_secs(5),
             packet_bytes_max: 1_300,
             down_after: Duration::from_secs(5),
+            flap_hold: Duration::from_secs(10),
+            flap_hold_max: Duration::from_secs(300),
+            flap_window: Duration::from_secs(600),
             isolated_after: Duration::from_secs(15),
             exchange_period: Duration::from_secs(30),
             exchange_interval_min: Duration::from_secs(1),
             load_period: Duration::from_secs(5),
+            without: None,
         }
     }
 }

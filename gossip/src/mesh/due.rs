@@ -4,87 +4,12 @@ use super::*;
 
 impl Mesh {
     pub(super) fn on_swim_timer(&mut self, timer: Timer<Peer>) {
-        if let Timer::ChangeSuspectToDown { member_id, incarnation, .. } = &timer {
-            let (peer, incarnation) = (*member_id, *incarnation);
-            if self.verifying.get(&peer.id) == Some(&incarnation) {
-                return;
-            }
-            if !self.is_suspect(&peer, incarnation) {
-                // foca would tell a member that has refuted already to renew.
-                self.counters.suspicions_refuted += 1;
-                return;
-            }
-            if self.is_unheard() {
-                self.counters.deaths_held_back += 1;
-                self.timers.set(self.now + self.config.probe_period, Due::Swim(timer));
-                return;
-            }
-            self.verifying.insert(peer.id, incarnation);
-            self.on_verify(timer, self.config.verify_pings);
-            return;
+        match timer {
+            Timer::SendIndirectProbe { .. } => self.on_indirect_due(timer),
+            Timer::ProbeRandomMember(_) => self.on_probe_due(timer),
+            // An error says that the timer is outdated.
+            _ => drop(self.foca.handle_timer(timer, &mut self.effects)),
         }
-        // An error says that the timer is outdated.
-        let _ = self.foca.handle_timer(timer, &mut self.effects);
-    }
-
-    /// Asks a suspect once more, and tells it of the suspicion; or lets foca declare it down.
-    pub(super) fn on_verify(&mut self, timer: Timer<Peer>, pings_left: u8) {
-        let Timer::ChangeSuspectToDown { member_id: peer, incarnation, .. } = timer else {
-            return;
-        };
-        if !self.is_suspect(&peer, incarnation) {
-            self.verifying.remove(&peer.id);
-            self.counters.suspicions_verified_away += 1;
-            return;
-        }
-        if self.is_unheard() {
-            self.verifying.remove(&peer.id);
-            self.counters.deaths_held_back += 1;
-            self.timers.set(self.now + self.config.probe_period, Due::Swim(timer));
-            return;
-        }
-        if pings_left == 0 {
-            self.verifying.remove(&peer.id);
-            let _ = self.foca.handle_timer(timer, &mut self.effects);
-            return;
-        }
-        // foca's own ping, with the suspicion in its list of news: the suspect refutes it, and its
-        // answer carries the refutation.
-        let src = *self.foca.identity();
-        let message = Message::Ping(0);
-        let header = Header { src, src_incarnation: 0, dst: peer, message };
-        let suspicion = foca::Member::new(peer, incarnation, State::Suspect);
-        let mut packet = Vec::with_capacity(160);
-        SwimCodec.encode_header(&header, &mut packet).expect("a vector takes every header");
-        packet.extend_from_slice(&1u16.to_be_bytes());
-        SwimCodec.encode_member(&suspicion, &mut packet).expect("a vector takes every member");
-        self.transmit(peer.addr, wire::swim(self.view.digest(), &packet));
-        let at = self.now + self.config.probe_rtt;
-        self.timers.set(at, Due::Verify { timer, pings_left: pings_left - 1 });
-    }
-
-    /// Sends an unanswered ping again.
-    pub(super) fn on_repeat(&mut self, number: u8) {
-        let Some(probe) = self.probe.as_mut().filter(|probe| probe.number == number) else {
-            return;
-        };
-        if probe.repeats == 0 {
-            return;
-        }
-        probe.repeats -= 1;
-        let packet = wire::swim(self.view.digest(), &probe.ping);
-        let to = probe.to.addr;
-        self.transmit(to, packet);
-        self.timers.set(self.now + self.config.probe_rtt / 2, Due::Repeat(number));
-    }
-
-    fn is_suspect(&self, peer: &Peer, incarnation: u16) -> bool {
-        let mut members = self.foca.iter_membership_state();
-        members.any(|member| {
-            member.id() == peer
-                && member.incarnation() == incarnation
-                && member.state() == State::Suspect
-        })
     }
 
     /// Announces to whoever should be a member and is not, or else to anybody: two clusters of one
@@ -130,7 +55,7 @@ impl Mesh {
         self.timers.set(self.now + HOUSEKEEPING, Due::Housekeeping);
         self.spread_load();
         let has_others = self.others().any(|m| m.status.is_active());
-        if has_others && self.now >= self.answered_at + self.config.isolated_after {
+        if has_others && self.now >= self.heard_at + self.config.isolated_after {
             self.isolate();
             return;
         }

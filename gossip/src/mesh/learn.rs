@@ -75,6 +75,9 @@ impl Mesh {
             self.missing.remove(&id);
             self.verifying.remove(&id);
         }
+        if !is_active || known.is_some_and(|known| known.addr != member.addr) {
+            self.rtts.forget(id);
+        }
         match (was_active, is_active) {
             (false, true) => self.events.push_back(Event::MemberUp(id)),
             (_, false) if known.is_none_or(|known| known.status != member.status) => {
@@ -188,7 +191,8 @@ impl Mesh {
         self.me.incarnation = incarnation;
         self.me.revision = 0;
         self.publish();
-        self.verifying.clear();
+        self.forget_probes();
+        self.health.worsen(1);
         self.events.push_back(Event::IncarnationRaised(incarnation));
         self.announce_soon();
     }
@@ -209,7 +213,7 @@ impl Mesh {
             }
             // A node's next life; its facts follow as facts.
             OwnedNotification::Rename(_, _) => {}
-            OwnedNotification::Active => self.answered_at = self.answered_at.max(self.now),
+            OwnedNotification::Active => self.note_answer(true),
             OwnedNotification::Idle => self.announce_soon(),
             OwnedNotification::Rejoin(peer) => {
                 let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
@@ -271,6 +275,7 @@ impl Mesh {
         tracing::debug!(me = %self.me.id, "nobody answers: all others presumed down");
         self.counters.isolations += 1;
         self.contact_at = None;
+        self.heard_at = self.now;
         self.answered_at = self.now;
         let others = self.others().filter(|m| m.status.is_active()).cloned().collect::<Vec<_>>();
         for member in others {
@@ -281,9 +286,10 @@ impl Mesh {
         }
         self.missing.clear();
         self.held.clear();
-        self.verifying.clear();
-        self.probe = None;
-        self.timers.retain(|due| !matches!(due, Due::Swim(_) | Due::Verify { .. }));
+        self.forget_probes();
+        let is_of_foca =
+            |due: &Due| matches!(due, Due::Swim(_) | Due::Suspicion { .. } | Due::Verify { .. });
+        self.timers.retain(|due| !is_of_foca(due));
         let rng = StdRng::seed_from_u64(self.rng.random());
         let config = swim_config(&self.config, 1);
         let peer = Peer::of(&self.me);
@@ -325,6 +331,14 @@ impl Mesh {
                 self.spread(&dead);
             }
         }
+    }
+
+    /// Nothing that foca was about to find out is of use: it begins a new life.
+    fn forget_probes(&mut self) {
+        self.verifying.clear();
+        self.asked.clear();
+        self.probe = None;
+        self.refutations = 0;
     }
 
     fn fit_to_size(&mut self) {

@@ -40,16 +40,27 @@ impl Mesh {
             self.undead_at_soonest = self.now + UNDEAD;
         }
         self.hear(src.id, src.incarnation);
-        if matches!(header.message, Message::Ack(_) | Message::ForwardedAck { .. } | Message::Feed)
-        {
-            self.answered_at = self.answered_at.max(self.now);
-        }
-        if let Message::Ack(number) = header.message {
-            self.probe.take_if(|probe| probe.to == src && probe.number == number);
+        let answer = self.answer(&src, &header.message, channel);
+        match &header.message {
+            Message::Ack(_) => {
+                self.note_answer(matches!(answer, Some(Answer::InTime(_))));
+                self.vouch_if_asked(&src, header.src_incarnation);
+            }
+            // Somebody who was asked for the probe under way answers in time, whatever it found.
+            Message::ForwardedAck { .. } => self.note_answer(answer.is_some()),
+            Message::Feed => self.note_answer(false),
+            Message::PingReq { probe_number, .. } => {
+                let nack = Nack { to: src, number: *probe_number };
+                self.transmit(src.addr, wire::nack(self.view.digest(), &nack));
+            }
+            _ => {}
         }
         self.asker = (channel == Channel::Stream).then_some(src);
         if self.foca.handle_data(body, &mut self.effects).is_err() {
             self.counters.packets_malformed += 1;
+        }
+        if let Some(answer) = answer {
+            self.end_probe(header.src_incarnation, &answer);
         }
         self.settle();
         self.asker = None;

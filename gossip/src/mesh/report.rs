@@ -87,10 +87,14 @@ pub struct Counters {
     pub packets_overfull: u64,
     /// Records that were not well formed, or one member too many.
     pub members_refused: u64,
+    /// Probes that were not answered, by no way: as many suspicions.
+    pub probes_failed: u64,
     /// Suspicions refuted before their time was up.
     pub suspicions_refuted: u64,
     /// Suspicions refuted at the last moment, when the member was asked directly.
     pub suspicions_verified_away: u64,
+    /// Times that somebody who was asked about a suspect reached it.
+    pub vouches_heard: u64,
     /// Times that a death was not declared because nobody answered this node.
     pub deaths_held_back: u64,
     /// Deaths declared by foca, here or elsewhere, while the view said otherwise.

@@ -10,6 +10,9 @@
 //!      3  Facts     up to 8 records that the receiver should know
 //!      4  Claim     the sender's own record, a nonce, and whether this is an answer: sent to
 //!                   whoever else bears the sender's id, to see whether it lives
+//!      5  Doubt     the sender, a suspect, its refutations so far: do you reach it?
+//!      6  Vouch     the same the other way round: it answered, with so many refutations
+//!      7  Nack      who asked, and the number of its probe: your PingReq reached me
 //! ```
 //! Bodies are bincode 2 `standard()`, as everywhere. The envelope (cluster, protocol version) is
 //! the driver's.
@@ -36,6 +39,9 @@ pub(super) enum Frame<'a> {
     Announce(Member),
     Facts(Vec<Member>),
     Claim(Claim),
+    Doubt(Doubt),
+    Vouch(Doubt),
+    Nack(Nack),
 }
 
 /// "This id is mine. Is it yours too?"
@@ -46,10 +52,31 @@ pub(super) struct Claim {
     pub(super) answer: bool,
 }
 
+/// What one member says to another about a third.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Doubt {
+    /// Who says it.
+    pub(super) from: Peer,
+    pub(super) suspect: Peer,
+    /// foca's incarnation of the suspect.
+    pub(super) incarnation: u16,
+}
+
+/// "I heard you, whatever becomes of your probe."
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Nack {
+    /// Who is told.
+    pub(super) to: Peer,
+    pub(super) number: u8,
+}
+
 const SWIM: u8 = 1;
 const ANNOUNCE: u8 = 2;
 const FACTS: u8 = 3;
 const CLAIM: u8 = 4;
+const DOUBT: u8 = 5;
+const VOUCH: u8 = 6;
+const NACK: u8 = 7;
 
 impl<'a> Frame<'a> {
     /// The sender's digest and what it says; `None` for what is not well formed.
@@ -64,6 +91,9 @@ impl<'a> Frame<'a> {
                 (facts.len() <= FACTS_MAX).then_some(Self::Facts(facts))?
             }
             CLAIM => Self::Claim(decode_value(body).ok()?),
+            DOUBT => Self::Doubt(decode_value(body).ok()?),
+            VOUCH => Self::Vouch(decode_value(body).ok()?),
+            NACK => Self::Nack(decode_value(body).ok()?),
             _ => return None,
         };
         Some((u64::from_le_bytes(*digest), frame))
@@ -86,6 +116,18 @@ pub(super) fn facts(digest: u64, members: &[&Member]) -> Vec<u8> {
 
 pub(super) fn claim(digest: u64, claim: &Claim) -> Vec<u8> {
     frame(CLAIM, digest, &encode_value(claim))
+}
+
+pub(super) fn doubt(digest: u64, doubt: &Doubt) -> Vec<u8> {
+    frame(DOUBT, digest, &encode_value(doubt))
+}
+
+pub(super) fn vouch(digest: u64, vouch: &Doubt) -> Vec<u8> {
+    frame(VOUCH, digest, &encode_value(vouch))
+}
+
+pub(super) fn nack(digest: u64, nack: &Nack) -> Vec<u8> {
+    frame(NACK, digest, &encode_value(nack))
 }
 
 fn frame(kind: u8, digest: u64, body: &[u8]) -> Vec<u8> {
