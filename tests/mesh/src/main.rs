@@ -1,0 +1,155 @@
+//! Simulates membership, and puts ours, foca as it comes and the targets side by side.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use annulus_mesh_sim::report::{self, Effort, Said, Who};
+use annulus_mesh_sim::scenarios::{SCENARIOS, Scenario};
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(
+    name = "annulus-simulate",
+    about = "Simulates membership: ours beside foca's preset for a LAN",
+    after_help = "Without --quick and --long it takes some minutes. It fails when ours misses a target."
+)]
+struct Arguments {
+    /// Under a minute: small clusters, one seed each
+    #[arg(long, conflicts_with = "long")]
+    quick: bool,
+    /// Hours: many seeds, a day of simulated time
+    #[arg(long)]
+    long: bool,
+    /// Only this scenario; may be repeated ("help" names them)
+    #[arg(long)]
+    scenario: Vec<String>,
+    /// Clusters of so many nodes, and no others
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=4096))]
+    nodes: Vec<u16>,
+    /// Only at this probability that a packet is lost
+    #[arg(long, value_parser = loss)]
+    loss: Vec<f64>,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    seeds: Option<u64>,
+    /// How many minutes of simulated time, where what happens does not decide that
+    #[arg(long, value_parser = minutes)]
+    minutes: Option<Duration>,
+    /// Only one of the two: "ours" or "foca"
+    #[arg(long, value_parser = who)]
+    only: Option<Who>,
+    /// How many runs at the same time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
+    /// A JSON object per figure instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(name) = arguments.scenario.iter().find(|name| Scenario::named(name).is_none()) {
+        eprintln!("there is no scenario {name:?}; there are");
+        for scenario in SCENARIOS {
+            eprintln!("  {:9} {}", scenario.name, scenario.about);
+        }
+        return ExitCode::FAILURE;
+    }
+    let cells = cells(&arguments);
+    let whom = arguments.only.map_or(Who::ALL.to_vec(), |who| vec![who]);
+    #[allow(clippy::disallowed_methods, reason = "how long it takes is real time")]
+    let began = Instant::now();
+    let jobs = usize::from(arguments.jobs);
+    let runs = report::run(&cells, &whom, jobs, true, |said| match said {
+        // Long runs only: the others are over soon.
+        Said::Progress(cell, who, seed, far) if cell.length > Duration::from_secs(600) => {
+            let (name, elapsed) = (cell.scenario.name, began.elapsed());
+            eprintln!(
+                "  {name} {} nodes, {}, seed {seed}: {:.1} %, {elapsed:.0?} since the start",
+                cell.nodes,
+                who.name(),
+                far * 100.0
+            );
+        }
+        Said::Progress(..) => {}
+        Said::Over(cell, done, over, total) => {
+            let (name, loss, elapsed) = (cell.scenario.name, cell.loss, began.elapsed());
+            eprintln!(
+                "{over}/{total} {name} {} nodes, loss {loss}, {}, seed {}: {elapsed:.1?} since the start",
+                cell.nodes,
+                done.who.name(),
+                done.seed
+            );
+        }
+    });
+    let rows = report::rows(&cells, &runs);
+    if arguments.json {
+        rows.iter().for_each(|row| println!("{}", row.json(&cells)));
+    } else {
+        print!("{}", report::table(&cells, &rows));
+    }
+    let missed = rows.iter().filter(|row| row.holds() == Some(false)).count();
+    let held = rows.iter().filter(|row| row.holds() == Some(true)).count();
+    eprintln!("{held} targets hold, {missed} are missed, in {:.0?}", began.elapsed());
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The effort's cells, those that were asked for, as they were asked for.
+fn cells(arguments: &Arguments) -> Vec<report::Cell> {
+    let effort = match (arguments.quick, arguments.long) {
+        (true, _) => Effort::Quick,
+        (_, true) => Effort::Long,
+        _ => Effort::Some,
+    };
+    let mut cells = effort.cells(arguments.seed);
+    if !arguments.scenario.is_empty() {
+        cells.retain(|cell| arguments.scenario.iter().any(|name| name == cell.scenario.name));
+    }
+    // Sizes and losses that the effort does not have by itself can be asked for, too.
+    if !arguments.nodes.is_empty() || !arguments.loss.is_empty() {
+        let mut asked: Vec<report::Cell> = Vec::new();
+        for cell in &cells {
+            let nodes = arguments.nodes.iter().map(|nodes| usize::from(*nodes)).collect::<Vec<_>>();
+            let nodes = if nodes.is_empty() { vec![cell.nodes] } else { nodes };
+            let losses = arguments.loss.clone();
+            let losses = if losses.is_empty() { vec![cell.loss] } else { losses };
+            for (nodes, loss) in nodes.iter().flat_map(|n| losses.iter().map(|l| (*n, *l))) {
+                let is_same = |known: &report::Cell| {
+                    known.scenario.name == cell.scenario.name
+                        && known.nodes == nodes
+                        && known.loss == loss
+                };
+                if !asked.iter().any(is_same) {
+                    asked.push(report::Cell { nodes, loss, ..*cell });
+                }
+            }
+        }
+        cells = asked;
+    }
+    for cell in &mut cells {
+        cell.seeds = arguments.seeds.unwrap_or(cell.seeds);
+        cell.length = arguments.minutes.unwrap_or(cell.length);
+    }
+    cells
+}
+
+fn loss(text: &str) -> Result<f64, String> {
+    let loss = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.0..1.0).contains(&loss) { Ok(loss) } else { Err("from 0 to below 1".to_owned()) }
+}
+
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if !(0.0..=100_000.0).contains(&minutes) {
+        return Err("from 0 to 100000".to_owned());
+    }
+    Ok(Duration::from_secs_f64(60.0 * minutes))
+}
+
+fn who(text: &str) -> Result<Who, String> {
+    let found = Who::ALL.into_iter().find(|who| who.name() == text);
+    found.ok_or_else(|| "\"ours\" or \"foca\"".to_owned())
+}
