@@ -12,10 +12,14 @@ use foca::{Codec, Foca, Header, Message, OwnedNotification, State, Timer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::view::{View, beats, is_acceptable};
+use crate::view::{
+    INCARNATION_AHEAD, INCARNATION_MAX, INCARNATION_SURE, View, beats, is_acceptable,
+};
 use config::swim_config;
+use deaths::Missing;
 use facts::Facts;
-use health::Health;
+use flaps::Flaps;
+use health::{Health, Hearing};
 use learn::Spread;
 use peer::Peer;
 use probe::{Answer, Probe};
@@ -23,19 +27,24 @@ use rtt::Rtts;
 use runtime::Effects;
 use timers::Timers;
 use verify::{Asked, Verifying};
-use wire::{Claim, Doubt, Frame, Nack, SwimCodec};
+use wire::{Bound, BoundedCodec, Claim, Doubt, Frame, SwimCodec};
 
 #[doc(hidden)]
 pub use config::Guard;
 pub use config::MeshConfig;
+pub use flaps::DEATHS_MAX;
+pub use leave::FAREWELL;
 pub use report::{Channel, Counters, Event, Transmit};
 pub use rtt::Rtt;
 
 mod config;
+mod deaths;
 mod due;
 mod facts;
+mod flaps;
 mod health;
 mod learn;
+mod leave;
 mod peer;
 mod probe;
 mod receive;
@@ -73,11 +82,16 @@ mod wire;
 /// back for each member that turns up again.
 pub struct Mesh {
     config: MeshConfig,
+    started: Duration,
     now: Duration,
     rng: StdRng,
     me: Member,
+    /// The incarnation that this run began with: the clock's time at the start, or a little more.
+    first_incarnation: u64,
+    bound: Bound,
+    flaps: Flaps,
     has_left: bool,
-    foca: Foca<Peer, SwimCodec, StdRng, Facts>,
+    foca: Foca<Peer, BoundedCodec, StdRng, Facts>,
     effects: Effects,
     facts: Facts,
     timers: Timers<Due>,
@@ -99,6 +113,7 @@ pub struct Mesh {
     /// foca's incarnation of this node: how often it has refuted a suspicion in this life.
     refutations: u16,
     health: Health,
+    hearing: Hearing,
     /// A deadline that this node was run late for, and that was noted.
     late_for: Option<Duration>,
 
@@ -106,6 +121,8 @@ pub struct Mesh {
     asker: Option<Peer>,
     /// The probe under way, while it is not answered.
     probe: Option<Probe>,
+    /// How many probes have failed since one last succeeded.
+    failed_in_row: u32,
     rtts: Rtts,
     /// When somebody last answered, however late.
     heard_at: Duration,
@@ -131,9 +148,6 @@ pub struct Mesh {
     challenge: Option<(u64, Duration)>,
     rival_at: Option<Duration>,
 }
-
-/// How long a mesh is to be driven after [`Mesh::leave`]: it says goodbye to everybody three times.
-pub const FAREWELL: Duration = Duration::from_millis(300);
 
 enum Due {
     Swim(Timer<Peer>),
@@ -163,11 +177,6 @@ struct Held {
     until: Duration,
 }
 
-struct Missing {
-    incarnation: u64,
-    due: Duration,
-}
-
 impl Mesh {
     /// A mesh that knows only itself. `me` is usually `Joining`; its incarnation must be above
     /// that of every earlier life (`max(saved + 1, milliseconds since 1970)`).
@@ -183,18 +192,23 @@ impl Mesh {
         assert!(config.isolated_after > config.down_after);
         assert!(config.ping_repeats <= probe::REPEATS_MAX);
         let mut rng = StdRng::seed_from_u64(seed);
-        let facts = Facts::new(me.id);
+        let bound = Bound::default();
+        let facts = Facts::new(me.id, bound.clone());
         let swim_rng = StdRng::seed_from_u64(rng.random());
         let foca = Foca::with_custom_broadcast(
             Peer::of(&me),
             swim_config(&config, 1),
             swim_rng,
-            SwimCodec,
+            BoundedCodec(bound.clone()),
             facts.clone(),
         );
         let mut mesh = Self {
+            started: now,
             now,
             rng,
+            first_incarnation: me.incarnation,
+            bound: bound.clone(),
+            flaps: Flaps::default(),
             me: me.clone(),
             has_left: false,
             foca,
@@ -213,9 +227,11 @@ impl Mesh {
             asked: BTreeMap::new(),
             refutations: 0,
             health: Health::new(config.health_max),
+            hearing: Hearing::default(),
             late_for: None,
             asker: None,
             probe: None,
+            failed_in_row: 0,
             rtts: Rtts::default(),
             heard_at: now,
             answered_at: now,
@@ -240,6 +256,7 @@ impl Mesh {
         mesh.timers.set(now + HOUSEKEEPING, Due::Housekeeping);
         let exchange_in = mesh.jittered(mesh.config.exchange_period);
         mesh.timers.set(now + exchange_in, Due::Exchange);
+        mesh.bound.move_to(mesh.incarnation_max());
         mesh.publish();
         mesh
     }
@@ -280,7 +297,6 @@ impl Mesh {
             Some((_, Frame::Claim(claim))) => self.on_claim(claim),
             Some((_, Frame::Doubt(doubt))) => self.on_doubt(doubt),
             Some((_, Frame::Vouch(vouch))) => self.on_vouch(vouch),
-            Some((_, Frame::Nack(nack))) => self.on_nack(nack),
         }
         self.settle();
     }
@@ -318,9 +334,8 @@ impl Mesh {
 
     /// When to call [`Mesh::handle_timeout`] next; `None` once it has left and said goodbye.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let missing = self.missing.values().map(|missing| missing.due);
         let held = self.held.values().map(|held| held.until);
-        missing.chain(held).chain(self.timers.next()).min()
+        held.chain(self.deaths_due()).chain(self.timers.next()).min()
     }
 
     /// What else happened.
@@ -391,14 +406,17 @@ impl Mesh {
     }
 
     /// Changes and spreads this node's status. `Left` is [`Mesh::leave`]; `Down` is not for a node
-    /// to say of itself, and ignored.
+    /// to say of itself, and ignored. `Up` may have to wait ([`Mesh::held_back`]), and follows by
+    /// itself.
     pub fn set_status(&mut self, now: Duration, status: Status) {
         self.enter(now);
         match status {
             Status::Left => self.leave(now),
             Status::Down => {}
             _ if self.has_left || self.me.status == status => {}
+            Status::Up if self.me.status == Status::Joining && self.must_wait() => {}
             _ => {
+                self.stop_waiting();
                 self.me.status = status;
                 self.revise();
             }
@@ -409,25 +427,6 @@ impl Mesh {
     /// Changes this node's load, which spreads within [`MeshConfig::load_period`] or so.
     pub fn set_load(&mut self, load: Load) {
         self.load = Some(load).filter(|load| *load != self.me.load);
-    }
-
-    /// Leaves for good: tells everybody, several times (see [`FAREWELL`]), and falls silent.
-    pub fn leave(&mut self, now: Duration) {
-        self.enter(now);
-        if self.has_left {
-            return;
-        }
-        self.me.status = Status::Left;
-        self.revise();
-        // It fails only when our own identity could not be encoded.
-        let _ = self.foca.leave_cluster(&mut self.effects);
-        self.settle();
-        self.has_left = true;
-        self.timers.retain(|_| false);
-        self.probe = None;
-        self.missing.clear();
-        self.held.clear();
-        self.on_farewell(FAREWELLS);
     }
 
     /// How far this node distrusts itself: 0 when its probes are answered and it is run in time, up to
@@ -479,6 +478,22 @@ impl Mesh {
             }
         }
         self.now = self.now.max(now);
+        self.bound.move_to(self.incarnation_max());
+    }
+
+    /// The highest incarnation that is believed now.
+    fn incarnation_max(&self) -> u64 {
+        if self.lacks(Guard::IncarnationBound) {
+            return INCARNATION_MAX;
+        }
+        self.life_ms().max(INCARNATION_SURE).saturating_add(INCARNATION_AHEAD).min(INCARNATION_MAX)
+    }
+
+    /// Whether a record is well formed and its incarnation can be real.
+    fn is_believable(&mut self, member: &Member) -> bool {
+        let is_real = member.incarnation <= self.incarnation_max();
+        self.counters.incarnations_refused += u64::from(!is_real);
+        is_real && is_acceptable(member)
     }
 
     /// Others were not heard because nobody was listening: puts off what would be held against
@@ -632,7 +647,6 @@ pub const SEEDS_MAX: usize = 256;
 const ANNOUNCE_FIRST: Duration = Duration::from_millis(500);
 const ANNOUNCE_TARGETS: usize = 3;
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-const FAREWELLS: u8 = 3;
 /// A call that comes later than this means that the process or the host stood still.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long views may differ before an exchange is asked for: news take a while.

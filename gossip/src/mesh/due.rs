@@ -54,6 +54,7 @@ impl Mesh {
     pub(super) fn on_housekeeping(&mut self) {
         self.timers.set(self.now + HOUSEKEEPING, Due::Housekeeping);
         self.spread_load();
+        self.on_held_back();
         let has_others = self.others().any(|m| m.status.is_active());
         if has_others && self.now >= self.heard_at + self.config.isolated_after {
             self.isolate();
@@ -97,20 +98,6 @@ impl Mesh {
                 Some((peer, _)) if peer.incarnation >= member.incarnation => {}
                 _ => self.tell_foca(&member, true),
             }
-        }
-    }
-
-    /// Says goodbye to everybody, for what it is worth.
-    pub(super) fn on_farewell(&mut self, left: u8) {
-        let active = self.others().filter(|m| m.status.is_active());
-        let active = active.map(|m| self.addr_of(m)).collect::<Vec<_>>();
-        let packet = wire::facts(self.view.digest(), &[&self.me]);
-        for to in active {
-            self.transmit(to, packet.clone());
-        }
-        if left > 1 {
-            let at = self.now + FAREWELL / u32::from(FAREWELLS);
-            self.timers.set(at, Due::Farewell(left - 1));
         }
     }
 }

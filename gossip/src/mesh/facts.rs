@@ -8,6 +8,7 @@ use annulus_proto::limits::{MEMBER_BYTES_MAX, MEMBERS_MAX};
 use annulus_proto::{Member, NodeId};
 
 use super::peer::Peer;
+use super::wire::Bound;
 use crate::view::{beats, is_acceptable};
 
 /// What the mesh and the handler inside foca share. One thread uses both, so the lock is free
@@ -17,6 +18,7 @@ pub(super) struct Facts(Arc<Mutex<State>>);
 
 struct State {
     me: NodeId,
+    bound: Bound,
     /// The latest record heard about each member, whatever became of it in the view.
     latest: BTreeMap<NodeId, Member>,
     inbox: Vec<Member>,
@@ -24,9 +26,9 @@ struct State {
 }
 
 impl Facts {
-    pub(super) fn new(me: NodeId) -> Self {
+    pub(super) fn new(me: NodeId, bound: Bound) -> Self {
         let (latest, inbox) = (BTreeMap::new(), Vec::new());
-        Self(Arc::new(Mutex::new(State { me, latest, inbox, rejected: 0 })))
+        Self(Arc::new(Mutex::new(State { me, bound, latest, inbox, rejected: 0 })))
     }
 
     /// Takes note that a record is known, so that its echoes are not relayed.
@@ -89,7 +91,9 @@ impl foca::BroadcastHandler<Peer> for Facts {
     ) -> Result<Option<FactKey>, Never> {
         let mut state = self.state();
         let member = (data.len() <= MEMBER_BYTES_MAX).then(|| decode_value::<Member>(data));
-        let Some(Ok(member)) = member.filter(|m| m.as_ref().is_ok_and(is_acceptable)) else {
+        let is_believable =
+            |member: &Member| is_acceptable(member) && state.bound.allows(member.incarnation);
+        let Some(Ok(member)) = member.filter(|m| m.as_ref().is_ok_and(is_believable)) else {
             state.rejected += 1;
             return Ok(None);
         };

@@ -14,9 +14,6 @@ pub(super) struct Probe {
     sent: Vec<Duration>,
     /// How long until it is sent again.
     pause: Duration,
-    /// How many members were asked to reach it, and how many of them said that they heard it.
-    asked: usize,
-    nacks: usize,
     over_stream: bool,
     /// Whether the stream was given time to answer.
     has_waited: bool,
@@ -49,23 +46,13 @@ impl Mesh {
             self.refutations = header.src_incarnation;
             self.health.worsen(1);
         }
-        match header.message {
-            Message::Ping(number) => {
-                let pause = self.repeat_after(to.id);
-                let (ping, sent) = (data.to_vec(), vec![self.now]);
-                let (over_stream, has_waited) = (false, false);
-                let (asked, nacks) = (0, 0);
-                let probe =
-                    Probe { to, number, ping, sent, pause, asked, nacks, over_stream, has_waited };
-                self.probe = Some(probe);
-                self.timers.set(self.now + self.health.slowed(pause), Due::Repeat(number));
-            }
-            Message::PingReq { probe_number, .. } => {
-                if let Some(probe) = self.probe.as_mut().filter(|p| p.number == probe_number) {
-                    probe.asked += 1;
-                }
-            }
-            _ => {}
+        if let Message::Ping(number) = header.message {
+            let pause = self.repeat_after(to.id);
+            let (ping, sent) = (data.to_vec(), vec![self.now]);
+            let (over_stream, has_waited) = (false, false);
+            let probe = Probe { to, number, ping, sent, pause, over_stream, has_waited };
+            self.probe = Some(probe);
+            self.timers.set(self.now + self.health.slowed(pause), Due::Repeat(number));
         }
     }
 
@@ -92,16 +79,19 @@ impl Mesh {
         self.timers.set(self.now + self.health.slowed(pause), Due::Repeat(number));
     }
 
-    /// foca is about to have others ping the member: so does this node, over a stream.
+    /// foca is about to have others ping the member: so does this node, over a stream, and sees whether
+    /// anybody hears it at all.
     pub(super) fn on_indirect_due(&mut self, timer: Timer<Peer>) {
         let lacks = self.lacks(Guard::Fallback);
         if let Timer::SendIndirectProbe { probed_id, .. } = &timer
             && let Some(probe) = self.probe.as_mut().filter(|probe| probe.to == *probed_id)
-            && !lacks
         {
-            probe.over_stream = true;
-            let (to, body) = (probe.to.addr, renumbered(&probe.ping, STREAM_NUMBER));
-            self.transmit_over(Channel::Stream, to, wire::swim(self.view.digest(), &body));
+            if !lacks {
+                probe.over_stream = true;
+                let (to, body) = (probe.to.addr, renumbered(&probe.ping, STREAM_NUMBER));
+                self.transmit_over(Channel::Stream, to, wire::swim(self.view.digest(), &body));
+            }
+            self.check_hearing(Some(*probed_id));
         }
         let _ = self.foca.handle_timer(timer, &mut self.effects);
     }
@@ -110,17 +100,17 @@ impl Mesh {
     pub(super) fn on_probe_due(&mut self, timer: Timer<Peer>) {
         if let Some(probe) = &mut self.probe
             && probe.over_stream
+            && self.failed_in_row < MANY
             && !std::mem::replace(&mut probe.has_waited, true)
         {
             let after = self.health.slowed(self.config.probe_period);
             self.timers.set(self.now + after, Due::Swim(timer));
             return;
         }
-        if let Some(probe) = self.probe.take() {
+        if self.probe.take().is_some() {
             self.counters.probes_failed += 1;
-            // Whoever says that it heard us speaks for us, and so against the member.
-            let silent = probe.asked.saturating_sub(probe.nacks);
-            self.health.worsen(if probe.asked == 0 { 1 } else { silent });
+            self.failed_in_row += 1;
+            self.judge_hearing();
         }
         let _ = self.foca.handle_timer(timer, &mut self.effects);
     }
@@ -156,6 +146,7 @@ impl Mesh {
     /// The probe under way has succeeded: foca is to know.
     pub(super) fn end_probe(&mut self, src_incarnation: u16, answer: &Answer) {
         let Some(probe) = self.probe.take() else { return };
+        self.failed_in_row = 0;
         match answer {
             Answer::InTime(took) => {
                 self.rtts.measure(probe.to.id, *took, self.now);
@@ -171,14 +162,6 @@ impl Mesh {
         SwimCodec.encode_header(&ack, &mut packet).expect("a vector takes every header");
         // An error says that foca is not connected, and waits for no answer.
         let _ = self.foca.handle_data(&packet, &mut self.effects);
-    }
-
-    /// A member that was asked to reach another one heard that.
-    pub(super) fn on_nack(&mut self, nack: Nack) {
-        let probe = self.probe.as_mut().filter(|probe| probe.number == nack.number);
-        let Some(probe) = probe.filter(|probe| probe.nacks < probe.asked) else { return };
-        probe.nacks += 1;
-        self.note_answer(true);
     }
 }
 
@@ -197,5 +180,8 @@ fn renumbered(ping: &[u8], number: u8) -> Vec<u8> {
 const NUMBER_STEP: u8 = 51;
 /// The most repeats that get numbers of their own.
 pub(super) const REPEATS_MAX: u8 = 4;
+/// After so many failed probes in a row there is no time to wait for streams: many have died at once,
+/// and each suspicion is looked into before it becomes a death anyway.
+const MANY: u32 = 2;
 /// The number of pings over streams: their answers are no measure.
 const STREAM_NUMBER: u8 = 255;

@@ -21,7 +21,7 @@ impl Mesh {
             }
             return;
         }
-        if !is_plausible(&src) {
+        if !is_plausible(&src) || !self.bound.allows(src.incarnation) {
             self.counters.packets_malformed += 1;
             return;
         }
@@ -40,19 +40,17 @@ impl Mesh {
             self.undead_at_soonest = self.now + UNDEAD;
         }
         self.hear(src.id, src.incarnation);
+        self.note_fresh(src);
         let answer = self.answer(&src, &header.message, channel);
         match &header.message {
-            Message::Ack(_) => {
-                self.note_answer(matches!(answer, Some(Answer::InTime(_))));
+            Message::Ack(number) => {
+                let answers_check = self.answers_check(&src, *number);
+                self.note_answer(answers_check || matches!(answer, Some(Answer::InTime(_))));
                 self.vouch_if_asked(&src, header.src_incarnation);
             }
             // Somebody who was asked for the probe under way answers in time, whatever it found.
             Message::ForwardedAck { .. } => self.note_answer(answer.is_some()),
             Message::Feed => self.note_answer(false),
-            Message::PingReq { probe_number, .. } => {
-                let nack = Nack { to: src, number: *probe_number };
-                self.transmit(src.addr, wire::nack(self.view.digest(), &nack));
-            }
             _ => {}
         }
         self.asker = (channel == Channel::Stream).then_some(src);
@@ -68,7 +66,7 @@ impl Mesh {
     }
 
     pub(super) fn on_announce(&mut self, member: Member) {
-        if !is_acceptable(&member) {
+        if !self.is_believable(&member) {
             self.counters.packets_malformed += 1;
             return;
         }
@@ -110,7 +108,7 @@ impl Mesh {
     pub(super) fn on_claim(&mut self, claim: Claim) {
         let Claim { member, nonce, answer } = claim;
         self.counters.packets_misaddressed += 1;
-        if member.id != self.me.id || member.addr == self.me.addr || !is_acceptable(&member) {
+        if member.id != self.me.id || member.addr == self.me.addr || !self.is_believable(&member) {
             return;
         }
         if !answer {
@@ -227,7 +225,5 @@ impl Mesh {
 
 /// Whether a peer in a packet could be a member.
 fn is_plausible(peer: &Peer) -> bool {
-    peer.incarnation <= crate::view::INCARNATION_MAX
-        && peer.addr.port() != 0
-        && !peer.addr.ip().is_unspecified()
+    peer.addr.port() != 0 && !peer.addr.ip().is_unspecified()
 }

@@ -53,6 +53,8 @@ pub enum Event {
     /// This node refuted its own death or a higher incarnation of itself. Persist it; the next
     /// start must begin above it.
     IncarnationRaised(u64),
+    /// What [`Mesh::deaths`] returns has changed: persist it.
+    DeathsChanged,
     /// Another node, alive right now, bears this node's id. One of the two must stop, best the one
     /// that started later (as incarnations come from the clock, the one with the higher one).
     /// Repeated every 10 s while it lasts.
@@ -105,6 +107,10 @@ pub struct Counters {
     pub deaths_concluded: u64,
     /// Times that this node raised its own incarnation.
     pub renewals: u64,
+    /// Times that this node stayed `Joining` for having died again and again.
+    pub returns_held_back: u64,
+    /// Incarnations so far ahead of the time that they were not believed.
+    pub incarnations_refused: u64,
     /// Times that this node presumed all others down.
     pub isolations: u64,
     /// Exchanges asked for.

@@ -52,6 +52,7 @@ impl Mesh {
     /// Nobody answers this node: whom it suspects has as long again.
     fn hold_back(&mut self, timer: Timer<Peer>) {
         self.counters.deaths_held_back += 1;
+        self.check_hearing(None);
         self.suspect_longer(timer, self.config.probe_period);
     }
 
@@ -96,18 +97,30 @@ impl Mesh {
         self.timers.set(at, Due::Verify { timer, pings_left: pings_left - 1 });
     }
 
-    /// foca's own ping, with the suspicion in its list of news: the suspect refutes it, and its answer
-    /// carries the refutation.
+    /// Pings a suspect and tells it of the suspicion: it refutes it, and its answer carries the
+    /// refutation.
     fn ping_suspect(&mut self, channel: Channel, peer: Peer, incarnation: u16) {
-        let src = *self.foca.identity();
-        let src_incarnation = self.refutations;
-        let header = Header { src, src_incarnation, dst: peer, message: Message::Ping(0) };
         let suspicion = foca::Member::new(peer, incarnation, State::Suspect);
+        self.ping(channel, peer, SUSPECT_NUMBER, Some(suspicion));
+    }
+
+    /// foca's own ping, with one piece of news or none.
+    pub(super) fn ping(
+        &mut self,
+        channel: Channel,
+        to: Peer,
+        number: u8,
+        news: Option<foca::Member<Peer>>,
+    ) {
+        let (src, message) = (*self.foca.identity(), Message::Ping(number));
+        let header = Header { src, src_incarnation: self.refutations, dst: to, message };
         let mut packet = Vec::with_capacity(160);
         SwimCodec.encode_header(&header, &mut packet).expect("a vector takes every header");
-        packet.extend_from_slice(&1u16.to_be_bytes());
-        SwimCodec.encode_member(&suspicion, &mut packet).expect("a vector takes every member");
-        self.transmit_over(channel, peer.addr, wire::swim(self.view.digest(), &packet));
+        if let Some(news) = news {
+            packet.extend_from_slice(&1u16.to_be_bytes());
+            SwimCodec.encode_member(&news, &mut packet).expect("a vector takes every member");
+        }
+        self.transmit_over(channel, to.addr, wire::swim(self.view.digest(), &packet));
     }
 
     /// Some other members, drawn at random.
@@ -243,6 +256,8 @@ impl Mesh {
     }
 }
 
+/// The number of pings to suspects.
+const SUSPECT_NUMBER: u8 = 0;
 /// Most suspects of others that are tried at a time, and most members told about each.
 const ASKED_MAX: usize = 64;
 const ASKERS_MAX: usize = 8;

@@ -12,10 +12,12 @@
 //!                   whoever else bears the sender's id, to see whether it lives
 //!      5  Doubt     the sender, a suspect, its refutations so far: do you reach it?
 //!      6  Vouch     the same the other way round: it answered, with so many refutations
-//!      7  Nack      who asked, and the number of its probe: your PingReq reached me
 //! ```
 //! Bodies are bincode 2 `standard()`, as everywhere. The envelope (cluster, protocol version) is
 //! the driver's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use annulus_proto::Member;
 use annulus_proto::codec::{decode_value, encode_value};
@@ -41,7 +43,6 @@ pub(super) enum Frame<'a> {
     Claim(Claim),
     Doubt(Doubt),
     Vouch(Doubt),
-    Nack(Nack),
 }
 
 /// "This id is mine. Is it yours too?"
@@ -62,21 +63,12 @@ pub(super) struct Doubt {
     pub(super) incarnation: u16,
 }
 
-/// "I heard you, whatever becomes of your probe."
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) struct Nack {
-    /// Who is told.
-    pub(super) to: Peer,
-    pub(super) number: u8,
-}
-
 const SWIM: u8 = 1;
 const ANNOUNCE: u8 = 2;
 const FACTS: u8 = 3;
 const CLAIM: u8 = 4;
 const DOUBT: u8 = 5;
 const VOUCH: u8 = 6;
-const NACK: u8 = 7;
 
 impl<'a> Frame<'a> {
     /// The sender's digest and what it says; `None` for what is not well formed.
@@ -93,7 +85,6 @@ impl<'a> Frame<'a> {
             CLAIM => Self::Claim(decode_value(body).ok()?),
             DOUBT => Self::Doubt(decode_value(body).ok()?),
             VOUCH => Self::Vouch(decode_value(body).ok()?),
-            NACK => Self::Nack(decode_value(body).ok()?),
             _ => return None,
         };
         Some((u64::from_le_bytes(*digest), frame))
@@ -126,10 +117,6 @@ pub(super) fn vouch(digest: u64, vouch: &Doubt) -> Vec<u8> {
     frame(VOUCH, digest, &encode_value(vouch))
 }
 
-pub(super) fn nack(digest: u64, nack: &Nack) -> Vec<u8> {
-    frame(NACK, digest, &encode_value(nack))
-}
-
 fn frame(kind: u8, digest: u64, body: &[u8]) -> Vec<u8> {
     let mut packet = Vec::with_capacity(FRAME_BYTES + body.len());
     packet.push(kind);
@@ -153,6 +140,58 @@ pub(super) enum CodecError {
     Unknown(u8),
     #[error("no room")]
     Full,
+    #[error("an incarnation of {0} is beyond belief")]
+    Incarnation(u64),
+}
+
+/// The highest incarnation that is believed. foca keeps its codec and its handler to itself, so that
+/// it is shared with them; one thread uses all three.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bound(Arc<AtomicU64>);
+
+impl Bound {
+    pub(super) fn move_to(&self, incarnation_max: u64) {
+        self.0.store(incarnation_max, Ordering::Relaxed);
+    }
+
+    pub(super) fn allows(&self, incarnation: u64) -> bool {
+        incarnation <= self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// [`SwimCodec`] that reads nothing of members with unbelievable incarnations: what foca has taken in
+/// it spreads.
+#[derive(Clone, Debug)]
+pub(super) struct BoundedCodec(pub(super) Bound);
+
+impl foca::Codec<Peer> for BoundedCodec {
+    type Error = CodecError;
+
+    fn encode_header(&mut self, header: &Header<Peer>, buf: impl BufMut) -> Result<(), CodecError> {
+        SwimCodec.encode_header(header, buf)
+    }
+
+    fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Peer>, CodecError> {
+        SwimCodec.decode_header(buf)
+    }
+
+    fn encode_member(
+        &mut self,
+        member: &foca::Member<Peer>,
+        buf: impl BufMut,
+    ) -> Result<(), CodecError> {
+        SwimCodec.encode_member(member, buf)
+    }
+
+    fn decode_member(&mut self, buf: impl Buf) -> Result<foca::Member<Peer>, CodecError> {
+        let member = SwimCodec.decode_member(buf)?;
+        let incarnation = member.id().incarnation;
+        if self.0.allows(incarnation) {
+            Ok(member)
+        } else {
+            Err(CodecError::Incarnation(incarnation))
+        }
+    }
 }
 
 /// From, its refutations, to, kind, probe number, and the third party of indirect probes.

@@ -116,7 +116,8 @@ impl Hub {
     pub fn new(start: HubStart, now: Now) -> Self {
         let HubStart { settings, mesh, cluster, me, state, joins_others, .. } = start;
         let HubStart { cores, tables, homes_max, seed, .. } = start;
-        let mesh = Mesh::new(mesh, me, seed, now.monotonic);
+        let mut mesh = Mesh::new(mesh, me, seed, now.monotonic);
+        mesh.remember_deaths(&state.deaths);
         let ring = Arc::new(Ring::build(mesh.view(), 0, homes_max));
         let alone_by_misfortune = !state.peers.is_empty();
         let standing = Standing {
@@ -344,7 +345,7 @@ impl Hub {
                     self.outputs.push_back(HubOutput::Cores(Input::Gone(node)));
                 }
                 Event::ExchangeWith(addr) => self.exchange_with(now, addr),
-                Event::PeersChanged => self.persist_if_wanted(),
+                Event::PeersChanged | Event::DeathsChanged => self.persist_if_wanted(),
                 Event::IncarnationRaised(_) => {
                     self.persist_if_wanted();
                     self.revivals += 1;
@@ -422,6 +423,7 @@ impl Hub {
         }
         state.incarnation = self.mesh.me().incarnation;
         state.peers = self.mesh.peers();
+        state.deaths = self.mesh.deaths().to_vec();
         if state == self.persisted.state {
             return;
         }

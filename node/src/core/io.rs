@@ -318,4 +318,7 @@ pub struct NodeState {
     pub clock_ceiling_ms: u64,
     /// Other members it knew, to rejoin through.
     pub peers: Vec<SocketAddr>,
+    /// When it learned that it had been declared dead, lately; as the mesh says it.
+    #[serde(default)]
+    pub deaths: Vec<u64>,
 }

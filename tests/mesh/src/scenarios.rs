@@ -83,7 +83,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const WARM_UP: Duration = Duration::from_secs(5);
 
 fn settled<S: Subject>(job: &Job<'_>, absent: usize) -> World<S> {
-    let mut world = World::<S>::settled(job.nodes, absent, job.seed);
+    settled_with(job, absent, S::settings(job.nodes))
+}
+
+fn settled_with<S: Subject>(job: &Job<'_>, absent: usize, settings: S::Settings) -> World<S> {
+    let mut world = World::<S>::settled_with(job.nodes, absent, job.seed, settings);
     world.net.loss = job.loss;
     world.meter = job.meter;
     world.run(WARM_UP);
@@ -414,7 +418,7 @@ fn healing<S: Subject>(mut world: World<S>, job: &mut Job<'_>, cut: Duration) ->
 }
 
 fn chaos<S: Subject>(job: &mut Job<'_>) -> Figures {
-    let mut world = settled::<S>(job, 0);
+    let mut world = settled_with::<S>(job, 0, S::undamped(S::settings(job.nodes)));
     let mut rng = StdRng::seed_from_u64(job.seed ^ 0x6368_616f_7300);
     world.hosts.iter_mut().for_each(|host| host.is_unwell = true);
     world.net.duplicates = 0.02;

@@ -73,6 +73,17 @@ pub trait Subject: Sized {
 
     /// Addresses that it would have on disk by now.
     fn peers(&self) -> Vec<SocketAddr>;
+
+    /// The deaths of its own that it would have on disk by now.
+    fn own_deaths(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    /// The same behaviour for nodes that come and go all the time, and are not to be kept waiting
+    /// for it.
+    fn undamped(settings: Self::Settings) -> Self::Settings {
+        settings
+    }
 }
 
 /// What a node starts from.
@@ -84,6 +95,8 @@ pub struct Start<'a> {
     pub seeds: &'a [SocketAddr],
     /// The peers that its last life knew; none if its disk is new.
     pub peers: &'a [SocketAddr],
+    /// The deaths that its last life remembered.
+    pub deaths: &'a [u64],
     /// Whether it joins by itself, or stays what it is when it starts.
     pub comes_up: bool,
 }

@@ -57,6 +57,8 @@ pub struct Host<S: Subject> {
     pub saved: u64,
     /// The peers on disk.
     pub peers: Vec<SocketAddr>,
+    /// The node's own deaths on disk.
+    pub own_deaths: Vec<u64>,
     /// What its wall clock shows beyond the simulation's time, in milliseconds.
     pub clock_ms: i64,
     /// Whether its node joins by itself.
@@ -198,14 +200,20 @@ impl<S: Subject> World<S> {
     /// `count` hosts that have known each other for long, out of step by up to a second; and, behind
     /// them, `absent` ones that nobody knows and whose nodes do not run.
     pub fn settled(count: usize, absent: usize, seed: u64) -> Self {
+        Self::settled_with(count, absent, seed, S::settings(count))
+    }
+
+    /// The same with settings of their own.
+    pub fn settled_with(count: usize, absent: usize, seed: u64, settings: S::Settings) -> Self {
         let mut world = Self::new(count + absent, seed);
-        world.settings = S::settings(count);
+        world.settings = settings;
         for host in &mut world.hosts[..count] {
             host.saved = EPOCH_MS as u64;
         }
         let facts = (0..count).map(|index| world.facts(index)).collect::<Vec<_>>();
         for (index, host) in facts.iter().enumerate() {
-            let start = Start { host: host.clone(), seeds: &[], peers: &[], comes_up: true };
+            let host = host.clone();
+            let start = Start { host, seeds: &[], peers: &[], deaths: &[], comes_up: true };
             let (seed, ms) = (world.rng.random(), world.rng.random_range(0..1_000));
             let now = Duration::from_millis(ms);
             let mut node = S::start(&world.settings, start, seed, now);
@@ -233,7 +241,9 @@ impl<S: Subject> World<S> {
         host.wake_at = None;
         host.paused = None;
         let (peers, comes_up) = (host.peers.clone(), host.comes_up);
-        let start = Start { host: self.facts(index), seeds: &seeds, peers: &peers, comes_up };
+        let deaths = host.own_deaths.clone();
+        let facts = self.facts(index);
+        let start = Start { host: facts, seeds: &seeds, peers: &peers, deaths: &deaths, comes_up };
         self.hosts[index].node = Some(S::start(&self.settings, start, seed, self.now));
         self.after(index);
     }
@@ -243,6 +253,7 @@ impl<S: Subject> World<S> {
         let host = &mut self.hosts[index];
         if let Some(node) = host.node.take() {
             host.peers = node.peers();
+            host.own_deaths = node.own_deaths();
         }
         host.paused = None;
     }
@@ -659,6 +670,7 @@ impl<S: Subject> Host<S> {
             zone: String::new(),
             saved: 0,
             peers: Vec::new(),
+            own_deaths: Vec::new(),
             clock_ms: 0,
             comes_up: true,
             is_unwell: false,
