@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use crate::view::{
     INCARNATION_AHEAD, INCARNATION_MAX, INCARNATION_SURE, View, beats, is_acceptable,
 };
-use config::swim_config;
+use config::{TRANSMISSIONS_FEW, swim_config};
 use deaths::Missing;
 use facts::Facts;
 use flaps::Flaps;
@@ -529,8 +529,8 @@ impl Mesh {
             if inbox.is_empty() {
                 break;
             }
-            for member in inbox {
-                self.learn(member, Spread::Relayed);
+            for (member, spread) in inbox {
+                self.learn(member, spread);
             }
         }
         if self.digest != self.view.digest() {
@@ -549,9 +549,11 @@ impl Mesh {
                 let factor = self.health.factor();
                 self.timers.set(slowed, Due::Suspicion { timer, after, factor });
             }
-            Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
-                self.timers.set(slowed, Due::Swim(timer));
+            // Not before a few pings had their chance.
+            Timer::SendIndirectProbe { .. } => {
+                self.timers.set(self.now + self.health.slowed(2 * after), Due::Swim(timer));
             }
+            Timer::ProbeRandomMember(_) => self.timers.set(slowed, Due::Swim(timer)),
             _ => self.timers.set(self.now + after, Due::Swim(timer)),
         }
     }
@@ -587,6 +589,16 @@ impl Mesh {
         self.facts.note(member);
         // It fails for records above a packet's size only, and those are not acceptable.
         let _ = self.foca.add_broadcast(&encode_value(member));
+    }
+
+    /// The same for what may be missed: the next one follows.
+    fn spread_a_little(&mut self, member: &Member) {
+        let usual = swim_config(&self.config, self.foca.num_members() + 1);
+        let few = foca::Config { max_transmissions: TRANSMISSIONS_FEW, ..usual.clone() };
+        // They refuse changes that these are not among.
+        let _ = self.foca.set_config(few);
+        self.spread(member);
+        let _ = self.foca.set_config(usual);
     }
 
     fn send_announce(&mut self, to: SocketAddr) {

@@ -17,13 +17,13 @@ pub struct MeshConfig {
     /// How often one other member is probed, in turn. 250 ms. Must be above twice `probe_rtt`.
     /// Halving it doubles the traffic at rest and saves about a tenth of a second at detection.
     pub probe_period: Duration,
-    /// How long an answer may take before other members are asked to probe. 80 ms: a high quantile
-    /// of the round trip.
+    /// A high quantile of the round trip: 80 ms. After twice as long without an answer other members
+    /// are asked to probe, and a stream is tried.
     pub probe_rtt: Duration,
-    /// How often an unanswered ping is repeated, at most 4 times, when its answer is overdue by what
-    /// round trips to that member took (half a `probe_rtt` as long as none is known), in growing
-    /// pauses. 4: at 30 % loss 1 probe in 60 fails instead of 1 in 5, and each one that fails sets off
-    /// a wave of news. Costs nothing without loss.
+    /// How often an unanswered ping is repeated, at most 12 times: when its answer is overdue by what
+    /// round trips to that member took (half a `probe_rtt` as long as none is known), in growing pauses,
+    /// up to half a `probe_rtt`. 12: at 30 % loss 1 probe in 10,000 fails instead of 1 in 5, and each
+    /// one that fails sets off a wave of news. Costs nothing without loss.
     pub ping_repeats: u8,
     /// How long a suspected member has to refute, times log10 of the cluster's size, at least once.
     /// 1 s. Raising it delays the detection by as much.
@@ -45,8 +45,8 @@ pub struct MeshConfig {
     /// died out in small clusters at 30 % loss. Costs bytes per change only.
     pub transmissions_max: NonZeroU8,
     /// How often, at most, seeds and known peers that are not active are announced to, for ever.
-    /// 5 s, reached by doubling from 500 ms; three addresses at a time. Bounds how long a healed
-    /// partition goes unnoticed.
+    /// 5 s, reached by doubling from 500 ms (where it stays while all others are presumed down); three
+    /// addresses at a time. Bounds how long a healed partition goes unnoticed.
     pub announce_period: Duration,
     /// Largest packet, in bytes. 1300, which fits `proto`'s datagram with the longest cluster name.
     /// At least 600.
@@ -68,12 +68,13 @@ pub struct MeshConfig {
     /// than about the others, after it each side of a partition must go on alone. In a cluster of
     /// two, or when all others die at once, this is how long their death goes unnoticed.
     pub isolated_after: Duration,
-    /// How often a full exchange is asked for with a random member. 30 s.
+    /// How often a full exchange is asked for with a random member, whatever the digests say. 30 s;
+    /// above 32 members as many times longer as there are more of them, as it costs more.
     pub exchange_period: Duration,
     /// The least time between two exchanges asked for, whatever the reason. 1 s.
     pub exchange_interval_min: Duration,
-    /// How often a changed load is spread, at most. 5 s, and at least 100 ms per member: load is
-    /// the only news in a quiet cluster, and must not dominate in a large one.
+    /// How often a changed load is spread, at most. 5 s, and at least 4 s per member: load is the only
+    /// news in a quiet cluster, and must not dominate in a large one: 0.2 KB/s per node at any size.
     pub load_period: Duration,
     /// For tests that show what a guard is for: the one that is missing.
     #[doc(hidden)]
@@ -104,7 +105,7 @@ impl Default for MeshConfig {
         Self {
             probe_period: Duration::from_millis(250),
             probe_rtt: Duration::from_millis(80),
-            ping_repeats: 4,
+            ping_repeats: 12,
             suspect_for: Duration::from_secs(1),
             verify_pings: 8,
             verify_peers: 3,
@@ -152,3 +153,5 @@ pub(super) fn swim_config(config: &MeshConfig, members: usize) -> foca::Config {
 
 /// How many members are asked to probe another one, and how many are told news at a time.
 pub(super) const INDIRECT_PROBES: usize = 3;
+/// How often news that may be missed are sent on: a load.
+pub(super) const TRANSMISSIONS_FEW: NonZeroU8 = NonZeroU8::new(4).expect("4 is not 0");

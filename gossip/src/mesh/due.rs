@@ -21,8 +21,11 @@ impl Mesh {
         all.extend(known.iter().filter(|addr| !self.seeds.contains(addr)));
         let lost = all.iter().filter(|addr| !active.contains(addr)).copied().collect::<Vec<_>>();
         let mut targets = Vec::new();
+        let mut pause = self.announce_after;
         if lost.is_empty() {
+            // Little is to be won, and each answer is as large as a packet may be.
             self.announce_after = self.config.announce_period;
+            pause = CONTENT * self.announce_after;
             if !all.is_empty() {
                 targets.push(all[self.rng.random_range(0..all.len())]);
             }
@@ -35,20 +38,26 @@ impl Mesh {
         for to in targets {
             self.send_announce(to);
         }
-        let after = self.jittered(self.announce_after);
-        self.announce_after = (self.announce_after * 2).min(self.config.announce_period);
+        let after = self.jittered(pause);
+        if self.presumed.is_empty() {
+            self.announce_after = (self.announce_after * 2).min(self.config.announce_period);
+        }
         self.timers.set(self.now + after, Due::Announce);
     }
 
     pub(super) fn on_exchange_due(&mut self) {
+        let after = self.jittered(self.config.exchange_period);
+        self.timers.set(self.now + after, Due::Exchange);
+        let one_in = (self.view.len() / EXCHANGE_MEMBERS).max(1);
+        if self.rng.random_range(0..one_in) > 0 {
+            return;
+        }
         let active = self.others().filter(|m| m.status.is_active());
         let active = active.map(|m| self.addr_of(m)).collect::<Vec<_>>();
         if !active.is_empty() {
             let with = active[self.rng.random_range(0..active.len())];
             self.ask_exchange(with);
         }
-        let after = self.jittered(self.config.exchange_period);
-        self.timers.set(self.now + after, Due::Exchange);
     }
 
     pub(super) fn on_housekeeping(&mut self) {
@@ -73,7 +82,9 @@ impl Mesh {
             let period = self.config.load_period.max(LOAD_PERIOD_PER_MEMBER * members);
             self.load_at_soonest = self.now + period;
             self.me.load = load;
-            self.revise();
+            self.me.revision = self.me.revision.saturating_add(1);
+            self.view.merge(self.me.clone());
+            self.spread_a_little(&self.me.clone());
         }
     }
 
@@ -102,4 +113,8 @@ impl Mesh {
     }
 }
 
-const LOAD_PERIOD_PER_MEMBER: Duration = Duration::from_millis(100);
+/// The largest cluster in which all members are exchanged every `exchange_period`.
+const EXCHANGE_MEMBERS: usize = 32;
+/// How many times longer the pause between announcements is while nobody is missing.
+const CONTENT: u32 = 4;
+const LOAD_PERIOD_PER_MEMBER: Duration = Duration::from_secs(4);

@@ -7,6 +7,7 @@ use annulus_proto::codec::decode_value;
 use annulus_proto::limits::{MEMBER_BYTES_MAX, MEMBERS_MAX};
 use annulus_proto::{Member, NodeId};
 
+use super::learn::Spread;
 use super::peer::Peer;
 use super::wire::Bound;
 use crate::view::{beats, is_acceptable};
@@ -21,7 +22,7 @@ struct State {
     bound: Bound,
     /// The latest record heard about each member, whatever became of it in the view.
     latest: BTreeMap<NodeId, Member>,
-    inbox: Vec<Member>,
+    inbox: Vec<(Member, Spread)>,
     rejected: u64,
 }
 
@@ -36,8 +37,9 @@ impl Facts {
         self.state().note(member);
     }
 
-    /// The records that arrived in packets since the last call, in order of arrival.
-    pub(super) fn take_inbox(&self) -> Vec<Member> {
+    /// The records that arrived in packets since the last call, in order of arrival, with what remains
+    /// to be done to pass them on.
+    pub(super) fn take_inbox(&self) -> Vec<(Member, Spread)> {
         std::mem::take(&mut self.state().inbox)
     }
 
@@ -63,6 +65,11 @@ impl State {
         }
         new
     }
+}
+
+/// Whether two records about one member say the same but for its load.
+fn differ_in_load(one: &Member, other: &Member) -> bool {
+    *one == Member { load: one.load, revision: one.revision, ..other.clone() }
 }
 
 /// Identifies a fact among those that wait to be sent.
@@ -103,17 +110,23 @@ impl foca::BroadcastHandler<Peer> for Facts {
         }
         if member.id == state.me {
             // Rumours about ourselves end here; the answer to them spreads instead.
-            state.inbox.push(member);
+            state.inbox.push((member, Spread::Relayed));
             return Ok(None);
         }
         if state.is_full_for(member.id) {
             state.rejected += 1;
             return Ok(None);
         }
+        let is_load =
+            state.latest.get(&member.id).is_some_and(|known| differ_in_load(&member, known));
         if !state.note(&member) {
             return Ok(None);
         }
-        state.inbox.push(member.clone());
+        if is_load {
+            state.inbox.push((member, Spread::Little));
+            return Ok(None);
+        }
+        state.inbox.push((member.clone(), Spread::Relayed));
         Ok(Some(FactKey(member)))
     }
 }

@@ -7,6 +7,8 @@ use super::*;
 pub(super) enum Spread {
     /// foca passes it on already.
     Relayed,
+    /// Pass it on a few times if it is new.
+    Little,
     /// Pass it on if it is new.
     News,
     /// Pass it on only if it is a death: the rest is known to those who sent it.
@@ -63,6 +65,8 @@ impl Mesh {
         let is_death = !member.status.is_active();
         if spread == Spread::News || (spread == Spread::Deaths && is_death && known.is_some()) {
             self.spread(&member);
+        } else if spread == Spread::Little {
+            self.spread_a_little(&member);
         }
         if is_new_life {
             self.tell_foca(&member, spread != Spread::Deaths);

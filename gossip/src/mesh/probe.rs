@@ -177,9 +177,9 @@ fn renumbered(ping: &[u8], number: u8) -> Vec<u8> {
 }
 
 /// Between the numbers of a probe's pings: far from those of the next probes.
-const NUMBER_STEP: u8 = 51;
+const NUMBER_STEP: u8 = 19;
 /// The most repeats that get numbers of their own.
-pub(super) const REPEATS_MAX: u8 = 4;
+pub(super) const REPEATS_MAX: u8 = 12;
 /// After so many failed probes in a row there is no time to wait for streams: many have died at once,
 /// and each suspicion is looked into before it becomes a death anyway.
 const MANY: u32 = 2;
