@@ -78,10 +78,12 @@ fn main() -> ExitCode {
         Said::Over(cell, done, over, total) => {
             let (name, loss, elapsed) = (cell.scenario.name, cell.loss, began.elapsed());
             eprintln!(
-                "{over}/{total} {name} {} nodes, loss {loss}, {}, seed {}: {elapsed:.1?} since the start",
+                "{over}/{total} {name} {} nodes, loss {loss}, {}, seed {}, trace {:016x}: {elapsed:.1?} \
+                 since the start",
                 cell.nodes,
                 done.who.name(),
-                done.seed
+                done.seed,
+                done.figures.trace
             );
         }
     });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use annulus_gossip::{Counters, Event, Mesh, MeshConfig, Ring, Transmit};
+use annulus_gossip::{Channel, Counters, Event, Mesh, MeshConfig, Ring, Transmit};
 use annulus_proto::codec::{CHECK_BYTES, HEADER_BYTES, encode_value};
 use annulus_proto::message::Exchange;
 use annulus_proto::{Load, Member, NodeId, Status};
@@ -48,10 +48,17 @@ pub struct OursSettings {
 /// What nodes say to each other over streams.
 #[derive(Clone, Debug)]
 pub struct Said {
-    members: Vec<Member>,
+    what: What,
     /// The sender's digest.
     view: u64,
     bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Members(Vec<Member>),
+    /// A packet of the mesh's that is to arrive.
+    Packet(Vec<u8>),
 }
 
 /// How often views are exchanged with one address, at most.
@@ -62,6 +69,10 @@ const TICK: Duration = Duration::from_millis(100);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an exchange may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// What says how long a packet is.
+const LENGTH_BYTES: usize = 3;
+/// A node's id, at most.
+const ID_BYTES: usize = 9;
 
 impl Ours {
     fn exchange_with(&mut self, now: Duration, addr: SocketAddr) {
@@ -84,7 +95,8 @@ impl Ours {
     fn says(&self, reply: bool) -> Said {
         let exchange = Exchange { members: self.mesh.snapshot(), reply };
         let bytes = HEADER_BYTES + encode_value(&exchange).len() + CHECK_BYTES;
-        Said { members: exchange.members, view: self.mesh.view().digest(), bytes }
+        let (what, view) = (What::Members(exchange.members), self.mesh.view().digest());
+        Said { what, view, bytes }
     }
 
     fn exchange_while_joining(&mut self, now: Duration) {
@@ -208,23 +220,40 @@ impl Subject for Ours {
             wants.events.push(event);
         }
         while let Some(transmit) = self.mesh.poll_transmit() {
-            let Transmit { to, packet, .. } = transmit;
-            wants.packets.push((to, packet));
+            let Transmit { channel, to, packet } = transmit;
+            if channel == Channel::Datagram {
+                wants.packets.push((to, packet));
+                continue;
+            }
+            // It is answered, by a frame that says no more than that it arrived.
+            let answer = HEADER_BYTES + ID_BYTES + CHECK_BYTES;
+            let bytes = HEADER_BYTES + LENGTH_BYTES + packet.len() + CHECK_BYTES + answer;
+            let said = Said { what: What::Packet(packet), view: self.mesh.view().digest(), bytes };
+            let deadline = now + CALL_TIMEOUT;
+            wants.calls.push(Call { number: None, to, said, deadline });
         }
         wants.calls.append(&mut self.wanted);
     }
 
     fn hear(&mut self, now: Duration, from: SocketAddr, said: Said) -> Option<Said> {
         self.see(now, from, said.view);
-        self.mesh.merge(now, said.members);
-        self.is_alone_by_misfortune = false;
-        Some(self.says(false))
+        match said.what {
+            What::Members(members) => {
+                self.mesh.merge(now, members);
+                self.is_alone_by_misfortune = false;
+                Some(self.says(false))
+            }
+            What::Packet(packet) => {
+                self.mesh.handle_stream_packet(now, &packet);
+                None
+            }
+        }
     }
 
     fn answered(&mut self, now: Duration, call: u64, answer: Option<Said>) {
         let Some((addr, _)) = self.calls.remove(&call) else { return };
-        if let Some(said) = answer {
-            self.mesh.merge(now, said.members);
+        if let Some(Said { what: What::Members(members), .. }) = answer {
+            self.mesh.merge(now, members);
             self.is_alone_by_misfortune = false;
             let me = self.mesh.me().id;
             let serves = |member: &Member| {

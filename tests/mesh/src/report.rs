@@ -261,7 +261,7 @@ impl Row {
 /// Puts the runs of each cell together.
 pub fn rows(cells: &[Cell], runs: &[Done]) -> Vec<Row> {
     let mut rows = Vec::new();
-    for cell in 0..cells.len() {
+    for (cell, told) in cells.iter().enumerate() {
         let mut measures: Vec<Measure> = Vec::new();
         let mut values: BTreeMap<(&str, Who), Vec<f64>> = BTreeMap::new();
         let mut worst: BTreeMap<&str, (f64, u64)> = BTreeMap::new();
@@ -283,7 +283,7 @@ pub fn rows(cells: &[Cell], runs: &[Done]) -> Vec<Row> {
         for measure in measures {
             let figure = |who| Some((who, measure.fold.of(values.get(&(measure.what, who))?)));
             let figures = Who::ALL.into_iter().filter_map(figure).collect();
-            let worst = worst.get(measure.what).map_or(cells[cell].seed, |(_, seed)| *seed);
+            let worst = worst.get(measure.what).map_or(told.seed, |(_, seed)| *seed);
             rows.push(Row { cell, measure, figures, worst });
         }
     }

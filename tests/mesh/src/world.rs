@@ -93,8 +93,10 @@ pub struct Tally {
     pub stream_bytes: u64,
     /// Streams opened.
     pub streams: u64,
-    /// Reports that a running, healthy node is dead.
+    /// Reports that a running, healthy node is dead, by nodes that are healthy themselves.
     pub false_downs: u64,
+    /// The same by nodes that are not.
+    pub false_downs_by_unwell: u64,
     /// Renewals of nodes that were healthy.
     pub renewals: u64,
     /// Renewals of nodes that were not.
@@ -598,8 +600,9 @@ impl<S: Subject> World<S> {
                 let of = self.by_id.get(&id).map(|of| &self.hosts[*of]);
                 let healthy = |host: &&Host<S>| host.node.is_some() && !host.is_unwell;
                 let is_healthy = of.filter(healthy).is_some();
-                // Who is cut off is wrong about everybody.
-                if is_healthy && !self.hosts[index].is_unwell {
+                if is_healthy && self.hosts[index].is_unwell {
+                    self.tally.false_downs_by_unwell += 1;
+                } else if is_healthy {
                     self.tally.false_downs += 1;
                 }
             }
@@ -643,9 +646,7 @@ impl<S: Subject> World<S> {
 
     /// Whose address this is.
     fn at(&self, addr: SocketAddr) -> Option<usize> {
-        let SocketAddr::V4(v4) = addr else { return None };
-        let [_, _, hundreds, ones] = v4.ip().octets();
-        let index = usize::from(hundreds) * HOSTS_PER_NET + usize::from(ones).checked_sub(1)?;
+        let index = index_at(addr)?;
         self.hosts.get(index).filter(|host| host.addr == addr)?;
         Some(index)
     }
@@ -654,7 +655,7 @@ impl<S: Subject> World<S> {
 impl<S: Subject> Host<S> {
     fn new(index: usize) -> Self {
         Self {
-            id: NodeId::from_bits(XxHash3_64::oneshot_with_seed(7, &index.to_le_bytes())),
+            id: id_of(index),
             addr: addr_of(index),
             zone: String::new(),
             saved: 0,
@@ -694,6 +695,22 @@ impl Stage {
 fn addr_of(index: usize) -> SocketAddr {
     let (hundreds, ones) = (index / HOSTS_PER_NET, index % HOSTS_PER_NET);
     SocketAddr::from(([10, 0, hundreds as u8, ones as u8 + 1], 7_000))
+}
+
+fn index_at(addr: SocketAddr) -> Option<usize> {
+    let SocketAddr::V4(v4) = addr else { return None };
+    let [_, _, hundreds, ones] = v4.ip().octets();
+    Some(usize::from(hundreds) * HOSTS_PER_NET + usize::from(ones).checked_sub(1)?)
+}
+
+/// The id that the node of host `index` has to begin with.
+fn id_of(index: usize) -> NodeId {
+    NodeId::from_bits(XxHash3_64::oneshot_with_seed(7, &index.to_le_bytes()))
+}
+
+/// The id of the node that is reached at this address, if none was moved.
+pub(crate) fn id_at(addr: SocketAddr) -> NodeId {
+    id_of(index_at(addr).unwrap_or(usize::MAX))
 }
 
 /// The processor time of this thread, for measuring only: nothing that happens depends on it.
