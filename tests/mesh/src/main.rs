@@ -1,5 +1,6 @@
 //! Simulates membership, and puts ours, foca as it comes and the targets side by side.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -63,16 +64,22 @@ fn main() -> ExitCode {
     #[allow(clippy::disallowed_methods, reason = "how long it takes is real time")]
     let began = Instant::now();
     let jobs = usize::from(arguments.jobs);
+    // When each run was first heard of, and how far it was; and when it was last told of.
+    let (mut begun, mut told) = (BTreeMap::new(), BTreeMap::new());
     let runs = report::run(&cells, &whom, jobs, true, |said| match said {
         // Long runs only: the others are over soon.
         Said::Progress(cell, who, seed, far) if cell.length > Duration::from_secs(600) => {
-            let (name, elapsed) = (cell.scenario.name, began.elapsed());
-            eprintln!(
-                "  {name} {} nodes, {}, seed {seed}: {:.1} %, {elapsed:.0?} since the start",
-                cell.nodes,
-                who.name(),
-                far * 100.0
-            );
+            let now = began.elapsed();
+            let run = (cell.scenario.name, cell.nodes, who, seed);
+            let (first, from) = *begun.entry(run).or_insert((now, far));
+            let left = (now - first).mul_f64((1.0 - far) / (far - from).max(1e-9));
+            let told = told.entry(run).or_insert(now);
+            if now >= *told + PROGRESS {
+                *told = now;
+                let (name, nodes, _, _) = run;
+                let who = who.name();
+                eprintln!("  {name} {nodes} nodes, {who}: {:.1} %, {left:.0?} left", far * 100.0);
+            }
         }
         Said::Progress(..) => {}
         Said::Over(cell, done, over, total) => {
@@ -98,6 +105,9 @@ fn main() -> ExitCode {
     eprintln!("{held} targets hold, {missed} are missed, in {:.0?}", began.elapsed());
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
+
+/// How often to say how far a run is.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 /// The effort's cells, those that were asked for, as they were asked for.
 fn cells(arguments: &Arguments) -> Vec<report::Cell> {

@@ -40,6 +40,8 @@ pub struct Cell {
     pub seeds: u64,
     /// How long it lasts, where what happens does not decide that.
     pub length: Duration,
+    /// Whether foca as it comes is left out: what it sends there would take hours to simulate.
+    pub is_too_much_for_plain: bool,
 }
 
 /// Whom to run it on.
@@ -111,7 +113,17 @@ impl Effort {
         for nodes in sizes {
             for loss in losses {
                 let (seeds, length) = (self.seeds(name, *nodes), self.length(name, *nodes, *loss));
-                cells.push(Cell { scenario, nodes: *nodes, loss: *loss, seed, seeds, length });
+                // A cluster of a thousand that loses a third of its packets costs it ten seconds for one.
+                let is_too_much_for_plain = *nodes >= 1_000 && *loss > 0.1 && name != "peace";
+                cells.push(Cell {
+                    scenario,
+                    nodes: *nodes,
+                    loss: *loss,
+                    seed,
+                    seeds,
+                    length,
+                    is_too_much_for_plain,
+                });
             }
         }
         cells
@@ -141,7 +153,7 @@ impl Effort {
             Self::Quick => minutes(1),
             Self::Some if nodes <= 100 => minutes(5),
             Self::Some if loss <= 0.05 => minutes(1),
-            Self::Some => Duration::from_secs(20),
+            Self::Some => Duration::from_secs(10),
             Self::Long if name == "peace" && nodes == 100 && loss == 0.05 => minutes(24 * 60),
             Self::Long if nodes <= 100 || loss == 0.05 => minutes(60),
             Self::Long => minutes(5),
@@ -184,8 +196,9 @@ pub fn run(
 ) -> Vec<Done> {
     let mut runs = VecDeque::new();
     for (index, cell) in cells.iter().enumerate() {
-        for seed in cell.seed..cell.seed + cell.seeds {
-            runs.extend(whom.iter().map(|who| (index, *who, seed)));
+        let bearable = |who: &&Who| **who == Who::Ours || !cell.is_too_much_for_plain;
+        for seed in cell.seed..cell.seed.saturating_add(cell.seeds) {
+            runs.extend(whom.iter().filter(bearable).map(|who| (index, *who, seed)));
         }
     }
     let total = runs.len();

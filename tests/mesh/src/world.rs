@@ -460,23 +460,26 @@ impl<S: Subject> World<S> {
             bytes,
         });
         match link {
-            Some(link) if link.lives == lives => flight.stage = Stage::Said,
-            // The other's new life knows nothing of the stream, and says so.
-            Some(link) if link.lives.0 == lives.0 && self.hosts[to].node.is_some() => {
-                self.links.remove(&(from, to));
-                let (there, back) =
-                    (self.net.travel(&mut self.rng, to), self.net.travel(&mut self.rng, from));
-                if let Some(number) = call.number {
-                    let broken = Item::Broken { host: from, life: lives.0, number };
-                    self.queue.push(self.now + there + back, broken);
-                }
-                return;
+            // Whatever has become of the other since: its new life will say that it knows no stream.
+            Some(link) if link.lives.0 == lives.0 => {
+                flight.lives = link.lives;
+                flight.stage = Stage::Said;
             }
             _ => {
                 self.links.remove(&(from, to));
             }
         }
         self.attempt(flight);
+    }
+
+    /// The called one's new life knows nothing of the stream, and says so.
+    fn refuse(&mut self, flight: &Flight<S>) {
+        let Flight { from, to, lives, number, .. } = *flight;
+        self.links.remove(&(from, to));
+        if let Some(number) = number.filter(|_| self.net.reaches(to, from)) {
+            let back = self.net.travel(&mut self.rng, from);
+            self.queue.push(self.now + back, Item::Broken { host: from, life: lives.0, number });
+        }
     }
 
     /// Sends a flight, once more maybe.
@@ -499,7 +502,11 @@ impl<S: Subject> World<S> {
             let (sent, acknowledged) = tcp::wire_bytes(bytes);
             self.tally.bytes += sent + acknowledged;
             self.tally.stream_bytes += sent + acknowledged;
-            tcp::send(net, rng, sender, receiver, bytes, attempt)
+            if self.hosts[receiver].node.is_some() {
+                tcp::send(net, rng, sender, receiver, bytes, attempt)
+            } else {
+                tcp::again(attempt)
+            }
         };
         match outcome {
             Attempt::Arrives(after) => self.queue.push(self.now + after, Item::Arrived(flight)),
@@ -517,7 +524,13 @@ impl<S: Subject> World<S> {
             let host: &Host<S> = &self.hosts[index];
             host.life == life && host.node.is_some()
         };
-        if !lives_on(from, lives.0) || !lives_on(to, lives.1) {
+        if !lives_on(from, lives.0) {
+            return;
+        }
+        if !lives_on(to, lives.1) {
+            if self.hosts[to].node.is_some() {
+                self.refuse(&flight);
+            }
             return;
         }
         flight.attempt = 0;
@@ -728,3 +741,6 @@ pub fn secs(secs: u64) -> Duration {
 }
 
 const HOSTS_PER_NET: usize = 250;
+
+#[cfg(test)]
+mod tests;
