@@ -96,8 +96,8 @@ impl Effort {
         let name = scenario.name;
         let sizes: &[usize] = match (name, self) {
             ("slow1" | "slow8" | "paused" | "oneway", _) => &[100],
-            ("together", Self::Quick) => &[100],
-            ("together", _) => &[100, 1_000],
+            ("together" | "most", Self::Quick) => &[100],
+            ("together" | "most", _) => &[100, 1_000],
             ("restart", _) | (_, Self::Quick) if name != "chaos" => &[10, 100],
             ("chaos", _) => &[3, 5, 8, 12],
             _ => &[10, 100, 1_000],

@@ -55,6 +55,7 @@ macro_rules! scenarios {
 pub const SCENARIOS: &[Scenario] = scenarios! {
     crash "hosts lose power, one after the other"
     together "ten hosts lose power at once"
+    most "nine of ten hosts lose power at once"
     join "nodes join a settled cluster, one after the other"
     boot "all start at once"
     leave "nodes leave on purpose, one after the other"
@@ -155,6 +156,19 @@ fn together<S: Subject>(job: &mut Job<'_>) -> Figures {
     figures.add(measure.at_most((job.loss <= 0.05).then_some(2.0)), epochs);
     let all = since(died, took.map(|took| died + took));
     figures.add(Measure::new("all in all views", Fold::Max, Unit::Seconds), vec![all]);
+    figures.healthy(&world.tally);
+    figures
+}
+
+fn most<S: Subject>(job: &mut Job<'_>) -> Figures {
+    let mut world = settled::<S>(job, 0);
+    let left = job.nodes.div_ceil(10).max(2);
+    (left..job.nodes).for_each(|victim| world.crash(victim));
+    let died = world.now;
+    let took = world.until(PATIENCE, |world| world.agrees() && world.all_up());
+    let mut figures = Figures::of(&world);
+    let measure = Measure::new("all dead in all views", Fold::Max, Unit::Seconds);
+    figures.add(measure, vec![since(died, took.map(|took| died + took))]);
     figures.healthy(&world.tally);
     figures
 }
