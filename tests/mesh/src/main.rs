@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use annulus_mesh_sim::report::{self, Effort, Said, Who};
+use annulus_mesh_sim::report::{self, Asked, Effort, Said, Who};
 use annulus_mesh_sim::scenarios::{SCENARIOS, Scenario};
 use clap::Parser;
 
@@ -109,43 +109,20 @@ fn main() -> ExitCode {
 /// How often to say how far a run is.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// The effort's cells, those that were asked for, as they were asked for.
 fn cells(arguments: &Arguments) -> Vec<report::Cell> {
     let effort = match (arguments.quick, arguments.long) {
         (true, _) => Effort::Quick,
         (_, true) => Effort::Long,
         _ => Effort::Some,
     };
-    let mut cells = effort.cells(arguments.seed);
-    if !arguments.scenario.is_empty() {
-        cells.retain(|cell| arguments.scenario.iter().any(|name| name == cell.scenario.name));
-    }
-    // Sizes and losses that the effort does not have by itself can be asked for, too.
-    if !arguments.nodes.is_empty() || !arguments.loss.is_empty() {
-        let mut asked: Vec<report::Cell> = Vec::new();
-        for cell in &cells {
-            let nodes = arguments.nodes.iter().map(|nodes| usize::from(*nodes)).collect::<Vec<_>>();
-            let nodes = if nodes.is_empty() { vec![cell.nodes] } else { nodes };
-            let losses = arguments.loss.clone();
-            let losses = if losses.is_empty() { vec![cell.loss] } else { losses };
-            for (nodes, loss) in nodes.iter().flat_map(|n| losses.iter().map(|l| (*n, *l))) {
-                let is_same = |known: &report::Cell| {
-                    known.scenario.name == cell.scenario.name
-                        && known.nodes == nodes
-                        && known.loss == loss
-                };
-                if !asked.iter().any(is_same) {
-                    asked.push(report::Cell { nodes, loss, ..*cell });
-                }
-            }
-        }
-        cells = asked;
-    }
-    for cell in &mut cells {
-        cell.seeds = arguments.seeds.unwrap_or(cell.seeds);
-        cell.length = arguments.minutes.unwrap_or(cell.length);
-    }
-    cells
+    effort.cells(&Asked {
+        scenarios: arguments.scenario.clone(),
+        nodes: arguments.nodes.iter().map(|nodes| usize::from(*nodes)).collect(),
+        losses: arguments.loss.clone(),
+        seed: arguments.seed,
+        seeds: arguments.seeds,
+        length: arguments.minutes,
+    })
 }
 
 fn loss(text: &str) -> Result<f64, String> {

@@ -44,6 +44,23 @@ pub struct Cell {
     pub is_too_much_for_plain: bool,
 }
 
+/// What of an effort is wanted; all of it by default.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// These scenarios and no others; none: all.
+    pub scenarios: Vec<String>,
+    /// Instead of the effort's own sizes, if there are any.
+    pub nodes: Vec<usize>,
+    /// Instead of the effort's own losses, if there are any.
+    pub losses: Vec<f64>,
+    /// The first seed.
+    pub seed: u64,
+    /// Instead of the effort's own number of seeds.
+    pub seeds: Option<u64>,
+    /// Instead of the effort's own time, for what lasts as long as it is told.
+    pub length: Option<Duration>,
+}
+
 /// Whom to run it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
@@ -87,46 +104,51 @@ impl Who {
 }
 
 impl Effort {
-    /// The cells of this effort, from `seed` on.
-    pub fn cells(self, seed: u64) -> Vec<Cell> {
-        SCENARIOS.iter().flat_map(|scenario| self.cells_of(*scenario, seed)).collect()
-    }
-
-    fn cells_of(self, scenario: Scenario, seed: u64) -> Vec<Cell> {
-        let name = scenario.name;
-        let sizes: &[usize] = match (name, self) {
-            ("slow1" | "slow8" | "paused" | "oneway", _) => &[100],
-            ("together" | "most", Self::Quick) => &[100],
-            ("together" | "most", _) => &[100, 1_000],
-            ("restart", _) | (_, Self::Quick) if name != "chaos" => &[10, 100],
-            ("chaos", _) => &[3, 5, 8, 12],
-            _ => &[10, 100, 1_000],
-        };
-        let losses: &[f64] = match (name, self) {
-            ("chaos", _) => &[0.0],
-            ("crash" | "join" | "leave" | "peace", _) => &[0.0, 0.05, 0.3],
-            ("slow1" | "slow8" | "paused", Self::Long) => &[0.0, 0.05, 0.3],
-            ("slow1" | "slow8" | "paused", _) => &[0.0, 0.05],
-            _ => &[0.0, 0.05],
+    /// The cells of this effort.
+    pub fn cells(self, asked: &Asked) -> Vec<Cell> {
+        let wanted = |scenario: &&Scenario| {
+            asked.scenarios.is_empty() || asked.scenarios.iter().any(|name| name == scenario.name)
         };
         let mut cells = Vec::new();
-        for nodes in sizes {
-            for loss in losses {
-                let (seeds, length) = (self.seeds(name, *nodes), self.length(name, *nodes, *loss));
-                // A cluster of a thousand that loses a third of its packets costs it ten seconds for one.
-                let is_too_much_for_plain = *nodes >= 1_000 && *loss > 0.1 && name != "peace";
+        for scenario in SCENARIOS.iter().filter(wanted) {
+            let name = scenario.name;
+            let (sizes, losses) = (self.sizes(name), self.losses(name));
+            let sizes = if asked.nodes.is_empty() { sizes } else { &asked.nodes };
+            let losses = if asked.losses.is_empty() { losses } else { &asked.losses };
+            for (nodes, loss) in sizes.iter().flat_map(|n| losses.iter().map(|l| (*n, *l))) {
                 cells.push(Cell {
-                    scenario,
-                    nodes: *nodes,
-                    loss: *loss,
-                    seed,
-                    seeds,
-                    length,
-                    is_too_much_for_plain,
+                    scenario: *scenario,
+                    nodes,
+                    loss,
+                    seed: asked.seed,
+                    seeds: asked.seeds.unwrap_or(self.seeds(name, nodes)),
+                    length: asked.length.unwrap_or(self.length(name, nodes, loss)),
+                    // A thousand nodes at such a loss cost it ten seconds for one.
+                    is_too_much_for_plain: nodes >= 1_000 && loss > 0.1 && name != "peace",
                 });
             }
         }
         cells
+    }
+
+    fn sizes(self, name: &str) -> &'static [usize] {
+        match (name, self) {
+            ("slow1" | "slow8" | "paused" | "oneway", _) => &[100],
+            ("together" | "most", Self::Quick) => &[100],
+            ("together" | "most", _) => &[100, 1_000],
+            ("chaos", _) => &[3, 5, 8, 12],
+            ("restart", _) | (_, Self::Quick) => &[10, 100],
+            _ => &[10, 100, 1_000],
+        }
+    }
+
+    fn losses(self, name: &str) -> &'static [f64] {
+        match (name, self) {
+            ("chaos", _) => &[0.0],
+            ("crash" | "join" | "leave" | "peace", _) => &[0.0, 0.05, 0.3],
+            ("slow1" | "slow8" | "paused", Self::Long) => &[0.0, 0.05, 0.3],
+            _ => &[0.0, 0.05],
+        }
     }
 
     fn seeds(self, name: &str, nodes: usize) -> u64 {
