@@ -91,24 +91,28 @@ impl Mesh {
     /// Makes foca probe whoever is active in the view, and the view follow foca's deaths: whatever
     /// was lost on the way between the two.
     fn reconcile(&mut self) {
-        let mut swim = BTreeMap::new();
-        for member in self.foca.iter_membership_state() {
-            swim.insert(member.id().id, (*member.id(), member.state()));
-        }
-        let latest =
-            |member: &Member| self.held.get(&member.id).map_or(member, |held| &held.member).clone();
-        let active = self.others().filter(|m| m.status.is_active()).map(latest).collect::<Vec<_>>();
-        for member in active {
-            match swim.get(&member.id) {
-                Some((peer, State::Down)) if peer.incarnation >= member.incarnation => {
-                    if !self.missing.contains_key(&member.id) {
-                        let peer = *peer;
-                        self.miss(&peer);
+        let swim = self.foca.iter_membership_state().map(|m| (*m.id(), m.state()));
+        let mut swim = swim.collect::<Vec<_>>();
+        swim.sort_unstable_by_key(|(peer, _)| peer.id);
+        let (mut dead, mut unknown) = (Vec::new(), Vec::new());
+        // Each second, over all members: nothing is copied but what has to be said.
+        for member in self.others().filter(|m| m.status.is_active()) {
+            let latest = self.held.get(&member.id).map_or(member, |held| &held.member);
+            let known = swim.binary_search_by_key(&latest.id, |(peer, _)| peer.id);
+            match known.map(|at| swim[at]) {
+                Ok((peer, state)) if peer.incarnation >= latest.incarnation => {
+                    if state == State::Down && !self.missing.contains_key(&peer.id) {
+                        dead.push(peer);
                     }
                 }
-                Some((peer, _)) if peer.incarnation >= member.incarnation => {}
-                _ => self.tell_foca(&member, true),
+                _ => unknown.push(latest.clone()),
             }
+        }
+        for peer in dead {
+            self.miss(&peer);
+        }
+        for member in unknown {
+            self.tell_foca(&member, true);
         }
     }
 }

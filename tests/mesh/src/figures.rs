@@ -51,6 +51,8 @@ pub enum Unit {
 pub struct Figures {
     /// Each with its values; what never came is infinite.
     pub rows: Vec<(Measure, Vec<f64>)>,
+    /// The run's [`World::trace`]: the same whenever it is run again.
+    pub trace: u64,
 }
 
 impl Measure {
@@ -94,9 +96,9 @@ impl Fold {
 }
 
 impl Figures {
-    /// Nothing measured yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// Nothing measured yet, at the end of a run.
+    pub fn of<S: Subject>(world: &World<S>) -> Self {
+        Self { rows: Vec::new(), trace: world.trace }
     }
 
     /// Adds what was measured.
@@ -129,10 +131,13 @@ impl Figures {
         self.add(none("healthy nodes made to renew"), vec![tally.renewals as f64]);
     }
 
-    /// How often those with which something was wrong had to begin anew: no mistake, but a cost.
-    pub(crate) fn unwell<S: Subject>(&mut self, world: &World<S>) {
-        let measure = Measure::new("renewals of the others", Fold::Sum, Unit::Count);
-        self.add(measure, vec![world.tally.renewals_unwell as f64]);
+    /// What became of those with which something was wrong while others were as they should be: what
+    /// they said of the healthy must not be wrong; that they begin anew is a cost, and no mistake.
+    pub(crate) fn unwell(&mut self, tally: &Tally) {
+        let downs = Measure::new("declared down by the others", Fold::Sum, Unit::Count);
+        self.add(downs.at_most(Some(0.0)), vec![tally.false_downs_by_unwell as f64]);
+        let renewals = Measure::new("renewals of the others", Fold::Sum, Unit::Count);
+        self.add(renewals, vec![tally.renewals_unwell as f64]);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Simulates membership, and puts ours, foca as it comes and the targets side by side.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use annulus_mesh_sim::report::{self, Effort, Said, Who};
+use annulus_mesh_sim::report::{self, Asked, Effort, Said, Who};
 use annulus_mesh_sim::scenarios::{SCENARIOS, Scenario};
 use clap::Parser;
 
@@ -63,25 +64,33 @@ fn main() -> ExitCode {
     #[allow(clippy::disallowed_methods, reason = "how long it takes is real time")]
     let began = Instant::now();
     let jobs = usize::from(arguments.jobs);
+    // When each run was first heard of, and how far it was; and when it was last told of.
+    let (mut begun, mut told) = (BTreeMap::new(), BTreeMap::new());
     let runs = report::run(&cells, &whom, jobs, true, |said| match said {
         // Long runs only: the others are over soon.
         Said::Progress(cell, who, seed, far) if cell.length > Duration::from_secs(600) => {
-            let (name, elapsed) = (cell.scenario.name, began.elapsed());
-            eprintln!(
-                "  {name} {} nodes, {}, seed {seed}: {:.1} %, {elapsed:.0?} since the start",
-                cell.nodes,
-                who.name(),
-                far * 100.0
-            );
+            let now = began.elapsed();
+            let run = (cell.scenario.name, cell.nodes, who, seed);
+            let (first, from) = *begun.entry(run).or_insert((now, far));
+            let left = (now - first).mul_f64((1.0 - far) / (far - from).max(1e-9));
+            let told = told.entry(run).or_insert(now);
+            if now >= *told + PROGRESS {
+                *told = now;
+                let (name, nodes, _, _) = run;
+                let who = who.name();
+                eprintln!("  {name} {nodes} nodes, {who}: {:.1} %, {left:.0?} left", far * 100.0);
+            }
         }
         Said::Progress(..) => {}
         Said::Over(cell, done, over, total) => {
             let (name, loss, elapsed) = (cell.scenario.name, cell.loss, began.elapsed());
             eprintln!(
-                "{over}/{total} {name} {} nodes, loss {loss}, {}, seed {}: {elapsed:.1?} since the start",
+                "{over}/{total} {name} {} nodes, loss {loss}, {}, seed {}, trace {:016x}: {elapsed:.1?} \
+                 since the start",
                 cell.nodes,
                 done.who.name(),
-                done.seed
+                done.seed,
+                done.figures.trace
             );
         }
     });
@@ -97,43 +106,23 @@ fn main() -> ExitCode {
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The effort's cells, those that were asked for, as they were asked for.
+/// How often to say how far a run is.
+const PROGRESS: Duration = Duration::from_secs(10);
+
 fn cells(arguments: &Arguments) -> Vec<report::Cell> {
     let effort = match (arguments.quick, arguments.long) {
         (true, _) => Effort::Quick,
         (_, true) => Effort::Long,
         _ => Effort::Some,
     };
-    let mut cells = effort.cells(arguments.seed);
-    if !arguments.scenario.is_empty() {
-        cells.retain(|cell| arguments.scenario.iter().any(|name| name == cell.scenario.name));
-    }
-    // Sizes and losses that the effort does not have by itself can be asked for, too.
-    if !arguments.nodes.is_empty() || !arguments.loss.is_empty() {
-        let mut asked: Vec<report::Cell> = Vec::new();
-        for cell in &cells {
-            let nodes = arguments.nodes.iter().map(|nodes| usize::from(*nodes)).collect::<Vec<_>>();
-            let nodes = if nodes.is_empty() { vec![cell.nodes] } else { nodes };
-            let losses = arguments.loss.clone();
-            let losses = if losses.is_empty() { vec![cell.loss] } else { losses };
-            for (nodes, loss) in nodes.iter().flat_map(|n| losses.iter().map(|l| (*n, *l))) {
-                let is_same = |known: &report::Cell| {
-                    known.scenario.name == cell.scenario.name
-                        && known.nodes == nodes
-                        && known.loss == loss
-                };
-                if !asked.iter().any(is_same) {
-                    asked.push(report::Cell { nodes, loss, ..*cell });
-                }
-            }
-        }
-        cells = asked;
-    }
-    for cell in &mut cells {
-        cell.seeds = arguments.seeds.unwrap_or(cell.seeds);
-        cell.length = arguments.minutes.unwrap_or(cell.length);
-    }
-    cells
+    effort.cells(&Asked {
+        scenarios: arguments.scenario.clone(),
+        nodes: arguments.nodes.iter().map(|nodes| usize::from(*nodes)).collect(),
+        losses: arguments.loss.clone(),
+        seed: arguments.seed,
+        seeds: arguments.seeds,
+        length: arguments.minutes,
+    })
 }
 
 fn loss(text: &str) -> Result<f64, String> {

@@ -15,6 +15,7 @@ use twox_hash::XxHash3_64;
 
 use crate::queue::Queue;
 use crate::subject::{Held, HostFacts, Sight, Start, Subject, Wants};
+use crate::world::id_at;
 
 /// A member of a plain foca cluster, with [`Config::new_lan`], and the least that a driver must do:
 /// timers in order, packets in and out, and announcing itself to its seeds each second until it is
@@ -26,19 +27,18 @@ pub struct Plain {
     timers: Queue<Due>,
     seeds: Vec<SocketAddr>,
     has_left: bool,
-    me: NodeId,
     up: BTreeSet<NodeId>,
     /// The wrapping sum of the hashes of `up`, ourselves included.
     digest: u64,
     known: BTreeSet<NodeId>,
 }
 
-/// An identity: a host's address, and how often it began anew.
+/// An identity: a host's address, and which of its lives this is. The first one of a start comes from
+/// the host's clock and disk, as ours does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     addr: SocketAddr,
-    id: NodeId,
-    life: u32,
+    life: u64,
 }
 
 /// What a driver needs from the queue's end.
@@ -66,7 +66,7 @@ impl Plain {
     fn announce(&mut self, now: Duration) {
         for addr in self.seeds.clone() {
             // An announcement needs the address only.
-            let seed = Peer { addr, id: NodeId::from_bits(0), life: 0 };
+            let seed = Peer { addr, life: 0 };
             let _ = self.foca.announce(seed, &mut self.effects);
         }
         if !self.seeds.is_empty() {
@@ -76,12 +76,12 @@ impl Plain {
 
     fn see(&mut self, event: &OwnedNotification<Peer>) {
         match event {
-            OwnedNotification::MemberUp(peer) if self.up.insert(peer.id) => {
-                self.known.insert(peer.id);
-                self.digest = self.digest.wrapping_add(hash(peer.id));
+            OwnedNotification::MemberUp(peer) if self.up.insert(peer.id()) => {
+                self.known.insert(peer.id());
+                self.digest = self.digest.wrapping_add(hash(peer.id()));
             }
-            OwnedNotification::MemberDown(peer) if self.up.remove(&peer.id) => {
-                self.digest = self.digest.wrapping_sub(hash(peer.id));
+            OwnedNotification::MemberDown(peer) if self.up.remove(&peer.id()) => {
+                self.digest = self.digest.wrapping_sub(hash(peer.id()));
             }
             OwnedNotification::Active => self.seeds.clear(),
             _ => {}
@@ -104,9 +104,7 @@ impl Subject for Plain {
 
     fn start(config: &Config, start: Start<'_>, seed: u64, now: Duration) -> Self {
         let Start { host, seeds, .. } = start;
-        // Seconds since 2023: a restart is a later life, as long as the clock does not go back.
-        let life = (host.incarnation / 1_000).saturating_sub(1_700_000_000);
-        let me = Peer { addr: host.addr, id: host.id, life: u32::try_from(life).unwrap_or(0) };
+        let me = Peer::of(&host);
         let rng = StdRng::seed_from_u64(seed);
         let mut node = Self {
             foca: Foca::new(me, config.clone(), rng, PlainCodec),
@@ -114,7 +112,6 @@ impl Subject for Plain {
             timers: Queue::new(),
             seeds: seeds.iter().filter(|addr| **addr != host.addr).copied().collect(),
             has_left: false,
-            me: host.id,
             up: [host.id].into(),
             digest: hash(host.id),
             known: BTreeSet::new(),
@@ -125,14 +122,9 @@ impl Subject for Plain {
     }
 
     fn settle(&mut self, now: Duration, others: &[HostFacts]) {
-        let life = |host: &HostFacts| (host.incarnation / 1_000).saturating_sub(1_700_000_000);
-        let peer = |host: &HostFacts| Peer {
-            addr: host.addr,
-            id: host.id,
-            life: u32::try_from(life(host)).unwrap_or(0),
-        };
-        let others = others.iter().filter(|host| host.id != self.me);
-        let members = others.map(|host| Member::alive(peer(host))).collect::<Vec<_>>();
+        let me = *self.foca.identity();
+        let others = others.iter().map(Peer::of).filter(|peer| *peer != me);
+        let members = others.map(Member::alive).collect::<Vec<_>>();
         let _ = self.foca.apply_many(members.into_iter(), false, &mut self.effects);
         self.settle_effects(now);
     }
@@ -190,8 +182,8 @@ impl Subject for Plain {
 
     fn sight(event: &OwnedNotification<Peer>) -> Option<Sight> {
         match event {
-            OwnedNotification::MemberUp(peer) => Some(Sight::Up(peer.id)),
-            OwnedNotification::MemberDown(peer) => Some(Sight::Down(peer.id)),
+            OwnedNotification::MemberUp(peer) => Some(Sight::Up(peer.id())),
+            OwnedNotification::MemberDown(peer) => Some(Sight::Down(peer.id())),
             OwnedNotification::Rejoin(_) => Some(Sight::Renewed(None)),
             _ => None,
         }
@@ -219,6 +211,17 @@ impl Subject for Plain {
 
     fn peers(&self) -> Vec<SocketAddr> {
         Vec::new()
+    }
+}
+
+impl Peer {
+    fn of(host: &HostFacts) -> Self {
+        Self { addr: host.addr, life: host.incarnation }
+    }
+
+    /// Whose address it is: known to all without being sent.
+    fn id(&self) -> NodeId {
+        id_at(self.addr)
     }
 }
 
@@ -252,7 +255,7 @@ impl foca::Identity for Peer {
     }
 }
 
-/// Fixed sizes: IPv4 address and port 6, id 6, life 4.
+/// Fixed sizes: IPv4 address and port 6, life 6.
 #[derive(Clone, Copy, Debug)]
 struct PlainCodec;
 
@@ -267,7 +270,7 @@ enum PlainError {
     Ipv6,
 }
 
-const PEER_BYTES: usize = 16;
+const PEER_BYTES: usize = 12;
 
 impl foca::Codec<Peer> for PlainCodec {
     type Error = PlainError;
@@ -359,8 +362,7 @@ fn put(buf: &mut impl BufMut, peer: &Peer) -> Result<(), PlainError> {
     }
     buf.put_slice(&ip.octets());
     buf.put_u16(peer.addr.port());
-    buf.put_uint(peer.id.bits(), 6);
-    buf.put_u32(peer.life);
+    buf.put_uint(peer.life, 6);
     Ok(())
 }
 
@@ -371,8 +373,7 @@ fn take(buf: &mut impl Buf) -> Result<Peer, PlainError> {
     let mut ip = [0; 4];
     buf.copy_to_slice(&mut ip);
     let addr = SocketAddr::from((ip, buf.get_u16()));
-    let id = NodeId::from_bits(buf.get_uint(6));
-    Ok(Peer { addr, id, life: buf.get_u32() })
+    Ok(Peer { addr, life: buf.get_uint(6) })
 }
 
 fn hash(id: NodeId) -> u64 {

@@ -55,6 +55,7 @@ macro_rules! scenarios {
 pub const SCENARIOS: &[Scenario] = scenarios! {
     crash "hosts lose power, one after the other"
     together "ten hosts lose power at once"
+    most "nine of ten hosts lose power at once"
     join "nodes join a settled cluster, one after the other"
     boot "all start at once"
     leave "nodes leave on purpose, one after the other"
@@ -89,7 +90,6 @@ fn settled<S: Subject>(job: &Job<'_>, absent: usize) -> World<S> {
 fn settled_with<S: Subject>(job: &Job<'_>, absent: usize, settings: S::Settings) -> World<S> {
     let mut world = World::<S>::settled_with(job.nodes, absent, job.seed, settings);
     world.net.loss = job.loss;
-    world.meter = job.meter;
     world.run(WARM_UP);
     world.begin();
     world
@@ -123,7 +123,7 @@ fn crash<S: Subject>(job: &mut Job<'_>) -> Figures {
     let lan = loss <= 0.05;
     let p99 = lan.then_some(by_size(nodes, [3.5, 4.5, 6.0]));
     let beyond = lan.then_some(1.0);
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     figures.add(Measure::new("crash known, median", Fold::Median, Unit::Seconds), known.clone());
     let measure = Measure::new("crash known, p99", Fold::P99, Unit::Seconds);
     figures.add(measure.at_most(p99), known.clone());
@@ -155,11 +155,24 @@ fn together<S: Subject>(job: &mut Job<'_>) -> Figures {
         changes.count() as f64
     };
     let epochs = world.running().map(|(index, _)| changes(index)).collect();
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     let measure = Measure::new("ring epochs, at most", Fold::Max, Unit::Count);
     figures.add(measure.at_most((job.loss <= 0.05).then_some(2.0)), epochs);
     let all = since(died, took.map(|took| died + took));
     figures.add(Measure::new("all in all views", Fold::Max, Unit::Seconds), vec![all]);
+    figures.healthy(&world.tally);
+    figures
+}
+
+fn most<S: Subject>(job: &mut Job<'_>) -> Figures {
+    let mut world = settled::<S>(job, 0);
+    let left = job.nodes.div_ceil(10).max(2);
+    (left..job.nodes).for_each(|victim| world.crash(victim));
+    let died = world.now;
+    let took = world.until(PATIENCE, |world| world.agrees() && world.all_up());
+    let mut figures = Figures::of(&world);
+    let measure = Measure::new("all dead in all views", Fold::Max, Unit::Seconds);
+    figures.add(measure, vec![since(died, took.map(|took| died + took))]);
     figures.healthy(&world.tally);
     figures
 }
@@ -189,7 +202,7 @@ fn join<S: Subject>(job: &mut Job<'_>) -> Figures {
         known.push(since(began, is_known));
     }
     let lan = job.loss <= 0.05;
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     let measure = Measure::new("joiner has the full view", Fold::Max, Unit::Seconds);
     figures.add(measure.at_most(lan.then_some(0.5)), full);
     let measure = Measure::new("all know the joiner", Fold::Max, Unit::Seconds);
@@ -204,7 +217,7 @@ fn boot<S: Subject>(job: &mut Job<'_>) -> Figures {
     (0..job.nodes).for_each(|host| world.start(host));
     let took = world.until(PATIENCE, |world| world.agrees() && world.all_up());
     let bytes = world.tally.bytes as f64 / job.nodes as f64;
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     let target = (job.loss <= 0.05).then_some(by_size(job.nodes, [2.0, 3.0, 10.0]));
     let measure = Measure::new("all views full", Fold::Max, Unit::Seconds);
     figures.add(measure.at_most(target), vec![since(Duration::ZERO, took)]);
@@ -231,7 +244,7 @@ fn leave<S: Subject>(job: &mut Job<'_>) -> Figures {
         });
         known.push(since(began, took.map(|took| began + took)));
     }
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     let measure = Measure::new("leave known by all", Fold::Max, Unit::Seconds);
     figures.add(measure.at_most((job.loss <= 0.05).then_some(0.5)), known);
     figures.healthy(&world.tally);
@@ -267,7 +280,7 @@ fn restart<S: Subject>(job: &mut Job<'_>) -> Figures {
         world.run(secs(10));
     }
     let lasts = world.agrees() && world.all_up();
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     figures.add(Measure::new("back in all views", Fold::Max, Unit::Seconds), back);
     let measure = Measure::new("not back for good", Fold::Sum, Unit::Count).at_most(Some(0.0));
     figures.add(measure, vec![f64::from(u8::from(!lasts))]);
@@ -280,8 +293,9 @@ fn peace<S: Subject>(job: &mut Job<'_>) -> Figures {
     // The end of what settling itself set off.
     world.run(secs(10));
     world.begin();
+    world.meter = job.meter;
     run_long(&mut world, job, |_, _| {});
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     let target = if job.loss <= 0.05 {
         Some(1_500.0)
     } else if job.loss <= 0.3 {
@@ -291,6 +305,9 @@ fn peace<S: Subject>(job: &mut Job<'_>) -> Figures {
     };
     let measure = Measure::new("bytes per node and second", Fold::Mean, Unit::Bytes);
     figures.add(measure.at_most(target), vec![world.rate()]);
+    let share = world.tally.stream_bytes as f64 / world.tally.bytes.max(1) as f64;
+    let measure = Measure::new("of these over streams", Fold::Mean, Unit::Bytes);
+    figures.add(measure, vec![share * world.rate()]);
     if job.meter {
         let micros = world.tally.cpu.as_secs_f64() * 1e6 / world.tally.handled.max(1) as f64;
         let is_asked = job.nodes == 1_000 && job.loss == 0.3;
@@ -326,9 +343,9 @@ fn slow<S: Subject>(job: &mut Job<'_>, count: usize) -> Figures {
             world.net.inbound = slow.iter().map(|host| (*host, secs(12))).collect();
         }
     });
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     figures.healthy(&world.tally);
-    figures.unwell(&world);
+    figures.unwell(&world.tally);
     figures
 }
 
@@ -348,9 +365,9 @@ fn paused<S: Subject>(job: &mut Job<'_>) -> Figures {
             }
         }
     });
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     figures.healthy(&world.tally);
-    figures.unwell(&world);
+    figures.unwell(&world.tally);
     figures
 }
 
@@ -361,7 +378,7 @@ fn oneway<S: Subject>(job: &mut Job<'_>) -> Figures {
         world.net.one_way.insert(pair);
     }
     run_long(&mut world, job, |_, _| {});
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     figures.healthy(&world.tally);
     figures
 }
@@ -404,7 +421,7 @@ fn healing<S: Subject>(mut world: World<S>, job: &mut Job<'_>, cut: Duration) ->
     };
     let unwell = world.running().filter(|(i, _)| world.hosts[*i].is_unwell);
     let own = unwell.map(|(index, _)| renewed(index)).collect::<Vec<_>>();
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     let target = (job.loss <= 0.05).then_some(by_size(job.nodes, [2.0, 2.0, 10.0]));
     let measure = Measure::new("views equal after healing", Fold::Max, Unit::Seconds);
     figures.add(measure.at_most(target), vec![since(healed, took.map(|took| healed + took))]);
@@ -478,7 +495,7 @@ fn chaos<S: Subject>(job: &mut Job<'_>) -> Figures {
     let took = world.until(PATIENCE, |world| world.agrees() && world.all_up());
     world.run(secs(40));
     let lasts = world.agrees() && world.all_up();
-    let mut figures = Figures::new();
+    let mut figures = Figures::of(&world);
     let measure = Measure::new("views equal after it all", Fold::Max, Unit::Seconds);
     let value = since(healed, took.map(|took| healed + took));
     figures.add(measure.at_most(Some(20.0)), vec![value]);

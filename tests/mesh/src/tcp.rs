@@ -49,6 +49,11 @@ pub(crate) fn connect(
     }
 }
 
+/// What is sent to a host that is not there is sent again, later and later.
+pub(crate) fn again(attempt: u32) -> Attempt {
+    Attempt::Again(DATA_AGAIN * 2_u32.saturating_pow(attempt))
+}
+
 /// One message of so many bytes. What was lost of it is sent again after a round trip if enough
 /// follows it, after [`DATA_AGAIN`] if not; of what cannot arrive at all, the whole is tried again.
 pub(crate) fn send(
@@ -59,13 +64,12 @@ pub(crate) fn send(
     bytes: usize,
     attempt: u32,
 ) -> Attempt {
-    let again = DATA_AGAIN * 2_u32.saturating_pow(attempt);
     if !net.reaches(from, to) {
-        return Attempt::Again(again);
+        return again(attempt);
     }
     let segments = segments(bytes);
     if segments == 1 {
-        return net.carry(rng, from, to).map_or(Attempt::Again(again), Attempt::Arrives);
+        return net.carry(rng, from, to).map_or_else(|| again(attempt), Attempt::Arrives);
     }
     let latency = net.travel(rng, to);
     let round_trip = latency + net.travel(rng, from);

@@ -95,8 +95,10 @@ pub struct Tally {
     pub stream_bytes: u64,
     /// Streams opened.
     pub streams: u64,
-    /// Reports that a running, healthy node is dead.
+    /// Reports that a running, healthy node is dead, by nodes that are healthy themselves.
     pub false_downs: u64,
+    /// The same by nodes that are not.
+    pub false_downs_by_unwell: u64,
     /// Renewals of nodes that were healthy.
     pub renewals: u64,
     /// Renewals of nodes that were not.
@@ -469,23 +471,26 @@ impl<S: Subject> World<S> {
             bytes,
         });
         match link {
-            Some(link) if link.lives == lives => flight.stage = Stage::Said,
-            // The other's new life knows nothing of the stream, and says so.
-            Some(link) if link.lives.0 == lives.0 && self.hosts[to].node.is_some() => {
-                self.links.remove(&(from, to));
-                let (there, back) =
-                    (self.net.travel(&mut self.rng, to), self.net.travel(&mut self.rng, from));
-                if let Some(number) = call.number {
-                    let broken = Item::Broken { host: from, life: lives.0, number };
-                    self.queue.push(self.now + there + back, broken);
-                }
-                return;
+            // Whatever has become of the other since: its new life will say that it knows no stream.
+            Some(link) if link.lives.0 == lives.0 => {
+                flight.lives = link.lives;
+                flight.stage = Stage::Said;
             }
             _ => {
                 self.links.remove(&(from, to));
             }
         }
         self.attempt(flight);
+    }
+
+    /// The called one's new life knows nothing of the stream, and says so.
+    fn refuse(&mut self, flight: &Flight<S>) {
+        let Flight { from, to, lives, number, .. } = *flight;
+        self.links.remove(&(from, to));
+        if let Some(number) = number.filter(|_| self.net.reaches(to, from)) {
+            let back = self.net.travel(&mut self.rng, from);
+            self.queue.push(self.now + back, Item::Broken { host: from, life: lives.0, number });
+        }
     }
 
     /// Sends a flight, once more maybe.
@@ -508,7 +513,11 @@ impl<S: Subject> World<S> {
             let (sent, acknowledged) = tcp::wire_bytes(bytes);
             self.tally.bytes += sent + acknowledged;
             self.tally.stream_bytes += sent + acknowledged;
-            tcp::send(net, rng, sender, receiver, bytes, attempt)
+            if self.hosts[receiver].node.is_some() {
+                tcp::send(net, rng, sender, receiver, bytes, attempt)
+            } else {
+                tcp::again(attempt)
+            }
         };
         match outcome {
             Attempt::Arrives(after) => self.queue.push(self.now + after, Item::Arrived(flight)),
@@ -526,7 +535,13 @@ impl<S: Subject> World<S> {
             let host: &Host<S> = &self.hosts[index];
             host.life == life && host.node.is_some()
         };
-        if !lives_on(from, lives.0) || !lives_on(to, lives.1) {
+        if !lives_on(from, lives.0) {
+            return;
+        }
+        if !lives_on(to, lives.1) {
+            if self.hosts[to].node.is_some() {
+                self.refuse(&flight);
+            }
             return;
         }
         flight.attempt = 0;
@@ -609,8 +624,9 @@ impl<S: Subject> World<S> {
                 let of = self.by_id.get(&id).map(|of| &self.hosts[*of]);
                 let healthy = |host: &&Host<S>| host.node.is_some() && !host.is_unwell;
                 let is_healthy = of.filter(healthy).is_some();
-                // Who is cut off is wrong about everybody.
-                if is_healthy && !self.hosts[index].is_unwell {
+                if is_healthy && self.hosts[index].is_unwell {
+                    self.tally.false_downs_by_unwell += 1;
+                } else if is_healthy {
                     self.tally.false_downs += 1;
                 }
             }
@@ -654,9 +670,7 @@ impl<S: Subject> World<S> {
 
     /// Whose address this is.
     fn at(&self, addr: SocketAddr) -> Option<usize> {
-        let SocketAddr::V4(v4) = addr else { return None };
-        let [_, _, hundreds, ones] = v4.ip().octets();
-        let index = usize::from(hundreds) * HOSTS_PER_NET + usize::from(ones).checked_sub(1)?;
+        let index = index_at(addr)?;
         self.hosts.get(index).filter(|host| host.addr == addr)?;
         Some(index)
     }
@@ -665,7 +679,7 @@ impl<S: Subject> World<S> {
 impl<S: Subject> Host<S> {
     fn new(index: usize) -> Self {
         Self {
-            id: NodeId::from_bits(XxHash3_64::oneshot_with_seed(7, &index.to_le_bytes())),
+            id: id_of(index),
             addr: addr_of(index),
             zone: String::new(),
             saved: 0,
@@ -708,6 +722,22 @@ fn addr_of(index: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, hundreds as u8, ones as u8 + 1], 7_000))
 }
 
+fn index_at(addr: SocketAddr) -> Option<usize> {
+    let SocketAddr::V4(v4) = addr else { return None };
+    let [_, _, hundreds, ones] = v4.ip().octets();
+    Some(usize::from(hundreds) * HOSTS_PER_NET + usize::from(ones).checked_sub(1)?)
+}
+
+/// The id that the node of host `index` has to begin with.
+fn id_of(index: usize) -> NodeId {
+    NodeId::from_bits(XxHash3_64::oneshot_with_seed(7, &index.to_le_bytes()))
+}
+
+/// The id of the node that is reached at this address, if none was moved.
+pub(crate) fn id_at(addr: SocketAddr) -> NodeId {
+    id_of(index_at(addr).unwrap_or(usize::MAX))
+}
+
 /// The processor time of this thread, for measuring only: nothing that happens depends on it.
 fn cpu(measured: bool) -> Duration {
     if !measured {
@@ -723,3 +753,6 @@ pub fn secs(secs: u64) -> Duration {
 }
 
 const HOSTS_PER_NET: usize = 250;
+
+#[cfg(test)]
+mod tests;
