@@ -11,6 +11,8 @@ pub mod mesh;
 pub mod ring;
 pub mod view;
 
-pub use mesh::{Counters, Event, Mesh, MeshConfig, Transmit};
+#[doc(hidden)]
+pub use mesh::Guard;
+pub use mesh::{Channel, Counters, Event, Mesh, MeshConfig, Rtt, Transmit};
 pub use ring::Ring;
 pub use view::View;

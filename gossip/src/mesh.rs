@@ -2,198 +2,58 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 use annulus_proto::codec::encode_value;
 use annulus_proto::limits::{MEMBER_BYTES_MAX, MEMBERS_MAX};
 use annulus_proto::{Load, Member, NodeId, Status};
 use bytes::Buf;
-use foca::{Codec, Foca, Header, Message, OwnedNotification, PeriodicParams, State, Timer};
+use foca::{Codec, Foca, Header, Message, OwnedNotification, State, Timer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::view::{View, beats, is_acceptable};
+use crate::view::{
+    INCARNATION_AHEAD, INCARNATION_MAX, INCARNATION_SURE, View, beats, is_acceptable,
+};
+use config::{TRANSMISSIONS_FEW, swim_config};
+use deaths::Missing;
 use facts::Facts;
+use flaps::Flaps;
+use health::{Health, Hearing};
 use learn::Spread;
 use peer::Peer;
+use probe::{Answer, Probe};
+use rtt::Rtts;
 use runtime::Effects;
 use timers::Timers;
-use wire::{Claim, Frame, SwimCodec};
+use verify::{Asked, Verifying};
+use wire::{Bound, BoundedCodec, Claim, Doubt, Frame, SwimCodec};
 
+#[doc(hidden)]
+pub use config::Guard;
+pub use config::MeshConfig;
+pub use flaps::DEATHS_MAX;
+pub use leave::FAREWELL;
+pub use report::{Channel, Counters, Event, Transmit};
+pub use rtt::Rtt;
+
+mod config;
+mod deaths;
 mod due;
 mod facts;
+mod flaps;
+mod health;
 mod learn;
+mod leave;
 mod peer;
+mod probe;
 mod receive;
+mod report;
+mod rtt;
 mod runtime;
 mod timers;
+mod verify;
 mod wire;
-
-/// How a [`Mesh`] behaves. All nodes of a cluster should have the same.
-///
-/// The defaults fit a LAN. Simulated at 0.25–1 ms one way, 3 to 300 nodes: a crash is found and
-/// known to all within 2–4 s and in all views `down_after` later, no healthy node is declared down
-/// at up to 30 % loss, 600–900 bytes/s per node without loss (`tests/mesh.rs` prints them).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MeshConfig {
-    /// How often one other member is probed, in turn. 250 ms. Must be above twice `probe_rtt`.
-    /// Halving it doubles the traffic at rest and saves about a tenth of a second at detection.
-    pub probe_period: Duration,
-    /// How long an answer may take before other members are asked to probe. 80 ms: a high quantile
-    /// of the round trip.
-    pub probe_rtt: Duration,
-    /// How often an unanswered ping is repeated, every half `probe_rtt`. 4: at 30 % loss 1 probe in
-    /// 60 fails instead of 1 in 5, and each one that fails sets off a wave of news. Costs nothing
-    /// without loss.
-    pub ping_repeats: u8,
-    /// How long a suspected member has to refute, times log10 of the cluster's size, at least once.
-    /// 1 s. Raising it delays the detection by as much.
-    pub suspect_for: Duration,
-    /// How often a suspected member is asked directly, and told of the suspicion, at the end of
-    /// `suspect_for`, before it is declared down. 8; each delays the detection by `probe_rtt`.
-    /// 0 trusts the suspicion.
-    pub verify_pings: u8,
-    /// How often news are passed on while there are any. 100 ms, to 3 members each time.
-    pub gossip_period: Duration,
-    /// How often each piece of news is sent on, at least. 15: with fewer, rumours (and refutations)
-    /// died out in small clusters at 30 % loss. Costs bytes per change only.
-    pub transmissions_max: NonZeroU8,
-    /// How often, at most, seeds and known peers that are not active are announced to, for ever.
-    /// 5 s, reached by doubling from 500 ms; three addresses at a time. Bounds how long a healed
-    /// partition goes unnoticed.
-    pub announce_period: Duration,
-    /// Largest packet, in bytes. 1300, which fits `proto`'s datagram with the longest cluster name.
-    /// At least 600.
-    pub packet_bytes_max: usize,
-    /// How long after foca declared a member down the view follows. 5 s: what comes back within
-    /// (a restart, a refuted mistake) moves nothing. 0 follows at once.
-    pub down_after: Duration,
-    /// How long after the last answer from anybody a node presumes all others down. 15 s, three
-    /// times `down_after`; must be above it. Until then "nobody answers me" says more about the node
-    /// than about the others, after it each side of a partition must go on alone. In a cluster of
-    /// two, or when all others die at once, this is how long their death goes unnoticed.
-    pub isolated_after: Duration,
-    /// How often a full exchange is asked for with a random member. 30 s.
-    pub exchange_period: Duration,
-    /// The least time between two exchanges asked for, whatever the reason. 1 s.
-    pub exchange_interval_min: Duration,
-    /// How often a changed load is spread, at most. 5 s, and at least 100 ms per member: load is
-    /// the only news in a quiet cluster, and must not dominate in a large one.
-    pub load_period: Duration,
-}
-
-impl Default for MeshConfig {
-    fn default() -> Self {
-        Self {
-            probe_period: Duration::from_millis(250),
-            probe_rtt: Duration::from_millis(80),
-            ping_repeats: 4,
-            suspect_for: Duration::from_secs(1),
-            verify_pings: 8,
-            gossip_period: Duration::from_millis(100),
-            transmissions_max: NonZeroU8::new(15).expect("15 is not 0"),
-            announce_period: Duration::from_secs(5),
-            packet_bytes_max: 1_300,
-            down_after: Duration::from_secs(5),
-            isolated_after: Duration::from_secs(15),
-            exchange_period: Duration::from_secs(30),
-            exchange_interval_min: Duration::from_secs(1),
-            load_period: Duration::from_secs(5),
-        }
-    }
-}
-
-/// A packet to be sent over UDP, in the driver's envelope.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transmit {
-    /// Where to.
-    pub to: SocketAddr,
-    /// What; at most [`MeshConfig::packet_bytes_max`] bytes.
-    pub packet: Vec<u8>,
-}
-
-/// What the driver should know or do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// Something that placement depends on changed; several changes may share one event.
-    ViewChanged {
-        /// The view's digest now.
-        digest: u64,
-    },
-    /// A member takes part that did not before. (A restart that was not noticed as a death is no
-    /// such event.)
-    MemberUp(NodeId),
-    /// A member was declared dead.
-    MemberDown(NodeId),
-    /// A member left on purpose.
-    MemberLeft(NodeId),
-    /// Do a full exchange over TCP with this address: send [`Mesh::snapshot`], and hand the answer
-    /// to [`Mesh::merge`]. A failure needs no report; another address will follow.
-    ExchangeWith(SocketAddr),
-    /// What [`Mesh::peers`] returns has changed: persist it, to be announced to after a restart.
-    PeersChanged,
-    /// This node refuted its own death or a higher incarnation of itself. Persist it; the next
-    /// start must begin above it.
-    IncarnationRaised(u64),
-    /// Another node, alive right now, bears this node's id. One of the two must stop, best the one
-    /// that started later (as incarnations come from the clock, the one with the higher one).
-    /// Repeated every 10 s while it lasts.
-    IdInUse {
-        /// The other's address.
-        addr: SocketAddr,
-        /// The other's incarnation.
-        incarnation: u64,
-    },
-}
-
-/// What happened so far, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Packets handed in.
-    pub packets_in: u64,
-    /// Packets handed out.
-    pub packets_out: u64,
-    /// Bytes handed in.
-    pub bytes_in: u64,
-    /// Bytes handed out, without the driver's envelope.
-    pub bytes_out: u64,
-    /// Packets that were not well formed.
-    pub packets_malformed: u64,
-    /// Packets from this node itself or under its id, or meant for another or an earlier one.
-    pub packets_misaddressed: u64,
-    /// Packets from an earlier life of a member, or one that was declared dead: answered with what
-    /// is known of it.
-    pub packets_stale: u64,
-    /// Packets dropped because they named members beyond what a view holds.
-    pub packets_overfull: u64,
-    /// Records that were not well formed, or one member too many.
-    pub members_refused: u64,
-    /// Suspicions refuted before their time was up.
-    pub suspicions_refuted: u64,
-    /// Suspicions refuted at the last moment, when the member was asked directly.
-    pub suspicions_verified_away: u64,
-    /// Times that a death was not declared because nobody answered this node.
-    pub deaths_held_back: u64,
-    /// Deaths declared by foca, here or elsewhere, while the view said otherwise.
-    pub deaths_reported: u64,
-    /// Of these, how many were taken back within `down_after`.
-    pub deaths_cancelled: u64,
-    /// Deaths that reached the view by this node's own conclusion.
-    pub deaths_concluded: u64,
-    /// Times that this node raised its own incarnation.
-    pub renewals: u64,
-    /// Times that this node presumed all others down.
-    pub isolations: u64,
-    /// Exchanges asked for.
-    pub exchanges_asked: u64,
-    /// Exchanges merged.
-    pub exchanges_merged: u64,
-    /// Times that this node was not run in time, by more than a second.
-    pub pauses: u64,
-}
 
 /// One node's part in the membership protocol: foca's SWIM, the facts about members, and what
 /// becomes of foca's conclusions. No I/O, no clock, no entropy.
@@ -204,8 +64,8 @@ pub struct Counters {
 ///    and each remembered peer.
 /// 2. After every call that takes `&mut self`: [`Mesh::poll_transmit`] until `None`, then
 ///    [`Mesh::poll_event`] until `None`, then [`Mesh::poll_timeout`] for the next deadline.
-/// 3. A datagram that arrives goes to [`Mesh::handle_datagram`], with its envelope checked and
-///    taken off. At the deadline (or later) call [`Mesh::handle_timeout`].
+/// 3. A packet that arrives goes to [`Mesh::handle_datagram`] or [`Mesh::handle_stream_packet`], with
+///    its envelope checked and taken off. At the deadline (or later) call [`Mesh::handle_timeout`].
 /// 4. On [`Event::ExchangeWith`], and when another node asks for an exchange: [`Mesh::snapshot`] out,
 ///    [`Mesh::merge`] in.
 /// 5. [`Mesh::set_status`] with `Up` after the first exchange (or when the node is to begin a new
@@ -222,11 +82,16 @@ pub struct Counters {
 /// back for each member that turns up again.
 pub struct Mesh {
     config: MeshConfig,
+    started: Duration,
     now: Duration,
     rng: StdRng,
     me: Member,
+    /// The incarnation that this run began with: the clock's time at the start, or a little more.
+    first_incarnation: u64,
+    bound: Bound,
+    flaps: Flaps,
     has_left: bool,
-    foca: Foca<Peer, SwimCodec, StdRng, Facts>,
+    foca: Foca<Peer, BoundedCodec, StdRng, Facts>,
     effects: Effects,
     facts: Facts,
     timers: Timers<Due>,
@@ -243,12 +108,25 @@ pub struct Mesh {
     presumed: BTreeMap<NodeId, Member>,
     /// When somebody was first heard after the isolation.
     contact_at: Option<Duration>,
-    /// Suspects being asked directly, with foca's incarnation.
-    verifying: BTreeMap<NodeId, u16>,
+    verifying: BTreeMap<NodeId, Verifying>,
+    asked: BTreeMap<NodeId, Asked>,
+    /// foca's incarnation of this node: how often it has refuted a suspicion in this life.
+    refutations: u16,
+    health: Health,
+    hearing: Hearing,
+    /// A deadline that this node was run late for, and that was noted.
+    late_for: Option<Duration>,
 
+    /// Whose packet is being taken in, if it came over a stream.
+    asker: Option<Peer>,
     /// The probe under way, while it is not answered.
     probe: Option<Probe>,
-    /// When somebody last answered a probe or an announcement.
+    /// How many probes have failed since one last succeeded.
+    failed_in_row: u32,
+    rtts: Rtts,
+    /// When somebody last answered, however late.
+    heard_at: Duration,
+    /// When somebody last answered in time.
     answered_at: Duration,
     seeds: Vec<SocketAddr>,
     announce_after: Duration,
@@ -271,11 +149,14 @@ pub struct Mesh {
     rival_at: Option<Duration>,
 }
 
-/// How long a mesh is to be driven after [`Mesh::leave`]: it says goodbye to everybody three times.
-pub const FAREWELL: Duration = Duration::from_millis(300);
-
 enum Due {
     Swim(Timer<Peer>),
+    /// A suspicion has lasted `after` so many times.
+    Suspicion {
+        timer: Timer<Peer>,
+        after: Duration,
+        factor: u32,
+    },
     /// A suspect is asked once more, or declared down.
     Verify {
         timer: Timer<Peer>,
@@ -283,29 +164,17 @@ enum Due {
     },
     /// The ping of this number is sent again if it was not answered.
     Repeat(u8),
+    /// Somebody else's suspect is pinged again.
+    Asked(NodeId),
     Announce,
     Exchange,
     Housekeeping,
     Farewell(u8),
 }
 
-/// A ping of foca's, to be sent again when it is not answered in time: one lost packet must not make
-/// a suspect.
-struct Probe {
-    to: Peer,
-    number: u8,
-    ping: Vec<u8>,
-    repeats: u8,
-}
-
 struct Held {
     member: Member,
     until: Duration,
-}
-
-struct Missing {
-    incarnation: u64,
-    due: Duration,
 }
 
 impl Mesh {
@@ -321,19 +190,25 @@ impl Mesh {
         assert!(config.packet_bytes_max >= 600, "a packet takes the largest record");
         assert!(config.probe_period > 2 * config.probe_rtt && !config.probe_rtt.is_zero());
         assert!(config.isolated_after > config.down_after);
+        assert!(config.ping_repeats <= probe::REPEATS_MAX);
         let mut rng = StdRng::seed_from_u64(seed);
-        let facts = Facts::new(me.id);
+        let bound = Bound::default();
+        let facts = Facts::new(me.id, bound.clone());
         let swim_rng = StdRng::seed_from_u64(rng.random());
         let foca = Foca::with_custom_broadcast(
             Peer::of(&me),
             swim_config(&config, 1),
             swim_rng,
-            SwimCodec,
+            BoundedCodec(bound.clone()),
             facts.clone(),
         );
         let mut mesh = Self {
+            started: now,
             now,
             rng,
+            first_incarnation: me.incarnation,
+            bound: bound.clone(),
+            flaps: Flaps::default(),
             me: me.clone(),
             has_left: false,
             foca,
@@ -349,7 +224,16 @@ impl Mesh {
             presumed: BTreeMap::new(),
             contact_at: None,
             verifying: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            refutations: 0,
+            health: Health::new(config.health_max),
+            hearing: Hearing::default(),
+            late_for: None,
+            asker: None,
             probe: None,
+            failed_in_row: 0,
+            rtts: Rtts::default(),
+            heard_at: now,
             answered_at: now,
             seeds: Vec::new(),
             announce_after: ANNOUNCE_FIRST,
@@ -372,12 +256,29 @@ impl Mesh {
         mesh.timers.set(now + HOUSEKEEPING, Due::Housekeeping);
         let exchange_in = mesh.jittered(mesh.config.exchange_period);
         mesh.timers.set(now + exchange_in, Due::Exchange);
+        mesh.bound.move_to(mesh.incarnation_max());
         mesh.publish();
         mesh
     }
 
-    /// Takes in a packet that came from `from`. Whatever the bytes, nothing panics.
+    /// Takes in a packet that came in a datagram from `from`. Whatever the bytes, nothing panics.
     pub fn handle_datagram(&mut self, now: Duration, from: SocketAddr, packet: &[u8]) {
+        self.take_in(now, Channel::Datagram, Some(from), packet);
+    }
+
+    /// Takes in a packet that came over a stream. Whatever the bytes, nothing panics.
+    pub fn handle_stream_packet(&mut self, now: Duration, packet: &[u8]) {
+        // Where a stream comes from is not where its sender listens.
+        self.take_in(now, Channel::Stream, None, packet);
+    }
+
+    fn take_in(
+        &mut self,
+        now: Duration,
+        channel: Channel,
+        from: Option<SocketAddr>,
+        packet: &[u8],
+    ) {
         self.enter(now);
         self.counters.packets_in += 1;
         self.counters.bytes_in += packet.len() as u64;
@@ -390,10 +291,12 @@ impl Mesh {
         }
         match Frame::decode(packet) {
             None => self.counters.packets_malformed += 1,
-            Some((digest, Frame::Swim(body))) => self.on_swim(digest, body),
+            Some((digest, Frame::Swim(body))) => self.on_swim(digest, channel, body),
             Some((_, Frame::Announce(member))) => self.on_announce(member),
             Some((_, Frame::Facts(members))) => self.on_facts(from, members),
             Some((_, Frame::Claim(claim))) => self.on_claim(claim),
+            Some((_, Frame::Doubt(doubt))) => self.on_doubt(doubt),
+            Some((_, Frame::Vouch(vouch))) => self.on_vouch(vouch),
         }
         self.settle();
     }
@@ -404,8 +307,12 @@ impl Mesh {
         while let Some(due) = self.timers.pop(now) {
             match due {
                 Due::Swim(timer) => self.on_swim_timer(timer),
+                Due::Suspicion { timer, after, factor } => {
+                    self.on_suspicion_due(timer, after, factor);
+                }
                 Due::Verify { timer, pings_left } => self.on_verify(timer, pings_left),
                 Due::Repeat(number) => self.on_repeat(number),
+                Due::Asked(id) => self.on_asked(id),
                 Due::Announce => self.on_announce_due(),
                 Due::Exchange => self.on_exchange_due(),
                 Due::Housekeeping => self.on_housekeeping(),
@@ -427,9 +334,8 @@ impl Mesh {
 
     /// When to call [`Mesh::handle_timeout`] next; `None` once it has left and said goodbye.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let missing = self.missing.values().map(|missing| missing.due);
         let held = self.held.values().map(|held| held.until);
-        missing.chain(held).chain(self.timers.next()).min()
+        held.chain(self.deaths_due()).chain(self.timers.next()).min()
     }
 
     /// What else happened.
@@ -500,14 +406,17 @@ impl Mesh {
     }
 
     /// Changes and spreads this node's status. `Left` is [`Mesh::leave`]; `Down` is not for a node
-    /// to say of itself, and ignored.
+    /// to say of itself, and ignored. `Up` may have to wait ([`Mesh::held_back`]), and follows by
+    /// itself.
     pub fn set_status(&mut self, now: Duration, status: Status) {
         self.enter(now);
         match status {
             Status::Left => self.leave(now),
             Status::Down => {}
             _ if self.has_left || self.me.status == status => {}
+            Status::Up if self.me.status == Status::Joining && self.must_wait() => {}
             _ => {
+                self.stop_waiting();
                 self.me.status = status;
                 self.revise();
             }
@@ -520,23 +429,21 @@ impl Mesh {
         self.load = Some(load).filter(|load| *load != self.me.load);
     }
 
-    /// Leaves for good: tells everybody, several times (see [`FAREWELL`]), and falls silent.
-    pub fn leave(&mut self, now: Duration) {
-        self.enter(now);
-        if self.has_left {
-            return;
-        }
-        self.me.status = Status::Left;
-        self.revise();
-        // It fails only when our own identity could not be encoded.
-        let _ = self.foca.leave_cluster(&mut self.effects);
-        self.settle();
-        self.has_left = true;
-        self.timers.retain(|_| false);
-        self.probe = None;
-        self.missing.clear();
-        self.held.clear();
-        self.on_farewell(FAREWELLS);
+    /// How far this node distrusts itself: 0 when its probes are answered and it is run in time, up to
+    /// [`MeshConfig::health_max`] while they are not and others hear it. Its judgements about others
+    /// take so many times longer, and once.
+    pub fn health(&self) -> u8 {
+        self.health.score()
+    }
+
+    /// The round trip to a member, if it takes part and was measured.
+    pub fn rtt(&self, id: NodeId) -> Option<Rtt> {
+        self.rtts.get(id)
+    }
+
+    /// All round trips that were measured, in ascending order of ids.
+    pub fn rtts(&self) -> impl Iterator<Item = (NodeId, Rtt)> {
+        self.rtts.iter()
     }
 
     /// What happened so far.
@@ -557,17 +464,42 @@ impl Mesh {
 impl Mesh {
     /// Begins a call: takes note of the time, and of not having been run for too long.
     fn enter(&mut self, now: Duration) {
-        let late = self.poll_timeout().map_or(Duration::ZERO, |due| now.saturating_sub(due));
-        if late > PAUSE {
-            self.counters.pauses += 1;
-            self.forgive(late);
+        if let Some(due) = self.poll_timeout()
+            && self.late_for != Some(due)
+        {
+            let late = now.saturating_sub(due);
+            if late > self.config.probe_rtt {
+                self.late_for = Some(due);
+                self.health.worsen(1 + late.as_secs() as usize);
+            }
+            if late > PAUSE {
+                self.counters.pauses += 1;
+                self.forgive(late);
+            }
         }
         self.now = self.now.max(now);
+        self.bound.move_to(self.incarnation_max());
+    }
+
+    /// The highest incarnation that is believed now.
+    fn incarnation_max(&self) -> u64 {
+        if self.lacks(Guard::IncarnationBound) {
+            return INCARNATION_MAX;
+        }
+        self.life_ms().max(INCARNATION_SURE).saturating_add(INCARNATION_AHEAD).min(INCARNATION_MAX)
+    }
+
+    /// Whether a record is well formed and its incarnation can be real.
+    fn is_believable(&mut self, member: &Member) -> bool {
+        let is_real = member.incarnation <= self.incarnation_max();
+        self.counters.incarnations_refused += u64::from(!is_real);
+        is_real && is_acceptable(member)
     }
 
     /// Others were not heard because nobody was listening: puts off what would be held against
     /// them.
     fn forgive(&mut self, pause: Duration) {
+        self.heard_at += pause;
         self.answered_at += pause;
         for missing in self.missing.values_mut() {
             missing.due += pause;
@@ -575,20 +507,19 @@ impl Mesh {
         for held in self.held.values_mut() {
             held.until += pause;
         }
-        self.timers.delay(pause, |due| {
-            matches!(due, Due::Verify { .. } | Due::Swim(Timer::ChangeSuspectToDown { .. }))
-        });
+        self.timers.delay(pause, |due| matches!(due, Due::Verify { .. } | Due::Suspicion { .. }));
     }
 
     /// Carries out what foca asked for, until it asks for nothing more.
     fn settle(&mut self) {
         loop {
             while let Some((to, data)) = self.effects.sends.pop_front() {
-                self.remember_ping(to, &data);
-                self.transmit(to.addr, wire::swim(self.view.digest(), &data));
+                self.follow_probe(to, &data);
+                let packet = wire::swim(self.view.digest(), &data);
+                self.transmit_over(self.answer_over(&to), to.addr, packet);
             }
             while let Some((after, timer)) = self.effects.timers.pop_front() {
-                self.timers.set(self.now + after, Due::Swim(timer));
+                self.schedule(after, timer);
             }
             if let Some(notification) = self.effects.notifications.pop_front() {
                 self.on_notification(notification);
@@ -598,8 +529,8 @@ impl Mesh {
             if inbox.is_empty() {
                 break;
             }
-            for member in inbox {
-                self.learn(member, Spread::Relayed);
+            for (member, spread) in inbox {
+                self.learn(member, spread);
             }
         }
         if self.digest != self.view.digest() {
@@ -609,21 +540,36 @@ impl Mesh {
         }
     }
 
-    fn remember_ping(&mut self, to: Peer, data: &[u8]) {
-        let mut rest = data;
-        if let Ok(Header { message: Message::Ping(number), .. }) =
-            SwimCodec.decode_header(&mut rest)
-            && self.config.ping_repeats > 0
-        {
-            let repeats = self.config.ping_repeats;
-            self.probe = Some(Probe { to, number, ping: data.to_vec(), repeats });
-            self.timers.set(self.now + self.config.probe_rtt / 2, Due::Repeat(number));
+    /// Sets a timer of foca's. What this node concludes about others takes the longer the less it may
+    /// trust itself.
+    fn schedule(&mut self, after: Duration, timer: Timer<Peer>) {
+        let slowed = self.now + self.health.slowed(after);
+        match timer {
+            Timer::ChangeSuspectToDown { .. } => {
+                let factor = self.health.factor();
+                self.timers.set(slowed, Due::Suspicion { timer, after, factor });
+            }
+            // Not before a few pings had their chance.
+            Timer::SendIndirectProbe { .. } => {
+                self.timers.set(self.now + self.health.slowed(2 * after), Due::Swim(timer));
+            }
+            Timer::ProbeRandomMember(_) => self.timers.set(slowed, Due::Swim(timer)),
+            _ => self.timers.set(self.now + after, Due::Swim(timer)),
         }
     }
 
+    /// How to send to this member: if a packet of its own is being taken in, as that one came.
+    fn answer_over(&self, to: &Peer) -> Channel {
+        self.asker.filter(|asker| asker == to).map_or(Channel::Datagram, |_| Channel::Stream)
+    }
+
     fn transmit(&mut self, to: SocketAddr, packet: Vec<u8>) {
+        self.transmit_over(Channel::Datagram, to, packet);
+    }
+
+    fn transmit_over(&mut self, channel: Channel, to: SocketAddr, packet: Vec<u8>) {
         debug_assert!(packet.len() <= self.config.packet_bytes_max);
-        self.transmits.push_back(Transmit { to, packet });
+        self.transmits.push_back(Transmit { channel, to, packet });
     }
 
     /// Spreads this node's own record as it is now.
@@ -643,6 +589,16 @@ impl Mesh {
         self.facts.note(member);
         // It fails for records above a packet's size only, and those are not acceptable.
         let _ = self.foca.add_broadcast(&encode_value(member));
+    }
+
+    /// The same for what may be missed: the next one follows.
+    fn spread_a_little(&mut self, member: &Member) {
+        let usual = swim_config(&self.config, self.foca.num_members() + 1);
+        let few = foca::Config { max_transmissions: TRANSMISSIONS_FEW, ..usual.clone() };
+        // They refuse changes that these are not among.
+        let _ = self.foca.set_config(few);
+        self.spread(member);
+        let _ = self.foca.set_config(usual);
     }
 
     fn send_announce(&mut self, to: SocketAddr) {
@@ -675,9 +631,21 @@ impl Mesh {
         self.held.get(&member.id).map_or(member.addr, |held| held.member.addr)
     }
 
-    /// Whether nobody answered this node for longer than a suspect has to refute.
+    /// Somebody answered.
+    fn note_answer(&mut self, in_time: bool) {
+        self.heard_at = self.heard_at.max(self.now);
+        if in_time || self.lacks(Guard::TimelyAnswers) {
+            self.answered_at = self.answered_at.max(self.now);
+        }
+    }
+
+    /// Whether nobody answered this node in time for longer than a suspect has to refute.
     fn is_unheard(&self) -> bool {
-        self.now > self.answered_at + self.config.suspect_for
+        self.now > self.answered_at + self.health.slowed(self.config.suspect_for)
+    }
+
+    fn lacks(&self, guard: Guard) -> bool {
+        self.config.without == Some(guard)
     }
 
     fn jittered(&mut self, period: Duration) -> Duration {
@@ -685,38 +653,12 @@ impl Mesh {
     }
 }
 
-/// What foca is to do in a cluster of this size.
-fn swim_config(config: &MeshConfig, members: usize) -> foca::Config {
-    // log10 in thousandths, from below; a little too short between powers of two.
-    let log10_permille = 301 * members.max(1).ilog2();
-    let suspect_for = config.suspect_for * log10_permille.max(1_000) / 1_000;
-    let of = |count| NonZeroUsize::new(count).expect("not 0");
-    foca::Config {
-        probe_period: config.probe_period,
-        probe_rtt: config.probe_rtt,
-        num_indirect_probes: of(INDIRECT_PROBES),
-        max_transmissions: config.transmissions_max,
-        suspect_to_down_after: suspect_for,
-        remove_down_after: None,
-        max_packet_size: of(config.packet_bytes_max - wire::FRAME_BYTES),
-        notify_down_members: true,
-        periodic_announce: None,
-        periodic_announce_to_down_members: None,
-        periodic_gossip: Some(PeriodicParams {
-            frequency: config.gossip_period,
-            num_members: of(INDIRECT_PROBES),
-        }),
-    }
-}
-
 /// Most seeds and remembered peers that are announced to.
 pub const SEEDS_MAX: usize = 256;
 
-const INDIRECT_PROBES: usize = 3;
 const ANNOUNCE_FIRST: Duration = Duration::from_millis(500);
 const ANNOUNCE_TARGETS: usize = 3;
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-const FAREWELLS: u8 = 3;
 /// A call that comes later than this means that the process or the host stood still.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long views may differ before an exchange is asked for: news take a while.

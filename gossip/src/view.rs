@@ -117,6 +117,16 @@ impl FromIterator<Member> for View {
 /// more, below 2^42 for a century; above this one there would be no room left to refute a death.
 pub const INCARNATION_MAX: u64 = 1 << 62;
 
+/// How far ahead of the time an incarnation may be to be believed, in milliseconds: a century, so
+/// that no host's clock is so wrong by mistake.
+///
+/// The bound moves on with the time, and that is the point: whatever somebody makes up, a moment
+/// later the node whose name was used can outbid it. A bound that stands still locks out whoever is
+/// said to be there.
+pub(crate) const INCARNATION_AHEAD: u64 = 3_155_760_000_000;
+/// The time is later than this for sure, whatever a host's clock says: November 2026.
+pub(crate) const INCARNATION_SURE: u64 = 1_793_500_000_000;
+
 /// Whether a record may enter a view.
 pub(crate) fn is_acceptable(member: &Member) -> bool {
     member.is_well_formed() && member.incarnation <= INCARNATION_MAX

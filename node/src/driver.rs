@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
+use annulus_gossip::mesh::DEATHS_MAX;
 use annulus_gossip::view::INCARNATION_MAX;
 use annulus_net::{Clock, Listener, Net, Udp};
 use annulus_proto::codec::{self, DecodeError};
@@ -362,6 +363,9 @@ fn check_state(state: &NodeState) -> Result<(), &'static str> {
     }
     if state.incarnation >= INCARNATION_MAX {
         return Err("`incarnation` is beyond what a node reaches");
+    }
+    if state.deaths.len() > DEATHS_MAX {
+        return Err("`deaths` are more than a node remembers");
     }
     if state.clock_ceiling_ms > Hlc::MS_MAX / 2 {
         return Err("`clock_ceiling_ms` is beyond the year 6000");

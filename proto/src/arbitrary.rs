@@ -447,6 +447,7 @@ fn between_nodes() -> impl Strategy<Value = Message> {
         }
         .into()),
         vec(any::<u8>(), 0..200).prop_map(|packet| Gossip { packet }.into()),
+        vec(any::<u8>(), 0..200).prop_map(|packet| StreamGossip { packet }.into()),
     ]
 }
 

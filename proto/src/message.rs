@@ -749,6 +749,14 @@ pub struct Gossip {
     pub packet: Vec<u8>,
 }
 
+/// A packet of the membership protocol that has to arrive. Only over streams between nodes; whoever
+/// takes it in answers [`Pong`] with id 0, which says that the stream works and nothing more.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StreamGossip {
+    /// The packet, opaque here.
+    pub packet: Vec<u8>,
+}
+
 /// Asks for a [`Pong`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Ping {}
@@ -858,6 +866,7 @@ messages! {
     56 SlotList(SlotList), LISTING;
     57 Exchange(Exchange), MEMBERS;
     64 Gossip(Gossip), crate::limits::DATAGRAM_BYTES_MAX;
+    65 StreamGossip(StreamGossip), crate::limits::DATAGRAM_BYTES_MAX;
 }
 
 #[cfg(test)]

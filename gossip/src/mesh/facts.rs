@@ -7,7 +7,9 @@ use annulus_proto::codec::decode_value;
 use annulus_proto::limits::{MEMBER_BYTES_MAX, MEMBERS_MAX};
 use annulus_proto::{Member, NodeId};
 
+use super::learn::Spread;
 use super::peer::Peer;
+use super::wire::Bound;
 use crate::view::{beats, is_acceptable};
 
 /// What the mesh and the handler inside foca share. One thread uses both, so the lock is free
@@ -17,16 +19,17 @@ pub(super) struct Facts(Arc<Mutex<State>>);
 
 struct State {
     me: NodeId,
+    bound: Bound,
     /// The latest record heard about each member, whatever became of it in the view.
     latest: BTreeMap<NodeId, Member>,
-    inbox: Vec<Member>,
+    inbox: Vec<(Member, Spread)>,
     rejected: u64,
 }
 
 impl Facts {
-    pub(super) fn new(me: NodeId) -> Self {
+    pub(super) fn new(me: NodeId, bound: Bound) -> Self {
         let (latest, inbox) = (BTreeMap::new(), Vec::new());
-        Self(Arc::new(Mutex::new(State { me, latest, inbox, rejected: 0 })))
+        Self(Arc::new(Mutex::new(State { me, bound, latest, inbox, rejected: 0 })))
     }
 
     /// Takes note that a record is known, so that its echoes are not relayed.
@@ -34,8 +37,9 @@ impl Facts {
         self.state().note(member);
     }
 
-    /// The records that arrived in packets since the last call, in order of arrival.
-    pub(super) fn take_inbox(&self) -> Vec<Member> {
+    /// The records that arrived in packets since the last call, in order of arrival, with what remains
+    /// to be done to pass them on.
+    pub(super) fn take_inbox(&self) -> Vec<(Member, Spread)> {
         std::mem::take(&mut self.state().inbox)
     }
 
@@ -61,6 +65,11 @@ impl State {
         }
         new
     }
+}
+
+/// Whether two records about one member say the same but for its load.
+fn differ_in_load(one: &Member, other: &Member) -> bool {
+    *one == Member { load: one.load, revision: one.revision, ..other.clone() }
 }
 
 /// Identifies a fact among those that wait to be sent.
@@ -89,7 +98,9 @@ impl foca::BroadcastHandler<Peer> for Facts {
     ) -> Result<Option<FactKey>, Never> {
         let mut state = self.state();
         let member = (data.len() <= MEMBER_BYTES_MAX).then(|| decode_value::<Member>(data));
-        let Some(Ok(member)) = member.filter(|m| m.as_ref().is_ok_and(is_acceptable)) else {
+        let is_believable =
+            |member: &Member| is_acceptable(member) && state.bound.allows(member.incarnation);
+        let Some(Ok(member)) = member.filter(|m| m.as_ref().is_ok_and(is_believable)) else {
             state.rejected += 1;
             return Ok(None);
         };
@@ -99,17 +110,23 @@ impl foca::BroadcastHandler<Peer> for Facts {
         }
         if member.id == state.me {
             // Rumours about ourselves end here; the answer to them spreads instead.
-            state.inbox.push(member);
+            state.inbox.push((member, Spread::Relayed));
             return Ok(None);
         }
         if state.is_full_for(member.id) {
             state.rejected += 1;
             return Ok(None);
         }
+        let is_load =
+            state.latest.get(&member.id).is_some_and(|known| differ_in_load(&member, known));
         if !state.note(&member) {
             return Ok(None);
         }
-        state.inbox.push(member.clone());
+        if is_load {
+            state.inbox.push((member, Spread::Little));
+            return Ok(None);
+        }
+        state.inbox.push((member.clone(), Spread::Relayed));
         Ok(Some(FactKey(member)))
     }
 }

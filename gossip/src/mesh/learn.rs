@@ -7,6 +7,8 @@ use super::*;
 pub(super) enum Spread {
     /// foca passes it on already.
     Relayed,
+    /// Pass it on a few times if it is new.
+    Little,
     /// Pass it on if it is new.
     News,
     /// Pass it on only if it is a death: the rest is known to those who sent it.
@@ -16,7 +18,7 @@ pub(super) enum Spread {
 impl Mesh {
     /// Takes in a record, whoever it is about.
     pub(super) fn learn(&mut self, member: Member, spread: Spread) {
-        if !is_acceptable(&member) {
+        if !self.is_believable(&member) {
             self.counters.members_refused += 1;
             return;
         }
@@ -39,6 +41,16 @@ impl Mesh {
             self.hold(member, spread);
             return;
         }
+        if known.as_ref().is_some_and(|known| self.waits_for_others(&member, known)) {
+            self.queue_death(&member, spread);
+            return;
+        }
+        self.take_up(member, spread);
+    }
+
+    /// Takes a record into the view.
+    pub(super) fn take_up(&mut self, member: Member, spread: Spread) {
+        let known = self.view.get(member.id).cloned();
         if !self.view.merge(member.clone()) {
             return;
         }
@@ -53,6 +65,8 @@ impl Mesh {
         let is_death = !member.status.is_active();
         if spread == Spread::News || (spread == Spread::Deaths && is_death && known.is_some()) {
             self.spread(&member);
+        } else if spread == Spread::Little {
+            self.spread_a_little(&member);
         }
         if is_new_life {
             self.tell_foca(&member, spread != Spread::Deaths);
@@ -61,7 +75,7 @@ impl Mesh {
     }
 
     /// Reports what a changed record means.
-    fn notice(&mut self, known: Option<&Member>, member: &Member) {
+    pub(super) fn notice(&mut self, known: Option<&Member>, member: &Member) {
         let id = member.id;
         let was_active = known.is_some_and(|known| known.status.is_active());
         let is_active = member.status.is_active();
@@ -74,6 +88,9 @@ impl Mesh {
         } else {
             self.missing.remove(&id);
             self.verifying.remove(&id);
+        }
+        if !is_active || known.is_some_and(|known| known.addr != member.addr) {
+            self.rtts.forget(id);
         }
         match (was_active, is_active) {
             (false, true) => self.events.push_back(Event::MemberUp(id)),
@@ -151,6 +168,9 @@ impl Mesh {
             return;
         }
         let is_death = !said.status.is_active();
+        if said.status == Status::Down && said.incarnation <= self.me.incarnation {
+            self.note_own_death(said.incarnation);
+        }
         if said.addr != self.me.addr && said.incarnation >= self.me.incarnation {
             self.meet_namesake(said);
             if self.has_rival() {
@@ -160,6 +180,9 @@ impl Mesh {
         let is_current = said.incarnation == self.me.incarnation;
         let is_final = is_death || said.revision == u32::MAX;
         if said.incarnation > self.me.incarnation || (is_current && is_final) {
+            if is_current && is_death {
+                self.step_back();
+            }
             self.renew_above(said.incarnation);
         } else if is_current && beats(said, &self.me) {
             // An earlier life at this very incarnation, or a rival: ours must be the last word.
@@ -170,7 +193,7 @@ impl Mesh {
 
     /// Begins a new life above `incarnation`.
     pub(super) fn renew_above(&mut self, incarnation: u64) {
-        if incarnation >= crate::view::INCARNATION_MAX || self.has_rival() {
+        if incarnation > self.incarnation_max() || self.has_rival() {
             return;
         }
         let renewed = incarnation.max(self.me.incarnation) + 1;
@@ -188,7 +211,8 @@ impl Mesh {
         self.me.incarnation = incarnation;
         self.me.revision = 0;
         self.publish();
-        self.verifying.clear();
+        self.forget_probes();
+        self.health.worsen(1);
         self.events.push_back(Event::IncarnationRaised(incarnation));
         self.announce_soon();
     }
@@ -209,7 +233,7 @@ impl Mesh {
             }
             // A node's next life; its facts follow as facts.
             OwnedNotification::Rename(_, _) => {}
-            OwnedNotification::Active => self.answered_at = self.answered_at.max(self.now),
+            OwnedNotification::Active => self.note_answer(true),
             OwnedNotification::Idle => self.announce_soon(),
             OwnedNotification::Rejoin(peer) => {
                 let _ = self.foca.apply_many(std::iter::empty(), false, &mut self.effects);
@@ -223,47 +247,6 @@ impl Mesh {
         }
     }
 
-    /// foca declared a member down: the view follows after `down_after`.
-    pub(super) fn miss(&mut self, peer: &Peer) {
-        let is_active = self
-            .view
-            .get(peer.id)
-            .is_some_and(|known| known.status.is_active() && known.incarnation <= peer.incarnation);
-        if !is_active || peer.id == self.me.id {
-            return;
-        }
-        tracing::debug!(member = %peer.id, incarnation = peer.incarnation, "death reported");
-        self.counters.deaths_reported += 1;
-        let due = self.now + self.config.down_after;
-        let missing = Missing { incarnation: peer.incarnation, due };
-        self.missing.entry(peer.id).or_insert(missing).incarnation = peer.incarnation;
-        self.announce_soon();
-    }
-
-    /// Carries over into the view what was held from it for long enough.
-    pub(super) fn conclude(&mut self) {
-        let now = self.now;
-        let dead = self.missing.extract_if(.., |_, missing| missing.due <= now);
-        let dead = dead.map(|(id, missing)| (id, missing.incarnation)).collect::<Vec<_>>();
-        for (id, incarnation) in dead {
-            // The life that died may not have reached the view, or may be held from it.
-            let held = self.held.get(&id).map(|held| held.member.clone());
-            let latest = held.or_else(|| self.view.get(id).cloned());
-            if let Some(known) = latest.filter(|m| m.incarnation <= incarnation) {
-                tracing::debug!(member = %id, incarnation, "death concluded");
-                self.counters.deaths_concluded += 1;
-                self.learn(Member { status: Status::Down, ..known }, Spread::News);
-            }
-        }
-        let ripe = self.held.extract_if(.., |_, held| held.until <= now);
-        for (_, held) in ripe.collect::<Vec<_>>() {
-            let known = self.view.get(held.member.id).cloned();
-            if self.view.merge(held.member.clone()) {
-                self.notice(known.as_ref(), &held.member);
-            }
-        }
-    }
-
     /// Nobody answered for long enough: presumes all others down, for this node only, so that it
     /// goes on alone. foca begins anew: what it concluded about the others must not spread when they
     /// are met again.
@@ -271,6 +254,7 @@ impl Mesh {
         tracing::debug!(me = %self.me.id, "nobody answers: all others presumed down");
         self.counters.isolations += 1;
         self.contact_at = None;
+        self.heard_at = self.now;
         self.answered_at = self.now;
         let others = self.others().filter(|m| m.status.is_active()).cloned().collect::<Vec<_>>();
         for member in others {
@@ -281,13 +265,15 @@ impl Mesh {
         }
         self.missing.clear();
         self.held.clear();
-        self.verifying.clear();
-        self.probe = None;
-        self.timers.retain(|due| !matches!(due, Due::Swim(_) | Due::Verify { .. }));
+        self.forget_probes();
+        let is_of_foca =
+            |due: &Due| matches!(due, Due::Swim(_) | Due::Suspicion { .. } | Due::Verify { .. });
+        self.timers.retain(|due| !is_of_foca(due));
         let rng = StdRng::seed_from_u64(self.rng.random());
         let config = swim_config(&self.config, 1);
         let peer = Peer::of(&self.me);
-        self.foca = Foca::with_custom_broadcast(peer, config, rng, SwimCodec, self.facts.clone());
+        let codec = BoundedCodec(self.bound.clone());
+        self.foca = Foca::with_custom_broadcast(peer, config, rng, codec, self.facts.clone());
         self.publish();
         self.announce_soon();
     }
@@ -325,6 +311,15 @@ impl Mesh {
                 self.spread(&dead);
             }
         }
+    }
+
+    /// Nothing that foca was about to find out is of use: it begins a new life.
+    fn forget_probes(&mut self) {
+        self.verifying.clear();
+        self.asked.clear();
+        self.hearing = Hearing::default();
+        self.probe = None;
+        self.refutations = 0;
     }
 
     fn fit_to_size(&mut self) {

@@ -3,7 +3,7 @@
 use super::*;
 
 impl Mesh {
-    pub(super) fn on_swim(&mut self, digest: u64, body: &[u8]) {
+    pub(super) fn on_swim(&mut self, digest: u64, channel: Channel, body: &[u8]) {
         let mut rest = body;
         let Ok(header) = SwimCodec.decode_header(&mut rest) else {
             self.counters.packets_malformed += 1;
@@ -21,7 +21,7 @@ impl Mesh {
             }
             return;
         }
-        if !is_plausible(&src) {
+        if !is_plausible(&src) || !self.bound.allows(src.incarnation) {
             self.counters.packets_malformed += 1;
             return;
         }
@@ -40,22 +40,33 @@ impl Mesh {
             self.undead_at_soonest = self.now + UNDEAD;
         }
         self.hear(src.id, src.incarnation);
-        if matches!(header.message, Message::Ack(_) | Message::ForwardedAck { .. } | Message::Feed)
-        {
-            self.answered_at = self.answered_at.max(self.now);
+        self.note_fresh(src);
+        let answer = self.answer(&src, &header.message, channel);
+        match &header.message {
+            Message::Ack(number) => {
+                let answers_check = self.answers_check(&src, *number);
+                self.note_answer(answers_check || matches!(answer, Some(Answer::InTime(_))));
+                self.vouch_if_asked(&src, header.src_incarnation);
+            }
+            // Somebody who was asked for the probe under way answers in time, whatever it found.
+            Message::ForwardedAck { .. } => self.note_answer(answer.is_some()),
+            Message::Feed => self.note_answer(false),
+            _ => {}
         }
-        if let Message::Ack(number) = header.message {
-            self.probe.take_if(|probe| probe.to == src && probe.number == number);
-        }
+        self.asker = (channel == Channel::Stream).then_some(src);
         if self.foca.handle_data(body, &mut self.effects).is_err() {
             self.counters.packets_malformed += 1;
         }
+        if let Some(answer) = answer {
+            self.end_probe(header.src_incarnation, &answer);
+        }
         self.settle();
+        self.asker = None;
         self.compare(digest, src.addr);
     }
 
     pub(super) fn on_announce(&mut self, member: Member) {
-        if !is_acceptable(&member) {
+        if !self.is_believable(&member) {
             self.counters.packets_malformed += 1;
             return;
         }
@@ -80,12 +91,14 @@ impl Mesh {
         }
     }
 
-    pub(super) fn on_facts(&mut self, from: SocketAddr, members: Vec<Member>) {
+    pub(super) fn on_facts(&mut self, from: Option<SocketAddr>, members: Vec<Member>) {
         let renewals = self.counters.renewals;
         for member in members {
             self.learn(member, Spread::News);
         }
-        if self.counters.renewals > renewals {
+        if self.counters.renewals > renewals
+            && let Some(from) = from
+        {
             // Whoever told us why it cannot hear us may hear us now.
             self.settle();
             self.send_announce(from);
@@ -95,7 +108,7 @@ impl Mesh {
     pub(super) fn on_claim(&mut self, claim: Claim) {
         let Claim { member, nonce, answer } = claim;
         self.counters.packets_misaddressed += 1;
-        if member.id != self.me.id || member.addr == self.me.addr || !is_acceptable(&member) {
+        if member.id != self.me.id || member.addr == self.me.addr || !self.is_believable(&member) {
             return;
         }
         if !answer {
@@ -212,7 +225,5 @@ impl Mesh {
 
 /// Whether a peer in a packet could be a member.
 fn is_plausible(peer: &Peer) -> bool {
-    peer.incarnation <= crate::view::INCARNATION_MAX
-        && peer.addr.port() != 0
-        && !peer.addr.ip().is_unspecified()
+    peer.addr.port() != 0 && !peer.addr.ip().is_unspecified()
 }

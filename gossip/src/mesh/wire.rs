@@ -10,9 +10,14 @@
 //!      3  Facts     up to 8 records that the receiver should know
 //!      4  Claim     the sender's own record, a nonce, and whether this is an answer: sent to
 //!                   whoever else bears the sender's id, to see whether it lives
+//!      5  Doubt     the sender, a suspect, its refutations so far: do you reach it?
+//!      6  Vouch     the same the other way round: it answered, with so many refutations
 //! ```
 //! Bodies are bincode 2 `standard()`, as everywhere. The envelope (cluster, protocol version) is
 //! the driver's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use annulus_proto::Member;
 use annulus_proto::codec::{decode_value, encode_value};
@@ -36,6 +41,8 @@ pub(super) enum Frame<'a> {
     Announce(Member),
     Facts(Vec<Member>),
     Claim(Claim),
+    Doubt(Doubt),
+    Vouch(Doubt),
 }
 
 /// "This id is mine. Is it yours too?"
@@ -46,10 +53,22 @@ pub(super) struct Claim {
     pub(super) answer: bool,
 }
 
+/// What one member says to another about a third.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Doubt {
+    /// Who says it.
+    pub(super) from: Peer,
+    pub(super) suspect: Peer,
+    /// foca's incarnation of the suspect.
+    pub(super) incarnation: u16,
+}
+
 const SWIM: u8 = 1;
 const ANNOUNCE: u8 = 2;
 const FACTS: u8 = 3;
 const CLAIM: u8 = 4;
+const DOUBT: u8 = 5;
+const VOUCH: u8 = 6;
 
 impl<'a> Frame<'a> {
     /// The sender's digest and what it says; `None` for what is not well formed.
@@ -64,6 +83,8 @@ impl<'a> Frame<'a> {
                 (facts.len() <= FACTS_MAX).then_some(Self::Facts(facts))?
             }
             CLAIM => Self::Claim(decode_value(body).ok()?),
+            DOUBT => Self::Doubt(decode_value(body).ok()?),
+            VOUCH => Self::Vouch(decode_value(body).ok()?),
             _ => return None,
         };
         Some((u64::from_le_bytes(*digest), frame))
@@ -86,6 +107,14 @@ pub(super) fn facts(digest: u64, members: &[&Member]) -> Vec<u8> {
 
 pub(super) fn claim(digest: u64, claim: &Claim) -> Vec<u8> {
     frame(CLAIM, digest, &encode_value(claim))
+}
+
+pub(super) fn doubt(digest: u64, doubt: &Doubt) -> Vec<u8> {
+    frame(DOUBT, digest, &encode_value(doubt))
+}
+
+pub(super) fn vouch(digest: u64, vouch: &Doubt) -> Vec<u8> {
+    frame(VOUCH, digest, &encode_value(vouch))
 }
 
 fn frame(kind: u8, digest: u64, body: &[u8]) -> Vec<u8> {
@@ -111,6 +140,58 @@ pub(super) enum CodecError {
     Unknown(u8),
     #[error("no room")]
     Full,
+    #[error("an incarnation of {0} is beyond belief")]
+    Incarnation(u64),
+}
+
+/// The highest incarnation that is believed. foca keeps its codec and its handler to itself, so that
+/// it is shared with them; one thread uses all three.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bound(Arc<AtomicU64>);
+
+impl Bound {
+    pub(super) fn move_to(&self, incarnation_max: u64) {
+        self.0.store(incarnation_max, Ordering::Relaxed);
+    }
+
+    pub(super) fn allows(&self, incarnation: u64) -> bool {
+        incarnation <= self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// [`SwimCodec`] that reads nothing of members with unbelievable incarnations: what foca has taken in
+/// it spreads.
+#[derive(Clone, Debug)]
+pub(super) struct BoundedCodec(pub(super) Bound);
+
+impl foca::Codec<Peer> for BoundedCodec {
+    type Error = CodecError;
+
+    fn encode_header(&mut self, header: &Header<Peer>, buf: impl BufMut) -> Result<(), CodecError> {
+        SwimCodec.encode_header(header, buf)
+    }
+
+    fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Peer>, CodecError> {
+        SwimCodec.decode_header(buf)
+    }
+
+    fn encode_member(
+        &mut self,
+        member: &foca::Member<Peer>,
+        buf: impl BufMut,
+    ) -> Result<(), CodecError> {
+        SwimCodec.encode_member(member, buf)
+    }
+
+    fn decode_member(&mut self, buf: impl Buf) -> Result<foca::Member<Peer>, CodecError> {
+        let member = SwimCodec.decode_member(buf)?;
+        let incarnation = member.id().incarnation;
+        if self.0.allows(incarnation) {
+            Ok(member)
+        } else {
+            Err(CodecError::Incarnation(incarnation))
+        }
+    }
 }
 
 /// From, its refutations, to, kind, probe number, and the third party of indirect probes.

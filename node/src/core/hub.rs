@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_gossip::{Event, Mesh, MeshConfig, Ring};
+use annulus_gossip::{Event, Mesh, MeshConfig, Ring, Transmit};
 use annulus_proto::codec::Header;
 use annulus_proto::message::{Members, Message, Ping, Pong, Rejected, RouteNode, Routes};
 use annulus_proto::{Member, NodeId};
@@ -116,7 +116,8 @@ impl Hub {
     pub fn new(start: HubStart, now: Now) -> Self {
         let HubStart { settings, mesh, cluster, me, state, joins_others, .. } = start;
         let HubStart { cores, tables, homes_max, seed, .. } = start;
-        let mesh = Mesh::new(mesh, me, seed, now.monotonic);
+        let mut mesh = Mesh::new(mesh, me, seed, now.monotonic);
+        mesh.remember_deaths(&state.deaths);
         let ring = Arc::new(Ring::build(mesh.view(), 0, homes_max));
         let alone_by_misfortune = !state.peers.is_empty();
         let standing = Standing {
@@ -175,6 +176,10 @@ impl Hub {
         match input {
             HubInput::Gossip { from, header, packet } => {
                 self.on_gossip(now, from, header, &packet);
+            }
+            HubInput::StreamGossip { node, header, packet } => {
+                self.hear(now, node, header);
+                self.mesh.handle_stream_packet(now.monotonic, &packet);
             }
             HubInput::Request(request) => self.on_request(now, request),
             HubInput::Outcome(outcome) => self.on_outcome(now, outcome),
@@ -340,7 +345,7 @@ impl Hub {
                     self.outputs.push_back(HubOutput::Cores(Input::Gone(node)));
                 }
                 Event::ExchangeWith(addr) => self.exchange_with(now, addr),
-                Event::PeersChanged => self.persist_if_wanted(),
+                Event::PeersChanged | Event::DeathsChanged => self.persist_if_wanted(),
                 Event::IncarnationRaised(_) => {
                     self.persist_if_wanted();
                     self.revivals += 1;
@@ -360,8 +365,8 @@ impl Hub {
         }
         while let Some(transmit) = self.mesh.poll_transmit() {
             let header = self.header(now, 0);
-            let (to, packet) = (transmit.to, transmit.packet);
-            self.outputs.push_back(HubOutput::Gossip { to, header, packet });
+            let Transmit { channel, to, packet } = transmit;
+            self.outputs.push_back(HubOutput::Gossip { channel, to, header, packet });
         }
     }
 
@@ -418,6 +423,7 @@ impl Hub {
         }
         state.incarnation = self.mesh.me().incarnation;
         state.peers = self.mesh.peers();
+        state.deaths = self.mesh.deaths().to_vec();
         if state == self.persisted.state {
             return;
         }

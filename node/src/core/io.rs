@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_gossip::Channel;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{Message, Role, TableStatus};
 use annulus_proto::submission::Answer;
@@ -87,6 +88,15 @@ pub enum HubInput {
     Gossip {
         /// Its sender's address.
         from: SocketAddr,
+        /// The header it came in.
+        header: Header,
+        /// The packet.
+        packet: Vec<u8>,
+    },
+    /// A membership packet arrived over a stream.
+    StreamGossip {
+        /// Its sender.
+        node: NodeId,
         /// The header it came in.
         header: Header,
         /// The packet.
@@ -182,6 +192,8 @@ pub enum Output {
 pub enum HubOutput {
     /// Send a membership packet.
     Gossip {
+        /// How.
+        channel: Channel,
         /// Where to.
         to: SocketAddr,
         /// The header to send it in.
@@ -306,4 +318,7 @@ pub struct NodeState {
     pub clock_ceiling_ms: u64,
     /// Other members it knew, to rejoin through.
     pub peers: Vec<SocketAddr>,
+    /// When it learned that it had been declared dead, lately; as the mesh says it.
+    #[serde(default)]
+    pub deaths: Vec<u64>,
 }

@@ -7,7 +7,7 @@ mod whole;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use annulus_gossip::MeshConfig;
+use annulus_gossip::{Channel, MeshConfig};
 use annulus_proto::message::{
     Acknowledged, Change, Digests, Exchange, Lifetimes, ListRequest, Operation, RequestId,
     SessionReply, SessionRequest, SlotDigest, StatusRequest,
@@ -205,11 +205,20 @@ impl World {
             };
             let lost = self.rng.random_bool(self.loss);
             match output {
-                Sent::Gossip { to, header, packet } => {
+                Sent::Gossip { channel, to, header, packet } => {
                     let to = index(to);
                     if to < self.nodes.len() && self.reaches(node, to) && !lost {
                         let from = Self::addr(node);
-                        self.post(to, Arrived::Hub(HubInput::Gossip { from, header, packet }));
+                        let sender = NodeId::from_bits(self.nodes[node].state.id);
+                        self.post(
+                            to,
+                            Arrived::Hub(match channel {
+                                Channel::Datagram => HubInput::Gossip { from, header, packet },
+                                Channel::Stream => {
+                                    HubInput::StreamGossip { node: sender, header, packet }
+                                }
+                            }),
+                        );
                     }
                 }
                 Sent::Call(Ask { to, header, message }) => {

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use annulus_net::{Listener, LocalEnd, Peer};
 use annulus_proto::codec::{self, DecodeError, Header, PROTOCOL_VERSION};
-use annulus_proto::message::{self, Message, Rejected, Role, Welcome};
+use annulus_proto::message::{self, Message, Pong, Rejected, Role, StreamGossip, Welcome};
 use annulus_proto::{Hlc, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::WRITE_TIMEOUT;
-use super::inboxes::Inboxes;
+use super::inboxes::{Inboxes, NotLeft};
 use super::lanes::{Lane, Lanes};
 use super::local_roles::{LocalRoles, grant};
 use super::post::Streams;
 use super::stream::{FrameReader, ReadError, outbox};
 use super::tally::Tally;
-use crate::core::{Asker, Caller, Request};
+use crate::core::{Asker, Caller, HubInput, Request};
 
 /// What every incoming stream is checked against, and counted in.
 pub(super) struct Reception {
@@ -181,6 +181,9 @@ where
                     frames.clear();
                 }
                 has_asked = true;
+                if let Caller::Node(node) = caller {
+                    reception.take_gossip(number, node, &mut frames);
+                }
                 let asker = Asker::Stream(number);
                 let request = |(header, message)| Request { asker, caller, header, message };
                 let requests = frames.into_iter().map(request).collect();
@@ -314,9 +317,28 @@ impl Reception {
         }
     }
 
-    /// Answers a request that neither hub nor core sees.
-    fn answer(&self, stream: u64, id: u64, rejected: Rejected) {
+    /// Takes the membership packets out of what a node sent, and leaves them with the hub if there is
+    /// room: they wait behind no request, and what does not fit is as good as lost.
+    fn take_gossip(&self, stream: u64, node: NodeId, frames: &mut Vec<(Header, Message)>) {
+        let mut has_any = false;
+        frames.retain_mut(|(header, message)| {
+            let Message::StreamGossip(StreamGossip { packet }) = message else { return true };
+            has_any = true;
+            let packet = std::mem::take(packet);
+            let gossip = HubInput::StreamGossip { node, header: *header, packet };
+            if self.inboxes.try_gossip(gossip) == Err(NotLeft::Full) {
+                self.tally.add("stream_gossip_refused_busy");
+            }
+            false
+        });
+        if has_any {
+            self.answer(stream, 0, Pong { node: self.welcome.node });
+        }
+    }
+
+    /// Answers what neither hub nor core sees.
+    fn answer(&self, stream: u64, id: u64, answer: impl Into<Message>) {
         let header = Header { id, view: 0, hlc: Hlc::ZERO };
-        self.streams.send(stream, header, &rejected.into());
+        self.streams.send(stream, header, &answer.into());
     }
 }

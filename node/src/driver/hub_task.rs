@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_gossip::Channel;
 use annulus_net::{Clock, Net};
 use annulus_proto::NodeId;
 use annulus_proto::message::Gossip;
@@ -138,9 +139,12 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
         let mut stopped = false;
         while let Some(output) = self.hub.poll_output() {
             match output {
-                HubOutput::Gossip { to, header, packet } => {
-                    self.post.datagram(to, header, &Gossip { packet }.into()).await;
-                }
+                HubOutput::Gossip { channel, to, header, packet } => match channel {
+                    Channel::Datagram => {
+                        self.post.datagram(to, header, &Gossip { packet }.into()).await;
+                    }
+                    Channel::Stream => self.post.stream_gossip(to, header, packet),
+                },
                 HubOutput::Reply(reply) => self.post.reply(reply).await,
                 HubOutput::Call(ask) => {
                     let call = ask.header.id;

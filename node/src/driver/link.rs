@@ -19,7 +19,16 @@ use crate::core::{Answered, NoAnswer, Outcome};
 
 /// A stream to another node, as who sends over it holds it.
 pub(super) struct Link {
-    calls: mpsc::Sender<(u64, Vec<u8>)>,
+    items: mpsc::Sender<Item>,
+}
+
+/// Something to send.
+enum Item {
+    /// A question, whose outcome is reported.
+    Call { call: u64, frame: Vec<u8> },
+    /// A packet that nobody waits for. It is answered all the same, with id 0, so that a stream that
+    /// no longer works is noticed.
+    Post { frame: Vec<u8> },
 }
 
 /// Who opens links.
@@ -30,15 +39,15 @@ pub(super) struct Identity {
     pub(super) incarnation: u64,
 }
 
-/// Calls that may wait for a stream to be opened.
-const CALLS_MAX: usize = 4_096;
+/// Calls and packets that may wait for a stream to be opened.
+const ITEMS_MAX: usize = 4_096;
 /// Bytes that may wait to be written to one node.
 const OUTBOX_BYTES: usize = 64 << 20;
 /// How long opening a stream may take.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(1_000);
-/// How long a link without calls stays open.
+/// How long a link over which nothing goes stays open.
 const IDLE: Duration = Duration::from_secs(60);
-/// A link on which a call has waited this long, with nothing heard meanwhile, is given up.
+/// A link on which something has waited for its answer this long, with nothing heard meanwhile, is given up.
 const SILENCE: Duration = Duration::from_secs(2);
 
 impl Link {
@@ -49,25 +58,32 @@ impl Link {
         identity: Identity,
         inboxes: Inboxes,
     ) -> Self {
-        let (calls, receiver) = mpsc::channel(CALLS_MAX);
+        let (items, receiver) = mpsc::channel(ITEMS_MAX);
         tokio::spawn(run(net, addr, identity, receiver, inboxes));
-        Self { calls }
+        Self { items }
     }
 
     /// Whether its task has ended.
     pub(super) fn is_over(&self) -> bool {
-        self.calls.is_closed()
+        self.items.is_closed()
     }
 
     /// Sends a call's frame; `false` if the link cannot take it: its end is gone, or too many wait.
     pub(super) fn send(&self, call: u64, frame: Vec<u8>) -> bool {
-        self.calls.try_send((call, frame)).is_ok()
+        self.items.try_send(Item::Call { call, frame }).is_ok()
+    }
+
+    /// Sends a packet's frame; `false` if the link cannot take it.
+    pub(super) fn post(&self, frame: Vec<u8>) -> bool {
+        self.items.try_send(Item::Post { frame }).is_ok()
     }
 }
 
 /// The calls sent and not answered, each with when it was sent, and when something was last heard.
 struct Open {
     calls: BTreeMap<u64, Instant>,
+    /// When the first packet was sent since.
+    posted: Option<Instant>,
     heard: Instant,
 }
 
@@ -75,34 +91,34 @@ async fn run<N: Net>(
     net: N,
     addr: SocketAddr,
     identity: Identity,
-    mut calls: mpsc::Receiver<(u64, Vec<u8>)>,
+    mut items: mpsc::Receiver<Item>,
     inboxes: Inboxes,
 ) {
-    // One call must be there before a stream is opened; it fails with the stream.
-    while let Ok(Some(first)) = tokio::time::timeout(IDLE, calls.recv()).await {
+    // Something must be there to be sent before a stream is opened; a call fails with the stream.
+    while let Ok(Some(first)) = tokio::time::timeout(IDLE, items.recv()).await {
         let opened = tokio::time::timeout(OPEN_TIMEOUT, open(&net, addr, &identity)).await;
         let Ok(Some((node, reader, writer))) = opened else {
-            let mut failed = vec![first.0];
-            while let Ok((call, _)) = calls.try_recv() {
-                failed.push(call);
-            }
+            let failed = first.call().into_iter().chain(waiting(&mut items)).collect();
             fail(&inboxes, failed, false);
             continue;
         };
-        let open = Arc::new(Mutex::new(Open { calls: BTreeMap::new(), heard: Instant::now() }));
+        let open = Open { calls: BTreeMap::new(), posted: None, heard: Instant::now() };
+        let open = Arc::new(Mutex::new(open));
         let reading = tokio::spawn(read(node, reader, open.clone(), inboxes.clone()));
-        write(first, &mut calls, writer, &open, &reading).await;
+        write(first, &mut items, writer, &open, &reading).await;
         reading.abort();
         let failed: Vec<u64> = std::mem::take(&mut lock(&open).calls).into_keys().collect();
         fail(&inboxes, failed, true);
     }
     // The driver makes a new link when it needs one; what slipped in meanwhile has failed.
-    calls.close();
-    let mut failed = Vec::new();
-    while let Ok((call, _)) = calls.try_recv() {
-        failed.push(call);
-    }
-    fail(&inboxes, failed, false);
+    items.close();
+    fail(&inboxes, waiting(&mut items), false);
+}
+
+/// The calls that wait, taken out with all else.
+fn waiting(items: &mut mpsc::Receiver<Item>) -> Vec<u64> {
+    let items = std::iter::from_fn(|| items.try_recv().ok());
+    items.filter_map(|item| item.call()).collect()
 }
 
 type Reader<N> = FrameReader<tokio::io::ReadHalf<<N as Net>::Stream>>;
@@ -137,8 +153,8 @@ async fn open<N: Net>(
 }
 
 async fn write(
-    first: (u64, Vec<u8>),
-    calls: &mut mpsc::Receiver<(u64, Vec<u8>)>,
+    first: Item,
+    items: &mut mpsc::Receiver<Item>,
     outbox: Outbox,
     open: &Mutex<Open>,
     reading: &tokio::task::JoinHandle<()>,
@@ -146,9 +162,8 @@ async fn write(
     let mut next = Some(first);
     loop {
         let now = Instant::now();
-        if let Some((call, frame)) = next.take() {
-            // Noted before it is sent, so that it fails with the stream.
-            lock(open).calls.insert(call, now);
+        if let Some(item) = next.take() {
+            let frame = lock(open).note(item, now);
             if !outbox.push(frame) {
                 return;
             }
@@ -156,9 +171,9 @@ async fn write(
         if reading.is_finished() || lock(open).is_over(now) {
             return;
         }
-        next = match tokio::time::timeout(SILENCE / 2, calls.recv()).await {
+        next = match tokio::time::timeout(SILENCE / 2, items.recv()).await {
             Ok(None) => return,
-            Ok(call) => call,
+            Ok(item) => item,
             Err(_) => None,
         };
     }
@@ -175,6 +190,7 @@ async fn read<R: tokio::io::AsyncRead + Unpin>(
         {
             let mut open = lock(&open);
             open.heard = Instant::now();
+            open.posted = None;
             for (header, message) in frames {
                 if open.calls.remove(&header.id).is_some() {
                     let (call, result) = (header.id, Ok(Answered { node, header, message }));
@@ -197,11 +213,35 @@ fn fail(inboxes: &Inboxes, calls: Vec<u64>, sent: bool) {
     }
 }
 
+impl Item {
+    fn call(&self) -> Option<u64> {
+        match self {
+            Self::Call { call, .. } => Some(*call),
+            Self::Post { .. } => None,
+        }
+    }
+}
+
 impl Open {
+    /// Notes an item before it is sent, so that a call fails with the stream; its frame.
+    fn note(&mut self, item: Item, now: Instant) -> Vec<u8> {
+        match item {
+            Item::Call { call, frame } => {
+                self.calls.insert(call, now);
+                frame
+            }
+            Item::Post { frame } => {
+                self.posted.get_or_insert(now);
+                frame
+            }
+        }
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         let waits = |sent: &Instant| *sent + SILENCE <= now;
-        let silent = self.heard + SILENCE <= now && self.calls.values().any(waits);
-        let idle = self.calls.is_empty() && self.heard + IDLE <= now;
+        let silent =
+            self.heard + SILENCE <= now && self.calls.values().chain(&self.posted).any(waits);
+        let idle = self.calls.is_empty() && self.posted.is_none() && self.heard + IDLE <= now;
         silent || idle
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annulus_net::{Net, Udp};
 use annulus_proto::codec::{self, Header};
-use annulus_proto::message::{Message, Rejected};
+use annulus_proto::message::{Message, Rejected, StreamGossip};
 
 use super::inboxes::Inboxes;
 use super::link::{Identity, Link};
@@ -69,6 +69,16 @@ impl<N: Net> Post<N> {
         }
     }
 
+    /// Sends a membership packet over a stream, if there is room for it now.
+    pub(super) fn stream_gossip(&self, to: SocketAddr, header: Header, packet: Vec<u8>) {
+        let mut frame = Vec::new();
+        let message = StreamGossip { packet }.into();
+        let encoded = codec::encode_frame(header, &message, &mut frame);
+        if encoded.is_err() || !self.with_link(to, |link| link.post(frame)) {
+            self.tally.add("stream_gossip_not_sent");
+        }
+    }
+
     /// Sends a question to another node; the outcome comes to the inbox of whoever asks. `false`: it was
     /// not sent, and nothing comes.
     pub(super) fn call(&self, ask: Ask) -> bool {
@@ -78,18 +88,20 @@ impl<N: Net> Post<N> {
         if let Err(error) = &encoded {
             tracing::error!(%error, "a question is larger than its kind may be");
         }
-        encoded.is_ok() && {
-            let link = || {
-                let (net, identity) = (self.net.clone(), self.identity.clone());
-                Link::new(net, to, identity, self.inboxes.clone())
-            };
-            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-            // A link without calls ends after a while, perhaps just now.
-            if links.get(&to).is_some_and(Link::is_over) {
-                links.remove(&to);
-            }
-            links.entry(to).or_insert_with(link).send(header.id, frame)
+        encoded.is_ok() && self.with_link(to, |link| link.send(header.id, frame))
+    }
+
+    fn with_link(&self, to: SocketAddr, send: impl FnOnce(&Link) -> bool) -> bool {
+        let link = || {
+            let (net, identity) = (self.net.clone(), self.identity.clone());
+            Link::new(net, to, identity, self.inboxes.clone())
+        };
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        // A link over which nothing goes ends after a while, perhaps just now.
+        if links.get(&to).is_none_or(Link::is_over) {
+            links.retain(|_, link| !link.is_over());
         }
+        send(links.entry(to).or_insert_with(link))
     }
 }
 

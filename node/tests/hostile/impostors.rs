@@ -84,7 +84,7 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
     let (table, key) = (table(rng), key(rng));
     let slot = Slot::new(rng.random_range(0..16_384)).unwrap();
     let failure = Failure::Refused("no".to_owned());
-    match rng.random_range(0..27) {
+    match rng.random_range(0..28) {
         0 => hello("elsewhere", CLIENT),
         1 => Rejected::AskOverStream.into(),
         2 => Ping {}.into(),
@@ -136,10 +136,13 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
             let members = (0..count).map(|_| member(rng, me)).collect();
             Exchange { members, reply: rng.random() }.into()
         }
-        _ => {
-            Gossip { packet: (0..rng.random_range(0..200)).map(|_| rng.random()).collect() }.into()
-        }
+        26 => StreamGossip { packet: packet(rng) }.into(),
+        _ => Gossip { packet: packet(rng) }.into(),
     }
+}
+
+fn packet(rng: &mut StdRng) -> Vec<u8> {
+    (0..rng.random_range(0..200)).map(|_| rng.random()).collect()
 }
 
 #[tokio::test]
@@ -166,7 +169,15 @@ async fn a_client_may_not_speak_as_nodes_do() {
             }
         }
     }
-    for name in ["Replicate", "TouchCopy", "Fetch", "Digests", "SlotListRequest", "Exchange"] {
+    for name in [
+        "Replicate",
+        "TouchCopy",
+        "Fetch",
+        "Digests",
+        "SlotListRequest",
+        "Exchange",
+        "StreamGossip",
+    ] {
         assert!(refused.contains_key(name), "{name}: {refused:?}");
     }
     let total = refused.values().sum();
@@ -237,6 +248,19 @@ async fn whoever_says_he_is_a_node_brings_nothing_down_and_destroys_nothing() {
     // Nor is what he made it write down an obstacle to a restart.
     let node = Node::start(settings).await;
     assert_all_there(&node.client().await, SESSIONS).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_membership_packet_over_a_stream_is_answered_and_taken_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(settings(dir.path())).await;
+    let client = node.client().await;
+    let mut tcp = Raw::tcp(node.addr()).await.enter(&node.cluster, a_node(5)).await;
+    tcp.send(&frame(7, &StreamGossip { packet: vec![0xee; 40] }.into())).await;
+    let (header, answer) = tcp.next().await.expect("the stream goes on");
+    assert_eq!((header.id, answer), (0, Pong { node: node.ready.node }.into()));
+    counted(&client, "mesh_packets_malformed", 1).await;
     node.stop().await;
 }
 

@@ -34,7 +34,8 @@ impl Hub {
     /// Tries again to reach the cluster; after a while serves alone, so that a cluster can begin
     /// with one node and a cut-off one is of use. Seeds stay announced to for ever.
     pub(super) fn retry_join(&mut self, now: Now) {
-        if self.mesh.me().status != Status::Joining || self.stopping.is_some() {
+        let is_done = self.mesh.me().status != Status::Joining || self.mesh.held_back().is_some();
+        if is_done || self.stopping.is_some() {
             return;
         }
         if now.monotonic >= self.started + self.settings.join_timeout {
@@ -76,6 +77,7 @@ impl Hub {
 
     pub(super) fn become_up(&mut self, now: Now) {
         if self.mesh.me().status == Status::Joining {
+            // It follows later if this node came and went too often.
             self.mesh.set_status(now.monotonic, Status::Up);
             self.is_standing_old = true;
         }

@@ -144,7 +144,8 @@ fn what_the_hub_hears_of_a_node_every_core_hears() {
     let packet = |from| HubInput::Gossip { from, header: header(0), packet: vec![0; 3] };
     let question = || from_other(Digests { table: "sessions".to_owned(), slots: Vec::new() });
     world.isolate(1);
-    for input in [packet(World::addr(1)), question()] {
+    let over_stream = HubInput::StreamGossip { node: OTHER, header: header(0), packet: vec![0; 3] };
+    for input in [packet(World::addr(1)), over_stream, question()] {
         // What was under way has arrived.
         world.run_for(Duration::from_secs(1));
         let before = world.now;

@@ -292,6 +292,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "01a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80301",
         ),
         (Gossip { packet: vec![1, 2, 3] }.into(), "03010203"),
+        (StreamGossip { packet: vec![1, 2, 3] }.into(), "03010203"),
     ]
 }
 

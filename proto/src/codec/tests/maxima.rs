@@ -259,7 +259,7 @@ fn the_largest_answers_about_a_node_pass() {
 fn the_largest_small_messages_pass_and_fit_a_datagram() {
     let refused = Failure::Refused(name(REASON_BYTES_MAX));
     let reason = name(REASON_BYTES_MAX);
-    let messages: [Message; 13] = [
+    let messages: [Message; 14] = [
         Rejected::Malformed { why: reason.clone() }.into(),
         Rejected::WrongCluster { asked: reason }.into(),
         Rejected::NodeIdInUse { id: LATE.node, addr: addr() }.into(),
@@ -273,6 +273,7 @@ fn the_largest_small_messages_pass_and_fit_a_datagram() {
         Fetch { table: table(), key: key() }.into(),
         SlotListRequest { table: table(), slot: Slot::new(0).unwrap(), after: Some(key()) }.into(),
         Gossip { packet: vec![0xff; datagram_payload_max(&table()) - 3] }.into(),
+        StreamGossip { packet: vec![0xff; datagram_payload_max(&table()) - 3] }.into(),
         Exchange { members: vec![member()], reply: true }.into(),
     ];
     for message in messages {

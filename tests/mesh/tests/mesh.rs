@@ -1,15 +1,15 @@
 //! Meshes in a simulated network: they boot, agree, find the dead, and do not err.
 
-mod sim;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use annulus_gossip::{Event, MeshConfig};
+use annulus_mesh_sim::{Ours, World, secs};
 use annulus_proto::{Load, NodeId, Status};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use sim::{Sim, secs};
+
+type Sim = World<Ours>;
 
 #[test]
 fn nodes_that_boot_together_agree() {
@@ -29,11 +29,11 @@ fn nodes_that_boot_together_agree() {
         assert!(took < secs(3));
         // And stay so.
         let digest = sim.mesh(0).view().digest();
-        sim.bytes = 0;
+        sim.begin();
         sim.run(secs(60));
         assert!(sim.agrees() && sim.mesh(0).view().digest() == digest);
         assert_eq!(sim.sum(|c| c.deaths_reported + c.renewals + c.packets_malformed), 0);
-        println!("  at rest {} bytes/s and node", sim.bytes / 60 / count as u64);
+        println!("  at rest {} bytes/s and node", sim.rate() as u64);
     }
 }
 
@@ -46,10 +46,12 @@ fn a_crash_is_known_to_all_and_moves_the_ring_once() {
         let died = sim.now;
         let took = sim.run_until(secs(30), |sim| sim.all_say(count - 1, Status::Down));
         println!("{count} nodes: a crash reached all views after {took:?}");
-        assert!(took > sim.config.down_after && took < sim.config.down_after + secs(5));
+        assert!(
+            took > sim.settings.mesh.down_after && took < sim.settings.mesh.down_after + secs(5)
+        );
         sim.run(secs(10));
         assert!(sim.agrees());
-        for (index, _) in sim.running() {
+        for (index, _) in sim.meshes() {
             let views = sim.hosts[index].events.iter();
             let changes =
                 views.filter(|(at, e)| *at >= died && matches!(e, Event::ViewChanged { .. }));
@@ -73,7 +75,7 @@ fn a_crash_is_known_to_all_and_moves_the_ring_once() {
 #[test]
 fn deaths_reach_the_view_at_once_if_told_so() {
     let mut sim = Sim::new(5, 3);
-    sim.config = MeshConfig { down_after: Duration::ZERO, ..MeshConfig::default() };
+    sim.settings.mesh = MeshConfig { down_after: Duration::ZERO, ..MeshConfig::default() };
     for host in 0..5 {
         sim.start(host);
     }
@@ -158,9 +160,9 @@ fn a_clock_set_back_an_hour_is_jumped_over_at_once() {
 fn halves_go_on_alone_and_converge_when_they_meet() {
     for (count, split) in [(4, 2), (10, 5), (10, 3)] {
         let mut sim = Sim::booted(count, 8);
-        sim.group = (0..split).map(|host| (host, 1)).collect();
+        sim.net.group = (0..split).map(|host| (host, 1)).collect();
         let halves = |sim: &Sim| {
-            sim.running().all(|(i, mesh)| {
+            sim.meshes().all(|(i, mesh)| {
                 let size = if i < split { split } else { count - split };
                 mesh.view().active().count() == size
             })
@@ -168,7 +170,7 @@ fn halves_go_on_alone_and_converge_when_they_meet() {
         let took = sim.run_until(secs(60), halves);
         println!("{split}/{count}: each side alone after {took:?}");
         sim.run(secs(60));
-        sim.group.clear();
+        sim.net.group.clear();
         let took = sim.run_until(secs(60), |sim| sim.all_up() && sim.agrees());
         println!("  healed after {took:?}, {} renewals", sim.sum(|c| c.renewals));
         assert!(took < secs(10));
@@ -183,14 +185,14 @@ fn a_blackout_heals_and_declares_nobody_down() {
     for count in [2, 3, 10] {
         let mut sim = Sim::booted(count, 9);
         let ring = sim.ring(0);
-        sim.cut = (0..count).collect();
+        sim.net.cut = (0..count).collect();
         // Shorter than `isolated_after` nothing is concluded at all.
         sim.run(secs(12));
         assert_eq!(sim.count(|e| matches!(e, Event::MemberDown(_))), 0);
         assert_eq!(sim.ring(0), ring);
         sim.run(secs(48));
-        assert!(sim.running().all(|(_, mesh)| mesh.view().active().count() == 1));
-        sim.cut.clear();
+        assert!(sim.meshes().all(|(_, mesh)| mesh.view().active().count() == 1));
+        sim.net.cut.clear();
         let took = sim.run_until(secs(60), |sim| sim.all_up() && sim.agrees());
         println!("{count} nodes: a blackout of 60 s healed after {took:?}");
         assert!(took < secs(10));
@@ -203,9 +205,9 @@ fn a_blackout_heals_and_declares_nobody_down() {
 fn a_short_blackout_moves_nothing() {
     let mut sim = Sim::booted(10, 10);
     let ring = sim.ring(0);
-    sim.cut = (0..10).collect();
+    sim.net.cut = (0..10).collect();
     sim.run(secs(8));
-    sim.cut.clear();
+    sim.net.cut.clear();
     for _ in 0..200 {
         sim.run(Duration::from_millis(50));
         assert!((0..10).all(|i| sim.ring(i).home_indexes() == ring.home_indexes()));
@@ -216,15 +218,15 @@ fn a_short_blackout_moves_nothing() {
 #[test]
 fn an_isolated_node_declares_nobody_down_and_rejoins_once() {
     let mut sim = Sim::booted(10, 11);
-    sim.cut = [4].into();
+    sim.net.cut = [4].into();
     sim.run(secs(60));
     assert!(
-        sim.running().all(|(i, mesh)| mesh.view().active().count() == if i == 4 { 1 } else { 9 })
+        sim.meshes().all(|(i, mesh)| mesh.view().active().count() == if i == 4 { 1 } else { 9 })
     );
-    sim.cut.clear();
+    sim.net.cut.clear();
     let took = sim.run_until(secs(60), |sim| sim.all_up() && sim.agrees());
     println!("an isolated node is back after {took:?}");
-    for (index, mesh) in sim.running() {
+    for (index, mesh) in sim.meshes() {
         let renewals = mesh.counters().renewals;
         assert!(renewals <= u64::from(index == 4), "host {index}: {renewals}");
     }
@@ -235,13 +237,13 @@ fn an_isolated_node_declares_nobody_down_and_rejoins_once() {
 #[test]
 fn a_node_that_is_heard_by_nobody_accuses_nobody() {
     let mut sim = Sim::booted(10, 12);
-    sim.mute = [4].into();
+    sim.net.mute = [4].into();
     sim.run(secs(14));
     assert!(sim.all_say(4, Status::Down));
     assert_eq!(sim.count(|e| matches!(e, Event::MemberDown(id) if *id != sim.hosts[4].id)), 0);
-    sim.mute.clear();
+    sim.net.mute.clear();
     sim.run_until(secs(60), |sim| sim.all_up() && sim.agrees());
-    let others = sim.running().filter(|(i, _)| *i != 4);
+    let others = sim.meshes().filter(|(i, _)| *i != 4);
     assert_eq!(others.map(|(_, mesh)| mesh.counters().renewals).sum::<u64>(), 0);
 }
 
@@ -281,14 +283,14 @@ fn whoever_stays_away_after_an_isolation_is_confirmed_dead() {
 fn a_graceful_leave_is_known_by_all() {
     for (count, loss) in [(3, 0.0), (10, 0.0), (10, 0.3), (50, 0.0)] {
         let mut sim = Sim::booted(count, 15);
-        sim.loss = loss;
+        sim.net.loss = loss;
         sim.run(secs(3));
-        sim.with(1, |mesh, now| mesh.leave(now));
+        sim.with_mesh(1, |mesh, now| mesh.leave(now));
         let took = sim.run_until(secs(20), |sim| sim.all_say(1, Status::Left));
         println!("{count} nodes, {loss} lost: a leave was known after {took:?}");
         assert!(took <= Duration::from_millis(1_500));
         sim.crash(1);
-        sim.loss = 0.0;
+        sim.net.loss = 0.0;
         sim.run(secs(20));
         assert!(sim.agrees() && sim.all_say(1, Status::Left));
         assert_eq!(sim.count(|e| matches!(e, Event::MemberDown(_))), 0);
@@ -302,8 +304,8 @@ fn a_graceful_leave_is_known_by_all() {
 fn at_heavy_loss_no_healthy_node_reaches_a_view_as_down() {
     for (loss, seed) in [(0.05, 16), (0.3, 17), (0.3, 18)] {
         let mut sim = Sim::booted(10, seed);
-        sim.loss = loss;
-        sim.bytes = 0;
+        sim.net.loss = loss;
+        sim.begin();
         sim.run(secs(300));
         let (reported, renewals) = (sim.sum(|c| c.deaths_reported), sim.sum(|c| c.renewals));
         let (refuted, saved) =
@@ -311,10 +313,10 @@ fn at_heavy_loss_no_healthy_node_reaches_a_view_as_down() {
         println!(
             "{loss} lost, 300 s: {reported} deaths reported by foca, {renewals} renewals, {refuted} \
              suspicions refuted in time and {saved} when asked, {} bytes/s and node",
-            sim.bytes / 300 / 10
+            sim.rate() as u64
         );
         assert_eq!(sim.count(|e| matches!(e, Event::MemberDown(_))), 0);
-        sim.loss = 0.0;
+        sim.net.loss = 0.0;
         sim.run_until(secs(40), |sim| sim.all_up() && sim.agrees());
     }
 }
@@ -365,15 +367,15 @@ fn a_node_that_moved_to_another_address_is_the_same_node() {
 fn islands_find_each_other() {
     // Two clusters that grew apart, joined by one announcement.
     let mut sim = Sim::new(6, 21);
-    sim.group = (0..3).map(|host| (host, 1)).collect();
+    sim.net.group = (0..3).map(|host| (host, 1)).collect();
     (0..6).for_each(|host| sim.start(host));
     // Hosts 3 to 5 reach no seed; they know each other by address.
     let addr = sim.hosts[3].addr;
-    sim.with(4, |mesh, now| mesh.announce(now, addr));
-    sim.with(5, |mesh, now| mesh.announce(now, addr));
-    sim.run_until(secs(20), |sim| sim.running().all(|(_, mesh)| mesh.view().len() == 3));
+    sim.with_mesh(4, |mesh, now| mesh.announce(now, addr));
+    sim.with_mesh(5, |mesh, now| mesh.announce(now, addr));
+    sim.run_until(secs(20), |sim| sim.meshes().all(|(_, mesh)| mesh.view().len() == 3));
     sim.run(secs(60));
-    sim.group.clear();
+    sim.net.group.clear();
     let took = sim.run_until(secs(30), |sim| sim.all_up() && sim.agrees());
     println!("islands are one cluster after {took:?}");
     assert!(took < secs(10));
@@ -384,16 +386,16 @@ fn load_spreads_and_moves_nothing() {
     let mut sim = Sim::booted(5, 22);
     let digest = sim.mesh(0).view().digest();
     let load = Load { cpu_permille: 700, memory_permille: 200, sessions: 1_000_000 };
-    sim.with(3, |mesh, _| mesh.set_load(load));
+    sim.with_mesh(3, |mesh, _| mesh.set_load(load));
     let id = sim.hosts[3].id;
     sim.run_until(secs(10), |sim| {
-        sim.running().all(|(_, mesh)| mesh.view().get(id).unwrap().load == load)
+        sim.meshes().all(|(_, mesh)| mesh.view().get(id).unwrap().load == load)
     });
     assert_eq!(sim.mesh(0).view().digest(), digest);
     // However often it changes, it spreads now and then.
     let revision = sim.mesh(3).me().revision;
     for sessions in 0..600 {
-        sim.with(3, |mesh, _| mesh.set_load(Load { sessions, ..load }));
+        sim.with_mesh(3, |mesh, _| mesh.set_load(Load { sessions, ..load }));
         sim.run(Duration::from_millis(100));
     }
     assert!(sim.mesh(3).me().revision <= revision + 13);
@@ -402,7 +404,7 @@ fn load_spreads_and_moves_nothing() {
 #[test]
 fn draining_spreads_and_takes_the_slots() {
     let mut sim = Sim::booted(4, 23);
-    sim.with(2, |mesh, now| mesh.set_status(now, Status::Draining));
+    sim.with_mesh(2, |mesh, now| mesh.set_status(now, Status::Draining));
     let took = sim.run_until(secs(5), |sim| sim.all_say(2, Status::Draining));
     println!("a status is known to all after {took:?}");
     assert!((0..4).all(|i| sim.ring(i).nodes().len() == 3));
@@ -413,16 +415,13 @@ fn draining_spreads_and_takes_the_slots() {
 fn a_node_that_stood_still_accuses_nobody() {
     let mut sim = Sim::booted(5, 24);
     // Stopped for 20 s: others conclude what they must; on waking it must not do the same.
-    sim.cut = [2].into();
-    let mesh = sim.hosts[2].mesh.take();
+    sim.pause(2);
     sim.run(secs(20));
-    sim.hosts[2].mesh = mesh;
-    sim.cut.clear();
-    sim.with(2, |mesh, now| mesh.handle_timeout(now));
+    sim.resume(2);
     sim.run_until(secs(20), |sim| sim.all_up() && sim.agrees());
     assert_eq!(sim.mesh(2).counters().pauses, 1);
     assert_eq!(sim.mesh(2).counters().isolations, 0);
-    let others = sim.running().filter(|(i, _)| *i != 2);
+    let others = sim.meshes().filter(|(i, _)| *i != 2);
     assert_eq!(others.map(|(_, mesh)| mesh.counters().renewals).sum::<u64>(), 0);
 }
 
@@ -435,7 +434,7 @@ fn known_peers_are_remembered() {
     sim.crash(3);
     sim.run_until(secs(20), |sim| sim.all_say(3, Status::Down));
     assert_eq!(sim.mesh(0).peers().len(), 3, "the dead may come back");
-    sim.with(2, |mesh, now| mesh.leave(now));
+    sim.with_mesh(2, |mesh, now| mesh.leave(now));
     sim.run_until(secs(5), |sim| sim.status(0, 2) == Some(Status::Left));
     assert_eq!(sim.mesh(0).peers().len(), 2);
 }
@@ -444,16 +443,16 @@ fn known_peers_are_remembered() {
 fn the_same_seed_gives_the_same_trace() {
     let trace = |seed| {
         let mut sim = Sim::booted(10, seed);
-        sim.loss = 0.1;
+        sim.net.loss = 0.1;
         sim.run(secs(20));
         sim.crash(3);
         sim.run(secs(20));
-        sim.group = (0..4).map(|host| (host, 1)).collect();
+        sim.net.group = (0..4).map(|host| (host, 1)).collect();
         sim.run(secs(30));
-        sim.group.clear();
+        sim.net.group.clear();
         sim.start(3);
         sim.run(secs(30));
-        (sim.trace, sim.packets)
+        (sim.trace, sim.tally.packets)
     };
     assert_eq!(trace(26), trace(26));
     assert_ne!(trace(26), trace(27));
@@ -470,58 +469,6 @@ fn ids_in_the_simulation_are_distinct() {
     let sim = Sim::new(50, 0);
     let ids: BTreeSet<NodeId> = sim.hosts.iter().map(|host| host.id).collect();
     assert_eq!(ids.len(), 50);
-}
-
-/// Random faults, then peace: whatever happened, all converge, and nobody was left behind.
-#[test]
-fn whatever_happened_peace_brings_agreement() {
-    for seed in sim::seeds(6) {
-        let count = [3, 5, 8, 12][seed as usize % 4];
-        let mut rng = StdRng::seed_from_u64(seed);
-        println!("replay: SIM_SEED={seed} SIM_SEEDS=1 cargo test -p annulus-gossip peace");
-        let mut sim = Sim::booted(count, seed);
-        sim.duplicates = 0.02;
-        let end = sim.now + secs(300);
-        while sim.now < end {
-            let host = rng.random_range(0..count);
-            match rng.random_range(0..10) {
-                0 | 1 if sim.hosts[host].mesh.is_some() => sim.crash(host),
-                0..=3 if sim.hosts[host].mesh.is_none() => {
-                    sim.hosts[host].clock_ms = rng.random_range(-3_600_000..3_600_000);
-                    sim.start(host);
-                }
-                4 => sim.loss = [0.0, 0.05, 0.3][rng.random_range(0..3)],
-                5 => {
-                    let groups = rng.random_range(1..4);
-                    sim.group = (0..count).map(|h| (h, rng.random_range(0..groups))).collect();
-                }
-                6 => sim.cut = (0..count).filter(|_| rng.random_bool(0.3)).collect(),
-                7 => sim.mute = (0..count).filter(|_| rng.random_bool(0.2)).collect(),
-                8 => {
-                    sim.group.clear();
-                    sim.cut.clear();
-                    sim.mute.clear();
-                }
-                _ => {}
-            }
-            sim.run(Duration::from_millis(rng.random_range(100..12_000)));
-        }
-        sim.loss = 0.0;
-        sim.group.clear();
-        sim.cut.clear();
-        sim.mute.clear();
-        for host in 0..count {
-            if sim.hosts[host].mesh.is_none() {
-                sim.start(host);
-            }
-        }
-        let took = sim.run_until(secs(20), |sim| sim.all_up() && sim.agrees());
-        println!("  peace after {took:?}, {} renewals", sim.sum(|c| c.renewals));
-        sim.run(secs(40));
-        assert!(sim.all_up() && sim.agrees(), "it lasts");
-        let ring = sim.ring(0);
-        assert!((1..count).all(|host| sim.ring(host) == ring));
-    }
 }
 
 /// Packets of all kinds, as they were really sent, damaged: nothing panics, memory stays bounded,
@@ -551,7 +498,7 @@ fn damaged_packets_take_nothing_down() {
                 }
             }
         }
-        sim.with(0, |mesh, now| mesh.handle_datagram(now, from, &packet));
+        sim.with_mesh(0, |mesh, now| mesh.handle_datagram(now, from, &packet));
         if round % 100 == 0 {
             sim.run(Duration::from_millis(100));
         }
@@ -564,7 +511,7 @@ fn damaged_packets_take_nothing_down() {
     let real = (0..4).map(|host| sim.hosts[host].id).collect::<BTreeSet<_>>();
     sim.run_until(secs(600), |sim| {
         sim.agrees()
-            && sim.running().all(|(_, mesh)| {
+            && sim.meshes().all(|(_, mesh)| {
                 let up = mesh.view().iter().filter(|m| m.status == Status::Up).map(|m| m.id);
                 up.collect::<BTreeSet<_>>() == real
             })
