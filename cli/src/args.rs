@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// The members of the cluster, as a node knows them
     Members,
+    /// How far the members are from a node, or each from each: round trips, as nodes measure them
+    Rtt(RttArgs),
     /// How the slots lie on the nodes
     Ring,
     /// The slot and the homes of a key
@@ -142,6 +144,13 @@ pub(crate) struct StatusArgs {
     /// Print the node's counters too
     #[arg(long)]
     pub(crate) counters: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RttArgs {
+    /// Ask every active member
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod manual;
 mod members;
 mod node;
 mod placement;
+mod rtt;
 mod session;
 mod sessions;
 mod status;
@@ -25,6 +26,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             connected(&global, async |cluster| status::run(cluster, &args).await)
         }
         Command::Members => connected(&global, members::run),
+        Command::Rtt(args) => connected(&global, async |cluster| rtt::run(cluster, &args).await),
         Command::Ring => connected(&global, placement::ring),
         Command::Locate(args) => {
             connected(&global, async |cluster| placement::locate(cluster, &args).await)

@@ -55,8 +55,9 @@ impl Rows {
     }
 
     /// Adds a row.
-    pub(crate) fn push<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert_eq!(N, self.table.column_count(), "a cell for each heading");
+    pub(crate) fn push(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells: Vec<String> = cells.into_iter().collect();
+        debug_assert_eq!(cells.len(), self.table.column_count(), "a cell for each heading");
         self.table.add_row(cells);
     }
 

@@ -421,6 +421,26 @@ fn three_nodes_tell_of_themselves() {
     assert!(members.iter().all(|member| member["status"] == "up"), "{members:?}");
     fits_80_columns(&run(&["members"]).ok());
 
+    // Each of two others was pinged by now, or is within a second.
+    let peers = eventually("both round trips to be known", || {
+        let peers = run(&["rtt", "--json"]).json();
+        let measured = |peer: &Value| peer["rtt"]["smoothed_us"].as_u64().is_some();
+        peers["peers"].as_array().is_some_and(|all| all.iter().all(measured)).then_some(peers)
+    });
+    assert_eq!(peers["node"], nodes[1].id.as_str());
+    let others = peers["peers"].as_array().expect("a list");
+    assert_eq!(others.len(), 2);
+    assert!(others.iter().all(|peer| peer["state"] == "alive"), "{others:?}");
+    let text = run(&["rtt"]).ok();
+    assert!(text.contains("alive") && text.contains("same"), "{text}");
+    fits_80_columns(&text);
+    let text = run(&["rtt", "--all"]).ok();
+    assert_eq!(text.lines().count(), 4, "a row for each: {text}");
+    fits_80_columns(&text);
+    let text = run(&["status"]).ok();
+    assert!(text.contains("2 alive, median round trip"), "{text}");
+    assert!(text.contains("health    good"), "{text}");
+
     let ring = run(&["ring", "--json"]).json();
     assert_eq!((&ring["slots"], &ring["homes_per_slot"]), (&Value::from(16_384), &Value::from(3)));
     let sum = |part: &str| {

@@ -11,10 +11,10 @@ use std::time::Duration;
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
-    Acknowledged, Change, Explanation, List, Members, NodeStatus, RequestId, Routes, Segment,
+    Acknowledged, Change, Explanation, List, Members, NodeStatus, Peers, RequestId, Routes, Segment,
 };
 use annulus_proto::{Hlc, NodeId, Value, Version};
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 use tracing::{debug, info};
@@ -70,6 +70,7 @@ impl<N: Net, C: Clock> Client<N, C> {
             search: watch::Sender::new(Search::default()),
             routes: ArcSwapOption::empty(),
             routes_stale: Notify::new(),
+            proximity: ArcSwap::default(),
             tables: Mutex::default(),
             lane: ArcSwapOption::empty(),
             soon: Arc::new(Semaphore::new(SOON_MAX)),
@@ -272,6 +273,14 @@ impl<N: Net, C: Clock> Client<N, C> {
         self.any_node().members().await
     }
 
+    /// How some node finds the other members; see [`NodeHandle::peers`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn peers(&self) -> Result<Peers, Error> {
+        self.any_node().peers().await
+    }
+
     /// The homes of all slots as some node sees them; see [`NodeHandle::routes`].
     ///
     /// # Errors
@@ -324,6 +333,9 @@ pub(crate) struct Inner<N: Net, C: Clock> {
     pub(crate) search: watch::Sender<Search>,
     pub(crate) routes: ArcSwapOption<RouteTable>,
     pub(crate) routes_stale: Notify,
+    /// How far each node is from this host, in steps of [`Rtt::step`](annulus_proto::Rtt::step), by the
+    /// measurements of the host's node; empty without one.
+    pub(crate) proximity: ArcSwap<BTreeMap<NodeId, u8>>,
     tables: Mutex<BTreeMap<String, Arc<LocalTable>>>,
     /// Shared memory to the host's node, while there is some.
     pub(crate) lane: ArcSwapOption<Lane>,

@@ -41,9 +41,12 @@ mod tests;
 
 pub use annulus_proto::message::{
     Acknowledged, Change, Copy as HomeCopy, CopyState, Explanation, Lifetimes, List, Listed,
-    Members, NodeStatus, Rejected, Role, RouteNode, Routes, Segment, Served, Session, TableStatus,
+    Members, NodeStatus, Peer, PeerState, Peers, Rejected, Role, RouteNode, Routes, Segment,
+    Served, Session, TableStatus,
 };
-pub use annulus_proto::{Attributes, Key, KeyError, Member, NodeId, Slot, Status, Value, Version};
+pub use annulus_proto::{
+    Attributes, Key, KeyError, Member, NodeId, Rtt, Slot, Status, Value, Version,
+};
 pub use annulus_shm::{AttachError, Shards};
 pub use builder::{Builder, Via};
 pub use client::Client;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{
     ExplainRequest, Explanation, List, ListRequest, Members, MembersRequest, Message, NodeStatus,
-    Ping, Routes, StatusRequest,
+    Peers, PeersRequest, Ping, Routes, StatusRequest,
 };
 use annulus_proto::{Key, NodeId};
 
@@ -59,6 +59,14 @@ impl<N: Net, C: Clock> NodeHandle<N, C> {
     /// See [`NodeHandle`].
     pub async fn members(&self) -> Result<Members, Error> {
         ask!(self, MembersRequest {}, Members)
+    }
+
+    /// How it finds the other members: whether they answer it, with which view, and how far they are.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn peers(&self) -> Result<Peers, Error> {
+        ask!(self, PeersRequest {}, Peers)
     }
 
     /// The homes of all slots as it sees them: some 50 KiB.

@@ -7,15 +7,16 @@ use std::time::Duration;
 use annulus_net::{Clock, Net};
 use annulus_proto::codec::{self, EncodeError};
 use annulus_proto::message::{
-    Failure, Message, Operation, Rejected, RouteNode, RoutesRequest, SessionReply,
+    Failure, Message, Operation, Peer, Peers, PeersRequest, Rejected, RouteNode, RoutesRequest,
+    SessionReply,
 };
 use annulus_proto::{NodeId, Slot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
 use crate::builder::Via;
 use crate::client::Inner;
-use crate::connection::{Answer, CallError, End};
+use crate::connection::{Answer, CallError, End, Link};
 use crate::contact::{self, Contacted};
 use crate::error::{Error, Tried};
 use crate::routes::RouteTable;
@@ -23,7 +24,8 @@ use crate::routes::RouteTable;
 /// Who may answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Whom {
-    /// The host's node first, if its memory is attached, then the slot's homes, then others.
+    /// The host's node first, if its memory is attached, then the slot's homes (for a read the nearest
+    /// first), then others.
     Slot { slot: Slot, host: Option<NodeId> },
     /// The node in touch with, then others.
     Any,
@@ -48,7 +50,7 @@ impl<N: Net, C: Clock> Inner<N, C> {
         let mut pause = ROUND_PAUSE;
         self.tally.remote_requests.add_one();
         loop {
-            let targets = self.targets(whom);
+            let targets = self.targets(whom, !course.is_write);
             if targets.is_empty() {
                 if self.wait_for_contact(deadline).await {
                     continue;
@@ -102,8 +104,37 @@ impl<N: Net, C: Clock> Inner<N, C> {
         Ok(routes)
     }
 
+    /// Learns from the host's node, if it is the one in touch, how far the others are.
+    async fn learn_proximity(&self) {
+        let host = self.found().filter(|contact| contact.addr.is_none());
+        let peers = match host {
+            Some(contact) => self.peers_of(&contact.link).await,
+            None => None,
+        };
+        let proximity = peers.map(|Peers { node, peers, .. }| {
+            let step = |peer: &Peer| Some((peer.node, peer.rtt?.step()));
+            peers.iter().filter_map(step).chain([(node, 0)]).collect()
+        });
+        self.proximity.store(Arc::new(proximity.unwrap_or_default()));
+    }
+
+    async fn peers_of(&self, link: &Link) -> Option<Peers> {
+        let id = self.next_frame_id();
+        let mut frame = Vec::new();
+        codec::encode_frame(self.header(id), &PeersRequest {}.into(), &mut frame).ok()?;
+        let deadline = Instant::now() + self.settings.timeout;
+        match link.call(id, frame, deadline).await {
+            Ok((_, Message::Peers(peers))) => Some(peers),
+            Ok((_, other)) => {
+                debug!(answer = other.name(), "the host's node does not tell how far others are");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     /// Whom to ask, in order, each node once.
-    fn targets(&self, whom: Whom) -> Vec<Target> {
+    fn targets(&self, whom: Whom, is_read: bool) -> Vec<Target> {
         let contact = self.found();
         let routes = self.routes.load();
         let routes = routes.as_ref();
@@ -118,7 +149,13 @@ impl<N: Net, C: Clock> Inner<N, C> {
         {
             if let Whom::Slot { slot, host } = whom {
                 let host = host.and_then(|host| routes.node(host));
-                for node in host.into_iter().chain(routes.homes(slot)) {
+                let mut homes: Vec<&RouteNode> = routes.homes(slot).collect();
+                if is_read {
+                    // Equally far ones stay in the order of the ring, which spreads the load.
+                    let proximity = self.proximity.load();
+                    homes.sort_by_key(|home| proximity.get(&home.id).copied().unwrap_or(u8::MAX));
+                }
+                for node in host.into_iter().chain(homes) {
                     order.add_node(node);
                 }
             }
@@ -201,16 +238,21 @@ impl<N: Net, C: Clock> Inner<N, C> {
 }
 
 /// Refreshes the homes of all slots whenever an answer shows that they changed, one at a time and
-/// with pauses that grow while nothing new comes. Runs until it is aborted.
+/// with pauses that grow while nothing new comes; and with them, or now and then, how far they are.
+/// Runs until it is aborted.
 pub(crate) async fn refresh_routes<N: Net, C: Clock>(inner: Arc<Inner<N, C>>) {
     let mut pause = REFRESH_PAUSE;
     loop {
-        inner.routes_stale.notified().await;
+        if timeout(PROXIMITY_PERIOD, inner.routes_stale.notified()).await.is_err() {
+            inner.learn_proximity().await;
+            continue;
+        }
         let before = inner.routes.load().as_ref().map(|routes| routes.view());
         let fetched = inner.fetch_routes(Whom::Any).await;
         if let Err(error) = &fetched {
             debug!(%error, "cannot fetch routes");
         }
+        inner.learn_proximity().await;
         let news = fetched.is_ok_and(|routes| Some(routes.view()) != before);
         pause = if news { REFRESH_PAUSE } else { (pause * 2).min(REFRESH_PAUSE_MAX) };
         sleep(pause).await;
@@ -219,6 +261,8 @@ pub(crate) async fn refresh_routes<N: Net, C: Clock>(inner: Arc<Inner<N, C>>) {
 
 const REFRESH_PAUSE: Duration = Duration::from_millis(50);
 const REFRESH_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often the host's node is asked how far the others are, which changes slowly.
+const PROXIMITY_PERIOD: Duration = Duration::from_secs(30);
 
 /// Between two rounds over all candidates; doubles each time.
 const ROUND_PAUSE: Duration = Duration::from_millis(20);

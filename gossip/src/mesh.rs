@@ -51,6 +51,7 @@ mod receive;
 mod report;
 mod rtt;
 mod runtime;
+mod survey;
 mod timers;
 mod verify;
 mod wire;

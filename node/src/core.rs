@@ -81,6 +81,8 @@ pub struct Core {
     explains: BTreeMap<u64, Explain>,
     replies: Replies,
     heard: BTreeMap<NodeId, Heard>,
+    /// How far other nodes are, in steps; those that are missing were not measured.
+    proximity: Arc<BTreeMap<NodeId, u8>>,
     /// Members that took part when slots were last taken up.
     companions: BTreeSet<NodeId>,
     /// Those among them to compare everything with, since this node was out of touch with them.
@@ -196,6 +198,7 @@ impl Core {
             pending_deadlines: BTreeSet::new(),
             explains: BTreeMap::new(),
             heard: BTreeMap::new(),
+            proximity: Arc::default(),
             companions: BTreeSet::new(),
             estranged: BTreeSet::new(),
             stopping: false,
@@ -225,6 +228,7 @@ impl Core {
             Input::Standing(standing) => self.on_standing(now, standing),
             Input::Heard { node, header } => self.hear(now, node, header),
             Input::Gone(node) => self.forget(node),
+            Input::Proximity(proximity) => self.proximity = proximity,
             Input::Ceiling(ms) => self.time.ceiling_persisted(ms),
             Input::Report { ticket } => {
                 let report = self.report();

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use crate::limits::{FIELD_NAME_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES_MAX};
 use crate::message::*;
 use crate::{
-    Attributes, Base, Body, Entry, Field, Hlc, Key, Kind, Lease, Load, Member, NodeId, Note, Slot,
-    Status, Value, Version,
+    Attributes, Base, Body, Entry, Field, Hlc, Key, Kind, Lease, Load, Member, NodeId, Note, Rtt,
+    Slot, Status, Value, Version,
 };
 
 /// Versions of a few instants and nodes.
@@ -320,6 +320,30 @@ fn listed() -> impl Strategy<Value = Listed> {
     )
 }
 
+fn peer() -> impl Strategy<Value = Peer> {
+    let states = proptest::sample::select(&PEER_STATES[..]);
+    let rtt = any::<(u32, u32, u32)>().prop_map(|(smoothed_us, variation_us, samples)| Rtt {
+        smoothed_us,
+        variation_us,
+        samples,
+    });
+    (node_ids(), states, any::<u64>(), option::of(rtt)).prop_map(|(node, state, view, rtt)| Peer {
+        node,
+        state,
+        view,
+        rtt,
+    })
+}
+
+pub(crate) const PEER_STATES: [PeerState; 6] = [
+    PeerState::Alive,
+    PeerState::Suspected,
+    PeerState::Missing,
+    PeerState::Presumed,
+    PeerState::Down,
+    PeerState::Left,
+];
+
 fn status() -> impl Strategy<Value = Message> {
     let node =
         (node_ids(), text(), addrs()).prop_map(|(id, name, addr)| RouteNode { id, name, addr });
@@ -371,6 +395,10 @@ fn status() -> impl Strategy<Value = Message> {
             }
             .into()
         }),
+        Just(PeersRequest {}.into()),
+        (node_ids(), any::<u64>(), any::<u8>(), vec(peer(), 0..4)).prop_map(
+            |(node, view, local_health, peers)| Peers { node, view, local_health, peers }.into()
+        ),
         Just(MembersRequest {}.into()),
         (node_ids(), any::<u64>(), vec(member(), 0..4)).prop_map(|(node, view, members)| Members {
             node,

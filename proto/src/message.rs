@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::entry::{Attributes, Entry, Value};
 use crate::key::{Key, Slot};
 use crate::member::Member;
+use crate::proximity::Rtt;
 use crate::version::{NodeId, Version};
 
 /// The first frame on every stream.
@@ -612,6 +613,56 @@ pub struct Members {
     pub members: Vec<Member>,
 }
 
+/// Asks how a node finds the other members.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PeersRequest {}
+
+/// How one node finds the other members.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Peers {
+    /// The node that answers.
+    pub node: NodeId,
+    /// The digest of its view.
+    pub view: u64,
+    /// How much more time than usual it gives others before it doubts them, because it is slow or badly
+    /// connected itself: 0 = as usual, 8 at most (the local health of Lifeguard).
+    pub local_health: u8,
+    /// The others, the dead included, in ascending order of ids.
+    pub peers: Vec<Peer>,
+}
+
+/// How one node finds another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Peer {
+    /// The other one.
+    pub node: NodeId,
+    /// What it takes it for.
+    pub state: PeerState,
+    /// The digest of the view that it was last heard of with; 0 = never in this run.
+    pub view: u64,
+    /// The round trip; `None` as long as it was not measured.
+    pub rtt: Option<Rtt>,
+}
+
+/// What a node takes another one for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum PeerState {
+    /// It takes part.
+    Alive = 0,
+    /// It did not answer, and has some time to refute that.
+    Suspected = 1,
+    /// It was found dead, and may come back before the view says so and slots move.
+    Missing = 2,
+    /// It is presumed dead because nobody answers this node.
+    Presumed = 3,
+    /// The view says that it is dead.
+    Down = 4,
+    /// It left.
+    Left = 5,
+}
+
 /// Asks for a lane: memory that the node shares with this client, for what is to be faster than a
 /// stream. Over the local socket only, as the first request.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -855,6 +906,8 @@ messages! {
     27 Members(Members), MEMBERS;
     28 LaneRequest(LaneRequest), SMALL;
     29 LaneGranted(LaneGranted), 8 << 10;
+    36 PeersRequest(PeersRequest), SMALL;
+    37 Peers(Peers), MEMBERS;
     48 Replicate(Replicate), MERGED;
     49 TouchCopy(TouchCopy), SMALL;
     50 Replicated(Replicated), MERGED;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use annulus_client::{Error, Member, NodeStatus, TableStatus};
+use annulus_client::{Error, Member, NodeStatus, Peer, Peers, TableStatus};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::members::{member_json, status};
+use super::rtt::{span_us, state};
 use crate::args::StatusArgs;
 use crate::cluster::Cluster;
 use crate::exit::{Failed, UNAVAILABLE};
@@ -19,14 +20,18 @@ pub(crate) async fn run(cluster: &Cluster, args: &StatusArgs) -> anyhow::Result<
         return all(cluster, args).await;
     }
     let status = cluster.client.status().await?;
+    let peers = cluster.client.peers().await?;
     if cluster.json {
-        return output::json(&status_json(&status));
+        let mut json = status_json(&status);
+        json["local_health"] = json!(peers.local_health);
+        json["peers"] = json!(peers.peers);
+        return output::json(&json);
     }
-    print_one(&status)?;
+    print_one(&status, &peers)?;
     if args.counters { print_counters(&status) } else { Ok(()) }
 }
 
-fn print_one(node: &NodeStatus) -> anyhow::Result<()> {
+fn print_one(node: &NodeStatus, peers: &Peers) -> anyhow::Result<()> {
     let NodeStatus { member, active_members, agreeing_members, .. } = node;
     let up = output::span(Duration::from_millis(node.uptime_ms));
     output::line(format!(
@@ -42,6 +47,12 @@ fn print_one(node: &NodeStatus) -> anyhow::Result<()> {
         node.cluster
     ))?;
     output::line(format!("view      {}", output::digest(node.view)))?;
+    output::line(format!("peers     {}", peers_line(&peers.peers)))?;
+    let health = match peers.local_health {
+        0 => "good".to_owned(),
+        by => format!("{by} of 8: slow or badly connected, and slower to doubt others for it"),
+    };
+    output::line(format!("health    {health}"))?;
     output::line(format!("software  {}", node.software))?;
     output::line("")?;
     let mut rows = Rows::new(&[
@@ -78,6 +89,26 @@ fn print_one(node: &NodeStatus) -> anyhow::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// How many are in which state, and how far the median one is.
+fn peers_line(peers: &[Peer]) -> String {
+    let mut counts: BTreeMap<u8, (&str, usize)> = BTreeMap::new();
+    for peer in peers {
+        counts.entry(peer.state as u8).or_insert((state(peer.state), 0)).1 += 1;
+    }
+    let counts = counts.values().map(|(state, count)| format!("{count} {state}"));
+    let mut parts: Vec<String> = counts.collect();
+    if parts.is_empty() {
+        parts.push("none".to_owned());
+    }
+    let mut measured: Vec<u32> =
+        peers.iter().filter_map(|peer| Some(peer.rtt?.smoothed_us)).collect();
+    measured.sort_unstable();
+    if let Some(median) = measured.get(measured.len() / 2) {
+        parts.push(format!("median round trip {}", span_us(*median)));
+    }
+    parts.join(", ")
 }
 
 fn print_counters(node: &NodeStatus) -> anyhow::Result<()> {

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use annulus_net::{Listener, Net, SystemClock, TokioNet, Udp};
 use annulus_proto::codec::{self, HEADER_BYTES, Header};
 use annulus_proto::message::{
-    Acknowledged, Hello, Message, Operation, Pong, Rejected, RouteNode, Routes, Segment, Session,
-    SessionReply, SessionRequest, Welcome,
+    Acknowledged, Hello, Message, Operation, Peer, Peers, Pong, Rejected, RouteNode, Routes,
+    Segment, Session, SessionReply, SessionRequest, Welcome,
 };
 use annulus_proto::{Attributes, Hlc, NodeId, SLOT_COUNT, Value, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,12 +26,14 @@ pub(super) struct Script {
     pub(super) reject: Option<Rejected>,
     pub(super) instead_of_welcome: Option<Vec<u8>>,
     pub(super) segments: Vec<Segment>,
+    /// How far it says that others are.
+    pub(super) peers: Vec<Peer>,
 }
 
 pub(super) struct FakeNode {
     pub(super) id: NodeId,
     pub(super) addr: SocketAddr,
-    /// Requests that came, but for pings and routes, which it answers itself.
+    /// Requests that came, but for pings, peers and routes, which it answers itself.
     pub(super) arrived: mpsc::UnboundedReceiver<Arrived>,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
@@ -319,6 +321,10 @@ impl Shared {
     fn take(&self, arrived: Arrived) {
         match &arrived.message {
             Message::Ping(_) => arrived.answer(Pong { node: self.id }),
+            Message::PeersRequest(_) => {
+                let peers = self.script.peers.clone();
+                arrived.answer(Peers { node: self.id, view: 0, local_health: 0, peers });
+            }
             Message::RoutesRequest(_) => {
                 let routes = self.routes.lock().unwrap().clone();
                 let none =

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
-use annulus_proto::message::{Failure, SessionReply};
+use annulus_proto::Rtt;
+use annulus_proto::message::{Failure, Peer, PeerState, SessionReply};
 
-use super::fake::{FakeNode, builder, client, echo, routed, routes, session, version};
+use super::fake::{FakeNode, Script, builder, client, echo, routed, routes, session, version};
 use crate::{Error, Source};
 
 #[tokio::test]
@@ -16,6 +17,53 @@ async fn requests_go_to_the_primary_of_their_slot() {
     let location = client.locate("k").await.unwrap();
     assert_eq!(location.homes, [primary.route(), contact.route()]);
     assert_eq!((location.slot.index(), location.in_shared_memory), (7629, false));
+}
+
+#[tokio::test]
+async fn reads_go_to_the_nearest_home_and_writes_to_the_primary() {
+    let (mut far, mut near) = (FakeNode::start(2).await, FakeNode::start(3).await);
+    let script =
+        Script { peers: [peer(&far, 9_000), peer(&near, 300)].into(), ..Script::default() };
+    let mut host = FakeNode::with(1, script).await;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    host.also_at(&socket).await;
+    host.set_routes(routes(1, &[&far, &near]));
+    let client = routed(builder([]).local_socket(&socket)).await;
+    let proximity = &client.sessions().handle().inner.proximity;
+    while proximity.load().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let (read, ()) = tokio::join!(client.get("k"), async { echo(&near.next().await) });
+    assert_eq!(read.unwrap().source, Source::Node(near.id));
+    let (touched, ()) = tokio::join!(client.touch("k", None), async {
+        far.next().await.acknowledge(version(2));
+    });
+    touched.unwrap();
+}
+
+#[tokio::test]
+async fn homes_that_are_equally_far_are_read_in_the_order_of_the_ring() {
+    let (mut primary, other) = (FakeNode::start(2).await, FakeNode::start(3).await);
+    let script =
+        Script { peers: [peer(&primary, 240), peer(&other, 80)].into(), ..Script::default() };
+    let mut host = FakeNode::with(1, script).await;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    host.also_at(&socket).await;
+    host.set_routes(routes(1, &[&primary, &other]));
+    let client = routed(builder([]).local_socket(&socket)).await;
+    let proximity = &client.sessions().handle().inner.proximity;
+    while proximity.load().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let (read, ()) = tokio::join!(client.get("k"), async { echo(&primary.next().await) });
+    assert_eq!(read.unwrap().source, Source::Node(primary.id));
+}
+
+fn peer(node: &FakeNode, smoothed_us: u32) -> Peer {
+    let rtt = Some(Rtt { smoothed_us, variation_us: 10, samples: 4 });
+    Peer { node: node.id, state: PeerState::Alive, view: 1, rtt }
 }
 
 #[tokio::test]

@@ -158,13 +158,19 @@ impl Core {
         self.finish(now, id, pending, Err(failure));
     }
 
-    /// Passes the request on to a home that was not tried yet, one lately heard of first.
+    /// Passes the request on to a home that was not tried yet, one lately heard of first; a read to the
+    /// nearest of them.
     fn forward(&mut self, now: Now, id: u64, mut pending: Pending, mut tried: Vec<NodeId>) {
         let homes = self.homes(pending.table, pending.slot);
         let me = self.id();
         let untried = |home: &&NodeId| **home != me && !tried.contains(home);
         let mut candidates: Vec<NodeId> = homes.iter().filter(untried).copied().collect();
-        candidates.sort_by_key(|home| !self.is_in_contact(now, *home));
+        let is_read = pending.request.operation == Operation::Get;
+        // Equally far ones stay in the order of the ring, which spreads the load.
+        let step = |home: &NodeId| self.proximity.get(home).copied().unwrap_or(u8::MAX);
+        candidates.sort_by_key(|home| {
+            (!self.is_in_contact(now, *home), if is_read { step(home) } else { 0 })
+        });
         let next = candidates.first().copied().filter(|_| pending.request.hops < HOPS_MAX);
         let Some(home) = next else {
             let homes = homes.len() as u8;

@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use annulus_gossip::{Event, Mesh, MeshConfig, Ring, Transmit};
 use annulus_proto::codec::Header;
-use annulus_proto::message::{Members, Message, Ping, Pong, Rejected, RouteNode, Routes};
-use annulus_proto::{Member, NodeId};
+use annulus_proto::message::{
+    Members, Message, Peer, Peers, Ping, Pong, Rejected, RouteNode, Routes,
+};
+use annulus_proto::{Member, NodeId, Rtt};
 
 use super::calls::{Calls, ExchangeCall};
 use super::counters::Counters;
@@ -57,6 +59,11 @@ pub struct Hub {
     exchanged: BTreeMap<SocketAddr, Duration>,
     /// When the cores were last told that a node was heard of.
     told_heard: BTreeMap<NodeId, Duration>,
+    /// The digest of the view that each node was last heard of with.
+    views: BTreeMap<NodeId, u64>,
+    /// How far the others are, as the cores were last told.
+    proximity: Arc<BTreeMap<NodeId, u8>>,
+    next_proximity: Duration,
     persisted: Persisted,
     /// The highest ceiling of the clock that a core has asked for.
     ceiling_wanted_ms: u64,
@@ -108,6 +115,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the cores are told of one node that it was heard of, at most, as long as it sees what this
 /// one sees: far more often than it would be asked for a sign of life.
 const HEARD_PERIOD: Duration = Duration::from_millis(50);
+/// How often the cores are told how far the others are, at most: it changes slowly.
+const PROXIMITY_PERIOD: Duration = Duration::from_secs(10);
 /// How long the leave may take to spread before the node stops.
 const LEAVE_FOR: Duration = Duration::from_millis(400);
 
@@ -148,6 +157,9 @@ impl Hub {
             seeds: Vec::new(),
             exchanged: BTreeMap::new(),
             told_heard: BTreeMap::new(),
+            views: BTreeMap::new(),
+            proximity: Arc::default(),
+            next_proximity: now.monotonic,
             ceiling_wanted_ms: state.clock_ceiling_ms,
             persisted: Persisted { state, generation: 0, in_flight: None },
             stopping: None,
@@ -213,6 +225,10 @@ impl Hub {
             // A presumed death that turns out to be one changes nothing in the view, but whom to
             // wait for.
             self.is_standing_old |= self.mesh.presumed().count() < self.standing.presumed.len();
+            if self.next_proximity <= now.monotonic {
+                self.next_proximity = now.monotonic + PROXIMITY_PERIOD;
+                self.tell_proximity();
+            }
         }
         self.drain_mesh(now);
         let over = self.stopping.is_some_and(|until| until <= now.monotonic);
@@ -265,6 +281,10 @@ impl Hub {
                 let members = self.members();
                 self.reply(now, asker, header.id, members);
             }
+            Message::PeersRequest(_) => {
+                let peers = self.peers();
+                self.reply(now, asker, header.id, peers);
+            }
             Message::StatusRequest(_) => self.ask_how_cores_are(now, asker, header),
             other => {
                 self.counters.add("requests_out_of_place");
@@ -313,6 +333,9 @@ impl Hub {
         let Some(addr) = self.mesh.view().get(node).map(|member| member.addr) else { return };
         if node == me {
             return;
+        }
+        if header.view != 0 {
+            self.views.insert(node, header.view);
         }
         let differs = header.view != 0 && header.view != self.mesh.view().digest();
         let lately = |at: &Duration| *at + HEARD_PERIOD > now.monotonic;
@@ -375,6 +398,7 @@ impl Hub {
         self.is_standing_old = false;
         self.counters.add("views_changed");
         let view = self.mesh.view();
+        self.views.retain(|node, _| view.get(*node).is_some());
         let presumed: BTreeMap<NodeId, Member> =
             self.mesh.presumed().map(|member| (member.id, member.clone())).collect();
         let ring = Arc::new(Ring::build(view, 0, self.homes_max));
@@ -468,6 +492,31 @@ impl Hub {
         }
     }
 
+    fn peers(&self) -> Peers {
+        let peer = |(node, state)| Peer {
+            node,
+            state,
+            view: self.views.get(&node).copied().unwrap_or(0),
+            rtt: self.mesh.rtt(node).map(measured),
+        };
+        Peers {
+            node: self.mesh.me().id,
+            view: self.mesh.view().digest(),
+            local_health: self.mesh.health(),
+            peers: self.mesh.survey().into_iter().map(peer).collect(),
+        }
+    }
+
+    /// Tells the cores how far the others are, if that has changed.
+    fn tell_proximity(&mut self) {
+        let rtts = self.mesh.rtts().map(|(node, rtt)| (node, measured(rtt).step()));
+        let proximity: BTreeMap<NodeId, u8> = rtts.collect();
+        if proximity != *self.proximity {
+            self.proximity = Arc::new(proximity);
+            self.outputs.push_back(HubOutput::Cores(Input::Proximity(self.proximity.clone())));
+        }
+    }
+
     fn call(&mut self, now: Now, addr: SocketAddr, message: impl Into<Message>) {
         let deadline = now.monotonic + self.settings.home_timeout;
         let call = self.calls.open(ExchangeCall { addr, deadline });
@@ -484,6 +533,13 @@ impl Hub {
     fn header(&self, now: Now, id: u64) -> Header {
         Header { id, view: self.mesh.view().digest(), hlc: NodeTime::announced(now) }
     }
+}
+
+/// A round trip as it is told to others.
+fn measured(rtt: annulus_gossip::Rtt) -> Rtt {
+    let us = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    let smoothed_us = us(rtt.smoothed).max(1);
+    Rtt { smoothed_us, variation_us: us(rtt.variation), samples: rtt.samples }
 }
 
 /// What to tell somebody whose message is no request. A datagram's sender is anybody's word: two nodes

@@ -1,10 +1,13 @@
 //! What goes into the hub and the cores, and what comes out of them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_gossip::Channel;
+#[cfg(doc)]
+use annulus_proto::Rtt;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{Message, Role, TableStatus};
 use annulus_proto::submission::Answer;
@@ -70,6 +73,8 @@ pub enum Input {
     },
     /// A node is dead, or has left: nothing waits for it any more.
     Gone(NodeId),
+    /// How far other nodes are, as far as that was measured: in steps of [`Rtt::step`].
+    Proximity(Arc<BTreeMap<NodeId, u8>>),
     /// The clock's ceiling is on disk, in hybrid milliseconds.
     Ceiling(u64),
     /// Say how things are, for [`Notice::Report`].

@@ -13,7 +13,7 @@ use crate::entry::{Attributes, Kind, Note, Value};
 use crate::limits::*;
 use crate::member::{Load, Member, Status};
 use crate::message::*;
-use crate::{Entry, Key, NodeId, SLOT_COUNT, Slot, Version, fuzz_bodies};
+use crate::{Entry, Key, NodeId, Rtt, SLOT_COUNT, Slot, Version, fuzz_bodies};
 
 mod golden;
 mod maxima;
@@ -120,6 +120,10 @@ fn every_variant_has_its_number() {
             3 Replicated::Failed(_),
         }
         Status { 0 Status::Joining, 1 Status::Up, 2 Status::Draining, 3 Status::Down, 4 Status::Left }
+        PeerState {
+            0 PeerState::Alive, 1 PeerState::Suspected, 2 PeerState::Missing,
+            3 PeerState::Presumed, 4 PeerState::Down, 5 PeerState::Left
+        }
         Kind { 0 Kind::Bytes, 1 Kind::Map }
         Value { 0 Value::Bytes(_), 1 Value::Map(_) }
     }
@@ -508,6 +512,7 @@ fn the_document_numbers_variants_and_states_limits_as_they_are() {
         ("Value", names::<Value>()),
         ("SessionReply", names::<SessionReply>()),
         ("Status", names::<Status>()),
+        ("PeerState", names::<PeerState>()),
     ];
     assert_eq!(written, expected);
     let first_cells = |heading: &str| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
-    Compared, Digests, Message, NodeStatus, Rejected, SlotDigest, TableStatus,
+    Compared, Digests, Message, NodeStatus, PeerState, Rejected, SlotDigest, TableStatus,
 };
 use annulus_proto::{NodeId, Slot};
 
@@ -211,7 +211,17 @@ impl Hub {
             ("mesh_isolations", mesh.isolations),
             ("mesh_pauses", mesh.pauses),
         ];
-        counts.into_iter().map(|(name, count)| (name.to_owned(), count))
+        let survey = self.mesh.survey();
+        let found = |wanted| survey.iter().filter(|(_, state)| *state == wanted).count() as u64;
+        let present = [
+            ("mesh_local_health", u64::from(self.mesh.health())),
+            ("mesh_peers_alive", found(PeerState::Alive)),
+            ("mesh_peers_suspected", found(PeerState::Suspected)),
+            ("mesh_peers_missing", found(PeerState::Missing)),
+            ("mesh_peers_presumed", found(PeerState::Presumed)),
+            ("mesh_peers_down", found(PeerState::Down)),
+        ];
+        counts.into_iter().chain(present).map(|(name, count)| (name.to_owned(), count))
     }
 }
 

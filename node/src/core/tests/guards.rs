@@ -1,6 +1,6 @@
 //! What nothing else in these tests would notice to be gone: each guard is looked at by itself.
 
-use annulus_proto::message::{Compared, Digests, SlotDigest};
+use annulus_proto::message::{Compared, Digests, PeerState, Peers, PeersRequest, SlotDigest};
 
 use super::*;
 
@@ -406,4 +406,74 @@ fn views_are_exchanged_with_a_node_that_a_core_saw_to_have_another() {
         _ => false,
     };
     assert_eq!(said.iter().filter(|output| asks(output)).count(), 1);
+}
+
+#[test]
+fn a_read_is_passed_on_to_the_nearest_home_and_a_write_to_the_primary() {
+    let mut world = World::new(5, THREE_CORES);
+    world.settle();
+    let node = world.outsider("key");
+    let now = world.present(node);
+    let slot = Key::new("key").unwrap().slot();
+    let core = world.core(node, "key");
+    let homes = core.homes(0, slot);
+    let asked = |core: &mut Core, operation: Operation| {
+        let request = RequestId { client: 1, sequence: 0 };
+        let (table, key) = ("sessions".to_owned(), Key::new("key").unwrap());
+        let message =
+            SessionRequest { table, key, request, hops: 0, patience_ms: 100, operation }.into();
+        let (asker, caller) = (Asker::Stream(0), Caller::Client(Role::Development));
+        let request = Request { asker, caller, header: header(0), message };
+        core.handle(now, Input::Request(request));
+        let outputs: Vec<Output> = std::iter::from_fn(|| core.poll_output()).collect();
+        let to = outputs.into_iter().find_map(|output| match output {
+            Output::Call(ask) if matches!(ask.message, Message::SessionRequest(_)) => Some(ask.to),
+            _ => None,
+        });
+        let member = core.standing.view.iter().find(|member| Some(member.addr) == to);
+        member.expect("it was passed on").id
+    };
+    // Nothing was measured, or all are equally far: the ring's order.
+    assert_eq!(asked(core, Operation::Get), homes[0]);
+    let far = |steps: [u8; 3]| {
+        let proximity = homes.iter().copied().zip(steps).collect();
+        Input::Proximity(Arc::new(proximity))
+    };
+    core.handle(now, far([2, 2, 2]));
+    assert_eq!(asked(core, Operation::Get), homes[0]);
+    core.handle(now, far([7, 3, 0]));
+    assert_eq!(asked(core, Operation::Get), homes[2]);
+    assert_eq!(asked(core, Operation::Touch { birth: None }), homes[0]);
+}
+
+#[test]
+fn a_node_tells_how_it_finds_the_others() {
+    let mut world = World::new(3, THREE_CORES);
+    world.settle();
+    world.kill(1);
+    world.run_until("it is held for dead", Duration::from_secs(30), |world| {
+        world.view(0).get(OTHER).unwrap().status == Status::Down
+    });
+    world.run_for(Duration::from_secs(12));
+    let now = world.present(0);
+    let says = world.hub_says(now, from_other(PeersRequest {}));
+    let peers = says.into_iter().find_map(|output| match output {
+        HubOutput::Reply(Reply { message: Message::Peers(peers), .. }) => Some(peers),
+        _ => None,
+    });
+    let Peers { node, view, local_health, peers } = peers.expect("an answer");
+    assert_eq!((node, local_health), (NodeId::from_bits(1), 0));
+    let [dead, alive] = &peers[..] else { panic!("{peers:?}") };
+    assert_eq!((dead.node, dead.state), (OTHER, PeerState::Down));
+    assert_eq!((alive.node, alive.state), (NodeId::from_bits(3), PeerState::Alive));
+    assert_eq!(alive.view, view);
+    let rtt = alive.rtt.expect("it was measured");
+    // The world's packets take up to two milliseconds, each way.
+    assert!(rtt.samples > 3 && (1..8_000).contains(&rtt.smoothed_us), "{rtt:?}");
+    let step = rtt.step();
+    for core in &world.whole().cores {
+        // It may have changed since they were told.
+        let known = core.proximity.get(&alive.node).expect("the cores were told");
+        assert!(known.abs_diff(step) <= 1 && !core.proximity.contains_key(&OTHER));
+    }
 }

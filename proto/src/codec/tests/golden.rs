@@ -4,7 +4,7 @@
 use crate::arbitrary::version;
 use crate::message::*;
 use crate::{
-    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Note, Slot, Status, Value, Version,
+    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Note, Rtt, Slot, Status, Value, Version,
 };
 
 pub(super) fn golden() -> Vec<(Message, &'static str)> {
@@ -238,6 +238,25 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (
             LaneGranted { lane: 300, tables: vec!["sessions".into()] }.into(),
             "fb2c01010873657373696f6e73",
+        ),
+        (PeersRequest {}.into(), ""),
+        (
+            Peers {
+                node: node(0xa1),
+                view: 9,
+                local_health: 1,
+                peers: vec![
+                    Peer {
+                        node: node(0xa2),
+                        state: PeerState::Suspected,
+                        view: 9,
+                        rtt: Some(Rtt { smoothed_us: 700, variation_us: 90, samples: 8 }),
+                    },
+                    Peer { node: node(0xa3), state: PeerState::Left, view: 0, rtt: None },
+                ],
+            }
+            .into(),
+            "a1090102a2010901fbbc025a08a3050000",
         ),
         (
             Replicate { table: "t".into(), key: key(), entry: entry() }.into(),

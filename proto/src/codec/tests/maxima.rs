@@ -154,6 +154,10 @@ fn the_largest_views_pass() {
         let members = vec![member(); count];
         passes(Exchange { members: members.clone(), reply: true });
         passes(Members { node: LATE.node, view: u64::MAX, members });
+        let rtt = Rtt { smoothed_us: u32::MAX, variation_us: u32::MAX, samples: u32::MAX };
+        let (view, state) = (u64::MAX, PeerState::Left);
+        let peers = vec![Peer { node: LATE.node, state, view, rtt: Some(rtt) }; count];
+        passes(Peers { node: LATE.node, view, local_health: u8::MAX, peers });
         let node = RouteNode { id: LATE.node, name: name(NAME_BYTES_MAX), addr: addr() };
         let index = count.saturating_sub(1) as u16;
         passes(Routes {
