@@ -98,10 +98,10 @@ pub struct Epoch {
 impl Epoch {
     const BYTES: usize = 12;
 
-    /// The epoch that begins at `ms`, of which 48 bits are kept: a clock, or whatever else grows
+    /// The epoch that begins at `ms`, at most 2^48 - 1: a clock, or whatever else grows
     /// from one life to the next. `random` tells apart what began at the same time.
     pub fn new(ms: u64, random: [u8; 6]) -> Self {
-        Self { ms: ms & U48_MAX, random }
+        Self { ms: ms.min(U48_MAX), random }
     }
 
     fn to_bytes(self) -> [u8; Self::BYTES] {

@@ -139,6 +139,16 @@ impl KeyId {
         Self(bytes)
     }
 
+    /// The id with this number, of which its digits are the hexadecimal ones.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits.to_be_bytes())
+    }
+
+    /// Its number, as it stands in messages.
+    pub const fn bits(self) -> u32 {
+        u32::from_be_bytes(self.0)
+    }
+
     /// Its bytes, in the order of its digits.
     pub const fn to_bytes(self) -> [u8; Self::BYTES] {
         self.0
@@ -242,6 +252,8 @@ mod tests {
             assert_eq!((read.id(), read.kind()), (key.id(), kind));
             assert!(format!(" {}\n", *key.reveal()).parse::<Key>().unwrap().is(&key));
             assert_eq!(key.id().to_string().parse(), Ok(key.id()));
+            assert_eq!(KeyId::from_bits(key.id().bits()), key.id());
+            assert_eq!(format!("{:08x}", key.id().bits()), key.id().to_string());
         }
     }
 

@@ -287,6 +287,8 @@ fn a_cookie_is_good_for_its_client_address_node_and_time() {
     };
     assert!(challenged(&mut node, NOW, addr(2), &asking, good), "another address");
     assert!(challenged(&mut node, NOW, addr(1), &client(78), good), "another client");
+    let elsewhere = ([10, 0, 0, 1], 1).into();
+    assert!(challenged(&mut node, NOW, elsewhere, &asking, good), "another host");
     let later = ClientDatagrams::new(Arc::new(key(WORKER, 2)), CLUSTER, 77, epoch(2));
     assert!(challenged(&mut node, NOW, addr(1), &later, good), "another life");
     assert!(challenged(&mut node, NOW + COOKIE_LIFETIME_MS + 1, addr(1), &asking, good), "old");
@@ -316,10 +318,11 @@ fn a_cookie_is_good_for_its_client_address_node_and_time() {
 fn what_a_forgotten_client_asked_is_not_carried_out_again() {
     let mut node = NodeReceiver::bounded(ring(), sender(5), &[9; 32], 4, 3);
     let clients: Vec<_> = (0..10).map(client).collect();
-    let mut recorded = Vec::new();
+    let (mut recorded, mut cookies) = (Vec::new(), Vec::new());
     for (port, asking) in (1..).zip(&clients) {
         let now = NOW + u64::from(port);
         let cookie = cookie(&mut node, now, asking, addr(port));
+        cookies.push(cookie);
         let datagram = question(asking, Some(cookie), b"once");
         is_question(node.open(now, addr(port), &datagram), b"once");
         recorded.push((addr(port), datagram));
@@ -334,6 +337,9 @@ fn what_a_forgotten_client_asked_is_not_carried_out_again() {
         }
     }
     assert_eq!(refused, 3, "those who are remembered");
+    // Those who are remembered need no new cookie, though others were forgotten since theirs.
+    let more = question(&clients[8], Some(cookies[8]), b"more");
+    is_question(node.open(NOW + 20, addr(9), &more), b"more");
     // A forgotten one is served again, with a new cookie.
     let cookie = cookie(&mut node, NOW + 30, &clients[0], addr(1));
     let again = question(&clients[0], Some(cookie), b"again");
