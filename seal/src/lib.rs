@@ -16,5 +16,7 @@ mod key;
 mod keyring;
 pub mod stream;
 
-pub use key::{Key, KeyId, KeyKind, KeyTextError};
+pub use key::{Key, KeyId, KeyIdError, KeyKind, KeyTextError};
 pub use keyring::{KEYS_MAX, Keyring, KeyringError};
+/// What wipes a secret when it is dropped.
+pub use zeroize::Zeroizing;

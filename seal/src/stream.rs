@@ -30,8 +30,10 @@ use crate::key::{Key, KeyId};
 use crate::keyring::Keyring;
 
 mod handshake;
+mod wire;
 
 use handshake::Handshake;
+pub use wire::Wire;
 
 /// A stream between two who have proven to each other that they have the same key.
 ///
