@@ -201,6 +201,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> SealedStream<S> {
         Ok((Self::new(inner, handshake.finish()), key))
     }
 
+    /// The stream below, for whoever is done with the sealed one. What waits in either direction is lost.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
     fn new(inner: S, noise: TransportState) -> Self {
         Self { inner, noise, reading: Reading::default(), writing: Writing::default() }
     }

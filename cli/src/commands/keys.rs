@@ -52,13 +52,13 @@ impl Asked {
 pub(crate) async fn run(cluster: &Cluster, asked: Asked) -> anyhow::Result<()> {
     let Asked { change, force } = asked;
     let report = cluster.client.any_node().keys(change, force).await?;
+    if !report.refused.is_empty() {
+        return Err(Failed { code: REFUSED, why: report.refused }.into());
+    }
     if cluster.json {
         output::json(&report_json(&report))?;
     } else {
         print(&report)?;
-    }
-    if !report.refused.is_empty() {
-        return Err(Failed { code: REFUSED, why: report.refused }.into());
     }
     if let Some(why) = differing(&report) {
         output::message(format!("annulus: {why}"));
@@ -197,5 +197,5 @@ fn report_json(report: &KeysReport) -> serde_json::Value {
         }
         shown
     });
-    json!({ "refused": report.refused, "nodes": nodes.collect::<Vec<_>>() })
+    json!({ "nodes": nodes.collect::<Vec<_>>() })
 }

@@ -411,3 +411,42 @@ fn whatever_comes_is_no_panic() {
         assert!(asking.open(&bytes).is_err());
     }
 }
+
+/// The blocks of the document that are marked as sealed, without their notes.
+fn examples() -> Vec<Vec<u8>> {
+    let document = include_str!("../../../docs/wire.md");
+    let after = |part: &'static str| part.split("```").next().unwrap();
+    let blocks = document.split("```sealed\n").skip(1).map(after);
+    let bytes = |block: &str| {
+        let lines = block.lines().flat_map(|line| line.split('|').next());
+        let pairs = lines.flat_map(str::split_whitespace);
+        pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+    };
+    blocks.map(bytes).collect()
+}
+
+#[test]
+fn the_documents_examples_are_what_is_sent() {
+    let secret: [u8; 32] = std::array::from_fn(|at| at as u8);
+    let key = Key::new(KeyKind::Node, &secret);
+    let document = include_str!("../../../docs/wire.md");
+    assert!(document.contains(key.reveal().as_str()), "{}", *key.reveal());
+    let ring = Keyring::new(key).unwrap();
+    let epoch = Epoch::new(1_790_000_000_000, [1, 2, 3, 4, 5, 6]);
+    let node = NodeSender::new(&ring, CLUSTER, 0xa1, epoch);
+    let mut inside = Vec::new();
+    let packet = annulus_proto::message::Gossip { packet: vec![1, 2, 3] }.into();
+    let header = annulus_proto::codec::Header { id: 0, view: 0, hlc: annulus_proto::Hlc::ZERO };
+    let encoded =
+        annulus_proto::codec::encode_inside(header, &packet, INSIDE_BYTES_MAX, &mut inside);
+    encoded.unwrap();
+    let datagram = gossip(&node, &inside);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
+    let written = examples();
+    let [first, _, _] = &written[..] else { panic!("{} examples", written.len()) };
+    assert_eq!(hex(first), hex(&datagram));
+    let limits = [SEALED_BYTES_MAX, QUESTION_INSIDE_BYTES_MAX, INSIDE_BYTES_MAX];
+    for limit in limits {
+        assert!(document.contains(&format!("at most {limit} bytes")), "{limit}");
+    }
+}

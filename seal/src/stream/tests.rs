@@ -376,3 +376,28 @@ fn a_plain_side_is_recognised() {
         assert!(matches!(called, Err(CallError::Version(2))), "{called:?}");
     });
 }
+
+#[test]
+fn the_documents_examples_are_what_is_sent() {
+    block_on(async {
+        let secret: [u8; 32] = std::array::from_fn(|at| at as u8);
+        let key = Key::new(KeyKind::Node, &secret);
+        let ring = Keyring::new(Key::new(KeyKind::Node, &secret)).unwrap();
+        let mut called = Script::default();
+        let _ = SealedStream::call(&mut called, &key, CLUSTER, &[5; 32]).await;
+        let first = called.hears.lock().unwrap().clone();
+        let mut answered = Script { says: first.clone().into(), ..Script::default() };
+        SealedStream::answer(&mut answered, &ring, CLUSTER, &[6; 32]).await.unwrap();
+        let second = answered.hears.lock().unwrap().clone();
+        let document = include_str!("../../../docs/wire.md");
+        let hex =
+            |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let blocks = document.split("```sealed\n").skip(2).map(|part| {
+            let block = part.split("```").next().unwrap();
+            let digits = block.lines().flat_map(|line| line.split('|').next());
+            digits.flat_map(str::split_whitespace).collect::<String>()
+        });
+        let written: Vec<String> = blocks.collect();
+        assert_eq!(written, [hex(&first), hex(&second)]);
+    });
+}
