@@ -23,6 +23,11 @@ pub(crate) fn frame(input: &[u8]) {
 pub(crate) fn datagram(input: &[u8]) {
     const CLUSTER: &str = "fuzz";
     let _ = codec::decode_datagram(input, CLUSTER);
+    if let Ok((header, message)) = codec::decode_inside(input) {
+        let mut again = Vec::new();
+        codec::encode_inside(header, &message, usize::MAX, &mut again).expect("it fits again");
+        assert_eq!(codec::decode_inside(&again), Ok((header, message)));
+    }
     let Some((&kind, rest)) = input.split_first() else { return };
     let _ = codec::decode_datagram(&sealed(kind, &[], rest), CLUSTER);
     let datagram = sealed(kind, b"\x04fuzz", rest);

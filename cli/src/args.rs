@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use annulus_client::{KeyId, KeyKind};
 use annulus_node::config::{Flags, Setting, parse_duration, show_duration};
 use clap::builder::{ArgAction, NonEmptyStringValueParser};
 use clap::error::ErrorKind;
@@ -42,6 +43,10 @@ pub(crate) struct Global {
     /// The cluster's name
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
+    /// The file of the key to talk to nodes of other hosts with; none but its user may read it
+    #[arg(long, global = true, value_name = "FILE", env = "ANNULUS_KEY_FILE")]
+    #[arg(hide_env_values = true)]
+    pub(crate) key_file: Option<PathBuf>,
     /// The table
     #[arg(long, global = true, value_name = "NAME", default_value = "sessions")]
     #[arg(env = "ANNULUS_TABLE", hide_env_values = true)]
@@ -73,6 +78,9 @@ pub(crate) enum Command {
     Rtt(RttArgs),
     /// How the slots lie on the nodes
     Ring,
+    /// The keys by which nodes and clients of other hosts are known
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// The slot and the homes of a key
     Locate(KeyArgs),
     /// Where a session lives, what each home holds of it, and from where it is read
@@ -243,6 +251,50 @@ pub(crate) struct SessionsArgs {
     pub(crate) keys: bool,
 }
 
+/// What to do with the keys of a cluster. All but `generate` go to this host's node over its Unix
+/// socket, which does it at every member it knows.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Print a new key, which nobody knows yet
+    Generate(GenerateArgs),
+    /// Have all nodes accept a key
+    Install(InstallArgs),
+    /// Have all nodes seal with a key from now on
+    Use(KeyIdArgs),
+    /// Have all nodes accept a key no more
+    Remove(KeyIdArgs),
+    /// Which node accepts which keys, and which one is in use
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// For clients with this role: authority, worker, monitor, operator [default: for nodes]
+    #[arg(long, value_name = "ROLE", value_parser = key_kind)]
+    pub(crate) role: Option<KeyKind>,
+    /// Write it to a new file that none but this user may read
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// The file that holds the key; `-` reads it from standard input. The key itself is taken, too,
+    /// but others on this host can see command lines
+    #[arg(value_name = "FILE")]
+    pub(crate) key: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyIdArgs {
+    /// The key's id, as `annulus keys list` shows it
+    #[arg(value_name = "ID")]
+    pub(crate) id: KeyId,
+    /// Though a member does not answer, or lacks the key
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
     /// The shell
@@ -379,6 +431,11 @@ fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), &'static str> {
         }
         _ => Ok(()),
     }
+}
+
+fn key_kind(text: &str) -> Result<KeyKind, String> {
+    let kind = KeyKind::of_name(text).filter(|kind| *kind != KeyKind::Node);
+    kind.ok_or_else(|| "must be authority, worker, monitor or operator".to_owned())
 }
 
 fn time(text: &str) -> Result<Duration, String> {

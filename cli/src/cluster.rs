@@ -6,6 +6,7 @@ use annulus_client::{Client, Key, Listed, Member, Table};
 use annulus_node::config::{Config, Flags, Problem, SOCKET, Setting, Sources};
 
 use crate::args::Global;
+use crate::commands::keys;
 
 /// A cluster, a table of it, and how to answer.
 pub(crate) struct Cluster {
@@ -33,6 +34,9 @@ impl Cluster {
             .software(concat!("annulus ", env!("CARGO_PKG_VERSION")));
         if let Some(socket) = socket {
             builder = builder.local_socket(socket);
+        }
+        if let Some(path) = &global.key_file {
+            builder = builder.key(keys::read_file(path)?);
         }
         let client = builder.connect().await?;
         let table = client.table(&global.table);

@@ -1,6 +1,7 @@
 //! One function per command.
 
 mod configuration;
+pub(crate) mod keys;
 mod manual;
 mod members;
 mod node;
@@ -15,7 +16,7 @@ use crate::cluster::Cluster;
 
 /// Does what was asked for.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
-    let Cli { global, command } = cli;
+    let Cli { mut global, command } = cli;
     match command {
         Command::Node(args) => node::run(&global, &args),
         Command::Init(args) => configuration::init(&global, &args),
@@ -24,6 +25,13 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Man(args) => manual::man(&args),
         Command::Status(args) => {
             connected(&global, async |cluster| status::run(cluster, &args).await)
+        }
+        Command::Keys(command) => {
+            global.timeout = global.timeout.max(keys::TIMEOUT);
+            match keys::Asked::of(command)? {
+                None => Ok(()),
+                Some(asked) => connected(&global, async |cluster| keys::run(cluster, asked).await),
+            }
         }
         Command::Members => connected(&global, members::run),
         Command::Rtt(args) => connected(&global, async |cluster| rtt::run(cluster, &args).await),

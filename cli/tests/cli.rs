@@ -32,6 +32,14 @@ impl Place {
         path
     }
 
+    /// A file that this user alone may read.
+    fn secret(&self, name: &str, text: &str) -> String {
+        let path = self.write(name, text);
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).expect("it is ours");
+        path
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_annulus"));
         command.args(args).env_clear().env("HOME", self.dir.path());
@@ -631,6 +639,293 @@ impl Drop for Python {
 }
 
 /// One of the libraries for other languages: cargo puts them beside the test.
+/// Nodes with a keyring each, and who asks them with an operator's key.
+struct Sealed {
+    nodes: Vec<Node>,
+    operator: String,
+    names: Vec<String>,
+}
+
+impl Sealed {
+    /// `count` nodes that agree, all with the same key of nodes, and keys of clients.
+    fn start(place: &Place, count: usize) -> Self {
+        let node = place.run(&["keys", "generate"]).ok();
+        let role = |role| place.run(&["keys", "generate", "--role", role]).ok();
+        let (operator, authority) = (role("operator"), role("authority"));
+        let operator_file = place.secret("operator", &operator);
+        place.secret("authority", &authority);
+        let mut sealed = Self { nodes: Vec::new(), operator: operator_file, names: Vec::new() };
+        for number in 1..=count {
+            let name = format!("n{number}");
+            let ring =
+                place.secret(&format!("keyring{number}"), &(node.clone() + &operator + &authority));
+            let seeds: Vec<&str> =
+                sealed.nodes.iter().take(1).map(|node| node.addr.as_str()).collect();
+            let node = place.node(&name, &seeds, &["--keyring", &ring]);
+            sealed.nodes.push(node);
+            sealed.names.push(name);
+        }
+        sealed.settle(place);
+        sealed
+    }
+
+    fn settle(&self, place: &Place) {
+        eventually("nodes that agree", || {
+            let document = self.status(place)?;
+            let count = self.nodes.len();
+            let agreed = document["nodes"].as_array()?.iter().filter(|node| {
+                node["agreeing_members"] == count
+                    && node["active_members"] == count
+                    && node["tables"][0]["slots_unsynced"] == 0
+            });
+            (agreed.count() == count).then_some(())
+        });
+    }
+
+    /// How all nodes are, asked with the operator's key.
+    fn status(&self, place: &Place) -> Option<Value> {
+        let args = ["status", "--all", "--json", "--counters", "--node", &self.nodes[0].addr];
+        let ran = place.run(&[&args[..], &["--key-file", &self.operator]].concat());
+        serde_json::from_str(&ran.stdout).ok()
+    }
+
+    /// A counter of each node.
+    fn counters(&self, place: &Place, name: &str) -> Vec<u64> {
+        let document = self.status(place).expect("they answer");
+        let nodes = document["nodes"].as_array().expect("nodes");
+        nodes.iter().map(|node| node["counters"][name].as_u64().unwrap_or(0)).collect()
+    }
+
+    /// Has a node see to keys.
+    fn keys(&self, place: &Place, at: usize, args: &[&str]) -> Ran {
+        place.run(&[&["keys"], args, &["--socket", &self.nodes[at].socket]].concat())
+    }
+
+    /// Who uses which key, and how many each accepts.
+    fn held(&self, place: &Place, at: usize) -> Vec<(String, usize)> {
+        let document = self.keys(place, at, &["list", "--json"]).json();
+        let nodes = document["nodes"].as_array().expect("nodes");
+        let held = |node: &Value| {
+            let count = node["keys"].as_array().expect("keys").len();
+            (node["in_use"].as_str().expect("an id").to_owned(), count)
+        };
+        nodes.iter().map(held).collect()
+    }
+}
+
+/// The id of a key, which is its last part.
+fn id_of(key: &str) -> &str {
+    key.trim().rsplit(':').next().expect("there is one")
+}
+
+/// Updates sessions again and again over the network and over local sockets until it is told to stop,
+/// and counts what went well. Nothing may fail.
+fn load(
+    addrs: Vec<String>,
+    sockets: Vec<String>,
+    key: String,
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+) -> std::thread::JoinHandle<usize> {
+    use annulus_client::{Change, Client, StartOptions, Value, Via};
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut tasks = tokio::task::JoinSet::new();
+            let ways = [(Via::Tcp, addrs.clone()), (Via::Udp, addrs), (Via::Local, Vec::new())];
+            for (way, (via, seeds)) in ways.into_iter().enumerate() {
+                let builder = Client::builder().via(via).seeds(seeds).without_shared_memory();
+                let builder = builder.local_socket(&sockets[way % sockets.len()]);
+                let client =
+                    builder.key(key.parse().expect("a key")).connect().await.expect("let in");
+                for task in 0..4 {
+                    let (client, stop) = (client.clone(), stop.clone());
+                    tasks.spawn(async move {
+                        let name = format!("{way}-{task}");
+                        let value = Value::Bytes(b"first".to_vec());
+                        client.start(&name, value, StartOptions::default()).await.expect("started");
+                        let mut count = 0;
+                        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                            let value = Value::Bytes(format!("{count}").into_bytes());
+                            let updated = client.update(&name, None, Change::Value(value.clone()));
+                            updated
+                                .await
+                                .unwrap_or_else(|error| panic!("{via:?}, {count}: {error}"));
+                            let read = client.get(&name).await;
+                            let read = read.unwrap_or_else(|error| panic!("{via:?}: {error}"));
+                            assert_eq!(read.session.value, value);
+                            count += 1;
+                        }
+                        count
+                    });
+                }
+            }
+            let mut count = 0;
+            while let Some(done) = tasks.join_next().await {
+                count += done.expect("nothing failed");
+            }
+            count
+        })
+    })
+}
+
+#[test]
+fn keys_are_replaced_under_load_with_no_node_lost_and_no_request_failed() {
+    let place = Place::new();
+    let cluster = Sealed::start(&place, 3);
+    let addrs = cluster.nodes.iter().map(|node| node.addr.clone()).collect();
+    let sockets = cluster.nodes.iter().map(|node| node.socket.clone()).collect();
+    let authority = std::fs::read_to_string(place.path("authority")).expect("it is there");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let load = load(addrs, sockets, authority, stop.clone());
+
+    let before = std::fs::read_to_string(place.path("keyring3")).expect("it is there");
+    let old = before.lines().next().expect("a key").to_owned();
+    for round in 0..3 {
+        let old = cluster.held(&place, 0)[0].0.clone();
+        let new = place.run(&["keys", "generate"]).ok();
+        let file = place.secret(&format!("new{round}"), &new);
+        // Each step through another node.
+        cluster.keys(&place, round, &["install", &file]).ok();
+        assert_eq!(cluster.held(&place, 1), [(old.clone(), 4), (old.clone(), 4), (old.clone(), 4)]);
+        cluster.keys(&place, (round + 1) % 3, &["use", id_of(&new)]).ok();
+        let in_use = (id_of(&new).to_owned(), 4);
+        assert_eq!(cluster.held(&place, 2), [in_use.clone(), in_use.clone(), in_use]);
+        cluster.keys(&place, (round + 2) % 3, &["remove", &old]).ok();
+        let only = (id_of(&new).to_owned(), 3);
+        assert_eq!(cluster.held(&place, 0), [only.clone(), only.clone(), only]);
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let count = load.join().expect("no request failed");
+    assert!(count > 100, "{count} updates");
+    assert_eq!(cluster.counters(&place, "members_down"), [0, 0, 0]);
+    assert_eq!(cluster.counters(&place, "failures_unavailable"), [0, 0, 0]);
+
+    // The change is on disk, for this user alone, and the old key is refused.
+    let after = std::fs::read_to_string(place.path("keyring3")).expect("it is there");
+    assert!(!after.contains(&old) && after.contains("\nuse "), "a secret was printed");
+    let mode = std::fs::metadata(place.path("keyring3")).expect("it is there").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    let ring = place.secret("keyring4", &before);
+    let more = ["--keyring", &ring, "--join-timeout", "0s"];
+    let late = place.node("n4", &[&cluster.nodes[0].addr], &more);
+    eventually("the old key is noticed", || {
+        let counts = cluster.counters(&place, "sealed_with_unknown_key");
+        (counts[0] > 0).then_some(())
+    });
+    let alone = place.run(&["members", "--json", "--socket", &late.socket]).json();
+    assert_eq!(alone["members"].as_array().map(Vec::len), Some(1));
+    let members = place.run(&["members", "--json", "--socket", &cluster.nodes[0].socket]).json();
+    assert_eq!(members["members"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn a_change_of_keys_that_would_cut_a_node_off_is_refused() {
+    let place = Place::new();
+    let mut cluster = Sealed::start(&place, 2);
+    let old = cluster.held(&place, 0)[0].0.clone();
+    let new = place.run(&["keys", "generate"]).ok();
+    let worker = place.run(&["keys", "generate", "--role", "worker"]).ok();
+    let refused = |cluster: &Sealed, args: &[&str]| cluster.keys(&place, 0, args).fails(5);
+    assert!(refused(&cluster, &["use", id_of(&new)]).contains("install it first"));
+    assert!(refused(&cluster, &["remove", &old]).contains("is in use at n1, n2"));
+    assert!(refused(&cluster, &["remove", "00000000"]).contains("no node has a key 00000000"));
+    let file = place.secret("worker", &worker);
+    cluster.keys(&place, 0, &["install", &file]).ok();
+    assert!(refused(&cluster, &["use", id_of(&worker)]).contains("is for clients"));
+    cluster.keys(&place, 1, &["remove", id_of(&worker)]).ok();
+    // From standard input, as a file of anybody, and as no key.
+    let mut install =
+        place.command(&["keys", "install", "-", "--socket", &cluster.nodes[0].socket]);
+    let mut child = install.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it runs");
+    child.stdin.take().expect("it is piped").write_all(new.as_bytes()).expect("it reads");
+    assert!(child.wait().expect("it ends").success());
+    let open = place.write("open", &new);
+    let why = cluster.keys(&place, 0, &["install", &open]).fails(2);
+    assert!(why.contains("chmod 600"), "{why}");
+    let damaged = place.secret("damaged", &new.replace("node", "worker"));
+    let why = cluster.keys(&place, 0, &["install", &damaged]).fails(2);
+    assert!(why.contains("damaged") && !why.contains(new.split(':').nth(2).expect("a secret")));
+
+    // A member that does not answer would be cut off, perhaps.
+    let _ = cluster.nodes[1].child.kill();
+    let _ = cluster.nodes[1].child.wait();
+    let why = refused(&cluster, &["use", id_of(&new)]);
+    assert!(why.contains("not every member tells of its keys (n2)"), "{why}");
+    let forced = cluster.keys(&place, 0, &["use", id_of(&new), "--force"]);
+    assert_eq!(forced.code, 4, "{}", forced.stderr);
+    assert!(forced.stderr.contains("1 of 2 nodes"), "{}", forced.stderr);
+    assert!(forced.stdout.contains(id_of(&new)), "{}", forced.stdout);
+}
+
+#[test]
+fn only_sealed_callers_with_a_right_key_are_let_in() {
+    let place = Place::new();
+    let cluster = Sealed::start(&place, 1);
+    let addr = &cluster.nodes[0].addr;
+    let why = place.run(&["members", "--node", addr]).fails(6);
+    assert!(why.contains("give this client a key"), "{why}");
+    let stranger = place.run(&["keys", "generate", "--role", "worker"]).ok();
+    let stranger = place.secret("stranger", &stranger);
+    let why = place.run(&["members", "--node", addr, "--key-file", &stranger]).fails(6);
+    assert!(why.contains("does not accept key"), "{why}");
+    let why =
+        place.run(&["members", "--node", addr, "--key-file", &cluster.operator, "--cluster", "x"]);
+    assert!(why.fails(6).contains("another cluster"));
+    place.run(&["members", "--node", addr, "--key-file", &cluster.operator]).ok();
+    // A key gives its role and no other.
+    let as_operator = ["--node", addr, "--key-file", &cluster.operator];
+    let why = place.run(&[&["start", "k", "v"], &as_operator[..]].concat()).fails(5);
+    assert!(why.contains("operator"), "{why}");
+    let authority = place.path("authority");
+    place.run(&["start", "k", "v", "--node", addr, "--key-file", &authority]).ok();
+    let ring = std::fs::read_to_string(place.path("keyring1")).expect("it is there");
+    let of_nodes = place.secret("of_nodes", ring.lines().next().expect("a key"));
+    let why = place.run(&["members", "--node", addr, "--key-file", &of_nodes]).fails(5);
+    assert!(why.contains("this key is for node"), "{why}");
+    // Keys are seen to by who runs the cluster, on the host.
+    let why = place.run(&[&["keys", "list"], &as_operator[..]].concat()).fails(5);
+    assert!(why.contains("Unix socket"), "{why}");
+    // A node without a keyring says what is missing, to callers with a key too.
+    let plain = place.node("plain", &[], &[]);
+    let why = place.run(&["members", "--node", &plain.addr, "--key-file", &authority]).fails(6);
+    assert!(why.contains("has no keyring"), "{why}");
+    let why = place.run(&["keys", "list", "--socket", &plain.socket]).fails(5);
+    assert!(why.contains("has no keyring"), "{why}");
+}
+
+#[test]
+fn a_keyring_that_others_may_read_or_that_is_none_starts_no_node() {
+    let place = Place::new();
+    let key = place.run(&["keys", "generate"]).ok();
+    let start = |ring: &str| {
+        let dir = place.path("data");
+        let shm = place.path("");
+        let args = ["node", "--listen", "127.0.0.1:0", "--data-dir", &dir, "--shm-dir", &shm];
+        place.run(&[&args[..], &["--keyring", ring]].concat()).fails(1)
+    };
+    let open = place.write("open", &key);
+    assert!(start(&open).contains("others may use it, too (mode 644); chmod 600 it"));
+    assert!(start(&place.path("none")).contains("`annulus keys generate --out FILE` makes one"));
+    let secret = key.split(':').nth(2).expect("a secret");
+    let cut = place.secret("cut", &key.replace(&secret[..60], ""));
+    let why = start(&cut);
+    assert!(why.contains("line 1: the key's secret must have 64") && !why.contains(&secret[60..]));
+    // A file is made for this user alone, and never replaced.
+    let made = place.path("made");
+    let says = place.run(&["keys", "generate", "--role", "monitor", "--out", &made]);
+    assert_eq!(says.stdout, "");
+    let text = std::fs::read_to_string(&made).expect("it is there");
+    assert!(
+        says.stderr.contains(id_of(&text)) && says.stderr.contains("monitor"),
+        "{}",
+        says.stderr
+    );
+    let mode = std::fs::metadata(&made).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    place.run(&["keys", "generate", "--out", &made]).fails(1);
+    assert_eq!(std::fs::read_to_string(&made).expect("it is there"), text);
+}
+
 fn library(name: &str) -> std::path::PathBuf {
     let test = std::env::current_exe().expect("a test is a file");
     test.with_file_name(name)

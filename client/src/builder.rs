@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{Role, Segment};
+use annulus_seal::{Key, Zeroizing};
 use annulus_shm::{AttachError, Shards};
 
 use crate::client::Client;
@@ -26,6 +27,8 @@ pub struct Builder<N: Net = TokioNet, C: Clock = SystemClock> {
     pub(crate) local_socket: Option<PathBuf>,
     pub(crate) table: String,
     pub(crate) role: Role,
+    pub(crate) key: Option<Arc<Key>>,
+    pub(crate) entropy: Option<Zeroizing<[u8; 32]>>,
     pub(crate) timeout: Duration,
     pub(crate) via: Via,
     pub(crate) attach: Option<Arc<Attach>>,
@@ -71,6 +74,8 @@ impl<N: Net, C: Clock> Builder<N, C> {
             local_socket: None,
             table: "sessions".to_owned(),
             role: Role::Development,
+            key: None,
+            entropy: None,
             timeout: Duration::from_secs(2),
             via: Via::Auto,
             attach: Some(Arc::new(|segment| attach_file(segment.path.as_ref()))),
@@ -120,6 +125,23 @@ impl<N: Net, C: Clock> Builder<N, C> {
     #[must_use]
     pub fn role(mut self, role: Role) -> Self {
         self.role = role;
+        self
+    }
+
+    /// The key for nodes of other hosts: whatever goes there is sealed with it, and nodes without it are
+    /// not spoken to. What the client may do is what its key says. Default none: everything goes in clear,
+    /// as to a cluster of one host. The local socket takes no key either way.
+    #[must_use]
+    pub fn key(mut self, key: Key) -> Self {
+        self.key = Some(Arc::new(key));
+        self
+    }
+
+    /// What the randomness of sealing comes from, for simulations, which draw it from their seed. Nobody
+    /// may be able to guess it, and no two clients have the same. Default: the system's.
+    #[must_use]
+    pub fn entropy(mut self, seed: [u8; 32]) -> Self {
+        self.entropy = Some(Zeroizing::new(seed));
         self
     }
 
@@ -208,6 +230,7 @@ impl<N: Net, C: Clock> fmt::Debug for Builder<N, C> {
             .field("local_socket", &self.local_socket)
             .field("table", &self.table)
             .field("role", &self.role)
+            .field("key", &self.key)
             .field("timeout", &self.timeout)
             .field("via", &self.via)
             .field("shared_memory", &self.attach.is_some())

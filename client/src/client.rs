@@ -30,6 +30,7 @@ use crate::node::NodeHandle;
 use crate::pool::Pool;
 use crate::request;
 use crate::routes::RouteTable;
+use crate::seal::Seal;
 use crate::table::{Location, Read, StartOptions, Table};
 
 /// Sessions of a cluster, as an application uses them. Cheap to clone; clones are the same client.
@@ -60,13 +61,16 @@ impl Client {
 impl<N: Net, C: Clock> Client<N, C> {
     pub(crate) fn open(settings: Builder<N, C>) -> Self {
         let tally = Arc::new(Tally::default());
+        let seal = Seal::of(&settings);
         let inner = Arc::new(Inner {
             pool: Pool::new(settings.streams_max),
             datagrams: Datagrams::new(
                 settings.net.clone(),
                 settings.cluster.clone(),
+                seal.clone(),
                 tally.clone(),
             ),
+            seal,
             search: watch::Sender::new(Search::default()),
             routes: ArcSwapOption::empty(),
             routes_stale: Notify::new(),
@@ -330,6 +334,8 @@ pub(crate) struct Inner<N: Net, C: Clock> {
     pub(crate) tally: Arc<Tally>,
     pub(crate) pool: Pool,
     pub(crate) datagrams: Datagrams<N>,
+    /// `None` without a key.
+    pub(crate) seal: Option<Arc<Seal>>,
     pub(crate) search: watch::Sender<Search>,
     pub(crate) routes: ArcSwapOption<RouteTable>,
     pub(crate) routes_stale: Notify,

@@ -70,6 +70,7 @@ impl Link {
         codec::encode_frame(header, &Message::Hello(hello), &mut frame)
             .map_err(|error| End::Garbage(error.to_string()))?;
         stream.write_all(&frame).await.map_err(closed)?;
+        stream.flush().await.map_err(closed)?;
         let mut frames = Frames::default();
         let peer = match frames.next(&mut stream).await? {
             (_, Message::Welcome(welcome)) => welcome,
@@ -259,7 +260,11 @@ async fn serve<S>(
                     Err(_) => break,
                 }
             }
-            if let Err(error) = writer.write_all(&batch).await {
+            let written = async {
+                writer.write_all(&batch).await?;
+                writer.flush().await
+            };
+            if let Err(error) = written.await {
                 return closed(error);
             }
             shared.room.add_permits(batch.len());

@@ -13,6 +13,8 @@ use annulus_net::{Clock, Net};
 use annulus_proto::NodeId;
 use annulus_proto::codec;
 use annulus_proto::message::{Caller, Hello, Message, Ping, Rejected, Segment};
+use annulus_seal::stream::Wire;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -305,8 +307,11 @@ async fn open_local<N: Net, C: Clock>(
     path: &Path,
 ) -> Result<Arc<Link>, End> {
     let at = path.display().to_string();
-    let stream = inner.settings.net.connect_local(path);
-    timeout(inner.connect_timeout(), greet(inner, at, stream)).await.unwrap_or(Err(End::Silent))
+    let open = async {
+        let stream = inner.settings.net.connect_local(path).await.map_err(closed)?;
+        greet(inner, at, stream).await
+    };
+    timeout(inner.connect_timeout(), open).await.unwrap_or(Err(End::Silent))
 }
 
 async fn open_addr<N: Net, C: Clock>(
@@ -322,15 +327,32 @@ pub(crate) async fn open_tcp<N: Net, C: Clock>(
     inner: &Inner<N, C>,
     addr: SocketAddr,
 ) -> Result<Arc<Link>, End> {
-    greet(inner, addr.to_string(), inner.settings.net.connect(addr)).await
+    let stream = inner.settings.net.connect(addr).await.map_err(closed)?;
+    let at = addr.to_string();
+    if let Some(seal) = &inner.seal {
+        return greet(inner, at, seal.call(stream).await?).await;
+    }
+    // A node with a keyring says nothing to strangers.
+    greet(inner, at, Wire::Clear(stream)).await.map_err(|end| match end {
+        End::Closed(why) => {
+            End::Closed(format!("{why}; it may have a keyring: give this client a key"))
+        }
+        end => end,
+    })
 }
 
-async fn greet<N: Net, C: Clock>(
+fn closed(error: std::io::Error) -> End {
+    End::Closed(error.to_string())
+}
+
+async fn greet<N: Net, C: Clock, S>(
     inner: &Inner<N, C>,
     at: String,
-    stream: impl Future<Output = std::io::Result<N::Stream>>,
-) -> Result<Arc<Link>, End> {
-    let stream = stream.await.map_err(|error| End::Closed(error.to_string()))?;
+    stream: S,
+) -> Result<Arc<Link>, End>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let settings = &inner.settings;
     let hello = Hello {
         cluster: settings.cluster.clone(),

@@ -34,19 +34,21 @@ mod pool;
 mod recent;
 mod request;
 mod routes;
+mod seal;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
 pub use annulus_proto::message::{
-    Acknowledged, Change, Copy as HomeCopy, CopyState, Explanation, Lifetimes, List, Listed,
-    Members, NodeStatus, Peer, PeerState, Peers, Rejected, Role, RouteNode, Routes, Segment,
-    Served, Session, TableStatus,
+    Acknowledged, Change, Copy as HomeCopy, CopyState, Explanation, HeldKey, KeyChange, KeyOrdered,
+    KeyText, KeysReport, Lifetimes, List, Listed, Members, NodeKeys, NodeStatus, Peer, PeerState,
+    Peers, Rejected, Role, RouteNode, Routes, Segment, Served, Session, TableStatus,
 };
 pub use annulus_proto::{
     Attributes, Key, KeyError, Member, NodeId, Rtt, Slot, Status, Value, Version,
 };
+pub use annulus_seal::{Key as ClusterKey, KeyId, KeyIdError, KeyKind, KeyTextError};
 pub use annulus_shm::{AttachError, Shards};
 pub use builder::{Builder, Via};
 pub use client::Client;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{
-    ExplainRequest, Explanation, List, ListRequest, Members, MembersRequest, Message, NodeStatus,
-    Peers, PeersRequest, Ping, Routes, StatusRequest,
+    ExplainRequest, Explanation, KeyChange, KeysReport, KeysRequest, List, ListRequest, Members,
+    MembersRequest, Message, NodeStatus, Peers, PeersRequest, Ping, Routes, StatusRequest,
 };
 use annulus_proto::{Key, NodeId};
 
@@ -24,7 +24,7 @@ use crate::request::Whom;
 /// # Errors
 /// All operations: [`Error::NoNode`] when it could not be reached, [`Error::TimedOut`] when it did
 /// not answer, [`Error::Disconnected`], [`Error::Rejected`] and [`Error::Protocol`] as they say.
-/// Nothing here changes anything, so all of it may be repeated.
+/// Nothing here changes anything but [`NodeHandle::keys`], and all of it may be repeated.
 pub struct NodeHandle<N: Net = TokioNet, C: Clock = SystemClock> {
     handle: Arc<Handle<N, C>>,
     whom: Whom,
@@ -84,6 +84,16 @@ impl<N: Net, C: Clock> NodeHandle<N, C> {
     pub async fn ping(&self) -> Result<NodeId, Error> {
         let pong = ask!(self, Ping {}, Pong)?;
         Ok(pong.node)
+    }
+
+    /// Sees to the keys of all nodes, through this one: over its local socket, as who runs the cluster.
+    /// With `force` though a member does not answer or lacks the key. May be repeated. Takes up to some
+    /// six seconds where members don't answer; give the client as much time.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`]. What was in the way at the nodes themselves stands in the report.
+    pub async fn keys(&self, change: KeyChange, force: bool) -> Result<KeysReport, Error> {
+        ask!(self, KeysRequest { change, force }, KeysReport)
     }
 
     /// Where it thinks a session lives, and with `ask_homes` what each home holds of it.

@@ -225,12 +225,9 @@ impl<N: Net, C: Clock> Inner<N, C> {
         deadline: Instant,
     ) -> Result<Option<Answer>, CallError> {
         let id = self.next_frame_id();
-        let mut datagram = Vec::new();
-        let header = self.header(id);
-        let cluster = &self.settings.cluster;
-        if codec::encode_datagram(header, cluster, message, &mut datagram).is_err() {
+        let Some(datagram) = self.datagrams.encode(self.header(id), message) else {
             return Ok(None);
-        }
+        };
         let answer = self.datagrams.call(to, id, &datagram, deadline).await?;
         let elsewhere = matches!(answer.1, Message::Rejected(Rejected::AskOverStream));
         Ok((!elsewhere).then_some(answer))

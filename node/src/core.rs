@@ -536,7 +536,7 @@ impl Core {
                 let header = self.header(now, id);
                 self.notify(Notice::Part { ticket, header, message });
             }
-            Asker::Stream(_) | Asker::Datagram(_) => {
+            Asker::Stream(_) | Asker::Datagram(_) | Asker::Sealed(..) => {
                 let header = self.header(now, id);
                 self.outputs.push_back(Output::Reply(Reply { to, header, message }));
             }

@@ -12,6 +12,7 @@ mod error;
 mod host;
 mod hub_task;
 mod inboxes;
+mod keys;
 mod lanes;
 mod link;
 mod load;
@@ -37,8 +38,9 @@ use annulus_proto::codec::{self, DecodeError};
 use annulus_proto::limits::DATAGRAM_BYTES_MAX;
 use annulus_proto::message::{Gossip, Message, Role, Welcome};
 use annulus_proto::{Hlc, Load, Member, NodeId, Status};
+use annulus_seal::datagram::{FromOutside, Refused, SEALED_BYTES_MAX};
 use annulus_shm::Writer;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::SOFTWARE;
@@ -50,6 +52,7 @@ use accept::Reception;
 use core_task::CoreTask;
 use hub_task::HubTask;
 use inboxes::{Inboxes, NotLeft, Receivers};
+use keys::{KeyTask, Keys};
 use lanes::Lanes;
 use link::Identity;
 use post::{Post, Streams};
@@ -109,6 +112,13 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let id = NodeId::from_bits(state.id);
     store_state(&host, &state).await?;
 
+    let keys = match &settings.keyring {
+        None => None,
+        Some(path) => {
+            let keys = Keys::load(&host, path, &settings.cluster, id, state.incarnation)?;
+            Some(Arc::new(keys))
+        }
+    };
     let (listener, udp, addr) = bind(&net, settings.listen).await?;
     let advertised = settings.advertise.unwrap_or(addr);
     let cores = usize::from(settings.cores.get());
@@ -225,6 +235,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         None
     };
     let streams = Arc::new(Streams::default());
+    let (key_jobs, key_inbox) = mpsc::channel(keys::JOBS_MAX);
     let reception = Arc::new(Reception {
         cluster: settings.cluster.clone(),
         welcome,
@@ -239,6 +250,8 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         streams: streams.clone(),
         tally: tally.clone(),
         lanes: lanes.as_ref().map(|running| running.lanes.clone()),
+        keys: keys.clone(),
+        key_jobs,
     });
     let udp = Arc::new(udp);
     let mut tasks = JoinSet::new();
@@ -247,7 +260,11 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         tasks.spawn(accept::accept(socket, reception.clone()));
     }
     let cluster = settings.cluster.clone();
-    tasks.spawn(receive_datagrams(udp.clone(), cluster, inboxes.clone(), tally.clone()));
+    let mail = (inboxes.clone(), tally.clone());
+    match &keys {
+        None => tasks.spawn(receive_datagrams(udp.clone(), cluster, mail)),
+        Some(keys) => tasks.spawn(receive_sealed(udp.clone(), clock.clone(), keys.clone(), mail)),
+    };
     let seeds = settings.seeds.clone();
     tasks.spawn(resolve_seeds(net.clone(), seeds, inboxes.clone(), tally.clone()));
 
@@ -257,7 +274,19 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let watch = host.watch(regions);
     let is_watched = watch.is_some();
     let host = Arc::new(host);
-    let identity = Identity { cluster: settings.cluster.clone(), id, incarnation };
+    let identity =
+        Identity { cluster: settings.cluster.clone(), id, incarnation, keys: keys.clone() };
+    let (standing, known) = watch::channel(hub.standing());
+    let key_task = KeyTask {
+        net: net.clone(),
+        host: host.clone(),
+        keys,
+        identity: identity.clone(),
+        name: settings.name.clone(),
+        standing: known,
+        streams: streams.clone(),
+    };
+    tasks.spawn(key_task.run(key_inbox));
     let post = Post::new(net, udp, identity, inboxes.clone(), streams, tally.clone());
     let post = Arc::new(post);
     let Receivers { hub: inbox, gossip, cores: core_inboxes } = receivers;
@@ -285,6 +314,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         inbox,
         gossip,
         cores: shared,
+        standing,
         tally,
         watch,
         lanes: lanes.as_ref().map(|running| running.lanes.clone()),
@@ -401,8 +431,7 @@ async fn bind<N: Net>(
 async fn receive_datagrams<U: Udp>(
     udp: Arc<U>,
     cluster: String,
-    inboxes: Inboxes,
-    tally: Arc<Tally>,
+    (inboxes, tally): (Inboxes, Arc<Tally>),
 ) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
     loop {
@@ -421,6 +450,7 @@ async fn receive_datagrams<U: Udp>(
             }
             Err(error) => {
                 tally.add(match error {
+                    DecodeError::Sealed => "datagrams_sealed",
                     DecodeError::Cluster => "datagrams_of_other_clusters",
                     DecodeError::Version(_) => "datagrams_of_other_versions",
                     _ => "datagrams_malformed",
@@ -430,6 +460,73 @@ async fn receive_datagrams<U: Udp>(
         };
         // Nothing waits here: what follows may be gossip, and whoever asked asks again, as if the
         // datagram had been lost.
+        match left {
+            Ok(()) => {}
+            Err(NotLeft::Full) => tally.add("datagrams_refused_busy"),
+            Err(NotLeft::Stopping) => return,
+        }
+    }
+}
+
+/// Takes in what is sealed, and nothing else.
+async fn receive_sealed<U: Udp, C: Clock>(
+    udp: Arc<U>,
+    clock: C,
+    keys: Arc<Keys>,
+    (inboxes, tally): (Inboxes, Arc<Tally>),
+) {
+    let mut changes = keys.subscribe();
+    let mut receiver = keys.receiver();
+    // One byte more, so that what is too long is not taken for something shorter.
+    let mut buffer = vec![0; SEALED_BYTES_MAX + 1];
+    loop {
+        let Ok((length, from)) = udp.recv_from(&mut buffer).await else {
+            tally.add("datagrams_not_received");
+            continue;
+        };
+        if changes.has_changed().unwrap_or(false) {
+            let held = changes.borrow_and_update().clone();
+            receiver.set_keys(held.ring, held.sender);
+        }
+        let now_ms = u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX);
+        let (inside, asker) = match receiver.open(now_ms, from, &buffer[..length]) {
+            Ok(FromOutside::Gossip { inside, .. }) => (inside, None),
+            Ok(FromOutside::Question { recipient, role, inside }) => {
+                (inside, Some((Asker::Sealed(from, recipient), role)))
+            }
+            Ok(FromOutside::Challenge(challenge)) => {
+                tally.add("clients_challenged");
+                if !challenge.is_empty() && udp.send_to(&challenge, from).await.is_err() {
+                    tally.add("datagrams_not_sent");
+                }
+                continue;
+            }
+            Err(refused) => {
+                tally.add(refused.counter());
+                continue;
+            }
+        };
+        let left = match (codec::decode_inside(&inside), asker) {
+            (Ok((header, Message::Gossip(Gossip { packet }))), None) => {
+                inboxes.try_gossip(HubInput::Gossip { from, header, packet })
+            }
+            (Ok((_, Message::Gossip(_))), Some(_)) | (Ok(_), None) => {
+                tally.add(Refused::OutOfPlace.counter());
+                continue;
+            }
+            (Ok((header, message)), Some((asker, role))) => {
+                let caller = Caller::Client(role);
+                inboxes.try_request(Request { asker, caller, header, message })
+            }
+            (Err(DecodeError::Version(_)), _) => {
+                tally.add("datagrams_of_other_versions");
+                continue;
+            }
+            (Err(_), _) => {
+                tally.add("datagrams_malformed");
+                continue;
+            }
+        };
         match left {
             Ok(()) => {}
             Err(NotLeft::Full) => tally.add("datagrams_refused_busy"),

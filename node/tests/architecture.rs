@@ -46,12 +46,16 @@ fn mentions(files: &[(PathBuf, String)], words: &[&str]) -> Vec<String> {
 fn each_room_depends_on_the_rooms_it_may() {
     for (room, allowed) in [
         ("proto", &[][..]),
+        ("seal", &["annulus-proto"]),
         ("net", &[]),
         ("shm", &[]),
         ("gossip", &["annulus-proto"]),
-        ("client", &["annulus-net", "annulus-proto", "annulus-shm"]),
+        ("client", &["annulus-net", "annulus-proto", "annulus-seal", "annulus-shm"]),
         ("capi", &["annulus-proto", "annulus-shm"]),
-        ("node", &["annulus-gossip", "annulus-net", "annulus-proto", "annulus-shm"]),
+        (
+            "node",
+            &["annulus-gossip", "annulus-net", "annulus-proto", "annulus-seal", "annulus-shm"],
+        ),
     ] {
         let ours = dependencies(room).into_iter().filter(|name| name.starts_with("annulus"));
         let ours: Vec<String> = ours.collect();
@@ -67,6 +71,31 @@ fn rooms_that_do_no_io_cannot() {
         assert!(found.is_empty(), "{room} depends on {found:?}");
     }
     assert!(!dependencies("shm").contains(&"serde".to_owned()));
+}
+
+#[test]
+fn the_envelope_has_the_traits_of_streams_and_nothing_else_of_tokio() {
+    let manifest = fs::read_to_string(root().join("seal/Cargo.toml")).expect("there is one");
+    let manifest: toml::Table = manifest.parse().expect("a manifest is TOML");
+    let tokio = &manifest["dependencies"]["tokio"];
+    assert_eq!(tokio["default-features"].as_bool(), Some(false));
+    let features = tokio["features"].as_array().expect("a list");
+    assert_eq!(features, &[toml::Value::from("io-util")]);
+    let mut files = Vec::new();
+    sources(&root().join("seal/src"), &mut files);
+    files.retain(|(path, _)| !path.ends_with("tests.rs"));
+    let forbidden =
+        ["std::fs", "std::net::Tcp", "std::net::Udp", "Instant", "SystemTime", "HashMap", "rand::"];
+    let found = mentions(&files, &forbidden);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn hub_and_cores_see_no_key() {
+    let mut files = Vec::new();
+    sources(&root().join("node/src/core"), &mut files);
+    let found = mentions(&files, &["Keyring", "annulus_seal::Key", "SealedStream", "KeyText"]);
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
@@ -100,7 +129,7 @@ fn the_core_sees_no_socket_clock_file_thread_or_hidden_order() {
 #[test]
 fn unsafe_code_lives_in_shm_and_at_the_boundary_to_c_alone() {
     let mut files = Vec::new();
-    for room in ["proto", "net", "gossip", "client", "node", "cli"] {
+    for room in ["proto", "seal", "net", "gossip", "client", "node", "cli"] {
         sources(&root().join(room).join("src"), &mut files);
     }
     // Of the boundary one file: what it calls is safe again.

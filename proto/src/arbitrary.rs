@@ -188,6 +188,7 @@ fn rejected() -> impl Strategy<Value = Rejected> {
         Just(Rejected::AskOverStream),
         text().prop_map(|why| Rejected::NoLane { why }),
         (roles(), roles()).prop_map(|(asked, granted)| Rejected::RoleNotGranted { asked, granted }),
+        (text(), text()).prop_map(|(asked, key)| Rejected::NotWithThisKey { asked, key }),
     ]
 }
 
@@ -369,6 +370,8 @@ fn status() -> impl Strategy<Value = Message> {
         },
     );
     let counters = vec((text(), any::<u64>()), 0..4);
+    let node_keys = (node_ids(), text(), statuses(), key_ordered())
+        .prop_map(|(node, name, status, keys)| NodeKeys { node, name, status, keys });
     let node_status =
         (text(), member(), text(), any::<(u64, u64, u32, u32)>(), vec(table, 0..3), counters);
     prop_oneof![
@@ -400,6 +403,10 @@ fn status() -> impl Strategy<Value = Message> {
             |(node, view, local_health, peers)| Peers { node, view, local_health, peers }.into()
         ),
         Just(MembersRequest {}.into()),
+        (key_change(), any::<bool>())
+            .prop_map(|(change, force)| KeysRequest { change, force }.into()),
+        (text(), vec(node_keys, 0..4))
+            .prop_map(|(refused, nodes)| KeysReport { refused, nodes }.into()),
         (node_ids(), any::<u64>(), vec(member(), 0..4)).prop_map(|(node, view, members)| Members {
             node,
             view,
@@ -409,18 +416,21 @@ fn status() -> impl Strategy<Value = Message> {
     ]
 }
 
-fn member() -> impl Strategy<Value = Member> {
-    let status = prop_oneof![
+fn statuses() -> impl Strategy<Value = Status> {
+    prop_oneof![
         Just(Status::Joining),
         Just(Status::Up),
         Just(Status::Draining),
         Just(Status::Down),
         Just(Status::Left),
-    ];
+    ]
+}
+
+fn member() -> impl Strategy<Value = Member> {
     let load = any::<(u16, u16, u64)>().prop_map(|(cpu_permille, memory_permille, sessions)| {
         Load { cpu_permille, memory_permille, sessions }
     });
-    (node_ids(), any::<(u64, u32)>(), status, addrs(), text(), text(), any::<(u16, u8)>(), load)
+    (node_ids(), any::<(u64, u32)>(), statuses(), addrs(), text(), text(), any::<(u16, u8)>(), load)
         .prop_map(
             |(id, (incarnation, revision), status, addr, name, zone, (weight, rings), load)| {
                 Member { id, incarnation, revision, status, addr, name, zone, weight, rings, load }
@@ -476,6 +486,27 @@ fn between_nodes() -> impl Strategy<Value = Message> {
         .into()),
         vec(any::<u8>(), 0..200).prop_map(|packet| Gossip { packet }.into()),
         vec(any::<u8>(), 0..200).prop_map(|packet| StreamGossip { packet }.into()),
+        key_change().prop_map(|change| KeyOrder { change }.into()),
+        key_ordered().prop_map(Message::from),
+    ]
+}
+
+fn key_change() -> impl Strategy<Value = KeyChange> {
+    prop_oneof![
+        Just(KeyChange::List),
+        text().prop_map(|text| KeyChange::Install(KeyText(text))),
+        any::<u32>().prop_map(KeyChange::Use),
+        any::<u32>().prop_map(KeyChange::Remove),
+    ]
+}
+
+fn key_ordered() -> impl Strategy<Value = KeyOrdered> {
+    let held = (any::<u32>(), option::of(roles())).prop_map(|(id, role)| HeldKey { id, role });
+    prop_oneof![
+        (vec(held, 0..4), any::<u32>())
+            .prop_map(|(keys, in_use)| KeyOrdered::Done { keys, in_use }),
+        text().prop_map(KeyOrdered::Refused),
+        text().prop_map(KeyOrdered::Silent),
     ]
 }
 

@@ -19,6 +19,9 @@
 //! payload. The check is there because UDP's and TCP's own sums let through what should never reach
 //! a session: a damaged version wins every merge. It protects from accidents, not from people.
 //!
+//! In a sealed envelope stands the frame without either: who sent it and that it is whole is known there
+//! by other means ([`encode_inside`]).
+//!
 //! A length is checked against its kind's limit before the payload is read, and decoding
 //! allocates in proportion to what has arrived, never to what a length field promises: bincode's
 //! limit counts the memory a value claims, so it is chosen by the payload's size, from a ladder.
@@ -69,6 +72,9 @@ pub enum DecodeError {
     /// It does not begin as our frames do.
     #[error("not a frame of this protocol")]
     Magic,
+    /// It begins as what is sealed does.
+    #[error("sealed, and this node has no keyring: give it one, or call without a key")]
+    Sealed,
     /// It is a frame of another version.
     #[error("protocol version {0}, this build speaks {PROTOCOL_VERSION}")]
     Version(u8),
@@ -138,6 +144,47 @@ pub fn encode_datagram(
 ) -> Result<(), EncodeError> {
     let limit = Message::limit(message.kind()).unwrap_or(0).min(datagram_payload_max(cluster));
     encode(header, Some(cluster), message, limit, out)
+}
+
+/// Appends a frame as it stands in a sealed datagram, of `bytes_max` bytes at most. `out` is left as it
+/// was on an error.
+///
+/// # Errors
+/// [`EncodeError`] when the payload is above its kind's limit or does not fit.
+pub fn encode_inside(
+    header: Header,
+    message: &Message,
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let limit = Message::limit(message.kind()).unwrap_or(0);
+    let limit = limit.min(bytes_max.saturating_sub(HEADER_BYTES));
+    let start = out.len();
+    encode_unchecked(header, None, message, limit, out)?;
+    set_length(&mut out[start..], 0);
+    Ok(())
+}
+
+/// Decodes exactly one frame out of a sealed datagram.
+///
+/// # Errors
+/// [`DecodeError`]; whoever sealed it speaks another protocol, or is wrong.
+pub fn decode_inside(frame: &[u8]) -> Result<(Header, Message), DecodeError> {
+    let need = HEADER_BYTES;
+    let cut_short = DecodeError::CutShort { have: frame.len(), need };
+    let (length, kind) = check_start(frame.first_chunk().ok_or(cut_short.clone())?)?;
+    if frame.len() > length {
+        return Err(DecodeError::Trailing(frame.len() - length));
+    }
+    if frame.len() < length {
+        return Err(DecodeError::CutShort { have: frame.len(), need: length });
+    }
+    let (header, payload) = frame.split_first_chunk::<HEADER_BYTES>().ok_or(cut_short)?;
+    let limit = Message::limit(kind).ok_or(DecodeError::Kind(kind))?;
+    if payload.len() > limit {
+        return Err(DecodeError::TooLong { kind, size: payload.len(), limit });
+    }
+    Ok((read_header(header), decode_payload(kind, payload)?))
 }
 
 /// The most bytes a payload may have in a datagram of this cluster.
@@ -217,6 +264,8 @@ pub fn decode_value<T: bincode::Decode<()>>(bytes: &[u8]) -> Result<T, String> {
 }
 
 const MAGIC: [u8; 2] = *b"AN";
+/// What sealed datagrams and streams begin with. As a frame's length it would be beyond all limits.
+const SEALED_MAGIC: [u8; 3] = *b"ANS";
 const KIND_AT: usize = 7;
 
 /// Length, magic, version and kind.
@@ -266,6 +315,22 @@ fn encode(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let start = out.len();
+    encode_unchecked(header, cluster, message, limit, out)?;
+    set_length(&mut out[start..], CHECK_BYTES);
+    let check = check_of(&out[start..]);
+    out.extend_from_slice(&check);
+    Ok(())
+}
+
+/// Appends a frame without length and check.
+fn encode_unchecked(
+    header: Header,
+    cluster: Option<&str>,
+    message: &Message,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let start = out.len();
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[PROTOCOL_VERSION, message.kind()]);
@@ -284,11 +349,13 @@ fn encode(
         out.truncate(start);
         return Err(EncodeError { name: message.name(), size, limit });
     }
-    let length = (out.len() + CHECK_BYTES - start - 4) as u32;
-    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
-    let check = check_of(&out[start..]);
-    out.extend_from_slice(&check);
     Ok(())
+}
+
+/// Writes the length of a frame that so many bytes follow.
+fn set_length(frame: &mut [u8], following: usize) {
+    let length = (frame.len() + following - 4) as u32;
+    frame[..4].copy_from_slice(&length.to_le_bytes());
 }
 
 /// What follows these bytes in a well-formed frame. Public for fuzzers and tests only.
@@ -315,19 +382,27 @@ fn decode_payload(kind: u8, payload: &[u8]) -> Result<Message, DecodeError> {
 /// The frame's whole length, at least [`HEADER_BYTES`] and [`CHECK_BYTES`], and its kind. These eight
 /// bytes mean the same in all versions of the protocol.
 fn check_prefix(prefix: &[u8; PREFIX_BYTES]) -> Result<(usize, u8), DecodeError> {
+    let (length, kind) = check_start(prefix)?;
+    if length < HEADER_BYTES + CHECK_BYTES {
+        let need = HEADER_BYTES + CHECK_BYTES;
+        return Err(DecodeError::CutShort { have: length, need });
+    }
+    Ok((length, kind))
+}
+
+/// The same, whatever the length says.
+fn check_start(prefix: &[u8; PREFIX_BYTES]) -> Result<(usize, u8), DecodeError> {
     let [a, b, c, d, magic @ .., version, kind] = *prefix;
+    if [a, b, c] == SEALED_MAGIC {
+        return Err(DecodeError::Sealed);
+    }
     if magic != MAGIC {
         return Err(DecodeError::Magic);
     }
     if version != PROTOCOL_VERSION {
         return Err(DecodeError::Version(version));
     }
-    let length = u32::from_le_bytes([a, b, c, d]) as usize + 4;
-    if length < HEADER_BYTES + CHECK_BYTES {
-        let need = HEADER_BYTES + CHECK_BYTES;
-        return Err(DecodeError::CutShort { have: length, need });
-    }
-    Ok((length, kind))
+    Ok((u32::from_le_bytes([a, b, c, d]) as usize + 4, kind))
 }
 
 /// Splits a frame of this length into its header and what stands between that and the check.

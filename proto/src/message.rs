@@ -194,6 +194,14 @@ pub enum Rejected {
         /// The one that the node grants to this user.
         granted: Role,
     } = 7,
+    /// The key that the caller has does not let it be what it says it is.
+    #[error("this key is for {key}, and the caller says it is {asked}: use a key for that")]
+    NotWithThisKey {
+        /// What the caller says it is: `node`, or a role.
+        asked: String,
+        /// What its key is for, in the same words.
+        key: String,
+    } = 8,
 }
 
 /// Tells a repeated request from a new one: a client's number and the count of its requests. A count
@@ -678,6 +686,98 @@ pub struct LaneGranted {
     pub tables: Vec<String>,
 }
 
+/// Asks a node to look after the keys of all nodes. Over the local socket only, from those who run the
+/// cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KeysRequest {
+    /// What to do.
+    pub change: KeyChange,
+    /// Whether to do it though some member does not answer, or lacks the key.
+    pub force: bool,
+}
+
+/// What to do with a node's keys.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum KeyChange {
+    /// Nothing: tell of them.
+    List = 0,
+    /// Accept this key, too.
+    Install(KeyText) = 1,
+    /// Use this key from now on.
+    Use(u32) = 2,
+    /// Accept this key no more.
+    Remove(u32) = 3,
+}
+
+/// A key in its text form: a secret, which `Debug` does not show.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct KeyText(pub String);
+
+impl fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyText(…)")
+    }
+}
+
+/// The answer to a [`KeysRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct KeysReport {
+    /// Why nothing was changed; empty = nothing was in the way.
+    pub refused: String,
+    /// What each node has now, or why that is not known, the answering node first.
+    pub nodes: Vec<NodeKeys>,
+}
+
+/// The keys of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct NodeKeys {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// What the answering node holds of it.
+    pub status: crate::member::Status,
+    /// What it said.
+    pub keys: KeyOrdered,
+}
+
+/// Node to node: do this with your keys.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KeyOrder {
+    /// What to do.
+    pub change: KeyChange,
+}
+
+/// The answer to a [`KeyOrder`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum KeyOrdered {
+    /// It is done, on disk too, and these are the node's keys now.
+    Done {
+        /// The keys, none of which is shown.
+        keys: Vec<HeldKey>,
+        /// The id of the one in use.
+        in_use: u32,
+    } = 0,
+    /// It was not done.
+    Refused(String) = 1,
+    /// Nobody knows: the node did not answer.
+    Silent(String) = 2,
+}
+
+/// A key, without its secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct HeldKey {
+    /// Its id, whose eight hexadecimal digits people see.
+    pub id: u32,
+    /// The role of the clients that it is for; `None` = it is for nodes.
+    pub role: Option<Role>,
+}
+
 /// Node to node: merge this entry into yours.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Replicate {
@@ -885,6 +985,8 @@ const VALUE: usize = crate::limits::VALUE_BYTES_MAX + (64 << 10);
 /// Two maps, each the largest a client may write, merge into one of twice the size.
 const MERGED: usize = VALUE + crate::limits::VALUE_BYTES_MAX;
 const MEMBERS: usize = 1 << 20;
+/// Of as many nodes as a view holds their keys, or a reason of half the usual length.
+const KEYS: usize = 2 << 20;
 
 messages! {
     1 Hello(Hello), SMALL;
@@ -906,8 +1008,10 @@ messages! {
     27 Members(Members), MEMBERS;
     28 LaneRequest(LaneRequest), SMALL;
     29 LaneGranted(LaneGranted), 8 << 10;
-    36 PeersRequest(PeersRequest), SMALL;
-    37 Peers(Peers), MEMBERS;
+    30 KeysRequest(KeysRequest), SMALL;
+    31 KeysReport(KeysReport), KEYS;
+    32 PeersRequest(PeersRequest), SMALL;
+    33 Peers(Peers), MEMBERS;
     48 Replicate(Replicate), MERGED;
     49 TouchCopy(TouchCopy), SMALL;
     50 Replicated(Replicated), MERGED;
@@ -918,6 +1022,8 @@ messages! {
     55 SlotListRequest(SlotListRequest), SMALL;
     56 SlotList(SlotList), LISTING;
     57 Exchange(Exchange), MEMBERS;
+    60 KeyOrder(KeyOrder), SMALL;
+    61 KeyOrdered(KeyOrdered), SMALL;
     64 Gossip(Gossip), crate::limits::DATAGRAM_BYTES_MAX;
     65 StreamGossip(StreamGossip), crate::limits::DATAGRAM_BYTES_MAX;
 }

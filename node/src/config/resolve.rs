@@ -85,7 +85,12 @@ impl Resolver {
         let name = self.take(Setting::Name, host.name(), person_name, Clone::clone);
         let data_dir = self.take(Setting::DataDir, host.data_dir(env), path, show_path);
         let shm_dir = self.take(Setting::ShmDir, PathBuf::from("/dev/shm"), path, show_path);
-        let listen = self.take(Setting::Listen, LISTEN, listen, SocketAddr::to_string);
+        let keyring = self.take(Setting::Keyring, None, optional_path, |path| {
+            path.as_ref().map_or_else(|| "(none)".to_owned(), show_path)
+        });
+        let has_keys = keyring.is_some();
+        let listen =
+            self.take(Setting::Listen, LISTEN, |raw| listen(raw, has_keys), SocketAddr::to_string);
         let advertise = self.take(Setting::Advertise, None, advertise, |addr| {
             addr.map_or_else(|| format!("{listen} (as listen)"), |addr| addr.to_string())
         });
@@ -164,6 +169,7 @@ impl Resolver {
             name,
             data_dir,
             shm_dir,
+            keyring,
             listen,
             advertise: advertise.filter(|addr| *addr != listen),
             socket,
@@ -495,6 +501,10 @@ fn path(raw: &Raw) -> Result<PathBuf, String> {
     }
 }
 
+fn optional_path(raw: &Raw) -> Result<Option<PathBuf>, String> {
+    if matches!(raw, Raw::Text(text) if text.is_empty()) { Ok(None) } else { path(raw).map(Some) }
+}
+
 fn socket(raw: &Raw) -> Result<Option<PathBuf>, String> {
     if matches!(raw, Raw::Text(text) if text.is_empty()) {
         return Ok(None);
@@ -514,14 +524,15 @@ fn address(raw: &Raw) -> Result<SocketAddr, String> {
     })
 }
 
-fn listen(raw: &Raw) -> Result<SocketAddr, String> {
+fn listen(raw: &Raw, has_keys: bool) -> Result<SocketAddr, String> {
     let addr = address(raw)?;
-    if addr.ip().is_loopback() {
+    if has_keys || addr.ip().is_loopback() {
         return Ok(addr);
     }
     Err(format!(
-        "a node never listens beyond loopback without a key, and this version has no keys yet; \
-         use \"127.0.0.1:{0}\" or \"[::1]:{0}\"",
+        "a node never listens beyond loopback without a key; make one with `annulus keys generate \
+         --out FILE`, give it to every node of the cluster, and name it in `keyring`; or use \
+         \"127.0.0.1:{0}\" or \"[::1]:{0}\"",
         addr.port()
     ))
 }
@@ -813,5 +824,11 @@ const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const CONFIG_VARIABLE: &str = "ANNULUS_CONFIG";
 /// Variables that are ours and no settings of a node: the command line reads them.
-const OTHER_VARIABLES: [&str; 5] =
-    [CONFIG_VARIABLE, "ANNULUS_NODES", "ANNULUS_TABLE", "ANNULUS_TIMEOUT", "ANNULUS_LOG_FORMAT"];
+const OTHER_VARIABLES: [&str; 6] = [
+    CONFIG_VARIABLE,
+    "ANNULUS_NODES",
+    "ANNULUS_KEY_FILE",
+    "ANNULUS_TABLE",
+    "ANNULUS_TIMEOUT",
+    "ANNULUS_LOG_FORMAT",
+];

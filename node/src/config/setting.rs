@@ -50,6 +50,7 @@ settings! {
         Name "name" "NAME" "This node's name, for people";
         DataDir "data_dir" "DIR" "Where the node keeps its id, incarnation, clock and known peers";
         ShmDir "shm_dir" "DIR" "Where the shared-memory segments are made";
+        Keyring "keyring" "FILE" "The keys of nodes and clients of other hosts; empty: none";
         Listen "listen" "ADDR" "Where to listen, UDP and TCP; port 0 picks a free one";
         Advertise "advertise" "ADDR" "Where others reach this node, if not where it listens";
         Socket "socket" "PATH" "The Unix socket for processes of this host; empty: none";

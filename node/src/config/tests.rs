@@ -167,6 +167,7 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::Name, "n", "\"n\""),
         (Setting::DataDir, "/d", "\"/d\""),
         (Setting::ShmDir, "/s", "\"/s\""),
+        (Setting::Keyring, "/k", "\"/k\""),
         (Setting::Listen, "[::1]:0", "\"[::1]:0\""),
         (Setting::Advertise, "10.0.0.1:9", "\"10.0.0.1:9\""),
         (Setting::Socket, "", "\"\""),
@@ -433,6 +434,11 @@ fn a_node_does_not_listen_beyond_loopback() {
         let error = error_of(&format!("listen = \"{listen}\""));
         assert!(error.contains("a node never listens beyond loopback without a key"), "{error}");
         assert!(error.contains("use \"127.0.0.1:7946\""), "{error}");
+        assert!(error.contains("`annulus keys generate --out FILE`"), "{error}");
+        error_of(&format!("keyring = \"\"\nlisten = \"{listen}\""));
+        let settings = Scene::new(&format!("keyring = \"/k\"\nlisten = \"{listen}\"")).settings();
+        assert_eq!(settings.listen, listen.parse().expect("an address"));
+        assert_eq!(settings.keyring.as_deref(), Some(Path::new("/k")));
     }
     for listen in ["localhost:7946", "127.0.0.1", "7946", "127.0.0.1:70000"] {
         let error = error_of(&format!("listen = \"{listen}\""));

@@ -12,6 +12,7 @@ use annulus_proto::codec::Header;
 use annulus_proto::message::{Message, Role, TableStatus};
 use annulus_proto::submission::Answer;
 use annulus_proto::{Load, NodeId};
+use annulus_seal::datagram::Recipient;
 use serde::{Deserialize, Serialize};
 
 use super::standing::Standing;
@@ -32,6 +33,8 @@ pub enum Asker {
     Stream(u64),
     /// The sender of a datagram.
     Datagram(SocketAddr),
+    /// The sender of a sealed datagram, and for whom the answer is sealed.
+    Sealed(SocketAddr, Recipient),
     /// A client that submits through shared memory.
     Lane {
         /// The lane's number.

@@ -40,6 +40,13 @@ pub struct Standing {
 /// nodes do not all begin at once.
 const SYNC_SPREAD: Duration = Duration::from_millis(200);
 
+impl Standing {
+    /// All members that are known, the dead included, in ascending order of ids.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.view.iter()
+    }
+}
+
 impl Core {
     pub(super) fn on_standing(&mut self, now: Now, standing: Arc<Standing>) {
         if standing.revivals != self.standing.revivals {

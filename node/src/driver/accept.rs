@@ -8,10 +8,13 @@ use annulus_net::{Listener, LocalEnd, Peer};
 use annulus_proto::codec::{self, DecodeError, Header, PROTOCOL_VERSION};
 use annulus_proto::message::{self, Message, Pong, Rejected, Role, StreamGossip, Welcome};
 use annulus_proto::{Hlc, NodeId};
+use annulus_seal::KeyKind;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 use super::WRITE_TIMEOUT;
 use super::inboxes::{Inboxes, NotLeft};
+use super::keys::{Job, Keys, Task};
 use super::lanes::{Lane, Lanes};
 use super::local_roles::{LocalRoles, grant};
 use super::post::Streams;
@@ -38,6 +41,9 @@ pub(super) struct Reception {
     pub(super) tally: Arc<Tally>,
     /// `None` where clients are given no lanes.
     pub(super) lanes: Option<Arc<Lanes>>,
+    /// `None` where everything travels in clear.
+    pub(super) keys: Option<Arc<Keys>>,
+    pub(super) key_jobs: mpsc::Sender<Job>,
 }
 
 /// How long a caller may take to say hello.
@@ -85,8 +91,26 @@ async fn receive<S>(
     let Some(stranger) = Place::take(&reception.strangers, reception.streams_max) else {
         return reception.tally.add("streams_refused");
     };
+    if let (Some(keys), Peer::Tcp(_)) = (&reception.keys, peer) {
+        let answered = tokio::time::timeout(HELLO_TIMEOUT, keys.answer(stream)).await;
+        match answered {
+            Ok(Ok((stream, key))) => {
+                let local = Local { end: None, may: May::Key(key.kind()) };
+                let removed = keys.removed(key.id());
+                serve(stream, peer, local, &reception, stranger, removed).await;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(?peer, %error, "a caller was not let in");
+                reception.tally.add(error.counter());
+            }
+            Err(_) => reception.tally.add("streams_without_hello"),
+        }
+        return;
+    }
     match end.and_then(|end| reception.recognize(end)) {
-        Ok(local) => serve(stream, peer, local, &reception, stranger).await,
+        Ok(local) => {
+            serve(stream, peer, local, &reception, stranger, std::future::pending()).await;
+        }
         Err(error) => {
             tracing::error!(%error, "the user behind a local stream is unknown; it is closed");
             reception.tally.add("local_users_unknown");
@@ -99,7 +123,16 @@ struct Local {
     /// Its end, if it came in over a real local socket.
     end: Option<LocalEnd>,
     /// What it may do at most.
-    may: Role,
+    may: May,
+}
+
+/// What a caller may be and do.
+#[derive(Clone, Copy)]
+enum May {
+    /// What this role may; with [`Role::Development`] it may be a node, too.
+    Role(Role),
+    /// What this key is for.
+    Key(KeyKind),
 }
 
 /// One of a bounded number, given back when it is dropped.
@@ -118,8 +151,14 @@ impl Drop for Place<'_> {
     }
 }
 
-async fn serve<S>(stream: S, peer: Peer, local: Local, reception: &Reception, stranger: Place<'_>)
-where
+async fn serve<S>(
+    stream: S,
+    peer: Peer,
+    local: Local,
+    reception: &Reception,
+    stranger: Place<'_>,
+    key_removed: impl Future<Output = ()>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (read_half, mut write_half) = tokio::io::split(stream);
@@ -160,6 +199,7 @@ where
     // The lane closes with this stream.
     let mut lane = None;
     let mut has_asked = false;
+    let mut key_removed = std::pin::pin!(key_removed);
     let mut writing = tokio::spawn(outgoing.write_to(write_half, WRITE_TIMEOUT));
     let written = loop {
         // Over a stream with a lane nothing comes, as a rule.
@@ -167,6 +207,11 @@ where
         let frames = tokio::select! {
             // Over when nothing can be sent to it any more, or the other side takes nothing.
             _ = &mut writing => break true,
+            () = &mut key_removed => {
+                tracing::info!(?peer, "a stream is closed: its key was removed");
+                reception.tally.add("streams_of_removed_keys");
+                break false;
+            }
             frames = tokio::time::timeout(idle, reader.frames()) => frames,
         };
         match frames {
@@ -184,6 +229,10 @@ where
                 if let Caller::Node(node) = caller {
                     reception.take_gossip(number, node, &mut frames);
                 }
+                let to_hub_and_cores = |(header, message): &(Header, Message)| {
+                    !reception.take_key_job(number, caller, peer, header.id, message)
+                };
+                frames.retain(to_hub_and_cores);
                 let asker = Asker::Stream(number);
                 let request = |(header, message)| Request { asker, caller, header, message };
                 let requests = frames.into_iter().map(request).collect();
@@ -212,7 +261,7 @@ where
 /// closed before it said anything.
 async fn greet<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
-    may: Role,
+    may: May,
     reception: &Reception,
 ) -> Result<message::Caller, Option<Rejected>> {
     let hello = match reader.frame().await {
@@ -231,20 +280,33 @@ async fn greet<R: AsyncRead + Unpin>(
         reception.tally.add("streams_of_other_clusters");
         return Err(Some(Rejected::WrongCluster { asked: hello.cluster }));
     }
-    let refused = match hello.caller {
-        message::Caller::Client { client, role } => match grant(role, may) {
+    let not_with = |asked: &str, key: KeyKind| Rejected::NotWithThisKey {
+        asked: asked.to_owned(),
+        key: key.name().to_owned(),
+    };
+    let refused = match (hello.caller, may) {
+        (message::Caller::Client { client, role }, May::Role(may)) => match grant(role, may) {
             Ok(role) => return Ok(message::Caller::Client { client, role }),
             Err(refused) => refused,
         },
+        (message::Caller::Client { client, role }, May::Key(key)) => match key {
+            KeyKind::Client(may) if grant(role, may).is_ok() => {
+                return Ok(message::Caller::Client { client, role: may });
+            }
+            _ => not_with(role.name(), key),
+        },
         // Nodes may do more than any client.
-        message::Caller::Node { .. } if may != Role::Development => {
+        (message::Caller::Node { .. }, May::Role(may)) if may != Role::Development => {
             Rejected::RoleNotGranted { asked: Role::Development, granted: may }
         }
-        message::Caller::Node { id, .. } if id == reception.welcome.node => {
+        (message::Caller::Node { .. }, May::Key(key @ KeyKind::Client(_))) => {
+            not_with(KeyKind::Node.name(), key)
+        }
+        (message::Caller::Node { id, .. }, _) if id == reception.welcome.node => {
             reception.tally.add("ids_in_use");
             return Err(Some(node_id_in_use(id)));
         }
-        node => return Ok(node),
+        (node, _) => return Ok(node),
     };
     reception.tally.add("roles_not_granted");
     Err(Some(refused))
@@ -282,8 +344,7 @@ async fn send<W: AsyncWrite + Unpin>(
 }
 
 impl Reception {
-    /// What a stream may do at most. Without a real local socket, and as long as there are no keys,
-    /// that is everything.
+    /// What a stream in clear may do at most. Without a real local socket that is everything.
     ///
     /// # Errors
     /// If the system does not tell whose process is at the other end.
@@ -292,7 +353,42 @@ impl Reception {
             Some(end) => self.local_roles.of(end.peer_user()?, self.user),
             None => Role::Development,
         };
-        Ok(Local { end, may })
+        Ok(Local { end, may: May::Role(may) })
+    }
+
+    /// Takes a request that is about keys, which neither hub nor core sees.
+    fn take_key_job(
+        &self,
+        stream: u64,
+        caller: Caller,
+        peer: Peer,
+        id: u64,
+        message: &Message,
+    ) -> bool {
+        let may = match (message, caller, peer) {
+            (Message::KeyOrder(_), Caller::Node(_), Peer::Tcp(_)) => self.keys.is_some(),
+            (Message::KeysRequest(_), Caller::Client(role), Peer::Local) => {
+                matches!(role, Role::Operator | Role::Development)
+            }
+            (Message::KeyOrder(_) | Message::KeysRequest(_), ..) => false,
+            _ => return false,
+        };
+        let task = match message {
+            Message::KeyOrder(order) if may => Task::Here(order.clone()),
+            Message::KeysRequest(request) if may => Task::Everywhere(request.clone()),
+            _ => {
+                self.tally.add("requests_out_of_place");
+                let why =
+                    "keys are seen to over this host's Unix socket, by an operator".to_owned();
+                self.answer(stream, id, Rejected::Malformed { why });
+                return true;
+            }
+        };
+        if self.key_jobs.try_send(Job { stream, id, task }).is_err() {
+            let why = "too many changes of keys wait; try again".to_owned();
+            self.answer(stream, id, Rejected::Malformed { why });
+        }
+        true
     }
 
     /// Gives a client its lane.

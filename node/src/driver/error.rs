@@ -29,6 +29,16 @@ pub enum RunError {
         "node.toml in data_dir is damaged: {0}; restore it, or remove it to start as a new node"
     )]
     StateDamaged(String),
+    /// The keyring cannot be used.
+    #[error(
+        "cannot use keyring {}: {why}; `annulus keys generate --out FILE` makes one", path.display()
+    )]
+    Keyring {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {addr}: {source}; choose another `listen`")]
     Listen {

@@ -1,12 +1,14 @@
 //! What a node finds on its host beside network and clocks: its state, its segments, its load.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::future::Future;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use annulus_proto::message::Segment;
+use annulus_seal::Zeroizing;
 use annulus_shm::{Carried, FileError, Opened, Recovery, Region, TableOptions, Writer};
 use rustix::fs::FlockOperation;
 
@@ -27,6 +29,22 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// Whatever kept it from being written; what was stored before is still there.
     fn store_state(&self, state: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// The node's keyring as text, if its settings name one.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read, and if others than the node could read it too. The node must
+    /// not start without it then.
+    fn load_keyring(&self) -> io::Result<Zeroizing<String>>;
+
+    /// Replaces the keyring; it is on disk when the future completes.
+    ///
+    /// # Errors
+    /// Whatever kept it from being written; what was stored before is still there.
+    fn store_keyring(
+        &self,
+        keyring: Zeroizing<String>,
+    ) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Opens a table's segment with so many shards, or makes it.
     ///
@@ -76,6 +94,7 @@ pub struct HostTable {
 pub struct SystemHost {
     data_dir: PathBuf,
     shm_dir: PathBuf,
+    keyring: Option<PathBuf>,
     cluster: String,
     /// Held for life: one node per data directory.
     _lock: File,
@@ -83,6 +102,12 @@ pub struct SystemHost {
 
 const STATE_FILE: &str = "node.toml";
 const LOCK_FILE: &str = "lock";
+/// As far as the umask lets it.
+const STATE_MODE: u32 = 0o666;
+/// The node's own user, and nobody else.
+const SECRET_MODE: u32 = 0o600;
+/// More than the fullest keyring with some comments has.
+const KEYRING_BYTES_MAX: u64 = 64 << 10;
 
 impl SystemHost {
     /// Takes possession of the data directory, which is made if it is missing.
@@ -96,6 +121,7 @@ impl SystemHost {
         Ok(Self {
             data_dir: settings.data_dir.clone(),
             shm_dir: settings.shm_dir.clone(),
+            keyring: settings.keyring.clone(),
             cluster: settings.cluster.clone(),
             _lock: lock,
         })
@@ -113,7 +139,28 @@ impl Host for SystemHost {
 
     async fn store_state(&self, state: Vec<u8>) -> io::Result<()> {
         let path = self.data_dir.join(STATE_FILE);
-        let stored = tokio::task::spawn_blocking(move || replace_file(&path, &state)).await;
+        let replace = move || replace_file(&path, &state, STATE_MODE);
+        let stored = tokio::task::spawn_blocking(replace).await;
+        stored.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    fn load_keyring(&self) -> io::Result<Zeroizing<String>> {
+        let path = self.keyring.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let file = File::open(path)?;
+        let mode = file.metadata()?.permissions().mode();
+        if mode & 0o077 != 0 {
+            let why = format!("others may use it, too (mode {:o}); chmod 600 it", mode & 0o777);
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        let mut text = Zeroizing::new(String::with_capacity(KEYRING_BYTES_MAX as usize));
+        file.take(KEYRING_BYTES_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    async fn store_keyring(&self, keyring: Zeroizing<String>) -> io::Result<()> {
+        let path = self.keyring.clone().ok_or(io::ErrorKind::NotFound)?;
+        let replace = move || replace_file(&path, keyring.as_bytes(), SECRET_MODE);
+        let stored = tokio::task::spawn_blocking(replace).await;
         stored.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
@@ -171,9 +218,16 @@ pub fn table_options(
     }
 }
 
-fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
+/// Replaces a file in one step by one that has these permissions from its first byte on.
+fn replace_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    // What a killed node left behind may have other permissions.
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;

@@ -10,7 +10,7 @@ use annulus_net::{Clock, Net};
 use annulus_proto::NodeId;
 use annulus_proto::message::Gossip;
 use crossbeam_channel::Receiver as Reports;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::background::Report;
@@ -22,7 +22,7 @@ use super::post::Post;
 use super::shared::Shared;
 use super::tally::Tally;
 use super::{present, store_state};
-use crate::core::{Hub, HubInput, HubOutput, Input, NoAnswer, NodeState, Outcome};
+use crate::core::{Hub, HubInput, HubOutput, Input, NoAnswer, NodeState, Outcome, Standing};
 
 /// What the hub's task works with.
 pub(super) struct HubTask<N: Net, C: Clock, H: Host> {
@@ -35,6 +35,8 @@ pub(super) struct HubTask<N: Net, C: Clock, H: Host> {
     pub(super) inbox: Receiver<Vec<HubInput>, HubInput>,
     pub(super) gossip: mpsc::Receiver<HubInput>,
     pub(super) cores: Vec<Arc<Shared>>,
+    /// Shows how the node stands to those who are no core.
+    pub(super) standing: watch::Sender<Arc<Standing>>,
     pub(super) tally: Arc<Tally>,
     pub(super) watch: Option<Reports<Report>>,
     pub(super) lanes: Option<Arc<Lanes>>,
@@ -155,6 +157,9 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
                 }
                 HubOutput::Core { core, input } => self.order(core, input),
                 HubOutput::Cores(input) => {
+                    if let Input::Standing(standing) = &input {
+                        self.standing.send_replace(standing.clone());
+                    }
                     for core in 0..self.cores.len() {
                         self.order(core, input.clone());
                     }

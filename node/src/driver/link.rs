@@ -9,11 +9,14 @@ use annulus_net::Net;
 use annulus_proto::codec::{self, Header};
 use annulus_proto::message::{Caller, Hello, Message};
 use annulus_proto::{Hlc, NodeId};
+use annulus_seal::KeyId;
+use annulus_seal::stream::Wire;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::WRITE_TIMEOUT;
 use super::inboxes::Inboxes;
+use super::keys::Keys;
 use super::stream::{FrameReader, Outbox, outbox};
 use crate::core::{Answered, NoAnswer, Outcome};
 
@@ -37,6 +40,18 @@ pub(super) struct Identity {
     pub(super) cluster: String,
     pub(super) id: NodeId,
     pub(super) incarnation: u64,
+    /// `None` where everything travels in clear.
+    pub(super) keys: Option<Arc<Keys>>,
+}
+
+/// The first frame on each of its streams.
+pub(super) fn hello(identity: &Identity) -> Message {
+    Hello {
+        cluster: identity.cluster.clone(),
+        caller: Caller::Node { id: identity.id, incarnation: identity.incarnation },
+        software: crate::SOFTWARE.to_owned(),
+    }
+    .into()
 }
 
 /// Calls and packets that may wait for a stream to be opened.
@@ -47,6 +62,8 @@ const OUTBOX_BYTES: usize = 64 << 20;
 const OPEN_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long a link over which nothing goes stays open.
 const IDLE: Duration = Duration::from_secs(60);
+/// How often a stream under an old key is looked at, whether its calls are answered.
+const FINISH_PAUSE: Duration = Duration::from_millis(10);
 /// A link on which something has waited for its answer this long, with nothing heard meanwhile, is given up.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -97,7 +114,7 @@ async fn run<N: Net>(
     // Something must be there to be sent before a stream is opened; a call fails with the stream.
     while let Ok(Some(first)) = tokio::time::timeout(IDLE, items.recv()).await {
         let opened = tokio::time::timeout(OPEN_TIMEOUT, open(&net, addr, &identity)).await;
-        let Ok(Some((node, reader, writer))) = opened else {
+        let Ok(Some(Opened { node, reader, outbox, key })) = opened else {
             let failed = first.call().into_iter().chain(waiting(&mut items)).collect();
             fail(&inboxes, failed, false);
             continue;
@@ -105,7 +122,12 @@ async fn run<N: Net>(
         let open = Open { calls: BTreeMap::new(), posted: None, heard: Instant::now() };
         let open = Arc::new(Mutex::new(open));
         let reading = tokio::spawn(read(node, reader, open.clone(), inboxes.clone()));
-        write(first, &mut items, writer, &open, &reading).await;
+        let other_key = replaced(identity.keys.as_deref(), key);
+        if write(first, &mut items, &outbox, &open, &reading, other_key).await == Done::OtherKey {
+            // What comes next opens a stream under the other key; calls under way are still answered.
+            tokio::spawn(finish(outbox, open, reading, inboxes.clone()));
+            continue;
+        }
         reading.abort();
         let failed: Vec<u64> = std::mem::take(&mut lock(&open).calls).into_keys().collect();
         fail(&inboxes, failed, true);
@@ -121,29 +143,64 @@ fn waiting(items: &mut mpsc::Receiver<Item>) -> Vec<u64> {
     items.filter_map(|item| item.call()).collect()
 }
 
-type Reader<N> = FrameReader<tokio::io::ReadHalf<<N as Net>::Stream>>;
-
-async fn open<N: Net>(
-    net: &N,
-    addr: SocketAddr,
-    identity: &Identity,
-) -> Option<(NodeId, Reader<N>, Outbox)> {
-    let stream = net.connect(addr).await.ok()?;
-    let (read_half, write_half) = tokio::io::split(stream);
-    let hello = Hello {
-        cluster: identity.cluster.clone(),
-        caller: Caller::Node { id: identity.id, incarnation: identity.incarnation },
-        software: crate::SOFTWARE.to_owned(),
+/// Lets a stream's calls be answered, and closes it.
+async fn finish(
+    outbox: Outbox,
+    open: Arc<Mutex<Open>>,
+    reading: tokio::task::JoinHandle<()>,
+    inboxes: Inboxes,
+) {
+    let is_done = || {
+        let open = lock(&open);
+        reading.is_finished() || open.calls.is_empty() || open.is_over(Instant::now())
     };
+    while !is_done() {
+        tokio::time::sleep(FINISH_PAUSE).await;
+    }
+    reading.abort();
+    drop(outbox);
+    let failed: Vec<u64> = std::mem::take(&mut lock(&open).calls).into_keys().collect();
+    fail(&inboxes, failed, true);
+}
+
+/// Waits until another key is in use than the one that a stream was opened under.
+async fn replaced(keys: Option<&Keys>, key: Option<KeyId>) {
+    match (keys, key) {
+        (Some(keys), Some(key)) => keys.replaced(key).await,
+        _ => std::future::pending().await,
+    }
+}
+
+struct Opened<N: Net> {
+    node: NodeId,
+    reader: FrameReader<tokio::io::ReadHalf<Wire<N::Stream>>>,
+    outbox: Outbox,
+    /// The key that it is sealed under.
+    key: Option<KeyId>,
+}
+
+async fn open<N: Net>(net: &N, addr: SocketAddr, identity: &Identity) -> Option<Opened<N>> {
+    let stream = net.connect(addr).await.ok()?;
+    let (stream, key) = match &identity.keys {
+        None => (Wire::Clear(stream), None),
+        Some(keys) => match keys.call(stream).await {
+            Ok((stream, key)) => (stream, Some(key)),
+            Err(error) => {
+                tracing::warn!(%addr, %error, "no sealed stream to another node");
+                return None;
+            }
+        },
+    };
+    let (read_half, write_half) = tokio::io::split(stream);
     let mut frame = Vec::new();
     let header = Header { id: 0, view: 0, hlc: Hlc::ZERO };
-    codec::encode_frame(header, &hello.into(), &mut frame).ok()?;
+    codec::encode_frame(header, &hello(identity), &mut frame).ok()?;
     let (outbox, outgoing) = outbox(OUTBOX_BYTES);
     tokio::spawn(outgoing.write_to(write_half, WRITE_TIMEOUT));
     outbox.push(frame);
     let mut reader = FrameReader::new(read_half);
     match reader.frame().await.ok()? {
-        (_, Message::Welcome(welcome)) => Some((welcome.node, reader, outbox)),
+        (_, Message::Welcome(welcome)) => Some(Opened { node: welcome.node, reader, outbox, key }),
         (_, Message::Rejected(rejected)) => {
             tracing::warn!(%addr, %rejected, "another node refuses this one");
             None
@@ -152,29 +209,44 @@ async fn open<N: Net>(
     }
 }
 
+/// Why no more calls are written to a stream.
+#[derive(PartialEq, Eq)]
+enum Done {
+    /// It is of no use any more, or not needed.
+    Over,
+    /// Another key is in use.
+    OtherKey,
+}
+
 async fn write(
     first: Item,
     items: &mut mpsc::Receiver<Item>,
-    outbox: Outbox,
+    outbox: &Outbox,
     open: &Mutex<Open>,
     reading: &tokio::task::JoinHandle<()>,
-) {
+    other_key: impl Future<Output = ()>,
+) -> Done {
+    let mut other_key = std::pin::pin!(other_key);
     let mut next = Some(first);
     loop {
         let now = Instant::now();
         if let Some(item) = next.take() {
             let frame = lock(open).note(item, now);
             if !outbox.push(frame) {
-                return;
+                return Done::Over;
             }
         }
         if reading.is_finished() || lock(open).is_over(now) {
-            return;
+            return Done::Over;
         }
-        next = match tokio::time::timeout(SILENCE / 2, items.recv()).await {
-            Ok(None) => return,
-            Ok(item) => item,
-            Err(_) => None,
+        next = tokio::select! {
+            biased;
+            () = &mut other_key => return Done::OtherKey,
+            next = tokio::time::timeout(SILENCE / 2, items.recv()) => match next {
+                Ok(None) => return Done::Over,
+                Ok(item) => item,
+                Err(_) => None,
+            },
         };
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use annulus_net::{Net, Udp};
 use annulus_proto::codec::{self, Header};
 use annulus_proto::message::{Message, Rejected, StreamGossip};
+use annulus_seal::datagram::{INSIDE_BYTES_MAX, Recipient};
 
 use super::inboxes::Inboxes;
 use super::link::{Identity, Link};
@@ -47,6 +48,9 @@ impl<N: Net> Post<N> {
                 }
             }
             Asker::Datagram(to) => self.datagram(to, header, &message).await,
+            Asker::Sealed(addr, recipient) => {
+                self.sealed(addr, Some(&recipient), header, &message).await;
+            }
             Asker::Lane { .. } | Asker::Hub { .. } => {
                 unreachable!("answers for lanes and for the hub are taken out apart")
             }
@@ -55,6 +59,9 @@ impl<N: Net> Post<N> {
 
     /// Sends a datagram. One that is too large is replaced by advice to ask over a stream.
     pub(super) async fn datagram(&self, to: SocketAddr, header: Header, message: &Message) {
+        if self.identity.keys.is_some() {
+            return self.sealed(to, None, header, message).await;
+        }
         let cluster = &self.identity.cluster;
         let mut frame = Vec::new();
         if codec::encode_datagram(header, cluster, message, &mut frame).is_err() {
@@ -76,6 +83,36 @@ impl<N: Net> Post<N> {
         let encoded = codec::encode_frame(header, &message, &mut frame);
         if encoded.is_err() || !self.with_link(to, |link| link.post(frame)) {
             self.tally.add("stream_gossip_not_sent");
+        }
+    }
+
+    /// Sends a sealed datagram to a client, or to another node.
+    async fn sealed(
+        &self,
+        to: SocketAddr,
+        recipient: Option<&Recipient>,
+        header: Header,
+        message: &Message,
+    ) {
+        // Whoever asked under a key was answered by a node that has keys.
+        let Some(keys) = &self.identity.keys else { return };
+        let mut inside = Vec::new();
+        if codec::encode_inside(header, message, INSIDE_BYTES_MAX, &mut inside).is_err() {
+            self.tally.add("datagrams_too_large");
+            let instead: Message = Rejected::AskOverStream.into();
+            if codec::encode_inside(header, &instead, INSIDE_BYTES_MAX, &mut inside).is_err() {
+                return;
+            }
+        }
+        let (sender, mut datagram) = (keys.held().sender, Vec::new());
+        let sealed = match recipient {
+            Some(recipient) => sender.seal_answer(recipient, &inside, &mut datagram),
+            None => sender.seal_gossip(&inside, &mut datagram),
+        };
+        // Nothing is sealed for clients whose key was removed meanwhile.
+        let is_sealed = sealed.is_ok() && !datagram.is_empty();
+        if !is_sealed || self.udp.send_to(&datagram, to).await.is_err() {
+            self.tally.add("datagrams_not_sent");
         }
     }
 

@@ -22,6 +22,9 @@ pub struct NodeSettings {
     pub data_dir: PathBuf,
     /// Where the segments are made. Default `/dev/shm`.
     pub shm_dir: PathBuf,
+    /// The file of the keys by which nodes and clients of other hosts are known; `None` = whoever reaches
+    /// `listen` is trusted, which is for loopback only.
+    pub keyring: Option<PathBuf>,
     /// Where to listen, UDP and TCP on one port. Default 127.0.0.1:7946; port 0 picks a free one.
     pub listen: SocketAddr,
     /// The address that others reach this node at. Default: where it listens.

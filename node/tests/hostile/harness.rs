@@ -32,6 +32,7 @@ pub(crate) fn settings(dir: &Path) -> NodeSettings {
         name: "test".to_owned(),
         data_dir: part("data"),
         shm_dir: part("shm"),
+        keyring: None,
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         advertise: None,
         socket: Some(part("socket")),

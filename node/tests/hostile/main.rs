@@ -12,6 +12,7 @@ mod impostors;
 mod keys_and_values;
 mod lanes;
 mod restarts;
+mod sealed;
 mod segments;
 mod slow;
 mod starting;

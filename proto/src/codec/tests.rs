@@ -96,6 +96,7 @@ fn every_variant_has_its_number() {
             2 Rejected::TooManyConnections { .. }, 3 Rejected::Malformed { .. },
             4 Rejected::NodeIdInUse { .. }, 5 Rejected::AskOverStream,
             6 Rejected::NoLane { .. }, 7 Rejected::RoleNotGranted { .. },
+            8 Rejected::NotWithThisKey { .. },
         }
         Operation {
             0 Operation::Start { .. }, 1 Operation::Get, 2 Operation::Update { .. },
@@ -123,6 +124,12 @@ fn every_variant_has_its_number() {
         PeerState {
             0 PeerState::Alive, 1 PeerState::Suspected, 2 PeerState::Missing,
             3 PeerState::Presumed, 4 PeerState::Down, 5 PeerState::Left
+        }
+        KeyChange {
+            0 KeyChange::List, 1 KeyChange::Install(_), 2 KeyChange::Use(_), 3 KeyChange::Remove(_),
+        }
+        KeyOrdered {
+            0 KeyOrdered::Done { .. }, 1 KeyOrdered::Refused(_), 2 KeyOrdered::Silent(_),
         }
         Kind { 0 Kind::Bytes, 1 Kind::Map }
         Value { 0 Value::Bytes(_), 1 Value::Map(_) }
@@ -162,6 +169,10 @@ proptest! {
         let frame = &bytes[6..];
         prop_assert_eq!(frame_length(frame), Ok(Some(frame.len())));
         prop_assert_eq!(decode_frame(frame), Ok((header, message.clone())));
+
+        let mut bytes = b"before".to_vec();
+        encode_inside(header, &message, usize::MAX, &mut bytes).unwrap();
+        prop_assert_eq!(decode_inside(&bytes[6..]), Ok((header, message.clone())));
 
         let mut bytes = b"before".to_vec();
         match encode_datagram(header, "shop", &message, &mut bytes) {
@@ -218,6 +229,16 @@ fn a_frame_that_is_cut_short_is_incomplete_and_nothing_else() {
         assert_eq!(frame_length(&trailing), Ok(Some(frame.len())));
         assert_eq!(decode_frame(&trailing), Err(DecodeError::Trailing(3)));
     }
+}
+
+#[test]
+fn what_is_sealed_is_recognised_where_a_frame_should_be() {
+    let sealed = *b"ANS\x01 and more";
+    assert_eq!(frame_length(&sealed), Err(DecodeError::Sealed));
+    assert_eq!(decode_frame(&sealed), Err(DecodeError::Sealed));
+    assert_eq!(decode_datagram(&sealed, "shop"), Err(DecodeError::Sealed));
+    let most = Message::KINDS.iter().filter_map(|kind| Message::limit(*kind)).max().unwrap();
+    assert!(u32::from_le_bytes(*sealed.first_chunk().unwrap()) as usize & 0xff_ffff > most);
 }
 
 #[test]
@@ -513,6 +534,8 @@ fn the_document_numbers_variants_and_states_limits_as_they_are() {
         ("SessionReply", names::<SessionReply>()),
         ("Status", names::<Status>()),
         ("PeerState", names::<PeerState>()),
+        ("KeyChange", names::<KeyChange>()),
+        ("KeyOrdered", names::<KeyOrdered>()),
     ];
     assert_eq!(written, expected);
     let first_cells = |heading: &str| {

@@ -132,12 +132,16 @@ impl Cluster {
             .build();
         let faults = Faults::seeded(derive(seed, "faults"));
         let history = History::default();
+        let keys = parameters.keys();
         let mut machines = Vec::new();
         for node in 0..parameters.nodes {
             let name = format!("n{}", node + 1);
             let clock = SimClock::new(parameters.skew_ms[node], parameters.drift_ppm[node]);
             let ip = sim.lookup(name.as_str());
             let machine = Machine::new(&name, ip, clock, derive(seed, &name), mutant);
+            if let Some((ring, _)) = &keys {
+                machine.give(ring);
+            }
             add_node(&mut sim, &machine, settings(&parameters, node, ip, mutant), &faults);
             if node >= parameters.first {
                 sim.crash(name.as_str());
@@ -172,6 +176,7 @@ impl Cluster {
                 start_at_us: start_at_us.clone(),
                 tasks: parameters.tasks,
                 seed: derive(seed, &name),
+                key: keys.as_ref().map(|(_, key)| key.clone()),
                 mutant,
                 name,
             };
@@ -608,6 +613,7 @@ fn settings(
         cluster: "annulus".to_owned(),
         data_dir: format!("/sim/{name}").into(),
         shm_dir: format!("/sim/{name}").into(),
+        keyring: parameters.sealed.then(|| format!("/sim/{name}/keyring").into()),
         listen: (ip, PORT).into(),
         advertise: None,
         socket: Some(format!("/sim/{name}/annulus.sock").into()),

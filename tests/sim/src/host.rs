@@ -12,6 +12,7 @@ use annulus_node::driver::{Host, HostTable, Report, table_options};
 use annulus_proto::entry::{Attributes, Entry, Value};
 use annulus_proto::message::Segment;
 use annulus_proto::{Key, Slot, record};
+use annulus_seal::{Keyring, Zeroizing};
 use annulus_shm::{
     AttachError, FileError, HeapRegion, OpenError, Region, Shards, Writer, carry_shards,
     create_shards, open_shards, retire_shards,
@@ -40,6 +41,8 @@ struct State {
     rng: StdRng,
     /// What the node keeps on disk.
     stored: Option<Vec<u8>>,
+    /// Its keyring, there too.
+    keyring: Option<Zeroizing<String>>,
     /// Shared memory, by table.
     segments: BTreeMap<String, HeapRegion>,
     stop: Arc<Notify>,
@@ -57,12 +60,18 @@ impl Machine {
         let state = State {
             rng: StdRng::seed_from_u64(seed),
             stored: None,
+            keyring: None,
             segments: BTreeMap::new(),
             stop: Arc::new(Notify::new()),
             mutant,
             starts: 0,
         };
         Self { name: name.into(), ip, clock, state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Puts a keyring on its disk.
+    pub fn give(&self, keyring: &Keyring) {
+        self.lock().keyring = Some(keyring.reveal());
     }
 
     /// Loses shared memory and begins the monotonic clock anew; the disk stays.
@@ -143,6 +152,17 @@ impl Host for SimHost {
         let wait_ms = self.machine.lock().rng.random_range(0..=DISK_MS_MAX);
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         self.machine.lock().stored = Some(state);
+        Ok(())
+    }
+
+    fn load_keyring(&self) -> io::Result<Zeroizing<String>> {
+        self.machine.lock().keyring.clone().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    async fn store_keyring(&self, keyring: Zeroizing<String>) -> io::Result<()> {
+        let wait_ms = self.machine.lock().rng.random_range(0..=DISK_MS_MAX);
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        self.machine.lock().keyring = Some(keyring);
         Ok(())
     }
 

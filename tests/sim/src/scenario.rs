@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use annulus_net::{Rate, Rates};
 use annulus_node::core::WriteHomes;
+use annulus_proto::message::Role;
+use annulus_seal::{Key, KeyKind, Keyring};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -52,6 +54,8 @@ pub struct Parameters {
     pub latency: (Duration, Duration),
     /// Each node's cores.
     pub cores: Vec<u16>,
+    /// Whether what goes between hosts is sealed.
+    pub sealed: bool,
     /// Each node's wall clock, in milliseconds ahead.
     pub skew_ms: Vec<i64>,
     /// Each node's clocks, in microseconds gained per second.
@@ -77,6 +81,21 @@ impl Parameters {
             _ => step * u32::try_from(key + 1).unwrap_or(u32::MAX),
         };
         (0..self.keys).map(until).collect()
+    }
+}
+
+impl Parameters {
+    /// The keys that all nodes have, and the one of all clients.
+    #[must_use]
+    pub fn keys(&self) -> Option<(Keyring, Key)> {
+        self.sealed.then(|| {
+            let mut rng = StdRng::seed_from_u64(derive(self.seed, "keys"));
+            let of_nodes = Key::new(KeyKind::Node, &rng.random());
+            let of_clients = Key::new(KeyKind::Client(Role::Authority), &rng.random());
+            let mut ring = Keyring::new(of_nodes).expect("a key of nodes");
+            ring.install(of_clients.clone()).expect("there is room for two");
+            (ring, of_clients)
+        })
     }
 }
 
@@ -144,6 +163,8 @@ impl Scenario {
             think: ms(rng.random_range(20..=200)),
             latency: (ms(latency_min), ms(latency_max)),
             cores: (0..nodes).map(|_| rng.random_range(1..=3)).collect(),
+            // Drawn apart: a seed says in all else what it always said.
+            sealed: derive(seed, &format!("{} sealed", self.name)) % 2 == 0,
             skew_ms: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             drift_ppm: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             sync_interval: Duration::from_secs(if rng.random() { 30 } else { 5 }),

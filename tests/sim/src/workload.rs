@@ -9,6 +9,7 @@ use std::time::Duration;
 use annulus_client::{Builder, Change, Client, Read, StartOptions, Value, Version};
 use annulus_net::{Faults, FaultyNet};
 use annulus_proto::Hlc;
+use annulus_seal::Key;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -16,7 +17,7 @@ use crate::clock::SimClock;
 use crate::history::{Action, History, Outcome, content};
 use crate::host::Machine;
 use crate::net::TurmoilNet;
-use crate::scenario::Mutant;
+use crate::scenario::{Mutant, derive};
 use crate::trace;
 
 /// The client as simulations use it.
@@ -56,6 +57,8 @@ pub struct Process {
     pub tasks: usize,
     /// Its seed.
     pub seed: u64,
+    /// Its key, if what goes between hosts is sealed.
+    pub key: Option<Key>,
     /// What it does wrong on purpose.
     pub mutant: Option<Mutant>,
 }
@@ -66,7 +69,11 @@ impl Process {
     pub fn client(&self, run: u64) -> SimClient {
         let net = FaultyNet::new(TurmoilNet::new(&self.name), self.faults.clone()).at(self.ip);
         let number = self.seed.wrapping_add(run);
-        let builder = Builder::new(net, self.clock.clone(), number).seeds(self.seeds.clone());
+        let mut builder = Builder::new(net, self.clock.clone(), number).seeds(self.seeds.clone());
+        if let Some(key) = self.key.clone() {
+            let mut rng = StdRng::seed_from_u64(derive(number, "entropy"));
+            builder = builder.key(key).entropy(rng.random());
+        }
         match self.machine.clone() {
             None => builder.without_shared_memory().open(),
             Some(machine) => {

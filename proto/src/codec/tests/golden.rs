@@ -55,6 +55,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             Rejected::RoleNotGranted { asked: Role::Authority, granted: Role::Worker }.into(),
             "070102",
         ),
+        (
+            Rejected::NotWithThisKey { asked: "node".into(), key: "worker".into() }.into(),
+            "08046e6f646506776f726b6572",
+        ),
         (Ping {}.into(), ""),
         (Pong { node: node(0xa1a2_a3a4_a5a6) }.into(), "fda6a5a4a3a2a10000"),
         (
@@ -239,6 +243,24 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             LaneGranted { lane: 300, tables: vec!["sessions".into()] }.into(),
             "fb2c01010873657373696f6e73",
         ),
+        (KeysRequest { change: KeyChange::List, force: false }.into(), "0000"),
+        (
+            KeysRequest { change: KeyChange::Install(KeyText("k".into())), force: true }.into(),
+            "01016b01",
+        ),
+        (
+            KeysReport {
+                refused: "no".into(),
+                nodes: vec![NodeKeys {
+                    node: node(0xa1),
+                    name: "n1".into(),
+                    status: Status::Up,
+                    keys: KeyOrdered::Silent("late".into()),
+                }],
+            }
+            .into(),
+            "026e6f01a1026e310102046c617465",
+        ),
         (PeersRequest {}.into(), ""),
         (
             Peers {
@@ -310,6 +332,20 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             Exchange { members: vec![member()], reply: true }.into(),
             "01a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80301",
         ),
+        (KeyOrder { change: KeyChange::Use(258) }.into(), "02fb0201"),
+        (KeyOrder { change: KeyChange::Remove(258) }.into(), "03fb0201"),
+        (
+            KeyOrdered::Done {
+                keys: vec![
+                    HeldKey { id: 258, role: None },
+                    HeldKey { id: 7, role: Some(Role::Operator) },
+                ],
+                in_use: 258,
+            }
+            .into(),
+            "0002fb020100070104fb0201",
+        ),
+        (KeyOrdered::Refused("no".into()).into(), "01026e6f"),
         (Gossip { packet: vec![1, 2, 3] }.into(), "03010203"),
         (StreamGossip { packet: vec![1, 2, 3] }.into(), "03010203"),
     ]

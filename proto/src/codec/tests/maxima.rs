@@ -291,6 +291,43 @@ fn the_largest_small_messages_pass_and_fit_a_datagram() {
 }
 
 #[test]
+fn the_keys_of_as_many_nodes_as_a_view_holds_pass() {
+    let held = HeldKey { id: u32::MAX, role: Some(Role::Operator) };
+    let reason = KeyOrdered::Silent(name(REASON_BYTES_MAX / 2));
+    let done = KeyOrdered::Done { keys: vec![held; 16], in_use: u32::MAX };
+    for (keys, count) in SIZES.into_iter().flat_map(|count| [(&done, count), (&reason, count)]) {
+        let node = NodeKeys {
+            node: LATE.node,
+            name: name(NAME_BYTES_MAX),
+            status: Status::Left,
+            keys: keys.clone(),
+        };
+        passes(KeysReport { refused: name(REASON_BYTES_MAX), nodes: vec![node; count] });
+        passes(keys.clone());
+    }
+    let text = KeyText(name(100));
+    passes(KeysRequest { change: KeyChange::Install(text), force: true });
+}
+
+#[test]
+fn what_is_sealed_fits_the_room_that_it_is_given() {
+    let packet = vec![0xff; DATAGRAM_BYTES_MAX - HEADER_BYTES - 3];
+    let largest = Gossip { packet }.into();
+    let mut inside = Vec::new();
+    encode_inside(HEADER, &largest, DATAGRAM_BYTES_MAX, &mut inside).unwrap();
+    assert_eq!(inside.len(), DATAGRAM_BYTES_MAX);
+    assert_eq!(decode_inside(&inside), Ok((HEADER, largest.clone())));
+    let refused = encode_inside(HEADER, &largest, DATAGRAM_BYTES_MAX - 1, &mut inside);
+    assert_eq!(refused.unwrap_err().limit, DATAGRAM_BYTES_MAX - 1 - HEADER_BYTES);
+    assert_eq!(inside.len(), DATAGRAM_BYTES_MAX, "nothing was added");
+    for length in 0..inside.len() {
+        assert!(decode_inside(&inside[..length]).is_err(), "{length} bytes");
+    }
+    inside.push(0);
+    assert_eq!(decode_inside(&inside), Err(DecodeError::Trailing(1)));
+}
+
+#[test]
 fn a_member_fits_its_bound() {
     assert!(encode_value(&member()).len() <= MEMBER_BYTES_MAX);
     assert!(encode_value(&member()).len() * MEMBERS_MAX < Message::limit(57).unwrap());
