@@ -132,14 +132,14 @@ impl Cluster {
             .build();
         let faults = Faults::seeded(derive(seed, "faults"));
         let history = History::default();
-        let keys = parameters.keys();
+        let sealed_with = parameters.keys();
         let mut machines = Vec::new();
         for node in 0..parameters.nodes {
             let name = format!("n{}", node + 1);
             let clock = SimClock::new(parameters.skew_ms[node], parameters.drift_ppm[node]);
             let ip = sim.lookup(name.as_str());
             let machine = Machine::new(&name, ip, clock, derive(seed, &name), mutant);
-            if let Some((ring, _)) = &keys {
+            if let Some((ring, _)) = &sealed_with {
                 machine.give(ring);
             }
             add_node(&mut sim, &machine, settings(&parameters, node, ip, mutant), &faults);
@@ -176,7 +176,7 @@ impl Cluster {
                 start_at_us: start_at_us.clone(),
                 tasks: parameters.tasks,
                 seed: derive(seed, &name),
-                key: keys.as_ref().map(|(_, key)| key.clone()),
+                key: sealed_with.as_ref().map(|(_, key)| key.clone()),
                 mutant,
                 name,
             };

@@ -90,8 +90,8 @@ impl Parameters {
     pub fn keys(&self) -> Option<(Keyring, Key)> {
         self.sealed.then(|| {
             let mut rng = StdRng::seed_from_u64(derive(self.seed, "keys"));
-            let of_nodes = Key::new(KeyKind::Node, &rng.random());
-            let of_clients = Key::new(KeyKind::Client(Role::Authority), &rng.random());
+            let of_nodes = Key::new(KeyKind::Node, &rng.random::<[u8; 32]>());
+            let of_clients = Key::new(KeyKind::Client(Role::Authority), &rng.random::<[u8; 32]>());
             let mut ring = Keyring::new(of_nodes).expect("a key of nodes");
             ring.install(of_clients.clone()).expect("there is room for two");
             (ring, of_clients)

@@ -72,7 +72,7 @@ impl Process {
         let mut builder = Builder::new(net, self.clock.clone(), number).seeds(self.seeds.clone());
         if let Some(key) = self.key.clone() {
             let mut rng = StdRng::seed_from_u64(derive(number, "entropy"));
-            builder = builder.key(key).entropy(rng.random());
+            builder = builder.key(key).entropy(rng.random::<[u8; 32]>());
         }
         match self.machine.clone() {
             None => builder.without_shared_memory().open(),

@@ -1,1 +1,76 @@
+use super::*;
 
+const OLD: u32 = 1;
+const NEW: u32 = 2;
+
+fn node(number: u64, status: Status, keys: KeyOrdered) -> NodeKeys {
+    NodeKeys { node: NodeId::from_bits(number), name: format!("n{number}"), status, keys }
+}
+
+fn holds(ids: &[u32], in_use: u32) -> KeyOrdered {
+    let keys = ids.iter().map(|id| HeldKey { id: *id, role: None }).collect();
+    KeyOrdered::Done { keys, in_use }
+}
+
+fn silent() -> KeyOrdered {
+    KeyOrdered::Silent("no answer in time".to_owned())
+}
+
+#[test]
+fn a_key_is_used_once_every_member_has_it() {
+    let up = |number, keys| node(number, Status::Up, keys);
+    let all = [up(1, holds(&[OLD, NEW], OLD)), up(2, holds(&[OLD, NEW], OLD))];
+    assert_eq!(why_not(&KeyChange::Use(NEW), &all, false), None);
+    let lacking = [up(1, holds(&[OLD, NEW], OLD)), up(2, holds(&[OLD], OLD))];
+    let why = why_not(&KeyChange::Use(NEW), &lacking, false).unwrap();
+    assert!(why.starts_with("n2 would not understand") && why.contains("00000002"), "{why}");
+    assert_eq!(why_not(&KeyChange::Use(NEW), &lacking, true), None);
+    let unknown = [up(1, holds(&[OLD, NEW], OLD)), up(2, silent())];
+    let why = why_not(&KeyChange::Use(NEW), &unknown, false).unwrap();
+    assert!(why.contains("(n2)") && why.contains("--force"), "{why}");
+    assert_eq!(why_not(&KeyChange::Use(NEW), &unknown, true), None);
+    // Whoever is held for dead cannot be asked, and keeps nobody.
+    let dead = [up(1, holds(&[OLD, NEW], OLD)), node(2, Status::Down, silent())];
+    assert_eq!(why_not(&KeyChange::Use(NEW), &dead, false), None);
+    // It is installed nevertheless: that cuts nobody off.
+    let install = KeyChange::Install(annulus_proto::message::KeyText("k".to_owned()));
+    assert_eq!(why_not(&install, &unknown, false), None);
+}
+
+#[test]
+fn a_key_is_removed_when_it_is_in_use_nowhere() {
+    let up = |number, keys| node(number, Status::Up, keys);
+    let both = [OLD, NEW];
+    let moved = [up(1, holds(&both, NEW)), up(2, holds(&both, NEW))];
+    assert_eq!(why_not(&KeyChange::Remove(OLD), &moved, false), None);
+    for force in [false, true] {
+        let late = [up(1, holds(&both, NEW)), up(2, holds(&both, OLD))];
+        let why = why_not(&KeyChange::Remove(OLD), &late, force).unwrap();
+        assert!(why.contains("00000001 is in use at n2"), "{why}");
+        let why = why_not(&KeyChange::Remove(7), &moved, force).unwrap();
+        assert_eq!(why, "no node has a key 00000007");
+    }
+    let unknown = [up(1, holds(&both, NEW)), up(2, silent())];
+    assert!(why_not(&KeyChange::Remove(OLD), &unknown, false).unwrap().contains("(n2)"));
+    assert_eq!(why_not(&KeyChange::Remove(OLD), &unknown, true), None);
+    // A change that got half-way is finished by the same word.
+    let half = [up(1, holds(&[NEW], NEW)), up(2, holds(&both, NEW))];
+    assert_eq!(why_not(&KeyChange::Remove(OLD), &half, false), None);
+}
+
+#[test]
+fn what_the_asked_node_itself_refuses_is_refused() {
+    let refused = KeyOrdered::Refused("it has no keyring".to_owned());
+    for change in [KeyChange::List, KeyChange::Use(NEW), KeyChange::Remove(OLD)] {
+        let nodes = [node(1, Status::Up, refused.clone())];
+        assert_eq!(why_not(&change, &nodes, true).as_deref(), Some("it has no keyring"));
+    }
+}
+
+#[test]
+fn reasons_are_cut_between_characters() {
+    let long = "é".repeat(REASON_BYTES_MAX);
+    let short = cut(format!("x{long}"));
+    assert!(short.len() <= REASON_BYTES_MAX / 2 && short.ends_with('é'));
+    assert_eq!(cut("short".to_owned()), "short");
+}
