@@ -16,6 +16,7 @@ mod mesh;
 mod process;
 mod redis;
 mod report;
+mod ring;
 mod sample;
 mod table;
 
@@ -71,6 +72,8 @@ enum Suite {
     Table,
     /// Writes through shared memory
     Lanes,
+    /// How evenly slots lie on nodes, and what a change moves
+    Ring,
 }
 
 /// What this binary is when it starts itself.
@@ -123,6 +126,7 @@ fn run(suite: Suite, options: Options, table: &TableArgs) -> anyhow::Result<()> 
         Suite::Mesh => mesh::run(&site, &machine, options, &mut report)?,
         Suite::Table => table::run(&site, &machine, options, table, &mut report)?,
         Suite::Lanes => lanes::run(&site, &machine, options, &mut report)?,
+        Suite::Ring => ring::run(&machine, options, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -134,6 +138,7 @@ impl Suite {
             Self::Mesh => "mesh",
             Self::Table => "table",
             Self::Lanes => "lanes",
+            Self::Ring => "ring",
         }
     }
 }

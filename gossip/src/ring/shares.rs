@@ -59,15 +59,15 @@ pub(super) fn due(sites: &[Site], zones: &[u64], homes: usize) -> Vec<u64> {
     sites.iter().map(due).collect()
 }
 
-/// More than a node's share by a tenth and by up to two groups for primaries and second homes, by
-/// 11 % or two thirds of a deviation for the rest.
+/// More than a node's share by a tenth and up to two groups for primaries and second homes, by up to
+/// 11 % for the rest, and by more where a share is few groups.
 ///
 /// The last fraction of a group depends on the node. Were it the same for all, they would all give
 /// away a group at the same time when there is one node more.
 fn groups_max(turns: &Turns, due: u64, homes: usize) -> u16 {
     let share = due * u64::from(GROUPS);
     let slack = match homes {
-        1 | 2 => share / 10 + ONE,
+        1 | 2 => (share / 10 + ONE).min(share / 4),
         // The root of `share` has 16 bits after the point.
         _ => (share / 100 * 11).max((share.isqrt() << 16) / 100 * 61).saturating_sub(ONE),
     };
