@@ -9,13 +9,14 @@
 //! program on a core of its own.
 
 mod entries;
+mod lanes;
 mod machine;
 mod memcached;
 mod mesh;
 mod process;
 mod redis;
 mod report;
-mod rings;
+mod ring;
 mod sample;
 mod table;
 
@@ -70,7 +71,9 @@ enum Suite {
     /// The table in shared memory, beside maps, a database and servers
     Table,
     /// Writes through shared memory
-    Rings,
+    Lanes,
+    /// How evenly slots lie on nodes, and what a change moves
+    Ring,
 }
 
 /// What this binary is when it starts itself.
@@ -122,7 +125,8 @@ fn run(suite: Suite, options: Options, table: &TableArgs) -> anyhow::Result<()> 
     match suite {
         Suite::Mesh => mesh::run(&site, &machine, options, &mut report)?,
         Suite::Table => table::run(&site, &machine, options, table, &mut report)?,
-        Suite::Rings => rings::run(&site, &machine, options, &mut report)?,
+        Suite::Lanes => lanes::run(&site, &machine, options, &mut report)?,
+        Suite::Ring => ring::run(&machine, options, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -133,7 +137,8 @@ impl Suite {
         match self {
             Self::Mesh => "mesh",
             Self::Table => "table",
-            Self::Rings => "rings",
+            Self::Lanes => "lanes",
+            Self::Ring => "ring",
         }
     }
 }

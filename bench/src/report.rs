@@ -47,6 +47,9 @@ pub(crate) enum Unit {
     PerSecond,
     EntriesPerGib,
     BytesPerEntry,
+    Bytes,
+    /// Of one thing to another.
+    Times,
 }
 
 /// A row as programs read it. `against` is the name of another row or of a peer, `ratio` this value
@@ -75,6 +78,8 @@ impl Unit {
             Self::PerSecond => "1/s",
             Self::EntriesPerGib => "entries/GiB",
             Self::BytesPerEntry => "B/entry",
+            Self::Bytes => "B",
+            Self::Times => "×",
         }
     }
 

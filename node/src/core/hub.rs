@@ -480,7 +480,7 @@ impl Hub {
             view: view.digest(),
             nodes: ring.nodes().iter().map(node).collect(),
             homes_per_slot: u8::try_from(ring.homes_per_slot()).unwrap_or(u8::MAX),
-            homes: ring.home_indexes().to_vec(),
+            homes: ring.home_indexes(),
         }
     }
 

@@ -796,6 +796,8 @@ fn a_table_without_a_free_block_evicts_sessions_that_do_not_fit_in_a_record() {
     let mut world = World::with_record_size(3, 16, policy, 64, CORES_MAX);
     world.settle();
     world.acknowledged(0, "first", start(bytes(&"x".repeat(200))));
+    // Two homes acknowledge; the third may have it a little later.
+    world.run_for(Duration::from_millis(100));
     let entry = world.copy(2, "first").unwrap();
     let now = world.present(2);
     // Copies of what other homes wrote may take the last block. Each takes one of some 4,000, with a value and

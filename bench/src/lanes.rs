@@ -1,4 +1,4 @@
-//! The suite `rings`: handing writes to the host's node through shared memory, R = 1.
+//! The suite `lanes`: handing writes to the host's node through shared memory, R = 1.
 //!
 //! A node alone and Redis on one core; the measuring thread, without any runtime, on the same core or
 //! on the other one. On the same core the node sleeps whenever it has nothing to do, since it could
