@@ -162,6 +162,14 @@ fn equal_nodes_hold_equal_shares() {
 }
 
 #[test]
+fn of_a_thousand_nodes_none_is_primary_of_three_groups() {
+    let ring = ring((0..1_000).map(member), 3);
+    let most =
+        |homes| shares(&ring, homes).into_values().max().unwrap() / usize::from(SLOTS_PER_GROUP);
+    assert!(most(1) <= 2 && most(3) <= 4, "{} and {}", most(1), most(3));
+}
+
+#[test]
 fn ids_decide_ties_and_nothing_else() {
     // In one round of turns all groups are taken.
     let ring = ring((0..1_000).map(member), 3);
