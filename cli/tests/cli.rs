@@ -810,7 +810,7 @@ fn keys_are_replaced_under_load_with_no_node_lost_and_no_request_failed() {
     let late = place.node("n4", &[&cluster.nodes[0].addr], &more);
     eventually("the old key is noticed", || {
         let counts = cluster.counters(&place, "sealed_with_unknown_key");
-        (counts[0] > 0).then_some(())
+        counts.iter().any(|count| *count > 0).then_some(())
     });
     let alone = place.run(&["members", "--json", "--socket", &late.socket]).json();
     assert_eq!(alone["members"].as_array().map(Vec::len), Some(1));

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use annulus_sim::harness::{self, Done, Job};
-use annulus_sim::{Mutant, SCENARIOS};
+use annulus_sim::{Mutant, SCENARIOS, Scenario};
 
 /// Seeds of each scenario.
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -86,7 +86,10 @@ fn all() -> Vec<Test> {
         let name = format!("checker::catches_{}", mutant.replace('-', "_"));
         tests.push(Test { name, kind: Kind::Caught { mutant, scenario, rule } });
     }
-    for (scenario, seed) in [("mixed", 11), ("kill-storm", 12)] {
+    // The last one is sealed, the others are not.
+    for (scenario, seed) in [("mixed", 11), ("kill-storm", 12), ("crash", 1)] {
+        let drawn = Scenario::named(scenario).expect("there is such a scenario").draw(seed);
+        assert_eq!(drawn.sealed, scenario == "crash", "{scenario} {seed}");
         let name = format!(
             "replay::the_same_seed_leaves_the_same_trace_of_{}",
             scenario.replace('-', "_")
