@@ -57,6 +57,8 @@ pub struct Hub {
     revivals: u64,
     seeds: Vec<SocketAddr>,
     exchanged: BTreeMap<SocketAddr, Duration>,
+    /// Who was last seen at which address.
+    by_addr: BTreeMap<SocketAddr, NodeId>,
     /// When the cores were last told that a node was heard of.
     told_heard: BTreeMap<NodeId, Duration>,
     /// The digest of the view that each node was last heard of with.
@@ -156,6 +158,7 @@ impl Hub {
             revivals: 0,
             seeds: Vec::new(),
             exchanged: BTreeMap::new(),
+            by_addr: BTreeMap::new(),
             told_heard: BTreeMap::new(),
             views: BTreeMap::new(),
             proximity: Arc::default(),
