@@ -34,10 +34,9 @@ fn holds(cell: &Cell, seed: u64) {
 
 /// What is promised and not kept yet, by scenario: printed, not asserted.
 const NOT_YET: &[(&str, &str)] = &[
-    ("blackout", "views equal after healing"),
-    ("crash", "crash known, p99"),
-    ("peace", "bytes per node and second"),
-    ("together", "ring epochs, at most"),
+    // When the exchanges with both seeds lose a packet while their streams are opened, the next ones
+    // come half a second later.
+    ("join", "joiner has the full view"),
 ];
 
 fn minutes(minutes: u64) -> Duration {
