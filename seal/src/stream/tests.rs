@@ -390,8 +390,7 @@ fn the_documents_examples_are_what_is_sent() {
         SealedStream::answer(&mut answered, &ring, CLUSTER, &[6; 32]).await.unwrap();
         let second = answered.hears.lock().unwrap().clone();
         let document = include_str!("../../../docs/wire.md");
-        let hex =
-            |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let blocks = document.split("```sealed\n").skip(2).map(|part| {
             let block = part.split("```").next().unwrap();
             let digits = block.lines().flat_map(|line| line.split('|').next());
