@@ -59,8 +59,8 @@ impl<N: Net> Datagrams<N> {
         encoded.ok().map(|()| packet)
     }
 
-    /// Sends what [`Datagrams::encode`] made with `id` to a node, again and again with growing pauses,
-    /// until an answer comes from that address or `deadline` passes.
+    /// Sends what [`Datagrams::encode`] made with `id` to a node, again and again with growing
+    /// pauses, until an answer comes from that address or `deadline` passes.
     pub(crate) async fn call(
         &self,
         to: SocketAddr,
@@ -94,8 +94,8 @@ impl<N: Net> Datagrams<N> {
                 false => Some(timeout_at(until, &mut answer).await),
             };
             let Some(came) = came else {
-                // At once, but once in each pause: a node that wants another cookie each time would be
-                // asked without end.
+                // At once, but once in each pause: a node that wants another cookie each time would
+                // be asked without end.
                 may_hurry = false;
                 continue;
             };

@@ -201,7 +201,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> SealedStream<S> {
         Ok((Self::new(inner, handshake.finish()), key))
     }
 
-    /// The stream below, for whoever is done with the sealed one. What waits in either direction is lost.
+    /// The stream below, for whoever is done with the sealed one. What waits in either direction is
+    /// lost.
     pub fn into_inner(self) -> S {
         self.inner
     }

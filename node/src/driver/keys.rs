@@ -1,7 +1,8 @@
 //! The keys of a node: what is sealed and opened with them, and changing them on all nodes.
 //!
-//! A task of its own carries changes out. It puts a new ring on disk first, then shows it to everybody
-//! who seals and opens. What hub and cores do has nothing to do with keys, and they see none.
+//! A task of its own carries changes out. It puts a new ring on disk first, then shows it to
+//! everybody who seals and opens. What hub and cores do has nothing to do with keys, and they see
+//! none.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -244,8 +245,8 @@ impl<N: Net, H: Host> KeyTask<N, H> {
         KeysReport { refused, nodes }
     }
 
-    /// This node first, then the others that it knows, in ascending order of their ids. Where this one
-    /// refuses, nobody else is asked.
+    /// This node first, then the others that it knows, in ascending order of their ids. Where this
+    /// one refuses, nobody else is asked.
     async fn ask_all(
         self: &Arc<Self>,
         change: KeyChange,

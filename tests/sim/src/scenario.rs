@@ -164,7 +164,7 @@ impl Scenario {
             latency: (ms(latency_min), ms(latency_max)),
             cores: (0..nodes).map(|_| rng.random_range(1..=3)).collect(),
             // Drawn apart: a seed says in all else what it always said.
-            sealed: derive(seed, &format!("{} sealed", self.name)) % 2 == 0,
+            sealed: derive(seed, &format!("{} sealed", self.name)).is_multiple_of(2),
             skew_ms: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             drift_ppm: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             sync_interval: Duration::from_secs(if rng.random() { 30 } else { 5 }),
