@@ -619,7 +619,10 @@ impl Mesh {
         if self.now < self.exchange_at_soonest {
             return;
         }
-        self.exchange_at_soonest = self.now + self.config.exchange_interval_min;
+        // A joiner does not wait for one whose stream is slow.
+        let interval = self.config.exchange_interval_min;
+        let interval = if self.has_exchanged { interval } else { interval.min(JOINING) };
+        self.exchange_at_soonest = self.now + interval;
         self.counters.exchanges_asked += 1;
         self.events.push_back(Event::ExchangeWith(with));
     }
@@ -658,9 +661,13 @@ impl Mesh {
 /// Most seeds and remembered peers that are announced to.
 pub const SEEDS_MAX: usize = 256;
 
-const ANNOUNCE_FIRST: Duration = Duration::from_millis(500);
+const ANNOUNCE_FIRST: Duration = Duration::from_millis(150);
+/// How often a node that presumes all others down announces itself.
+const ANNOUNCE_ALONE: Duration = Duration::from_millis(500);
 const ANNOUNCE_TARGETS: usize = 3;
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often a node that has not exchanged views yet asks for it, at most.
+const JOINING: Duration = Duration::from_millis(100);
 /// A call that comes later than this means that the process or the host stood still.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long views may differ before an exchange is asked for: news take a while.

@@ -45,8 +45,8 @@ pub struct MeshConfig {
     /// died out in small clusters at 30 % loss. Costs bytes per change only.
     pub transmissions_max: NonZeroU8,
     /// How often, at most, seeds and known peers that are not active are announced to, for ever.
-    /// 5 s, reached by doubling from 500 ms (where it stays while all others are presumed down); three
-    /// addresses at a time. Bounds how long a healed partition goes unnoticed.
+    /// 5 s, reached by doubling from 150 ms (500 ms while all others are presumed down); three addresses
+    /// at a time. Bounds how long a healed partition goes unnoticed.
     pub announce_period: Duration,
     /// Largest packet, in bytes. 1300, which fits `proto`'s datagram with the longest cluster name.
     /// At least 600.

@@ -39,8 +39,19 @@ impl Mesh {
             self.send_announce(to);
         }
         let after = self.jittered(pause);
-        if self.presumed.is_empty() {
-            self.announce_after = (self.announce_after * 2).min(self.config.announce_period);
+        self.announce_after = if self.presumed.is_empty() {
+            (self.announce_after * 2).min(self.config.announce_period)
+        } else {
+            ANNOUNCE_ALONE
+        };
+        if !self.has_exchanged {
+            // Whoever was asked first may be slow; others are known by now.
+            let members = self.foca.iter_members().map(|member| member.id().addr);
+            let members = members.collect::<Vec<_>>();
+            if !members.is_empty() {
+                let with = members[self.rng.random_range(0..members.len())];
+                self.ask_exchange(with);
+            }
         }
         self.timers.set(self.now + after, Due::Announce);
     }
