@@ -135,7 +135,7 @@ impl Mesh {
 /// How much time there is for each member between two looks at all of them.
 const RECONCILE_PER_MEMBER: Duration = Duration::from_millis(10);
 /// The largest cluster in which all members are exchanged every `exchange_period`.
-const EXCHANGE_MEMBERS: usize = 32;
+const EXCHANGE_MEMBERS: usize = 16;
 /// How many times longer the pause between announcements is while nobody is missing.
 const CONTENT: u32 = 4;
 const LOAD_PERIOD_PER_MEMBER: Duration = Duration::from_secs(4);
