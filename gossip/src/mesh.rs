@@ -61,8 +61,8 @@ mod wire;
 ///
 /// # Call order
 /// `now` is a monotonic time since any fixed start, and never goes back.
-/// 1. [`Mesh::new`] with this node's own record (`Joining`), then [`Mesh::announce`] for each seed
-///    and each remembered peer.
+/// 1. [`Mesh::new`] with this node's own record (`Joining`), then [`Mesh::remember_deaths`], and
+///    [`Mesh::announce`] for each seed and each remembered peer.
 /// 2. After every call that takes `&mut self`: [`Mesh::poll_transmit`] until `None`, then
 ///    [`Mesh::poll_event`] until `None`, then [`Mesh::poll_timeout`] for the next deadline.
 /// 3. A packet that arrives goes to [`Mesh::handle_datagram`] or [`Mesh::handle_stream_packet`], with
@@ -74,13 +74,18 @@ mod wire;
 /// 6. [`Mesh::leave`], then keep on driving it for [`FAREWELL`] before the sockets close.
 ///
 /// # From suspicion to death
-/// A probe fails, directly and through others: foca suspects, and nothing moves. The suspicion's
-/// time passes and the member does not answer `verify_pings` either: foca declares it down, and
-/// still nothing moves. `down_after` passes and it did not come back with a higher incarnation: its
-/// record becomes `Down` in the view, and that spreads as a fact at that incarnation, which only a
-/// higher one beats. While nobody answers this node, it declares nobody down; after
-/// `isolated_after` it presumes all others down, for itself only: that does not spread, and is taken
-/// back for each member that turns up again.
+/// A probe fails: many pings, others' pings and a ping over a stream. foca suspects, and nothing moves.
+/// The suspicion's time passes; the member does not answer `verify_pings` either, and none of
+/// `verify_peers` others reaches it: foca declares it down, and still nothing moves. `down_after`
+/// passes and it did not come back with a higher incarnation: its record becomes `Down` in the view,
+/// together with those of all who died at the same time, and that spreads as a fact at that
+/// incarnation, which only a higher one beats.
+///
+/// How far this node may judge others it learns from those that it heard last: they are pinged with
+/// each probe that fails. While nobody answers in time it declares nobody down, and while few do, its
+/// judgements take longer ([`Mesh::health`]). When nothing at all was heard for `isolated_after` it
+/// presumes all others down, for itself only: that does not spread, and is taken back for each member
+/// that turns up again.
 pub struct Mesh {
     config: MeshConfig,
     started: Duration,
@@ -620,7 +625,10 @@ impl Mesh {
         if self.now < self.exchange_at_soonest {
             return;
         }
-        self.exchange_at_soonest = self.now + self.config.exchange_interval_min;
+        // A joiner does not wait for one whose stream is slow.
+        let interval = self.config.exchange_interval_min;
+        let interval = if self.has_exchanged { interval } else { interval.min(JOINING) };
+        self.exchange_at_soonest = self.now + interval;
         self.counters.exchanges_asked += 1;
         self.events.push_back(Event::ExchangeWith(with));
     }
@@ -659,9 +667,13 @@ impl Mesh {
 /// Most seeds and remembered peers that are announced to.
 pub const SEEDS_MAX: usize = 256;
 
-const ANNOUNCE_FIRST: Duration = Duration::from_millis(500);
+const ANNOUNCE_FIRST: Duration = Duration::from_millis(150);
+/// How often a node that presumes all others down announces itself.
+const ANNOUNCE_ALONE: Duration = Duration::from_millis(500);
 const ANNOUNCE_TARGETS: usize = 3;
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often a node that has not exchanged views yet asks for it, at most.
+const JOINING: Duration = Duration::from_millis(100);
 /// A call that comes later than this means that the process or the host stood still.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long views may differ before an exchange is asked for: news take a while.

@@ -39,8 +39,19 @@ impl Mesh {
             self.send_announce(to);
         }
         let after = self.jittered(pause);
-        if self.presumed.is_empty() {
-            self.announce_after = (self.announce_after * 2).min(self.config.announce_period);
+        self.announce_after = if self.presumed.is_empty() {
+            (self.announce_after * 2).min(self.config.announce_period)
+        } else {
+            ANNOUNCE_ALONE
+        };
+        if !self.has_exchanged {
+            // Whoever was asked first may be slow; others are known by now.
+            let members = self.foca.iter_members().map(|member| member.id().addr);
+            let members = members.collect::<Vec<_>>();
+            if !members.is_empty() {
+                let with = members[self.rng.random_range(0..members.len())];
+                self.ask_exchange(with);
+            }
         }
         self.timers.set(self.now + after, Due::Announce);
     }
@@ -124,7 +135,7 @@ impl Mesh {
 /// How much time there is for each member between two looks at all of them.
 const RECONCILE_PER_MEMBER: Duration = Duration::from_millis(10);
 /// The largest cluster in which all members are exchanged every `exchange_period`.
-const EXCHANGE_MEMBERS: usize = 32;
+const EXCHANGE_MEMBERS: usize = 16;
 /// How many times longer the pause between announcements is while nobody is missing.
 const CONTENT: u32 = 4;
 const LOAD_PERIOD_PER_MEMBER: Duration = Duration::from_secs(4);

@@ -14,7 +14,9 @@ use annulus_proto::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::harness::{Node, assert_all_there, bytes, counted, counter, settings, store, until};
+use crate::harness::{
+    LONG, Node, assert_all_there, bytes, counted, counter, settings, store, until, within,
+};
 use crate::wire::{CLIENT, Raw, RawUdp, a_node, frame, header, hello};
 
 const SESSIONS: usize = 100;
@@ -261,6 +263,52 @@ async fn a_membership_packet_over_a_stream_is_answered_and_taken_in() {
     let (header, answer) = tcp.next().await.expect("the stream goes on");
     assert_eq!((header.id, answer), (0, Pong { node: node.ready.node }.into()));
     counted(&client, "mesh_packets_malformed", 1).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_that_answers_no_datagram_is_asked_over_a_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(settings(dir.path())).await;
+    // A member of which the node knows by an exchange, and that says nothing in datagrams.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (id, rings) = (NodeId::from_bits(5), 1);
+    let (name, zone, load) = ("silent".to_owned(), String::new(), Load::default());
+    let (incarnation, revision, status, weight) = (1, 0, Status::Up, 100);
+    let silent =
+        Member { id, incarnation, revision, status, addr, name, zone, weight, rings, load };
+    let mut tcp = Raw::tcp(node.addr()).await.enter(&node.cluster, a_node(5)).await;
+    let exchange = Exchange { members: vec![silent], reply: true };
+    assert!(matches!(tcp.ask(2, &exchange.into()).await, Some(Message::Exchange(_))));
+    // The node opens streams to it, and sends a packet of the mesh's over one of them.
+    let pinged = async {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = Raw::over(stream);
+            let hello = stream.next().await;
+            let Some((_, Message::Hello(Hello { caller, .. }))) = hello else { continue };
+            assert!(matches!(caller, Caller::Node { id, .. } if id == node.ready.node));
+            let welcome = Welcome {
+                node: id,
+                incarnation,
+                name: "silent".to_owned(),
+                host: String::new(),
+                segments: Vec::new(),
+                local_socket: String::new(),
+                software: String::new(),
+            };
+            stream.send(&frame(0, &welcome.into())).await;
+            // What it asks besides is not answered, so that it gives the stream up in the end.
+            while let Some((_, message)) = stream.next().await {
+                if let Message::StreamGossip(StreamGossip { packet }) = message {
+                    return packet;
+                }
+            }
+        }
+    };
+    let packet = within(LONG, "a packet over a stream", pinged).await;
+    assert!(!packet.is_empty() && packet.len() <= settings(dir.path()).mesh.packet_bytes_max);
     node.stop().await;
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use annulus_gossip::{Event, Guard, MeshConfig};
 use annulus_mesh_sim::{Ours, World, secs};
-use annulus_proto::Status;
+use annulus_proto::{Load, Status};
 
 type Sim = World<Ours>;
 
@@ -303,4 +303,29 @@ fn far_members_are_not_asked_again_before_they_can_answer() {
     let packets = sim.mesh(0).counters().packets_out - before;
     println!("{packets} packets in a minute");
     assert!(packets < 60 * 9, "{packets}");
+}
+
+#[test]
+fn loads_that_change_all_the_time_cost_little() {
+    let mut sim = World::<Ours>::settled(50, 0, 16);
+    sim.run(secs(60));
+    sim.begin();
+    sim.run(secs(300));
+    let quiet = sim.rate();
+    sim.begin();
+    for sessions in 0..300 {
+        for host in 0..50 {
+            let load = Load { sessions, ..Load::default() };
+            sim.with_mesh(host, |mesh, _| mesh.set_load(load));
+        }
+        sim.run(secs(1));
+    }
+    println!("{quiet:.0} bytes per node and second, {:.0} with changing loads", sim.rate());
+    assert!(sim.rate() < quiet + 250.0);
+    // And they arrive all the same.
+    let known = |sim: &Sim| {
+        let loads = sim.mesh(0).view().iter().map(|member| member.load.sessions);
+        loads.filter(|sessions| *sessions > 0).count()
+    };
+    assert!(known(&sim) >= 49, "{}", known(&sim));
 }
