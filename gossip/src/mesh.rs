@@ -132,6 +132,8 @@ pub struct Mesh {
     announce_after: Duration,
     announce_cursor: usize,
     has_exchanged: bool,
+    /// When view and foca are compared next.
+    reconcile_at: Duration,
     exchange_at_soonest: Duration,
     /// Digests of others that are not ours: when each was first and last seen.
     foreign: BTreeMap<u64, (Duration, Duration)>,
@@ -190,7 +192,6 @@ impl Mesh {
         assert!(config.packet_bytes_max >= 600, "a packet takes the largest record");
         assert!(config.probe_period > 2 * config.probe_rtt && !config.probe_rtt.is_zero());
         assert!(config.isolated_after > config.down_after);
-        assert!(config.ping_repeats <= probe::REPEATS_MAX);
         let mut rng = StdRng::seed_from_u64(seed);
         let bound = Bound::default();
         let facts = Facts::new(me.id, bound.clone());
@@ -239,6 +240,7 @@ impl Mesh {
             announce_after: ANNOUNCE_FIRST,
             announce_cursor: 0,
             has_exchanged: false,
+            reconcile_at: now,
             exchange_at_soonest: now,
             foreign: BTreeMap::new(),
             digest: 0,

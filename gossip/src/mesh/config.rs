@@ -20,7 +20,7 @@ pub struct MeshConfig {
     /// A high quantile of the round trip: 80 ms. After twice as long without an answer other members
     /// are asked to probe, and a stream is tried.
     pub probe_rtt: Duration,
-    /// How often an unanswered ping is repeated, at most 12 times: when its answer is overdue by what
+    /// How often an unanswered ping is repeated: when its answer is overdue by what
     /// round trips to that member took (half a `probe_rtt` as long as none is known), in growing pauses,
     /// up to half a `probe_rtt`. 12: at 30 % loss 1 probe in 10,000 fails instead of 1 in 5, and each
     /// one that fails sets off a wave of news. Costs nothing without loss.

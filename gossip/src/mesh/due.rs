@@ -70,7 +70,11 @@ impl Mesh {
             return;
         }
         self.confirm_presumed();
-        self.reconcile();
+        if self.now >= self.reconcile_at {
+            // It looks at each member: in a large cluster more rarely.
+            self.reconcile_at = self.now + RECONCILE_PER_MEMBER * self.view.len() as u32;
+            self.reconcile();
+        }
     }
 
     fn spread_load(&mut self) {
@@ -117,6 +121,8 @@ impl Mesh {
     }
 }
 
+/// How much time there is for each member between two looks at all of them.
+const RECONCILE_PER_MEMBER: Duration = Duration::from_millis(10);
 /// The largest cluster in which all members are exchanged every `exchange_period`.
 const EXCHANGE_MEMBERS: usize = 32;
 /// How many times longer the pause between announcements is while nobody is missing.

@@ -74,7 +74,8 @@ impl Mesh {
         }
         let hearing = &mut self.hearing;
         hearing.at = Some(self.now);
-        hearing.number = hearing.number.wrapping_add(1);
+        // Drawn, so that old answers to pings of other kinds are no answers to these.
+        hearing.number = self.rng.random();
         let fresh = hearing.fresh.iter().rev().filter(|peer| Some(**peer) != but);
         hearing.asked = fresh.take(CHECKED_MAX).copied().collect();
         hearing.count = hearing.asked.len();
@@ -84,7 +85,7 @@ impl Mesh {
         }
     }
 
-    /// Whether a member answers such a ping, the last one sent to it.
+    /// Whether a member answers such a ping, and so most have: one might be a very old answer.
     pub(super) fn answers_check(&mut self, src: &Peer, number: u8) -> bool {
         let hearing = &mut self.hearing;
         if number != hearing.number {
@@ -92,17 +93,23 @@ impl Mesh {
         }
         let before = hearing.asked.len();
         hearing.asked.retain(|peer| peer != src);
-        hearing.asked.len() < before
+        let silent = hearing.asked.len();
+        silent < before && 2 * silent < hearing.count
     }
 
     /// A probe has failed. Whoever heard us and answered speaks for us, and so against the member:
     /// unless most are silent, which single lost packets do not bring about.
     pub(super) fn judge_hearing(&mut self) {
-        let (silent, count) = (self.hearing.asked.len(), self.hearing.count);
-        self.hearing.count = 0;
-        self.hearing.asked.clear();
+        let hearing = &mut self.hearing;
+        let silent = std::mem::take(&mut hearing.asked);
+        let count = std::mem::take(&mut hearing.count);
+        // Whoever is silent is asked again when it was heard again, and not before: it may be dead.
+        hearing.fresh.retain(|peer| !silent.contains(peer));
+        let silent = silent.len();
         if 2 * silent > count {
             self.health.worsen(silent);
+        } else if count > 0 {
+            self.health.improve();
         }
     }
 }

@@ -9,9 +9,10 @@ pub(super) struct Probe {
     number: u8,
     /// As foca made it.
     ping: Vec<u8>,
-    /// When it was sent in a datagram, each time under a number of its own: an answer tells which
-    /// of them it answers.
-    sent: Vec<Duration>,
+    /// When it was first sent, and how often it was sent again, under another number: an answer to the
+    /// first is a measure of the round trip, however late it comes.
+    sent_at: Duration,
+    repeats: u8,
     /// How long until it is sent again.
     pause: Duration,
     over_stream: bool,
@@ -21,8 +22,8 @@ pub(super) struct Probe {
 
 /// What an answer is to the probe under way.
 pub(super) enum Answer {
-    /// It answers one of its pings, sent so long ago.
-    InTime(Duration),
+    /// It answers one of its pings; the round trip, if that was the first.
+    InTime(Option<Duration>),
     /// Others reached it.
     Forwarded,
     /// The member lives, and what it answers is something earlier, or came over a stream.
@@ -30,9 +31,9 @@ pub(super) enum Answer {
 }
 
 impl Probe {
-    /// The number of its `index`th ping.
-    fn number_of(&self, index: usize) -> u8 {
-        self.number.wrapping_add(index as u8 * NUMBER_STEP)
+    /// The number of all its pings but the first: foca's is its like again only long after.
+    fn repeat_number(&self) -> u8 {
+        self.number ^ 0x80
     }
 }
 
@@ -48,9 +49,10 @@ impl Mesh {
         }
         if let Message::Ping(number) = header.message {
             let pause = self.repeat_after(to.id);
-            let (ping, sent) = (data.to_vec(), vec![self.now]);
+            let (ping, sent_at, repeats) = (data.to_vec(), self.now, 0);
             let (over_stream, has_waited) = (false, false);
-            let probe = Probe { to, number, ping, sent, pause, over_stream, has_waited };
+            let probe =
+                Probe { to, number, ping, sent_at, repeats, pause, over_stream, has_waited };
             self.probe = Some(probe);
             self.timers.set(self.now + self.health.slowed(pause), Due::Repeat(number));
         }
@@ -67,12 +69,12 @@ impl Mesh {
         let Some(probe) = self.probe.as_mut().filter(|probe| probe.number == number) else {
             return;
         };
-        if probe.sent.len() > usize::from(self.config.ping_repeats) {
+        if probe.repeats >= self.config.ping_repeats {
             return;
         }
+        probe.repeats += 1;
         let to = probe.to.addr;
-        let body = renumbered(&probe.ping, probe.number_of(probe.sent.len()));
-        probe.sent.push(self.now);
+        let body = renumbered(&probe.ping, probe.repeat_number());
         probe.pause = (probe.pause * 2).min(self.config.probe_rtt / 2).max(probe.pause);
         let pause = probe.pause;
         self.transmit(to, wire::swim(self.view.digest(), &body));
@@ -88,7 +90,7 @@ impl Mesh {
         {
             if !lacks {
                 probe.over_stream = true;
-                let (to, body) = (probe.to.addr, renumbered(&probe.ping, STREAM_NUMBER));
+                let (to, body) = (probe.to.addr, renumbered(&probe.ping, probe.repeat_number()));
                 self.transmit_over(Channel::Stream, to, wire::swim(self.view.digest(), &body));
             }
             self.check_hearing(Some(*probed_id));
@@ -129,11 +131,11 @@ impl Mesh {
                 is_of_it.then_some(Answer::Forwarded)
             }
             _ if *src != probe.to => None,
-            Message::Ack(number) => {
-                let sent = (0..probe.sent.len()).find(|index| probe.number_of(*index) == *number);
-                let took = |index: usize| self.now.saturating_sub(probe.sent[index]);
-                Some(sent.map_or(Answer::SignOfLife, |index| Answer::InTime(took(index))))
+            Message::Ack(number) if *number == probe.number => {
+                Some(Answer::InTime(Some(self.now.saturating_sub(probe.sent_at))))
             }
+            Message::Ack(number) if *number == probe.repeat_number() => Some(Answer::InTime(None)),
+            Message::Ack(_) => Some(Answer::SignOfLife),
             // Only answers count: who is heard and hears nothing is of no use.
             Message::IndirectAck { .. } | Message::Feed => Some(Answer::SignOfLife),
             _ if channel == Channel::Stream && !self.lacks(Guard::Fallback) => {
@@ -149,7 +151,9 @@ impl Mesh {
         self.failed_in_row = 0;
         match answer {
             Answer::InTime(took) => {
-                self.rtts.measure(probe.to.id, *took, self.now);
+                if let Some(took) = took {
+                    self.rtts.measure(probe.to.id, *took, self.now);
+                }
                 self.health.improve();
             }
             // foca counts it by itself.
@@ -176,12 +180,6 @@ fn renumbered(ping: &[u8], number: u8) -> Vec<u8> {
     packet
 }
 
-/// Between the numbers of a probe's pings: far from those of the next probes.
-const NUMBER_STEP: u8 = 19;
-/// The most repeats that get numbers of their own.
-pub(super) const REPEATS_MAX: u8 = 12;
 /// After so many failed probes in a row there is no time to wait for streams: many have died at once,
 /// and each suspicion is looked into before it becomes a death anyway.
 const MANY: u32 = 2;
-/// The number of pings over streams: their answers are no measure.
-const STREAM_NUMBER: u8 = 255;

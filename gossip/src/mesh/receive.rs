@@ -80,6 +80,7 @@ impl Mesh {
             return;
         }
         self.hear(src.id, src.incarnation);
+        self.tell_of_death(&src);
         self.learn(member, Spread::News);
         // foca only takes an announcement that names us, and the announcer knew but our address.
         let dst = *self.foca.identity();
@@ -169,6 +170,19 @@ impl Mesh {
             self.transmit(src.addr, packet);
         }
         true
+    }
+
+    /// Tells a node that is back that its last life was declared dead here: it is about to replace
+    /// what says so.
+    fn tell_of_death(&mut self, src: &Peer) {
+        if let Some(known) = self.view.get(src.id)
+            && known.status == Status::Down
+            && known.incarnation < src.incarnation
+            && !self.presumed.contains_key(&src.id)
+        {
+            let packet = wire::facts(self.view.digest(), &[known]);
+            self.transmit(src.addr, packet);
+        }
     }
 
     fn is_full(&self) -> bool {

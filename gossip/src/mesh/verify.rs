@@ -65,7 +65,7 @@ impl Mesh {
     /// it down.
     pub(super) fn on_verify(&mut self, timer: Timer<Peer>, pings_left: u8) {
         let Timer::ChangeSuspectToDown { member_id: peer, incarnation, .. } = timer else { return };
-        if !self.is_suspect(&peer, incarnation) {
+        if !self.is_suspect(&peer, incarnation) && !self.lacks(Guard::StaleSuspicions) {
             self.verifying.remove(&peer.id);
             self.counters.suspicions_verified_away += 1;
             return;
@@ -179,7 +179,9 @@ impl Mesh {
         let pings_left = ASKED_PINGS;
         let asked = Asked { suspect, incarnation, askers: vec![from], pings_left };
         self.asked.insert(suspect.id, asked);
-        self.ping_suspect(Channel::Stream, suspect, incarnation);
+        if !self.lacks(Guard::Fallback) {
+            self.ping_suspect(Channel::Stream, suspect, incarnation);
+        }
         self.on_asked(suspect.id);
     }
 

@@ -55,6 +55,8 @@ pub struct Hub {
     revivals: u64,
     seeds: Vec<SocketAddr>,
     exchanged: BTreeMap<SocketAddr, Duration>,
+    /// Who was last seen at which address.
+    by_addr: BTreeMap<SocketAddr, NodeId>,
     /// When the cores were last told that a node was heard of.
     told_heard: BTreeMap<NodeId, Duration>,
     persisted: Persisted,
@@ -147,6 +149,7 @@ impl Hub {
             revivals: 0,
             seeds: Vec::new(),
             exchanged: BTreeMap::new(),
+            by_addr: BTreeMap::new(),
             told_heard: BTreeMap::new(),
             ceiling_wanted_ms: state.clock_ceiling_ms,
             persisted: Persisted { state, generation: 0, in_flight: None },

@@ -27,6 +27,8 @@ pub struct Net {
     pub mute: BTreeSet<usize>,
     /// Hosts that are heard, and hear nobody.
     pub deaf: BTreeSet<usize>,
+    /// Hosts that no datagram gets to or from, while streams work: a firewall, a wrong MTU.
+    pub streams_only: BTreeSet<usize>,
     /// From whom to whom nothing gets through, while it does the other way.
     pub one_way: BTreeSet<(usize, usize)>,
     /// How much later than others these hosts get what is sent to them, TCP's segments too: as on a
@@ -46,6 +48,7 @@ impl Default for Net {
             cut: BTreeSet::new(),
             mute: BTreeSet::new(),
             deaf: BTreeSet::new(),
+            streams_only: BTreeSet::new(),
             one_way: BTreeSet::new(),
             inbound: BTreeMap::new(),
         }
@@ -69,6 +72,7 @@ impl Net {
         self.cut.clear();
         self.mute.clear();
         self.deaf.clear();
+        self.streams_only.clear();
         self.one_way.clear();
     }
 

@@ -654,6 +654,9 @@ impl<S: Subject> World<S> {
         self.tally.packets += 1;
         self.tally.bytes += (packet.len() + S::ENVELOPE_BYTES + UDP_HEADERS) as u64;
         let Some(to) = self.at(to) else { return };
+        if [index, to].iter().any(|host| self.net.streams_only.contains(host)) {
+            return;
+        }
         let Some(travel) = self.net.carry(&mut self.rng, index, to) else { return };
         let travel = travel + self.net.lateness(&mut self.rng);
         if let Some(later) = self.net.duplicate(&mut self.rng) {

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use annulus_proto::codec::Header;
+use annulus_proto::limits::MEMBERS_MAX;
 use annulus_proto::message::{Exchange, Message};
-use annulus_proto::{Member, Status};
+use annulus_proto::{Member, NodeId, Status};
 
 use super::Hub;
 use crate::core::io::{Answered, Asker, Now, Outcome};
@@ -15,11 +16,25 @@ const EXCHANGE_PERIOD: Duration = Duration::from_millis(500);
 
 impl Hub {
     pub(super) fn on_gossip(&mut self, now: Now, from: SocketAddr, header: Header, packet: &[u8]) {
-        let sender = self.mesh.view().iter().find(|member| member.addr == from);
-        if let Some(node) = sender.map(|member| member.id) {
+        if let Some(node) = self.member_at(from) {
             self.hear(now, node, header);
         }
         self.mesh.handle_datagram(now.monotonic, from, packet);
+    }
+
+    /// Whose address this is. Looks through all members only if it has changed hands.
+    fn member_at(&mut self, addr: SocketAddr) -> Option<NodeId> {
+        let is_there =
+            |id: &NodeId| self.mesh.view().get(*id).is_some_and(|member| member.addr == addr);
+        if let Some(id) = self.by_addr.get(&addr).filter(|id| is_there(id)) {
+            return Some(*id);
+        }
+        let id = self.mesh.view().iter().find(|member| member.addr == addr)?.id;
+        if self.by_addr.len() >= MEMBERS_MAX {
+            self.by_addr.clear();
+        }
+        self.by_addr.insert(addr, id);
+        Some(id)
     }
 
     pub(super) fn on_seeds(&mut self, now: Now, seeds: Vec<SocketAddr>) {
