@@ -139,8 +139,11 @@ struct SlotState {
 /// What was last heard of a node.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
+    /// When it was asked what it last answered.
     at: Duration,
     view: u64,
+    /// When it was seen to have it.
+    seen: Duration,
     pinged: Duration,
     /// When the hub was last told that it sees other members.
     told: Duration,
@@ -226,7 +229,7 @@ impl Core {
                 Err(NoAnswer { sent }) => self.on_call_failed(now, call, sent),
             },
             Input::Standing(standing) => self.on_standing(now, standing),
-            Input::Heard { node, header } => self.hear(now, node, header),
+            Input::Heard { node, header, asked } => self.hear(now, node, header, asked),
             Input::Gone(node) => self.forget(node),
             Input::Proximity(proximity) => self.proximity = proximity,
             Input::Ceiling(ms) => self.time.ceiling_persisted(ms),
@@ -350,7 +353,7 @@ impl Core {
     fn on_request(&mut self, now: Now, request: Request) {
         let Request { asker, caller, header, message } = request;
         if let Caller::Node(node) = caller {
-            self.hear(now, node, header);
+            self.note_view(now, node, header);
             match message {
                 Message::Replicate(request) => {
                     let reply = self.replicate(now, node, &request);
@@ -404,7 +407,7 @@ impl Core {
         let Some(call) = self.calls.close(number) else {
             return self.counters.add("answers_too_late");
         };
-        self.hear(now, node, header);
+        self.hear(now, node, header, call.asked);
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_answer(now, id, number, call.node, message),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, Some(message)),
@@ -522,7 +525,7 @@ impl Core {
     ) -> Option<u64> {
         let to = self.standing.view.get(node)?.addr;
         let deadline = now.monotonic + self.settings.home_timeout;
-        let call = self.calls.open(Call { node, deadline, purpose });
+        let call = self.calls.open(Call { node, asked: now.monotonic, deadline, purpose });
         let header = self.header(now, call);
         self.outputs.push_back(Output::Call(Ask { to, header, message: message.into() }));
         Some(call)
@@ -614,37 +617,49 @@ fn may(role: Role, begin_or_end: bool) -> bool {
 }
 
 impl Heard {
-    const NEVER: Self =
-        Self { at: Duration::ZERO, view: 0, pinged: Duration::ZERO, told: Duration::ZERO };
+    const NEVER: Self = Self {
+        at: Duration::ZERO,
+        view: 0,
+        seen: Duration::ZERO,
+        pinged: Duration::ZERO,
+        told: Duration::ZERO,
+    };
 }
 
 impl Core {
-    /// Notes a sign of life.
-    fn hear(&mut self, now: Now, node: NodeId, header: Header) {
-        // Whoever merely says that it is a node has no say about the time, and costs no memory.
+    /// Notes which view a node has. Returns whether it is a member.
+    fn note_view(&mut self, now: Now, node: NodeId, header: Header) -> bool {
+        // Whoever merely says that it is a node costs no memory.
         if node == self.id() || self.standing.view.get(node).is_none() {
+            return false;
+        }
+        let differs = header.view != 0 && header.view != self.standing.view.digest();
+        let heard = self.heard.entry(node).or_insert(Heard::NEVER);
+        (heard.view, heard.seen) = (header.view, now.monotonic);
+        if differs && heard.told + OTHER_VIEW_PERIOD <= now.monotonic {
+            heard.told = now.monotonic;
+            self.notify(Notice::OtherView(node));
+        }
+        true
+    }
+
+    /// Notes a sign of life: a node has answered what it was asked then. Nothing else tells how late it is
+    /// and what its clock shows: what others hold back arrives as if it had just been sent.
+    fn hear(&mut self, now: Now, node: NodeId, header: Header, asked: Duration) {
+        if !self.note_view(now, node, header) {
             return;
         }
         if !self.time.observe(now, node, header.hlc) {
             self.counters.add("clocks_out_of_bounds");
         }
         let stale = self.stale_max();
-        let differs = header.view != 0 && header.view != self.standing.view.digest();
         let is_companion = self.companions.contains(&node);
         let heard = self.heard.entry(node).or_insert(Heard::NEVER);
-        heard.view = header.view;
-        let is_news = differs && heard.told + OTHER_VIEW_PERIOD <= now.monotonic;
-        if is_news {
-            heard.told = now.monotonic;
-        }
         // One that is held for dead counts once it is a member again: slots are compared with it from
         // then on, and this core learns of that later than of a packet.
         let missed = is_companion && heard.at > Duration::ZERO && heard.at + stale <= now.monotonic;
         if is_companion {
-            heard.at = now.monotonic;
-        }
-        if is_news {
-            self.notify(Notice::OtherView(node));
+            heard.at = heard.at.max(asked);
         }
         if missed {
             // Hints for this node may be forgotten over there, and it was told of no end meanwhile.

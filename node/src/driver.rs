@@ -441,7 +441,7 @@ async fn receive_datagrams<U: Udp>(
         };
         let left = match codec::decode_datagram(&buffer[..length], &cluster) {
             Ok((header, Message::Gossip(Gossip { packet }))) => {
-                inboxes.try_gossip(HubInput::Gossip { from, header, packet })
+                inboxes.try_gossip(HubInput::Gossip { node: None, from, header, packet })
             }
             Ok((header, message)) => {
                 let caller = Caller::Client(Role::Development);
@@ -468,6 +468,12 @@ async fn receive_datagrams<U: Udp>(
     }
 }
 
+/// Who sealed a datagram.
+enum From {
+    Node(NodeId),
+    Client(Asker, Role),
+}
+
 /// Takes in what is sealed, and nothing else.
 async fn receive_sealed<U: Udp, C: Clock>(
     udp: Arc<U>,
@@ -489,10 +495,12 @@ async fn receive_sealed<U: Udp, C: Clock>(
             receiver.set_keys(held.ring, held.sender);
         }
         let now_ms = u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX);
-        let (inside, asker) = match receiver.open(now_ms, from, &buffer[..length]) {
-            Ok(FromOutside::Gossip { inside, .. }) => (inside, None),
+        let (inside, sender) = match receiver.open(now_ms, from, &buffer[..length]) {
+            Ok(FromOutside::Gossip { node, inside }) => {
+                (inside, From::Node(NodeId::from_bits(node)))
+            }
             Ok(FromOutside::Question { recipient, role, inside }) => {
-                (inside, Some((Asker::Sealed(from, recipient), role)))
+                (inside, From::Client(Asker::Sealed(from, recipient), role))
             }
             Ok(FromOutside::Challenge(challenge)) => {
                 tally.add("clients_challenged");
@@ -506,15 +514,15 @@ async fn receive_sealed<U: Udp, C: Clock>(
                 continue;
             }
         };
-        let left = match (codec::decode_inside(&inside), asker) {
-            (Ok((header, Message::Gossip(Gossip { packet }))), None) => {
-                inboxes.try_gossip(HubInput::Gossip { from, header, packet })
+        let left = match (codec::decode_inside(&inside), sender) {
+            (Ok((header, Message::Gossip(Gossip { packet }))), From::Node(node)) => {
+                inboxes.try_gossip(HubInput::Gossip { node: Some(node), from, header, packet })
             }
-            (Ok((_, Message::Gossip(_))), Some(_)) | (Ok(_), None) => {
+            (Ok((_, Message::Gossip(_))), From::Client(..)) | (Ok(_), From::Node(_)) => {
                 tally.add(Refused::OutOfPlace.counter());
                 continue;
             }
-            (Ok((header, message)), Some((asker, role))) => {
+            (Ok((header, message)), From::Client(asker, role)) => {
                 let caller = Caller::Client(role);
                 inboxes.try_request(Request { asker, caller, header, message })
             }

@@ -30,6 +30,8 @@ pub(super) trait Deadline {
 pub(super) struct Call {
     /// The node asked.
     pub node: NodeId,
+    /// When it was asked.
+    pub asked: Duration,
     /// When to give up.
     pub deadline: Duration,
     /// What the answer is for.
@@ -47,6 +49,8 @@ impl Deadline for Call {
 pub(super) struct ExchangeCall {
     /// Where it was asked.
     pub addr: SocketAddr,
+    /// When it was asked.
+    pub asked: Duration,
     /// When to give up.
     pub deadline: Duration,
 }

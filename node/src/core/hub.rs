@@ -59,10 +59,8 @@ pub struct Hub {
     exchanged: BTreeMap<SocketAddr, Duration>,
     /// Who was last seen at which address.
     by_addr: BTreeMap<SocketAddr, NodeId>,
-    /// When the cores were last told that a node was heard of.
-    told_heard: BTreeMap<NodeId, Duration>,
-    /// The digest of the view that each node was last heard of with.
-    views: BTreeMap<NodeId, u64>,
+    /// The digest of the view that each node was last heard of with, and when.
+    views: BTreeMap<NodeId, (Duration, u64)>,
     /// How far the others are, as the cores were last told.
     proximity: Arc<BTreeMap<NodeId, u8>>,
     next_proximity: Duration,
@@ -114,9 +112,6 @@ struct Persisted {
 
 /// How often the hub looks after what waits.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the cores are told of one node that it was heard of, at most, as long as it sees what this
-/// one sees: far more often than it would be asked for a sign of life.
-const HEARD_PERIOD: Duration = Duration::from_millis(50);
 /// How often the cores are told how far the others are, at most: it changes slowly.
 const PROXIMITY_PERIOD: Duration = Duration::from_secs(10);
 /// How long the leave may take to spread before the node stops.
@@ -159,7 +154,6 @@ impl Hub {
             seeds: Vec::new(),
             exchanged: BTreeMap::new(),
             by_addr: BTreeMap::new(),
-            told_heard: BTreeMap::new(),
             views: BTreeMap::new(),
             proximity: Arc::default(),
             next_proximity: now.monotonic,
@@ -189,11 +183,11 @@ impl Hub {
     /// Takes in one event.
     pub fn handle(&mut self, now: Now, input: HubInput) {
         match input {
-            HubInput::Gossip { from, header, packet } => {
-                self.on_gossip(now, from, header, &packet);
+            HubInput::Gossip { node, from, header, packet } => {
+                self.on_gossip(now, (node, from), header, &packet);
             }
             HubInput::StreamGossip { node, header, packet } => {
-                self.hear(now, node, header);
+                self.note_view(now, node, header);
                 self.mesh.handle_stream_packet(now.monotonic, &packet);
             }
             HubInput::Request(request) => self.on_request(now, request),
@@ -260,7 +254,7 @@ impl Hub {
     fn on_request(&mut self, now: Now, request: Request) {
         let Request { asker, caller, header, message } = request;
         if let Caller::Node(node) = caller {
-            self.hear(now, node, header);
+            self.note_view(now, node, header);
             match message {
                 Message::Exchange(exchange) => {
                     return self.on_exchange(now, asker, header, exchange);
@@ -330,30 +324,21 @@ impl Hub {
         self.outputs.push_back(HubOutput::Cores(Input::Stop));
     }
 
-    /// Notes a sign of life, for all cores.
-    fn hear(&mut self, now: Now, node: NodeId, header: Header) {
+    /// Notes which view a node has. That it says so is no sign of life: what arrives now may have been sent
+    /// long ago, and held back by others.
+    fn note_view(&mut self, now: Now, node: NodeId, header: Header) {
         let me = self.mesh.me().id;
         let Some(addr) = self.mesh.view().get(node).map(|member| member.addr) else { return };
         if node == me {
             return;
         }
         if header.view != 0 {
-            self.views.insert(node, header.view);
+            self.views.insert(node, (now.monotonic, header.view));
         }
         let differs = header.view != 0 && header.view != self.mesh.view().digest();
-        let lately = |at: &Duration| *at + HEARD_PERIOD > now.monotonic;
-        if differs || !self.told_heard.get(&node).is_some_and(lately) {
-            self.tell_heard(now, node, header);
-        }
         if differs {
             self.exchange_with(now, addr);
         }
-    }
-
-    fn tell_heard(&mut self, now: Now, node: NodeId, header: Header) {
-        self.told_heard.retain(|_, at| *at + HEARD_PERIOD > now.monotonic);
-        self.told_heard.insert(node, now.monotonic);
-        self.outputs.push_back(HubOutput::Cores(Input::Heard { node, header }));
     }
 
     /// Hands on what the mesh has to send and to say.
@@ -499,7 +484,7 @@ impl Hub {
         let peer = |(node, state)| Peer {
             node,
             state,
-            view: self.views.get(&node).copied().unwrap_or(0),
+            view: self.views.get(&node).map_or(0, |(_, view)| *view),
             rtt: self.mesh.rtt(node).map(measured),
         };
         Peers {
@@ -522,7 +507,7 @@ impl Hub {
 
     fn call(&mut self, now: Now, addr: SocketAddr, message: impl Into<Message>) {
         let deadline = now.monotonic + self.settings.home_timeout;
-        let call = self.calls.open(ExchangeCall { addr, deadline });
+        let call = self.calls.open(ExchangeCall { addr, asked: now.monotonic, deadline });
         let header = self.header(now, call);
         self.outputs.push_back(HubOutput::Call(Ask { to: addr, header, message: message.into() }));
     }

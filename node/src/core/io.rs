@@ -67,12 +67,14 @@ pub enum Input {
     Outcome(Outcome),
     /// How this node stands in the cluster has changed.
     Standing(Arc<Standing>),
-    /// A sign of life that the hub had from a node.
+    /// A node has answered the hub.
     Heard {
         /// The node.
         node: NodeId,
-        /// The header that it came in.
+        /// The header that the answer came in.
         header: Header,
+        /// When it was asked, on the monotonic clock.
+        asked: Duration,
     },
     /// A node is dead, or has left: nothing waits for it any more.
     Gone(NodeId),
@@ -94,7 +96,9 @@ pub enum Input {
 pub enum HubInput {
     /// A membership packet arrived.
     Gossip {
-        /// Its sender's address.
+        /// Its sender, where packets are sealed.
+        node: Option<NodeId>,
+        /// The address that it came from.
         from: SocketAddr,
         /// The header it came in.
         header: Header,

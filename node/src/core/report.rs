@@ -151,7 +151,7 @@ impl Core {
         CoreReport {
             tables: (0..self.tables.len()).map(|table| self.table_status(table)).collect(),
             counters,
-            heard: self.heard.iter().map(|(id, heard)| (*id, heard.at, heard.view)).collect(),
+            heard: self.heard.iter().map(|(id, heard)| (*id, heard.seen, heard.view)).collect(),
             drift_ms: self.time.drift_ms().map(i64::unsigned_abs),
         }
     }

@@ -77,7 +77,8 @@ mod tests {
     fn calls_go_back_to_whom_they_came_from() {
         use super::super::calls::{Calls, ExchangeCall};
         let addr = std::net::SocketAddr::from(([10, 0, 0, 1], 1));
-        let call = ExchangeCall { addr, deadline: std::time::Duration::ZERO };
+        let (asked, deadline) = Default::default();
+        let call = ExchangeCall { addr, asked, deadline };
         for cores in 1..=5 {
             for party in 0..parties(cores) {
                 let mut calls = Calls::new(party, parties(cores));

@@ -213,7 +213,9 @@ impl World {
                         self.post(
                             to,
                             Arrived::Hub(match channel {
-                                Channel::Datagram => HubInput::Gossip { from, header, packet },
+                                Channel::Datagram => {
+                                    HubInput::Gossip { node: None, from, header, packet }
+                                }
                                 Channel::Stream => {
                                     HubInput::StreamGossip { node: sender, header, packet }
                                 }

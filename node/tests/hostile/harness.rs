@@ -79,10 +79,20 @@ impl Node {
         net: N,
         clock: C,
     ) -> Self {
-        match Self::try_start(settings, net, clock).await {
-            Ok(node) => node,
-            Err(error) => panic!("the node does not start: {error}"),
-        }
+        // A process that another test is just starting has our files open for a moment, the lock of a node
+        // that has stopped among them.
+        let is_locked = |error: &RunError| match error {
+            RunError::DataDir { source, .. } => source.kind() == std::io::ErrorKind::WouldBlock,
+            _ => false,
+        };
+        until("the node starts", async || {
+            match Self::try_start(settings.clone(), net.clone(), clock.clone()).await {
+                Ok(node) => Some(node),
+                Err(error) if is_locked(&error) => None,
+                Err(error) => panic!("the node does not start: {error}"),
+            }
+        })
+        .await
     }
 
     pub(crate) async fn try_start<N: Net, C: Clock>(

@@ -154,7 +154,8 @@ impl Hub {
         let others = self.mesh.view().active().filter(|member| member.id != me.id);
         let others: Vec<NodeId> = others.map(|member| member.id).collect();
         let mut latest: BTreeMap<NodeId, (Duration, u64)> = BTreeMap::new();
-        for (node, at, view) in heard {
+        let seen = self.views.iter().map(|(node, (at, view))| (*node, *at, *view));
+        for (node, at, view) in heard.into_iter().chain(seen) {
             let known = latest.entry(node).or_insert((at, view));
             *known = (*known).max((at, view));
         }

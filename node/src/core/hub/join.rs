@@ -9,15 +9,23 @@ use annulus_proto::message::{Exchange, Message};
 use annulus_proto::{Member, NodeId, Status};
 
 use super::Hub;
-use crate::core::io::{Answered, Asker, Now, Outcome};
+use crate::core::calls::ExchangeCall;
+use crate::core::io::{Answered, Asker, HubOutput, Input, Now, Outcome};
 
 /// How often views are exchanged with one address at most.
 const EXCHANGE_PERIOD: Duration = Duration::from_millis(500);
 
 impl Hub {
-    pub(super) fn on_gossip(&mut self, now: Now, from: SocketAddr, header: Header, packet: &[u8]) {
-        if let Some(node) = self.member_at(from) {
-            self.hear(now, node, header);
+    /// Whose packet this is goes by its seal, or else by its address.
+    pub(super) fn on_gossip(
+        &mut self,
+        now: Now,
+        (node, from): (Option<NodeId>, SocketAddr),
+        header: Header,
+        packet: &[u8],
+    ) {
+        if let Some(node) = node.or_else(|| self.member_at(from)) {
+            self.note_view(now, node, header);
         }
         self.mesh.handle_datagram(now.monotonic, from, packet);
     }
@@ -132,7 +140,7 @@ impl Hub {
     pub(super) fn on_outcome(&mut self, now: Now, outcome: Outcome) {
         match (self.calls.close(outcome.call), outcome.result) {
             (Some(call), Ok(Answered { header, message, .. })) => {
-                self.on_exchange_answer(now, call.addr, header, message);
+                self.on_exchange_answer(now, &call, header, message);
             }
             (Some(call), Err(_)) => {
                 self.counters.add("calls_failed");
@@ -143,7 +151,14 @@ impl Hub {
         }
     }
 
-    fn on_exchange_answer(&mut self, now: Now, from: SocketAddr, header: Header, message: Message) {
+    fn on_exchange_answer(
+        &mut self,
+        now: Now,
+        call: &ExchangeCall,
+        header: Header,
+        message: Message,
+    ) {
+        let (from, asked) = (call.addr, call.asked);
         let Message::Exchange(exchange) = message else {
             return self.counters.add("answers_out_of_place");
         };
@@ -154,7 +169,7 @@ impl Hub {
         self.drain_mesh(now);
         let sender = self.mesh.view().iter().find(|member| member.addr == from);
         if let Some(node) = sender.map(|member| member.id).filter(|id| *id != self.mesh.me().id) {
-            self.tell_heard(now, node, header);
+            self.outputs.push_back(HubOutput::Cores(Input::Heard { node, header, asked }));
         }
         self.end_misfortune();
         let me = self.mesh.me().id;

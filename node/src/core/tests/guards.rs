@@ -1,6 +1,8 @@
 //! What nothing else in these tests would notice to be gone: each guard is looked at by itself.
 
-use annulus_proto::message::{Compared, Digests, PeerState, Peers, PeersRequest, SlotDigest};
+use annulus_proto::message::{
+    Compared, Digests, Fetch, PeerState, Peers, PeersRequest, SlotDigest,
+};
 
 use super::*;
 
@@ -95,9 +97,10 @@ fn a_node_that_is_held_for_dead_is_not_in_contact_whatever_it_sends() {
     let now = world.present(0);
     for core in &mut world.whole().cores {
         let lives = NodeId::from_bits(3);
-        core.handle(now, Input::Heard { node: OTHER, header: header(0) });
+        let heard = |node| Input::Heard { node, header: header(0), asked: now.monotonic };
+        core.handle(now, heard(OTHER));
         assert!(!core.is_in_contact(now, OTHER));
-        core.handle(now, Input::Heard { node: lives, header: header(0) });
+        core.handle(now, heard(lives));
         assert!(core.is_in_contact(now, lives));
     }
 }
@@ -125,35 +128,71 @@ fn a_member_that_was_silent_for_too_long_is_compared_with_before_this_node_vouch
     let now = world.present(0);
     let stale = world.policy.stale_max;
     for core in &mut world.whole().cores {
-        let heard = || Input::Heard { node: OTHER, header: header(0) };
-        core.handle(now, heard());
+        let heard = |at: Now| Input::Heard { node: OTHER, header: header(0), asked: at.monotonic };
+        core.handle(now, heard(now));
         let in_time = after(now, stale.checked_sub(Duration::from_millis(1)).unwrap());
-        core.handle(in_time, heard());
+        core.handle(in_time, heard(in_time));
         assert_eq!(core.slots_unsynced(0), 0);
         let too_late = after(in_time, stale);
-        core.handle(too_late, heard());
+        core.handle(too_late, heard(too_late));
         assert_eq!(core.slots_unsynced(0), core.slots().count(), "three nodes are all homes");
         assert!(core.slots().all(|slot| !core.vouches(too_late, 0, slot)));
     }
 }
 
 #[test]
-fn what_the_hub_hears_of_a_node_every_core_hears() {
+fn what_answers_the_hub_is_a_sign_of_life_for_every_core() {
     let mut world = World::new(2, THREE_CORES);
     world.settle();
-    let packet = |from| HubInput::Gossip { from, header: header(0), packet: vec![0; 3] };
-    let question = || from_other(Digests { table: "sessions".to_owned(), slots: Vec::new() });
-    world.isolate(1);
+    world.run_for(Duration::from_secs(1));
+    let now = after(world.present(0), Duration::from_secs(1));
+    let notice = Notice::OtherView(OTHER);
+    let says = world.hub_says(now, HubInput::Notice { core: 0, notice });
+    let call = says.into_iter().find_map(|output| match output {
+        HubOutput::Call(ask) if matches!(ask.message, Message::Exchange(_)) => Some(ask.header.id),
+        _ => None,
+    });
+    let later = after(now, Duration::from_millis(30));
+    let message = Exchange { members: Vec::new(), reply: false }.into();
+    let answered = Answered { node: OTHER, header: header(0), message };
+    let outcome = Outcome { call: call.expect("it asks"), result: Ok(answered) };
+    let says = world.hub_says(later, HubInput::Outcome(outcome));
+    let heard = says.into_iter().find_map(|output| match output {
+        HubOutput::Cores(Input::Heard { node, asked, .. }) => Some((node, asked)),
+        _ => None,
+    });
+    assert_eq!(heard, Some((OTHER, now.monotonic)), "not when it was answered");
+}
+
+/// Packets can be held back, and requests: that something arrives now says nothing of when it was sent,
+/// nor what its sender's clock shows.
+#[test]
+fn what_a_node_says_unasked_is_no_sign_of_life_and_sets_no_clock() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    let sealed =
+        |from| HubInput::Gossip { node: Some(OTHER), from, header: header(0), packet: vec![0; 3] };
+    let plain = |from| HubInput::Gossip { node: None, from, header: header(0), packet: vec![0; 3] };
     let over_stream = HubInput::StreamGossip { node: OTHER, header: header(0), packet: vec![0; 3] };
-    for input in [packet(World::addr(1)), over_stream, question()] {
-        // What was under way has arrived.
-        world.run_for(Duration::from_secs(1));
-        let before = world.now;
+    let question = from_other(Digests { table: "sessions".to_owned(), slots: Vec::new() });
+    world.isolate(1);
+    // What was under way has arrived.
+    world.run_for(Duration::from_secs(1));
+    let before = world.now;
+    for input in [sealed(World::addr(1)), plain(World::addr(1)), over_stream, question] {
         world.input(0, Arrived::Hub(input));
         world.run_for(Duration::from_millis(10));
-        for core in &world.whole().cores {
-            assert!(core.heard[&OTHER].at >= before);
-        }
+    }
+    let fetch = Fetch { table: "sessions".to_owned(), key: Key::new("key").unwrap() };
+    let (asker, caller) = (Asker::Stream(PEER_STREAMS + 1), Caller::Node(OTHER));
+    let now = world.present(0);
+    let long_ago = annulus_proto::Hlc::from_ms(now.wall_ms - 3_600_000);
+    let header = Header { hlc: long_ago, ..header(0) };
+    for core in &mut world.whole().cores {
+        let message = fetch.clone().into();
+        core.handle(now, Input::Request(Request { asker, caller, header, message }));
+        assert!(core.heard[&OTHER].at < before);
+        assert_eq!(core.time.drift_ms(), None);
     }
 }
 
@@ -283,7 +322,8 @@ fn a_member_agrees_if_whichever_core_heard_of_it_last_says_so() {
         let ticket = ticket.expect("all cores are asked");
         let mut replies = Vec::new();
         for (core, (at, view)) in heard.into_iter().enumerate() {
-            let heard = vec![(OTHER, Duration::from_secs(at), view)];
+            // Later than whatever the hub has seen itself.
+            let heard = vec![(OTHER, Duration::from_secs(10_000 + at), view)];
             let report = CoreReport { heard, ..CoreReport::default() };
             let notice = Notice::Report { ticket, report };
             replies.extend(world.hub_says(now, HubInput::Notice { core, notice }));
@@ -393,7 +433,8 @@ fn views_are_exchanged_with_a_node_that_a_core_saw_to_have_another() {
     for number in 0..CORES_MAX {
         let core = &mut world.whole().cores[number];
         let mut says = |view| {
-            core.handle(now, Input::Heard { node: OTHER, header: header(view) });
+            let asked = now.monotonic;
+            core.handle(now, Input::Heard { node: OTHER, header: header(view), asked });
             let said: Vec<Output> = std::iter::from_fn(|| core.poll_output()).collect();
             said.contains(&Output::Notice(Notice::OtherView(OTHER)))
         };
