@@ -36,6 +36,7 @@ pub use flaps::DEATHS_MAX;
 pub use leave::FAREWELL;
 pub use report::{Channel, Counters, Event, Transmit};
 pub use rtt::Rtt;
+pub use wire::view_of;
 
 mod config;
 mod deaths;

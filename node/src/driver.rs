@@ -440,8 +440,8 @@ async fn receive_datagrams<U: Udp>(
             continue;
         };
         let left = match codec::decode_datagram(&buffer[..length], &cluster) {
-            Ok((header, Message::Gossip(Gossip { packet }))) => {
-                inboxes.try_gossip(HubInput::Gossip { node: None, from, header, packet })
+            Ok((_, Message::Gossip(Gossip { packet }))) => {
+                inboxes.try_gossip(HubInput::Gossip { node: None, from, packet })
             }
             Ok((header, message)) => {
                 let caller = Caller::Client(Role::Development);
@@ -468,12 +468,6 @@ async fn receive_datagrams<U: Udp>(
     }
 }
 
-/// Who sealed a datagram.
-enum From {
-    Node(NodeId),
-    Client(Asker, Role),
-}
-
 /// Takes in what is sealed, and nothing else.
 async fn receive_sealed<U: Udp, C: Clock>(
     udp: Arc<U>,
@@ -495,12 +489,31 @@ async fn receive_sealed<U: Udp, C: Clock>(
             receiver.set_keys(held.ring, held.sender);
         }
         let now_ms = u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX);
-        let (inside, sender) = match receiver.open(now_ms, from, &buffer[..length]) {
+        let left = match receiver.open(now_ms, from, &buffer[..length]) {
             Ok(FromOutside::Gossip { node, inside }) => {
-                (inside, From::Node(NodeId::from_bits(node)))
+                let node = Some(NodeId::from_bits(node));
+                inboxes.try_gossip(HubInput::Gossip { node, from, packet: inside })
             }
             Ok(FromOutside::Question { recipient, role, inside }) => {
-                (inside, From::Client(Asker::Sealed(from, recipient), role))
+                match codec::decode_inside(&inside) {
+                    Ok((_, Message::Gossip(_))) => {
+                        tally.add(Refused::OutOfPlace.counter());
+                        continue;
+                    }
+                    Ok((header, message)) => {
+                        let (asker, caller) =
+                            (Asker::Sealed(from, recipient), Caller::Client(role));
+                        inboxes.try_request(Request { asker, caller, header, message })
+                    }
+                    Err(DecodeError::Version(_)) => {
+                        tally.add("datagrams_of_other_versions");
+                        continue;
+                    }
+                    Err(_) => {
+                        tally.add("datagrams_malformed");
+                        continue;
+                    }
+                }
             }
             Ok(FromOutside::Challenge(challenge)) => {
                 tally.add("clients_challenged");
@@ -511,27 +524,6 @@ async fn receive_sealed<U: Udp, C: Clock>(
             }
             Err(refused) => {
                 tally.add(refused.counter());
-                continue;
-            }
-        };
-        let left = match (codec::decode_inside(&inside), sender) {
-            (Ok((header, Message::Gossip(Gossip { packet }))), From::Node(node)) => {
-                inboxes.try_gossip(HubInput::Gossip { node: Some(node), from, header, packet })
-            }
-            (Ok((_, Message::Gossip(_))), From::Client(..)) | (Ok(_), From::Node(_)) => {
-                tally.add(Refused::OutOfPlace.counter());
-                continue;
-            }
-            (Ok((header, message)), From::Client(asker, role)) => {
-                let caller = Caller::Client(role);
-                inboxes.try_request(Request { asker, caller, header, message })
-            }
-            (Err(DecodeError::Version(_)), _) => {
-                tally.add("datagrams_of_other_versions");
-                continue;
-            }
-            (Err(_), _) => {
-                tally.add("datagrams_malformed");
                 continue;
             }
         };

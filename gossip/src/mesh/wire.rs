@@ -35,6 +35,12 @@ pub(super) const FRAME_BYTES: usize = 9;
 /// Most records in one packet of facts.
 pub(super) const FACTS_MAX: usize = 8;
 
+/// The digest of the view that a packet's sender had, as it says; `None` if it is no packet of a mesh.
+pub fn view_of(packet: &[u8]) -> Option<u64> {
+    let digest = packet.get(1..FRAME_BYTES)?;
+    Some(u64::from_le_bytes(digest.try_into().expect("eight bytes")))
+}
+
 /// One packet, taken apart.
 pub(super) enum Frame<'a> {
     Swim(&'a [u8]),

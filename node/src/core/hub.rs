@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_gossip::{Event, Mesh, MeshConfig, Ring, Transmit};
+use annulus_gossip::{Event, Mesh, MeshConfig, Ring, Transmit, view_of};
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
     Members, Message, Peer, Peers, Ping, Pong, Rejected, RouteNode, Routes,
@@ -183,11 +183,11 @@ impl Hub {
     /// Takes in one event.
     pub fn handle(&mut self, now: Now, input: HubInput) {
         match input {
-            HubInput::Gossip { node, from, header, packet } => {
-                self.on_gossip(now, (node, from), header, &packet);
+            HubInput::Gossip { node, from, packet } => {
+                self.on_gossip(now, (node, from), &packet);
             }
-            HubInput::StreamGossip { node, header, packet } => {
-                self.note_view(now, node, header);
+            HubInput::StreamGossip { node, packet } => {
+                self.note_view(now, node, view_of(&packet).unwrap_or(0));
                 self.mesh.handle_stream_packet(now.monotonic, &packet);
             }
             HubInput::Request(request) => self.on_request(now, request),
@@ -254,7 +254,7 @@ impl Hub {
     fn on_request(&mut self, now: Now, request: Request) {
         let Request { asker, caller, header, message } = request;
         if let Caller::Node(node) = caller {
-            self.note_view(now, node, header);
+            self.note_view(now, node, header.view);
             match message {
                 Message::Exchange(exchange) => {
                     return self.on_exchange(now, asker, header, exchange);
@@ -326,17 +326,17 @@ impl Hub {
 
     /// Notes which view a node has. That it says so is no sign of life: what arrives now may have been sent
     /// long ago, and held back by others.
-    fn note_view(&mut self, now: Now, node: NodeId, header: Header) {
+    fn note_view(&mut self, now: Now, node: NodeId, view: u64) {
         let me = self.mesh.me().id;
         let Some(addr) = self.mesh.view().get(node).map(|member| member.addr) else { return };
         if node == me {
             return;
         }
-        if header.view != 0 {
-            self.views.insert(node, (now.monotonic, header.view));
+        if view == 0 {
+            return;
         }
-        let differs = header.view != 0 && header.view != self.mesh.view().digest();
-        if differs {
+        self.views.insert(node, (now.monotonic, view));
+        if view != self.mesh.view().digest() {
             self.exchange_with(now, addr);
         }
     }

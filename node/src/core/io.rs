@@ -100,8 +100,6 @@ pub enum HubInput {
         node: Option<NodeId>,
         /// The address that it came from.
         from: SocketAddr,
-        /// The header it came in.
-        header: Header,
         /// The packet.
         packet: Vec<u8>,
     },
@@ -109,8 +107,6 @@ pub enum HubInput {
     StreamGossip {
         /// Its sender.
         node: NodeId,
-        /// The header it came in.
-        header: Header,
         /// The packet.
         packet: Vec<u8>,
     },

@@ -205,7 +205,7 @@ impl World {
             };
             let lost = self.rng.random_bool(self.loss);
             match output {
-                Sent::Gossip { channel, to, header, packet } => {
+                Sent::Gossip { channel, to, packet, .. } => {
                     let to = index(to);
                     if to < self.nodes.len() && self.reaches(node, to) && !lost {
                         let from = Self::addr(node);
@@ -213,12 +213,8 @@ impl World {
                         self.post(
                             to,
                             Arrived::Hub(match channel {
-                                Channel::Datagram => {
-                                    HubInput::Gossip { node: None, from, header, packet }
-                                }
-                                Channel::Stream => {
-                                    HubInput::StreamGossip { node: sender, header, packet }
-                                }
+                                Channel::Datagram => HubInput::Gossip { node: None, from, packet },
+                                Channel::Stream => HubInput::StreamGossip { node: sender, packet },
                             }),
                         );
                     }

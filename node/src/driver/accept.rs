@@ -417,11 +417,11 @@ impl Reception {
     /// room: they wait behind no request, and what does not fit is as good as lost.
     fn take_gossip(&self, stream: u64, node: NodeId, frames: &mut Vec<(Header, Message)>) {
         let mut has_any = false;
-        frames.retain_mut(|(header, message)| {
+        frames.retain_mut(|(_, message)| {
             let Message::StreamGossip(StreamGossip { packet }) = message else { return true };
             has_any = true;
             let packet = std::mem::take(packet);
-            let gossip = HubInput::StreamGossip { node, header: *header, packet };
+            let gossip = HubInput::StreamGossip { node, packet };
             if self.inboxes.try_gossip(gossip) == Err(NotLeft::Full) {
                 self.tally.add("stream_gossip_refused_busy");
             }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use annulus_gossip::Channel;
 use annulus_net::{Clock, Net};
 use annulus_proto::NodeId;
-use annulus_proto::message::Gossip;
 use crossbeam_channel::Receiver as Reports;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -143,7 +142,7 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
             match output {
                 HubOutput::Gossip { channel, to, header, packet } => match channel {
                     Channel::Datagram => {
-                        self.post.datagram(to, header, &Gossip { packet }.into()).await;
+                        self.post.gossip(to, header, packet).await;
                     }
                     Channel::Stream => self.post.stream_gossip(to, header, packet),
                 },

@@ -188,9 +188,8 @@ mod tests {
         }
         let refused = inboxes.try_request(from_datagram(list.into()));
         assert_eq!(refused, Err(NotLeft::Full));
-        let header = Header { id: 0, view: 0, hlc: Hlc::ZERO };
         let from = SocketAddr::from(([127, 0, 0, 1], 2));
-        let gossip = HubInput::Gossip { node: None, from, header, packet: Vec::new() };
+        let gossip = HubInput::Gossip { node: None, from, packet: Vec::new() };
         assert_eq!(inboxes.try_gossip(gossip.clone()), Ok(()));
         assert_eq!(receivers.gossip.try_recv(), Ok(gossip));
         assert_eq!(inboxes.try_request(from_datagram(Ping {}.into())), Ok(()));

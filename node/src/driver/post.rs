@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annulus_net::{Net, Udp};
 use annulus_proto::codec::{self, Header};
-use annulus_proto::message::{Message, Rejected, StreamGossip};
+use annulus_proto::message::{Gossip, Message, Rejected, StreamGossip};
 use annulus_seal::datagram::{INSIDE_BYTES_MAX, Recipient};
 
 use super::inboxes::Inboxes;
@@ -49,7 +49,7 @@ impl<N: Net> Post<N> {
             }
             Asker::Datagram(to) => self.datagram(to, header, &message).await,
             Asker::Sealed(addr, recipient) => {
-                self.sealed(addr, Some(&recipient), header, &message).await;
+                self.sealed(addr, &recipient, header, &message).await;
             }
             Asker::Lane { .. } | Asker::Hub { .. } => {
                 unreachable!("answers for lanes and for the hub are taken out apart")
@@ -57,11 +57,20 @@ impl<N: Net> Post<N> {
         }
     }
 
-    /// Sends a datagram. One that is too large is replaced by advice to ask over a stream.
-    pub(super) async fn datagram(&self, to: SocketAddr, header: Header, message: &Message) {
-        if self.identity.keys.is_some() {
-            return self.sealed(to, None, header, message).await;
+    /// Sends a membership packet: sealed as it is, since the seal says all that a frame would.
+    pub(super) async fn gossip(&self, to: SocketAddr, header: Header, packet: Vec<u8>) {
+        let Some(keys) = &self.identity.keys else {
+            return self.datagram(to, header, &Gossip { packet }.into()).await;
+        };
+        let (sender, mut datagram) = (keys.held().sender, Vec::new());
+        let sealed = sender.seal_gossip(&packet, &mut datagram);
+        if sealed.is_err() || self.udp.send_to(&datagram, to).await.is_err() {
+            self.tally.add("datagrams_not_sent");
         }
+    }
+
+    /// Sends a datagram in clear. One that is too large is replaced by advice to ask over a stream.
+    async fn datagram(&self, to: SocketAddr, header: Header, message: &Message) {
         let cluster = &self.identity.cluster;
         let mut frame = Vec::new();
         if codec::encode_datagram(header, cluster, message, &mut frame).is_err() {
@@ -86,11 +95,11 @@ impl<N: Net> Post<N> {
         }
     }
 
-    /// Sends a sealed datagram to a client, or to another node.
+    /// Sends a sealed datagram to a client.
     async fn sealed(
         &self,
         to: SocketAddr,
-        recipient: Option<&Recipient>,
+        recipient: &Recipient,
         header: Header,
         message: &Message,
     ) {
@@ -105,10 +114,7 @@ impl<N: Net> Post<N> {
             }
         }
         let (sender, mut datagram) = (keys.held().sender, Vec::new());
-        let sealed = match recipient {
-            Some(recipient) => sender.seal_answer(recipient, &inside, &mut datagram),
-            None => sender.seal_gossip(&inside, &mut datagram),
-        };
+        let sealed = sender.seal_answer(recipient, &inside, &mut datagram);
         // Nothing is sealed for clients whose key was removed meanwhile.
         let is_sealed = sealed.is_ok() && !datagram.is_empty();
         if !is_sealed || self.udp.send_to(&datagram, to).await.is_err() {

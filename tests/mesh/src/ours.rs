@@ -73,6 +73,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 const LENGTH_BYTES: usize = 3;
 /// A node's id, at most.
 const ID_BYTES: usize = 9;
+/// What the seal adds to a frame on a stream: a record's length and its tag.
+const RECORD_BYTES: usize = 18;
 
 impl Ours {
     fn exchange_with(&mut self, now: Duration, addr: SocketAddr) {
@@ -94,7 +96,7 @@ impl Ours {
 
     fn says(&self, reply: bool) -> Said {
         let exchange = Exchange { members: self.mesh.snapshot(), reply };
-        let bytes = HEADER_BYTES + encode_value(&exchange).len() + CHECK_BYTES;
+        let bytes = HEADER_BYTES + encode_value(&exchange).len() + CHECK_BYTES + RECORD_BYTES;
         let (what, view) = (What::Members(exchange.members), self.mesh.view().digest());
         Said { what, view, bytes }
     }
@@ -135,9 +137,9 @@ impl Ours {
 impl Subject for Ours {
     const NAME: &str = "ours";
     const KNOWS_BEFORE_IT_SAYS: bool = true;
-    /// A frame's header (32), the cluster's name (1 + 9), the packet's length (up to 3) and the
-    /// check (4). A seal adds a counter and a tag in place of name and check.
-    const ENVELOPE_BYTES: usize = 49;
+    /// The seal: its header (35) and its tag (16). In clear a frame has 32 bytes, the cluster's name, the
+    /// packet's length and a check of 4.
+    const ENVELOPE_BYTES: usize = 51;
     type Settings = OursSettings;
     type Said = Said;
     type Event = Event;
@@ -229,8 +231,9 @@ impl Subject for Ours {
                 continue;
             }
             // It is answered, by a frame that says no more than that it arrived.
-            let answer = HEADER_BYTES + ID_BYTES + CHECK_BYTES;
-            let bytes = HEADER_BYTES + LENGTH_BYTES + packet.len() + CHECK_BYTES + answer;
+            let answer = HEADER_BYTES + ID_BYTES + CHECK_BYTES + RECORD_BYTES;
+            let frame = HEADER_BYTES + LENGTH_BYTES + packet.len() + CHECK_BYTES;
+            let bytes = frame + RECORD_BYTES + answer;
             let said = Said { what: What::Packet(packet), view: self.mesh.view().digest(), bytes };
             let deadline = now + CALL_TIMEOUT;
             wants.calls.push(Call { number: None, to, said, deadline });

@@ -152,8 +152,9 @@ enum Delivery<S: Subject> {
 const EPOCH_MS: i64 = 1_800_000_000_000;
 /// What surrounds a datagram's packet: IPv4 and UDP.
 const UDP_HEADERS: usize = 28;
-/// `Hello` and `Welcome` of one node to another, about.
-const GREETING_BYTES: usize = 80;
+/// `Hello` and `Welcome` of one node to another, about, each in a sealed record (18), and that side's part
+/// of the seal's handshake (54). The round trip that the handshake takes is not simulated.
+const GREETING_BYTES: usize = 80 + 18 + 54;
 /// How long a stream without use stays open, as in the node's driver.
 const LINK_IDLE: Duration = Duration::from_secs(60);
 /// How many datagrams wait at a socket that nobody reads: Linux' default of 208 KiB, of which a

@@ -71,6 +71,28 @@ fn the_encoding_stays_what_it_is() {
 }
 
 #[test]
+fn doubts_and_vouchers_read_back() {
+    let said = Doubt { from: peer(2), suspect: peer(3), incarnation: 4 };
+    let packet = doubt(9, &said);
+    assert!(matches!(Frame::decode(&packet), Some((9, Frame::Doubt(read))) if read == said));
+    let packet = vouch(9, &said);
+    assert!(matches!(Frame::decode(&packet), Some((9, Frame::Vouch(read))) if read == said));
+}
+
+#[test]
+fn foca_reads_of_no_member_from_beyond_the_bound() {
+    let bound = Bound::default();
+    let mut codec = BoundedCodec(bound.clone());
+    let member = foca::Member::new(Peer { incarnation: 1_000, ..peer(9) }, 0, State::Alive);
+    let mut bytes = Vec::new();
+    codec.encode_member(&member, &mut bytes).unwrap();
+    bound.move_to(999);
+    assert!(matches!(codec.decode_member(bytes.as_slice()), Err(CodecError::Incarnation(1_000))));
+    bound.move_to(1_000);
+    assert_eq!(codec.decode_member(bytes.as_slice()).unwrap(), member);
+}
+
+#[test]
 fn nothing_is_written_where_there_is_no_room() {
     for header in headers() {
         let mut whole = Vec::new();
@@ -101,6 +123,8 @@ fn random_and_flipped_bytes_decode_to_an_error_or_a_value() {
         announce(1, &member),
         facts(1, &[&member, &member]),
         claim(1, &Claim { member: member.clone(), nonce: 7, answer: false }),
+        doubt(1, &Doubt { from: peer(2), suspect: peer(3), incarnation: 4 }),
+        vouch(1, &Doubt { from: peer(2), suspect: peer(3), incarnation: 4 }),
     ];
     for header in headers() {
         let mut body = Vec::new();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use annulus_gossip::view_of;
 use annulus_proto::codec::Header;
 use annulus_proto::limits::MEMBERS_MAX;
 use annulus_proto::message::{Exchange, Message};
@@ -21,11 +22,10 @@ impl Hub {
         &mut self,
         now: Now,
         (node, from): (Option<NodeId>, SocketAddr),
-        header: Header,
         packet: &[u8],
     ) {
         if let Some(node) = node.or_else(|| self.member_at(from)) {
-            self.note_view(now, node, header);
+            self.note_view(now, node, view_of(packet).unwrap_or(0));
         }
         self.mesh.handle_datagram(now.monotonic, from, packet);
     }

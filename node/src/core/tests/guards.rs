@@ -170,10 +170,9 @@ fn what_answers_the_hub_is_a_sign_of_life_for_every_core() {
 fn what_a_node_says_unasked_is_no_sign_of_life_and_sets_no_clock() {
     let mut world = World::new(2, THREE_CORES);
     world.settle();
-    let sealed =
-        |from| HubInput::Gossip { node: Some(OTHER), from, header: header(0), packet: vec![0; 3] };
-    let plain = |from| HubInput::Gossip { node: None, from, header: header(0), packet: vec![0; 3] };
-    let over_stream = HubInput::StreamGossip { node: OTHER, header: header(0), packet: vec![0; 3] };
+    let sealed = |from| HubInput::Gossip { node: Some(OTHER), from, packet: vec![0; 20] };
+    let plain = |from| HubInput::Gossip { node: None, from, packet: vec![0; 20] };
+    let over_stream = HubInput::StreamGossip { node: OTHER, packet: vec![0; 20] };
     let question = from_other(Digests { table: "sessions".to_owned(), slots: Vec::new() });
     world.isolate(1);
     // What was under way has arrived.
