@@ -205,7 +205,7 @@ impl World {
             };
             let lost = self.rng.random_bool(self.loss);
             match output {
-                Sent::Gossip { channel, to, packet, .. } => {
+                Sent::Gossip { channel, to, packet } => {
                     let to = index(to);
                     if to < self.nodes.len() && self.reaches(node, to) && !lost {
                         let from = Self::addr(node);

@@ -15,6 +15,9 @@ use crate::core::io::{Answered, Asker, HubOutput, Input, Now, Outcome};
 
 /// How often views are exchanged with one address at most.
 const EXCHANGE_PERIOD: Duration = Duration::from_millis(500);
+/// How many exchanges a node that joins has under way at most: one answer is enough, and those of a
+/// thousand peers are some hundred megabytes.
+const JOINING_EXCHANGES_MAX: usize = 32;
 
 impl Hub {
     /// Whose packet this is goes by its seal, or else by its address.
@@ -71,12 +74,22 @@ impl Hub {
         if self.mesh.me().status != Status::Joining {
             return;
         }
-        let mut known = self.seeds.clone();
-        known.extend(&self.persisted.state.peers);
-        if !known.is_empty() && self.unanswered_seeds.is_none() {
-            self.unanswered_seeds = Some(known.iter().copied().collect());
+        // Each begins elsewhere, so that nodes that restart together do not all ask the same ones.
+        let peers = &self.persisted.state.peers;
+        let start = self.mesh.me().id.bits() as usize % peers.len().max(1);
+        let peers = peers[start..].iter().chain(&peers[..start]);
+        let known: Vec<SocketAddr> = self.seeds.iter().chain(peers).copied().collect();
+        if known.is_empty() {
+            return;
         }
-        for addr in known {
+        let all = || known.iter().copied().collect();
+        let unanswered = self.unanswered_seeds.get_or_insert_with(all).clone();
+        let (first, then): (Vec<_>, Vec<_>) =
+            known.into_iter().partition(|addr| unanswered.contains(addr));
+        for addr in first.into_iter().chain(then) {
+            if self.calls.len() >= JOINING_EXCHANGES_MAX {
+                break;
+            }
             self.exchange_with(now, addr);
         }
     }
@@ -88,6 +101,8 @@ impl Hub {
         unanswered.remove(&addr);
         if unanswered.is_empty() && !self.alone_by_misfortune {
             self.found(now);
+        } else {
+            self.exchange_while_joining(now);
         }
     }
 

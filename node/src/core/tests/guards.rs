@@ -517,3 +517,51 @@ fn a_node_tells_how_it_finds_the_others() {
         assert!(known.abs_diff(step) <= 1 && !core.proximity.contains_key(&OTHER));
     }
 }
+
+#[test]
+fn a_node_that_joins_asks_all_it_remembers_and_few_at_a_time() {
+    const PEERS: u16 = 300;
+    let now = Now { monotonic: Duration::from_secs(1), wall_ms: 1_800_000_000_000 };
+    let peer = |n: u16| SocketAddr::from(([10, 9, (n >> 8) as u8, n as u8], 7_946));
+    let me = Member {
+        id: NodeId::from_bits(77),
+        incarnation: now.wall_ms,
+        revision: 0,
+        status: Status::Joining,
+        addr: World::addr(0),
+        name: "n".to_owned(),
+        zone: String::new(),
+        weight: 100,
+        rings: 1,
+        load: Load::default(),
+    };
+    let state = NodeState { id: 77, peers: (0..PEERS).map(peer).collect(), ..NodeState::default() };
+    let start = HubStart {
+        settings: CoreSettings::default(),
+        mesh: MeshConfig::default(),
+        cluster: "test".to_owned(),
+        me,
+        state,
+        joins_others: true,
+        cores: 1,
+        tables: 1,
+        homes_max: 3,
+        seed: 5,
+    };
+    let mut hub = Hub::new(start, now);
+    hub.handle(now, HubInput::Seeds(Vec::new()));
+    let (mut asked, mut open) = (BTreeSet::new(), VecDeque::new());
+    loop {
+        for output in std::iter::from_fn(|| hub.poll_output()) {
+            if let HubOutput::Call(ask) = output {
+                assert!(asked.insert(ask.to), "{} was asked twice", ask.to);
+                open.push_back(ask.header.id);
+            }
+        }
+        assert!(open.len() <= 32, "{} at a time", open.len());
+        let Some(call) = open.pop_front() else { break };
+        let outcome = Outcome { call, result: Err(NoAnswer { sent: false }) };
+        hub.handle(now, HubInput::Outcome(outcome));
+    }
+    assert_eq!(asked.len(), usize::from(PEERS));
+}

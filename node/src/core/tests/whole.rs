@@ -30,7 +30,7 @@ pub(super) enum Arrived {
 
 /// What leaves a node.
 pub(super) enum Sent {
-    Gossip { channel: Channel, to: SocketAddr, header: Header, packet: Vec<u8> },
+    Gossip { channel: Channel, to: SocketAddr, packet: Vec<u8> },
     Reply(Reply),
     Call(Ask),
     Persist { generation: u64, state: NodeState },
@@ -144,8 +144,8 @@ impl Whole {
     fn pass_on(&mut self, now: Now) {
         while let Some(output) = self.hub.poll_output() {
             match output {
-                HubOutput::Gossip { channel, to, header, packet } => {
-                    self.outputs.push_back(Sent::Gossip { channel, to, header, packet });
+                HubOutput::Gossip { channel, to, packet, .. } => {
+                    self.outputs.push_back(Sent::Gossip { channel, to, packet });
                 }
                 HubOutput::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
                 HubOutput::Call(ask) => self.outputs.push_back(Sent::Call(ask)),
