@@ -109,9 +109,6 @@ pub struct NodeReceiver {
     nodes: Senders,
     clients: Senders,
     issuer: Issuer,
-    /// Cookies up to this time are refused from clients that are not remembered: one of them may
-    /// have been forgotten, and what it asked before must not be carried out again.
-    forgotten_ms: Option<u64>,
 }
 
 /// A datagram that was taken, or what to do about it.
@@ -162,7 +159,6 @@ impl NodeReceiver {
             nodes: Senders::new(Side::Node, nodes_max),
             clients: Senders::new(Side::Client, clients_max),
             issuer: Issuer::new(boot_secret),
-            forgotten_ms: None,
         }
     }
 
@@ -195,7 +191,7 @@ impl NodeReceiver {
                 }
                 let cluster = &self.sender.cluster;
                 let mut verified = self.nodes.verify(key, cluster, &parsed, None)?;
-                self.nodes.remember(&mut verified);
+                self.nodes.remember(now_ms, &mut verified);
                 Ok(FromOutside::Gossip { node: header.sender, inside: verified.inside })
             }
             (Shape::Question, KeyKind::Client(role)) => {
@@ -205,16 +201,13 @@ impl NodeReceiver {
                 let recipient = Recipient { key: header.key, client, epoch };
                 let cookie = parsed.cookie.as_ref().ok_or(Refused::Foreign)?;
                 let issued = self.issuer.check(now_ms, cookie, from, client, epoch);
-                let is_good = issued.is_some_and(|issued| {
-                    let before = |forgotten| issued <= forgotten;
-                    verified.is_known() || !self.forgotten_ms.is_some_and(before)
-                });
+                // What a forgotten client asked before must not be carried out again, also when it is
+                // known again.
+                let is_good = issued.is_some_and(|issued| verified.is_after_the_forgotten(issued));
                 if !is_good {
                     return Ok(FromOutside::Challenge(self.challenge(now_ms, from, &recipient)));
                 }
-                if self.clients.remember(&mut verified) {
-                    self.forgotten_ms = Some(now_ms);
-                }
+                self.clients.remember(now_ms, &mut verified);
                 Ok(FromOutside::Question { recipient, role, inside: verified.inside })
             }
             _ => Err(Refused::OutOfPlace),

@@ -344,6 +344,10 @@ fn what_a_forgotten_client_asked_is_not_carried_out_again() {
     let cookie = cookie(&mut node, NOW + 30, &clients[0], addr(1));
     let again = question(&clients[0], Some(cookie), b"again");
     is_question(node.open(NOW + 30, addr(1), &again), b"again");
+    // Though it is known again, what it asked before it was forgotten is as old as it was.
+    let (from, before) = &recorded[0];
+    let taken = node.open(NOW + 31, *from, before);
+    assert!(matches!(taken, Ok(FromOutside::Challenge(_))), "{taken:?}");
 }
 
 #[test]
