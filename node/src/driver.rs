@@ -484,11 +484,11 @@ async fn receive_sealed<U: Udp, C: Clock>(
             tally.add("datagrams_not_received");
             continue;
         };
+        let now_ms = u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         if changes.has_changed().unwrap_or(false) {
             let held = changes.borrow_and_update().clone();
-            receiver.set_keys(held.ring, held.sender);
+            receiver.set_keys(now_ms, held.ring, held.sender);
         }
-        let now_ms = u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         let (inside, asker) = match receiver.open(now_ms, from, &buffer[..length]) {
             Ok(FromOutside::Gossip { inside, .. }) => (inside, None),
             Ok(FromOutside::Question { recipient, role, inside }) => {

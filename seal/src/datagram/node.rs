@@ -162,11 +162,13 @@ impl NodeReceiver {
         }
     }
 
-    /// Takes other keys: what comes under removed ones is refused from now on.
-    pub fn set_keys(&mut self, keyring: Arc<Keyring>, sender: Arc<NodeSender>) {
+    /// Takes other keys: what comes under removed ones is refused from now on, and so are, if one of
+    /// them comes back, the questions that clients asked before. `now_ms` as in
+    /// [`NodeReceiver::open`].
+    pub fn set_keys(&mut self, now_ms: u64, keyring: Arc<Keyring>, sender: Arc<NodeSender>) {
         let is_kept = |id| keyring.get(id).is_some();
-        self.nodes.keep(is_kept);
-        self.clients.keep(is_kept);
+        self.nodes.keep(now_ms, is_kept);
+        self.clients.keep(now_ms, is_kept);
         (self.keyring, self.sender) = (keyring, sender);
     }
 

@@ -104,9 +104,14 @@ impl Senders {
     }
 
     /// Forgets who used keys that are no more.
-    pub(super) fn keep(&mut self, is_kept: impl Fn(KeyId) -> bool) {
+    pub(super) fn keep(&mut self, now_ms: u64, is_kept: impl Fn(KeyId) -> bool) {
+        let before = self.known.len();
         self.known.retain(|(key, _), _| is_kept(*key));
         self.order.retain(|(key, _)| is_kept(*key));
+        if self.known.len() < before {
+            // The key may come back.
+            self.forgotten_ms = Some(now_ms);
+        }
     }
 
     pub(super) fn len(&self) -> usize {

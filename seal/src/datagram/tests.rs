@@ -212,14 +212,14 @@ fn a_removed_key_opens_nothing_more_and_an_installed_one_does() {
     let new = old.with_keys(&keys);
     assert!(two.open(NOW, addr(1), &gossip(&new, b"2")).is_err());
     let both = Arc::new(keys.clone());
-    two.set_keys(both.clone(), Arc::new(sender(2).with_keys(&both)));
+    two.set_keys(NOW, both.clone(), Arc::new(sender(2).with_keys(&both)));
     assert!(two.open(NOW, addr(1), &gossip(&new, b"3")).is_ok());
     assert!(two.open(NOW, addr(1), &gossip(&old, b"4")).is_ok());
     assert_eq!(two.senders(), 2);
     keys.remove(key(KeyKind::Node, 1).id()).unwrap();
     keys.remove(key(WORKER, 2).id()).unwrap();
     let only = Arc::new(keys);
-    two.set_keys(only.clone(), Arc::new(sender(2).with_keys(&only)));
+    two.set_keys(NOW, only.clone(), Arc::new(sender(2).with_keys(&only)));
     assert!(two.open(NOW, addr(1), &gossip(&new, b"5")).is_ok());
     let removed = Refused::UnknownKey(key(KeyKind::Node, 1).id());
     assert_eq!(two.open(NOW, addr(1), &gossip(&old, b"6")), Err(removed));
@@ -231,6 +231,28 @@ fn a_removed_key_opens_nothing_more_and_an_installed_one_does() {
     let mut out = Vec::new();
     old.with_keys(&only).seal_answer(&recipient, b"8", &mut out).unwrap();
     assert!(out.is_empty());
+}
+
+#[test]
+fn a_key_that_comes_back_brings_no_question_of_before() {
+    let mut node = receiver(5);
+    let asking = client(77);
+    let cookie_of_before = cookie(&mut node, NOW, &asking, addr(1));
+    let recorded = question(&asking, Some(cookie_of_before), b"once");
+    is_question(node.open(NOW, addr(1), &recorded), b"once");
+    let mut without = (*ring()).clone();
+    without.remove(key(WORKER, 2).id()).unwrap();
+    for (now, keys) in [(NOW + 1, Arc::new(without)), (NOW + 2, ring())] {
+        node.set_keys(now, keys.clone(), Arc::new(sender(5).with_keys(&keys)));
+    }
+    let challenged = |taken: Result<FromOutside, Refused>| {
+        assert!(matches!(taken, Ok(FromOutside::Challenge(_))), "{taken:?}");
+    };
+    challenged(node.open(NOW + 3, addr(1), &recorded));
+    let fresh = cookie(&mut node, NOW + 3, &asking, addr(1));
+    let more = question(&asking, Some(fresh), b"more");
+    is_question(node.open(NOW + 3, addr(1), &more), b"more");
+    challenged(node.open(NOW + 4, addr(1), &recorded));
 }
 
 #[test]
