@@ -14,8 +14,8 @@
 //! ```
 //!
 //! All integers are little-endian. The cipher is ChaCha20-Poly1305 (RFC 8439) under a key derived
-//! from the ring's key, the cluster's name, the sender, whether that is a node, and its epoch; the
-//! nonce is the counter. Everything before the sealed part is authenticated with it, and so is, in
+//! from the ring's key and its id, the cluster's name, the sender, whether that is a node, and its
+//! epoch; the nonce is the counter. Everything before the sealed part is authenticated with it, and so is, in
 //! what a node says to a client, the client's number and epoch: an answer is good for nobody else.
 //!
 //! A client's question is carried out only with a *cookie*, by which the node knows that the client

@@ -419,6 +419,20 @@ fn no_two_datagrams_of_a_sender_share_key_and_nonce() {
 }
 
 #[test]
+fn one_secret_in_keys_of_two_kinds_is_two_secrets() {
+    let kinds = [KeyKind::Node, WORKER, KeyKind::Client(Role::Monitor)];
+    let mut seen = BTreeSet::new();
+    for kind in kinds {
+        let origin = sealer::Origin { side: Side::Node, number: 1, epoch: epoch(1) };
+        let mut out = Vec::new();
+        let sealer = sealer::Sealer::new(&key(kind, 7), CLUSTER, origin);
+        sealer.seal(0, Shape::Gossip, None, None, &[0; 64], &mut out);
+        // What zeros are sealed to is the key stream itself.
+        assert!(seen.insert(out[HEADER_BYTES..HEADER_BYTES + 64].to_vec()), "{kind:?}");
+    }
+}
+
+#[test]
 fn whatever_comes_is_no_panic() {
     let mut node = receiver(5);
     let asking = client(7);
