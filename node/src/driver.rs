@@ -34,11 +34,11 @@ use std::time::Duration;
 use annulus_gossip::mesh::DEATHS_MAX;
 use annulus_gossip::view::INCARNATION_MAX;
 use annulus_net::{Clock, Listener, Net, Udp};
-use annulus_proto::codec::{self, DecodeError};
+use annulus_proto::codec::{self, DecodeError, Header};
 use annulus_proto::limits::DATAGRAM_BYTES_MAX;
-use annulus_proto::message::{Gossip, Message, Role, Welcome};
+use annulus_proto::message::{Gossip, Message, Rejected, Role, Welcome};
 use annulus_proto::{Hlc, Load, Member, NodeId, Status};
-use annulus_seal::datagram::{FromOutside, Refused, SEALED_BYTES_MAX};
+use annulus_seal::datagram::{FromOutside, INSIDE_BYTES_MAX, Recipient, Refused, SEALED_BYTES_MAX};
 use annulus_shm::Writer;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -515,6 +515,16 @@ async fn receive_sealed<U: Udp, C: Clock>(
                 continue;
             }
             (Ok((header, message)), Some((asker, role))) => {
+                if let Asker::Sealed(_, recipient) = asker
+                    && let Some(rejected) = accept::in_anothers_name(recipient.client, &message)
+                {
+                    tally.add(accept::IN_ANOTHERS_NAME);
+                    let answer = sealed_answer(&keys, &recipient, header.id, rejected);
+                    if !answer.is_empty() && udp.send_to(&answer, from).await.is_err() {
+                        tally.add("datagrams_not_sent");
+                    }
+                    continue;
+                }
                 let caller = Caller::Client(role);
                 inboxes.try_request(Request { asker, caller, header, message })
             }
@@ -533,6 +543,18 @@ async fn receive_sealed<U: Udp, C: Clock>(
             Err(NotLeft::Stopping) => return,
         }
     }
+}
+
+/// A datagram with what neither hub nor core sees; empty if there is none to send.
+fn sealed_answer(keys: &Keys, to: &Recipient, id: u64, rejected: Rejected) -> Vec<u8> {
+    let (mut inside, mut out) = (Vec::new(), Vec::new());
+    let header = Header { id, view: 0, hlc: Hlc::ZERO };
+    let encoded = codec::encode_inside(header, &rejected.into(), INSIDE_BYTES_MAX, &mut inside);
+    if encoded.is_ok() {
+        // Without counters nothing is sent, as if it had been lost.
+        let _ = keys.held().sender.seal_answer(to, &inside, &mut out);
+    }
+    out
 }
 
 /// Resolves the seeds' names for ever: names may resolve later, and to other addresses.

@@ -230,6 +230,13 @@ async fn serve<S>(
                     reception.take_gossip(number, node, &mut frames);
                 }
                 let to_hub_and_cores = |(header, message): &(Header, Message)| {
+                    if let message::Caller::Client { client, .. } = hello
+                        && let Some(rejected) = in_anothers_name(client, message)
+                    {
+                        reception.tally.add(IN_ANOTHERS_NAME);
+                        reception.answer(number, header.id, rejected);
+                        return false;
+                    }
                     !reception.take_key_job(number, caller, peer, header.id, message)
                 };
                 frames.retain(to_hub_and_cores);
@@ -324,6 +331,23 @@ pub(super) fn rejection(error: &DecodeError) -> Rejected {
         }
         other => Rejected::Malformed { why: other.to_string() },
     }
+}
+
+/// What is counted for [`in_anothers_name`].
+pub(super) const IN_ANOTHERS_NAME: &str = "requests_in_anothers_name";
+
+/// What to tell a client that asks under another one's number. Answers are remembered by that number:
+/// it would be answered in the other's place, or leave it an answer that it never asked for. Nodes
+/// pass requests on as they came.
+pub(super) fn in_anothers_name(client: u64, message: &Message) -> Option<Rejected> {
+    let Message::SessionRequest(request) = message else { return None };
+    (request.request.client != client).then(|| {
+        let why = format!(
+            "a request as of client {:x} came from client {client:x}; use the number of its own",
+            request.request.client
+        );
+        Rejected::Malformed { why }
+    })
 }
 
 async fn reject<W: AsyncWrite + Unpin>(mut stream: W, rejected: Rejected) {

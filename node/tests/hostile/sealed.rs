@@ -9,7 +9,9 @@ use annulus_client::{
 };
 use annulus_node::NodeSettings;
 use annulus_proto::codec;
-use annulus_proto::message::{Caller, Gossip, Message, Ping, Rejected, Role, StatusRequest};
+use annulus_proto::message::{
+    Caller, Gossip, Message, Operation, Ping, Rejected, RequestId, Role, StatusRequest,
+};
 use annulus_seal::Keyring;
 use annulus_seal::datagram::{
     ClientDatagrams, Cookie, Epoch, FromNode, NodeSender, QUESTION_INSIDE_BYTES_MAX,
@@ -222,15 +224,44 @@ async fn a_key_of_clients_makes_no_node_and_no_other_role() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn nobody_is_answered_in_anothers_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(sealed(dir.path())).await;
+    let watcher = local(&node).await;
+    watcher.start("k", bytes("v"), StartOptions::default()).await.unwrap();
+    // A worker takes the id under which an authority will end a session.
+    let request = |operation| {
+        let Message::SessionRequest(mut request) = get("k") else { unreachable!() };
+        (request.request, request.operation) = (RequestId { client: 3, sequence: 9 }, operation);
+        Message::from(request)
+    };
+    let touch = request(Operation::Touch { birth: None });
+    let mut worker = RawClient::new(&node, Role::Worker, 4).await;
+    let refused = worker.ask(&touch).await;
+    let Message::Rejected(Rejected::Malformed { why }) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("as of client 3 came from client 4"), "{why}");
+    let key = client_key(Role::Worker);
+    let mut stream = Raw::over(call(&node, &key, &node.cluster).await.unwrap());
+    stream.greet(&node.cluster, Caller::Client { client: 4, role: Role::Worker }).await.unwrap();
+    let refused = stream.ask(2, &touch).await;
+    assert!(matches!(refused, Some(Message::Rejected(Rejected::Malformed { .. }))), "{refused:?}");
+    counted(&watcher, "requests_in_anothers_name", 2).await;
+    let mut authority = RawClient::new(&node, Role::Authority, 3).await;
+    authority.ask(&request(Operation::End { birth: None })).await;
+    assert!(watcher.get("k").await.is_err(), "it was ended");
+    node.stop().await;
+}
+
 fn start(key: &str) -> Message {
     let Message::SessionRequest(mut request) = get(key) else { unreachable!() };
-    request.operation = annulus_proto::message::Operation::Start {
+    request.operation = Operation::Start {
         value: bytes("v"),
         lifetimes: Default::default(),
         attributes: Default::default(),
     };
     // Never remembered by the node: if it came twice, it would be done twice.
-    request.request.sequence = 0;
+    request.request = RequestId { client: 3, sequence: 0 };
     request.into()
 }
 
