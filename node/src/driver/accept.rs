@@ -190,7 +190,14 @@ async fn serve<S>(
     };
     drop(stranger);
     reader.limit(usize::MAX);
-    if send(&mut write_half, reception.welcome.clone()).await.is_err() {
+    let mut key_removed = std::pin::pin!(key_removed);
+    let welcomed = tokio::select! {
+        // The key may be gone since the handshake.
+        biased;
+        () = &mut key_removed => return reception.tally.add("streams_of_removed_keys"),
+        sent = send(&mut write_half, reception.welcome.clone()) => sent,
+    };
+    if welcomed.is_err() {
         return;
     }
     let number = reception.next.fetch_add(1, Ordering::Relaxed);
@@ -199,19 +206,20 @@ async fn serve<S>(
     // The lane closes with this stream.
     let mut lane = None;
     let mut has_asked = false;
-    let mut key_removed = std::pin::pin!(key_removed);
     let mut writing = tokio::spawn(outgoing.write_to(write_half, WRITE_TIMEOUT));
     let written = loop {
         // Over a stream with a lane nothing comes, as a rule.
         let idle = if lane.is_some() { IDLE_WITH_LANE } else { IDLE };
         let frames = tokio::select! {
-            // Over when nothing can be sent to it any more, or the other side takes nothing.
-            _ = &mut writing => break true,
+            // However much comes under it: a removed key is good for nothing more.
+            biased;
             () = &mut key_removed => {
                 tracing::info!(?peer, "a stream is closed: its key was removed");
                 reception.tally.add("streams_of_removed_keys");
                 break false;
             }
+            // Over when nothing can be sent to it any more, or the other side takes nothing.
+            _ = &mut writing => break true,
             frames = tokio::time::timeout(idle, reader.frames()) => frames,
         };
         match frames {

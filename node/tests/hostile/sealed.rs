@@ -366,6 +366,8 @@ async fn after_its_removal_a_key_opens_nothing_and_its_streams_are_closed() {
     assert!(stream.greet(&node.cluster, CLIENT).await.is_some());
     let mut raw = RawClient::new(&node, Role::Worker, 3).await;
     raw.ask(&Ping {}.into()).await;
+    // One that has shaken hands, and not said hello yet.
+    let mut late = Raw::over(call(&node, &worker, &node.cluster).await.unwrap());
     // Another client's stream is not concerned.
     let other = remote(&node, Role::Authority, Via::Tcp).await;
     store(&other, 3).await;
@@ -379,7 +381,8 @@ async fn after_its_removal_a_key_opens_nothing_and_its_streams_are_closed() {
     let KeyOrdered::Done { keys, in_use } = &only.keys else { panic!("{report:?}") };
     assert_eq!((keys.len(), *in_use), (2, node_key(1).id().bits()));
     assert_eq!(stream.next().await, None, "it was closed");
-    counted(&watcher, "streams_of_removed_keys", 1).await;
+    assert_eq!(late.greet(&node.cluster, CLIENT).await, None, "it was welcome");
+    counted(&watcher, "streams_of_removed_keys", 2).await;
     let called = call(&node, &worker, &node.cluster).await;
     assert!(matches!(called, Err(CallError::Closed(_))), "{called:?}");
     raw.socket.send(&raw.question(&Ping {}.into())).await.unwrap();
