@@ -241,6 +241,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         welcome,
         streams_max: settings.connections_max,
         strangers: AtomicU32::new(0),
+        local_strangers: AtomicU32::new(0),
         clients: AtomicU32::new(0),
         nodes: AtomicU32::new(0),
         next: AtomicU64::new(1),

@@ -26,10 +26,12 @@ use crate::core::{Asker, Caller, HubInput, Request};
 pub(super) struct Reception {
     pub(super) cluster: String,
     pub(super) welcome: Welcome,
-    /// The bound on each of the three numbers that follow. They are apart so that clients cannot
-    /// keep other nodes out, nor strangers (who have not said hello) clients.
+    /// The bound on each of the four numbers that follow. They are apart so that clients cannot
+    /// keep other nodes out, nor strangers (who have not said hello) clients, nor those of the network
+    /// this host's.
     pub(super) streams_max: u32,
     pub(super) strangers: AtomicU32,
+    pub(super) local_strangers: AtomicU32,
     pub(super) clients: AtomicU32,
     pub(super) nodes: AtomicU32,
     pub(super) next: AtomicU64,
@@ -48,6 +50,9 @@ pub(super) struct Reception {
 
 /// How long a caller may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one may take to prove that it has a key. Who has one sends that first, unasked; who has
+/// none keeps a place for no longer than this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest frame that is taken from somebody who has not said hello.
 const HELLO_BYTES_MAX: usize = 4 << 10;
 /// How long a stream may be silent. Clients open a new one when they need it.
@@ -88,11 +93,15 @@ async fn receive<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Strangers beyond the limit are not even told: nothing is spent on them.
-    let Some(stranger) = Place::take(&reception.strangers, reception.streams_max) else {
+    let strangers = match peer {
+        Peer::Tcp(_) => &reception.strangers,
+        Peer::Local => &reception.local_strangers,
+    };
+    let Some(stranger) = Place::take(strangers, reception.streams_max) else {
         return reception.tally.add("streams_refused");
     };
     if let (Some(keys), Peer::Tcp(_)) = (&reception.keys, peer) {
-        let answered = tokio::time::timeout(HELLO_TIMEOUT, keys.answer(stream)).await;
+        let answered = tokio::time::timeout(HANDSHAKE_TIMEOUT, keys.answer(stream)).await;
         match answered {
             Ok(Ok((stream, key))) => {
                 let local = Local { end: None, may: May::Key(key.kind()) };

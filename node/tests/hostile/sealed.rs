@@ -357,6 +357,27 @@ async fn a_flood_of_what_nobody_sealed_keeps_nobody_out() {
 }
 
 #[tokio::test]
+async fn who_holds_all_places_on_the_network_keeps_nobody_of_this_host_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeSettings { connections_max: 4, ..sealed(dir.path()) };
+    let node = Node::start(node).await;
+    let watcher = local(&node).await;
+    for round in 1..=3 {
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            held.push(TcpStream::connect(node.addr()).await.unwrap());
+        }
+        // More than there are places for, so that all of them are taken.
+        counted(&watcher, "streams_refused", round).await;
+        Raw::local(&node.socket()).await.enter(&node.cluster, CLIENT).await;
+    }
+    // Who says nothing gives its place back, and whoever has a key is let in.
+    counted(&watcher, "streams_without_hello", 1).await;
+    assert!(remote(&node, Role::Worker, Via::Tcp).await.any_node().status().await.is_ok());
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn after_its_removal_a_key_opens_nothing_and_its_streams_are_closed() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(sealed(dir.path())).await;
