@@ -104,7 +104,8 @@ async fn receive<S>(
         let answered = tokio::time::timeout(HANDSHAKE_TIMEOUT, keys.answer(stream)).await;
         match answered {
             Ok(Ok((stream, key))) => {
-                let local = Local { end: None, may: May::Key(key.kind()) };
+                let may = May::Key(key.kind());
+                let local = Local { end: None, may, may_see_to_keys: false };
                 let removed = keys.removed(key.id());
                 serve(stream, peer, local, &reception, stranger, removed).await;
             }
@@ -133,6 +134,8 @@ struct Local {
     end: Option<LocalEnd>,
     /// What it may do at most.
     may: May,
+    /// Whether its user may, if its role does.
+    may_see_to_keys: bool,
 }
 
 /// What a caller may be and do.
@@ -254,7 +257,8 @@ async fn serve<S>(
                         reception.answer(number, header.id, rejected);
                         return false;
                     }
-                    !reception.take_key_job(number, caller, peer, header.id, message)
+                    let asking = (caller, peer, local.may_see_to_keys);
+                    !reception.take_key_job(number, asking, header.id, message)
                 };
                 frames.retain(to_hub_and_cores);
                 let asker = Asker::Stream(number);
@@ -390,26 +394,27 @@ impl Reception {
     /// # Errors
     /// If the system does not tell whose process is at the other end.
     fn recognize(&self, end: Option<LocalEnd>) -> std::io::Result<Local> {
-        let may = match &end {
-            Some(end) => self.local_roles.of(end.peer_user()?, self.user),
-            None => Role::Development,
+        let user = end.as_ref().map(LocalEnd::peer_user).transpose()?;
+        let of_user = |user| {
+            let roles = &self.local_roles;
+            (roles.of(user, self.user), roles.may_see_to_keys(user, self.user))
         };
-        Ok(Local { end, may: May::Role(may) })
+        let (may, may_see_to_keys) = user.map_or((Role::Development, true), of_user);
+        Ok(Local { end, may: May::Role(may), may_see_to_keys })
     }
 
     /// Takes a request that is about keys, which neither hub nor core sees.
     fn take_key_job(
         &self,
         stream: u64,
-        caller: Caller,
-        peer: Peer,
+        (caller, peer, may_see_to_keys): (Caller, Peer, bool),
         id: u64,
         message: &Message,
     ) -> bool {
         let may = match (message, caller, peer) {
             (Message::KeyOrder(_), Caller::Node(_), Peer::Tcp(_)) => self.keys.is_some(),
             (Message::KeysRequest(_), Caller::Client(role), Peer::Local) => {
-                matches!(role, Role::Operator | Role::Development)
+                may_see_to_keys && role.includes(Role::Operator)
             }
             (Message::KeyOrder(_) | Message::KeysRequest(_), ..) => false,
             _ => return false,
@@ -420,7 +425,9 @@ impl Reception {
             _ => {
                 self.tally.add("requests_out_of_place");
                 let why =
-                    "keys are seen to over this host's Unix socket, by an operator".to_owned();
+                    "keys are seen to over this host's Unix socket, by root, the node's own user, \
+                           or one that `local_roles` names an operator"
+                        .to_owned();
                 self.answer(stream, id, Rejected::Malformed { why });
                 return true;
             }
