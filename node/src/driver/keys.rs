@@ -234,7 +234,8 @@ impl<N: Net, H: Host> KeyTask<N, H> {
         let before = self.ask_all(KeyChange::List, writing).await;
         let in_the_way = why_not(&change, &before, force);
         if in_the_way.is_some() || change == KeyChange::List {
-            return KeysReport { refused: in_the_way.unwrap_or_default(), nodes: before };
+            let refused = cut_to(REASON_BYTES_MAX, in_the_way.unwrap_or_default());
+            return KeysReport { refused, nodes: before };
         }
         let nodes = self.ask_all(change, writing).await;
         let refused = match &nodes[..] {
@@ -326,12 +327,13 @@ fn why_not(change: &KeyChange, nodes: &[NodeKeys], force: bool) -> Option<String
         let names: Vec<&str> = names.take(NAMED_MAX).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    let silent =
-        names(&|node| node.status != Status::Down && !matches!(node.keys, KeyOrdered::Done { .. }));
+    // The dead are asked, too: they come back, and would not understand anybody.
+    let silent = names(&|node| !matches!(node.keys, KeyOrdered::Done { .. }));
     let silent = silent.filter(|_| !force).map(|names| {
         format!(
             "not every member tells of its keys ({names}); it would be cut off if it lacks the key \
-             in use. See to it, or use --force"
+             in use. See to it, or use --force; then run `annulus keys install` on that host, or copy \
+             the keyring file there before it starts"
         )
     });
     let holds = |node: &NodeKeys, id: u32| match &node.keys {
@@ -386,8 +388,12 @@ fn refused(why: impl std::fmt::Display) -> KeyOrdered {
 }
 
 /// As much of a reason as fits a report of all nodes.
-fn cut(mut why: String) -> String {
-    let mut end = why.len().min(REASON_BYTES_MAX / 2);
+fn cut(why: String) -> String {
+    cut_to(REASON_BYTES_MAX / 2, why)
+}
+
+fn cut_to(bytes_max: usize, mut why: String) -> String {
+    let mut end = why.len().min(bytes_max);
     while !why.is_char_boundary(end) {
         end -= 1;
     }

@@ -369,7 +369,7 @@ async fn who_holds_all_places_on_the_network_keeps_nobody_of_this_host_out() {
         }
         // More than there are places for, so that all of them are taken.
         counted(&watcher, "streams_refused", round).await;
-        Raw::local(&node.socket()).await.enter(&node.cluster, CLIENT).await;
+        Raw::local(node.socket()).await.enter(&node.cluster, CLIENT).await;
     }
     // Who says nothing gives its place back, and whoever has a key is let in.
     counted(&watcher, "streams_without_hello", 1).await;
