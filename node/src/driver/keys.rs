@@ -3,7 +3,6 @@
 //! A task of its own carries changes out. It puts a new ring on disk first, then shows it to everybody
 //! who seals and opens. What hub and cores do has nothing to do with keys, and they see none.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -282,7 +281,7 @@ impl<N: Net, H: Host> KeyTask<N, H> {
     }
 
     async fn ask(&self, member: &Member, change: KeyChange) -> NodeKeys {
-        let asked = tokio::time::timeout(NODE_TIMEOUT, self.try_ask(member.addr, change)).await;
+        let asked = tokio::time::timeout(NODE_TIMEOUT, self.try_ask(member, change)).await;
         let keys = match asked {
             Ok(Ok(keys)) => keys,
             Ok(Err(why)) => KeyOrdered::Silent(cut(why)),
@@ -291,29 +290,43 @@ impl<N: Net, H: Host> KeyTask<N, H> {
         NodeKeys { node: member.id, name: member.name.clone(), status: member.status, keys }
     }
 
-    async fn try_ask(&self, addr: SocketAddr, change: KeyChange) -> Result<KeyOrdered, String> {
+    async fn try_ask(&self, member: &Member, change: KeyChange) -> Result<KeyOrdered, String> {
         let keys = self.keys.as_ref().ok_or("this node has no keyring")?;
-        let stream = self.net.connect(addr).await.map_err(|error| error.to_string())?;
+        let stream = self.net.connect(member.addr).await.map_err(|error| error.to_string())?;
         let (mut stream, _) = keys.call(stream).await.map_err(|error| error.to_string())?;
-        let mut frames = Vec::new();
-        let header = |id| Header { id, view: 0, hlc: Hlc::ZERO };
-        let messages = [hello(&self.identity), KeyOrder { change }.into()];
-        for (id, message) in (0..).zip(&messages) {
-            let encoded = codec::encode_frame(header(id), message, &mut frames);
-            encoded.map_err(|error| error.to_string())?;
-        }
-        stream.write_all(&frames).await.map_err(|error| error.to_string())?;
-        stream.flush().await.map_err(|error| error.to_string())?;
+        send(&mut stream, 0, &hello(&self.identity)).await?;
         let mut reader = FrameReader::new(stream);
-        loop {
-            match reader.frame().await {
-                Ok((_, Message::Welcome(_))) => {}
-                Ok((_, Message::KeyOrdered(ordered))) => return Ok(ordered),
-                Ok((_, Message::Rejected(rejected))) => return Err(rejected.to_string()),
-                Ok((_, other)) => return Err(format!("{} is no answer", other.name())),
-                Err(_) => return Err("it closed the stream".to_owned()),
-            }
+        // Whoever has its address now answers for nobody else, and is not told to do anything.
+        match next(&mut reader).await? {
+            Message::Welcome(welcome) if welcome.node == member.id => {}
+            Message::Welcome(welcome) => return Err(format!("{} has its address", welcome.node)),
+            other => return Err(format!("{} is no answer", other.name())),
         }
+        send(reader.stream(), 1, &KeyOrder { change }.into()).await?;
+        match next(&mut reader).await? {
+            Message::KeyOrdered(ordered) => Ok(ordered),
+            other => Err(format!("{} is no answer", other.name())),
+        }
+    }
+}
+
+async fn send<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    id: u64,
+    message: &Message,
+) -> Result<(), String> {
+    let mut frame = Vec::new();
+    let header = Header { id, view: 0, hlc: Hlc::ZERO };
+    codec::encode_frame(header, message, &mut frame).map_err(|error| error.to_string())?;
+    stream.write_all(&frame).await.map_err(|error| error.to_string())?;
+    stream.flush().await.map_err(|error| error.to_string())
+}
+
+async fn next<S: AsyncRead + Unpin>(reader: &mut FrameReader<S>) -> Result<Message, String> {
+    match reader.frame().await {
+        Ok((_, Message::Rejected(rejected))) => Err(rejected.to_string()),
+        Ok((_, message)) => Ok(message),
+        Err(_) => Err("it closed the stream".to_owned()),
     }
 }
 

@@ -131,9 +131,7 @@ impl Hub {
 
     pub(super) fn on_outcome(&mut self, now: Now, outcome: Outcome) {
         match (self.calls.close(outcome.call), outcome.result) {
-            (Some(call), Ok(Answered { header, message, .. })) => {
-                self.on_exchange_answer(now, call.addr, header, message);
-            }
+            (Some(call), Ok(answered)) => self.on_exchange_answer(now, call.addr, answered),
             (Some(call), Err(_)) => {
                 self.counters.add("calls_failed");
                 self.on_seed_tried(now, call.addr);
@@ -143,7 +141,8 @@ impl Hub {
         }
     }
 
-    fn on_exchange_answer(&mut self, now: Now, from: SocketAddr, header: Header, message: Message) {
+    fn on_exchange_answer(&mut self, now: Now, from: SocketAddr, answered: Answered) {
+        let Answered { node, header, message } = answered;
         let Message::Exchange(exchange) = message else {
             return self.counters.add("answers_out_of_place");
         };
@@ -152,8 +151,8 @@ impl Hub {
         // The cores learn of the members first and then hear of this one, before the node serves: so
         // that they begin with a clock that somebody has confirmed.
         self.drain_mesh(now);
-        let sender = self.mesh.view().iter().find(|member| member.addr == from);
-        if let Some(node) = sender.map(|member| member.id).filter(|id| *id != self.mesh.me().id) {
+        // By who answered, and not by whose address it is said to be.
+        if node != self.mesh.me().id && self.mesh.view().get(node).is_some() {
             self.tell_heard(now, node, header);
         }
         self.end_misfortune();
