@@ -286,6 +286,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         name: settings.name.clone(),
         standing: known,
         streams: streams.clone(),
+        writing: tokio::sync::Mutex::default(),
     };
     tasks.spawn(key_task.run(key_inbox));
     let post = Post::new(net, udp, identity, inboxes.clone(), streams, tally.clone());

@@ -152,6 +152,8 @@ pub(super) enum Task {
 
 /// Jobs that may wait.
 pub(super) const JOBS_MAX: usize = 64;
+/// How many of those that go to all nodes may wait: each may take seconds.
+const REQUESTS_MAX: usize = 8;
 /// How long one node may take to do what it is asked to.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many nodes are asked at a time.
@@ -167,35 +169,56 @@ pub(super) struct KeyTask<N, H> {
     pub(super) name: String,
     pub(super) standing: watch::Receiver<Arc<Standing>>,
     pub(super) streams: Arc<Streams>,
+    /// Held while the keyring is changed.
+    pub(super) writing: tokio::sync::Mutex<()>,
 }
 
 impl<N: Net, H: Host> KeyTask<N, H> {
     /// Runs until nobody sends jobs any more.
     pub(super) async fn run(self, mut jobs: mpsc::Receiver<Job>) {
         let this = Arc::new(self);
-        let writing = Arc::new(tokio::sync::Mutex::new(()));
-        let mut under_way = JoinSet::new();
-        while let Some(job) = jobs.recv().await {
-            while under_way.try_join_next().is_some() {}
-            // What goes to all nodes waits for them, and they may wait for this one meanwhile.
-            let (this, writing) = (this.clone(), writing.clone());
-            under_way.spawn(async move {
-                let answer: Message = match job.task {
-                    Task::Here(order) => this.here(order.change, &writing).await.into(),
-                    Task::Everywhere(request) => this.everywhere(request, &writing).await.into(),
-                };
-                let header = Header { id: job.id, view: 0, hlc: Hlc::ZERO };
-                this.streams.send(job.stream, header, &answer);
-            });
+        // What goes to all nodes waits for them, and they may wait for this one meanwhile. It is done
+        // one after the other, and so is what is asked of this node.
+        let (for_all, requests) = mpsc::channel(REQUESTS_MAX);
+        let mut asking = JoinSet::new();
+        asking.spawn(this.clone().run_everywhere(requests));
+        while let Some(Job { stream, id, task }) = jobs.recv().await {
+            match task {
+                Task::Here(order) => {
+                    let ordered = this.here(order.change).await;
+                    this.answer(stream, id, ordered);
+                }
+                Task::Everywhere(request) => {
+                    if for_all.try_send((stream, id, request)).is_err() {
+                        let refused = "too many changes of keys wait here; try again".to_owned();
+                        this.answer(stream, id, KeysReport { refused, nodes: Vec::new() });
+                    }
+                }
+            }
         }
     }
 
+    async fn run_everywhere(
+        self: Arc<Self>,
+        mut requests: mpsc::Receiver<(u64, u64, KeysRequest)>,
+    ) {
+        while let Some((stream, id, request)) = requests.recv().await {
+            let report = self.everywhere(request).await;
+            self.answer(stream, id, report);
+        }
+    }
+
+    fn answer(&self, stream: u64, id: u64, answer: impl Into<Message>) {
+        let header = Header { id, view: 0, hlc: Hlc::ZERO };
+        self.streams.send(stream, header, &answer.into());
+    }
+
     /// Changes this node's keys, on disk first.
-    async fn here(&self, change: KeyChange, writing: &tokio::sync::Mutex<()>) -> KeyOrdered {
+    async fn here(&self, change: KeyChange) -> KeyOrdered {
         let Some(keys) = &self.keys else {
             return KeyOrdered::Refused("it has no keyring; see `keyring`".to_owned());
         };
-        let _alone = writing.lock().await;
+        let _alone = self.writing.lock().await;
         let Held { ring, sender } = keys.held();
         let mut changed = (*ring).clone();
         let result = match change {
@@ -224,19 +247,15 @@ impl<N: Net, H: Host> KeyTask<N, H> {
     }
 
     /// Changes the keys of all members, one after the other's consent.
-    async fn everywhere(
-        self: &Arc<Self>,
-        request: KeysRequest,
-        writing: &tokio::sync::Mutex<()>,
-    ) -> KeysReport {
+    async fn everywhere(self: &Arc<Self>, request: KeysRequest) -> KeysReport {
         let KeysRequest { change, force } = request;
-        let before = self.ask_all(KeyChange::List, writing).await;
+        let before = self.ask_all(KeyChange::List).await;
         let in_the_way = why_not(&change, &before, force);
         if in_the_way.is_some() || change == KeyChange::List {
             let refused = cut_to(REASON_BYTES_MAX, in_the_way.unwrap_or_default());
             return KeysReport { refused, nodes: before };
         }
-        let nodes = self.ask_all(change, writing).await;
+        let nodes = self.ask_all(change).await;
         let refused = match &nodes[..] {
             [NodeKeys { keys: KeyOrdered::Refused(why), .. }, ..] => why.clone(),
             _ => String::new(),
@@ -246,13 +265,9 @@ impl<N: Net, H: Host> KeyTask<N, H> {
 
     /// This node first, then the others that it knows, in ascending order of their ids. Where this one
     /// refuses, nobody else is asked.
-    async fn ask_all(
-        self: &Arc<Self>,
-        change: KeyChange,
-        writing: &tokio::sync::Mutex<()>,
-    ) -> Vec<NodeKeys> {
+    async fn ask_all(self: &Arc<Self>, change: KeyChange) -> Vec<NodeKeys> {
         let standing = self.standing.borrow().clone();
-        let here = self.here(change.clone(), writing).await;
+        let here = self.here(change.clone()).await;
         let has_refused = matches!(here, KeyOrdered::Refused(_));
         let mine = standing.members().find(|member| member.id == self.identity.id);
         let mut all = vec![NodeKeys {
