@@ -22,7 +22,8 @@
 //! gets what is sent to its address, and that the question was asked of this node since its start.
 //! Without one, a [`Shape::Challenge`] brings it, which is no longer than the shortest question. So
 //! no stranger has a node send more than was sent to it, and no recorded question is carried out
-//! twice.
+//! twice. Gossip has no cookies: a receiver that does not know its sender yet, or not any more, takes
+//! a recorded packet once.
 
 mod client;
 mod cookie;
@@ -85,7 +86,8 @@ pub enum Shape {
     Answer = 3,
 }
 
-/// One life of a sender: no two have the same, whatever became of disk and clock.
+/// One life of a sender: no two have the same, whatever became of disk and clock. Only where a
+/// running process is copied with its memory, as with a cloned virtual machine, do two go on in one.
 ///
 /// They are ordered by time, then by the random part. Within a sender's number the later one
 /// counts.
