@@ -281,7 +281,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let key_task = KeyTask {
         net: net.clone(),
         host: host.clone(),
-        keys,
+        keys: keys.clone(),
         identity: identity.clone(),
         name: settings.name.clone(),
         standing: known,
@@ -311,6 +311,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         hub,
         clock,
         host: host.clone(),
+        keys,
         post,
         inboxes,
         inbox,

@@ -4,6 +4,7 @@
 //! who seals and opens. What hub and cores do has nothing to do with keys, and they see none.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ use crate::core::Standing;
 pub(super) struct Keys {
     cluster: String,
     held: watch::Sender<Held>,
+    /// That of the epoch in which this node seals.
+    incarnation: AtomicU64,
     /// A generator for cryptography, seeded by the host.
     rng: Mutex<StdRng>,
 }
@@ -68,7 +71,19 @@ impl Keys {
         let epoch = Epoch::new(incarnation, rng.random());
         let sender = Arc::new(NodeSender::new(&ring, cluster, id.bits(), epoch));
         let held = watch::Sender::new(Held { ring: Arc::new(ring), sender });
-        Ok(Self { cluster: cluster.to_owned(), held, rng: Mutex::new(rng) })
+        let (incarnation, rng) = (AtomicU64::new(incarnation), Mutex::new(rng));
+        Ok(Self { cluster: cluster.to_owned(), held, incarnation, rng })
+    }
+
+    /// Seals in a later epoch if this incarnation, which is on disk, is greater than the last one.
+    pub(super) fn raise(&self, incarnation: u64) {
+        if self.incarnation.fetch_max(incarnation, Ordering::Relaxed) < incarnation {
+            let [random @ .., _, _] = *self.draw().first_chunk::<8>().expect("eight of 32 bytes");
+            let epoch = Epoch::new(incarnation, random);
+            self.held.send_modify(|held| {
+                held.sender = Arc::new(held.sender.with_epoch(&held.ring, epoch));
+            });
+        }
     }
 
     /// The keys of this moment.
@@ -219,8 +234,7 @@ impl<N: Net, H: Host> KeyTask<N, H> {
             return KeyOrdered::Refused("it has no keyring; see `keyring`".to_owned());
         };
         let _alone = self.writing.lock().await;
-        let Held { ring, sender } = keys.held();
-        let mut changed = (*ring).clone();
+        let mut changed = (*keys.held().ring).clone();
         let result = match change {
             KeyChange::Install(text) => match text.0.parse() {
                 Ok(key) => changed.install(key),
@@ -238,9 +252,11 @@ impl<N: Net, H: Host> KeyTask<N, H> {
                     tracing::error!(%error, "the keyring cannot be written; nothing was changed");
                     return refused(format_args!("its keyring cannot be written: {error}"));
                 }
-                let sender = Arc::new(sender.with_keys(&changed));
                 tracing::info!(keys = ?changed, "the keyring was changed");
-                keys.held.send_replace(Held { ring: Arc::new(changed), sender });
+                keys.held.send_modify(|held| {
+                    held.sender = Arc::new(held.sender.with_keys(&changed));
+                    held.ring = Arc::new(changed);
+                });
             }
         }
         describe(&keys.held().ring)

@@ -1,5 +1,6 @@
 //! Datagrams as a node sends and takes them.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -43,6 +44,14 @@ impl NodeSender {
     #[must_use]
     pub fn with_keys(&self, keyring: &Keyring) -> Self {
         Self::build(keyring, self.cluster.clone(), self.origin, self.counters.clone())
+    }
+
+    /// The same node in a later epoch, with counters of its own: where others remember a later one than
+    /// it began with, they take nothing else from it.
+    #[must_use]
+    pub fn with_epoch(&self, keyring: &Keyring, epoch: Epoch) -> Self {
+        let origin = Origin { epoch, ..self.origin };
+        Self::build(keyring, self.cluster.clone(), origin, Arc::default())
     }
 
     fn build(
@@ -106,6 +115,8 @@ impl NodeSender {
 pub struct NodeReceiver {
     keyring: Arc<Keyring>,
     sender: Arc<NodeSender>,
+    /// Epochs that this node was in before, the latest last.
+    former: VecDeque<Epoch>,
     nodes: Senders,
     clients: Senders,
     issuer: Issuer,
@@ -137,6 +148,8 @@ pub enum FromOutside {
 /// The most nodes whose counters are remembered: each may be there under two keys, and twice as
 /// many as a view holds.
 const NODES_MAX: usize = 2 * MEMBERS_MAX;
+/// The most epochs of its own that a node knows again: it begins another one when it was held for dead.
+const FORMER_MAX: usize = 16;
 /// The most clients. More of them at a time cost each other a round trip now and then.
 const CLIENTS_MAX: usize = 4_096;
 
@@ -156,6 +169,7 @@ impl NodeReceiver {
         Self {
             keyring,
             sender,
+            former: VecDeque::new(),
             nodes: Senders::new(Side::Node, nodes_max),
             clients: Senders::new(Side::Client, clients_max),
             issuer: Issuer::new(boot_secret),
@@ -169,6 +183,12 @@ impl NodeReceiver {
         let is_kept = |id| keyring.get(id).is_some();
         self.nodes.keep(now_ms, is_kept);
         self.clients.keep(now_ms, is_kept);
+        if sender.origin.epoch != self.sender.origin.epoch {
+            self.former.push_back(self.sender.origin.epoch);
+            if self.former.len() > FORMER_MAX {
+                self.former.pop_front();
+            }
+        }
         (self.keyring, self.sender) = (keyring, sender);
     }
 
@@ -188,7 +208,8 @@ impl NodeReceiver {
         match (header.shape, key.kind()) {
             (Shape::Gossip, KeyKind::Node) => {
                 let Origin { number, epoch, .. } = self.sender.origin;
-                if (header.sender, header.epoch) == (number, epoch) {
+                let is_mine = epoch == header.epoch || self.former.contains(&header.epoch);
+                if header.sender == number && is_mine {
                     return Err(Refused::Reflected);
                 }
                 let cluster = &self.sender.cluster;

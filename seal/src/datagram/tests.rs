@@ -184,6 +184,26 @@ fn a_later_life_of_a_node_replaces_the_earlier_one() {
 }
 
 #[test]
+fn a_node_whose_epoch_was_passed_begins_a_later_one() {
+    let mut two = receiver(2);
+    let at = |ms| NodeSender::new(&ring(), CLUSTER, 1, epoch(ms));
+    let node = Arc::new(at(10));
+    assert!(two.open(NOW, addr(1), &gossip(&at(20), b"somebody with its id")).is_ok());
+    let before = gossip(&node, b"1");
+    assert_eq!(two.open(NOW, addr(1), &before), Err(Refused::TooOld));
+    let later = Arc::new(node.with_epoch(&ring(), epoch(21)));
+    let after = gossip(&later, b"1");
+    assert!(two.open(NOW, addr(1), &after).is_ok());
+    assert_ne!(before[HEADER_BYTES..], after[HEADER_BYTES..], "another epoch, other keys");
+    // It knows itself in both.
+    let mut taking = NodeReceiver::new(ring(), node, &[9; 32]);
+    taking.set_keys(NOW, ring(), later);
+    for own in [before, after] {
+        assert_eq!(taking.open(NOW, addr(1), &own), Err(Refused::Reflected));
+    }
+}
+
+#[test]
 fn other_clusters_and_other_keys_are_refused() {
     let mut two = receiver(2);
     let elsewhere = NodeSender::new(&ring(), "shoe", 1, epoch(1));
