@@ -279,8 +279,8 @@ pub(crate) struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// The file that holds the key; `-` reads it from standard input. The key itself is taken, too,
-    /// but others on this host can see command lines
+    /// The file that holds the key; `-` reads it from standard input. The key itself is not taken:
+    /// others on this host can see command lines
     #[arg(value_name = "FILE")]
     pub(crate) key: String,
 }

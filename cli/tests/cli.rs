@@ -839,6 +839,8 @@ fn a_change_of_keys_that_would_cut_a_node_off_is_refused() {
     let mut child = install.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it runs");
     child.stdin.take().expect("it is piped").write_all(new.as_bytes()).expect("it reads");
     assert!(child.wait().expect("it ends").success());
+    let why = cluster.keys(&place, 0, &["install", new.trim()]).fails(2);
+    assert!(why.contains("a key and no file") && !why.contains(new.trim()), "{why}");
     let open = place.write("open", &new);
     let why = cluster.keys(&place, 0, &["install", &open]).fails(2);
     assert!(why.contains("chmod 600"), "{why}");

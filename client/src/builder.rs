@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
@@ -29,6 +30,8 @@ pub struct Builder<N: Net = TokioNet, C: Clock = SystemClock> {
     pub(crate) role: Role,
     pub(crate) key: Option<Arc<Key>>,
     pub(crate) entropy: Option<Zeroizing<[u8; 32]>>,
+    /// How many clients with a key were made of this builder and its clones.
+    pub(crate) sealed: Arc<AtomicU64>,
     pub(crate) timeout: Duration,
     pub(crate) via: Via,
     pub(crate) attach: Option<Arc<Attach>>,
@@ -76,6 +79,7 @@ impl<N: Net, C: Clock> Builder<N, C> {
             role: Role::Development,
             key: None,
             entropy: None,
+            sealed: Arc::default(),
             timeout: Duration::from_secs(2),
             via: Via::Auto,
             attach: Some(Arc::new(|segment| attach_file(segment.path.as_ref()))),
@@ -138,7 +142,8 @@ impl<N: Net, C: Clock> Builder<N, C> {
     }
 
     /// What the randomness of sealing comes from, for simulations, which draw it from their seed. Nobody
-    /// may be able to guess it, and no two clients have the same. Default: the system's.
+    /// may be able to guess it, and no two builders have the same; clients of clones of one builder each
+    /// draw their own. Default: the system's.
     #[must_use]
     pub fn entropy(mut self, seed: [u8; 32]) -> Self {
         self.entropy = Some(Zeroizing::new(seed));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use annulus_net::{Clock, Net};
@@ -33,9 +34,16 @@ impl Seal {
     pub(crate) fn of<N: Net, C: Clock>(settings: &Builder<N, C>) -> Option<Arc<Self>> {
         let key = settings.key.clone()?;
         let seed = settings.entropy.clone();
-        let seed = seed.unwrap_or_else(|| Zeroizing::new(rand::random()));
+        let mut seed = seed.unwrap_or_else(|| Zeroizing::new(rand::random()));
+        // Clones of a builder have its number and its seed, and nothing else tells their clients apart:
+        // in one epoch they would use each nonce twice.
+        let nth = settings.sealed.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+        seed.iter_mut().zip(nth).for_each(|(byte, other)| *byte ^= other);
         let mut rng = StdRng::from_seed(*seed);
-        let epoch = Epoch::new(settings.clock.wall_ms(), rng.random());
+        let mut random: [u8; 6] = rng.random();
+        // Other seeds may, once in a while, draw the same.
+        random.iter_mut().zip(nth).for_each(|(byte, other)| *byte ^= other);
+        let epoch = Epoch::new(settings.clock.wall_ms(), random);
         let cluster = settings.cluster.clone();
         let datagrams = ClientDatagrams::new(key.clone(), &cluster, settings.number, epoch);
         let (rng, cookies) = (Mutex::new(rng), Mutex::default());
@@ -69,5 +77,34 @@ impl Seal {
             cookies.clear();
         }
         cookies.insert(node, cookie);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use annulus_net::{SystemClock, TokioNet};
+    use annulus_seal::KeyKind;
+
+    use super::*;
+    use crate::Role;
+
+    #[test]
+    fn clients_of_one_builders_clones_share_no_epoch() {
+        let key = Key::new(KeyKind::Client(Role::Worker), &[1; 32]);
+        let builder = Builder::new(TokioNet::new(), SystemClock, 7).key(key).entropy([2; 32]);
+        let random = |builder: &Builder| {
+            let (seal, mut datagram) = (Seal::of(builder).unwrap(), Vec::new());
+            seal.datagrams.seal(None, b"?", &mut datagram).unwrap();
+            // The epoch without its time.
+            datagram[23..29].to_vec()
+        };
+        let made: BTreeSet<_> = (0..100).map(|_| random(&builder.clone())).collect();
+        assert_eq!(made.len(), 100);
+        // Drawn from the seed alone all the same.
+        let key = Key::new(KeyKind::Client(Role::Worker), &[1; 32]);
+        let again = Builder::new(TokioNet::new(), SystemClock, 7).key(key).entropy([2; 32]);
+        assert!(made.contains(&random(&again)));
     }
 }

@@ -34,11 +34,11 @@ use std::time::Duration;
 use annulus_gossip::mesh::DEATHS_MAX;
 use annulus_gossip::view::INCARNATION_MAX;
 use annulus_net::{Clock, Listener, Net, Udp};
-use annulus_proto::codec::{self, DecodeError};
+use annulus_proto::codec::{self, DecodeError, Header};
 use annulus_proto::limits::DATAGRAM_BYTES_MAX;
-use annulus_proto::message::{Gossip, Message, Role, Welcome};
+use annulus_proto::message::{Gossip, Message, Rejected, Role, Welcome};
 use annulus_proto::{Hlc, Load, Member, NodeId, Status};
-use annulus_seal::datagram::{FromOutside, Refused, SEALED_BYTES_MAX};
+use annulus_seal::datagram::{FromOutside, INSIDE_BYTES_MAX, Recipient, Refused, SEALED_BYTES_MAX};
 use annulus_shm::Writer;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -241,6 +241,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         welcome,
         streams_max: settings.connections_max,
         strangers: AtomicU32::new(0),
+        local_strangers: AtomicU32::new(0),
         clients: AtomicU32::new(0),
         nodes: AtomicU32::new(0),
         next: AtomicU64::new(1),
@@ -280,11 +281,12 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let key_task = KeyTask {
         net: net.clone(),
         host: host.clone(),
-        keys,
+        keys: keys.clone(),
         identity: identity.clone(),
         name: settings.name.clone(),
         standing: known,
         streams: streams.clone(),
+        writing: tokio::sync::Mutex::default(),
     };
     tasks.spawn(key_task.run(key_inbox));
     let post = Post::new(net, udp, identity, inboxes.clone(), streams, tally.clone());
@@ -309,6 +311,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         hub,
         clock,
         host: host.clone(),
+        keys,
         post,
         inboxes,
         inbox,
@@ -484,11 +487,11 @@ async fn receive_sealed<U: Udp, C: Clock>(
             tally.add("datagrams_not_received");
             continue;
         };
+        let now_ms = u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         if changes.has_changed().unwrap_or(false) {
             let held = changes.borrow_and_update().clone();
-            receiver.set_keys(held.ring, held.sender);
+            receiver.set_keys(now_ms, held.ring, held.sender);
         }
-        let now_ms = u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         let left = match receiver.open(now_ms, from, &buffer[..length]) {
             Ok(FromOutside::Gossip { node, inside }) => {
                 let node = Some(NodeId::from_bits(node));
@@ -501,6 +504,15 @@ async fn receive_sealed<U: Udp, C: Clock>(
                         continue;
                     }
                     Ok((header, message)) => {
+                        let in_anothers_name = accept::in_anothers_name(recipient.client, &message);
+                        if let Some(rejected) = in_anothers_name {
+                            tally.add(accept::IN_ANOTHERS_NAME);
+                            let answer = sealed_answer(&keys, &recipient, header.id, rejected);
+                            if !answer.is_empty() && udp.send_to(&answer, from).await.is_err() {
+                                tally.add("datagrams_not_sent");
+                            }
+                            continue;
+                        }
                         let (asker, caller) =
                             (Asker::Sealed(from, recipient), Caller::Client(role));
                         inboxes.try_request(Request { asker, caller, header, message })
@@ -533,6 +545,18 @@ async fn receive_sealed<U: Udp, C: Clock>(
             Err(NotLeft::Stopping) => return,
         }
     }
+}
+
+/// A datagram with what neither hub nor core sees; empty if there is none to send.
+fn sealed_answer(keys: &Keys, to: &Recipient, id: u64, rejected: Rejected) -> Vec<u8> {
+    let (mut inside, mut out) = (Vec::new(), Vec::new());
+    let header = Header { id, view: 0, hlc: Hlc::ZERO };
+    let encoded = codec::encode_inside(header, &rejected.into(), INSIDE_BYTES_MAX, &mut inside);
+    if encoded.is_ok() {
+        // Without counters nothing is sent, as if it had been lost.
+        let _ = keys.held().sender.seal_answer(to, &inside, &mut out);
+    }
+    out
 }
 
 /// Resolves the seeds' names for ever: names may resolve later, and to other addresses.

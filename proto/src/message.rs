@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
 use serde::Serialize;
+use zeroize::Zeroize;
 
 use crate::entry::{Attributes, Entry, Value};
 use crate::key::{Key, Slot};
@@ -711,9 +712,16 @@ pub enum KeyChange {
     Remove(u32) = 3,
 }
 
-/// A key in its text form: a secret, which `Debug` does not show.
+/// A key in its text form: a secret, which `Debug` does not show, and which is wiped when it is
+/// dropped.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct KeyText(pub String);
+
+impl Drop for KeyText {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl fmt::Debug for KeyText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,15 +14,16 @@
 //! ```
 //!
 //! All integers are little-endian. The cipher is ChaCha20-Poly1305 (RFC 8439) under a key derived
-//! from the ring's key, the cluster's name, the sender, whether that is a node, and its epoch; the
-//! nonce is the counter. Everything before the sealed part is authenticated with it, and so is, in
+//! from the ring's key and its id, the cluster's name, the sender, whether that is a node, and its
+//! epoch; the nonce is the counter. Everything before the sealed part is authenticated with it, and so is, in
 //! what a node says to a client, the client's number and epoch: an answer is good for nobody else.
 //!
 //! A client's question is carried out only with a *cookie*, by which the node knows that the client
 //! gets what is sent to its address, and that the question was asked of this node since its start.
 //! Without one, a [`Shape::Challenge`] brings it, which is no longer than the shortest question. So
 //! no stranger has a node send more than was sent to it, and no recorded question is carried out
-//! twice.
+//! twice. Gossip has no cookies: a receiver that does not know its sender yet, or not any more, takes
+//! a recorded packet once.
 
 mod client;
 mod cookie;
@@ -85,7 +86,8 @@ pub enum Shape {
     Answer = 3,
 }
 
-/// One life of a sender: no two have the same, whatever became of disk and clock.
+/// One life of a sender: no two have the same, whatever became of disk and clock. Only where a
+/// running process is copied with its memory, as with a cloned virtual machine, do two go on in one.
 ///
 /// They are ordered by time, then by the random part. Within a sender's number the later one
 /// counts.

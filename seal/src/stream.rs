@@ -8,8 +8,8 @@
 //!
 //! The handshake is `Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s` (noiseprotocol.org, revision 34): fresh
 //! Diffie-Hellman keys on both sides, so that a key that leaks later opens no recorded stream, and
-//! a secret derived from the ring's key and the cluster's name, so that nobody else gets past the
-//! first message. The prologue is the caller's first eight bytes, the cluster's name and the key's
+//! a secret derived from the ring's key, its id and the cluster's name, so that nobody else gets past
+//! the first message: whoever repeats a recorded one is answered, and can make nothing of it. The prologue is the caller's first eight bytes, the cluster's name and the key's
 //! kind.
 //!
 //! A record holds up to 65519 bytes; an empty one closes its direction. A stream that ends without

@@ -104,9 +104,10 @@ fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
 fn read(args: &InstallArgs) -> anyhow::Result<ClusterKey> {
     match args.key.as_str() {
         "-" => read_key(&mut io::stdin().lock()).context("cannot read a key from standard input"),
-        key if key.starts_with("annulus-key-") => {
-            key.parse().map_err(|error| Failed::usage(format!("{error}")))
-        }
+        key if key.starts_with("annulus-key-") => Err(Failed::usage(
+            "this is a key and no file, and everybody on this host could see it: put it into a file \
+             of your own, or pipe it to `annulus keys install -`; if it was one in earnest, take another",
+        )),
         path => read_file(Path::new(path)),
     }
 }

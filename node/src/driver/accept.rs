@@ -26,10 +26,12 @@ use crate::core::{Asker, Caller, HubInput, Request};
 pub(super) struct Reception {
     pub(super) cluster: String,
     pub(super) welcome: Welcome,
-    /// The bound on each of the three numbers that follow. They are apart so that clients cannot
-    /// keep other nodes out, nor strangers (who have not said hello) clients.
+    /// The bound on each of the four numbers that follow. They are apart so that clients cannot
+    /// keep other nodes out, nor strangers (who have not said hello) clients, nor those of the network
+    /// this host's.
     pub(super) streams_max: u32,
     pub(super) strangers: AtomicU32,
+    pub(super) local_strangers: AtomicU32,
     pub(super) clients: AtomicU32,
     pub(super) nodes: AtomicU32,
     pub(super) next: AtomicU64,
@@ -48,6 +50,9 @@ pub(super) struct Reception {
 
 /// How long a caller may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one may take to prove that it has a key. Who has one sends that first, unasked; who has
+/// none keeps a place for no longer than this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest frame that is taken from somebody who has not said hello.
 const HELLO_BYTES_MAX: usize = 4 << 10;
 /// How long a stream may be silent. Clients open a new one when they need it.
@@ -88,14 +93,19 @@ async fn receive<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Strangers beyond the limit are not even told: nothing is spent on them.
-    let Some(stranger) = Place::take(&reception.strangers, reception.streams_max) else {
+    let strangers = match peer {
+        Peer::Tcp(_) => &reception.strangers,
+        Peer::Local => &reception.local_strangers,
+    };
+    let Some(stranger) = Place::take(strangers, reception.streams_max) else {
         return reception.tally.add("streams_refused");
     };
     if let (Some(keys), Peer::Tcp(_)) = (&reception.keys, peer) {
-        let answered = tokio::time::timeout(HELLO_TIMEOUT, keys.answer(stream)).await;
+        let answered = tokio::time::timeout(HANDSHAKE_TIMEOUT, keys.answer(stream)).await;
         match answered {
             Ok(Ok((stream, key))) => {
-                let local = Local { end: None, may: May::Key(key.kind()) };
+                let may = May::Key(key.kind());
+                let local = Local { end: None, may, may_see_to_keys: false };
                 let removed = keys.removed(key.id());
                 serve(stream, peer, local, &reception, stranger, removed).await;
             }
@@ -124,6 +134,8 @@ struct Local {
     end: Option<LocalEnd>,
     /// What it may do at most.
     may: May,
+    /// Whether its user may, if its role does.
+    may_see_to_keys: bool,
 }
 
 /// What a caller may be and do.
@@ -190,7 +202,14 @@ async fn serve<S>(
     };
     drop(stranger);
     reader.limit(usize::MAX);
-    if send(&mut write_half, reception.welcome.clone()).await.is_err() {
+    let mut key_removed = std::pin::pin!(key_removed);
+    let welcomed = tokio::select! {
+        // The key may be gone since the handshake.
+        biased;
+        () = &mut key_removed => return reception.tally.add("streams_of_removed_keys"),
+        sent = send(&mut write_half, reception.welcome.clone()) => sent,
+    };
+    if welcomed.is_err() {
         return;
     }
     let number = reception.next.fetch_add(1, Ordering::Relaxed);
@@ -199,19 +218,20 @@ async fn serve<S>(
     // The lane closes with this stream.
     let mut lane = None;
     let mut has_asked = false;
-    let mut key_removed = std::pin::pin!(key_removed);
     let mut writing = tokio::spawn(outgoing.write_to(write_half, WRITE_TIMEOUT));
     let written = loop {
         // Over a stream with a lane nothing comes, as a rule.
         let idle = if lane.is_some() { IDLE_WITH_LANE } else { IDLE };
         let frames = tokio::select! {
-            // Over when nothing can be sent to it any more, or the other side takes nothing.
-            _ = &mut writing => break true,
+            // However much comes under it: a removed key is good for nothing more.
+            biased;
             () = &mut key_removed => {
                 tracing::info!(?peer, "a stream is closed: its key was removed");
                 reception.tally.add("streams_of_removed_keys");
                 break false;
             }
+            // Over when nothing can be sent to it any more, or the other side takes nothing.
+            _ = &mut writing => break true,
             frames = tokio::time::timeout(idle, reader.frames()) => frames,
         };
         match frames {
@@ -230,7 +250,15 @@ async fn serve<S>(
                     reception.take_gossip(number, node, &mut frames);
                 }
                 let to_hub_and_cores = |(header, message): &(Header, Message)| {
-                    !reception.take_key_job(number, caller, peer, header.id, message)
+                    if let message::Caller::Client { client, .. } = hello
+                        && let Some(rejected) = in_anothers_name(client, message)
+                    {
+                        reception.tally.add(IN_ANOTHERS_NAME);
+                        reception.answer(number, header.id, rejected);
+                        return false;
+                    }
+                    let asking = (caller, peer, local.may_see_to_keys);
+                    !reception.take_key_job(number, asking, header.id, message)
                 };
                 frames.retain(to_hub_and_cores);
                 let asker = Asker::Stream(number);
@@ -326,6 +354,23 @@ pub(super) fn rejection(error: &DecodeError) -> Rejected {
     }
 }
 
+/// What is counted for [`in_anothers_name`].
+pub(super) const IN_ANOTHERS_NAME: &str = "requests_in_anothers_name";
+
+/// What to tell a client that asks under another one's number. Answers are remembered by that number:
+/// it would be answered in the other's place, or leave it an answer that it never asked for. Nodes
+/// pass requests on as they came.
+pub(super) fn in_anothers_name(client: u64, message: &Message) -> Option<Rejected> {
+    let Message::SessionRequest(request) = message else { return None };
+    (request.request.client != client).then(|| {
+        let why = format!(
+            "a request as of client {:x} came from client {client:x}; use the number of its own",
+            request.request.client
+        );
+        Rejected::Malformed { why }
+    })
+}
+
 async fn reject<W: AsyncWrite + Unpin>(mut stream: W, rejected: Rejected) {
     // Whether it arrives is the other side's matter.
     let _ = send(&mut stream, rejected).await;
@@ -349,26 +394,27 @@ impl Reception {
     /// # Errors
     /// If the system does not tell whose process is at the other end.
     fn recognize(&self, end: Option<LocalEnd>) -> std::io::Result<Local> {
-        let may = match &end {
-            Some(end) => self.local_roles.of(end.peer_user()?, self.user),
-            None => Role::Development,
+        let user = end.as_ref().map(LocalEnd::peer_user).transpose()?;
+        let of_user = |user| {
+            let roles = &self.local_roles;
+            (roles.of(user, self.user), roles.may_see_to_keys(user, self.user))
         };
-        Ok(Local { end, may: May::Role(may) })
+        let (may, may_see_to_keys) = user.map_or((Role::Development, true), of_user);
+        Ok(Local { end, may: May::Role(may), may_see_to_keys })
     }
 
     /// Takes a request that is about keys, which neither hub nor core sees.
     fn take_key_job(
         &self,
         stream: u64,
-        caller: Caller,
-        peer: Peer,
+        (caller, peer, may_see_to_keys): (Caller, Peer, bool),
         id: u64,
         message: &Message,
     ) -> bool {
         let may = match (message, caller, peer) {
             (Message::KeyOrder(_), Caller::Node(_), Peer::Tcp(_)) => self.keys.is_some(),
             (Message::KeysRequest(_), Caller::Client(role), Peer::Local) => {
-                matches!(role, Role::Operator | Role::Development)
+                may_see_to_keys && role.includes(Role::Operator)
             }
             (Message::KeyOrder(_) | Message::KeysRequest(_), ..) => false,
             _ => return false,
@@ -379,7 +425,9 @@ impl Reception {
             _ => {
                 self.tally.add("requests_out_of_place");
                 let why =
-                    "keys are seen to over this host's Unix socket, by an operator".to_owned();
+                    "keys are seen to over this host's Unix socket, by root, the node's own user, \
+                           or one that `local_roles` names an operator"
+                        .to_owned();
                 self.answer(stream, id, Rejected::Malformed { why });
                 return true;
             }

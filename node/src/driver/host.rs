@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annulus_proto::message::Segment;
 use annulus_seal::Zeroizing;
@@ -95,6 +95,8 @@ pub struct SystemHost {
     data_dir: PathBuf,
     shm_dir: PathBuf,
     keyring: Option<PathBuf>,
+    /// As the keyring was last read or written here.
+    keyring_known: Arc<Mutex<Zeroizing<String>>>,
     cluster: String,
     /// Held for life: one node per data directory.
     _lock: File,
@@ -122,6 +124,7 @@ impl SystemHost {
             data_dir: settings.data_dir.clone(),
             shm_dir: settings.shm_dir.clone(),
             keyring: settings.keyring.clone(),
+            keyring_known: Arc::default(),
             cluster: settings.cluster.clone(),
             _lock: lock,
         })
@@ -139,27 +142,22 @@ impl Host for SystemHost {
 
     async fn store_state(&self, state: Vec<u8>) -> io::Result<()> {
         let path = self.data_dir.join(STATE_FILE);
-        let replace = move || replace_file(&path, &state, STATE_MODE);
+        let replace = move || replace_file(&path, &state, STATE_MODE)?.sync_all();
         let stored = tokio::task::spawn_blocking(replace).await;
         stored.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     fn load_keyring(&self) -> io::Result<Zeroizing<String>> {
         let path = self.keyring.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode();
-        if mode & 0o077 != 0 {
-            let why = format!("others may use it, too (mode {:o}); chmod 600 it", mode & 0o777);
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-        }
-        let mut text = Zeroizing::new(String::with_capacity(KEYRING_BYTES_MAX as usize));
-        file.take(KEYRING_BYTES_MAX).read_to_string(&mut text)?;
+        let text = read_secret(path)?;
+        *lock(&self.keyring_known) = text.clone();
         Ok(text)
     }
 
     async fn store_keyring(&self, keyring: Zeroizing<String>) -> io::Result<()> {
         let path = self.keyring.clone().ok_or(io::ErrorKind::NotFound)?;
-        let replace = move || replace_file(&path, keyring.as_bytes(), SECRET_MODE);
+        let known = self.keyring_known.clone();
+        let replace = move || replace_keyring(&path, &known, keyring);
         let stored = tokio::task::spawn_blocking(replace).await;
         stored.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
@@ -218,8 +216,55 @@ pub fn table_options(
     }
 }
 
-/// Replaces a file in one step by one that has these permissions from its first byte on.
-fn replace_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+/// Reads a file that nobody but its user may use.
+fn read_secret(path: &Path) -> io::Result<Zeroizing<String>> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let why = format!("others may use it, too (mode {:o}); chmod 600 it", mode & 0o777);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    // With room for all of it: what a growing buffer leaves behind would not be wiped.
+    let mut text = Zeroizing::new(String::with_capacity(KEYRING_BYTES_MAX as usize + 1));
+    file.take(KEYRING_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > KEYRING_BYTES_MAX {
+        let why = format!("it is larger than {KEYRING_BYTES_MAX} bytes; keep its keys alone");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(text)
+}
+
+/// Replaces a keyring, unless somebody else has changed it.
+fn replace_keyring(
+    path: &Path,
+    known: &Mutex<Zeroizing<String>>,
+    keyring: Zeroizing<String>,
+) -> io::Result<()> {
+    let mut known = lock(known);
+    let found = read_secret(path)?;
+    // Who has written the same has done our work.
+    if found != *known && found != keyring {
+        let why = "it was changed by hand; restart the node, or put it back as it was";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    let directory = replace_file(path, keyring.as_bytes(), SECRET_MODE)?;
+    *known = keyring;
+    // It is there from now on, for whoever reads it; only a power cut may still undo it.
+    if let Err(error) = directory.sync_all() {
+        tracing::warn!(%error, "the keyring was replaced, and may not outlive a loss of power");
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics half-way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Replaces a file in one step by one that has these permissions from its first byte on. Returns its
+/// directory, which has to reach the disk, too. After an error the old file is still there.
+fn replace_file(path: &Path, content: &[u8], mode: u32) -> io::Result<File> {
+    let directory = File::open(directory_of(path))?;
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     // What a killed node left behind may have other permissions.
@@ -231,13 +276,71 @@ fn replace_file(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
+    Ok(directory)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    // That of a bare name is said to be nothing at all.
+    let named = |directory: &&Path| !directory.as_os_str().is_empty();
+    path.parent().filter(named).unwrap_or(Path::new("."))
 }
 
 fn file_part(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     name.chars().map(safe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(path: &Path, text: &str) {
+        let mut file = OpenOptions::new();
+        let file = file.write(true).create(true).truncate(true).mode(SECRET_MODE).open(path);
+        file.unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn zeroizing(text: &str) -> Zeroizing<String> {
+        Zeroizing::new(text.to_owned())
+    }
+
+    #[test]
+    fn a_bare_name_stands_in_the_directory_of_this_process() {
+        assert_eq!(directory_of(Path::new("keyring")), Path::new("."));
+        assert_eq!(directory_of(Path::new("a/keyring")), Path::new("a"));
+        assert_eq!(directory_of(Path::new("/keyring")), Path::new("/"));
+        assert!(File::open(directory_of(Path::new("keyring"))).unwrap().sync_all().is_ok());
+    }
+
+    #[test]
+    fn a_keyring_that_is_too_large_is_refused_and_not_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring");
+        let most = "#".repeat(KEYRING_BYTES_MAX as usize);
+        secret(&path, &most);
+        assert_eq!(*read_secret(&path).unwrap(), most);
+        secret(&path, &(most + "#"));
+        assert!(read_secret(&path).unwrap_err().to_string().contains("larger than 65536 bytes"));
+    }
+
+    #[test]
+    fn a_keyring_that_was_changed_by_hand_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring");
+        secret(&path, "one");
+        let known = Mutex::new(read_secret(&path).unwrap());
+        replace_keyring(&path, &known, zeroizing("two")).unwrap();
+        assert_eq!(*read_secret(&path).unwrap(), "two");
+        secret(&path, "by hand");
+        let refused = replace_keyring(&path, &known, zeroizing("three")).unwrap_err();
+        assert!(refused.to_string().contains("changed by hand"), "{refused}");
+        assert_eq!(*read_secret(&path).unwrap(), "by hand");
+        // Put back, it is changed again; and so it is where another one has written the same.
+        secret(&path, "two");
+        replace_keyring(&path, &known, zeroizing("three")).unwrap();
+        secret(&path, "four");
+        replace_keyring(&path, &known, zeroizing("four")).unwrap();
+        replace_keyring(&path, &known, zeroizing("five")).unwrap();
+        assert_eq!(*read_secret(&path).unwrap(), "five");
+    }
 }

@@ -16,6 +16,7 @@ use super::background::Report;
 use super::error::RunError;
 use super::host::Host;
 use super::inboxes::{Inboxes, Receiver};
+use super::keys::Keys;
 use super::lanes::Lanes;
 use super::post::Post;
 use super::shared::Shared;
@@ -29,6 +30,8 @@ pub(super) struct HubTask<N: Net, C: Clock, H: Host> {
     pub(super) hub: Hub,
     pub(super) clock: C,
     pub(super) host: Arc<H>,
+    /// `None` where everything travels in clear.
+    pub(super) keys: Option<Arc<Keys>>,
     pub(super) post: Arc<Post<N>>,
     pub(super) inboxes: Inboxes,
     pub(super) inbox: Receiver<Vec<HubInput>, HubInput>,
@@ -186,7 +189,7 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
     }
 
     fn persist(&self, generation: u64, state: NodeState) {
-        let (host, inboxes) = (self.host.clone(), self.inboxes.clone());
+        let (host, inboxes, keys) = (self.host.clone(), self.inboxes.clone(), self.keys.clone());
         tokio::spawn(async move {
             // Until it is on disk the node stamps nothing; keep trying.
             while let Err(error) = store_state(&*host, &state).await {
@@ -195,6 +198,9 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
                     return;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            if let Some(keys) = keys {
+                keys.raise(state.incarnation);
             }
             let _ = inboxes.tell_hub(HubInput::Persisted { generation });
         });

@@ -4,8 +4,8 @@
 //! everybody who seals and opens. What hub and cores do has nothing to do with keys, and they see
 //! none.
 
-use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ use crate::core::Standing;
 pub(super) struct Keys {
     cluster: String,
     held: watch::Sender<Held>,
+    /// That of the epoch in which this node seals.
+    incarnation: AtomicU64,
     /// A generator for cryptography, seeded by the host.
     rng: Mutex<StdRng>,
 }
@@ -70,7 +72,19 @@ impl Keys {
         let epoch = Epoch::new(incarnation, rng.random());
         let sender = Arc::new(NodeSender::new(&ring, cluster, id.bits(), epoch));
         let held = watch::Sender::new(Held { ring: Arc::new(ring), sender });
-        Ok(Self { cluster: cluster.to_owned(), held, rng: Mutex::new(rng) })
+        let (incarnation, rng) = (AtomicU64::new(incarnation), Mutex::new(rng));
+        Ok(Self { cluster: cluster.to_owned(), held, incarnation, rng })
+    }
+
+    /// Seals in a later epoch if this incarnation, which is on disk, is greater than the last one.
+    pub(super) fn raise(&self, incarnation: u64) {
+        if self.incarnation.fetch_max(incarnation, Ordering::Relaxed) < incarnation {
+            let [random @ .., _, _] = *self.draw().first_chunk::<8>().expect("eight of 32 bytes");
+            let epoch = Epoch::new(incarnation, random);
+            self.held.send_modify(|held| {
+                held.sender = Arc::new(held.sender.with_epoch(&held.ring, epoch));
+            });
+        }
     }
 
     /// The keys of this moment.
@@ -154,6 +168,8 @@ pub(super) enum Task {
 
 /// Jobs that may wait.
 pub(super) const JOBS_MAX: usize = 64;
+/// How many of those that go to all nodes may wait: each may take seconds.
+const REQUESTS_MAX: usize = 8;
 /// How long one node may take to do what it is asked to.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many nodes are asked at a time.
@@ -169,37 +185,57 @@ pub(super) struct KeyTask<N, H> {
     pub(super) name: String,
     pub(super) standing: watch::Receiver<Arc<Standing>>,
     pub(super) streams: Arc<Streams>,
+    /// Held while the keyring is changed.
+    pub(super) writing: tokio::sync::Mutex<()>,
 }
 
 impl<N: Net, H: Host> KeyTask<N, H> {
     /// Runs until nobody sends jobs any more.
     pub(super) async fn run(self, mut jobs: mpsc::Receiver<Job>) {
         let this = Arc::new(self);
-        let writing = Arc::new(tokio::sync::Mutex::new(()));
-        let mut under_way = JoinSet::new();
-        while let Some(job) = jobs.recv().await {
-            while under_way.try_join_next().is_some() {}
-            // What goes to all nodes waits for them, and they may wait for this one meanwhile.
-            let (this, writing) = (this.clone(), writing.clone());
-            under_way.spawn(async move {
-                let answer: Message = match job.task {
-                    Task::Here(order) => this.here(order.change, &writing).await.into(),
-                    Task::Everywhere(request) => this.everywhere(request, &writing).await.into(),
-                };
-                let header = Header { id: job.id, view: 0, hlc: Hlc::ZERO };
-                this.streams.send(job.stream, header, &answer);
-            });
+        // What goes to all nodes waits for them, and they may wait for this one meanwhile. It is done
+        // one after the other, and so is what is asked of this node.
+        let (for_all, requests) = mpsc::channel(REQUESTS_MAX);
+        let mut asking = JoinSet::new();
+        asking.spawn(this.clone().run_everywhere(requests));
+        while let Some(Job { stream, id, task }) = jobs.recv().await {
+            match task {
+                Task::Here(order) => {
+                    let ordered = this.here(order.change).await;
+                    this.answer(stream, id, ordered);
+                }
+                Task::Everywhere(request) => {
+                    if for_all.try_send((stream, id, request)).is_err() {
+                        let refused = "too many changes of keys wait here; try again".to_owned();
+                        this.answer(stream, id, KeysReport { refused, nodes: Vec::new() });
+                    }
+                }
+            }
         }
     }
 
+    async fn run_everywhere(
+        self: Arc<Self>,
+        mut requests: mpsc::Receiver<(u64, u64, KeysRequest)>,
+    ) {
+        while let Some((stream, id, request)) = requests.recv().await {
+            let report = self.everywhere(request).await;
+            self.answer(stream, id, report);
+        }
+    }
+
+    fn answer(&self, stream: u64, id: u64, answer: impl Into<Message>) {
+        let header = Header { id, view: 0, hlc: Hlc::ZERO };
+        self.streams.send(stream, header, &answer.into());
+    }
+
     /// Changes this node's keys, on disk first.
-    async fn here(&self, change: KeyChange, writing: &tokio::sync::Mutex<()>) -> KeyOrdered {
+    async fn here(&self, change: KeyChange) -> KeyOrdered {
         let Some(keys) = &self.keys else {
             return KeyOrdered::Refused("it has no keyring; see `keyring`".to_owned());
         };
-        let _alone = writing.lock().await;
-        let Held { ring, sender } = keys.held();
-        let mut changed = (*ring).clone();
+        let _alone = self.writing.lock().await;
+        let mut changed = (*keys.held().ring).clone();
         let result = match change {
             KeyChange::Install(text) => match text.0.parse() {
                 Ok(key) => changed.install(key),
@@ -217,27 +253,26 @@ impl<N: Net, H: Host> KeyTask<N, H> {
                     tracing::error!(%error, "the keyring cannot be written; nothing was changed");
                     return refused(format_args!("its keyring cannot be written: {error}"));
                 }
-                let sender = Arc::new(sender.with_keys(&changed));
                 tracing::info!(keys = ?changed, "the keyring was changed");
-                keys.held.send_replace(Held { ring: Arc::new(changed), sender });
+                keys.held.send_modify(|held| {
+                    held.sender = Arc::new(held.sender.with_keys(&changed));
+                    held.ring = Arc::new(changed);
+                });
             }
         }
         describe(&keys.held().ring)
     }
 
     /// Changes the keys of all members, one after the other's consent.
-    async fn everywhere(
-        self: &Arc<Self>,
-        request: KeysRequest,
-        writing: &tokio::sync::Mutex<()>,
-    ) -> KeysReport {
+    async fn everywhere(self: &Arc<Self>, request: KeysRequest) -> KeysReport {
         let KeysRequest { change, force } = request;
-        let before = self.ask_all(KeyChange::List, writing).await;
+        let before = self.ask_all(KeyChange::List).await;
         let in_the_way = why_not(&change, &before, force);
         if in_the_way.is_some() || change == KeyChange::List {
-            return KeysReport { refused: in_the_way.unwrap_or_default(), nodes: before };
+            let refused = cut_to(REASON_BYTES_MAX, in_the_way.unwrap_or_default());
+            return KeysReport { refused, nodes: before };
         }
-        let nodes = self.ask_all(change, writing).await;
+        let nodes = self.ask_all(change).await;
         let refused = match &nodes[..] {
             [NodeKeys { keys: KeyOrdered::Refused(why), .. }, ..] => why.clone(),
             _ => String::new(),
@@ -245,15 +280,11 @@ impl<N: Net, H: Host> KeyTask<N, H> {
         KeysReport { refused, nodes }
     }
 
-    /// This node first, then the others that it knows, in ascending order of their ids. Where this
-    /// one refuses, nobody else is asked.
-    async fn ask_all(
-        self: &Arc<Self>,
-        change: KeyChange,
-        writing: &tokio::sync::Mutex<()>,
-    ) -> Vec<NodeKeys> {
+    /// This node first, then the others that it knows, in ascending order of their ids. Where this one
+    /// refuses, nobody else is asked.
+    async fn ask_all(self: &Arc<Self>, change: KeyChange) -> Vec<NodeKeys> {
         let standing = self.standing.borrow().clone();
-        let here = self.here(change.clone(), writing).await;
+        let here = self.here(change.clone()).await;
         let has_refused = matches!(here, KeyOrdered::Refused(_));
         let mine = standing.members().find(|member| member.id == self.identity.id);
         let mut all = vec![NodeKeys {
@@ -282,7 +313,7 @@ impl<N: Net, H: Host> KeyTask<N, H> {
     }
 
     async fn ask(&self, member: &Member, change: KeyChange) -> NodeKeys {
-        let asked = tokio::time::timeout(NODE_TIMEOUT, self.try_ask(member.addr, change)).await;
+        let asked = tokio::time::timeout(NODE_TIMEOUT, self.try_ask(member, change)).await;
         let keys = match asked {
             Ok(Ok(keys)) => keys,
             Ok(Err(why)) => KeyOrdered::Silent(cut(why)),
@@ -291,29 +322,43 @@ impl<N: Net, H: Host> KeyTask<N, H> {
         NodeKeys { node: member.id, name: member.name.clone(), status: member.status, keys }
     }
 
-    async fn try_ask(&self, addr: SocketAddr, change: KeyChange) -> Result<KeyOrdered, String> {
+    async fn try_ask(&self, member: &Member, change: KeyChange) -> Result<KeyOrdered, String> {
         let keys = self.keys.as_ref().ok_or("this node has no keyring")?;
-        let stream = self.net.connect(addr).await.map_err(|error| error.to_string())?;
+        let stream = self.net.connect(member.addr).await.map_err(|error| error.to_string())?;
         let (mut stream, _) = keys.call(stream).await.map_err(|error| error.to_string())?;
-        let mut frames = Vec::new();
-        let header = |id| Header { id, view: 0, hlc: Hlc::ZERO };
-        let messages = [hello(&self.identity), KeyOrder { change }.into()];
-        for (id, message) in (0..).zip(&messages) {
-            let encoded = codec::encode_frame(header(id), message, &mut frames);
-            encoded.map_err(|error| error.to_string())?;
-        }
-        stream.write_all(&frames).await.map_err(|error| error.to_string())?;
-        stream.flush().await.map_err(|error| error.to_string())?;
+        send(&mut stream, 0, &hello(&self.identity)).await?;
         let mut reader = FrameReader::new(stream);
-        loop {
-            match reader.frame().await {
-                Ok((_, Message::Welcome(_))) => {}
-                Ok((_, Message::KeyOrdered(ordered))) => return Ok(ordered),
-                Ok((_, Message::Rejected(rejected))) => return Err(rejected.to_string()),
-                Ok((_, other)) => return Err(format!("{} is no answer", other.name())),
-                Err(_) => return Err("it closed the stream".to_owned()),
-            }
+        // Whoever has its address now answers for nobody else, and is not told to do anything.
+        match next(&mut reader).await? {
+            Message::Welcome(welcome) if welcome.node == member.id => {}
+            Message::Welcome(welcome) => return Err(format!("{} has its address", welcome.node)),
+            other => return Err(format!("{} is no answer", other.name())),
         }
+        send(reader.stream(), 1, &KeyOrder { change }.into()).await?;
+        match next(&mut reader).await? {
+            Message::KeyOrdered(ordered) => Ok(ordered),
+            other => Err(format!("{} is no answer", other.name())),
+        }
+    }
+}
+
+async fn send<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    id: u64,
+    message: &Message,
+) -> Result<(), String> {
+    let mut frame = Vec::new();
+    let header = Header { id, view: 0, hlc: Hlc::ZERO };
+    codec::encode_frame(header, message, &mut frame).map_err(|error| error.to_string())?;
+    stream.write_all(&frame).await.map_err(|error| error.to_string())?;
+    stream.flush().await.map_err(|error| error.to_string())
+}
+
+async fn next<S: AsyncRead + Unpin>(reader: &mut FrameReader<S>) -> Result<Message, String> {
+    match reader.frame().await {
+        Ok((_, Message::Rejected(rejected))) => Err(rejected.to_string()),
+        Ok((_, message)) => Ok(message),
+        Err(_) => Err("it closed the stream".to_owned()),
     }
 }
 
@@ -327,12 +372,13 @@ fn why_not(change: &KeyChange, nodes: &[NodeKeys], force: bool) -> Option<String
         let names: Vec<&str> = names.take(NAMED_MAX).collect();
         (!names.is_empty()).then(|| names.join(", "))
     };
-    let silent =
-        names(&|node| node.status != Status::Down && !matches!(node.keys, KeyOrdered::Done { .. }));
+    // The dead are asked, too: they come back, and would not understand anybody.
+    let silent = names(&|node| !matches!(node.keys, KeyOrdered::Done { .. }));
     let silent = silent.filter(|_| !force).map(|names| {
         format!(
             "not every member tells of its keys ({names}); it would be cut off if it lacks the key \
-             in use. See to it, or use --force"
+             in use. See to it, or use --force; then run `annulus keys install` on that host, or copy \
+             the keyring file there before it starts"
         )
     });
     let holds = |node: &NodeKeys, id: u32| match &node.keys {
@@ -387,8 +433,12 @@ fn refused(why: impl std::fmt::Display) -> KeyOrdered {
 }
 
 /// As much of a reason as fits a report of all nodes.
-fn cut(mut why: String) -> String {
-    let mut end = why.len().min(REASON_BYTES_MAX / 2);
+fn cut(why: String) -> String {
+    cut_to(REASON_BYTES_MAX / 2, why)
+}
+
+fn cut_to(bytes_max: usize, mut why: String) -> String {
+    let mut end = why.len().min(bytes_max);
     while !why.is_char_boundary(end) {
         end -= 1;
     }

@@ -33,6 +33,14 @@ impl LocalRoles {
         }
         self.users.get(&user).copied().unwrap_or(self.default)
     }
+
+    /// Whether processes of `user` may change the keys of the cluster: those who could write the
+    /// keyring anyway, and those to whom it was given in so many words. That every user of a host may
+    /// do everything with its sessions is no such word: keys are of all hosts.
+    pub(super) fn may_see_to_keys(&self, user: u32, own: u32) -> bool {
+        let is_named = self.users.get(&user).is_some_and(|role| role.includes(Role::Operator));
+        user == ROOT || user == own || is_named || self.of(user, own) == Role::Operator
+    }
 }
 
 /// The user who may do everything anyway.
@@ -81,6 +89,21 @@ mod tests {
         assert_eq!(roles.of(ROOT, OWN), Role::Development);
         assert_eq!(roles.of(OWN, OWN), Role::Development);
         assert_eq!(roles.of(OWN, 991), Role::Monitor);
+    }
+
+    #[test]
+    fn keys_are_for_who_runs_the_node_and_whoever_was_made_an_operator() {
+        let roles = LocalRoles::default();
+        assert!(roles.may_see_to_keys(ROOT, OWN) && roles.may_see_to_keys(OWN, OWN));
+        for user in [33, 65_534] {
+            assert!(!roles.may_see_to_keys(user, OWN), "{user}");
+        }
+        let users = [(33, Role::Operator), (34, Role::Development), (35, Role::Authority)].into();
+        let roles = LocalRoles { default: Role::Development, users };
+        let may = [33, 34, 35, 36].map(|user| roles.may_see_to_keys(user, OWN));
+        assert_eq!(may, [true, true, false, false]);
+        let roles = LocalRoles { default: Role::Operator, users: [(35, Role::Worker)].into() };
+        assert_eq!([35, 36].map(|user| roles.may_see_to_keys(user, OWN)), [false, true]);
     }
 
     #[test]

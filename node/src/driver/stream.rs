@@ -39,6 +39,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { stream, buffer: BytesMut::new(), frame_bytes_max: usize::MAX }
     }
 
+    /// What it reads from, to write to it.
+    pub(super) fn stream(&mut self) -> &mut R {
+        &mut self.stream
+    }
+
     /// Takes no frames longer than this from now on, whatever their kind.
     pub(super) fn limit(&mut self, frame_bytes_max: usize) {
         self.frame_bytes_max = frame_bytes_max;

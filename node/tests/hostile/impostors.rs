@@ -105,7 +105,9 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
                 4 => Operation::Touch { birth },
                 _ => Operation::End { birth },
             };
-            let request = RequestId { client: rng.random(), sequence: rng.random() };
+            // As CLIENT; sometimes in another one's name.
+            let client = if rng.random_bool(0.9) { 1 } else { rng.random() };
+            let request = RequestId { client, sequence: rng.random() };
             let (hops, patience_ms) = (rng.random(), rng.random());
             SessionRequest { table, key, request, hops, patience_ms, operation }.into()
         }

@@ -9,7 +9,9 @@ use annulus_client::{
 };
 use annulus_node::NodeSettings;
 use annulus_proto::codec;
-use annulus_proto::message::{Caller, Gossip, Message, Ping, Rejected, Role, StatusRequest};
+use annulus_proto::message::{
+    Caller, Gossip, Message, Operation, Ping, Rejected, RequestId, Role, StatusRequest,
+};
 use annulus_seal::Keyring;
 use annulus_seal::datagram::{
     ClientDatagrams, Cookie, Epoch, FromNode, NodeSender, QUESTION_INSIDE_BYTES_MAX,
@@ -222,15 +224,44 @@ async fn a_key_of_clients_makes_no_node_and_no_other_role() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn nobody_is_answered_in_anothers_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(sealed(dir.path())).await;
+    let watcher = local(&node).await;
+    watcher.start("k", bytes("v"), StartOptions::default()).await.unwrap();
+    // A worker takes the id under which an authority will end a session.
+    let request = |operation| {
+        let Message::SessionRequest(mut request) = get("k") else { unreachable!() };
+        (request.request, request.operation) = (RequestId { client: 3, sequence: 9 }, operation);
+        Message::from(request)
+    };
+    let touch = request(Operation::Touch { birth: None });
+    let mut worker = RawClient::new(&node, Role::Worker, 4).await;
+    let refused = worker.ask(&touch).await;
+    let Message::Rejected(Rejected::Malformed { why }) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("as of client 3 came from client 4"), "{why}");
+    let key = client_key(Role::Worker);
+    let mut stream = Raw::over(call(&node, &key, &node.cluster).await.unwrap());
+    stream.greet(&node.cluster, Caller::Client { client: 4, role: Role::Worker }).await.unwrap();
+    let refused = stream.ask(2, &touch).await;
+    assert!(matches!(refused, Some(Message::Rejected(Rejected::Malformed { .. }))), "{refused:?}");
+    counted(&watcher, "requests_in_anothers_name", 2).await;
+    let mut authority = RawClient::new(&node, Role::Authority, 3).await;
+    authority.ask(&request(Operation::End { birth: None })).await;
+    assert!(watcher.get("k").await.is_err(), "it was ended");
+    node.stop().await;
+}
+
 fn start(key: &str) -> Message {
     let Message::SessionRequest(mut request) = get(key) else { unreachable!() };
-    request.operation = annulus_proto::message::Operation::Start {
+    request.operation = Operation::Start {
         value: bytes("v"),
         lifetimes: Default::default(),
         attributes: Default::default(),
     };
     // Never remembered by the node: if it came twice, it would be done twice.
-    request.request.sequence = 0;
+    request.request = RequestId { client: 3, sequence: 0 };
     request.into()
 }
 
@@ -326,6 +357,27 @@ async fn a_flood_of_what_nobody_sealed_keeps_nobody_out() {
 }
 
 #[tokio::test]
+async fn who_holds_all_places_on_the_network_keeps_nobody_of_this_host_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = NodeSettings { connections_max: 4, ..sealed(dir.path()) };
+    let node = Node::start(node).await;
+    let watcher = local(&node).await;
+    for round in 1..=3 {
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            held.push(TcpStream::connect(node.addr()).await.unwrap());
+        }
+        // More than there are places for, so that all of them are taken.
+        counted(&watcher, "streams_refused", round).await;
+        Raw::local(node.socket()).await.enter(&node.cluster, CLIENT).await;
+    }
+    // Who says nothing gives its place back, and whoever has a key is let in.
+    counted(&watcher, "streams_without_hello", 1).await;
+    assert!(remote(&node, Role::Worker, Via::Tcp).await.any_node().status().await.is_ok());
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn after_its_removal_a_key_opens_nothing_and_its_streams_are_closed() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(sealed(dir.path())).await;
@@ -335,6 +387,8 @@ async fn after_its_removal_a_key_opens_nothing_and_its_streams_are_closed() {
     assert!(stream.greet(&node.cluster, CLIENT).await.is_some());
     let mut raw = RawClient::new(&node, Role::Worker, 3).await;
     raw.ask(&Ping {}.into()).await;
+    // One that has shaken hands, and not said hello yet.
+    let mut late = Raw::over(call(&node, &worker, &node.cluster).await.unwrap());
     // Another client's stream is not concerned.
     let other = remote(&node, Role::Authority, Via::Tcp).await;
     store(&other, 3).await;
@@ -348,7 +402,8 @@ async fn after_its_removal_a_key_opens_nothing_and_its_streams_are_closed() {
     let KeyOrdered::Done { keys, in_use } = &only.keys else { panic!("{report:?}") };
     assert_eq!((keys.len(), *in_use), (2, node_key(1).id().bits()));
     assert_eq!(stream.next().await, None, "it was closed");
-    counted(&watcher, "streams_of_removed_keys", 1).await;
+    assert_eq!(late.greet(&node.cluster, CLIENT).await, None, "it was welcome");
+    counted(&watcher, "streams_of_removed_keys", 2).await;
     let called = call(&node, &worker, &node.cluster).await;
     assert!(matches!(called, Err(CallError::Closed(_))), "{called:?}");
     raw.socket.send(&raw.question(&Ping {}.into())).await.unwrap();

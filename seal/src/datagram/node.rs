@@ -1,5 +1,6 @@
 //! Datagrams as a node sends and takes them.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -43,6 +44,14 @@ impl NodeSender {
     #[must_use]
     pub fn with_keys(&self, keyring: &Keyring) -> Self {
         Self::build(keyring, self.cluster.clone(), self.origin, self.counters.clone())
+    }
+
+    /// The same node in a later epoch, with counters of its own: where others remember a later one than
+    /// it began with, they take nothing else from it.
+    #[must_use]
+    pub fn with_epoch(&self, keyring: &Keyring, epoch: Epoch) -> Self {
+        let origin = Origin { epoch, ..self.origin };
+        Self::build(keyring, self.cluster.clone(), origin, Arc::default())
     }
 
     fn build(
@@ -106,12 +115,11 @@ impl NodeSender {
 pub struct NodeReceiver {
     keyring: Arc<Keyring>,
     sender: Arc<NodeSender>,
+    /// Epochs that this node was in before, the latest last.
+    former: VecDeque<Epoch>,
     nodes: Senders,
     clients: Senders,
     issuer: Issuer,
-    /// Cookies up to this time are refused from clients that are not remembered: one of them may
-    /// have been forgotten, and what it asked before must not be carried out again.
-    forgotten_ms: Option<u64>,
 }
 
 /// A datagram that was taken, or what to do about it.
@@ -140,6 +148,8 @@ pub enum FromOutside {
 /// The most nodes whose counters are remembered: each may be there under two keys, and twice as
 /// many as a view holds.
 const NODES_MAX: usize = 2 * MEMBERS_MAX;
+/// The most epochs of its own that a node knows again: it begins another one when it was held for dead.
+const FORMER_MAX: usize = 16;
 /// The most clients. More of them at a time cost each other a round trip now and then.
 const CLIENTS_MAX: usize = 4_096;
 
@@ -159,18 +169,26 @@ impl NodeReceiver {
         Self {
             keyring,
             sender,
+            former: VecDeque::new(),
             nodes: Senders::new(Side::Node, nodes_max),
             clients: Senders::new(Side::Client, clients_max),
             issuer: Issuer::new(boot_secret),
-            forgotten_ms: None,
         }
     }
 
-    /// Takes other keys: what comes under removed ones is refused from now on.
-    pub fn set_keys(&mut self, keyring: Arc<Keyring>, sender: Arc<NodeSender>) {
+    /// Takes other keys: what comes under removed ones is refused from now on, and so are, if one of
+    /// them comes back, the questions that clients asked before. `now_ms` as in
+    /// [`NodeReceiver::open`].
+    pub fn set_keys(&mut self, now_ms: u64, keyring: Arc<Keyring>, sender: Arc<NodeSender>) {
         let is_kept = |id| keyring.get(id).is_some();
-        self.nodes.keep(is_kept);
-        self.clients.keep(is_kept);
+        self.nodes.keep(now_ms, is_kept);
+        self.clients.keep(now_ms, is_kept);
+        if sender.origin.epoch != self.sender.origin.epoch {
+            self.former.push_back(self.sender.origin.epoch);
+            if self.former.len() > FORMER_MAX {
+                self.former.pop_front();
+            }
+        }
         (self.keyring, self.sender) = (keyring, sender);
     }
 
@@ -190,12 +208,13 @@ impl NodeReceiver {
         match (header.shape, key.kind()) {
             (Shape::Gossip, KeyKind::Node) => {
                 let Origin { number, epoch, .. } = self.sender.origin;
-                if (header.sender, header.epoch) == (number, epoch) {
+                let is_mine = epoch == header.epoch || self.former.contains(&header.epoch);
+                if header.sender == number && is_mine {
                     return Err(Refused::Reflected);
                 }
                 let cluster = &self.sender.cluster;
                 let mut verified = self.nodes.verify(key, cluster, &parsed, None)?;
-                self.nodes.remember(&mut verified);
+                self.nodes.remember(now_ms, &mut verified);
                 Ok(FromOutside::Gossip { node: header.sender, inside: verified.inside })
             }
             (Shape::Question, KeyKind::Client(role)) => {
@@ -205,16 +224,13 @@ impl NodeReceiver {
                 let recipient = Recipient { key: header.key, client, epoch };
                 let cookie = parsed.cookie.as_ref().ok_or(Refused::Foreign)?;
                 let issued = self.issuer.check(now_ms, cookie, from, client, epoch);
-                let is_good = issued.is_some_and(|issued| {
-                    let before = |forgotten| issued <= forgotten;
-                    verified.is_known() || !self.forgotten_ms.is_some_and(before)
-                });
+                // What a forgotten client asked before must not be carried out again, also when it is
+                // known again.
+                let is_good = issued.is_some_and(|issued| verified.is_after_the_forgotten(issued));
                 if !is_good {
                     return Ok(FromOutside::Challenge(self.challenge(now_ms, from, &recipient)));
                 }
-                if self.clients.remember(&mut verified) {
-                    self.forgotten_ms = Some(now_ms);
-                }
+                self.clients.remember(now_ms, &mut verified);
                 Ok(FromOutside::Question { recipient, role, inside: verified.inside })
             }
             _ => Err(Refused::OutOfPlace),

@@ -53,8 +53,9 @@ pub(super) struct Sealer {
 impl Sealer {
     pub(super) fn new(key: &Key, cluster: &str, origin: Origin) -> Self {
         let Origin { side, number, epoch } = origin;
-        let (number, epoch) = (number.to_le_bytes(), epoch.to_bytes());
-        let parts = [cluster.as_bytes(), &[side as u8], &number, &epoch];
+        let (id, number, epoch) = (key.id().to_bytes(), number.to_le_bytes(), epoch.to_bytes());
+        // With the id, which tells of the kind: a secret that stands in two keys is two secrets.
+        let parts = [cluster.as_bytes(), &id, &[side as u8], &number, &epoch];
         let derived = derive(key.secret(), "annulus datagram", &parts);
         let cipher = ChaCha20Poly1305::new(derived.as_ref().into());
         Self { key: key.id(), origin, cipher }

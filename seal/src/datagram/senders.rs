@@ -14,12 +14,17 @@ pub(super) struct Senders {
     known: BTreeMap<(KeyId, u64), Sender>,
     /// All of them, in the order in which it is asked who was not heard lately.
     order: VecDeque<(KeyId, u64)>,
+    /// When one was forgotten last, in milliseconds of the receiver's clock. Whoever is not known may
+    /// be one of those.
+    forgotten_ms: Option<u64>,
 }
 
 struct Sender {
     sealer: Sealer,
     window: Window,
     was_heard: bool,
+    /// Up to when others were forgotten as this one was entered; it may have been one of them.
+    not_before_ms: Option<u64>,
 }
 
 /// A datagram whose tag is good, and which was not seen before.
@@ -29,18 +34,22 @@ pub(super) struct Verified {
     counter: u64,
     /// The sender, unless this epoch of it is known.
     fresh: Option<Sealer>,
+    /// What was asked up to this time may have been forgotten.
+    not_before_ms: Option<u64>,
 }
 
 impl Verified {
-    /// Whether this epoch of its sender was heard before, and not forgotten.
-    pub(super) fn is_known(&self) -> bool {
-        self.fresh.is_none()
+    /// Whether what its sender got at that time was never forgotten since: the window tells all
+    /// that was taken from it.
+    pub(super) fn is_after_the_forgotten(&self, issued_ms: u64) -> bool {
+        self.not_before_ms.is_none_or(|forgotten| issued_ms > forgotten)
     }
 }
 
 impl Senders {
     pub(super) fn new(side: Side, most: usize) -> Self {
-        Self { side, most, known: BTreeMap::new(), order: VecDeque::new() }
+        let (known, order) = (BTreeMap::new(), VecDeque::new());
+        Self { side, most, known, order, forgotten_ms: None }
     }
 
     /// Checks a datagram; nothing is remembered yet.
@@ -64,36 +73,45 @@ impl Senders {
                 Seen::TooOld => return Err(Refused::TooOld),
             }
             let inside = known.sealer.open(parsed, recipient)?;
-            return Ok(Verified { inside, id, counter: header.counter, fresh: None });
+            let (counter, not_before_ms) = (header.counter, known.not_before_ms);
+            return Ok(Verified { inside, id, counter, fresh: None, not_before_ms });
         }
         let origin = Origin { side: self.side, number: header.sender, epoch: header.epoch };
         let sealer = Sealer::new(key, cluster, origin);
         let inside = sealer.open(parsed, recipient)?;
-        Ok(Verified { inside, id, counter: header.counter, fresh: Some(sealer) })
+        let (counter, not_before_ms) = (header.counter, self.forgotten_ms);
+        Ok(Verified { inside, id, counter, fresh: Some(sealer), not_before_ms })
     }
 
-    /// Remembers it, so that it is taken once. True if another sender had to be forgotten for it.
-    pub(super) fn remember(&mut self, verified: &mut Verified) -> bool {
-        let mut has_forgotten = false;
+    /// Remembers it, so that it is taken once. Another sender may have to be forgotten for it.
+    pub(super) fn remember(&mut self, now_ms: u64, verified: &mut Verified) {
         if let Some(sealer) = verified.fresh.take() {
+            let not_before_ms = verified.not_before_ms;
             if !self.known.contains_key(&verified.id) {
-                has_forgotten = self.make_room();
+                if self.make_room() {
+                    self.forgotten_ms = Some(now_ms);
+                }
                 self.order.push_back(verified.id);
             }
-            let sender = Sender { sealer, window: Window::new(), was_heard: false };
+            let window = Window::new();
+            let sender = Sender { sealer, window, was_heard: false, not_before_ms };
             self.known.insert(verified.id, sender);
         }
         if let Some(sender) = self.known.get_mut(&verified.id) {
             sender.window.note(verified.counter);
             sender.was_heard = true;
         }
-        has_forgotten
     }
 
     /// Forgets who used keys that are no more.
-    pub(super) fn keep(&mut self, is_kept: impl Fn(KeyId) -> bool) {
+    pub(super) fn keep(&mut self, now_ms: u64, is_kept: impl Fn(KeyId) -> bool) {
+        let before = self.known.len();
         self.known.retain(|(key, _), _| is_kept(*key));
         self.order.retain(|(key, _)| is_kept(*key));
+        if self.known.len() < before {
+            // The key may come back.
+            self.forgotten_ms = Some(now_ms);
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -184,6 +184,26 @@ fn a_later_life_of_a_node_replaces_the_earlier_one() {
 }
 
 #[test]
+fn a_node_whose_epoch_was_passed_begins_a_later_one() {
+    let mut two = receiver(2);
+    let at = |ms| NodeSender::new(&ring(), CLUSTER, 1, epoch(ms));
+    let node = Arc::new(at(10));
+    assert!(two.open(NOW, addr(1), &gossip(&at(20), b"somebody with its id")).is_ok());
+    let before = gossip(&node, b"1");
+    assert_eq!(two.open(NOW, addr(1), &before), Err(Refused::TooOld));
+    let later = Arc::new(node.with_epoch(&ring(), epoch(21)));
+    let after = gossip(&later, b"1");
+    assert!(two.open(NOW, addr(1), &after).is_ok());
+    assert_ne!(before[HEADER_BYTES..], after[HEADER_BYTES..], "another epoch, other keys");
+    // It knows itself in both.
+    let mut taking = NodeReceiver::new(ring(), node, &[9; 32]);
+    taking.set_keys(NOW, ring(), later);
+    for own in [before, after] {
+        assert_eq!(taking.open(NOW, addr(1), &own), Err(Refused::Reflected));
+    }
+}
+
+#[test]
 fn other_clusters_and_other_keys_are_refused() {
     let mut two = receiver(2);
     let elsewhere = NodeSender::new(&ring(), "shoe", 1, epoch(1));
@@ -212,14 +232,14 @@ fn a_removed_key_opens_nothing_more_and_an_installed_one_does() {
     let new = old.with_keys(&keys);
     assert!(two.open(NOW, addr(1), &gossip(&new, b"2")).is_err());
     let both = Arc::new(keys.clone());
-    two.set_keys(both.clone(), Arc::new(sender(2).with_keys(&both)));
+    two.set_keys(NOW, both.clone(), Arc::new(sender(2).with_keys(&both)));
     assert!(two.open(NOW, addr(1), &gossip(&new, b"3")).is_ok());
     assert!(two.open(NOW, addr(1), &gossip(&old, b"4")).is_ok());
     assert_eq!(two.senders(), 2);
     keys.remove(key(KeyKind::Node, 1).id()).unwrap();
     keys.remove(key(WORKER, 2).id()).unwrap();
     let only = Arc::new(keys);
-    two.set_keys(only.clone(), Arc::new(sender(2).with_keys(&only)));
+    two.set_keys(NOW, only.clone(), Arc::new(sender(2).with_keys(&only)));
     assert!(two.open(NOW, addr(1), &gossip(&new, b"5")).is_ok());
     let removed = Refused::UnknownKey(key(KeyKind::Node, 1).id());
     assert_eq!(two.open(NOW, addr(1), &gossip(&old, b"6")), Err(removed));
@@ -231,6 +251,28 @@ fn a_removed_key_opens_nothing_more_and_an_installed_one_does() {
     let mut out = Vec::new();
     old.with_keys(&only).seal_answer(&recipient, b"8", &mut out).unwrap();
     assert!(out.is_empty());
+}
+
+#[test]
+fn a_key_that_comes_back_brings_no_question_of_before() {
+    let mut node = receiver(5);
+    let asking = client(77);
+    let cookie_of_before = cookie(&mut node, NOW, &asking, addr(1));
+    let recorded = question(&asking, Some(cookie_of_before), b"once");
+    is_question(node.open(NOW, addr(1), &recorded), b"once");
+    let mut without = (*ring()).clone();
+    without.remove(key(WORKER, 2).id()).unwrap();
+    for (now, keys) in [(NOW + 1, Arc::new(without)), (NOW + 2, ring())] {
+        node.set_keys(now, keys.clone(), Arc::new(sender(5).with_keys(&keys)));
+    }
+    let challenged = |taken: Result<FromOutside, Refused>| {
+        assert!(matches!(taken, Ok(FromOutside::Challenge(_))), "{taken:?}");
+    };
+    challenged(node.open(NOW + 3, addr(1), &recorded));
+    let fresh = cookie(&mut node, NOW + 3, &asking, addr(1));
+    let more = question(&asking, Some(fresh), b"more");
+    is_question(node.open(NOW + 3, addr(1), &more), b"more");
+    challenged(node.open(NOW + 4, addr(1), &recorded));
 }
 
 #[test]
@@ -344,6 +386,10 @@ fn what_a_forgotten_client_asked_is_not_carried_out_again() {
     let cookie = cookie(&mut node, NOW + 30, &clients[0], addr(1));
     let again = question(&clients[0], Some(cookie), b"again");
     is_question(node.open(NOW + 30, addr(1), &again), b"again");
+    // Though it is known again, what it asked before it was forgotten is as old as it was.
+    let (from, before) = &recorded[0];
+    let taken = node.open(NOW + 31, *from, before);
+    assert!(matches!(taken, Ok(FromOutside::Challenge(_))), "{taken:?}");
 }
 
 #[test]
@@ -393,6 +439,20 @@ fn no_two_datagrams_of_a_sender_share_key_and_nonce() {
 }
 
 #[test]
+fn one_secret_in_keys_of_two_kinds_is_two_secrets() {
+    let kinds = [KeyKind::Node, WORKER, KeyKind::Client(Role::Monitor)];
+    let mut seen = BTreeSet::new();
+    for kind in kinds {
+        let origin = sealer::Origin { side: Side::Node, number: 1, epoch: epoch(1) };
+        let mut out = Vec::new();
+        let sealer = sealer::Sealer::new(&key(kind, 7), CLUSTER, origin);
+        sealer.seal(0, Shape::Gossip, None, None, &[0; 64], &mut out);
+        // What zeros are sealed to is the key stream itself.
+        assert!(seen.insert(out[HEADER_BYTES..HEADER_BYTES + 64].to_vec()), "{kind:?}");
+    }
+}
+
+#[test]
 fn whatever_comes_is_no_panic() {
     let mut node = receiver(5);
     let asking = client(7);
@@ -434,13 +494,7 @@ fn the_documents_examples_are_what_is_sent() {
     let ring = Keyring::new(key).unwrap();
     let epoch = Epoch::new(1_790_000_000_000, [1, 2, 3, 4, 5, 6]);
     let node = NodeSender::new(&ring, CLUSTER, 0xa1, epoch);
-    let mut inside = Vec::new();
-    let packet = annulus_proto::message::Gossip { packet: vec![1, 2, 3] }.into();
-    let header = annulus_proto::codec::Header { id: 0, view: 0, hlc: annulus_proto::Hlc::ZERO };
-    let encoded =
-        annulus_proto::codec::encode_inside(header, &packet, INSIDE_BYTES_MAX, &mut inside);
-    encoded.unwrap();
-    let datagram = gossip(&node, &inside);
+    let datagram = gossip(&node, &[1, 2, 3]);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x} ")).collect::<String>();
     let written = examples();
     let [first, _, _] = &written[..] else { panic!("{} examples", written.len()) };

@@ -32,7 +32,8 @@ impl Handshake {
         ephemeral: &[u8; 32],
         build: impl for<'a> FnOnce(Builder<'a>) -> Result<HandshakeState, Error>,
     ) -> HandshakeState {
-        let shared = derive(key.secret(), "annulus stream", &[cluster.as_bytes()]);
+        let parts = [cluster.as_bytes(), &key.id().to_bytes()];
+        let shared = derive(key.secret(), "annulus stream", &parts);
         let mut prologue = prefix.to_vec();
         for part in [cluster, key.kind().name()] {
             prologue.extend_from_slice(&(part.len() as u64).to_le_bytes());

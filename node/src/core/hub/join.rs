@@ -154,9 +154,7 @@ impl Hub {
 
     pub(super) fn on_outcome(&mut self, now: Now, outcome: Outcome) {
         match (self.calls.close(outcome.call), outcome.result) {
-            (Some(call), Ok(Answered { header, message, .. })) => {
-                self.on_exchange_answer(now, &call, header, message);
-            }
+            (Some(call), Ok(answered)) => self.on_exchange_answer(now, &call, answered),
             (Some(call), Err(_)) => {
                 self.counters.add("calls_failed");
                 self.on_seed_tried(now, call.addr);
@@ -166,14 +164,9 @@ impl Hub {
         }
     }
 
-    fn on_exchange_answer(
-        &mut self,
-        now: Now,
-        call: &ExchangeCall,
-        header: Header,
-        message: Message,
-    ) {
+    fn on_exchange_answer(&mut self, now: Now, call: &ExchangeCall, answered: Answered) {
         let (from, asked) = (call.addr, call.asked);
+        let Answered { node, header, message } = answered;
         let Message::Exchange(exchange) = message else {
             return self.counters.add("answers_out_of_place");
         };
@@ -182,8 +175,8 @@ impl Hub {
         // The cores learn of the members first and then hear of this one, before the node serves: so
         // that they begin with a clock that somebody has confirmed.
         self.drain_mesh(now);
-        let sender = self.mesh.view().iter().find(|member| member.addr == from);
-        if let Some(node) = sender.map(|member| member.id).filter(|id| *id != self.mesh.me().id) {
+        // By who answered, and not by whose address it is said to be.
+        if node != self.mesh.me().id && self.mesh.view().get(node).is_some() {
             self.outputs.push_back(HubOutput::Cores(Input::Heard { node, header, asked }));
         }
         self.end_misfortune();

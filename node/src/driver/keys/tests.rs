@@ -29,9 +29,13 @@ fn a_key_is_used_once_every_member_has_it() {
     let why = why_not(&KeyChange::Use(NEW), &unknown, false).unwrap();
     assert!(why.contains("(n2)") && why.contains("--force"), "{why}");
     assert_eq!(why_not(&KeyChange::Use(NEW), &unknown, true), None);
-    // Whoever is held for dead cannot be asked, and keeps nobody.
+    // Whoever is held for dead comes back, and is named.
     let dead = [up(1, holds(&[OLD, NEW], OLD)), node(2, Status::Down, silent())];
-    assert_eq!(why_not(&KeyChange::Use(NEW), &dead, false), None);
+    for change in [KeyChange::Use(NEW), KeyChange::Remove(NEW)] {
+        let why = why_not(&change, &dead, false).unwrap();
+        assert!(why.contains("(n2)") && why.contains("annulus keys install"), "{why}");
+        assert_eq!(why_not(&change, &dead, true), None);
+    }
     // It is installed nevertheless: that cuts nobody off.
     let install = KeyChange::Install(annulus_proto::message::KeyText("k".to_owned()));
     assert_eq!(why_not(&install, &unknown, false), None);
