@@ -198,8 +198,8 @@ impl Test {
     }
 }
 
-/// The seed with which each mutant is run. `WriteOne` needs luck: a write at the right moment.
-const MUTANT_SEED: u64 = 4;
+/// The seed with which each mutant is run. Some need luck: a write, or an end, at the right moment.
+const MUTANT_SEED: u64 = 1;
 
 /// What the arguments ask for, as far as it matters here.
 #[derive(Default)]
