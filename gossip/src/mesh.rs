@@ -396,12 +396,32 @@ impl Mesh {
         }
         self.counters.exchanges_merged += 1;
         // What came in bulk is known to those who sent it, and theirs to spread.
-        let spread = self.has_exchanged && members.len() <= SPREAD_MAX;
+        let had_exchanged = self.has_exchanged;
+        let spread = had_exchanged && members.len() <= SPREAD_MAX;
         self.has_exchanged |= members.iter().any(|member| member.id != self.me.id);
         for member in members.into_iter().take(MEMBERS_MAX) {
             self.learn(member, if spread { Spread::News } else { Spread::Deaths });
         }
+        if self.has_exchanged && !had_exchanged {
+            self.introduce_itself();
+        }
         self.settle();
+    }
+
+    /// Announces this node to some members at once, who pass it on: in a large cluster that saves the
+    /// first rounds of the news.
+    fn introduce_itself(&mut self) {
+        // Where all begin at the same time, all hear of each other anyway.
+        let others = self.others().filter(|member| member.status == Status::Up);
+        let mut addrs: Vec<SocketAddr> = others.map(|member| self.addr_of(member)).collect();
+        if addrs.len() <= 2 * INTRODUCTIONS {
+            return;
+        }
+        for chosen in 0..INTRODUCTIONS {
+            let at = self.rng.random_range(chosen..addrs.len());
+            addrs.swap(chosen, at);
+            self.send_announce(addrs[chosen]);
+        }
     }
 
     /// What this node knows of the cluster, itself included.
@@ -684,6 +704,8 @@ const FOREIGN_MAX: usize = 64;
 const FOREIGN_KEPT: Duration = Duration::from_secs(10);
 /// Above this many records in one exchange its news are not passed on one by one.
 const SPREAD_MAX: usize = 64;
+/// To how many members a joiner of a large cluster introduces itself.
+const INTRODUCTIONS: usize = 16;
 /// How often one member is corrected, at most.
 const CORRECTION: Duration = Duration::from_millis(500);
 /// How often this node renews because foca said so, at most.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use annulus_gossip::{Event, MeshConfig};
+use annulus_gossip::{Event, Mesh, MeshConfig};
 use annulus_mesh_sim::{Ours, World, secs};
-use annulus_proto::{Load, NodeId, Status};
+use annulus_proto::{Load, Member, NodeId, Status};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -461,7 +461,7 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn a_mesh_may_live_on_any_thread() {
     fn assert_send<T: Send>() {}
-    assert_send::<annulus_gossip::Mesh>();
+    assert_send::<Mesh>();
 }
 
 #[test]
@@ -517,3 +517,44 @@ fn damaged_packets_take_nothing_down() {
             })
     });
 }
+
+/// It took the news a second and more to reach the last of a thousand.
+#[test]
+fn a_joiner_introduces_itself_to_some_of_a_large_cluster_and_to_nobody_at_a_common_start() {
+    let member = |n: u64, status| Member {
+        id: NodeId::from_bits(n),
+        incarnation: 1_800_000_000_000,
+        revision: 0,
+        status,
+        addr: ([10, 0, (n >> 8) as u8, n as u8], 7_946).into(),
+        name: n.to_string(),
+        zone: String::new(),
+        weight: 100,
+        rings: 1,
+        load: Load::default(),
+    };
+    let introduced_to = |others: u64, status| {
+        let (now, me) = (secs(1), member(1, Status::Joining));
+        let mut mesh = Mesh::new(MeshConfig::default(), me, 7, now);
+        while mesh.poll_transmit().is_some() {}
+        mesh.merge(now, (2..2 + others).map(|n| member(n, status)).collect());
+        let announcements = std::iter::from_fn(|| mesh.poll_transmit())
+            .filter(|transmit| transmit.packet[0] == ANNOUNCE)
+            .map(|transmit| transmit.to);
+        let mut to: Vec<_> = announcements.collect();
+        let count = to.len();
+        to.sort_unstable();
+        to.dedup();
+        assert_eq!(to.len(), count, "each once");
+        mesh.merge(now, (2..2 + others).map(|n| member(n, status)).collect());
+        let again = std::iter::from_fn(|| mesh.poll_transmit());
+        assert_eq!(again.filter(|transmit| transmit.packet[0] == ANNOUNCE).count(), 0);
+        count
+    };
+    assert_eq!(introduced_to(100, Status::Up), 16);
+    assert_eq!(introduced_to(10, Status::Up), 0, "the news is fast enough");
+    assert_eq!(introduced_to(100, Status::Joining), 0);
+}
+
+/// What a packet begins with by which its sender announces itself.
+const ANNOUNCE: u8 = 2;
