@@ -62,16 +62,25 @@ async fn all(cluster: &Cluster, members: &[Member]) -> anyhow::Result<()> {
     } else {
         print_ranges(&active, &answers)?;
     }
-    let silent = answers.values().filter(|answer| answer.is_err()).count();
-    if silent == 0 {
-        return Ok(());
-    }
-    let why = format!("{silent} of {} active members did not answer", answers.len());
-    Err(Failed { code: UNAVAILABLE, why }.into())
+    all_answered(answers.values().map(|answer| answer.as_ref().err()))
 }
 
 /// The most members that are shown each against each.
 const MATRIX_MAX: usize = 12;
+
+/// Whether all members that were asked have answered, each without an error.
+///
+/// # Errors
+/// How many did not, and why the first of them did not.
+pub(crate) fn all_answered<'a>(
+    errors: impl ExactSizeIterator<Item = Option<&'a Error>>,
+) -> anyhow::Result<()> {
+    let asked = errors.len();
+    let silent: Vec<&Error> = errors.flatten().collect();
+    let Some(first) = silent.first() else { return Ok(()) };
+    let why = format!("{} of {asked} active members did not answer: {first}", silent.len());
+    Err(Failed { code: UNAVAILABLE, why }.into())
+}
 
 fn print_matrix(
     members: &[&Member],

@@ -8,10 +8,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::members::{member_json, status};
-use super::rtt::{span_us, state};
+use super::rtt::{all_answered, span_us, state};
 use crate::args::StatusArgs;
 use crate::cluster::Cluster;
-use crate::exit::{Failed, UNAVAILABLE};
 use crate::output::{self, Rows};
 
 /// Prints how the connected node is, or all of them.
@@ -149,12 +148,7 @@ async fn all(cluster: &Cluster, args: &StatusArgs) -> anyhow::Result<()> {
     } else {
         print_all(&answers, args)?;
     }
-    let silent = answers.iter().filter(|(_, answer)| answer.is_err()).count();
-    if silent == 0 {
-        return Ok(());
-    }
-    let why = format!("{silent} of {} active members did not answer", answers.len());
-    Err(Failed { code: UNAVAILABLE, why }.into())
+    all_answered(answers.iter().map(|(_, answer)| answer.as_ref().err()))
 }
 
 fn print_all(
