@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use foca::PeriodicParams;
 
-#[allow(unused_imports, reason = "for links")]
+#[cfg(doc)]
 use super::Mesh;
 use super::wire;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use annulus_proto::NodeId;
 
-#[allow(unused_imports, reason = "for links")]
+#[cfg(doc)]
 use super::{Mesh, MeshConfig};
 
 /// How a packet travels.

@@ -37,8 +37,7 @@ pub(super) const FACTS_MAX: usize = 8;
 
 /// The digest of the view that a packet's sender had, as it says; `None` if it is no packet of a mesh.
 pub fn view_of(packet: &[u8]) -> Option<u64> {
-    let digest = packet.get(1..FRAME_BYTES)?;
-    Some(u64::from_le_bytes(digest.try_into().expect("eight bytes")))
+    packet.get(1..)?.first_chunk().copied().map(u64::from_le_bytes)
 }
 
 /// One packet, taken apart.

@@ -1,17 +1,15 @@
 //! Addresses as they are outside of a laboratory: IPv6, translated ones, names for many.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
 
-use annulus_net::{Net, SystemClock, TokioNet};
+use annulus_net::SystemClock;
 use annulus_node::NodeSettings;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 use crate::harness::{Node, assert_all_there, settings, settle, store};
+use crate::names::Names;
 
 #[tokio::test]
 async fn nodes_that_speak_ipv6_find_each_other_and_serve() {
@@ -113,39 +111,6 @@ async fn a_node_behind_a_forwarded_port_is_reached_where_it_says() {
     forwarder.tasks.shutdown().await;
 }
 
-/// A network with names of its own.
-#[derive(Clone)]
-struct Names {
-    inner: TokioNet,
-    addrs: Arc<BTreeMap<String, Vec<SocketAddr>>>,
-}
-
-impl Net for Names {
-    type Udp = <TokioNet as Net>::Udp;
-    type Stream = <TokioNet as Net>::Stream;
-    type Listener = <TokioNet as Net>::Listener;
-
-    async fn bind_udp(&self, addr: SocketAddr) -> std::io::Result<Self::Udp> {
-        self.inner.bind_udp(addr).await
-    }
-    async fn listen(&self, addr: SocketAddr) -> std::io::Result<Self::Listener> {
-        self.inner.listen(addr).await
-    }
-    async fn connect(&self, addr: SocketAddr) -> std::io::Result<Self::Stream> {
-        self.inner.connect(addr).await
-    }
-    async fn listen_local(&self, path: &Path) -> std::io::Result<Self::Listener> {
-        self.inner.listen_local(path).await
-    }
-    async fn connect_local(&self, path: &Path) -> std::io::Result<Self::Stream> {
-        self.inner.connect_local(path).await
-    }
-    async fn resolve(&self, name: &str) -> std::io::Result<Vec<SocketAddr>> {
-        let unknown = || std::io::Error::new(std::io::ErrorKind::NotFound, "no such name");
-        self.addrs.get(name).cloned().ok_or_else(unknown)
-    }
-}
-
 /// As a name has them that stands for all hosts of a service, old ones too.
 #[tokio::test]
 async fn a_seed_that_resolves_to_thousands_of_addresses_is_joined_at_the_one_that_lives() {
@@ -158,7 +123,8 @@ async fn a_seed_that_resolves_to_thousands_of_addresses_is_joined_at_the_one_tha
     let mut addrs: Vec<SocketAddr> = (0..3_000).map(nobody).collect();
     addrs.insert(1_500, first.addr());
     let name = "all-hosts:7946";
-    let net = Names { inner: TokioNet::new(), addrs: Arc::new([(name.into(), addrs)].into()) };
+    let net = Names::default();
+    net.know(name, addrs);
     let second = NodeSettings { seeds: vec![name.into()], ..settings(&dir.path().join("second")) };
     let second = Node::start_on(second, net, SystemClock).await;
     let (a, b) = (first.client().await, second.client().await);

@@ -11,6 +11,7 @@ mod harness;
 mod impostors;
 mod keys_and_values;
 mod lanes;
+mod names;
 mod restarts;
 mod sealed;
 mod segments;

@@ -4,17 +4,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use annulus_client::StartOptions;
-use annulus_net::{Net, SystemClock, TokioNet};
+use annulus_net::{SystemClock, TokioNet};
 use annulus_node::{NodeSettings, RunError};
 
 use crate::harness::{
     Node, assert_all_there, bytes, counted, counter, settings, settle, store, table, until,
 };
+use crate::names::{Names, SILENT};
 
 async fn refusal(settings: NodeSettings) -> RunError {
     match Node::try_start(settings, TokioNet::new(), SystemClock).await {
@@ -200,43 +199,6 @@ async fn a_table_too_small_for_its_values_is_an_error_at_the_start_with_the_size
     assert_eq!(files(&dir.path().join("shm")), BTreeSet::new(), "left behind");
 }
 
-/// A network whose names resolve when it is told so, and one name whose server never answers.
-#[derive(Clone)]
-struct Names {
-    inner: TokioNet,
-    known: Arc<AtomicBool>,
-    addr: SocketAddr,
-}
-
-impl Net for Names {
-    type Udp = <TokioNet as Net>::Udp;
-    type Stream = <TokioNet as Net>::Stream;
-    type Listener = <TokioNet as Net>::Listener;
-
-    async fn bind_udp(&self, addr: SocketAddr) -> std::io::Result<Self::Udp> {
-        self.inner.bind_udp(addr).await
-    }
-    async fn listen(&self, addr: SocketAddr) -> std::io::Result<Self::Listener> {
-        self.inner.listen(addr).await
-    }
-    async fn connect(&self, addr: SocketAddr) -> std::io::Result<Self::Stream> {
-        self.inner.connect(addr).await
-    }
-    async fn listen_local(&self, path: &Path) -> std::io::Result<Self::Listener> {
-        self.inner.listen_local(path).await
-    }
-    async fn connect_local(&self, path: &Path) -> std::io::Result<Self::Stream> {
-        self.inner.connect_local(path).await
-    }
-    async fn resolve(&self, name: &str) -> std::io::Result<Vec<SocketAddr>> {
-        match name {
-            "nobody-answers:7946" => std::future::pending().await,
-            "known-later:7946" if self.known.load(Ordering::Relaxed) => Ok(vec![self.addr]),
-            _ => Err(std::io::Error::new(std::io::ErrorKind::NotFound, "no such name")),
-        }
-    }
-}
-
 /// Symptom: a node never joined although one of its seeds was there. Cause: seeds were looked up one
 /// after the other without a deadline, and the server of the first one's name did not answer. Fix:
 /// all at once, a second each.
@@ -244,10 +206,10 @@ impl Net for Names {
 async fn seeds_that_do_not_resolve_are_counted_and_tried_again_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let first = Node::start(settings(&dir.path().join("first"))).await;
-    let net = Names { inner: TokioNet::new(), known: Arc::default(), addr: first.addr() };
+    let net = Names::default();
     let mut second = settings(&dir.path().join("second"));
     second.core.join_timeout = Duration::from_millis(300);
-    let seeds = ["nobody-answers:7946", "known-later:7946", "never:7946"];
+    let seeds = [SILENT, "known-later:7946", "never:7946"];
     second.seeds = seeds.map(str::to_owned).into();
     let second = Node::start_on(second, net.clone(), SystemClock).await;
     let client = second.client().await;
@@ -258,7 +220,7 @@ async fn seeds_that_do_not_resolve_are_counted_and_tried_again_for_ever() {
     let status = client.any_node().status().await.unwrap();
     assert_eq!((status.active_members, counter(&status, "views_exchanged")), (1, 0));
     // It has not given up.
-    net.known.store(true, Ordering::Relaxed);
+    net.know("known-later:7946", vec![first.addr()]);
     settle(&[&client, &first.client().await], 2).await;
     assert_all_there(&first.client().await, 20).await;
     first.stop().await;
