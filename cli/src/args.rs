@@ -78,6 +78,17 @@ pub(crate) enum Command {
     Rtt(RttArgs),
     /// How the slots lie on the nodes
     Ring,
+    /// Whether a node may be stopped now without harm: exit code 0, or 7 and what speaks against it
+    SafeToStop(SafeToStopArgs),
+    /// Have a node give its slots away, so that it can be stopped for good
+    Drain(DrainArgs),
+    /// Count a dead member out for good
+    Remove(RemoveArgs),
+    /// Compare what nodes hold
+    #[command(subcommand)]
+    Sync(SyncCommand),
+    /// What happened on a node lately: members, slots, orders; a JSON object a line
+    Events(EventsArgs),
     /// The keys by which nodes and clients of other hosts are known
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -152,6 +163,47 @@ pub(crate) struct StatusArgs {
     /// Print the node's counters too
     #[arg(long)]
     pub(crate) counters: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SafeToStopArgs {
+    /// Wait so long for it to become safe
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// Have it take slots again
+    #[arg(long, conflicts_with = "no_wait")]
+    pub(crate) cancel: bool,
+    /// Don't wait until everything is given away
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The member's name or id, as `annulus members` shows it
+    #[arg(value_name = "NODE")]
+    pub(crate) member: String,
+}
+
+/// What to do about differences between nodes.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum SyncCommand {
+    /// Have a node compare all its slots with their other homes at once
+    Now,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on until interrupted
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Only events after the one with this number
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) after: u64,
 }
 
 #[derive(Debug, Args)]

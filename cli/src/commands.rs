@@ -5,13 +5,14 @@ pub(crate) mod keys;
 mod manual;
 mod members;
 mod node;
+mod operate;
 mod placement;
 mod rtt;
 mod session;
 mod sessions;
 mod status;
 
-use crate::args::{Cli, Command, ConfigCommand, Global};
+use crate::args::{Cli, Command, ConfigCommand, Global, SyncCommand};
 use crate::cluster::Cluster;
 
 /// Does what was asked for.
@@ -35,6 +36,19 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Members => connected(&global, members::run),
         Command::Rtt(args) => connected(&global, async |cluster| rtt::run(cluster, &args).await),
+        Command::SafeToStop(args) => {
+            connected(&global, async |cluster| operate::safe_to_stop(cluster, &args).await)
+        }
+        Command::Drain(args) => {
+            connected(&global, async |cluster| operate::drain(cluster, &args).await)
+        }
+        Command::Remove(args) => {
+            connected(&global, async |cluster| operate::remove(cluster, &args).await)
+        }
+        Command::Sync(SyncCommand::Now) => connected(&global, operate::sync_now),
+        Command::Events(args) => {
+            connected(&global, async |cluster| operate::events(cluster, &args).await)
+        }
         Command::Ring => connected(&global, placement::ring),
         Command::Locate(args) => {
             connected(&global, async |cluster| placement::locate(cluster, &args).await)

@@ -19,6 +19,8 @@ pub(crate) const UNAVAILABLE: u8 = 4;
 pub(crate) const REFUSED: u8 = 5;
 /// No node could be reached, or no shared memory where it was asked for.
 pub(crate) const UNREACHABLE: u8 = 6;
+/// What was asked about is not so yet: it is not safe to stop the node, or not everything is done.
+pub(crate) const NOT_YET: u8 = 7;
 
 /// The codes as `--help` and the manual list them.
 pub(crate) const HELP: &str = "\
@@ -29,7 +31,8 @@ Exit codes:
   3  no such session: absent, ended or expired
   4  unavailable or timed out: a write may or may not have happened
   5  refused, too large, or the table is full
-  6  cannot reach a node, or shared memory cannot tell (--local)";
+  6  cannot reach a node, or shared memory cannot tell (--local)
+  7  not yet: the node is not safe to stop, or not drained";
 
 /// A failure of the command itself, with its code.
 #[derive(Debug)]

@@ -542,6 +542,78 @@ fn sessions_are_listed_once_page_by_page_and_without_their_keys() {
 }
 
 #[test]
+fn a_node_is_safe_to_stop_only_while_the_others_can_do_without_it() {
+    let place = Place::new();
+    let [first, mut second, third] = place.cluster();
+    let safe = |node: &Node, more: &[&str]| {
+        place.run(&[&["safe-to-stop", "--json", "--node", &node.addr], more].concat())
+    };
+    let ran = safe(&first, &["--wait", "30s"]);
+    assert_eq!(ran.json()["safe"], true);
+    second.child.kill().expect("it runs");
+    second.child.wait().expect("it ends");
+    let ran = safe(&first, &[]);
+    assert_eq!(ran.code, 7, "{}", ran.stderr);
+    let document: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert!(document["reasons"].to_string().contains("n2"), "{document}");
+    // Once it is down for good its slots are with the others, and the next one may go.
+    let ran = safe(&first, &["--wait", "60s"]);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    drop(third);
+    let text = place.run(&["safe-to-stop", "--node", &first.addr]);
+    assert_eq!(text.code, 7);
+    assert!(text.stderr.contains("not safe to stop yet"), "{}", text.stderr);
+}
+
+#[test]
+fn a_dead_member_is_counted_out_and_a_live_one_is_not() {
+    let place = Place::new();
+    let [first, second, third] = place.cluster();
+    let run = |args: &[&str]| place.run(&[args, &["--node", &first.addr]].concat());
+    let ran = run(&["remove", "n3"]);
+    assert_eq!(ran.code, 5);
+    assert!(ran.stderr.contains("is not down"), "{}", ran.stderr);
+    assert_eq!(run(&["remove", "n7"]).code, 2);
+    let gone = third.id.clone();
+    drop(third);
+    eventually("the dead one to be counted out", || {
+        (run(&["remove", &gone]).code == 0).then_some(())
+    });
+    eventually("the others to hear of it", || {
+        let ran = place.run(&["members", "--json", "--node", &second.addr]).json();
+        let members = ran["members"].as_array()?.clone();
+        members.iter().any(|it| it["id"] == gone.as_str() && it["status"] == "left").then_some(())
+    });
+}
+
+#[test]
+fn a_node_tells_what_happened_a_line_each() {
+    let place = Place::new();
+    let nodes = place.cluster();
+    let run = |args: &[&str]| place.run(&[args, &["--node", &nodes[0].addr]].concat());
+    assert!(run(&["sync", "now"]).ok().contains("compares"));
+    let text = run(&["events"]).ok();
+    let events: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let numbers: Vec<u64> = events.iter().map(|it| it["number"].as_u64().expect("one")).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
+    let has = |name: &str| events.iter().any(|event| event["event"] == name);
+    assert!(
+        ["member", "view", "slots_taken_up", "synced", "ordered"].map(has) == [true; 5],
+        "{text}"
+    );
+    let joined = |node: &Node| {
+        let mut all = events.iter();
+        all.any(|it| {
+            it["event"] == "member" && it["node"] == node.id.as_str() && it["status"] == "up"
+        })
+    };
+    assert!(joined(&nodes[1]) && joined(&nodes[2]), "{text}");
+    let last = numbers.last().expect("there are some").to_string();
+    assert_eq!(run(&["events", "--after", &last]).ok(), "");
+}
+
+#[test]
 fn a_member_that_does_not_answer_is_named() {
     let place = Place::new();
     let [first, second, third] = place.cluster();

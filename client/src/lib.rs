@@ -41,9 +41,10 @@ mod table;
 mod tests;
 
 pub use annulus_proto::message::{
-    Acknowledged, Change, Copy as HomeCopy, CopyState, Explanation, HeldKey, KeyChange, KeyOrdered,
-    KeyText, KeysReport, Lifetimes, List, Listed, Members, NodeKeys, NodeStatus, Peer, PeerState,
-    Peers, Rejected, Role, RouteNode, Routes, Segment, Served, Session, TableStatus,
+    Acknowledged, Change, Copy as HomeCopy, CopyState, Event, Events, Explanation, Happened,
+    HeldKey, KeyChange, KeyOrdered, KeyText, KeysReport, Lifetimes, List, Listed, Members,
+    NodeKeys, NodeStatus, Order, Peer, PeerState, Peers, Rejected, Role, RouteNode, Routes, Safety,
+    Segment, Served, Session, TableStatus,
 };
 pub use annulus_proto::{
     Attributes, Key, KeyError, Member, NodeId, Rtt, Slot, Status, Value, Version,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{
-    ExplainRequest, Explanation, KeyChange, KeysReport, KeysRequest, List, ListRequest, Members,
-    MembersRequest, Message, NodeStatus, Peers, PeersRequest, Ping, Routes, StatusRequest,
+    Events, EventsRequest, ExplainRequest, Explanation, KeyChange, KeysReport, KeysRequest, List,
+    ListRequest, Members, MembersRequest, Message, NodeStatus, Order, Ordered, Peers, PeersRequest,
+    Ping, Routes, Safety, SafetyRequest, StatusRequest,
 };
 use annulus_proto::{Key, NodeId};
 
@@ -24,7 +25,8 @@ use crate::request::Whom;
 /// # Errors
 /// All operations: [`Error::NoNode`] when it could not be reached, [`Error::TimedOut`] when it did
 /// not answer, [`Error::Disconnected`], [`Error::Rejected`] and [`Error::Protocol`] as they say.
-/// Nothing here changes anything but [`NodeHandle::keys`], and all of it may be repeated.
+/// Nothing here changes anything but [`NodeHandle::keys`] and [`NodeHandle::order`], and all of it may
+/// be repeated.
 pub struct NodeHandle<N: Net = TokioNet, C: Clock = SystemClock> {
     handle: Arc<Handle<N, C>>,
     whom: Whom,
@@ -94,6 +96,36 @@ impl<N: Net, C: Clock> NodeHandle<N, C> {
     /// See [`NodeHandle`]. What was in the way at the nodes themselves stands in the report.
     pub async fn keys(&self, change: KeyChange, force: bool) -> Result<KeysReport, Error> {
         ask!(self, KeysRequest { change, force }, KeysReport)
+    }
+
+    /// Whether its process may be stopped now without harm. It asks every other member, which takes
+    /// about a second if one of them does not answer.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn safety(&self) -> Result<Safety, Error> {
+        ask!(self, SafetyRequest {}, Safety)
+    }
+
+    /// What happened on it since the event with this number (0 = all that it remembers): the oldest
+    /// ones first, a page at a time. Costs one request; ask again for more.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn events(&self, after: u64) -> Result<Events, Error> {
+        ask!(self, EventsRequest { after }, Events)
+    }
+
+    /// Has it do something, as who runs the cluster.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`]; [`Error::Refused`] says why it did not.
+    pub async fn order(&self, order: Order) -> Result<(), Error> {
+        match ask!(self, order, Ordered)? {
+            Ordered::Done => Ok(()),
+            Ordered::Refused(why) => Err(Error::Refused(why)),
+            _ => Err(Error::Protocol { at: "a node".to_owned(), why: "an unknown answer".into() }),
+        }
     }
 
     /// Where it thinks a session lives, and with `ask_homes` what each home holds of it.

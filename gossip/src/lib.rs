@@ -13,6 +13,6 @@ pub mod view;
 
 #[doc(hidden)]
 pub use mesh::Guard;
-pub use mesh::{Channel, Counters, Event, Mesh, MeshConfig, Rtt, Transmit, view_of};
+pub use mesh::{Channel, Counters, Event, Mesh, MeshConfig, NotRemoved, Rtt, Transmit, view_of};
 pub use ring::Ring;
 pub use view::View;

@@ -33,7 +33,7 @@ use wire::{Bound, BoundedCodec, Claim, Doubt, Frame, SwimCodec};
 pub use config::Guard;
 pub use config::MeshConfig;
 pub use flaps::DEATHS_MAX;
-pub use leave::FAREWELL;
+pub use leave::{FAREWELL, NotRemoved};
 pub use report::{Channel, Counters, Event, Transmit};
 pub use rtt::Rtt;
 pub use wire::view_of;

@@ -51,7 +51,7 @@ pub use counters::Counters;
 pub use hub::{Hub, HubStart};
 pub use io::{
     Answered, Ask, Asker, Caller, CoreReport, HubInput, HubOutput, Input, LaneAnswer, NoAnswer,
-    NodeState, Notice, Now, Outcome, Output, Reply, Request,
+    NodeState, Notice, Now, Outcome, Output, Reply, Request, SlotCounts,
 };
 pub use settings::{CoreSettings, OnFull, TablePolicy, WriteHomes, majority};
 pub use standing::Standing;
@@ -87,6 +87,8 @@ pub struct Core {
     companions: BTreeSet<NodeId>,
     /// Those among them to compare everything with, since this node was out of touch with them.
     estranged: BTreeSet<NodeId>,
+    /// How many slots there are, as the hub was last told.
+    slots_told: Vec<SlotCounts>,
     stopping: bool,
     stopped: bool,
     next_tick: Duration,
@@ -204,6 +206,7 @@ impl Core {
             proximity: Arc::default(),
             companions: BTreeSet::new(),
             estranged: BTreeSet::new(),
+            slots_told: Vec::new(),
             stopping: false,
             stopped: false,
             next_tick: now.monotonic,
@@ -237,6 +240,7 @@ impl Core {
                 let report = self.report();
                 self.notify(Notice::Report { ticket, report });
             }
+            Input::SyncNow => self.sync_soon(now),
             Input::Stop => self.stopping = true,
         }
     }

@@ -200,7 +200,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
             joins_others: !settings.seeds.is_empty() || !state.peers.is_empty(),
             state,
             cores,
-            tables: settings.tables.len(),
+            tables: settings.tables.iter().map(|table| table.policy.name.clone()).collect(),
             homes_max: homes_max.unwrap_or(1),
             seed,
         },

@@ -336,6 +336,47 @@ fn peer() -> impl Strategy<Value = Peer> {
     })
 }
 
+fn operator_messages() -> impl Strategy<Value = Message> {
+    let order = prop_oneof![
+        Just(Order::SyncNow),
+        Just(Order::Drain),
+        Just(Order::StopDraining),
+        node_ids().prop_map(Order::Remove),
+    ];
+    let slots = || (text(), any::<u32>());
+    let happened = prop_oneof![
+        (node_ids(), text(), any::<u64>(), statuses()).prop_map(
+            |(node, name, incarnation, status)| {
+                Happened::Member { node, name, incarnation, status }
+            }
+        ),
+        any::<(u64, u32)>().prop_map(|(digest, active)| Happened::View { digest, active }),
+        slots().prop_map(|(table, slots)| Happened::SlotsTakenUp { table, slots }),
+        slots().prop_map(|(table, slots)| Happened::Synced { table, slots }),
+        slots().prop_map(|(table, slots)| Happened::SlotsLeaving { table, slots }),
+        slots().prop_map(|(table, slots)| Happened::SlotsGivenUp { table, slots }),
+        text().prop_map(|order| Happened::Ordered { order }),
+    ];
+    let event = (any::<(u64, u64)>(), happened).prop_map(|((number, at_ms), what)| Event {
+        number,
+        at_ms,
+        what,
+    });
+    prop_oneof![
+        order.prop_map(Message::from),
+        Just(Ordered::Done.into()),
+        text().prop_map(|why| Ordered::Refused(why).into()),
+        Just(SafetyRequest {}.into()),
+        vec(text(), 0..4).prop_map(|reasons| Safety { reasons }.into()),
+        any::<u64>().prop_map(|after| EventsRequest { after }.into()),
+        (node_ids(), any::<(u64, u64)>(), vec(event, 0..4)).prop_map(
+            |(node, (incarnation, forgotten), events)| {
+                Events { node, incarnation, events, forgotten }.into()
+            }
+        ),
+    ]
+}
+
 pub(crate) const PEER_STATES: [PeerState; 6] = [
     PeerState::Alive,
     PeerState::Suspected,
@@ -349,8 +390,8 @@ fn status() -> impl Strategy<Value = Message> {
     let node =
         (node_ids(), text(), addrs()).prop_map(|(id, name, addr)| RouteNode { id, name, addr });
     let routes = (any::<u64>(), vec(node, 0..4), any::<u8>(), vec(any::<u16>(), 0..20));
-    let table = (text(), any::<[u64; 7]>(), any::<(u32, u32)>(), any::<(u8, u8)>()).prop_map(
-        |(name, numbers, (slots_home, slots_unsynced), (replicas, write_homes))| {
+    let table = (text(), any::<[u64; 7]>(), any::<(u32, u32, u32)>(), any::<(u8, u8)>()).prop_map(
+        |(name, numbers, (slots_home, slots_unsynced, slots_leaving), (replicas, write_homes))| {
             let [entries, capacity, bytes, segment_bytes, huge_bytes, reserve_used, hints] =
                 numbers;
             TableStatus {
@@ -363,6 +404,7 @@ fn status() -> impl Strategy<Value = Message> {
                 reserve_used,
                 slots_home,
                 slots_unsynced,
+                slots_leaving,
                 hints,
                 replicas,
                 write_homes,
@@ -399,6 +441,7 @@ fn status() -> impl Strategy<Value = Message> {
             .into()
         }),
         Just(PeersRequest {}.into()),
+        operator_messages(),
         (node_ids(), any::<u64>(), any::<u8>(), vec(peer(), 0..4)).prop_map(
             |(node, view, local_health, peers)| Peers { node, view, local_health, peers }.into()
         ),

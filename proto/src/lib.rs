@@ -12,6 +12,7 @@ pub mod key;
 pub mod limits;
 pub mod member;
 pub mod message;
+pub mod operate;
 pub mod proximity;
 pub mod record;
 pub mod submission;

@@ -20,6 +20,9 @@ use zeroize::Zeroize;
 use crate::entry::{Attributes, Entry, Value};
 use crate::key::{Key, Slot};
 use crate::member::Member;
+pub use crate::operate::{
+    Event, Events, EventsRequest, Happened, Order, Ordered, Safety, SafetyRequest,
+};
 use crate::proximity::Rtt;
 use crate::version::{NodeId, Version};
 
@@ -599,6 +602,8 @@ pub struct TableStatus {
     pub slots_home: u32,
     /// Slots it is a home of and has not synced yet.
     pub slots_unsynced: u32,
+    /// Slots it is no home of any more, and still holds.
+    pub slots_leaving: u32,
     /// Writes kept for homes that could not be reached.
     pub hints: u64,
     /// How many homes a slot has.
@@ -1020,6 +1025,12 @@ messages! {
     31 KeysReport(KeysReport), KEYS;
     32 PeersRequest(PeersRequest), SMALL;
     33 Peers(Peers), MEMBERS;
+    34 Order(Order), SMALL;
+    35 Ordered(Ordered), SMALL;
+    36 SafetyRequest(SafetyRequest), SMALL;
+    37 Safety(Safety), 64 << 10;
+    38 EventsRequest(EventsRequest), SMALL;
+    39 Events(Events), 64 << 10;
     48 Replicate(Replicate), MERGED;
     49 TouchCopy(TouchCopy), SMALL;
     50 Replicated(Replicated), MERGED;

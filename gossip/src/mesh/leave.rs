@@ -2,6 +2,7 @@
 
 use rand::seq::SliceRandom;
 
+use super::learn::Spread;
 use super::*;
 
 impl Mesh {
@@ -55,6 +56,44 @@ impl Mesh {
             self.transmit_over(Channel::Stream, *to, packet.clone());
         }
     }
+}
+
+impl Mesh {
+    /// Counts a dead member out for good, as if it had left, and tells the others. Should it come back
+    /// after all, it joins anew.
+    ///
+    /// # Errors
+    /// [`NotRemoved`]; nothing has changed.
+    pub fn remove(&mut self, now: Duration, id: NodeId) -> Result<(), NotRemoved> {
+        self.enter(now);
+        let member = self.view.get(id).cloned().ok_or(NotRemoved::Unknown(id))?;
+        match member.status {
+            Status::Left => return Ok(()),
+            _ if self.presumed.contains_key(&id) => return Err(NotRemoved::CutOff),
+            Status::Down => {}
+            _ => return Err(NotRemoved::NotDown(id)),
+        }
+        self.take_up(Member { status: Status::Left, ..member }, Spread::News);
+        self.settle();
+        Ok(())
+    }
+}
+
+/// Why a member was not removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotRemoved {
+    /// Nobody has this id.
+    #[error("no member has the id {0}; `annulus members` lists them")]
+    Unknown(NodeId),
+    /// It takes part, or was not missing for long enough.
+    #[error(
+        "{0} is not down: stop it and wait until `annulus members` says so, or let it leave by itself"
+    )]
+    NotDown(NodeId),
+    /// This node reaches nobody, and knows of nobody for sure that he is down.
+    #[error("nobody answers this node, so it cannot tell who is down; ask another node")]
+    CutOff,
 }
 
 /// How long a mesh is to be driven after [`Mesh::leave`]: it says goodbye to everybody three times.

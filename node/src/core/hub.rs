@@ -6,6 +6,7 @@
 
 mod gather;
 mod join;
+mod operate;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use annulus_proto::message::{
 };
 use annulus_proto::{Member, NodeId, Rtt};
 
-use super::calls::{Calls, ExchangeCall};
+use super::calls::{Calls, HubCall, HubPurpose};
 use super::counters::Counters;
 use super::io::{
     Ask, Asker, Caller, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Now, Outcome,
@@ -30,6 +31,7 @@ use super::settings::CoreSettings;
 use super::standing::Standing;
 use super::time::{CEILING_LEAD_MS, NodeTime};
 use gather::Gathers;
+use operate::{Log, SafetyCheck, SlotsOfCores};
 
 /// The part of a node that there is one of.
 ///
@@ -40,14 +42,21 @@ pub struct Hub {
     settings: CoreSettings,
     cluster: String,
     cores: usize,
+    /// The tables' names.
+    tables: Vec<String>,
+    /// The incarnation that this run began with.
+    first_incarnation: u64,
     started: Duration,
     mesh: Mesh,
     homes_max: u8,
     standing: Arc<Standing>,
     /// Whether something has changed that the cores have to know.
     is_standing_old: bool,
-    calls: Calls<ExchangeCall>,
+    calls: Calls<HubCall>,
     gathers: Gathers,
+    log: Log,
+    slots: SlotsOfCores,
+    safety: Option<SafetyCheck>,
     /// Addresses that have not answered yet, or failed to, while this node joins; `None` before it asked.
     unanswered_seeds: Option<BTreeSet<SocketAddr>>,
     /// Whether there is reason to believe that others hold more: an earlier run knew members, and
@@ -95,8 +104,8 @@ pub struct HubStart {
     pub joins_others: bool,
     /// How many cores there are, at least one.
     pub cores: usize,
-    /// How many tables there are.
-    pub tables: usize,
+    /// The tables' names.
+    pub tables: Vec<String>,
     /// The most homes that a slot has in any of them.
     pub homes_max: u8,
     /// The seed of everything random.
@@ -122,6 +131,7 @@ impl Hub {
     pub fn new(start: HubStart, now: Now) -> Self {
         let HubStart { settings, mesh, cluster, me, state, joins_others, .. } = start;
         let HubStart { cores, tables, homes_max, seed, .. } = start;
+        let me_incarnation = me.incarnation;
         let mut mesh = Mesh::new(mesh, me, seed, now.monotonic);
         mesh.remember_deaths(&state.deaths);
         let ring = Arc::new(Ring::build(mesh.view(), 0, homes_max));
@@ -141,6 +151,7 @@ impl Hub {
             settings,
             cluster,
             cores,
+            first_incarnation: me_incarnation,
             started: now.monotonic,
             mesh,
             homes_max,
@@ -148,6 +159,9 @@ impl Hub {
             is_standing_old: false,
             calls: Calls::new(cores, parties(cores)),
             gathers: Gathers::default(),
+            log: Log::default(),
+            slots: SlotsOfCores::default(),
+            safety: None,
             unanswered_seeds: None,
             alone_by_misfortune,
             revivals: 0,
@@ -163,7 +177,8 @@ impl Hub {
             cores_stopped: BTreeSet::new(),
             stopped: false,
             next_tick: now.monotonic,
-            huge_bytes: vec![0; tables],
+            huge_bytes: vec![0; tables.len()],
+            tables,
             counters: Counters::default(),
             outputs: VecDeque::new(),
         };
@@ -283,6 +298,9 @@ impl Hub {
                 self.reply(now, asker, header.id, peers);
             }
             Message::StatusRequest(_) => self.ask_how_cores_are(now, asker, header),
+            Message::EventsRequest(request) => self.tell_events(now, asker, header, &request),
+            Message::SafetyRequest(_) => self.ask_whether_safe(now, asker, header),
+            Message::Order(order) => self.on_order(now, asker, caller, header, order),
             other => {
                 self.counters.add("requests_out_of_place");
                 if let Some(rejected) = out_of_place(asker, &other) {
@@ -306,6 +324,7 @@ impl Hub {
             }
             Notice::Part { ticket, header, message } => self.on_part(ticket, header, message),
             Notice::Report { ticket, report } => self.on_report(now, ticket, report),
+            Notice::Slots(counts) => self.on_slots(now, core, counts),
             Notice::Stopped => {
                 self.cores_stopped.insert(core);
             }
@@ -372,7 +391,7 @@ impl Hub {
             }
         }
         if self.is_standing_old {
-            self.publish_standing();
+            self.publish_standing(now);
         }
         while let Some(transmit) = self.mesh.poll_transmit() {
             let header = self.header(now, 0);
@@ -382,9 +401,11 @@ impl Hub {
     }
 
     /// Computes the rings anew and tells the cores.
-    fn publish_standing(&mut self) {
+    fn publish_standing(&mut self, now: Now) {
         self.is_standing_old = false;
         self.counters.add("views_changed");
+        let before = self.standing.clone();
+        self.note_members(now, &before.view);
         let view = self.mesh.view();
         self.views.retain(|node, _| view.get(*node).is_some());
         let presumed: BTreeMap<NodeId, Member> =
@@ -505,9 +526,15 @@ impl Hub {
         }
     }
 
-    fn call(&mut self, now: Now, addr: SocketAddr, message: impl Into<Message>) {
+    fn call_for(
+        &mut self,
+        now: Now,
+        addr: SocketAddr,
+        purpose: HubPurpose,
+        message: impl Into<Message>,
+    ) {
         let deadline = now.monotonic + self.settings.home_timeout;
-        let call = self.calls.open(ExchangeCall { addr, asked: now.monotonic, deadline });
+        let call = self.calls.open(HubCall { addr, asked: now.monotonic, deadline, purpose });
         let header = self.header(now, call);
         self.outputs.push_back(HubOutput::Call(Ask { to: addr, header, message: message.into() }));
     }

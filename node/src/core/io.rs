@@ -87,6 +87,8 @@ pub enum Input {
         /// The number of the request that asks for it.
         ticket: u64,
     },
+    /// Compare all slots with the other homes now.
+    SyncNow,
     /// Take no new requests; [`Notice::Stopped`] follows when those under way are answered.
     Stop,
 }
@@ -285,8 +287,21 @@ pub enum Notice {
         /// How they are.
         report: CoreReport,
     },
+    /// How many slots of each table it has, if that changed.
+    Slots(Vec<SlotCounts>),
     /// It was told to stop, and has answered everything.
     Stopped,
+}
+
+/// How many slots of a table a core has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotCounts {
+    /// Of which this node is a home.
+    pub home: u32,
+    /// Among them those that it has not synced.
+    pub unsynced: u32,
+    /// Of which it is no home any more, and which it still holds.
+    pub leaving: u32,
 }
 
 /// How things are with a core.

@@ -169,6 +169,7 @@ impl Core {
             reserve_used: stats.reserve_used as u64,
             slots_home: table.slots.iter().filter(|state| state.home).count() as u32,
             slots_unsynced: self.slots_unsynced(index) as u32,
+            slots_leaving: 0,
             hints: table.hints.len() as u64,
             replicas: policy.replicas.get(),
             write_homes: policy.write.count(policy.replicas.get().into()) as u8,

@@ -10,7 +10,7 @@ use annulus_proto::{Member, NodeId, Slot, Status};
 use rand::RngExt;
 
 use super::calls::Purpose;
-use super::io::Now;
+use super::io::{Notice, Now, SlotCounts};
 use super::settings::majority;
 use super::{Core, Heard, PING_AFTER};
 
@@ -159,6 +159,21 @@ impl Core {
                 let until = heard.map_or(0, |at| as_ms(at + stale_max));
                 self.tables[table].store.set_freshness(slot, until);
             }
+        }
+        self.tell_slots();
+    }
+
+    /// Tells the hub how many slots there are, if that has changed.
+    fn tell_slots(&mut self) {
+        let count = |table: &super::Table| {
+            let home = table.slots.iter().filter(|slot| slot.home);
+            let unsynced = home.clone().filter(|slot| !slot.is_synced());
+            SlotCounts { home: home.count() as u32, unsynced: unsynced.count() as u32, leaving: 0 }
+        };
+        let counts: Vec<SlotCounts> = self.tables.iter().map(count).collect();
+        if counts != self.slots_told {
+            self.slots_told.clone_from(&counts);
+            self.notify(Notice::Slots(counts));
         }
     }
 

@@ -69,6 +69,13 @@ impl Core {
         }
     }
 
+    /// Compares with everybody at once.
+    pub(super) fn sync_soon(&mut self, now: Now) {
+        for table in &mut self.tables {
+            table.sync_due.values_mut().for_each(|due| *due = now.monotonic);
+        }
+    }
+
     fn start_sync(&mut self, now: Now, table: usize, node: NodeId) {
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         let of_interest = |slot: &Slot| {

@@ -162,7 +162,7 @@ impl World {
             state: this.state.clone(),
             joins_others: !seeds.is_empty(),
             cores: this.regions.len(),
-            tables: 1,
+            tables: vec!["sessions".to_owned()],
             homes_max: policy.replicas.get(),
             seed,
         };

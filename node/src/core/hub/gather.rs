@@ -100,8 +100,11 @@ impl Hub {
         self.outputs.push_back(HubOutput::Cores(Input::Report { ticket }));
     }
 
-    fn refuse_as_busy(&mut self, now: Now, asker: Asker, id: u64) {
+    pub(super) fn refuse_as_busy(&mut self, now: Now, asker: Asker, id: u64) {
         self.counters.add("requests_refused_busy");
+        if let Asker::Hub { .. } = asker {
+            return self.on_safety_answer(now, None, None);
+        }
         let why = "too many requests wait for this node's cores; try again later".to_owned();
         self.reply(now, asker, id, Rejected::Malformed { why });
     }
@@ -143,7 +146,10 @@ impl Hub {
         }
         let answer = self.status(now, status.report);
         for (asker, id) in status.askers {
-            self.reply(now, asker, id, answer.clone());
+            match asker {
+                Asker::Hub { .. } => self.on_own_status(now, &answer),
+                _ => self.reply(now, asker, id, answer.clone()),
+            }
         }
     }
 
@@ -248,6 +254,7 @@ fn add_table(whole: &mut TableStatus, part: &TableStatus) {
     whole.reserve_used += part.reserve_used;
     whole.slots_home += part.slots_home;
     whole.slots_unsynced += part.slots_unsynced;
+    whole.slots_leaving += part.slots_leaving;
     whole.hints += part.hints;
 }
 

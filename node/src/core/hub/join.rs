@@ -10,7 +10,7 @@ use annulus_proto::message::{Exchange, Message};
 use annulus_proto::{Member, NodeId, Status};
 
 use super::Hub;
-use crate::core::calls::ExchangeCall;
+use crate::core::calls::{HubCall, HubPurpose};
 use crate::core::io::{Answered, Asker, HubOutput, Input, Now, Outcome};
 
 /// How often views are exchanged with one address at most.
@@ -132,7 +132,7 @@ impl Hub {
         self.exchanged.retain(|_, at| recently(at));
         self.exchanged.insert(addr, now.monotonic);
         let message = Exchange { members: self.mesh.snapshot(), reply: true };
-        self.call(now, addr, message);
+        self.call_for(now, addr, HubPurpose::Exchange, message);
     }
 
     pub(super) fn on_exchange(
@@ -153,7 +153,12 @@ impl Hub {
     }
 
     pub(super) fn on_outcome(&mut self, now: Now, outcome: Outcome) {
-        match (self.calls.close(outcome.call), outcome.result) {
+        let call = self.calls.close(outcome.call);
+        if let Some(HubCall { purpose: HubPurpose::Safety(node), .. }) = call {
+            let answer = outcome.result.ok().map(|answered| (answered.node, answered.message));
+            return self.on_members_status(now, node, answer);
+        }
+        match (call, outcome.result) {
             (Some(call), Ok(answered)) => self.on_exchange_answer(now, &call, answered),
             (Some(call), Err(_)) => {
                 self.counters.add("calls_failed");
@@ -164,7 +169,7 @@ impl Hub {
         }
     }
 
-    fn on_exchange_answer(&mut self, now: Now, call: &ExchangeCall, answered: Answered) {
+    fn on_exchange_answer(&mut self, now: Now, call: &HubCall, answered: Answered) {
         let (from, asked) = (call.addr, call.asked);
         let Answered { node, header, message } = answered;
         let Message::Exchange(exchange) = message else {

@@ -544,7 +544,7 @@ fn a_node_that_joins_asks_all_it_remembers_and_few_at_a_time() {
         state,
         joins_others: true,
         cores: 1,
-        tables: 1,
+        tables: vec!["sessions".to_owned()],
         homes_max: 3,
         seed: 5,
     };

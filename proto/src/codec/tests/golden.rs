@@ -224,6 +224,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                     reserve_used: 6,
                     slots_home: 7,
                     slots_unsynced: 8,
+                    slots_leaving: 12,
                     hints: 9,
                     replicas: 10,
                     write_homes: 11,
@@ -231,7 +232,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 counters: vec![("reads".into(), 12)],
             }
             .into(),
-            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe8030903020101740102030405060708090a0b010572656164730c",
+            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c090a0b010572656164730c",
         ),
         (MembersRequest {}.into(), ""),
         (
@@ -279,6 +280,19 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             }
             .into(),
             "a1090102a2010901fbbc025a08a3050000",
+        ),
+        (Order::SyncNow.into(), "00"),
+        (Order::Drain.into(), "01"),
+        (Order::StopDraining.into(), "02"),
+        (Order::Remove(node(0xa1)).into(), "03a1"),
+        (Ordered::Done.into(), "00"),
+        (Ordered::Refused("no".into()).into(), "01026e6f"),
+        (SafetyRequest {}.into(), ""),
+        (Safety { reasons: vec!["n1".into()] }.into(), "01026e31"),
+        (EventsRequest { after: 7 }.into(), "07"),
+        (
+            events().into(),
+            "a1fb2c010701fb2c0100a1026e31fb2c010102fb2c0101090303fb2c010201741004fb2c010301741005fb2c010401741006fb2c010501741007fb2c010605647261696e01",
         ),
         (
             Replicate { table: "t".into(), key: key(), entry: entry() }.into(),
@@ -397,6 +411,27 @@ fn entry() -> Entry {
     let body = entry.body.as_mut().expect("it has not ended");
     body.notes.insert(1, Note { version: birth(), bytes: vec![9] });
     entry
+}
+
+fn events() -> Events {
+    let table = || "t".to_owned();
+    let happened = [
+        Happened::Member {
+            node: node(0xa1),
+            name: "n1".into(),
+            incarnation: 300,
+            status: Status::Up,
+        },
+        Happened::View { digest: 9, active: 3 },
+        Happened::SlotsTakenUp { table: table(), slots: 16 },
+        Happened::Synced { table: table(), slots: 16 },
+        Happened::SlotsLeaving { table: table(), slots: 16 },
+        Happened::SlotsGivenUp { table: table(), slots: 16 },
+        Happened::Ordered { order: "drain".into() },
+    ];
+    let event = |(number, what)| Event { number, at_ms: 300, what };
+    let events = (1..).zip(happened).map(event).collect();
+    Events { node: node(0xa1), incarnation: 300, events, forgotten: 1 }
 }
 
 fn member() -> Member {

@@ -149,6 +149,18 @@ fn the_largest_fields_pass() {
 }
 
 #[test]
+fn the_largest_answers_to_operators_pass() {
+    for count in SIZES.into_iter().filter(|&count| count <= Events::PAGE_MAX) {
+        let (node, incarnation, status) = (LATE.node, u64::MAX, Status::Left);
+        let what = Happened::Member { node, name: name(NAME_BYTES_MAX), incarnation, status };
+        let event = Event { number: u64::MAX, at_ms: u64::MAX, what };
+        let events = vec![event; count];
+        passes(Events { node, incarnation, events, forgotten: u64::MAX });
+    }
+    passes(Safety { reasons: vec![name(512); Safety::REASONS_MAX] });
+}
+
+#[test]
 fn the_largest_views_pass() {
     for count in SIZES.into_iter().filter(|&count| count <= MEMBERS_MAX) {
         let members = vec![member(); count];
@@ -230,6 +242,7 @@ fn the_largest_answers_about_a_node_pass() {
             reserve_used: u64::MAX,
             slots_home: u32::MAX,
             slots_unsynced: u32::MAX,
+            slots_leaving: u32::MAX,
             hints: u64::MAX,
             replicas: u8::MAX,
             write_homes: u8::MAX,
