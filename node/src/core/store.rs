@@ -108,6 +108,8 @@ impl Store {
             Action::Update { birth, value } => (birth, Some(value.len())),
             Action::Other(_) => return None,
         };
+        // Read early, so that it is at hand when it is to be changed.
+        let digests = self.digests[usize::from(slot.index())];
         let expected = expected.map(|size| size + RECORD_HEAD_BYTES);
         let entry = self.writer.occupied(key, &mut self.buffer, expected)?;
         let mark = entry.found().mark;
@@ -127,7 +129,7 @@ impl Store {
                 self.births.record_deadline(before.birth, Some(before.deadline(touched)));
             entry.set_times(deadline, touched);
             let versions = (before.birth, before.version);
-            self.account(slot, change, 0);
+            self.digests[usize::from(slot.index())] = digests ^ change;
             return Some(versions);
         }
         let digest = before.digest(key, mark).ok()?;
@@ -151,7 +153,7 @@ impl Store {
         entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
         let (birth, version) = (after.birth, after.version);
         let after = after.digest(key, mark).expect("what was well formed stays so");
-        self.account(slot, digest, after);
+        self.digests[usize::from(slot.index())] = digests ^ digest ^ after;
         Some((birth, version))
     }
 
