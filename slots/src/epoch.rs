@@ -135,14 +135,15 @@ pub enum Meeting {
     TheyAreBehind,
     /// Ours is behind: [`Seat::learn`] theirs.
     WeAreBehind,
-    /// Two lineages, of which ours is greater. Once a majority of their homes is in contact, the homes
-    /// of ours should decide [`Successor::Ended`].
+    /// Two lineages, of which ours is greater. Once a majority of their homes is in contact, the
+    /// homes of ours should decide [`Successor::Ended`].
     WeYield,
     /// Two lineages, of which theirs is greater.
     TheyYield,
 }
 
-/// What a comparison was begun with. It goes with the question, and has to come back with the answer.
+/// What a comparison was begun with. It goes with the question, and has to come back with the
+/// answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ask {
     /// The epoch that is to be answered for.
@@ -152,8 +153,8 @@ pub struct Ask {
 }
 
 /// What a node says of itself to one that compares with it, along with all that it holds. It is
-/// drawn up before what is sent along is read; where that takes more than one message, once more after
-/// it, and both have to be equal.
+/// drawn up before what is sent along is read; where that takes more than one message, once more
+/// after it, and both have to be equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Testimony {
     /// Its standing in the asking node's epoch.
@@ -164,20 +165,20 @@ pub struct Testimony {
 
 /// One node's place in the epochs of one slot.
 ///
-/// **Rules.** An epoch's homes decide its one successor by single-decree Paxos (Lamport, *Paxos Made
-/// Simple*, 2001), by a majority of all homes, the dead counted. Following the successor
-/// ([`Seat::learn`]) *seals* the epoch at a home: it acknowledges and answers nothing in its name from
-/// then on, and speaks for it as a source. Of R homes, m are a majority. A home of the successor is
-/// *ready* once it compared with R − m + 1 homes of each source that were ready there, one of which
-/// is in every majority; or with all of them, if none has handed over; or with one home of its own
-/// epoch that is ready. Only ready homes answer. Whoever loses its memory answers no more in that
-/// epoch, and gets back by the next one.
+/// **Rules.** An epoch's homes decide its one successor by single-decree Paxos (Lamport, *Paxos
+/// Made Simple*, 2001), by a majority of all homes, the dead counted. Following the successor
+/// ([`Seat::learn`]) *seals* the epoch at a home: it acknowledges and answers nothing in its name
+/// from then on, and speaks for it as a source. Of R homes, m are a majority. A home of the
+/// successor is *ready* once it compared with R − m + 1 homes of each source that were ready there,
+/// one of which is in every majority; or with all of them, if none has handed over; or with one
+/// home of its own epoch that is ready. Only ready homes answer. Whoever loses its memory answers
+/// no more in that epoch, and gets back by the next one.
 ///
-/// **Calls.** A request names the epoch of its coordinator. [`Seat::may_store`] says whether a copy may
-/// be stored and counted; [`Seat::may_answer`] whether a promise, *absent*, a read of a majority or a
-/// freshness may be answered; [`Seat::may_coordinate`] whether this node may start one. Whatever
-/// answers [`Refused::OtherEpoch`] exchanges configurations. What a node merges beside (hints,
-/// comparison) is no business of the seat.
+/// **Calls.** A request names the epoch of its coordinator. [`Seat::may_store`] says whether a copy
+/// may be stored and counted; [`Seat::may_answer`] whether a promise, *absent*, a read of a
+/// majority or a freshness may be answered; [`Seat::may_coordinate`] whether this node may start
+/// one. Whatever answers [`Refused::OtherEpoch`] exchanges configurations. What a node merges
+/// beside (hints, comparison) is no business of the seat.
 ///
 /// After each call that takes `&mut self` and says so, [`Seat::record`] has to be on disk before
 /// anything that follows from it leaves the node. Whatever a comparison brings is stored before
@@ -225,8 +226,8 @@ impl Config {
     }
 
     /// The next epoch, with these homes. `ended` are lineages that have decided to end
-    /// ([`Successor::Ended`] was chosen): those that end in this one, or in one that is absorbed, are
-    /// absorbed; others, and those absorbed before, are left out.
+    /// ([`Successor::Ended`] was chosen): those that end in this one, or in one that is absorbed,
+    /// are absorbed; others, and those absorbed before, are left out.
     pub fn next(&self, homes: Vec<NodeId>, ended: &[Ending]) -> Self {
         let mut next = Self {
             id: EpochId { number: self.id.number + 1, ..self.id },
@@ -251,8 +252,8 @@ impl Config {
     /// By an operator's word, without a majority: a lineage of its own that goes on from this epoch
     /// without those homes. None if nobody is left.
     ///
-    /// Unsafe for what the dead alone held, and for what they do if they are alive: two lineages may go
-    /// on side by side then, until they meet.
+    /// Unsafe for what the dead alone held, and for what they do if they are alive: two lineages
+    /// may go on side by side then, until they meet.
     pub fn forced(&self, lineage: Version, dead: &[NodeId]) -> Option<Self> {
         let homes: Vec<_> = self.homes.iter().filter(|it| !dead.contains(it)).copied().collect();
         let mut absorbed = self.absorbed.clone();
@@ -320,8 +321,8 @@ impl Seat {
         Self { standing: Standing::Ready, config: Some(config), ..Self::new(me) }
     }
 
-    /// After a restart, from what was recorded last. Without its copy of the slot, or with less than
-    /// all of it, `has_memory` is false; to be recorded then.
+    /// After a restart, from what was recorded last. Without its copy of the slot, or with less
+    /// than all of it, `has_memory` is false; to be recorded then.
     pub fn reopened(me: NodeId, record: Record, has_memory: bool) -> Self {
         let Record { config, standing, before, promised, accepted } = record;
         let mut seat = Self { config, standing, before, ..Self::new(me) };
@@ -383,8 +384,8 @@ impl Seat {
         if self.is_home() { Ok(()) } else { Err(Refused::NotHome) }
     }
 
-    /// Whether this home's answer counts toward a majority of the epoch: a promise, what it holds of
-    /// a key or that it holds nothing, that it vouches for a slot.
+    /// Whether this home's answer counts toward a majority of the epoch: a promise, what it holds
+    /// of a key or that it holds nothing, that it vouches for a slot.
     ///
     /// # Errors
     /// Why not.
@@ -393,8 +394,8 @@ impl Seat {
         if self.is_ready() { Ok(()) } else { Err(Refused::NotReady) }
     }
 
-    /// Whether this node may coordinate, and in the name of which epoch. Once an epoch has a home that is
-    /// ready, nothing that begins in the name of its predecessors is acknowledged.
+    /// Whether this node may coordinate, and in the name of which epoch. Once an epoch has a home
+    /// that is ready, nothing that begins in the name of its predecessors is acknowledged.
     ///
     /// # Errors
     /// Why not.
@@ -450,8 +451,8 @@ impl Seat {
     }
 
     /// The nodes that a home which is not ready compares with, in ascending order: the homes of its
-    /// epoch and of the sources. Those that were compared with are among them, for they may have become
-    /// ready. None for other nodes.
+    /// epoch and of the sources. Those that were compared with are among them, for they may have
+    /// become ready. None for other nodes.
     pub fn wanted(&self) -> Vec<NodeId> {
         if !matches!(self.standing, Standing::Fresh | Standing::Blank) {
             return Vec::new();
@@ -470,8 +471,8 @@ impl Seat {
         self.id().map(|under| Ask { under, losses: self.losses })
     }
 
-    /// What to say of oneself to a node that compares, for its copy of the slot: to be called before
-    /// anything is read for the answer.
+    /// What to say of oneself to a node that compares, for its copy of the slot: to be called
+    /// before anything is read for the answer.
     ///
     /// # Errors
     /// [`Refused::OtherEpoch`]: exchange configurations first. So whoever testifies has sealed the
@@ -483,8 +484,9 @@ impl Seat {
         Ok(Testimony { here: self.standing, before: self.before })
     }
 
-    /// A comparison is done: everything that the other held when it testified is stored here, and no
-    /// promise of it is lower here. Whether this home's standing changed, which is to be recorded.
+    /// A comparison is done: everything that the other held when it testified is stored here, and
+    /// no promise of it is lower here. Whether this home's standing changed, which is to be
+    /// recorded.
     pub fn on_compared(&mut self, ask: Ask, from: NodeId, testimony: Testimony) -> bool {
         let waits = matches!(self.standing, Standing::Fresh | Standing::Blank);
         if !waits || self.ask() != Some(ask) || from == self.me {
@@ -540,8 +542,8 @@ impl Seat {
         Ok(Promise { under, ballot, accepted })
     }
 
-    /// Accepts a successor. To be recorded before the answer leaves. Until the successor is known to
-    /// be chosen, and is followed, the epoch goes on.
+    /// Accepts a successor. To be recorded before the answer leaves. Until the successor is known
+    /// to be chosen, and is followed, the epoch goes on.
     ///
     /// # Errors
     /// Why not; nothing changed. A home that never had all that was acknowledged before the epoch
@@ -646,11 +648,11 @@ impl fmt::Debug for EpochId {
 }
 
 /// Whom an epoch's successor should have as homes: those that placement wants, and as many of the
-/// present ones as are needed so that there are no fewer than now. Whoever `left` for good stays only
-/// if nobody else would.
+/// present ones as are needed so that there are no fewer than now. Whoever `left` for good stays
+/// only if nobody else would.
 ///
-/// The dead stay in as long as there is nobody to take their place: were they left out, fewer and fewer
-/// would be a majority, down to one that has nothing.
+/// The dead stay in as long as there is nobody to take their place: were they left out, fewer and
+/// fewer would be a majority, down to one that has nothing.
 pub fn successor_homes(
     now: &[NodeId],
     wanted: &[NodeId],

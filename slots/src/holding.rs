@@ -6,15 +6,15 @@ use annulus_proto::NodeId;
 ///
 /// A write that was ever on `k` nodes, or on one that completed a drop, is at every moment on at
 /// least `k` of them less those that lost their memory since, whatever anybody's view says and
-/// however messages are lost, delayed and repeated. Why: of the drops that were completed take the one
-/// that began last. Its `k` givers held on after that, so none of them has dropped since.
+/// however messages are lost, delayed and repeated. Why: of the drops that were completed take the
+/// one that began last. Its `k` givers held on after that, so none of them has dropped since.
 ///
 /// What the node owes to it:
-/// - It *offers* to any node it likes, in any order, as often as it likes ([`Holding::attempt`]), and
-///   sends along what it has. The other answers only once it holds all of that
+/// - It *offers* to any node it likes, in any order, as often as it likes ([`Holding::attempt`]),
+///   and sends along what it has. The other answers only once it holds all of that
 ///   ([`Holding::on_offer`]).
-/// - Whatever it merges while draining, tombstones among it, it reports ([`Holding::renew`]): receipts
-///   speak of what was offered, not of what came later.
+/// - Whatever it merges while draining, tombstones among it, it reports ([`Holding::renew`]):
+///   receipts speak of what was offered, not of what came later.
 /// - While draining it refuses writes, and says *absent* of nothing.
 /// - A node that lost its copy starts over with [`Holding::reopened`], under a new incarnation.
 ///
@@ -98,14 +98,14 @@ impl Holding {
         self.phase() == Phase::Hold
     }
 
-    /// The node is to hold the slot: it is a home, or was sent something. An attempt to give it away
-    /// is over, and its receipts are void.
+    /// The node is to hold the slot: it is a home, or was sent something. An attempt to give it
+    /// away is over, and its receipts are void.
     pub fn take_up(&mut self) {
         self.state = State::Hold;
     }
 
-    /// The node is no home of the slot any more, and begins to give its copy away; nothing happens if
-    /// it has none, or does so already. `incarnation` is its own.
+    /// The node is no home of the slot any more, and begins to give its copy away; nothing happens
+    /// if it has none, or does so already. `incarnation` is its own.
     pub fn begin_drain(&mut self, incarnation: u64) -> Option<Attempt> {
         match self.state {
             State::None => None,
@@ -114,8 +114,8 @@ impl Holding {
         }
     }
 
-    /// What was held changed. While draining that begins a new attempt, and what was receipted counts
-    /// no more; else it does not matter.
+    /// What was held changed. While draining that begins a new attempt, and what was receipted
+    /// counts no more; else it does not matter.
     pub fn renew(&mut self, incarnation: u64) -> Option<Attempt> {
         matches!(self.state, State::Drain(_)).then(|| self.next_attempt(incarnation))
     }
@@ -150,8 +150,8 @@ impl Holding {
         (holds && ready).then_some(Receipt { from: me, incarnation, attempt })
     }
 
-    /// Takes in a receipt, and says whether the copy may be dropped now. If so it counts as dropped:
-    /// [`Holding::phase`] is `None`.
+    /// Takes in a receipt, and says whether the copy may be dropped now. If so it counts as
+    /// dropped: [`Holding::phase`] is `None`.
     ///
     /// `is_current` says whether a node is, as far as this one knows, still in the run of that
     /// incarnation and a home: receipts of others are forgotten, for they may have lost what they

@@ -3,9 +3,9 @@
 //!
 //! [`Holding`] says when a node may let go of what it has: with receipts, whatever anybody's view
 //! says. [`Seat`] says in whose name a node may acknowledge and answer: each slot has a sequence of
-//! epochs, each with its homes, and a majority is one of an epoch's homes. A [`Proposal`] decides an
-//! epoch's one successor. The two know nothing of each other; `docs/decisions/0009` says what a node
-//! owes to both.
+//! epochs, each with its homes, and a majority is one of an epoch's homes. A [`Proposal`] decides
+//! an epoch's one successor. The two know nothing of each other; `docs/decisions/0009` says what a
+//! node owes to both.
 //!
 //! Nothing here does I/O, reads a clock, draws entropy or depends on the order of a hash map. Every
 //! rule was searched exhaustively at small bounds, in this very code (`tests/`).

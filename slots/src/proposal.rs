@@ -11,14 +11,16 @@ use crate::epoch::{Ballot, Config, EpochId, Promise, Refused, Seat, Successor};
 ///
 /// Ask each home to promise ([`Seat::on_prepare`]), this one included, and hand its promise to
 /// [`Proposal::on_promise`]. Once [`Proposal::to_accept`] says what, ask each home to accept that
-/// ([`Seat::on_accept`]), and tell [`Proposal::on_accepted`]. In any order, any number of times, whoever
-/// answers: a majority of the epoch's homes decides, and [`Proposal::chosen`] is final. A proposal that
-/// gets no further is given up; one with a greater ballot finishes what this one may have begun.
+/// ([`Seat::on_accept`]), and tell [`Proposal::on_accepted`]. In any order, any number of times,
+/// whoever answers: a majority of the epoch's homes decides, and [`Proposal::chosen`] is final. A
+/// proposal that gets no further is given up; one with a greater ballot finishes what this one may
+/// have begun.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposal {
     config: Arc<Config>,
     ballot: Ballot,
-    /// What this home wants; then what has to be accepted, since a home may have accepted it before.
+    /// What this home wants; then what has to be accepted, since a home may have accepted it
+    /// before.
     successor: Successor,
     /// The ballot that `successor` comes from, of those that promised.
     of: Option<Ballot>,
@@ -27,8 +29,8 @@ pub struct Proposal {
 }
 
 impl Proposal {
-    /// A ballot of the node whose seat this is. Its own promise is in it: the seat is to be recorded
-    /// before anything leaves.
+    /// A ballot of the node whose seat this is. Its own promise is in it: the seat is to be
+    /// recorded before anything leaves.
     ///
     /// # Errors
     /// The node is not a home of the epoch that it knows.

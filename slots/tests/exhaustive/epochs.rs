@@ -1,6 +1,6 @@
 //! All that can happen to the epochs of one slot and to what is written in their name.
 
-use crate::search::{fails, holds, search};
+use crate::search::{LONG, fails, holds, holds_as_far_as};
 use crate::world::{Bounds, Mutant};
 
 /// Three homes, and a fourth node that takes the place of one.
@@ -16,6 +16,7 @@ const THREE: Bounds = Bounds {
     losses: 0,
     restarts: 0,
     forced: &[],
+    late: 0,
     k: 0,
     mutant: None,
 };
@@ -33,7 +34,6 @@ fn an_epoch_has_one_successor() {
     let two_ways: &[&[u8]] = &[&[0, 1], &[1, 2]];
     let paxos = Bounds { nodes: 3, at_once: false, targets: two_ways, proposals: 2, ..THREE };
     holds("3 homes, 2 proposals", &paxos, MOST);
-    holds("3 homes, 2 proposals, 1 restart", &Bounds { restarts: 1, ..paxos }, MOST);
     let two_ways: &[&[u8]] = &[&[0, 2], &[1, 2]];
     let paxos = Bounds { at_once: false, targets: two_ways, proposals: 3, losses: 1, ..TWO };
     holds("2 homes, 3 proposals, 1 loss", &paxos, MOST);
@@ -42,26 +42,34 @@ fn an_epoch_has_one_successor() {
 #[test]
 fn a_write_is_seen_in_its_epoch_and_all_that_follow() {
     holds("3 homes, 2 writes", &Bounds { writes: 2, ..THREE }, MOST);
-    holds("2 homes, 2 writes, 2 proposals", &Bounds { writes: 2, proposals: 2, ..TWO }, MOST);
+    holds("3 homes, 1 write, 2 epochs", &Bounds { writes: 1, proposals: 2, ..THREE }, MOST);
+    holds("2 homes, 2 writes, 3 epochs", &Bounds { writes: 2, proposals: 3, ..TWO }, MOST);
+    let bounds = Bounds { writes: 1, late: 1, restarts: 1, ..THREE };
+    holds("3 homes, 1 write, 1 late answer, 1 restart", &bounds, MOST);
+    let step_by_step = Bounds { writes: 1, at_once: false, ..THREE };
+    holds("3 homes, 1 write, successor step by step", &step_by_step, MOST);
+    let four = Bounds { nodes: 5, homes: &[0, 1, 2, 3], targets: &[&[0, 1, 2, 4]], ..THREE };
+    holds("4 homes, 1 write", &Bounds { writes: 1, ..four }, MOST);
 }
 
 #[test]
-fn a_write_is_seen_though_a_home_lost_its_memory() {
-    holds("3 homes, 1 write, 1 loss", &Bounds { writes: 1, losses: 1, ..AGAIN }, MOST);
+fn a_write_is_seen_though_homes_lost_their_memory() {
     let bounds = Bounds { writes: 1, losses: 1, proposals: 2, ..AGAIN };
-    holds("3 homes, 1 write, 1 loss, 2 proposals", &bounds, MOST);
+    holds("3 homes, 1 write, 1 loss, 2 epochs", &bounds, MOST);
+    let bounds = Bounds { writes: 1, losses: 1, late: 1, ..AGAIN };
+    holds("3 homes, 1 write, 1 loss, 1 late answer", &bounds, MOST);
     let bounds = Bounds { writes: 1, losses: 2, ..THREE };
     holds("3 homes of 4, 1 write, 2 losses", &bounds, MOST);
-    let bounds = Bounds { writes: 1, losses: 1, proposals: 2, ..TWO };
-    holds("2 homes, 1 write, 1 loss, 2 proposals", &bounds, MOST);
+    let bounds = Bounds { writes: 1, losses: 2, proposals: 3, ..TWO };
+    holds("2 homes, 1 write, 2 losses, 3 epochs", &bounds, MOST);
 }
 
 #[test]
 fn of_two_conditional_operations_one_takes_effect() {
     holds("3 homes, 2 conditional", &Bounds { conditionals: 2, ..AGAIN }, MOST);
     holds("3 homes of 4, 2 conditional", &Bounds { conditionals: 2, ..THREE }, MOST);
-    let bounds = Bounds { conditionals: 2, losses: 1, ..TWO };
-    holds("2 homes, 2 conditional, 1 loss", &bounds, MOST);
+    let bounds = Bounds { conditionals: 2, losses: 1, proposals: 2, ..TWO };
+    holds("2 homes, 2 conditional, 1 loss, 2 epochs", &bounds, MOST);
 }
 
 #[test]
@@ -71,13 +79,15 @@ fn of_two_clusters_that_meet_all_is_seen() {
         homes: &[0],
         targets: &[&[0, 1], &[1, 2]],
         stranger: Some(1),
-        proposals: 2,
+        proposals: 3,
         writes: 2,
         ..THREE
     };
-    holds("2 clusters of 1, 2 writes, 2 proposals", &merging, MOST);
-    let bounds = Bounds { proposals: 3, writes: 1, ..merging };
-    holds("2 clusters of 1, 1 write, 3 proposals", &bounds, MOST);
+    holds("2 clusters, 2 writes, 3 epochs", &merging, MOST);
+    let bounds = Bounds { proposals: 4, writes: 1, losses: 1, ..merging.clone() };
+    holds("2 clusters, 1 write, 1 loss, 4 epochs", &bounds, MOST);
+    let bounds = Bounds { conditionals: 2, writes: 0, ..merging };
+    holds("2 clusters, 2 conditional, 3 epochs", &bounds, MOST);
 }
 
 #[test]
@@ -85,7 +95,7 @@ fn by_an_operators_word_only_what_the_dead_had_is_lost() {
     let bounds = Bounds { nodes: 3, forced: &[1, 2], writes: 1, ..AGAIN };
     holds("3 homes, 2 die, 1 write", &bounds, MOST);
     let bounds = Bounds { forced: &[1], writes: 1, proposals: 2, ..TWO };
-    holds("2 homes, 1 dies, 1 write, 2 proposals", &bounds, MOST);
+    holds("2 homes, 1 dies, 1 write, 2 epochs", &bounds, MOST);
 }
 
 fn mutant(mutant: Mutant, bounds: Bounds) -> Bounds {
@@ -130,8 +140,17 @@ fn majorities_of_the_living_are_caught() {
 }
 
 #[test]
+fn successors_decided_by_the_living_are_caught() {
+    let bounds = Bounds { proposals: 2, at_once: false, ..AGAIN };
+    let bounds = Bounds { targets: &[&[0, 1], &[1, 2]], ..bounds };
+    fails("successor by the living", &mutant(Mutant::SuccessorByTheLiving, bounds), MOST);
+}
+
+#[test]
 fn promises_that_are_not_recorded_are_caught() {
-    let bounds = Bounds { targets: &[&[0, 2], &[1, 2]], proposals: 2, restarts: 1, ..TWO };
+    let two_ways: &[&[u8]] = &[&[0, 1], &[1, 2]];
+    let paxos = Bounds { nodes: 3, at_once: false, targets: two_ways, proposals: 2, ..THREE };
+    let bounds = Bounds { restarts: 1, ..paxos };
     fails("promise not persisted", &mutant(Mutant::PromisesAreNotRecorded, bounds), MOST);
 }
 
@@ -157,23 +176,26 @@ fn lineages_that_are_merged_without_ending_are_caught() {
 }
 
 #[test]
-#[ignore = "measures how far bounds reach"]
-fn larger_bounds() {
-    let most = 25_000_000;
+#[ignore = "minutes, and gigabytes"]
+fn epochs_at_larger_bounds() {
+    let four = Bounds { nodes: 5, homes: &[0, 1, 2, 3], targets: &[&[0, 1, 2, 4]], ..THREE };
     let all = [
         ("3 homes, 3 writes", Bounds { writes: 3, ..THREE }),
-        ("3 homes, 1 write, 2 proposals", Bounds { writes: 1, proposals: 2, ..THREE }),
+        ("3 homes, 2 writes, 1 loss", Bounds { writes: 2, losses: 1, ..THREE }),
+        ("3 homes, 1 write, 3 epochs", Bounds { writes: 1, proposals: 3, ..THREE }),
         (
             "3 homes, 1 write, 1 conditional, 1 loss",
             Bounds { writes: 1, conditionals: 1, losses: 1, ..AGAIN },
         ),
         ("3 homes, 2 conditional, 1 loss", Bounds { conditionals: 2, losses: 1, ..AGAIN }),
-        ("3 homes, 2 writes, 2 losses", Bounds { writes: 2, losses: 2, ..THREE }),
+        ("3 homes, 2 conditional, 2 epochs", Bounds { conditionals: 2, proposals: 2, ..AGAIN }),
+        (
+            "3 homes, 1 write, 2 losses, 2 epochs",
+            Bounds { writes: 1, losses: 2, proposals: 2, ..AGAIN },
+        ),
+        ("4 homes, 1 write, 1 loss", Bounds { writes: 1, losses: 1, ..four }),
     ];
     for (what, bounds) in all {
-        let report = search(&bounds, most);
-        let (states, depth, complete) = (report.states, report.depth, report.complete);
-        assert!(report.violation.is_none(), "{what}: {:?}", report.violation);
-        println!("{what}: {states} states, {depth} steps deep, complete: {complete}");
+        holds_as_far_as(what, &bounds, LONG);
     }
 }

@@ -32,6 +32,9 @@ pub(crate) struct Report<Step> {
     pub(crate) violation: Option<(String, Vec<Step>)>,
 }
 
+/// How many states a search of larger bounds goes through: a few minutes and 3 GB.
+pub(crate) const LONG: usize = 3_000_000;
+
 /// Searches until a violation, the end, or more states than that.
 pub(crate) fn search<M: Model>(model: &M, states_max: usize) -> Report<M::Step> {
     let mut seen = HashSet::with_hasher(AsIs);
@@ -74,13 +77,20 @@ pub(crate) fn search<M: Model>(model: &M, states_max: usize) -> Report<M::Step> 
 /// Searches everything, and nothing may be wrong.
 #[track_caller]
 pub(crate) fn holds<M: Model>(what: &str, model: &M, states_max: usize) {
+    let complete = holds_as_far_as(what, model, states_max);
+    assert!(complete, "{what}: more than {states_max} states");
+}
+
+/// Searches so many states, whose number is printed; whether these were all.
+#[track_caller]
+pub(crate) fn holds_as_far_as<M: Model>(what: &str, model: &M, states_max: usize) -> bool {
     let report = search(model, states_max);
     let Report { states, depth, complete, .. } = report;
     if let Some((why, steps)) = report.violation {
         panic!("{what}: {why}\nafter {} steps: {steps:#?}", steps.len());
     }
     println!("{what}: {states} states, {depth} steps deep, complete: {complete}");
-    assert!(complete, "{what}: more than {states_max} states");
+    complete
 }
 
 /// Searches until something is wrong, which has to be.

@@ -1,16 +1,17 @@
-//! One slot on a few nodes: [`Seat`], [`Proposal`] and [`Holding`] as nodes run them, the writes, and all that may
-//! happen to them.
+//! One slot on a few nodes: [`Seat`], [`Proposal`] and [`Holding`] as nodes run them, the writes,
+//! and all that may happen to them.
 //!
-//! A question and its answer are one step, and each may happen at any later time or never: a proposal that was given up
-//! is still carried out, a write whose coordinator has lost everything is still stored elsewhere and counted. So what
-//! is lost, late or repeated is covered, but for answers that are lost, which change nothing but what the asking
-//! node knows.
+//! A question and its answer are one step, and each may happen at any later time or never: a
+//! proposal that was given up is still carried out, a write whose coordinator has lost everything
+//! is still stored elsewhere and counted. So what is lost, late or repeated is covered, but for
+//! answers that are lost, which change nothing but what the asking node knows.
 
 use std::sync::Arc;
 
 use annulus_proto::{Hlc, NodeId, Version};
 use annulus_slots::{
-    Config, Ending, EpochId, Holding, Phase, Proposal, Record, Seat, Standing, Successor,
+    Ask, Config, Ending, EpochId, Holding, Phase, Proposal, Record, Seat, Standing, Successor,
+    Testimony,
 };
 
 use crate::search::{Model, fingerprint};
@@ -26,8 +27,8 @@ pub(crate) struct Bounds {
     /// A second cluster, founded by this node alone.
     pub(crate) stranger: Option<u8>,
     pub(crate) proposals: u8,
-    /// Whether a successor is proposed, promised and accepted in one step by whoever can: what homes
-    /// promise and accept changes nothing for writes.
+    /// Whether a successor is proposed, promised and accepted in one step by whoever can: what
+    /// homes promise and accept changes nothing for writes.
     pub(crate) at_once: bool,
     /// Plain writes; an `end` is one that has to be found.
     pub(crate) writes: u8,
@@ -37,6 +38,8 @@ pub(crate) struct Bounds {
     pub(crate) restarts: u8,
     /// Nodes that die for good, when an operator says so; the others go on.
     pub(crate) forced: &'static [u8],
+    /// Answers to a comparison that may be on their way at a time, besides those that come at once.
+    pub(crate) late: usize,
     /// Receipts that a leaving node needs to drop its copy; 0 if nobody drops anything.
     pub(crate) k: usize,
     pub(crate) mutant: Option<Mutant>,
@@ -50,6 +53,7 @@ pub(crate) enum Mutant {
     LostHomesBecomeReadyAgain,
     FreshHomesAccept,
     MajorityOverTheLiving,
+    SuccessorByTheLiving,
     PromisesAreNotRecorded,
     FloorsStayBehind,
     MergedWithoutEnding,
@@ -68,6 +72,7 @@ pub(crate) struct World {
     proposals: Vec<Proposal>,
     proposed: u8,
     writes: Vec<Write>,
+    late: Vec<Late>,
     dead: u8,
     losses: u8,
     restarts: u8,
@@ -80,8 +85,8 @@ struct Node {
     holding: Holding,
     /// The writes that it has, as bits.
     data: u8,
-    /// The greatest ballot of a conditional operation that it promised. A node's clock keeps it so high
-    /// across restarts.
+    /// The greatest ballot of a conditional operation that it promised. A node's clock keeps it so
+    /// high across restarts.
     floor: u8,
 }
 
@@ -105,6 +110,17 @@ struct Write {
     excused: bool,
 }
 
+/// What a node sent to one that compares.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Late {
+    to: u8,
+    from: u8,
+    ask: Ask,
+    testimony: Testimony,
+    data: u8,
+    floor: u8,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Propose { by: u8, target: Target },
@@ -112,6 +128,8 @@ pub(crate) enum Step {
     Accept { proposal: u8, home: u8 },
     Learn { node: u8, config: u8 },
     Compare { node: u8, with: u8 },
+    Answer { node: u8, with: u8 },
+    AnswerArrives(u8),
     Write { by: u8 },
     Condition { by: u8, ballot: u8 },
     Promise { write: u8, home: u8 },
@@ -179,7 +197,9 @@ impl Bounds {
                 Successor::Ended { into: world.configs[usize::from(other)].id }
             }
         };
-        let proposal = if self.is(Mutant::MajorityOverTheLiving) {
+        let counts_the_living =
+            [Mutant::MajorityOverTheLiving, Mutant::SuccessorByTheLiving].map(|it| self.is(it));
+        let proposal = if counts_the_living.contains(&true) {
             Proposal::begin(&mut self.alone(&node.seat), successor)
         } else {
             Proposal::begin(&mut node.seat, successor)
@@ -279,11 +299,10 @@ impl Bounds {
         }
     }
 
-    fn compare(&self, world: &mut World, node: u8, with: u8) {
+    fn answer(&self, world: &World, node: u8, with: u8) -> Option<Late> {
         let other = &world.nodes[usize::from(with)];
-        let asking = &world.nodes[usize::from(node)];
-        let Some(ask) = asking.seat.ask() else { return };
-        let Ok(mut testimony) = other.seat.testify(ask.under) else { return };
+        let ask = world.nodes[usize::from(node)].seat.ask()?;
+        let mut testimony = other.seat.testify(ask.under).ok()?;
         if self.is(Mutant::DroppedCopiesCountAsAsked)
             && let Some((_, standing)) = &mut testimony.before
             && *standing == Standing::HandedOver
@@ -291,28 +310,47 @@ impl Bounds {
             *standing = Standing::Lost;
         }
         let (data, floor) = (other.data, other.floor);
-        let asking = &mut world.nodes[usize::from(node)];
-        asking.data |= data;
+        Some(Late { to: node, from: with, ask, testimony, data, floor })
+    }
+
+    fn take_in(&self, world: &mut World, answer: &Late) {
+        let asking = &mut world.nodes[usize::from(answer.to)];
+        asking.data |= answer.data;
         if !self.is(Mutant::FloorsStayBehind) {
-            asking.floor = asking.floor.max(floor);
+            asking.floor = asking.floor.max(answer.floor);
         }
-        asking.seat.on_compared(ask, id(with), testimony);
+        asking.seat.on_compared(answer.ask, id(answer.from), answer.testimony);
         if self.is(Mutant::LostHomesBecomeReadyAgain) && asking.seat.standing() == Standing::Lost {
-            let record = Record { standing: Standing::Ready, ..asking.seat.record() };
-            asking.seat = Seat::reopened(id(node), record, true);
+            self.get_back(world, answer.to, answer.ask.under);
         }
+    }
+
+    /// A mutant's home that lost its memory compares with as many others as have one in common with
+    /// every majority, and with all that answer.
+    fn get_back(&self, world: &mut World, at: u8, under: EpochId) {
+        let answers = |node: &&Node| node.seat.may_answer(under).is_ok();
+        let ready: Vec<Node> = world.nodes.iter().filter(answers).cloned().collect();
+        let node = &mut world.nodes[usize::from(at)];
+        let homes = node.seat.config().map_or(0, |config| config.homes.len());
+        if ready.len() < homes - homes / 2 {
+            return;
+        }
+        for other in ready {
+            node.data |= other.data;
+            node.floor = node.floor.max(other.floor);
+        }
+        let record = Record { standing: Standing::Ready, ..node.seat.record() };
+        node.seat = Seat::reopened(id(at), record, true);
     }
 
     fn lose(&self, world: &mut World, at: u8) {
         world.losses -= 1;
         let node = &mut world.nodes[usize::from(at)];
         let data = std::mem::take(&mut node.data);
-        let mut record = node.seat.record();
-        if self.is(Mutant::PromisesAreNotRecorded) {
-            record.promised = None;
+        if !self.is(Mutant::ForgetfulHomesAnswer) {
+            // As a restart without memory does, but what is under way goes on.
+            node.seat.lose();
         }
-        let has_memory = self.is(Mutant::ForgetfulHomesAnswer);
-        node.seat = Seat::reopened(id(at), record, has_memory);
         node.holding = Holding::reopened(node.seat.is_home() && self.k > 0);
         for (bit, write) in world.writes.iter_mut().enumerate() {
             write.lost += data >> bit & 1;
@@ -370,6 +408,19 @@ impl Bounds {
                 {
                     return Some(format!("write {bit} is not seen in {}", config.id.number));
                 }
+            }
+        }
+        None
+    }
+
+    /// Dropping leaves as many copies as receipts were asked for, or as acknowledged the write.
+    fn too_few(&self, world: &World) -> Option<String> {
+        for (bit, write) in world.writes.iter().enumerate() {
+            let has = |node: &&Node| node.data >> bit & 1 != 0;
+            let copies = world.nodes.iter().filter(has).count();
+            let due = self.k.min(write.majority.into());
+            if write.acknowledged && copies + usize::from(write.lost) < due {
+                return Some(format!("write {bit} has {copies} copies and lost {}", write.lost));
             }
         }
         None
@@ -438,6 +489,7 @@ impl Model for Bounds {
             proposals: Vec::new(),
             proposed: 0,
             writes: Vec::new(),
+            late: Vec::new(),
             dead: 0,
             losses: self.losses,
             restarts: self.restarts,
@@ -456,7 +508,8 @@ impl Model for Bounds {
             }
             for (number, config) in (0..).zip(&world.configs) {
                 if node.seat.meet(config) == annulus_slots::Meeting::WeAreBehind {
-                    // A node that was never a home learns what makes it one, and what its copy is for.
+                    // A node that was never a home learns what makes it one, and what its copy is
+                    // for.
                     let named = config.homes.contains(&id(at));
                     if named || node.seat.config().is_some() {
                         steps.push(Step::Learn { node: at, config: number });
@@ -475,7 +528,13 @@ impl Model for Bounds {
                 wanted.extend(config.homes.iter().filter(|home| **home != id(at)));
             }
             for with in wanted.into_iter().map(index).filter(|with| is_up(*with)) {
-                steps.push(Step::Compare { node: at, with: with as u8 });
+                let with = with as u8;
+                if self.answer(world, at, with).is_some() {
+                    steps.push(Step::Compare { node: at, with });
+                    if world.late.len() < self.late {
+                        steps.push(Step::Answer { node: at, with });
+                    }
+                }
             }
             if let Some(under) = config.map(|config| config.id)
                 && self.may_answer(node, under)
@@ -553,6 +612,11 @@ impl Model for Bounds {
                 }
             }
         }
+        for (index, answer) in (0..).zip(&world.late) {
+            if is_up(answer.to.into()) {
+                steps.push(Step::AnswerArrives(index));
+            }
+        }
         for at in (0..self.nodes).filter(|at| !is_up(usize::from(*at))) {
             steps.push(Step::Return(at));
         }
@@ -572,7 +636,18 @@ impl Model for Bounds {
                     node.holding.take_up();
                 }
             }
-            Step::Compare { node, with } => self.compare(world, node, with),
+            Step::Compare { node, with } => {
+                let answer = self.answer(world, node, with).expect("it answers");
+                self.take_in(world, &answer);
+            }
+            Step::Answer { node, with } => {
+                let answer = self.answer(world, node, with).expect("it answers");
+                world.late.push(answer);
+            }
+            Step::AnswerArrives(index) => {
+                let answer = world.late.remove(index.into());
+                self.take_in(world, &answer);
+            }
             Step::Write { by } | Step::Condition { by, .. } => {
                 let node = &mut world.nodes[usize::from(by)];
                 let config = node.seat.config().expect("a home").clone();
@@ -618,6 +693,8 @@ impl Model for Bounds {
             Step::Lose(at) => self.lose(world, at),
             Step::Restart(at) => {
                 world.restarts -= 1;
+                // Nobody waits for answers to questions of an earlier run.
+                world.late.retain(|answer| answer.to != at);
                 let node = &mut world.nodes[usize::from(at)];
                 node.seat = self.restarted(node);
                 node.holding = Holding::reopened(node.holding.phase() != Phase::None);
@@ -635,7 +712,10 @@ impl Model for Bounds {
 
     fn broken(&self, world: &World) -> Option<String> {
         let fault = world.fault.map(str::to_owned);
-        fault.or_else(|| self.unseen(world)).or_else(|| self.doubled(world))
+        fault
+            .or_else(|| self.unseen(world))
+            .or_else(|| self.doubled(world))
+            .or_else(|| self.too_few(world))
     }
 
     fn fingerprint(&self, world: &World) -> u128 {
