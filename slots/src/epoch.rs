@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use annulus_proto::limits::REPLICAS_MAX;
 use annulus_proto::{NodeId, Version};
 
 /// Which epoch of a slot: epochs of one lineage follow each other.
@@ -116,6 +117,9 @@ pub enum Refused {
     /// It is not ready. Others may be.
     #[error("a home that does not have all of the slot yet")]
     NotReady,
+    /// Nobody comes by so great a ballot.
+    #[error("the ballot is out of range")]
+    OutOfRange,
     /// It has promised a greater ballot. Propose with a greater one still.
     #[error("a greater ballot was promised")]
     Outbid(Ballot),
@@ -230,7 +234,7 @@ impl Config {
     /// are absorbed; others, and those absorbed before, are left out.
     pub fn next(&self, homes: Vec<NodeId>, ended: &[Ending]) -> Self {
         let mut next = Self {
-            id: EpochId { number: self.id.number + 1, ..self.id },
+            id: EpochId { number: self.id.number.saturating_add(1), ..self.id },
             homes,
             sources: vec![self.as_source(None)],
             absorbed: self.absorbed.clone(),
@@ -239,7 +243,7 @@ impl Config {
             let (id, into) = (ending.config.id, ending.into.lineage);
             let ends_here =
                 next.id.lineage == into || next.absorbed.iter().any(|a| a.lineage == into);
-            ends_here && !next.supersedes(id)
+            ends_here && !next.supersedes(id) && next.sources.len() + 1 < SOURCES_MAX - 1
         }) {
             next.sources.push(config.as_source(None));
             next.absorbed.extend(config.absorbed.iter().chain([&config.id]));
@@ -268,6 +272,28 @@ impl Config {
         }
         let id = EpochId { lineage, number: 1 };
         (!homes.is_empty()).then_some(Self { id, homes, sources, absorbed })
+    }
+
+    /// Whether it can have come about. What arrives from outside has to be, before anything else is
+    /// asked of it.
+    pub fn is_well_formed(&self) -> bool {
+        let distinct = |nodes: &[NodeId]| {
+            let first = |(at, node)| !nodes[..at].contains(node);
+            nodes.iter().enumerate().all(first)
+        };
+        let homes = |nodes: &[NodeId]| (1..=REPLICAS_MAX).contains(&nodes.len()) && distinct(nodes);
+        let number = |id: EpochId| (1..=COUNT_MAX).contains(&id.number);
+        let source = |source: &Source| {
+            let dead = source.written_off.as_deref().unwrap_or(&[]);
+            let is_home = |node: &NodeId| source.homes.contains(node);
+            number(source.id) && homes(&source.homes) && distinct(dead) && dead.iter().all(is_home)
+        };
+        number(self.id)
+            && homes(&self.homes)
+            && self.sources.len() <= SOURCES_MAX
+            && self.sources.iter().all(source)
+            && self.absorbed.is_sorted()
+            && self.sources.is_empty() == (self.id.number == 1 && self.absorbed.is_empty())
     }
 
     /// How many homes are a majority.
@@ -438,7 +464,8 @@ impl Seat {
             Some(id) if id == source.id => self.standing,
             _ => Standing::Fresh,
         };
-        let mut sources = (0..).zip(&theirs.sources).filter(|(_, source)| lists_me(source));
+        let indexed = (0..=u8::MAX).zip(&theirs.sources);
+        let mut sources = indexed.filter(|(_, source)| lists_me(source));
         let known = sources.clone().find(|(_, source)| Some(source.id) == was);
         let before = known.or_else(|| sources.next());
         self.before = before.map(|(index, source)| (index, standing(source)));
@@ -575,6 +602,9 @@ impl Seat {
         if !self.is_home() {
             return Err(Refused::NotHome);
         }
+        if ballot.round > COUNT_MAX {
+            return Err(Refused::OutOfRange);
+        }
         let promised = &mut self.underway.get_or_insert_default().promised;
         match promised {
             Some(promised) if *promised > ballot => Err(Refused::Outbid(*promised)),
@@ -613,7 +643,7 @@ impl Seat {
             source.homes.iter().filter(ready).count() >= source.readers()
                 || source.homes.iter().all(asked)
         };
-        let inherits = waits && (0..).zip(&config.sources).all(enough);
+        let inherits = waits && (0..=u8::MAX).zip(&config.sources).all(enough);
         if inherits {
             self.become_inherited();
         }
@@ -667,6 +697,13 @@ pub fn successor_homes(
     }
     if homes.is_empty() { now.to_vec() } else { homes }
 }
+
+/// How many epochs may end in one. Of more lineages that ended at a time the rest waits for the next
+/// epoch; one place is kept for an operator's word.
+pub const SOURCES_MAX: usize = 64;
+
+/// Epochs and ballots are counted one by one, and nobody gets this far.
+const COUNT_MAX: u64 = 1 << 62;
 
 const _: () = assert!(size_of::<Seat>() <= 40);
 

@@ -15,8 +15,8 @@ pub mod holding;
 pub mod proposal;
 
 pub use epoch::{
-    Ask, Ballot, Behind, Config, Ending, EpochId, Meeting, Promise, Record, Refused, Seat, Source,
-    Standing, Successor, Testimony, successor_homes,
+    Ask, Ballot, Behind, Config, Ending, EpochId, Meeting, Promise, Record, Refused, SOURCES_MAX,
+    Seat, Source, Standing, Successor, Testimony, successor_homes,
 };
 pub use holding::{Attempt, Holding, Phase, Receipt};
 pub use proposal::Proposal;

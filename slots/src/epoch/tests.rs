@@ -220,6 +220,50 @@ fn a_home_that_never_was_ready_accepts_nothing() {
     assert_eq!(refused, Err(Refused::NotReady));
 }
 
+#[test]
+fn what_cannot_have_come_about_is_told_from_what_can() {
+    let first = founding(1);
+    let second = first.next(ids([1, 2]), &[]);
+    let forced = second.forced(Version::new(Hlc::from_ms(9), id(2)), &ids([1])).unwrap();
+    let third = second.next(ids([2, 3, 4]), &[]);
+    for config in [&*first, &second, &forced, &third, &forced.next(ids([2]), &[])] {
+        assert!(config.is_well_formed(), "{config:?}");
+    }
+    let with = |change: fn(&mut Config)| {
+        let mut config = third.clone();
+        change(&mut config);
+        config
+    };
+    let broken: [fn(&mut Config); 9] = [
+        |it| it.homes.clear(),
+        |it| it.homes.push(id(2)),
+        |it| it.homes.extend((10..20).map(id)),
+        |it| it.id.number = 0,
+        |it| it.id.number = u64::MAX,
+        |it| it.sources.clear(),
+        |it| it.sources[0].homes.clear(),
+        |it| it.sources[0].written_off = Some(ids([9])),
+        |it| it.sources = vec![it.sources[0].clone(); SOURCES_MAX + 1],
+    ];
+    for change in broken {
+        assert!(!with(change).is_well_formed(), "{:?}", with(change));
+    }
+}
+
+#[test]
+fn ballots_and_epochs_out_of_range_panic_nowhere() {
+    let mut founder = Seat::founded(founding(1));
+    let under = founder.config().unwrap().id;
+    let ballot = |round| Ballot { round, node: id(2) };
+    assert_eq!(founder.on_prepare(under, ballot(u64::MAX)), Err(Refused::OutOfRange));
+    assert!(founder.on_prepare(under, ballot(COUNT_MAX)).is_ok());
+    let beyond = founder.next_ballot();
+    assert_eq!(founder.on_prepare(under, beyond), Err(Refused::OutOfRange));
+    let last = EpochId { number: u64::MAX, ..under };
+    let config = Config { id: last, ..(*founding(1)).clone() };
+    assert_eq!(config.next(ids([1]), &[]).id.number, u64::MAX);
+}
+
 fn compare(asking: &mut Seat, asked: &Seat, node: u64) -> bool {
     let ask = asking.ask().unwrap();
     asking.on_compared(ask, id(node), asked.testify(ask.under).unwrap())

@@ -36,7 +36,7 @@ pub(crate) struct Bounds {
     pub(crate) conditionals: u8,
     pub(crate) losses: u8,
     pub(crate) restarts: u8,
-    /// Nodes that die for good, when an operator says so; the others go on.
+    /// Nodes that an operator gives up. They are silent from then on, until they return.
     pub(crate) forced: &'static [u8],
     /// Answers to a comparison that may be on their way at a time, besides those that come at once.
     pub(crate) late: usize,
