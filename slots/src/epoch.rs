@@ -243,7 +243,7 @@ impl Config {
             let (id, into) = (ending.config.id, ending.into.lineage);
             let ends_here =
                 next.id.lineage == into || next.absorbed.iter().any(|a| a.lineage == into);
-            ends_here && !next.supersedes(id) && next.sources.len() + 1 < SOURCES_MAX - 1
+            ends_here && !next.supersedes(id) && next.sources.len() + 1 < SOURCES_MAX
         }) {
             next.sources.push(config.as_source(None));
             next.absorbed.extend(config.absorbed.iter().chain([&config.id]));

@@ -251,6 +251,19 @@ fn what_cannot_have_come_about_is_told_from_what_can() {
 }
 
 #[test]
+fn of_too_many_lineages_that_ended_the_rest_waits() {
+    let first = founding(1);
+    let ending = |node| Ending { config: founding(node), into: first.id };
+    let ended: Vec<_> = (2..102).map(ending).collect();
+    let second = first.next(ids([1]), &ended);
+    assert_eq!(second.sources.len(), SOURCES_MAX - 1);
+    let forced = second.forced(Version::new(Hlc::from_ms(999), id(1)), &ids([2])).unwrap();
+    assert!(second.is_well_formed() && forced.is_well_formed());
+    let third = second.next(ids([1]), &ended);
+    assert!((1..102).all(|node| third.supersedes(founding(node).id)));
+}
+
+#[test]
 fn ballots_and_epochs_out_of_range_panic_nowhere() {
     let mut founder = Seat::founded(founding(1));
     let under = founder.config().unwrap().id;
