@@ -367,8 +367,12 @@ impl Core {
                     let reply = self.fetch(now, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
-                Message::Digests(request) => {
-                    let reply = self.compare(&request);
+                Message::SketchRequest(request) => {
+                    let reply = self.sketches(&request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::Even(request) => {
+                    let reply = self.even(now, node, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::SlotListRequest(request) => {

@@ -49,12 +49,20 @@ fn each_room_depends_on_the_rooms_it_may() {
         ("seal", &["annulus-proto"]),
         ("net", &[]),
         ("shm", &[]),
+        ("sketch", &[]),
         ("gossip", &["annulus-proto"]),
         ("client", &["annulus-net", "annulus-proto", "annulus-seal", "annulus-shm"]),
         ("capi", &["annulus-proto", "annulus-shm"]),
         (
             "node",
-            &["annulus-gossip", "annulus-net", "annulus-proto", "annulus-seal", "annulus-shm"],
+            &[
+                "annulus-gossip",
+                "annulus-net",
+                "annulus-proto",
+                "annulus-seal",
+                "annulus-shm",
+                "annulus-sketch",
+            ],
         ),
     ] {
         let ours = dependencies(room).into_iter().filter(|name| name.starts_with("annulus"));

@@ -12,7 +12,7 @@ use crate::limits::{FIELD_NAME_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES
 use crate::message::*;
 use crate::{
     Attributes, Base, Body, Entry, Field, Hlc, Key, Kind, Lease, Load, Member, NodeId, Note, Rtt,
-    Slot, Status, Value, Version,
+    Slot, SlotSet, Status, Value, Version,
 };
 
 /// Versions of a few instants and nodes.
@@ -439,8 +439,18 @@ fn member() -> impl Strategy<Value = Member> {
 }
 
 fn between_nodes() -> impl Strategy<Value = Message> {
-    let slot_digest = (slots(), any::<(u32, u64)>())
-        .prop_map(|(slot, (count, digest))| SlotDigest { slot, count, digest });
+    let slot_sets = || {
+        (any::<(u16, u16)>(), vec(any::<(u16, u16)>(), 0..5))
+            .prop_map(|((stride, offset), runs)| SlotSet { stride, offset, runs })
+    };
+    let batches = || vec((keys(), wide_entries()), 0..3);
+    let difference = prop_oneof![
+        Just(ComparedDifference::None),
+        any::<([u8; 16], bool)>()
+            .prop_map(|(element, is_mine)| ComparedDifference::One { element, is_mine }),
+        any::<[[u8; 8]; CHANGE_SYMBOLS]>().prop_map(|keys| ComparedDifference::Change { keys }),
+        vec(any::<u8>(), 0..400).prop_map(|sketch| ComparedDifference::More { sketch }),
+    ];
     let replicated = prop_oneof![
         Just(Replicated::Stored),
         wide_entries().prop_map(Replicated::Differs),
@@ -466,8 +476,20 @@ fn between_nodes() -> impl Strategy<Value = Message> {
             synced
         }
         .into()),
-        (text(), vec(slot_digest, 0..5)).prop_map(|(table, slots)| Digests { table, slots }.into()),
-        vec(slots(), 0..5).prop_map(|differing| Compared { differing }.into()),
+        (text(), any::<u64>(), slot_sets(), any::<[u8; SYMBOL_BYTES]>()).prop_map(
+            |(table, cut_ms, slots, symbol)| Compare { table, cut_ms, slots, symbol }.into()
+        ),
+        (any::<u16>(), difference)
+            .prop_map(|(cores, difference)| Compared { cores, difference }.into()),
+        (text(), any::<u64>(), slot_sets(), vec(any::<u16>(), 0..5), any::<u8>()).prop_map(
+            |(table, cut_ms, slots, sizes, symbols)| {
+                SketchRequest { table, cut_ms, slots, sizes, symbols }.into()
+            }
+        ),
+        vec(any::<u8>(), 0..400).prop_map(|sketches| Sketches { sketches }.into()),
+        (text(), vec(any::<[u8; 8]>(), 0..5), batches())
+            .prop_map(|(table, wanted, entries)| Even { table, wanted, entries }.into()),
+        (batches(), any::<u32>()).prop_map(|(entries, done)| Evened { entries, done }.into()),
         (text(), slots(), option::of(keys())).prop_map(|(table, slot, after)| SlotListRequest {
             table,
             slot,

@@ -21,6 +21,7 @@ use crate::entry::{Attributes, Entry, Value};
 use crate::key::{Key, Slot};
 use crate::member::Member;
 use crate::proximity::Rtt;
+use crate::slot_set::SlotSet;
 use crate::version::{NodeId, Version};
 
 /// The first frame on every stream.
@@ -845,31 +846,109 @@ pub struct Fetched {
     pub synced: bool,
 }
 
-/// Node to node: these are my slots; which differ from yours?
+/// Node to node: this is the sum of what I hold in these slots; is yours the same?
+///
+/// What is summed up are elements: of each entry the word of its key ([`Key::word`]) and its
+/// [digest](Entry::digest).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Digests {
+pub struct Compare {
     /// The table.
     pub table: String,
-    /// Slots and their digests, in ascending order of slots.
-    pub slots: Vec<SlotDigest>,
+    /// What was written, or dropped because its time was over, after this instant is left out, as far as a
+    /// node remembers it. In hybrid milliseconds; 0 = nothing is left out.
+    pub cut_ms: u64,
+    /// The slots.
+    pub slots: SlotSet,
+    /// The first symbol of the sketch of it all.
+    pub symbol: [u8; SYMBOL_BYTES],
 }
 
-/// What a node holds of a slot, in brief.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct SlotDigest {
-    /// The slot.
-    pub slot: Slot,
-    /// How many entries.
-    pub count: u32,
-    /// The XOR of the entries' digests.
-    pub digest: u64,
-}
-
-/// The answer to [`Digests`].
+/// The answer to a [`Compare`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Compared {
-    /// The slots whose digest or count is another at the receiver.
-    pub differing: Vec<Slot>,
+    /// How many cores the receiver has: what goes to one of them must be of its slots.
+    pub cores: u16,
+    /// In what the two differ.
+    pub difference: ComparedDifference,
+}
+
+/// In what two nodes differ.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum ComparedDifference {
+    /// In nothing.
+    None = 0,
+    /// In one element.
+    One {
+        /// The element.
+        element: [u8; ELEMENT_BYTES],
+        /// Whether it is the receiver who has it.
+        is_mine: bool,
+    } = 1,
+    /// In the state of one key, it seems.
+    Change {
+        /// The words of all keys in each of the symbols 1 to 5: where only one of the key's two states is,
+        /// the key's word is the difference to the other node's.
+        keys: [[u8; 8]; CHANGE_SYMBOLS],
+    } = 2,
+    /// In more.
+    More {
+        /// The receiver's sketch of it all.
+        sketch: Vec<u8>,
+    } = 3,
+}
+
+/// Node to node: what do you hold in these parts?
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SketchRequest {
+    /// The table.
+    pub table: String,
+    /// As in [`Compare`].
+    pub cut_ms: u64,
+    /// The slots of all parts.
+    pub slots: SlotSet,
+    /// How many of them belong to each part, in ascending order.
+    pub sizes: Vec<u16>,
+    /// How many symbols to send of each.
+    pub symbols: u8,
+}
+
+/// The answer to a [`SketchRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sketches {
+    /// A sketch of each part, in their order.
+    pub sketches: Vec<u8>,
+}
+
+/// Node to node: merge these entries into yours, and send me what you hold under those keys. All are
+/// of one core of the receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Even {
+    /// The table.
+    pub table: String,
+    /// The words of the keys, little-endian.
+    pub wanted: Vec<[u8; 8]>,
+    /// The sender's copies.
+    pub entries: Vec<(Key, Entry)>,
+}
+
+impl Even {
+    /// The slot of what stands first in it; `None` if that is none.
+    pub fn slot(&self) -> Option<Slot> {
+        let wanted = self.wanted.first().map(|word| Slot::of_word(u64::from_le_bytes(*word)));
+        wanted.unwrap_or_else(|| self.entries.first().map(|(key, _)| key.slot()))
+    }
+}
+
+/// The answer to an [`Even`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Evened {
+    /// What the receiver holds under the keys that were wanted, and of those that it was sent where it held
+    /// more than that.
+    pub entries: Vec<(Key, Entry)>,
+    /// How many of the keys wanted that includes; for the others there was no room.
+    pub done: u32,
 }
 
 /// Node to node: list a slot.
@@ -926,6 +1005,13 @@ pub struct Pong {
     /// Who answers.
     pub node: NodeId,
 }
+
+/// The size of a sketch's symbol, in bytes.
+pub const SYMBOL_BYTES: usize = 21;
+/// The size of an element of a sketch, in bytes.
+pub const ELEMENT_BYTES: usize = 16;
+/// How many symbols tell of a change of one key.
+pub const CHANGE_SYMBOLS: usize = 5;
 
 macro_rules! messages {
     ($($kind:literal $name:ident($payload:ty), $limit:expr;)+) => {
@@ -993,6 +1079,10 @@ const VALUE: usize = crate::limits::VALUE_BYTES_MAX + (64 << 10);
 /// Two maps, each the largest a client may write, merge into one of twice the size.
 const MERGED: usize = VALUE + crate::limits::VALUE_BYTES_MAX;
 const MEMBERS: usize = 1 << 20;
+/// Any set of slots, and the sizes of its parts.
+const PARTS: usize = 64 << 10;
+/// Some entries of the usual size, or the largest one.
+const BATCH: usize = MERGED + (256 << 10);
 /// Of as many nodes as a view holds their keys, or a reason of half the usual length.
 const KEYS: usize = 2 << 20;
 
@@ -1025,8 +1115,6 @@ messages! {
     50 Replicated(Replicated), MERGED;
     51 Fetch(Fetch), SMALL;
     52 Fetched(Fetched), MERGED;
-    53 Digests(Digests), LISTING;
-    54 Compared(Compared), 256 << 10;
     55 SlotListRequest(SlotListRequest), SMALL;
     56 SlotList(SlotList), LISTING;
     57 Exchange(Exchange), MEMBERS;
@@ -1034,6 +1122,12 @@ messages! {
     61 KeyOrdered(KeyOrdered), SMALL;
     64 Gossip(Gossip), crate::limits::DATAGRAM_BYTES_MAX;
     65 StreamGossip(StreamGossip), crate::limits::DATAGRAM_BYTES_MAX;
+    66 Compare(Compare), PARTS;
+    67 Compared(Compared), SMALL;
+    68 SketchRequest(SketchRequest), PARTS;
+    69 Sketches(Sketches), LISTING;
+    70 Even(Even), BATCH;
+    71 Evened(Evened), BATCH;
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ impl Core {
             for home in homes.into_iter().filter(|home| *home != me) {
                 self.offer(now, table, home, key.clone(), entry.clone(), false);
             }
-            self.tables[table].store.drop_entry(&key);
+            self.tables[table].store.drop_entry(&key, now_ms);
             self.counters.add("entries_evicted");
             evicted += 1;
         }

@@ -259,7 +259,10 @@ impl Hub {
                 Message::Exchange(exchange) => {
                     return self.on_exchange(now, asker, header, exchange);
                 }
-                Message::Digests(request) => {
+                Message::Compare(request) => {
+                    return self.compare(now, asker, caller, header, request);
+                }
+                Message::SketchRequest(request) => {
                     return self.split(now, asker, caller, header, request);
                 }
                 _ => {}

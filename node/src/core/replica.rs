@@ -1,8 +1,8 @@
 //! What a home does when another node coordinates.
 
 use annulus_proto::message::{
-    Compared, Digests, Failure, Fetch, Fetched, Message, Rejected, Replicate, Replicated, SlotList,
-    SlotListRequest, TouchCopy,
+    Failure, Fetch, Fetched, Message, Rejected, Replicate, Replicated, SlotList, SlotListRequest,
+    TouchCopy,
 };
 
 use annulus_proto::{NodeId, Slot};
@@ -33,7 +33,7 @@ impl Core {
     }
 
     /// This node lacks what another has: until both are even it does not answer for the slot.
-    fn stop_vouching(&mut self, table: usize, slot: Slot, other: NodeId) {
+    pub(super) fn stop_vouching(&mut self, table: usize, slot: Slot, other: NodeId) {
         let is_companion = self.companions.contains(&other);
         let table = &mut self.tables[table];
         let state = &mut table.slots[usize::from(slot.index())];
@@ -76,20 +76,6 @@ impl Core {
         Fetched { entry, synced }.into()
     }
 
-    pub(super) fn compare(&mut self, request: &Digests) -> Message {
-        let Some(table) = self.table_named(&request.table) else {
-            return reject_table(&request.table);
-        };
-        let table = &self.tables[table];
-        let differs = |theirs: &&annulus_proto::message::SlotDigest| {
-            table.store.slot_digest(theirs.slot) != (theirs.count, theirs.digest)
-        };
-        Compared {
-            differing: request.slots.iter().filter(differs).map(|digest| digest.slot).collect(),
-        }
-        .into()
-    }
-
     pub(super) fn slot_list(&mut self, now: Now, request: &SlotListRequest) -> Message {
         let now_ms = self.time.now_ms(now);
         let Some(table) = self.table_named(&request.table) else {
@@ -109,6 +95,10 @@ fn no_table(name: &str) -> Failure {
     Failure::Refused(format!("this node has no table {name:?}; configure it alike on every node"))
 }
 
-fn reject_table(name: &str) -> Message {
-    Rejected::Malformed { why: format!("there is no table {name:?} here") }.into()
+pub(super) fn reject_table(name: &str) -> Message {
+    reject(&format!("there is no table {name:?} here"))
+}
+
+pub(super) fn reject(why: &str) -> Message {
+    Rejected::Malformed { why: why.to_owned() }.into()
 }

@@ -34,6 +34,11 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::Fetch(request) => request.key.slot(),
         Message::ExplainRequest(request) => request.key.slot(),
         Message::SlotListRequest(request) => request.slot,
+        // What is of no slot any core refuses.
+        Message::Even(request) => match request.slot() {
+            Some(slot) => slot,
+            None => return Party::Core(0),
+        },
         Message::ListRequest(request) => {
             return Party::Core(core_of_cursor(request.cursor).min(cores - 1));
         }

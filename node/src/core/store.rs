@@ -1,23 +1,29 @@
 //! One table's entries: in shared memory, with what the node must know of them beside it.
 
+mod outline;
+
 use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
 use annulus_proto::submission::Action;
-use annulus_proto::{Entry, Hlc, Key, NodeId, SLOT_COUNT, Slot, Version, record};
+use annulus_proto::{Entry, Hlc, Key, NodeId, Slot, Version, record};
 use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
+use annulus_sketch::Sketch;
 
 use super::settings::TablePolicy;
+use outline::{Change, Outline};
+
+pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
 
 /// The entries of one table.
 ///
 /// Copies enter through [`Store::merge`] alone, so that the order of [`Entry`] holds whatever
-/// arrives in whatever order. The digest of each slot is kept up to date by each change.
+/// arrives in whatever order. The sketch of each slot is kept up to date by each change.
 pub(super) struct Store {
     policy: TablePolicy,
     births: Births,
     node: NodeId,
     writer: Writer,
-    digests: Box<[u64]>,
+    outline: Outline,
     scan_cursor: u64,
     /// The record that was read last.
     buffer: Vec<u8>,
@@ -67,13 +73,13 @@ impl Store {
             births: Births { lifetime_max_ms },
             node,
             writer,
-            digests: vec![0; usize::from(SLOT_COUNT)].into_boxed_slice(),
+            outline: Outline::new(),
             scan_cursor: 0,
             buffer: Vec::new(),
             next: Vec::new(),
         };
         let damaged = store.writer.verify(0, usize::MAX).dropped;
-        store.rebuild_digests();
+        store.rebuild_outline();
         (store, damaged as u64)
     }
 
@@ -127,7 +133,11 @@ impl Store {
                 self.births.record_deadline(before.birth, Some(before.deadline(touched)));
             entry.set_times(deadline, touched);
             let versions = (before.birth, before.version);
-            self.account(slot, change, 0);
+            if let Some((before, after)) = change {
+                let made_ms = record::touched(touched);
+                let change = Change { word: slot.word(key), before, after, made_ms };
+                self.outline.change(change, now_ms);
+            }
             return Some(versions);
         }
         let digest = before.digest(key, mark).ok()?;
@@ -151,7 +161,9 @@ impl Store {
         entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
         let (birth, version) = (after.birth, after.version);
         let after = after.digest(key, mark).expect("what was well formed stays so");
-        self.account(slot, digest, after);
+        let made_ms = version.hlc.ms().max(record::touched(mark));
+        let change = Change { word: slot.word(key), before: digest, after, made_ms };
+        self.outline.change(change, now_ms);
         Some((birth, version))
     }
 
@@ -177,8 +189,9 @@ impl Store {
         let Some(before) = stored else {
             // A dead entry of an older birth may still lie there: it is replaced, not merged.
             let forgotten = self.raw_digest(key);
-            self.write(key, key.slot(), offered, now_ms, admission)?;
-            self.account(key.slot(), forgotten, offered.digest(key.as_bytes()));
+            let slot = key.slot();
+            self.write(key, slot, offered, now_ms, admission)?;
+            self.account(key, slot, forgotten, offered, now_ms);
             return Ok(offered.clone());
         };
         let mut entry = before.clone();
@@ -212,14 +225,46 @@ impl Store {
                 self.writer.set_times(key.as_bytes(), self.deadline(entry), record::mark(touched));
             }
         }
-        self.account(slot, digest, entry.digest(key.as_bytes()));
+        self.account(key, slot, digest, entry, now_ms);
         Ok(())
     }
 
-    /// How many entries a slot has, and the XOR of their digests.
-    pub(super) fn slot_digest(&self, slot: Slot) -> (u32, u64) {
-        let count = self.writer.partition_len(slot.index());
-        (u32::try_from(count).unwrap_or(u32::MAX), self.digests[usize::from(slot.index())])
+    /// How many entries a slot has.
+    pub(super) fn slot_len(&self, slot: Slot) -> usize {
+        self.writer.partition_len(slot.index())
+    }
+
+    /// How many entries a slot has, and its sketch, if it was not empty always.
+    #[cfg(test)]
+    pub(super) fn slot_sketch(&self, slot: Slot) -> (usize, Option<Sketch>) {
+        (self.slot_len(slot), self.outline.of_slot(slot).cloned())
+    }
+
+    /// Sketches of parts of some slots: of each the first `symbols` symbols, 1 to [`SYMBOLS`]. `sizes` tells how
+    /// many slots each part has. What was made after `cut_ms` (in hybrid milliseconds) is left out, as far as it
+    /// is remembered; 0 = nothing is. `None` if the sizes do not add up. Costs the number of slots.
+    pub(super) fn sketches(
+        &self,
+        slots: impl IntoIterator<Item = Slot>,
+        sizes: impl IntoIterator<Item = usize>,
+        symbols: usize,
+        cut_ms: u64,
+    ) -> Option<Vec<Sketch>> {
+        self.outline.sketches(slots, sizes, symbols, cut_ms)
+    }
+
+    /// The keys of a slot whose word is one of these, which are in ascending order; by their words. Costs the
+    /// slot's size.
+    pub(super) fn keys_of_words(&self, slot: Slot, words: &[u64]) -> Vec<(u64, Key)> {
+        let mut keys = Vec::new();
+        self.writer.partition_keys(slot.index(), &mut |item| {
+            let word = slot.word(item.key);
+            if words.binary_search(&word).is_ok() {
+                keys.extend(Key::new(item.key).map(|key| (word, key)));
+            }
+        });
+        keys.sort_unstable();
+        keys
     }
 
     /// The keys of a slot in ascending order, each with the digest of its entry. Costs the slot's size.
@@ -258,12 +303,12 @@ impl Store {
         let checked = self.writer.verify(self.scan_cursor, verified);
         self.scan_cursor = checked.next;
         if checked.dropped > 0 {
-            self.rebuild_digests();
+            self.rebuild_outline();
         }
-        let digests = &mut self.digests;
+        let outline = &mut self.outline;
         let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
         let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
-            forget(digests, item);
+            forget(outline, item, now_ms);
             true
         });
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
@@ -292,10 +337,11 @@ impl Store {
     }
 
     /// Drops an entry at once.
-    pub(super) fn drop_entry(&mut self, key: &Key) {
-        let digest = self.raw_digest(key);
+    pub(super) fn drop_entry(&mut self, key: &Key, now_ms: u64) {
+        let before = self.raw_digest(key);
         self.writer.remove(key.as_bytes());
-        self.account(key.slot(), digest, 0);
+        let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
+        self.outline.change(change, now_ms);
     }
 
     /// Lets this host's readers trust a slot until `until_ms` on the monotonic clock; 0 = not at all.
@@ -359,12 +405,12 @@ impl Store {
     /// Drops what has expired, or else the coolest near copy, but not what lies under `key`: the caller
     /// counts that out itself.
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
-        let digests = &mut self.digests;
+        let outline = &mut self.outline;
         let last_used = |mark| record::last_used(mark, now_ms);
         let dropped = self.writer.make_room(now_ms, &last_used, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
-                forget(digests, item);
+                forget(outline, item, now_ms);
             }
             other
         });
@@ -379,12 +425,19 @@ impl Store {
         }
     }
 
-    fn account(&mut self, slot: Slot, before: u64, after: u64) {
-        self.digests[usize::from(slot.index())] ^= before ^ after;
+    fn account(&mut self, key: &Key, slot: Slot, before: u64, entry: &Entry, now_ms: u64) {
+        let touched = entry.body.as_ref().map_or(0, |body| body.touched);
+        let change = Change {
+            word: slot.word(key.as_bytes()),
+            before,
+            after: entry.digest(key.as_bytes()),
+            made_ms: entry.version.hlc.ms().max(touched),
+        };
+        self.outline.change(change, now_ms);
     }
 
-    fn rebuild_digests(&mut self) {
-        self.digests.fill(0);
+    fn rebuild_outline(&mut self) {
+        self.outline.clear();
         let mut items = Vec::new();
         let mut cursor = 0;
         loop {
@@ -392,9 +445,11 @@ impl Store {
                 items.push((item.key.to_vec(), item.partition, item.mark));
             });
             for (key, partition, mark) in items.drain(..) {
+                let Some(slot) = Slot::new(partition) else { continue };
                 if self.writer.get(&key, &mut self.buffer).is_some() {
-                    let digest = digest_of(&key, &self.buffer, mark);
-                    self.digests[usize::from(partition)] ^= digest;
+                    let after = digest_of(&key, &self.buffer, mark);
+                    let change = Change { word: slot.word(&key), before: 0, after, made_ms: 0 };
+                    self.outline.put(change);
                 }
             }
             if cursor == 0 {
@@ -426,9 +481,20 @@ impl Births {
     }
 }
 
-/// Takes an entry that is being dropped out of its slot's digest.
-fn forget(digests: &mut [u64], item: ExpiredItem<'_>) {
-    digests[usize::from(item.partition)] ^= digest_of(item.key, item.value, item.mark);
+/// Takes an entry that is being dropped out of its slot's sketch. Every node drops it for the same reason, if
+/// not at the same time.
+fn forget(outline: &mut Outline, item: ExpiredItem<'_>, now_ms: u64) {
+    let Some(slot) = Slot::new(item.partition) else { return };
+    let change = Change {
+        word: slot.word(item.key),
+        before: digest_of(item.key, item.value, item.mark),
+        after: 0,
+        made_ms: match item.deadline {
+            0 => now_ms,
+            deadline => deadline.saturating_add(EXPIRED_KEPT_MS),
+        },
+    };
+    outline.change(change, now_ms);
 }
 
 fn digest_of(key: &[u8], value: &[u8], mark: u64) -> u64 {

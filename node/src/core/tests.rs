@@ -1,6 +1,7 @@
 //! Hubs and cores under a plain discrete-event loop: several nodes in one thread, of one to three
 //! cores, with latency, loss and partitions drawn from a seed, and nothing else around them.
 
+mod evening;
 mod guards;
 mod whole;
 
@@ -9,8 +10,8 @@ use std::net::SocketAddr;
 
 use annulus_gossip::{Channel, MeshConfig};
 use annulus_proto::message::{
-    Acknowledged, Change, Digests, Exchange, Lifetimes, ListRequest, Operation, RequestId,
-    SessionReply, SessionRequest, SlotDigest, StatusRequest,
+    Acknowledged, Change, Compare, Exchange, Lifetimes, ListRequest, Operation, RequestId,
+    SYMBOL_BYTES, SessionReply, SessionRequest, StatusRequest,
 };
 use annulus_proto::submission::Submission;
 use annulus_proto::{Attributes, Load, Member, Value, Version};
@@ -33,6 +34,8 @@ struct World {
     loss: f64,
     cut: BTreeSet<(usize, usize)>,
     replies: BTreeMap<u64, Message>,
+    /// What nodes said to each other, with its sender, if somebody wants to know.
+    overheard: Option<Vec<(usize, Header, Message)>>,
     next_request: u64,
     policy: TablePolicy,
     record_size: u32,
@@ -80,6 +83,7 @@ impl World {
             loss: 0.0,
             cut: BTreeSet::new(),
             replies: BTreeMap::new(),
+            overheard: None,
             next_request: 0,
             policy,
             record_size,
@@ -221,6 +225,7 @@ impl World {
                 }
                 Sent::Call(Ask { to, header, message }) => {
                     let to = index(to);
+                    self.overhear(node, header, &message);
                     if to >= self.nodes.len() || self.nodes[to].whole.is_none() {
                         // Nobody listens: refused at once.
                         let failed = Err(NoAnswer { sent: false });
@@ -235,6 +240,7 @@ impl World {
                 }
                 Sent::Reply(Reply { to: Asker::Stream(stream), header, message }) => {
                     if stream >= PEER_STREAMS {
+                        self.overhear(node, header, &message);
                         let to = (stream - PEER_STREAMS) as usize;
                         if self.reaches(node, to) && !lost {
                             let (call, node) =
@@ -253,6 +259,12 @@ impl World {
                     self.post(node, Arrived::Hub(HubInput::Persisted { generation }));
                 }
             }
+        }
+    }
+
+    fn overhear(&mut self, from: usize, header: Header, message: &Message) {
+        if let Some(overheard) = &mut self.overheard {
+            overheard.push((from, header, message.clone()));
         }
     }
 
@@ -463,6 +475,14 @@ fn index(addr: SocketAddr) -> usize {
     }
 }
 
+/// A comparison with a node that holds nothing of these slots.
+fn compare_slots(indexes: std::ops::Range<u16>) -> Compare {
+    let slots: Vec<Slot> = indexes.filter_map(Slot::new).collect();
+    let slots = annulus_proto::SlotSet::new(&slots, 1);
+    let table = "sessions".to_owned();
+    Compare { table, cut_ms: 0, slots, symbol: [0; SYMBOL_BYTES] }
+}
+
 fn bytes(value: &str) -> Value {
     Value::Bytes(value.as_bytes().to_vec())
 }
@@ -503,7 +523,7 @@ fn a_node_alone_serves_at_once() {
 
 /// What comes through a lane takes a short cut, and must leave what a stream would.
 #[test]
-fn a_lane_and_a_stream_leave_the_same_answers_entries_and_digests() {
+fn a_lane_and_a_stream_leave_the_same_answers_entries_and_sketches() {
     let mut worlds = [World::new(1, 11), World::new(1, 11)];
     let mut rng = StdRng::seed_from_u64(12);
     let mut births = BTreeMap::new();
@@ -541,9 +561,9 @@ fn a_lane_and_a_stream_leave_the_same_answers_entries_and_digests() {
         let [by_stream, by_lane] = worlds.each_mut().map(|world| world.copy(0, &key));
         assert_eq!(by_lane, by_stream, "{key}");
         let slot = Key::new(&key).unwrap().slot();
-        let digests =
-            worlds.each_mut().map(|world| world.core(0, &key).tables[0].store.slot_digest(slot));
-        assert_eq!(digests[1], digests[0], "{key}");
+        let sketches =
+            worlds.each_mut().map(|world| world.core(0, &key).tables[0].store.slot_sketch(slot));
+        assert_eq!(sketches[1], sketches[0], "{key}");
     }
 }
 
@@ -1264,8 +1284,7 @@ fn questions_for_the_status_keep_no_comparison_out() {
         whole.hub.handle(now, HubInput::Request(Request { asker, caller, header, message }));
     }
     let header = Header { id: 1000, view: 0, hlc: annulus_proto::Hlc::ZERO };
-    let slots = vec![SlotDigest { slot: Slot::new(1).unwrap(), count: 0, digest: 0 }];
-    let message = Digests { table: "sessions".to_owned(), slots }.into();
+    let message = compare_slots(0..1).into();
     let (asker, caller) = (Asker::Stream(PEER_STREAMS + 1), Caller::Node(NodeId::from_bits(2)));
     whole.hub.handle(now, HubInput::Request(Request { asker, caller, header, message }));
     while let Some(output) = whole.hub.poll_output() {

@@ -9,7 +9,7 @@ use annulus_net::Clock;
 use annulus_proto::codec::{self, Header};
 use annulus_proto::message::*;
 use annulus_proto::{
-    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Slot, Status, Value, Version,
+    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Slot, SlotSet, Status, Value, Version,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -86,7 +86,7 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
     let (table, key) = (table(rng), key(rng));
     let slot = Slot::new(rng.random_range(0..16_384)).unwrap();
     let failure = Failure::Refused("no".to_owned());
-    match rng.random_range(0..28) {
+    match rng.random_range(0..32) {
         0 => hello("elsewhere", CLIENT),
         1 => Rejected::AskOverStream.into(),
         2 => Ping {}.into(),
@@ -128,10 +128,10 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
         19 => Fetch { table, key }.into(),
         20 => Fetched { entry: Some(entry(rng)), synced: rng.random() }.into(),
         21 => {
-            let digest = |_| SlotDigest { slot, count: rng.random(), digest: rng.random() };
-            Digests { table, slots: (0..50).map(digest).collect() }.into()
+            let (cut_ms, slots) = (rng.random(), slot_set(rng));
+            Compare { table, cut_ms, slots, symbol: rng.random() }.into()
         }
-        22 => Compared { differing: vec![slot; 3] }.into(),
+        22 => Compared { cores: rng.random(), difference: ComparedDifference::None }.into(),
         23 => SlotListRequest { table, slot, after: rng.random::<bool>().then_some(key) }.into(),
         24 => SlotList { items: vec![(key, rng.random())], more: rng.random() }.into(),
         25 => {
@@ -141,8 +141,27 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
             Exchange { members, reply: rng.random() }.into()
         }
         26 => StreamGossip { packet: packet(rng) }.into(),
+        27 => {
+            let (cut_ms, slots, symbols) = (rng.random(), slot_set(rng), rng.random_range(0..70));
+            let mut sizes: Vec<u16> = (0..rng.random_range(0..5)).map(|_| rng.random()).collect();
+            if rng.random() {
+                sizes = vec![slots.slots().count() as u16];
+            }
+            SketchRequest { table, cut_ms, slots, sizes, symbols }.into()
+        }
+        28 => Sketches { sketches: packet(rng) }.into(),
+        29 => {
+            let wanted = (0..rng.random_range(0..5)).map(|_| rng.random()).collect();
+            Even { table, wanted, entries: vec![(key, entry(rng))] }.into()
+        }
+        30 => Evened { entries: vec![(key, entry(rng))], done: rng.random() }.into(),
         _ => Gossip { packet: packet(rng) }.into(),
     }
+}
+
+fn slot_set(rng: &mut StdRng) -> SlotSet {
+    let runs = (0..rng.random_range(0..50)).map(|_| (rng.random(), rng.random())).collect();
+    SlotSet { stride: rng.random_range(0..5), offset: rng.random_range(0..9), runs }
 }
 
 fn packet(rng: &mut StdRng) -> Vec<u8> {
@@ -177,7 +196,9 @@ async fn a_client_may_not_speak_as_nodes_do() {
         "Replicate",
         "TouchCopy",
         "Fetch",
-        "Digests",
+        "Compare",
+        "SketchRequest",
+        "Even",
         "SlotListRequest",
         "Exchange",
         "StreamGossip",

@@ -13,7 +13,7 @@ use crate::entry::{Attributes, Kind, Note, Value};
 use crate::limits::*;
 use crate::member::{Load, Member, Status};
 use crate::message::*;
-use crate::{Entry, Key, NodeId, Rtt, SLOT_COUNT, Slot, Version, fuzz_bodies};
+use crate::{Entry, Key, NodeId, Rtt, SLOT_COUNT, Slot, SlotSet, Version, fuzz_bodies};
 
 mod golden;
 mod maxima;

@@ -1,8 +1,6 @@
 //! What nothing else in these tests would notice to be gone: each guard is looked at by itself.
 
-use annulus_proto::message::{
-    Compared, Digests, Fetch, PeerState, Peers, PeersRequest, SlotDigest,
-};
+use annulus_proto::message::{Fetch, PeerState, Peers, PeersRequest, Sketches};
 
 use super::*;
 
@@ -173,7 +171,7 @@ fn what_a_node_says_unasked_is_no_sign_of_life_and_sets_no_clock() {
     let sealed = |from| HubInput::Gossip { node: Some(OTHER), from, packet: vec![0; 20] };
     let plain = |from| HubInput::Gossip { node: None, from, packet: vec![0; 20] };
     let over_stream = HubInput::StreamGossip { node: OTHER, packet: vec![0; 20] };
-    let question = from_other(Digests { table: "sessions".to_owned(), slots: Vec::new() });
+    let question = from_other(compare_slots(0..0));
     world.isolate(1);
     // What was under way has arrived.
     world.run_for(Duration::from_secs(1));
@@ -277,21 +275,20 @@ fn a_comparison_is_answered_with_the_view_that_all_cores_saw() {
     world.settle();
     let now = world.present(0);
     let mut view_after = |views: [u64; 3]| {
-        let digest = |slot| SlotDigest { slot: Slot::new(slot).unwrap(), count: 0, digest: 0 };
-        let slots = (0..3).map(digest).collect();
-        let asked = from_other(Digests { table: "sessions".to_owned(), slots });
+        let asked = from_other(compare_slots(0..3));
         let ticket = |output: HubOutput| match output {
-            HubOutput::Core { core, input: Input::Request(request) } => match request.asker {
-                Asker::Hub { ticket } => Some((core, ticket)),
+            HubOutput::Cores(Input::Request(request)) => match request.asker {
+                Asker::Hub { ticket } => Some(ticket),
                 other => panic!("{other:?} asks"),
             },
             _ => None,
         };
-        let asked: Vec<_> = world.hub_says(now, asked).into_iter().filter_map(ticket).collect();
-        assert_eq!(asked.len(), views.len());
+        let ticket = world.hub_says(now, asked).into_iter().find_map(ticket).unwrap();
         let mut replies = Vec::new();
-        for ((core, ticket), view) in asked.into_iter().zip(views) {
-            let message = Compared { differing: Vec::new() }.into();
+        for (core, view) in views.into_iter().enumerate() {
+            let mut sketches = Vec::new();
+            annulus_sketch::Sketch::new(1).write(&mut sketches);
+            let message = Sketches { sketches }.into();
             let notice = Notice::Part { ticket, header: header(view), message };
             replies.extend(world.hub_says(now, HubInput::Notice { core, notice }));
         }

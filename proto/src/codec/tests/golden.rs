@@ -4,7 +4,8 @@
 use crate::arbitrary::version;
 use crate::message::*;
 use crate::{
-    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Note, Rtt, Slot, Status, Value, Version,
+    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Note, Rtt, Slot, SlotSet, Status, Value,
+    Version,
 };
 
 pub(super) fn golden() -> Vec<(Message, &'static str)> {
@@ -314,14 +315,59 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a1010900",
         ),
         (
-            Digests {
+            Compare {
                 table: "t".into(),
-                slots: vec![SlotDigest { slot: slot(), count: 2, digest: u64::MAX }],
+                cut_ms: 258,
+                slots: SlotSet { stride: 3, offset: 1, runs: vec![(0, 16), (32, 258)] },
+                symbol: [7; SYMBOL_BYTES],
             }
             .into(),
-            "017401fbea1702fdffffffffffffffff",
+            "0174fb0201030102001020fb0201070707070707070707070707070707070707070707",
         ),
-        (Compared { differing: vec![slot()] }.into(), "01fbea17"),
+        (Compared { cores: 2, difference: ComparedDifference::None }.into(), "0200"),
+        (
+            Compared {
+                cores: 2,
+                difference: ComparedDifference::One { element: [9; ELEMENT_BYTES], is_mine: true },
+            }
+            .into(),
+            "02010909090909090909090909090909090901",
+        ),
+        (
+            Compared {
+                cores: 1,
+                difference: ComparedDifference::Change { keys: [[5; 8]; CHANGE_SYMBOLS] },
+            }
+            .into(),
+            "010205050505050505050505050505050505050505050505050505050505050505050505050505050505",
+        ),
+        (
+            Compared { cores: 1, difference: ComparedDifference::More { sketch: vec![1, 2, 3] } }
+                .into(),
+            "010303010203",
+        ),
+        (
+            SketchRequest {
+                table: "t".into(),
+                cut_ms: 0,
+                slots: SlotSet { stride: 1, offset: 0, runs: vec![(258, 3)] },
+                sizes: vec![1, 2],
+                symbols: 16,
+            }
+            .into(),
+            "017400010001fb02010302010210",
+        ),
+        (Sketches { sketches: vec![1, 2] }.into(), "020102"),
+        (
+            Even {
+                table: "t".into(),
+                wanted: vec![[1, 2, 3, 4, 5, 6, 7, 8]],
+                entries: vec![(key(), Entry::ended(Version::ZERO, Version::ZERO))],
+            }
+            .into(),
+            "017401010203040506070801067333637265740000000000",
+        ),
+        (Evened { entries: Vec::new(), done: 3 }.into(), "0003"),
         (
             SlotListRequest { table: "t".into(), slot: slot(), after: Some(key()) }.into(),
             "0174fbea170106733363726574",

@@ -130,7 +130,10 @@ fn the_largest_values_pass() {
         for entry in entries(size) {
             passes(Replicate { table: table(), key: key(), entry: entry.clone() });
             passes(Replicated::Differs(entry.clone()));
-            passes(Fetched { entry: Some(entry), synced: true });
+            passes(Fetched { entry: Some(entry.clone()), synced: true });
+            let entries = vec![(key(), entry)];
+            passes(Even { table: table(), wanted: vec![[0xff; 8]; 512], entries: entries.clone() });
+            passes(Evened { entries, done: u32::MAX });
         }
     }
 }
@@ -188,12 +191,32 @@ fn the_largest_listings_pass() {
         }
     }
     passes(SlotList { items: vec![(key(), u64::MAX); PAGE_ENTRIES_MAX], more: true });
-    for count in SIZES.into_iter().chain([SLOT_COUNT.into()]) {
-        let slot = Slot::new(SLOT_COUNT - 1).unwrap();
-        let digest = SlotDigest { slot, count: u32::MAX, digest: u64::MAX };
-        passes(Digests { table: table(), slots: vec![digest; count] });
-        let slots = vec![slot; count];
-        passes(Compared { differing: slots });
+}
+
+#[test]
+fn the_largest_comparisons_pass() {
+    // Every other slot, however the remainders go.
+    for (gap, count) in [(1, 8_192), (300, 400), (1, 100), (1, 0)] {
+        let slots = SlotSet { stride: u16::MAX, offset: u16::MAX, runs: vec![(gap, 1); count] };
+        let (table, cut_ms) = (table(), u64::MAX);
+        let symbol = [0xff; SYMBOL_BYTES];
+        passes(Compare { table: table.clone(), cut_ms, slots: slots.clone(), symbol });
+        let sizes = vec![u16::MAX; count.min(1_024)];
+        passes(SketchRequest { table, cut_ms, slots, sizes, symbols: u8::MAX });
+    }
+    for count in SIZES.into_iter().filter(|&count| count <= PAGE_ENTRIES_MAX) {
+        passes(Sketches { sketches: vec![0xff; count * 340] });
+        let wanted = vec![[0xff; 8]; count];
+        let small = (Key::new([0]).unwrap(), Entry::ended(LATE, LATE));
+        let entries = vec![small; count];
+        passes(Even { table: table(), wanted, entries: entries.clone() });
+        passes(Evened { entries, done: u32::MAX });
+    }
+    let keys = [[0xff; 8]; CHANGE_SYMBOLS];
+    for difference in
+        [ComparedDifference::Change { keys }, ComparedDifference::More { sketch: vec![1; 1_400] }]
+    {
+        passes(Compared { cores: u16::MAX, difference });
     }
 }
 
