@@ -102,6 +102,7 @@ pub(crate) struct TableConfig {
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     name: String,
+    processors: Vec<usize>,
     _shm: TempDir,
     _data: TempDir,
 }
@@ -152,19 +153,23 @@ impl Cluster {
             let places = (home.as_path(), shm.path());
             let text = node_config(&name, (index, cores), *addr, &addrs, places, tables)?;
             fs::write(&config, text)?;
-            let mut command = Command::new(std::env::current_exe()?);
-            command.arg("node");
-            for processor in processors {
-                command.args(["--core", &processor.to_string()]);
-            }
-            command.arg("--config").arg(&config);
-            let process = Process::start(command.stdout(Stdio::piped()), home.join("log"))?;
+            let process = start_node(processors, &home)?;
             nodes.push(Node { process, addr: *addr, socket });
         }
         for node in &mut nodes {
             node.wait_until_ready()?;
         }
-        Ok(Self { nodes, name, _data: data, _shm: shm })
+        let processors = processors.to_vec();
+        Ok(Self { nodes, name, processors, _data: data, _shm: shm })
+    }
+
+    /// Starts a node again that was killed, and returns at once.
+    pub(crate) fn restart(&mut self, index: usize) -> anyhow::Result<()> {
+        let node = &mut self.nodes[index];
+        node.process.child.wait()?;
+        let home = node.socket.parent().context("a socket lies in its node's directory")?;
+        node.process = start_node(&self.processors, home)?;
+        Ok(())
     }
 
     /// Its name.
@@ -197,6 +202,17 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Starts the node whose configuration lies in this directory.
+fn start_node(processors: &[usize], home: &Path) -> anyhow::Result<Process> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("node");
+    for processor in processors {
+        command.args(["--core", &processor.to_string()]);
+    }
+    command.arg("--config").arg(home.join("annulus.toml"));
+    Ok(Process::start(command.stdout(Stdio::piped()), home.join("log"))?)
 }
 
 fn all_agree(status: &NodeStatus, count: usize) -> bool {

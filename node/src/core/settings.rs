@@ -15,8 +15,8 @@ pub struct CoreSettings {
     /// How long to look for other members through the seeds before serving alone. Default 3 s.
     pub join_timeout: Duration,
     /// How often to compare all slots with the other homes even though nothing seems to have
-    /// happened. Lower heals silent differences sooner and costs a digest of 14 bytes per slot
-    /// shared with each home. Default 30 s.
+    /// happened. Lower heals silent differences sooner and costs a message of some 100 bytes for
+    /// each other home, of some 200 in clusters of many. Default 30 s.
     pub sync_interval: Duration,
     /// The most bytes of writes that each table keeps for homes that cannot be reached. Beyond it
     /// the home is compared with as a whole instead. Default 16 MiB.

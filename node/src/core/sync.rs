@@ -227,8 +227,10 @@ impl Core {
                 }
             }
             ComparedDifference::More { sketch } => {
+                let session = &self.tables[table].sync[&node];
+                let mine = self.tables[table].sketch(session, all.clone(), SYMBOLS);
                 let theirs = Sketch::read(&sketch).ok_or(Nonsense)?;
-                self.on_sketch(table, node, all, &theirs).map(drop)
+                self.on_sketch(table, node, all, mine.ok_or(Nonsense)?, &theirs).map(drop)
             }
             _ => Err(Nonsense),
         }
@@ -245,12 +247,19 @@ impl Core {
         if sketches.len() != count * Sketch::bytes(SYMBOLS) {
             return Err(Nonsense);
         }
-        let mut sketches = sketches.chunks_exact(Sketch::bytes(SYMBOLS));
+        // All of ours at once, since what is left out is looked up in one list.
+        let session = &self.tables[table].sync[&node];
+        let parts = || splits.iter().flat_map(|split| &split.parts);
+        let slots = parts().flat_map(|part| &session.slots[part.clone()]).copied();
+        let store = &self.tables[table].store;
+        let mine = store.sketches(slots, parts().map(|part| part.len()), SYMBOLS, session.cut_ms);
+        let mut mine = mine.ok_or(Nonsense)?.into_iter();
+        let mut sketches = sketches.chunks_exact(Sketch::bytes(SYMBOLS)).map_while(Sketch::read);
         for split in splits {
             let mut rest = split.rest;
             for part in split.parts {
-                let theirs = sketches.next().and_then(Sketch::read).ok_or(Nonsense)?;
-                let difference = self.on_sketch(table, node, part, &theirs)?;
+                let (mine, theirs) = mine.next().zip(sketches.next()).ok_or(Nonsense)?;
+                let difference = self.on_sketch(table, node, part, mine, &theirs)?;
                 if let Some((_, rest)) = &mut rest {
                     rest.subtract(&difference);
                 }
@@ -262,20 +271,19 @@ impl Core {
         Ok(())
     }
 
-    /// Finds out in what a part differs of which the other has this sketch. Returns the sketch of the difference.
+    /// Finds out in what a part differs of which there are these sketches. Returns the sketch of the difference.
     fn on_sketch(
         &mut self,
         table: usize,
         node: NodeId,
         part: Range<usize>,
+        mine: Sketch,
         theirs: &Sketch,
     ) -> Result<Sketch, Nonsense> {
-        let session = &self.tables[table].sync[&node];
-        let mine = self.tables[table].sketch(session, part.clone(), SYMBOLS);
-        let mut difference = mine.ok_or(Nonsense)?;
         if theirs.symbols().len() != SYMBOLS {
             return Err(Nonsense);
         }
+        let mut difference = mine;
         difference.subtract(theirs);
         if theirs.is_zero() {
             self.on_nothing_there(table, node, part);

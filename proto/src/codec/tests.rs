@@ -120,6 +120,10 @@ fn every_variant_has_its_number() {
             0 Replicated::Stored, 1 Replicated::Differs(_), 2 Replicated::Missing,
             3 Replicated::Failed(_),
         }
+        ComparedDifference {
+            0 ComparedDifference::None, 1 ComparedDifference::One { .. },
+            2 ComparedDifference::Change { .. }, 3 ComparedDifference::More { .. },
+        }
         Status { 0 Status::Joining, 1 Status::Up, 2 Status::Draining, 3 Status::Down, 4 Status::Left }
         PeerState {
             0 PeerState::Alive, 1 PeerState::Suspected, 2 PeerState::Missing,

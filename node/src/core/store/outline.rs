@@ -33,10 +33,11 @@ pub(super) struct Change {
     pub(super) made_ms: u64,
 }
 
-/// How long changes are remembered: some comparisons longer than they may be in flight.
-const REMEMBERED_MS: u64 = 5 * IN_FLIGHT_MS;
-/// How many changes are remembered, 2 MiB of them. What is forgotten earlier looks like a difference for a while.
-const REMEMBERED_MAX: usize = 1 << 16;
+/// How long changes are remembered: a comparison longer than they may be in flight.
+const REMEMBERED_MS: u64 = 2 * IN_FLIGHT_MS + IN_FLIGHT_MS / 2;
+/// How many changes are remembered, at most 8 MiB of them: all that come within the time above at 50,000 a second.
+/// What is forgotten earlier may look like a difference, and be exchanged for nothing.
+const REMEMBERED_MAX: usize = 1 << 18;
 
 impl Outline {
     pub(super) fn new() -> Self {

@@ -291,10 +291,10 @@ fn what_is_dropped_at_its_time_by_one_node_before_the_other_is_no_difference() {
 fn changes_are_remembered_no_longer_than_needed_and_not_without_end() {
     let mut outline = Outline::new();
     let change = |number: u64, made_ms| Change { word: number, before: 0, after: 1, made_ms };
-    for number in 0..200_000 {
+    for number in 0..300_000 {
         outline.change(change(number, START_MS + 5), START_MS);
     }
-    assert_eq!(outline.remembered(), 1 << 16);
+    assert_eq!(outline.remembered(), 1 << 18);
     // Long ago, or by a clock that is far ahead: nobody leaves them out.
     outline.change(change(1, START_MS - 3_600_000), START_MS + 3_600_000);
     outline.change(change(2, START_MS + 36_000_000), START_MS + 3_600_000);

@@ -149,10 +149,10 @@ fn an_entry_that_differs_is_mostly_found_in_one_round() {
 
 #[test]
 fn thousands_of_differences_cost_what_they_are_and_not_what_is_held() {
-    let count = 4_000;
+    let count = 3_000;
     for (cores_max, differing) in [(1, 10), (1, 100), (1, 1_500), (3, 1_500)] {
         let policy = TablePolicy::default();
-        let mut world = World::with_record_size(2, 4, policy, 512, cores_max);
+        let mut world = World::with_record_size(2, 4, policy, 256, cores_max);
         for number in 0..count {
             for node in 0..2 {
                 world.put(node, &format!("key {number}"), &old(number, "one"));

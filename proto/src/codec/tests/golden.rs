@@ -315,6 +315,32 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a1010900",
         ),
         (
+            SlotListRequest { table: "t".into(), slot: slot(), after: Some(key()) }.into(),
+            "0174fbea170106733363726574",
+        ),
+        (SlotListRequest { table: "t".into(), slot: slot(), after: None }.into(), "0174fbea1700"),
+        (SlotList { items: vec![(key(), 258)], more: true }.into(), "0106733363726574fb020101"),
+        (
+            Exchange { members: vec![member()], reply: true }.into(),
+            "01a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80301",
+        ),
+        (KeyOrder { change: KeyChange::Use(258) }.into(), "02fb0201"),
+        (KeyOrder { change: KeyChange::Remove(258) }.into(), "03fb0201"),
+        (
+            KeyOrdered::Done {
+                keys: vec![
+                    HeldKey { id: 258, role: None },
+                    HeldKey { id: 7, role: Some(Role::Operator) },
+                ],
+                in_use: 258,
+            }
+            .into(),
+            "0002fb020100070104fb0201",
+        ),
+        (KeyOrdered::Refused("no".into()).into(), "01026e6f"),
+        (Gossip { packet: vec![1, 2, 3] }.into(), "03010203"),
+        (StreamGossip { packet: vec![1, 2, 3] }.into(), "03010203"),
+        (
             Compare {
                 table: "t".into(),
                 cut_ms: 258,
@@ -368,32 +394,6 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "017401010203040506070801067333637265740000000000",
         ),
         (Evened { entries: Vec::new(), done: 3 }.into(), "0003"),
-        (
-            SlotListRequest { table: "t".into(), slot: slot(), after: Some(key()) }.into(),
-            "0174fbea170106733363726574",
-        ),
-        (SlotListRequest { table: "t".into(), slot: slot(), after: None }.into(), "0174fbea1700"),
-        (SlotList { items: vec![(key(), 258)], more: true }.into(), "0106733363726574fb020101"),
-        (
-            Exchange { members: vec![member()], reply: true }.into(),
-            "01a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80301",
-        ),
-        (KeyOrder { change: KeyChange::Use(258) }.into(), "02fb0201"),
-        (KeyOrder { change: KeyChange::Remove(258) }.into(), "03fb0201"),
-        (
-            KeyOrdered::Done {
-                keys: vec![
-                    HeldKey { id: 258, role: None },
-                    HeldKey { id: 7, role: Some(Role::Operator) },
-                ],
-                in_use: 258,
-            }
-            .into(),
-            "0002fb020100070104fb0201",
-        ),
-        (KeyOrdered::Refused("no".into()).into(), "01026e6f"),
-        (Gossip { packet: vec![1, 2, 3] }.into(), "03010203"),
-        (StreamGossip { packet: vec![1, 2, 3] }.into(), "03010203"),
     ]
 }
 
