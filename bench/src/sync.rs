@@ -32,6 +32,8 @@ const DIFFERENCES: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 const SYMBOLS: usize = 16;
 /// A key that is asked for by its word.
 const WORD_BYTES: usize = 8;
+/// A key of the usual size and its entry's digest, in a list of a slot.
+const LISTED_BYTES: usize = 1 + 32 + 9;
 
 /// What a comparison took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -140,7 +142,7 @@ struct Held {
 impl Held {
     fn new(count: u64) -> Self {
         let mut sketches = vec![Sketch::new(SYMBOLS); SLOT_COUNT.into()];
-        let mut words: Vec<u64> = (0..count).map(|n| (mixed(2 * n) % (1 << 62))).collect();
+        let mut words: Vec<u64> = (0..count).map(|n| mixed(2 * n) % (1 << 62)).collect();
         words.sort_unstable();
         for word in &words {
             sketches[slot_of(*word)].insert(element(*word));
@@ -161,7 +163,7 @@ impl Held {
             let sketch = &mut theirs[slot_of(*word)];
             sketch.remove(element(*word));
             if matches!(kind, Kind::Changed) {
-                sketch.insert(Element { value: mixed(*word ^ seed), key: *word });
+                sketch.insert(Element { value: mixed(!(*word ^ seed)), key: *word });
             }
         }
         let cost = self.compare(&theirs);
@@ -195,12 +197,21 @@ impl Held {
             cost.round_trips += 1;
         }
         cost.bytes += Sketch::bytes(SYMBOLS);
+        let mut is_listed = false;
         while !level.is_empty() {
             let mut next = Vec::new();
             for (part, difference) in level {
                 match next_step(&difference, part.len()) {
                     Step::Found(found) => cost.bytes += found.theirs.len() * WORD_BYTES,
-                    Step::List => panic!("more than sketches are for"),
+                    Step::List => {
+                        for slot in part {
+                            let first = self.words.partition_point(|word| slot_of(*word) < slot);
+                            let rest = self.words[first..].iter();
+                            let count = rest.take_while(|word| slot_of(**word) == slot).count();
+                            cost.bytes += count * LISTED_BYTES + WORD_BYTES;
+                        }
+                        is_listed = true;
+                    }
                     Step::Split(count) => {
                         let place = |index: usize| part.start + part.len() * index / count;
                         for index in 0..count {
@@ -216,6 +227,7 @@ impl Held {
             cost.round_trips += usize::from(!next.is_empty());
             level = next;
         }
+        cost.round_trips += usize::from(is_listed);
         cost
     }
 

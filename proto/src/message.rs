@@ -888,7 +888,7 @@ pub enum ComparedDifference {
     } = 1,
     /// In the state of one key, it seems.
     Change {
-        /// The words of all keys in each of the symbols 1 to 5: where only one of the key's two states is,
+        /// The words of all keys in each of the symbols 1 to 4: where only one of the key's two states is,
         /// the key's word is the difference to the other node's.
         keys: [[u8; 8]; CHANGE_SYMBOLS],
     } = 2,
@@ -1011,7 +1011,7 @@ pub const SYMBOL_BYTES: usize = 21;
 /// The size of an element of a sketch, in bytes.
 pub const ELEMENT_BYTES: usize = 16;
 /// How many symbols tell of a change of one key.
-pub const CHANGE_SYMBOLS: usize = 5;
+pub const CHANGE_SYMBOLS: usize = 4;
 
 macro_rules! messages {
     ($($kind:literal $name:ident($payload:ty), $limit:expr;)+) => {

@@ -21,14 +21,18 @@ pub fn next_step(difference: &Sketch, slots: usize) -> Step {
         return Step::Found(found);
     }
     let symbols = difference.symbols().len() as u64;
+    let estimate = difference.estimate();
     // Fewer would have been found.
-    let elements = difference.estimate().max(symbols / 2);
+    let elements = estimate.max(symbols / 2);
     let fitting = (symbols * FITTING_PERCENT / 100).max(1);
     if slots <= 1 || elements > slots as u64 * fitting {
         return Step::List;
     }
-    let parts = elements.div_ceil(fitting).min(slots as u64);
-    Step::Split((parts as usize).max(2))
+    // So few are not found if a key has two states in the very same symbols, as one of some 500 has with 16
+    // symbols: then the way down to its slot is to be short.
+    let least = if estimate < symbols / 4 { 4 } else { 2 };
+    let parts = (elements.div_ceil(fitting) as usize).max(least);
+    Step::Split(parts.min(slots))
 }
 
 /// Elements per hundred symbols.

@@ -143,8 +143,8 @@ fn an_entry_that_differs_is_mostly_found_in_one_round() {
         in_one += usize::from(!names(&said).contains(&"Sketches"));
         world.assert_alike([name]);
     }
-    // In one of twenty both states of a key are in the same symbols.
-    assert!(in_one >= 34, "{in_one} of 40");
+    // In one of twelve both states of a key are in the same symbols.
+    assert!(in_one >= 31, "{in_one} of 40");
 }
 
 #[test]

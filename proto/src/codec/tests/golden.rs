@@ -365,7 +365,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 difference: ComparedDifference::Change { keys: [[5; 8]; CHANGE_SYMBOLS] },
             }
             .into(),
-            "010205050505050505050505050505050505050505050505050505050505050505050505050505050505",
+            "01020505050505050505050505050505050505050505050505050505050505050505",
         ),
         (
             Compared { cores: 1, difference: ComparedDifference::More { sketch: vec![1, 2, 3] } }
