@@ -6,9 +6,9 @@
 
 use std::hint::black_box;
 
-use annulus_proto::message::{CHANGE_SYMBOLS, ELEMENT_BYTES, SYMBOL_BYTES};
+use annulus_proto::message::SYMBOL_BYTES;
 use annulus_proto::{SLOT_COUNT, Slot};
-use annulus_sketch::{Element, Side, Sketch, Step, next_step};
+use annulus_sketch::{Sketch, Step, next_step};
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 use rand::{RngExt, SeedableRng};
@@ -38,7 +38,7 @@ const LISTED_BYTES: usize = 1 + 32 + 9;
 /// What a comparison took.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
-    /// Symbols, elements and words both ways.
+    /// Symbols and words both ways.
     bytes: usize,
     /// Questions that had to wait for the answer to another one, the exchange of entries not among them.
     round_trips: usize,
@@ -114,7 +114,7 @@ pub(crate) fn run(
     upkeep(if options.quick { 3 } else { 9 }, report);
     report.progress("healing");
     healing::measure(site, machine, options, report)?;
-    report.note("bytes are those of each difference: symbols, elements and the words by which entries are asked for, both ways, without frames and entries");
+    report.note("bytes are those of each difference: symbols and the words by which entries are asked for, both ways, without frames and entries");
     report.note("changed: both have the key, in two states; lacking: one of the two has it");
     report.note("the models count hashes of 8 bytes and leaves of 64 (hash tree), fingerprints of 16 bytes with bounds of 5 and elements of 16 (ranges)");
     report.note("a round trip more fetches the entries, of all of them; times are of the measuring thread's processor");
@@ -142,10 +142,10 @@ struct Held {
 impl Held {
     fn new(count: u64) -> Self {
         let mut sketches = vec![Sketch::new(SYMBOLS); SLOT_COUNT.into()];
-        let mut words: Vec<u64> = (0..count).map(|n| mixed(2 * n) % (1 << 62)).collect();
+        let mut words: Vec<u64> = (0..count).map(|n| mixed(2 * n) % ((1 << 61) - 1)).collect();
         words.sort_unstable();
         for word in &words {
-            sketches[slot_of(*word)].insert(element(*word));
+            sketches[slot_of(*word)].change(*word, 0, state(*word));
         }
         Self { words, sketches }
     }
@@ -160,11 +160,8 @@ impl Held {
         let keys = self.pick(count, seed);
         let mut theirs = self.sketches.clone();
         for word in &keys {
-            let sketch = &mut theirs[slot_of(*word)];
-            sketch.remove(element(*word));
-            if matches!(kind, Kind::Changed) {
-                sketch.insert(Element { value: mixed(!(*word ^ seed)), key: *word });
-            }
+            let other = if matches!(kind, Kind::Changed) { mixed(!(*word ^ seed)) } else { 0 };
+            theirs[slot_of(*word)].change(*word, state(*word), other);
         }
         let cost = self.compare(&theirs);
         black_box(&theirs);
@@ -179,30 +176,19 @@ impl Held {
         if whole.first().is_zero() {
             return cost;
         }
-        if let Some((_, side)) = whole.first().only() {
-            // One tells the other, or asks it.
-            cost.bytes += ELEMENT_BYTES + if side == Side::Theirs { WORD_BYTES } else { 0 };
+        if whole.first().only().is_some() {
+            // One tells the other, which asks for the entry.
+            cost.bytes += 2 * WORD_BYTES;
             return cost;
         }
-        let mut level = vec![(all, whole.clone())];
-        if whole.first().may_be_a_change() {
-            cost.bytes += CHANGE_SYMBOLS * WORD_BYTES;
-            let keys = whole.symbols()[1..=CHANGE_SYMBOLS].iter().map(annulus_sketch::Symbol::keys);
-            let mut keys = keys.filter(|word| *word != 0);
-            let first = keys.next();
-            if first.is_some() && keys.all(|word| Some(word) == first) {
-                cost.bytes += WORD_BYTES;
-                return cost;
-            }
-            cost.round_trips += 1;
-        }
+        let mut level = vec![(all, whole)];
         cost.bytes += Sketch::bytes(SYMBOLS);
         let mut is_listed = false;
         while !level.is_empty() {
             let mut next = Vec::new();
             for (part, difference) in level {
                 match next_step(&difference, part.len()) {
-                    Step::Found(found) => cost.bytes += found.theirs.len() * WORD_BYTES,
+                    Step::Found(words) => cost.bytes += words.len() * WORD_BYTES,
                     Step::List => {
                         for slot in part {
                             let first = self.words.partition_point(|word| slot_of(*word) < slot);
@@ -242,11 +228,12 @@ impl Held {
 }
 
 fn slot_of(word: u64) -> usize {
-    (word >> 48) as usize
+    (word >> 47) as usize
 }
 
-fn element(key: u64) -> Element {
-    Element { key, value: mixed(key) }
+/// Never 0, as far as it is looked at.
+fn state(word: u64) -> u64 {
+    mixed(word) | 1
 }
 
 /// What a write costs more: an entry's state goes out of its slot's sketch, and another comes in.
@@ -256,8 +243,7 @@ fn upkeep(rounds: usize, report: &mut Report) {
     let mut sketches = vec![Sketch::new(SYMBOLS); SLOT_COUNT.into()];
     let slots: Vec<Slot> = keys.iter().map(|key| Slot::of(key)).collect();
     for (key, slot) in keys.iter().zip(&slots) {
-        let element = Element { key: slot.word(key), value: 0 };
-        sketches[usize::from(slot.index())].insert(element);
+        sketches[usize::from(slot.index())].change(slot.word(key), 0, 1);
     }
     let mut order: Vec<usize> = (0..keys.len()).collect();
     let mut rng = StdRng::seed_from_u64(1);
@@ -269,10 +255,9 @@ fn upkeep(rounds: usize, report: &mut Report) {
         }
         let took = cpu_ns(|| {
             for &at in &order {
-                let (slot, key) = (slots[at], slots[at].word(&keys[at]));
-                let sketch = &mut sketches[usize::from(slot.index())];
-                sketch.remove(Element { key, value: round });
-                sketch.insert(Element { key, value: round + 1 });
+                let (slot, word) = (slots[at], slots[at].word(&keys[at]));
+                let before = mixed(round);
+                sketches[usize::from(slot.index())].change(word, before, before + 1);
             }
         });
         times.push(took / keys.len() as f64);

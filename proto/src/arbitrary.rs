@@ -446,9 +446,7 @@ fn between_nodes() -> impl Strategy<Value = Message> {
     let batches = || vec((keys(), wide_entries()), 0..3);
     let difference = prop_oneof![
         Just(ComparedDifference::None),
-        any::<([u8; 16], bool)>()
-            .prop_map(|(element, is_mine)| ComparedDifference::One { element, is_mine }),
-        any::<[[u8; 8]; CHANGE_SYMBOLS]>().prop_map(|keys| ComparedDifference::Change { keys }),
+        any::<[u8; 8]>().prop_map(|key| ComparedDifference::One { key }),
         vec(any::<u8>(), 0..400).prop_map(|sketch| ComparedDifference::More { sketch }),
     ];
     let replicated = prop_oneof![

@@ -121,8 +121,8 @@ impl Slot {
         Self(CRC.checksum(hashed_part(key)) % SLOT_COUNT)
     }
 
-    /// What stands for one of this slot's keys where copies are compared: the slot in the upper 16 bits, and
-    /// below it the lower 48 of the key's XXH3-64. Few keys of a slot have one in common, if nobody means it.
+    /// What stands for one of this slot's keys where copies are compared: the slot, and below it the lower 47 bits
+    /// of the key's XXH3-64, 61 bits together. Few keys of a slot have one in common, if nobody means it.
     pub fn word(self, key: &[u8]) -> u64 {
         u64::from(self.0) << WORD_HASH_BITS
             | twox_hash::XxHash3_64::oneshot(key) & ((1 << WORD_HASH_BITS) - 1)
@@ -130,7 +130,7 @@ impl Slot {
 
     /// The slot of a key's word; `None` if no key has it.
     pub fn of_word(word: u64) -> Option<Self> {
-        Self::new((word >> WORD_HASH_BITS) as u16)
+        Self::new(u16::try_from(word >> WORD_HASH_BITS).ok()?)
     }
 
     /// 0 to 16383.
@@ -144,7 +144,7 @@ impl Slot {
     }
 }
 
-const WORD_HASH_BITS: u32 = 48;
+const WORD_HASH_BITS: u32 = 47;
 
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,8 +212,9 @@ mod tests {
         let key = Key::new("{user1000}.following").unwrap();
         assert_eq!(Slot::of_word(key.word()), Some(key.slot()));
         let hash = twox_hash::XxHash3_64::oneshot(key.as_bytes());
-        assert_eq!(key.word() << 16, hash << 16);
-        assert_eq!(Slot::of_word(u64::from(SLOT_COUNT) << 48), None);
+        assert_eq!(key.word() << 17, hash << 17);
+        assert_eq!(Slot::of_word(u64::from(SLOT_COUNT) << 47), None);
+        assert_eq!(Slot::of_word(1 << 63), None);
     }
 
     #[test]

@@ -848,8 +848,8 @@ pub struct Fetched {
 
 /// Node to node: this is the sum of what I hold in these slots; is yours the same?
 ///
-/// What is summed up are elements: of each entry the word of its key ([`Key::word`]) and its
-/// [digest](Entry::digest).
+/// What is summed up is each entry: the word of its key ([`Key::word`]), and its [digest](Entry::digest) for
+/// its state.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Compare {
     /// The table.
@@ -879,24 +879,16 @@ pub struct Compared {
 pub enum ComparedDifference {
     /// In nothing.
     None = 0,
-    /// In one element.
+    /// In one key.
     One {
-        /// The element.
-        element: [u8; ELEMENT_BYTES],
-        /// Whether it is the receiver who has it.
-        is_mine: bool,
+        /// Its word, little-endian.
+        key: [u8; 8],
     } = 1,
-    /// In the state of one key, it seems.
-    Change {
-        /// The words of all keys in each of the symbols 1 to 4: where only one of the key's two states is,
-        /// the key's word is the difference to the other node's.
-        keys: [[u8; 8]; CHANGE_SYMBOLS],
-    } = 2,
     /// In more.
     More {
         /// The receiver's sketch of it all.
         sketch: Vec<u8>,
-    } = 3,
+    } = 2,
 }
 
 /// Node to node: what do you hold in these parts?
@@ -1007,11 +999,7 @@ pub struct Pong {
 }
 
 /// The size of a sketch's symbol, in bytes.
-pub const SYMBOL_BYTES: usize = 21;
-/// The size of an element of a sketch, in bytes.
-pub const ELEMENT_BYTES: usize = 16;
-/// How many symbols tell of a change of one key.
-pub const CHANGE_SYMBOLS: usize = 4;
+pub const SYMBOL_BYTES: usize = 26;
 
 macro_rules! messages {
     ($($kind:literal $name:ident($payload:ty), $limit:expr;)+) => {

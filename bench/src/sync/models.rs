@@ -8,8 +8,8 @@ const HASH_BYTES: usize = 8;
 /// A key and its version's hash, as hash trees keep them.
 const LEAF_BYTES: usize = 64;
 const WIDTH_BITS: u32 = 10;
-/// Words of keys have 62 bits.
-const WORD_BITS: u32 = 62;
+/// Words of keys have 61 bits.
+const WORD_BITS: u32 = 61;
 
 /// A hash tree of 1,024 branches of 1,024 segments (Riak's active anti-entropy): both send the root, the
 /// hashes of all branches, those of the segments of branches that differ, and what is in segments that differ.

@@ -2,7 +2,7 @@
 //!
 //! For each table and each other member this node sends the first symbol of the sketch of all slots that
 //! both should hold ([`annulus_sketch`]). Where the other's is the same, that was it. Else it answers with its whole sketch,
-//! and this node finds out in which elements the two differ; if that is too much for one sketch, the slots are
+//! and this node finds out which keys differ; if that is too much for one sketch, the slots are
 //! split in as many parts as it takes, and a slot that differs in too much for a sketch of its own is listed.
 //! Entries that this node lacks are fetched, and those that the other lacks are pushed, in batches.
 //!
@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use annulus_proto::entry::Body;
 use annulus_proto::message::{
-    CHANGE_SYMBOLS, Compare, Compared, ComparedDifference, Even, Evened, Message, SketchRequest,
-    Sketches, SlotList, SlotListRequest,
+    Compare, Compared, ComparedDifference, Even, Evened, Message, SketchRequest, Sketches,
+    SlotList, SlotListRequest,
 };
 use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, SlotSet};
 use annulus_shm::Admission;
-use annulus_sketch::{Difference, Element, Sketch, Step, next_step};
+use annulus_sketch::{Sketch, Step, next_step};
 use rand::RngExt;
 
 use super::calls::{Purpose, Split, SyncStep};
@@ -198,33 +198,9 @@ impl Core {
         let Some(session) = self.tables[table].sync.get_mut(&node) else { return Ok(()) };
         let all = 0..session.slots.len();
         match compared.difference {
-            ComparedDifference::None => self.on_found(table, node, all, Difference::default()),
-            ComparedDifference::One { element, is_mine } => {
-                let element = vec![Element::from_bytes(element)];
-                let (ours, theirs) =
-                    if is_mine { (Vec::new(), element) } else { (element, Vec::new()) };
-                self.on_found(table, node, all, Difference { ours, theirs })
-            }
-            // A guess, and not good enough to say that nothing else differs.
-            ComparedDifference::Change { .. } if session.cut_ms == 0 => Err(Nonsense),
-            ComparedDifference::Change { keys } => {
-                let session = &self.tables[table].sync[&node];
-                let mine = self.tables[table].sketch(session, all.clone(), 1 + CHANGE_SYMBOLS);
-                let mine = mine.ok_or(Nonsense)?;
-                let mine = mine.symbols()[1..].iter().map(|symbol| symbol.keys());
-                let both = mine.zip(keys.map(u64::from_le_bytes));
-                let mut words = both.map(|(mine, theirs)| mine ^ theirs).filter(|word| *word != 0);
-                match words.next() {
-                    Some(key) if words.all(|word| word == key) => {
-                        let theirs = vec![Element { key, value: 0 }];
-                        let difference = Difference { theirs, ..Difference::default() };
-                        self.on_found(table, node, all, difference)
-                    }
-                    _ => {
-                        self.split(table, node, Split { parts: vec![all], rest: None });
-                        Ok(())
-                    }
-                }
+            ComparedDifference::None => self.on_found(table, node, all, Vec::new()),
+            ComparedDifference::One { key } => {
+                self.on_found(table, node, all, vec![u64::from_le_bytes(key)])
             }
             ComparedDifference::More { sketch } => {
                 let session = &self.tables[table].sync[&node];
@@ -347,26 +323,23 @@ impl Core {
         }
     }
 
-    /// The whole difference of a part is known.
+    /// All keys that differ in a part are known, by their words. The other is asked for its copies, and told of
+    /// what it lacks afterwards.
     fn on_found(
         &mut self,
         table: usize,
         node: NodeId,
         part: Range<usize>,
-        found: Difference,
+        words: Vec<u64>,
     ) -> Result<(), Nonsense> {
-        let wanted: BTreeSet<u64> = found.theirs.iter().map(|element| element.key).collect();
-        let ours = found.ours.iter().map(|element| element.key);
-        let lacking: BTreeSet<u64> = ours.filter(|word| !wanted.contains(word)).collect();
         let slots = self.tables[table].sync[&node].slots[part].to_vec();
         let is_there = |word: &u64| {
             Slot::of_word(*word).is_some_and(|slot| slots.binary_search(&slot).is_ok())
         };
-        if !wanted.iter().chain(&lacking).all(is_there) {
+        if !words.iter().all(is_there) {
             return Err(Nonsense);
         }
-        self.want(table, node, wanted);
-        self.push(table, node, lacking);
+        self.want(table, node, words);
         let session = &self.tables[table].sync[&node];
         let even: Vec<Slot> =
             slots.into_iter().filter(|slot| !session.left.contains_key(slot)).collect();
@@ -456,7 +429,7 @@ impl Core {
         if done == 0 {
             return Err(Nonsense);
         }
-        let mut refused = BTreeSet::new();
+        let (mut held, mut refused) = (BTreeSet::new(), BTreeSet::new());
         for (key, theirs) in &answer.entries {
             let slot = key.slot();
             let Some(session) = self.tables[table].sync.get(&node) else { return Ok(()) };
@@ -466,6 +439,7 @@ impl Core {
                 continue;
             }
             self.counters.add("sync_entries_fetched");
+            held.insert(slot.word(key.as_bytes()));
             match self.merge(now, table, key, theirs, Admission::Reserve) {
                 Ok(merged) if merged != *theirs => {
                     self.push(table, node, [slot.word(key.as_bytes())]);
@@ -479,6 +453,9 @@ impl Core {
             }
         }
         self.counters.add_many("sync_entries_pushed", done.min(pushed.len()) as u64);
+        let answered = wanted.iter().take(done.saturating_sub(pushed.len()));
+        let lacking: Vec<u64> = answered.filter(|word| !held.contains(word)).copied().collect();
+        self.push(table, node, lacking);
         let mut again = (pushed.into_iter(), wanted.into_iter());
         for word in again.0.by_ref().chain(again.1.by_ref()).take(done) {
             let slot = Slot::of_word(word).filter(|slot| !refused.contains(slot));

@@ -122,7 +122,7 @@ fn every_variant_has_its_number() {
         }
         ComparedDifference {
             0 ComparedDifference::None, 1 ComparedDifference::One { .. },
-            2 ComparedDifference::Change { .. }, 3 ComparedDifference::More { .. },
+            2 ComparedDifference::More { .. },
         }
         Status { 0 Status::Joining, 1 Status::Up, 2 Status::Draining, 3 Status::Down, 4 Status::Left }
         PeerState {

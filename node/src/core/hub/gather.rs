@@ -6,10 +6,10 @@ use std::time::Duration;
 use annulus_proto::NodeId;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
-    CHANGE_SYMBOLS, Compare, Compared, ComparedDifference, Message, NodeStatus, PeerState,
-    Rejected, SketchRequest, Sketches, TableStatus,
+    Compare, Compared, ComparedDifference, Message, NodeStatus, PeerState, Rejected, SketchRequest,
+    Sketches, TableStatus,
 };
-use annulus_sketch::{Side, Sketch, Symbol};
+use annulus_sketch::{Sketch, Symbol};
 
 use super::Hub;
 use crate::core::io::{Asker, Caller, CoreReport, HubOutput, Input, Now, Reply, Request};
@@ -297,20 +297,11 @@ impl Comparison {
         if first.is_zero() {
             return Some(ComparedDifference::None);
         }
-        if let Some((element, side)) = first.only() {
-            let (element, is_mine) = (element.to_bytes(), side == Side::Ours);
-            return Some(ComparedDifference::One { element, is_mine });
+        if let Some(key) = first.only() {
+            return Some(ComparedDifference::One { key: key.to_le_bytes() });
         }
         if sketch.symbols().len() < SYMBOLS {
             return None;
-        }
-        // Both may leave out different things if nothing is said of what: then a guess is worth nothing.
-        if first.may_be_a_change() && self.request.cut_ms != 0 {
-            let mut keys = [[0; 8]; CHANGE_SYMBOLS];
-            for (key, symbol) in keys.iter_mut().zip(&sketch.symbols()[1..]) {
-                *key = symbol.keys().to_le_bytes();
-            }
-            return Some(ComparedDifference::Change { keys });
         }
         let mut bytes = Vec::new();
         sketch.write(&mut bytes);

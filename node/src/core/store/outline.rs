@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use annulus_proto::{SLOT_COUNT, Slot};
-use annulus_sketch::{Element, Sketch};
+use annulus_sketch::Sketch;
 
-/// How many symbols a slot's sketch has. Each takes 24 bytes per slot that holds something, 6 MiB per table with
-/// all of them, and two fifths of a symbol more to be changed by each write; with fewer, sets are split more often.
+/// How many symbols a slot's sketch has. They take 512 bytes for each slot that holds something, 8 MiB per table at
+/// most, and some five of them are changed by each write. With fewer, sets are split more often.
 pub(in crate::core) const SYMBOLS: usize = 16;
 
 /// What others wrote is on its way here for so long at most, mostly: what is younger is left out when slots are
@@ -73,7 +73,7 @@ impl Outline {
         let Some(slot) = Slot::of_word(change.word) else { return };
         let sketch = &mut self.slots[usize::from(slot.index())];
         let kept = sketch.get_or_insert_with(|| Sketch::new(SYMBOLS));
-        make(kept, change.word, change.before, change.after);
+        kept.change(change.word, change.before, change.after);
         if change.after == 0 && kept.is_zero() {
             *sketch = None;
         }
@@ -127,18 +127,9 @@ impl Outline {
         for change in self.recent.iter().filter(|it| cut_ms != 0 && it.made_ms > cut_ms) {
             let part = Slot::of_word(change.word).map(|slot| part_of[usize::from(slot.index())]);
             if let Some(sketch) = part.and_then(|part| sketches.get_mut(usize::from(part))) {
-                make(sketch, change.word, change.after, change.before);
+                sketch.change(change.word, change.after, change.before);
             }
         }
         Some(sketches)
-    }
-}
-
-fn make(sketch: &mut Sketch, word: u64, before: u64, after: u64) {
-    if before != 0 {
-        sketch.remove(Element { key: word, value: before });
-    }
-    if after != 0 {
-        sketch.insert(Element { key: word, value: after });
     }
 }

@@ -88,8 +88,7 @@ fn assert_consistent(store: &mut Store) {
 fn sketch_of(entries: &[(Key, Entry)]) -> Option<Sketch> {
     let mut sketch = Sketch::new(SYMBOLS);
     for (key, entry) in entries {
-        let value = entry.digest(key.as_bytes());
-        sketch.insert(annulus_sketch::Element { key: key.word(), value });
+        sketch.change(key.word(), 0, entry.digest(key.as_bytes()));
     }
     Some(sketch)
 }
@@ -145,8 +144,8 @@ fn a_slots_list_is_sorted_and_carries_the_digests_that_make_up_the_slots() {
     let keys: Vec<Key> = list.iter().map(|(key, _)| key.clone()).collect();
     assert_eq!(keys, (1..=5).map(key).collect::<Vec<_>>());
     let mut together = Sketch::new(SYMBOLS);
-    for (key, value) in list {
-        together.insert(annulus_sketch::Element { key: key.word(), value });
+    for (key, digest) in list {
+        together.change(key.word(), 0, digest);
     }
     assert_eq!(store.slot_sketch(slot()), (5, Some(together)));
 }

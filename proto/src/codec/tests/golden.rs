@@ -348,29 +348,17 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 symbol: [7; SYMBOL_BYTES],
             }
             .into(),
-            "0174fb0201030102001020fb0201070707070707070707070707070707070707070707",
+            "0174fb0201030102001020fb02010707070707070707070707070707070707070707070707070707",
         ),
         (Compared { cores: 2, difference: ComparedDifference::None }.into(), "0200"),
         (
-            Compared {
-                cores: 2,
-                difference: ComparedDifference::One { element: [9; ELEMENT_BYTES], is_mine: true },
-            }
-            .into(),
-            "02010909090909090909090909090909090901",
-        ),
-        (
-            Compared {
-                cores: 1,
-                difference: ComparedDifference::Change { keys: [[5; 8]; CHANGE_SYMBOLS] },
-            }
-            .into(),
-            "01020505050505050505050505050505050505050505050505050505050505050505",
+            Compared { cores: 2, difference: ComparedDifference::One { key: [9; 8] } }.into(),
+            "02010909090909090909",
         ),
         (
             Compared { cores: 1, difference: ComparedDifference::More { sketch: vec![1, 2, 3] } }
                 .into(),
-            "010303010203",
+            "010203010203",
         ),
         (
             SketchRequest {

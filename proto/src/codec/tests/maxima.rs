@@ -205,17 +205,17 @@ fn the_largest_comparisons_pass() {
         passes(SketchRequest { table, cut_ms, slots, sizes, symbols: u8::MAX });
     }
     for count in SIZES.into_iter().filter(|&count| count <= PAGE_ENTRIES_MAX) {
-        passes(Sketches { sketches: vec![0xff; count * 340] });
+        passes(Sketches { sketches: vec![0xff; count * 416] });
         let wanted = vec![[0xff; 8]; count];
         let small = (Key::new([0]).unwrap(), Entry::ended(LATE, LATE));
         let entries = vec![small; count];
         passes(Even { table: table(), wanted, entries: entries.clone() });
         passes(Evened { entries, done: u32::MAX });
     }
-    let keys = [[0xff; 8]; CHANGE_SYMBOLS];
-    for difference in
-        [ComparedDifference::Change { keys }, ComparedDifference::More { sketch: vec![1; 1_400] }]
-    {
+    for difference in [
+        ComparedDifference::One { key: [0xff; 8] },
+        ComparedDifference::More { sketch: vec![1; 64 * SYMBOL_BYTES] },
+    ] {
         passes(Compared { cores: u16::MAX, difference });
     }
 }
