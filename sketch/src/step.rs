@@ -21,7 +21,8 @@ pub fn next_step(difference: &Sketch, slots: usize) -> Step {
     // Fewer would have been found.
     let keys = difference.estimate().max(symbols / 2);
     let fitting = (symbols * FITTING_PERCENT / 100).max(1);
-    if slots <= 1 || keys > slots as u64 * fitting {
+    // The guess may be too high, and lists are as long as what is held.
+    if slots <= 1 || keys > slots as u64 * symbols * 2 {
         return Step::List;
     }
     let parts = keys.div_ceil(fitting) as usize;

@@ -261,7 +261,7 @@ impl Core {
         }
         let mut difference = mine;
         difference.subtract(theirs);
-        if theirs.is_zero() {
+        if theirs.is_zero() && difference.decode().is_none() {
             self.on_nothing_there(table, node, part);
         } else {
             self.on_difference(table, node, part, difference.clone())?;
@@ -309,7 +309,7 @@ impl Core {
         }
     }
 
-    /// The other holds nothing of these slots.
+    /// The other holds nothing of these slots, and this node much.
     fn on_nothing_there(&mut self, table: usize, node: NodeId, part: Range<usize>) {
         for place in part {
             let slot = self.tables[table].sync[&node].slots[place];
