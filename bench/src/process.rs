@@ -212,7 +212,7 @@ fn start_node(processors: &[usize], home: &Path) -> anyhow::Result<Process> {
         command.args(["--core", &processor.to_string()]);
     }
     command.arg("--config").arg(home.join("annulus.toml"));
-    Ok(Process::start(command.stdout(Stdio::piped()), home.join("log"))?)
+    Process::start(command.stdout(Stdio::piped()), home.join("log"))
 }
 
 fn all_agree(status: &NodeStatus, count: usize) -> bool {

@@ -79,7 +79,8 @@ async fn until(
 ) -> anyhow::Result<(NodeStatus, Instant)> {
     let deadline = Instant::now() + START_MAX;
     loop {
-        let asked = client.node(cluster.nodes[index].addr).status();
+        let node = client.node(cluster.nodes[index].addr);
+        let asked = node.status();
         if let Ok(Ok(status)) = tokio::time::timeout(Duration::from_millis(200), asked).await
             && wanted(&status)
         {

@@ -42,7 +42,8 @@ pub(super) fn ranges(words: &[u64], differing: &[u64]) -> Cost {
     let mut places: Vec<usize> =
         differing.iter().map(|word| words.partition_point(|other| other < word)).collect();
     places.sort_unstable();
-    let mut level = vec![0..words.len()];
+    let all = 0..words.len();
+    let mut level = vec![all];
     let (mut bytes, mut steps) = (FINGERPRINT_BYTES, 1);
     while !level.is_empty() {
         let mut next = Vec::new();
