@@ -16,6 +16,7 @@ mod mesh;
 mod process;
 mod redis;
 mod report;
+mod restart;
 mod ring;
 mod sample;
 mod table;
@@ -74,6 +75,8 @@ enum Suite {
     Lanes,
     /// How evenly slots lie on nodes, and what a change moves
     Ring,
+    /// How soon a killed node serves again, and what keeping on disk costs
+    Restart,
 }
 
 /// What this binary is when it starts itself.
@@ -127,6 +130,7 @@ fn run(suite: Suite, options: Options, table: &TableArgs) -> anyhow::Result<()> 
         Suite::Table => table::run(&site, &machine, options, table, &mut report)?,
         Suite::Lanes => lanes::run(&site, &machine, options, &mut report)?,
         Suite::Ring => ring::run(&machine, options, &mut report)?,
+        Suite::Restart => restart::run(&site, &machine, options, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -139,6 +143,7 @@ impl Suite {
             Self::Table => "table",
             Self::Lanes => "lanes",
             Self::Ring => "ring",
+            Self::Restart => "restart",
         }
     }
 }

@@ -111,6 +111,9 @@ pub(crate) struct Node {
     process: Process,
     pub(crate) addr: SocketAddr,
     pub(crate) socket: PathBuf,
+    /// Its own directory, with its configuration.
+    home: PathBuf,
+    processors: Vec<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,18 +151,13 @@ impl Cluster {
             let home = data.path().join(format!("n{}", index + 1));
             fs::create_dir(&home)?;
             let socket = home.join("node.sock");
-            let config = home.join("annulus.toml");
+            let config = home.join(CONFIG);
             let places = (home.as_path(), shm.path());
             let text = node_config(&name, (index, cores), *addr, &addrs, places, tables)?;
             fs::write(&config, text)?;
-            let mut command = Command::new(std::env::current_exe()?);
-            command.arg("node");
-            for processor in processors {
-                command.args(["--core", &processor.to_string()]);
-            }
-            command.arg("--config").arg(&config);
-            let process = Process::start(command.stdout(Stdio::piped()), home.join("log"))?;
-            nodes.push(Node { process, addr: *addr, socket });
+            let process = start_node(&home, processors)?;
+            let processors = processors.to_vec();
+            nodes.push(Node { process, addr: *addr, socket, home, processors });
         }
         for node in &mut nodes {
             node.wait_until_ready()?;
@@ -205,7 +203,27 @@ fn all_agree(status: &NodeStatus, count: usize) -> bool {
     synced && members.iter().all(|seen| *seen as usize == count)
 }
 
+fn start_node(home: &Path, processors: &[usize]) -> anyhow::Result<Process> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("node");
+    for processor in processors {
+        command.args(["--core", &processor.to_string()]);
+    }
+    command.arg("--config").arg(home.join(CONFIG));
+    Process::start(command.stdout(Stdio::piped()), home.join("log"))
+}
+
+const CONFIG: &str = "annulus.toml";
+
 impl Node {
+    /// `kill -9`, and a new process in its place, which may not serve yet. Returns when it was started.
+    pub(crate) fn kill_and_start(&mut self) -> anyhow::Result<Instant> {
+        self.process.kill()?;
+        let began = Instant::now();
+        self.process = start_node(&self.home, &self.processors)?;
+        Ok(began)
+    }
+
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let stdout = self.process.child.stdout.take().context("a node is awaited once")?;
         let mut line = String::new();

@@ -15,6 +15,8 @@ mod evict;
 mod hints;
 mod hub;
 mod io;
+mod keeping;
+mod kept;
 mod replica;
 mod replies;
 mod report;
@@ -41,6 +43,7 @@ use calls::{Call, Calls, Purpose};
 use coordinator::Pending;
 use hints::Hints;
 use hub::out_of_place;
+use keeping::{Pace, Saving};
 use replies::Replies;
 use report::Explain;
 use store::Store;
@@ -52,6 +55,9 @@ pub use hub::{Hub, HubStart};
 pub use io::{
     Answered, Ask, Asker, Caller, CoreReport, HubInput, HubOutput, Input, LaneAnswer, NoAnswer,
     NodeState, Notice, Now, Outcome, Output, Reply, Request,
+};
+pub use kept::{
+    RECORD_REST_BYTES_MAX, RECORD_VALUE_BYTES_MAX, Record, RecordChange, RecordName, Space,
 };
 pub use settings::{CoreSettings, OnFull, TablePolicy, WriteHomes, majority};
 pub use standing::Standing;
@@ -87,10 +93,17 @@ pub struct Core {
     companions: BTreeSet<NodeId>,
     /// Those among them to compare everything with, since this node was out of touch with them.
     estranged: BTreeSet<NodeId>,
+    /// Whether readers may go on with what an earlier run vouched for: nobody was met yet.
+    inherits: bool,
+    /// How fast hints go to each home that gets some.
+    paces: BTreeMap<NodeId, Pace>,
+    saving: Saving,
     stopping: bool,
     stopped: bool,
     next_tick: Duration,
     next_freshness: Duration,
+    /// When to read on in what an earlier run left; `None` once all of it was read.
+    next_read: Option<Duration>,
     rng: StdRng,
     counters: Counters,
     outputs: VecDeque<Output>,
@@ -113,6 +126,8 @@ pub struct CoreStart {
     pub clock_floor_ms: u64,
     /// The tables, each with the shard of its segment that this core owns.
     pub tables: Vec<(TablePolicy, Writer)>,
+    /// What was kept on disk of its slots, by this node's earlier runs.
+    pub kept: Vec<Record>,
     /// The seed of everything random.
     pub seed: u64,
 }
@@ -157,31 +172,29 @@ const FRESHNESS_PERIOD: Duration = Duration::from_millis(500);
 const PING_AFTER: Duration = Duration::from_millis(800);
 /// How often the hub is told of a node that it sees other members.
 const OTHER_VIEW_PERIOD: Duration = Duration::from_millis(100);
-/// How many hints per node and table may be under way.
-const HINTS_IN_FLIGHT: usize = 64;
+/// How many records that an earlier run left are read at a time, some milliseconds at most, and the pause
+/// until the next: requests have half of the core meanwhile.
+const READ_STEP: usize = 1_024;
+const READ_PAUSE: Duration = Duration::from_millis(1);
 
 impl Core {
     /// A core of a node that has just started.
     pub fn new(start: CoreStart, now: Now) -> Self {
-        let CoreStart { number, cores, mut settings, standing, tables, seed, .. } = start;
+        let CoreStart { number, cores, mut settings, standing, tables, kept, seed, .. } = start;
         let CoreStart { clock_floor_ms, clock_ceiling_ms, .. } = start;
         let id = standing.me;
         // Bounds are the node's, and each core gets its part.
         let hints_max = settings.hints_bytes_max.get() / cores as u64;
+        let hints_max_age = settings.hints_max_age;
         settings.pending_max = settings.pending_max.div_ceil(cores);
         settings.replies_max = settings.replies_max.div_ceil(cores);
-        let mut counters = Counters::default();
-        let table = |(policy, writer): (TablePolicy, Writer)| {
-            let (store, damaged) = Store::new(policy, id, writer);
-            counters.add_many("records_dropped_damaged", damaged);
-            Table {
-                store,
-                hints: Hints::new(hints_max),
-                slots: vec![SlotState::default(); usize::from(annulus_proto::SLOT_COUNT)],
-                sync: BTreeMap::new(),
-                sync_due: BTreeMap::new(),
-                sync_sessions: 0,
-            }
+        let table = |(policy, writer): (TablePolicy, Writer)| Table {
+            store: Store::new(policy, id, writer),
+            hints: Hints::new(hints_max, hints_max_age),
+            slots: vec![SlotState::default(); usize::from(annulus_proto::SLOT_COUNT)],
+            sync: BTreeMap::new(),
+            sync_due: BTreeMap::new(),
+            sync_sessions: 0,
         };
         let tables = tables.into_iter().map(table).collect();
         let drift_max = settings.max_clock_drift;
@@ -204,16 +217,22 @@ impl Core {
             proximity: Arc::default(),
             companions: BTreeSet::new(),
             estranged: BTreeSet::new(),
+            inherits: true,
+            paces: BTreeMap::new(),
+            saving: Saving::default(),
             stopping: false,
             stopped: false,
             next_tick: now.monotonic,
             next_freshness: now.monotonic,
+            next_read: Some(now.monotonic),
             rng: StdRng::seed_from_u64(seed),
-            counters,
+            counters: Counters::default(),
             outputs: VecDeque::new(),
             lane_answers: VecDeque::new(),
         };
-        core.forget_freshness();
+        core.time.notice(now);
+        core.inherit_freshness(now);
+        core.restore(now, &kept);
         core.take_up_slots(now);
         core.handle_timeout(now);
         core
@@ -233,6 +252,8 @@ impl Core {
             Input::Gone(node) => self.forget(node),
             Input::Proximity(proximity) => self.proximity = proximity,
             Input::Ceiling(ms) => self.time.ceiling_persisted(ms),
+            Input::Persisted { ticket } => self.on_persisted(now, ticket, true),
+            Input::NotPersisted { ticket } => self.on_persisted(now, ticket, false),
             Input::Report { ticket } => {
                 let report = self.report();
                 self.notify(Notice::Report { ticket, report });
@@ -255,10 +276,22 @@ impl Core {
             self.pending_deadlines.remove(&(deadline, id));
             self.on_out_of_patience(now, id);
         }
+        if self.next_read.is_some_and(|at| at <= now.monotonic) {
+            self.read_on(now);
+        }
         if self.next_tick <= now.monotonic {
             self.next_tick = now.monotonic + TICK;
             self.tick(now);
         }
+    }
+
+    /// Reads some more of what an earlier run left.
+    fn read_on(&mut self, now: Now) {
+        for table in &mut self.tables {
+            table.store.read_on(READ_STEP);
+        }
+        let is_read = self.tables.iter().all(|table| table.store.is_read());
+        self.next_read = (!is_read).then(|| now.monotonic + READ_PAUSE);
     }
 
     /// Drops entries whose time is over, up to `expired` of each table, and checks about `verified`
@@ -273,6 +306,9 @@ impl Core {
             let scanned = table.store.scan(now_ms, expired, verified);
             self.counters.add_many("entries_dropped_expired", scanned.dropped);
             self.counters.add_many("records_dropped_damaged", scanned.damaged);
+            if !table.store.is_read() {
+                self.next_read.get_or_insert(now.monotonic);
+            }
         }
     }
 
@@ -296,6 +332,7 @@ impl Core {
         let others = [
             self.calls.next_deadline(),
             self.pending_deadlines.first().map(|(deadline, _)| *deadline),
+            self.next_read,
         ];
         others.into_iter().flatten().fold(self.next_tick, Duration::min)
     }
@@ -338,13 +375,17 @@ impl Core {
             self.notify(Notice::CeilingWanted(ceiling));
         }
         self.ping_the_silent(now);
+        for table in &mut self.tables {
+            self.counters.add_many("records_dropped_damaged", table.store.take_damaged());
+        }
         self.deliver_hints(now);
+        self.save(now);
         self.start_syncs(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
             self.extend_freshness(now);
         }
-        if self.stopping && self.pending.is_empty() && !self.stopped {
+        if self.stopping && self.pending.is_empty() && self.is_saved() && !self.stopped {
             self.stopped = true;
             self.notify(Notice::Stopped);
         }
@@ -451,46 +492,18 @@ impl Core {
             Some(Message::Replicated(Replicated::Stored)) if hint => {
                 self.counters.add("hints_delivered");
                 self.tables[table].hints.delivered(node, key);
+                self.go_on_with_hints(now, node);
             }
             Some(Message::Replicated(Replicated::Differs(theirs))) => {
                 let _ = self.merge(now, table, key, &theirs, Admission::Reserve);
                 self.tables[table].hints.delivered(node, key);
+                self.go_on_with_hints(now, node);
             }
             Some(Message::Replicated(Replicated::Stored)) => {}
             // Not delivered: it stays, or becomes, a hint.
             _ => {
                 self.tables[table].hints.failed(node, key);
                 self.hint(table, node, key);
-            }
-        }
-    }
-
-    fn hint(&mut self, table: usize, home: NodeId, key: &Key) {
-        let active = self.standing.view.get(home).is_some_and(|member| member.status.is_active());
-        if !active {
-            // What a dead node misses it gets by comparison when it comes back.
-            self.tables[table].hints.forget(home);
-        } else if self.tables[table].hints.add(home, key) {
-            self.counters.add("hints_kept");
-        } else {
-            self.counters.add("hints_overflowed");
-        }
-    }
-
-    fn deliver_hints(&mut self, now: Now) {
-        for table in 0..self.tables.len() {
-            let homes: Vec<NodeId> = self.tables[table].hints.homes().collect();
-            for home in homes {
-                if !self.is_in_contact(now, home) {
-                    continue;
-                }
-                let keys = self.tables[table].hints.take_for_delivery(home, HINTS_IN_FLIGHT);
-                for key in keys {
-                    self.repair(now, table, home, key, true);
-                }
-                if self.tables[table].hints.take_overflow(home) {
-                    self.tables[table].sync_due.insert(home, now.monotonic);
-                }
             }
         }
     }

@@ -81,6 +81,13 @@ fn print_one(node: &NodeStatus, peers: &Peers) -> anyhow::Result<()> {
         ]);
     }
     rows.print()?;
+    let count = |name: &str| node.counters.iter().find(|(it, _)| it == name).map_or(0, |it| it.1);
+    if count("disk_failing") > 0 {
+        output::line(format!(
+            "disk: {} hints are in memory alone; see the node's log, and data_dir",
+            count("hints_unsaved")
+        ))?;
+    }
     for table in node.tables.iter().filter(|table| table.reserve_used > 0) {
         output::line(format!(
             "{}: full. {} entries stand in the reserve, which is for ends and changes",

@@ -162,6 +162,20 @@ impl Resolver {
             },
             |bytes| show_size(bytes.get()),
         );
+        let hints_max_age = self.take_time(
+            Setting::HintsMaxAge,
+            core.hints_max_age,
+            Duration::from_secs(1)..=24 * 60 * MINUTE,
+        );
+        let hints_rate = self.take(
+            Setting::HintsRate,
+            core.hints_rate,
+            |raw| {
+                let bytes = size(raw, 4 << 10..=1 << 40)?;
+                Ok(NonZeroU64::new(bytes).expect("4 KiB at least"))
+            },
+            |bytes| show_size(bytes.get()),
+        );
         let home_timeout = self.take_time(Setting::HomeTimeout, core.home_timeout, MS..=MINUTE);
         let log = self.take(Setting::Log, "info".to_owned(), filter, Clone::clone);
         let settings = NodeSettings {
@@ -194,6 +208,8 @@ impl Resolver {
                 join_timeout,
                 sync_interval,
                 hints_bytes_max,
+                hints_max_age,
+                hints_rate,
                 home_timeout,
                 ..core
             },

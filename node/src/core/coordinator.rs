@@ -142,6 +142,11 @@ impl Core {
     }
 
     fn route(&mut self, now: Now, id: u64, pending: Pending) {
+        if pending.request.operation == Operation::Get
+            && let Some(entry) = self.inherited(now, pending.table, &pending.request.key)
+        {
+            return self.apply(now, id, pending, Some(entry));
+        }
         let homes = self.homes(pending.table, pending.slot);
         let is_write = pending.request.operation != Operation::Get;
         let trouble = if is_write { self.time.can_stamp(now).err() } else { None };

@@ -15,6 +15,7 @@ use annulus_proto::{Load, NodeId};
 use annulus_seal::datagram::Recipient;
 use serde::{Deserialize, Serialize};
 
+use super::kept::RecordChange;
 use super::standing::Standing;
 
 /// The present, on both clocks.
@@ -82,6 +83,16 @@ pub enum Input {
     Proximity(Arc<BTreeMap<NodeId, u8>>),
     /// The clock's ceiling is on disk, in hybrid milliseconds.
     Ceiling(u64),
+    /// An [`Output::Persist`] is on disk.
+    Persisted {
+        /// Its number.
+        ticket: u64,
+    },
+    /// An [`Output::Persist`] failed: whether it is on disk is not known. To ask for it again does no harm.
+    NotPersisted {
+        /// Its number.
+        ticket: u64,
+    },
     /// Say how things are, for [`Notice::Report`].
     Report {
         /// The number of the request that asks for it.
@@ -193,6 +204,14 @@ pub enum Output {
     Call(Ask),
     /// Tell the hub.
     Notice(Notice),
+    /// Keep this on disk, after all that was to be kept before and whole or not at all, then say
+    /// [`Input::Persisted`] or [`Input::NotPersisted`].
+    Persist {
+        /// Its number.
+        ticket: u64,
+        /// What is to change; of two changes of one record the last one counts.
+        changes: Vec<RecordChange>,
+    },
 }
 
 /// Something to do for the hub.

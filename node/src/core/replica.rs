@@ -81,6 +81,10 @@ impl Core {
             return reject_table(&request.table);
         };
         let table = &self.tables[table];
+        if !table.store.is_read() {
+            let why = "this node reads what its earlier run left; ask again in a second".to_owned();
+            return Rejected::Malformed { why }.into();
+        }
         let differs = |theirs: &&annulus_proto::message::SlotDigest| {
             table.store.slot_digest(theirs.slot) != (theirs.count, theirs.digest)
         };

@@ -21,6 +21,16 @@ pub struct CoreSettings {
     /// The most bytes of writes that each table keeps for homes that cannot be reached. Beyond it
     /// the home is compared with as a whole instead. Default 16 MiB.
     pub hints_bytes_max: NonZeroU64,
+    /// How long a hint is kept; after that its slot is compared with the home instead. A home out of reach
+    /// leaves the view within a minute, and hints for it go then: what stays longer is for one that answers
+    /// others and not this node, or refuses. The comparison of each [`CoreSettings::sync_interval`] finds
+    /// the same. Default 10 min.
+    pub hints_max_age: Duration,
+    /// How many bytes of entries this node sends per second to one home for the sake of hints, in all
+    /// tables together. Lower leaves a home that comes back more room for requests, and has it lack what
+    /// it missed for longer; it is not all that it gets, since others have hints for it too. At most
+    /// what is sent in [`CoreSettings::home_timeout`] is under way. Default 4 MiB.
+    pub hints_rate: NonZeroU64,
     /// How long a home may take to answer before the request goes on without it. Default 1 s; a
     /// request's own patience bounds it too.
     pub home_timeout: Duration,
@@ -38,6 +48,8 @@ impl Default for CoreSettings {
             join_timeout: Duration::from_secs(3),
             sync_interval: Duration::from_secs(30),
             hints_bytes_max: NonZeroU64::new(16 << 20).expect("16 MiB is not zero"),
+            hints_max_age: Duration::from_secs(600),
+            hints_rate: NonZeroU64::new(4 << 20).expect("4 MiB is not zero"),
             home_timeout: Duration::from_secs(1),
             pending_max: 65_536,
             replies_max: 65_536,

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use annulus_gossip::{Ring, View};
 use annulus_proto::message::Ping;
-use annulus_proto::{Member, NodeId, Slot, Status};
+use annulus_proto::{Entry, Key, Member, NodeId, Slot, Status};
 use rand::RngExt;
 
 use super::calls::Purpose;
 use super::io::Now;
 use super::settings::majority;
-use super::{Core, Heard, PING_AFTER};
+use super::{Core, Heard, PING_AFTER, route};
 
 /// What the cores know of the cluster: the members, the rings that follow from them, and where this
 /// node stands. The hub makes a new one with each change.
@@ -64,20 +64,23 @@ impl Core {
     /// it was said to be gone, by what was under way.
     fn forget_hints_for_the_inactive(&mut self) {
         let view = &self.standing.view;
-        let is_active = |id| view.get(id).is_some_and(|member| member.status.is_active());
-        for table in &mut self.tables {
-            let homes: Vec<NodeId> = table.hints.homes().filter(|id| !is_active(*id)).collect();
-            homes.into_iter().for_each(|id| table.hints.forget(id));
+        // Not of those that were not met yet: a restarted node knows nobody at first.
+        let is_gone = |id: &NodeId| view.get(*id).is_some_and(|it| !it.status.is_active());
+        let homes =
+            self.tables.iter().flat_map(|table| table.hints.homes().chain(table.hints.marked()));
+        let gone: BTreeSet<NodeId> = homes.filter(is_gone).collect();
+        for id in gone {
+            (0..self.tables.len()).for_each(|table| self.forget_hints(table, id));
         }
     }
 
     /// Nothing waits for a node that is gone.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.heard.remove(&node);
-        for table in &mut self.tables {
-            table.hints.forget(node);
-            table.sync.remove(&node);
-            table.sync_due.remove(&node);
+        for table in 0..self.tables.len() {
+            self.forget_hints(table, node);
+            self.tables[table].sync.remove(&node);
+            self.tables[table].sync_due.remove(&node);
         }
     }
 
@@ -102,6 +105,8 @@ impl Core {
         self.companions.clone_from(&companions);
         let mut others = companions;
         others.extend(&standing.presumed);
+        // Whoever is in touch with somebody either knows what became of its slots, or says nothing of them.
+        self.inherits &= others.is_empty() && (!self.is_up() || standing.alone_by_misfortune);
         for table in 0..self.tables.len() {
             // What is under way was begun for another set of slots.
             self.tables[table].sync.clear();
@@ -151,25 +156,50 @@ impl Core {
         let vouches = self.is_up() && !self.standing.alone_by_misfortune;
         for table in 0..self.tables.len() {
             let stale_max = self.tables[table].store.policy().stale_max;
-            self.tables[table].store.set_clock_offset(offset);
+            if !self.inherits {
+                // The wall clock may be another one than before: readers take the earlier run's word for
+                // times as well.
+                self.tables[table].store.set_clock_offset(offset);
+            }
             for slot in self.slots() {
                 let synced = vouches && self.slot_state(table, slot).is_synced();
                 let homes = self.quorum_homes(table, slot);
                 let heard = if synced { self.majority_heard(now, homes) } else { None };
-                let until = heard.map_or(0, |at| as_ms(at + stale_max));
-                self.tables[table].store.set_freshness(slot, until);
+                let store = &mut self.tables[table].store;
+                match heard {
+                    Some(at) => store.set_freshness(slot, as_ms(at + stale_max)),
+                    None if self.inherits => {} // It ends by itself.
+                    None => store.set_freshness(slot, 0),
+                }
             }
         }
     }
 
-    /// Nothing that an earlier run vouched for is vouched for by this one.
-    pub(super) fn forget_freshness(&mut self) {
+    /// What an earlier run vouched for may be trusted as long as it said, and no longer than any run may say
+    /// (docs/segment.md, Freshness over a restart).
+    pub(super) fn inherit_freshness(&mut self, now: Now) {
+        let (number, cores) = (self.number, self.cores);
         for table in &mut self.tables {
+            let latest = as_ms(now.monotonic + table.store.policy().stale_max);
             // Of all slots: none but this core's has any business in its shard.
             for slot in Slot::all() {
-                table.store.set_freshness(slot, 0);
+                let is_ours = route::core_of(slot, cores) == number;
+                let until = if is_ours { table.store.freshness(slot).min(latest) } else { 0 };
+                table.store.set_freshness(slot, until);
             }
         }
+    }
+
+    /// What this node holds under a key, as its earlier run might have answered it, had it gone on without
+    /// hearing of anybody: alive by its own clock and by the one that readers have from that run.
+    pub(super) fn inherited(&mut self, now: Now, table: usize, key: &Key) -> Option<Entry> {
+        let monotonic_ms = as_ms(now.monotonic);
+        let store = &mut self.tables[table].store;
+        if !self.inherits || store.freshness(key.slot()) <= monotonic_ms {
+            return None;
+        }
+        let now_ms = self.time.now_ms(now).max(store.readers_ms(monotonic_ms));
+        store.get(key, now_ms).filter(|entry| !entry.is_expired(now_ms))
     }
 
     /// Whether this node may answer for a slot by itself: it is in sync, and has heard of a majority

@@ -12,12 +12,17 @@ use super::settings::TablePolicy;
 ///
 /// Copies enter through [`Store::merge`] alone, so that the order of [`Entry`] holds whatever
 /// arrives in whatever order. The digest of each slot is kept up to date by each change.
+///
+/// What an earlier run left is served at once: a slot is read when it is first needed, or its turn has come
+/// ([`Store::read_on`]). Its records are compared with their checksums then, and its digest is made; until
+/// then nothing of it is believed, and changes of it are not accounted for.
 pub(super) struct Store {
     policy: TablePolicy,
     births: Births,
     node: NodeId,
     writer: Writer,
     digests: Box<[u64]>,
+    unread: Unread,
     scan_cursor: u64,
     /// The record that was read last.
     buffer: Vec<u8>,
@@ -29,6 +34,16 @@ pub(super) struct Store {
 #[derive(Clone, Copy, Debug)]
 struct Births {
     lifetime_max_ms: u64,
+}
+
+/// The slots that were not read yet.
+struct Unread {
+    slots: Box<[bool]>,
+    left: usize,
+    /// Where reading goes on.
+    next: u16,
+    /// Records that were dropped on reading, and not told of yet.
+    damaged: u64,
 }
 
 /// What one step of a scan did.
@@ -59,22 +74,68 @@ const RECORD_HEAD_BYTES: usize = 64;
 pub(super) const EXPIRED_KEPT_MS: u64 = 60_000;
 
 impl Store {
-    /// Takes over a table as it is, and reads it once. Returns how many damaged records it dropped.
-    pub(super) fn new(policy: TablePolicy, node: NodeId, writer: Writer) -> (Self, u64) {
+    /// Takes over a table as it is. Nothing of it was read then.
+    pub(super) fn new(policy: TablePolicy, node: NodeId, writer: Writer) -> Self {
         let lifetime_max_ms = u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX);
-        let mut store = Self {
+        Self {
             policy,
             births: Births { lifetime_max_ms },
             node,
             writer,
             digests: vec![0; usize::from(SLOT_COUNT)].into_boxed_slice(),
+            unread: Unread::all(),
             scan_cursor: 0,
             buffer: Vec::new(),
             next: Vec::new(),
-        };
-        let damaged = store.writer.verify(0, usize::MAX).dropped;
-        store.rebuild_digests();
-        (store, damaged as u64)
+        }
+    }
+
+    /// Whether all slots were read, so that this table can be compared with others.
+    pub(super) fn is_read(&self) -> bool {
+        self.unread.left == 0
+    }
+
+    /// How many slots were not read yet.
+    pub(super) fn unread_slots(&self) -> u64 {
+        self.unread.left as u64
+    }
+
+    /// Reads on, some `records` of what is unread.
+    pub(super) fn read_on(&mut self, records: usize) {
+        let mut read = 0;
+        while self.unread.left > 0 && read < records {
+            let slot = Slot::new(self.unread.next).expect("below the count");
+            self.unread.next = (self.unread.next + 1) % SLOT_COUNT;
+            read += self.read(slot);
+        }
+    }
+
+    /// Damaged records that reading dropped since this was last asked.
+    pub(super) fn take_damaged(&mut self) -> u64 {
+        std::mem::take(&mut self.unread.damaged)
+    }
+
+    /// Reads a slot, unless it was read before. Costs its size. Returns how many records it had.
+    fn read(&mut self, slot: Slot) -> usize {
+        let index = usize::from(slot.index());
+        if !std::mem::take(&mut self.unread.slots[index]) {
+            return 0;
+        }
+        self.unread.left -= 1;
+        let mut digest = 0;
+        let verified = self.writer.verify_partition(slot.index(), &mut |item| {
+            digest ^= digest_of(item.key, item.value, item.mark);
+        });
+        self.digests[index] = digest;
+        self.unread.damaged += verified.dropped as u64;
+        verified.checked
+    }
+
+    /// Before anything of a key is looked at: its slot has been read.
+    fn read_for(&mut self, key: &Key) {
+        if self.unread.left > 0 {
+            self.read(key.slot());
+        }
     }
 
     /// The table's policy.
@@ -84,6 +145,7 @@ impl Store {
 
     /// The copy under a key, dead or alive, but nothing past its last day.
     pub(super) fn get(&mut self, key: &Key, now_ms: u64) -> Option<Entry> {
+        self.read_for(key);
         let found = self.writer.get(key.as_bytes(), &mut self.buffer)?;
         let view = record::View::parse(&self.buffer).ok()?;
         let entry = view.entry(found.mark).ok()?;
@@ -108,6 +170,9 @@ impl Store {
             Action::Update { birth, value } => (birth, Some(value.len())),
             Action::Other(_) => return None,
         };
+        if self.unread.left > 0 {
+            self.read(slot);
+        }
         let expected = expected.map(|size| size + RECORD_HEAD_BYTES);
         let entry = self.writer.occupied(key, &mut self.buffer, expected)?;
         let mark = entry.found().mark;
@@ -216,14 +281,16 @@ impl Store {
         Ok(())
     }
 
-    /// How many entries a slot has, and the XOR of their digests.
+    /// How many entries a slot has that was read, and the XOR of their digests.
     pub(super) fn slot_digest(&self, slot: Slot) -> (u32, u64) {
+        debug_assert!(!self.unread.slots[usize::from(slot.index())]);
         let count = self.writer.partition_len(slot.index());
         (u32::try_from(count).unwrap_or(u32::MAX), self.digests[usize::from(slot.index())])
     }
 
     /// The keys of a slot in ascending order, each with the digest of its entry. Costs the slot's size.
     pub(super) fn slot_list(&mut self, slot: Slot, now_ms: u64) -> Vec<(Key, u64)> {
+        self.read(slot);
         let mut keys = Vec::new();
         self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
         keys.sort_unstable();
@@ -258,12 +325,14 @@ impl Store {
         let checked = self.writer.verify(self.scan_cursor, verified);
         self.scan_cursor = checked.next;
         if checked.dropped > 0 {
-            self.rebuild_digests();
+            // Whose they were cannot be told: all digests are made anew, bit by bit.
+            let damaged = std::mem::take(&mut self.unread.damaged);
+            self.unread = Unread { damaged, ..Unread::all() };
         }
-        let digests = &mut self.digests;
+        let (digests, unread) = (&mut self.digests, &self.unread);
         let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
         let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
-            forget(digests, item);
+            forget(digests, unread, item);
             true
         });
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
@@ -293,6 +362,7 @@ impl Store {
 
     /// Drops an entry at once.
     pub(super) fn drop_entry(&mut self, key: &Key) {
+        self.read_for(key);
         let digest = self.raw_digest(key);
         self.writer.remove(key.as_bytes());
         self.account(key.slot(), digest, 0);
@@ -306,7 +376,6 @@ impl Store {
     }
 
     /// Until when this host's readers may trust a slot, on the monotonic clock; 0 = not at all.
-    #[cfg(test)]
     pub(super) fn freshness(&self, slot: Slot) -> u64 {
         self.writer.freshness(slot.index())
     }
@@ -314,6 +383,11 @@ impl Store {
     /// Tells readers what to add to the monotonic clock to get hybrid milliseconds.
     pub(super) fn set_clock_offset(&mut self, offset_ms: u64) {
         self.writer.set_clock_offset(offset_ms);
+    }
+
+    /// The hybrid clock as readers know it, at this time of the monotonic clock, both in milliseconds.
+    pub(super) fn readers_ms(&self, monotonic_ms: u64) -> u64 {
+        self.writer.clock_offset().wrapping_add(monotonic_ms)
     }
 
     /// How full the table is.
@@ -359,12 +433,12 @@ impl Store {
     /// Drops what has expired, or else the coolest near copy, but not what lies under `key`: the caller
     /// counts that out itself.
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
-        let digests = &mut self.digests;
+        let (digests, unread) = (&mut self.digests, &self.unread);
         let last_used = |mark| record::last_used(mark, now_ms);
         let dropped = self.writer.make_room(now_ms, &last_used, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
-                forget(digests, item);
+                forget(digests, unread, item);
             }
             other
         });
@@ -382,25 +456,12 @@ impl Store {
     fn account(&mut self, slot: Slot, before: u64, after: u64) {
         self.digests[usize::from(slot.index())] ^= before ^ after;
     }
+}
 
-    fn rebuild_digests(&mut self) {
-        self.digests.fill(0);
-        let mut items = Vec::new();
-        let mut cursor = 0;
-        loop {
-            cursor = self.writer.scan(cursor, 4096, &mut |item| {
-                items.push((item.key.to_vec(), item.partition, item.mark));
-            });
-            for (key, partition, mark) in items.drain(..) {
-                if self.writer.get(&key, &mut self.buffer).is_some() {
-                    let digest = digest_of(&key, &self.buffer, mark);
-                    self.digests[usize::from(partition)] ^= digest;
-                }
-            }
-            if cursor == 0 {
-                break;
-            }
-        }
+impl Unread {
+    fn all() -> Self {
+        let slots = vec![true; usize::from(SLOT_COUNT)].into_boxed_slice();
+        Self { left: slots.len(), slots, next: 0, damaged: 0 }
     }
 }
 
@@ -426,8 +487,11 @@ impl Births {
     }
 }
 
-/// Takes an entry that is being dropped out of its slot's digest.
-fn forget(digests: &mut [u64], item: ExpiredItem<'_>) {
+/// Takes an entry that is being dropped out of its slot's digest, if it is in there.
+fn forget(digests: &mut [u64], unread: &Unread, item: ExpiredItem<'_>) {
+    if unread.slots[usize::from(item.partition)] {
+        return;
+    }
     digests[usize::from(item.partition)] ^= digest_of(item.key, item.value, item.mark);
 }
 

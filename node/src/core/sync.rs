@@ -13,13 +13,14 @@ use annulus_proto::message::{
     Compared, Digests, Fetch, Fetched, Message, Replicate, Replicated, SlotDigest, SlotList,
     SlotListRequest,
 };
-use annulus_proto::{Key, NodeId, Slot};
+use annulus_proto::{Key, NodeId, Slot, Status};
 use annulus_shm::Admission;
 use rand::RngExt;
 
-use super::Core;
 use super::calls::{Purpose, SyncStep};
+use super::hints::SlotSet;
 use super::io::Now;
+use super::{Core, Table};
 
 /// A comparison under way with one member.
 #[derive(Debug, Default)]
@@ -58,25 +59,39 @@ impl Core {
                 .map(|(node, _)| *node)
                 .collect();
             for node in due {
-                if self.tables[table].sync.contains_key(&node) {
+                let table_of = &self.tables[table];
+                if table_of.sync.contains_key(&node) || !table_of.store.is_read() {
                     continue;
                 }
                 let again =
                     self.settings.sync_interval.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
                 self.tables[table].sync_due.insert(node, now.monotonic + again);
-                self.start_sync(now, table, node);
+                self.start_sync(now, table, node, None);
             }
         }
     }
 
-    fn start_sync(&mut self, now: Now, table: usize, node: NodeId) {
+    /// Compares with a home the slots whose hints for it were lost, once that is possible.
+    pub(super) fn sync_marked(&mut self, now: Now, table: usize, node: NodeId) {
+        let Table { store, sync, hints, .. } = &mut self.tables[table];
+        if !store.is_read() || sync.contains_key(&node) || self.standing.status != Status::Up {
+            return;
+        }
+        if let Some(marked) = hints.take_marks(node) {
+            self.counters.add("syncs_for_lost_hints");
+            self.start_sync(now, table, node, Some(&marked));
+        }
+    }
+
+    fn start_sync(&mut self, now: Now, table: usize, node: NodeId, only: Option<&SlotSet>) {
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         let of_interest = |slot: &Slot| {
             let homes = self.standing.ring.homes(*slot);
             let theirs = homes[..homes.len().min(replicas)].contains(&node);
             let state = self.slot_state(table, *slot);
             let held = self.tables[table].store.slot_digest(*slot).0 > 0;
-            (theirs && (state.home || held)) || state.sources.contains(&node)
+            let wanted = (theirs && (state.home || held)) || state.sources.contains(&node);
+            wanted && only.is_none_or(|only| only.contains(*slot))
         };
         let store = &self.tables[table].store;
         let digest = |slot: Slot| {

@@ -46,6 +46,9 @@ struct Node {
     /// A shard for each core.
     regions: Vec<HeapRegion>,
     state: NodeState,
+    /// What its cores keep on disk, and whether they can.
+    kept: BTreeMap<RecordName, Vec<u8>>,
+    has_disk: bool,
     skew_ms: i64,
     fresh: bool,
 }
@@ -99,6 +102,8 @@ impl World {
             whole: None,
             regions: regions(cores),
             state: NodeState { id, ..NodeState::default() },
+            kept: BTreeMap::new(),
+            has_disk: true,
             skew_ms: 0,
             fresh: true,
         });
@@ -166,7 +171,7 @@ impl World {
             homes_max: policy.replicas.get(),
             seed,
         };
-        this.whole = Some(Whole::new(start, clock_floor_ms, tables, now));
+        this.whole = Some(Whole::new(start, clock_floor_ms, tables, &this.kept, now));
         self.input(node, Arrived::Hub(HubInput::Seeds(seeds)));
     }
 
@@ -251,6 +256,16 @@ impl World {
                 Sent::Persist { generation, state } => {
                     self.nodes[node].state = state;
                     self.post(node, Arrived::Hub(HubInput::Persisted { generation }));
+                }
+                Sent::Keep { core, ticket, changes } => {
+                    let is_on_disk = self.nodes[node].has_disk;
+                    for RecordChange { name, value } in changes.into_iter().filter(|_| is_on_disk) {
+                        match value {
+                            Some(value) => self.nodes[node].kept.insert(name, value),
+                            None => self.nodes[node].kept.remove(&name),
+                        };
+                    }
+                    self.post(node, Arrived::Kept { core, ticket, is_on_disk });
                 }
             }
         }

@@ -96,6 +96,11 @@ impl NodeTime {
         self.hybrid_ms(now).min(self.wall_ms(now).saturating_add(self.drift_max_ms))
     }
 
+    /// The present as it was when it was last looked at, as [`NodeTime::now_ms`]; 0 before that.
+    pub(super) fn latest_ms(&self) -> u64 {
+        self.noticed.map_or(0, |now| self.now_ms(now))
+    }
+
     /// Where the next stamp would be.
     fn hybrid_ms(&self, now: Now) -> u64 {
         self.clock.now(self.wall_ms(now)).ms()

@@ -11,7 +11,7 @@ use crate::table::Table;
 use crate::words::{Target as _, Words, prefetch_for_writing};
 use crate::writer::wheel::{Filed, Links, Wheel};
 use crate::writer::{
-    Admission, ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified,
+    Admission, ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified, WholeItem,
 };
 
 /// A table with the writer's private knowledge of it.
@@ -78,6 +78,8 @@ const EXPIRED_STEP: usize = 1_024;
 const SAMPLE: usize = 16;
 /// Records and lines that recovery and verification ask for ahead of their use.
 pub(super) const AHEAD: usize = 12;
+/// How many lines of a record are asked for that is going to be read: those after them follow by themselves.
+const PREFETCHED_LINES: usize = 4;
 
 impl Links for Vec<Known> {
     fn filed(&self, record: u32) -> Filed {
@@ -478,6 +480,43 @@ impl<W: Words> Core<W> {
             next: if bucket >= self.lines.len() { 0 } else { bucket as u64 },
             checked,
             dropped,
+        }
+    }
+
+    /// As [`verify`](Self::verify), of one partition; shows the sound entries to `visit`, with their values.
+    pub(crate) fn verify_partition(
+        &mut self,
+        partition: u16,
+        visit: &mut dyn FnMut(WholeItem<'_>),
+    ) -> Verified {
+        let (mut checked, mut dropped) = (0, 0);
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        // From the end: what is dropped is replaced by the last one, which was checked before.
+        for at in (0..self.partition_len(partition)).rev() {
+            self.prefetch_of_partition(partition, at);
+            let number = self.partitions[usize::from(partition)][at];
+            let id = RecordId::from_number(number as usize);
+            checked += 1;
+            if self.is_sound(id, &mut key, &mut value) {
+                let mark = self.found(id).mark;
+                visit(WholeItem { key: &key, value: &value, mark });
+            } else {
+                self.remove_record(id);
+                dropped += 1;
+            }
+        }
+        Verified { next: 0, checked, dropped }
+    }
+
+    /// Asks for the record some places before this one, and for its line: they lie anywhere.
+    fn prefetch_of_partition(&self, partition: u16, at: usize) {
+        let Some(ahead) = at.checked_sub(AHEAD) else { return };
+        let number = self.partitions[usize::from(partition)][ahead];
+        let id = RecordId::from_number(number as usize);
+        let (words, geometry) = (self.table.words(), self.table.geometry());
+        words.prefetch(geometry.line(id.bucket));
+        for line in 0..PREFETCHED_LINES.min(geometry.record_words.div_ceil(LINE_WORDS)) {
+            words.prefetch(geometry.record(id) + line * LINE_WORDS);
         }
     }
 

@@ -20,7 +20,7 @@ use turmoil::Sim;
 use crate::check::{self, Ending, Tally, Violation};
 use crate::clock::{EPOCH_MS, SimClock};
 use crate::history::{History, Outcome as Answer};
-use crate::host::{Machine, SimHost};
+use crate::host::{Disk, Machine, SimHost};
 use crate::net::TurmoilNet;
 use crate::plan::{Contacts, Fault};
 use crate::scenario::{Mutant, Parameters, Scenario, derive};
@@ -374,6 +374,7 @@ impl Cluster {
                     sim.set_link_max_message_latency(name, other, max);
                 });
             }
+            Fault::Disk(node, disk) => self.machines[*node].set_disk(*disk),
             Fault::ClockJump(node, ms) => self.machines[*node].clock.jump(*ms),
         }
         self.contacts.apply(now, fault);
@@ -387,6 +388,7 @@ impl Cluster {
         self.apply(&Fault::Rates(Rates::default()));
         for node in 0..self.machines.len() {
             self.apply(&Fault::Release(node));
+            self.apply(&Fault::Disk(node, Disk::Good));
             if !self.contacts.up().contains(&node) {
                 self.apply(&Fault::Restart(node));
             }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use annulus_net::Rates;
 
+use crate::host::Disk;
+
 /// Faults in the order of their times, which count from the beginning of the workload.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -51,6 +53,8 @@ pub enum Fault {
     Hold(usize),
     /// A node is as fast as the others again; what was held back arrives.
     Release(usize),
+    /// A host's disk is like this from now on, for what cores keep.
+    Disk(usize, Disk),
     /// A host's wall clock is set by this many milliseconds.
     ClockJump(usize, i64),
 }
@@ -143,7 +147,7 @@ impl Contacts {
             Fault::Release(node) => {
                 self.slow.remove(node);
             }
-            Fault::ClockJump(..) => {}
+            Fault::ClockJump(..) | Fault::Disk(..) => {}
         }
         self.begin(now, AFTER_CHANGE);
     }

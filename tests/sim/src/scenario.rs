@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
+use crate::host::Disk;
 use crate::plan::{Fault, Plan};
 
 /// A scenario.
@@ -226,6 +227,12 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "all nodes stop and start, one after the other",
         make: rolling,
     },
+    Scenario {
+        name: "disk",
+        about: "disks are slow or take nothing, while a node misses writes, others are killed, and one \
+                loses power and has its clock set back",
+        make: disk,
+    },
     Scenario { name: "mixed", about: "whatever the seed says", make: mixed },
 ];
 
@@ -374,6 +381,34 @@ fn rolling(rng: &mut StdRng) -> (Shape, Plan) {
         at += away + secs(2) + some_ms(rng, 2_000);
     }
     (Shape { nodes, first: nodes, tail: secs(20) }, Plan::new(steps, secs(1)))
+}
+
+fn disk(rng: &mut StdRng) -> (Shape, Plan) {
+    let mut order = [0, 1, 2, 3];
+    order.shuffle(rng);
+    let [out, killed, rebooted, other] = order;
+    let like = |rng: &mut StdRng| if rng.random() { Disk::Slow } else { Disk::Bad };
+    let at = secs(3) + some_ms(rng, 1_000);
+    let mut steps = vec![
+        (secs(2), Fault::Disk(killed, like(rng))),
+        (secs(2), Fault::Disk(rebooted, like(rng))),
+        // One misses writes, and hints for it wait on the others.
+        (at, Fault::Hold(out)),
+        (at + secs(1) + some_ms(rng, 3_000), Fault::Kill(killed)),
+        (at + secs(4) + some_ms(rng, 1_000), Fault::Restart(killed)),
+    ];
+    let at = at + secs(6) + some_ms(rng, 2_000);
+    steps.extend([
+        (at, Fault::PowerOff(rebooted)),
+        (at + ms(100), Fault::ClockJump(rebooted, -3_600_000)),
+        (at + secs(1) + some_ms(rng, 2_000), Fault::PowerOn(rebooted)),
+        (at + secs(4), Fault::Disk(rebooted, Disk::Good)),
+        (at + secs(4), Fault::Release(out)),
+        (at + secs(5), Fault::Kill(other)),
+        (at + secs(5) + some_ms(rng, 2_000), Fault::Restart(other)),
+        (at + secs(9), Fault::ClockJump(rebooted, 3_600_000)),
+    ]);
+    (Shape { nodes: 4, first: 4, tail: secs(20) }, Plan::new(steps, secs(2)))
 }
 
 fn mixed(rng: &mut StdRng) -> (Shape, Plan) {

@@ -32,7 +32,13 @@ fn store_of(segment_bytes: u64, max_value: u32) -> Store {
     let options = options(segment_bytes, max_value);
     let region = HeapRegion::new(segment_bytes as usize);
     let writer = Writer::create(region.handle(), &options).unwrap();
-    Store::new(policy(max_value), NODE, writer).0
+    read(Store::new(policy(max_value), NODE, writer))
+}
+
+fn read(mut store: Store) -> Store {
+    store.read_on(usize::MAX);
+    assert!(store.is_read());
+    store
 }
 
 fn store() -> Store {
@@ -60,7 +66,8 @@ fn slot() -> Slot {
 /// The digests and counts of all slots, from what lies in the segment and nothing else.
 fn from_segment(store: &mut Store) -> (Vec<u64>, BTreeMap<u16, u32>) {
     let kept = store.digests.clone();
-    store.rebuild_digests();
+    store.unread = Unread::all();
+    store.read_on(usize::MAX);
     let rebuilt = std::mem::replace(&mut store.digests, kept);
     let mut counts = BTreeMap::new();
     let mut cursor = 0;
@@ -105,7 +112,7 @@ fn a_restart_computes_the_digests_it_had() {
     let region = HeapRegion::new(1 << 20);
     let options = options(1 << 20, 4 << 10);
     let writer = Writer::create(region.handle(), &options).unwrap();
-    let mut store = Store::new(policy(4 << 10), NODE, writer).0;
+    let mut store = read(Store::new(policy(4 << 10), NODE, writer));
     for number in 0..50 {
         let entry = session(START_MS + number, &[7; 700], 16_000, 0);
         store.merge(&key(number), &entry, START_MS, ORDINARY).unwrap();
@@ -116,7 +123,7 @@ fn a_restart_computes_the_digests_it_had() {
     let before = store.slot_digest(slot());
     drop(store);
     let (writer, _) = Writer::open(region.handle(), &options).unwrap();
-    let mut store = Store::new(policy(4 << 10), NODE, writer).0;
+    let mut store = read(Store::new(policy(4 << 10), NODE, writer));
     assert_eq!(store.slot_digest(slot()), before);
     assert_eq!(before.0, 50);
     assert_consistent(&mut store);
