@@ -43,7 +43,7 @@ struct Hint {
     /// When it was kept first, in milliseconds.
     kept_ms: u64,
     delivery: Delivery,
-    /// Whether its record is on disk, or on its way there.
+    /// Whether its record may be on disk, or on its way there.
     on_disk: bool,
 }
 
@@ -253,6 +253,11 @@ impl Hints {
         self.marks.remove(&home)
     }
 
+    /// They were not compared after all.
+    pub(super) fn put_marks_back(&mut self, home: NodeId, marks: &SlotSet) {
+        self.marks.entry(home).or_insert_with(SlotSet::none).extend(marks);
+    }
+
     /// How many slots are marked, of all homes.
     pub(super) fn slots_marked(&self) -> u64 {
         self.marks.values().map(SlotSet::len).sum()
@@ -313,34 +318,31 @@ impl Hints {
         for ((home, key), put) in std::mem::take(&mut self.disk.under_way) {
             let hint = self.homes.get_mut(&home).and_then(|hints| hints.keys.get_mut(&key));
             match (put, hint) {
-                (true, Some(hint)) => {
-                    hint.on_disk = false;
-                    self.disk.puts.insert((home, key));
-                }
+                // It may be there all the same: if it goes, its record has to.
+                (true, Some(_)) => drop(self.disk.puts.insert((home, key))),
                 // What was put and is gone by now has its deletion noted.
                 (false, None) => drop(self.disk.deletes.insert((home, key))),
-                _ => {}
+                (false, Some(hint)) => hint.on_disk = true,
+                (true, None) => {}
             }
         }
     }
 }
 
 impl Disk {
-    /// Notes a hint that is to be on disk. Returns whether it still is there.
+    /// Notes a hint that is to be on disk. Returns whether it may still be there.
     fn put(&mut self, home: NodeId, key: &Key) -> bool {
         let named = (home, key.clone());
-        // Its record is about to go: it stays, and says that it is older.
-        self.deletes.remove(&named) || {
-            self.puts.insert(named);
-            false
-        }
+        let may_be_there = self.deletes.remove(&named);
+        self.puts.insert(named);
+        may_be_there
     }
 
     fn delete(&mut self, home: NodeId, key: Key, on_disk: bool) {
+        let named = (home, key);
+        self.puts.remove(&named);
         if on_disk {
-            self.deletes.insert((home, key));
-        } else {
-            self.puts.remove(&(home, key));
+            self.deletes.insert(named);
         }
     }
 
@@ -356,6 +358,10 @@ impl SlotSet {
 
     fn insert(&mut self, slot: Slot) {
         self.0[usize::from(slot.index() / 64)] |= 1 << (slot.index() % 64);
+    }
+
+    fn extend(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(word, more)| *word |= more);
     }
 
     /// Whether a slot is in it.

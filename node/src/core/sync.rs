@@ -37,6 +37,8 @@ pub(super) struct SyncSession {
     /// Whether the other sees the members as this node does. If not, it may still coordinate writes
     /// without this node as a home, and being equal to it does not last.
     agrees: bool,
+    /// The slots that it is about, if it stands in for lost hints.
+    only: Option<SlotSet>,
 }
 
 /// How many questions of one comparison may be open at a time.
@@ -79,11 +81,11 @@ impl Core {
         }
         if let Some(marked) = hints.take_marks(node) {
             self.counters.add("syncs_for_lost_hints");
-            self.start_sync(now, table, node, Some(&marked));
+            self.start_sync(now, table, node, Some(marked));
         }
     }
 
-    fn start_sync(&mut self, now: Now, table: usize, node: NodeId, only: Option<&SlotSet>) {
+    fn start_sync(&mut self, now: Now, table: usize, node: NodeId, only: Option<SlotSet>) {
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         let of_interest = |slot: &Slot| {
             let homes = self.standing.ring.homes(*slot);
@@ -91,7 +93,7 @@ impl Core {
             let state = self.slot_state(table, *slot);
             let held = self.tables[table].store.slot_digest(*slot).0 > 0;
             let wanted = (theirs && (state.home || held)) || state.sources.contains(&node);
-            wanted && only.is_none_or(|only| only.contains(*slot))
+            wanted && only.as_ref().is_none_or(|only| only.contains(*slot))
         };
         let store = &self.tables[table].store;
         let digest = |slot: Slot| {
@@ -109,7 +111,7 @@ impl Core {
         let purpose = Purpose::Sync { table, session: number, step: SyncStep::Digests };
         if self.call(now, node, purpose, message).is_some() {
             self.counters.add("syncs_started");
-            let session = SyncSession { number, open: 1, asked, ..SyncSession::default() };
+            let session = SyncSession { number, open: 1, asked, only, ..SyncSession::default() };
             self.tables[table].sync.insert(node, session);
         }
     }
@@ -156,8 +158,11 @@ impl Core {
             }
             _ => {
                 self.counters.add("syncs_cut_off");
-                self.tables[table].sync.remove(&node);
-                self.tables[table].sync_due.insert(node, now.monotonic + RETRY);
+                let Table { sync, sync_due, hints, .. } = &mut self.tables[table];
+                match sync.remove(&node).and_then(|session| session.only) {
+                    Some(only) => hints.put_marks_back(node, &only),
+                    None => drop(sync_due.insert(node, now.monotonic + RETRY)),
+                }
                 return;
             }
         }

@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use redb::backends::FileBackend;
 use redb::{
     Builder, Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
 };
@@ -102,7 +103,9 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(SECRET_MODE);
     let file = options.open(path)?;
-    let database = Builder::new().set_cache_size(CACHE_BYTES).create_file(file)?;
+    let mut builder = Builder::new();
+    let builder = builder.set_cache_size(CACHE_BYTES);
+    let database = builder.create_with_backend(FileBackend::new(file)?)?;
     if let Err(TableError::TableDoesNotExist(_)) = database.begin_read()?.open_table(RECORDS) {
         let changing = database.begin_write()?;
         changing.open_table(RECORDS)?;
