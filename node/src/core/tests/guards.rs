@@ -331,11 +331,11 @@ fn hints_without_room_or_too_old_have_their_slots_compared_and_no_others() {
         assert_eq!((marked, lost == 40), (lost, too_old), "no two keys share a slot");
         let name = if too_old { "hints_too_old" } else { "hints_overflowed" };
         assert_eq!(world.counter(0, name), lost);
+        let before = world.counter(0, "syncs_for_lost_hints");
         world.cut.clear();
         world.run_until("all arrive", Duration::from_secs(5), |world| {
             (0..40).all(|number| world.copy(2, &format!("key {number}")).is_some())
         });
-        let before = world.counter(0, "syncs_for_lost_hints");
         world.run_until("they are compared", Duration::from_secs(5), |world| {
             world.whole().cores.iter().all(|core| core.tables[0].hints.slots_marked() == 0)
         });
