@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use annulus_client::Client;
 use rustix::process::{Pid, Signal, kill_process};
