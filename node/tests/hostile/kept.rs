@@ -39,17 +39,26 @@ async fn hints_outlive_a_kill_between_write_and_delivery() {
     // It takes no more writes, and nobody holds it for dead.
     c.signal(Signal::STOP);
     let through_a = of_a.sessions().at(a.addr);
-    for number in 0..60 {
-        let key = format!("kept {number}");
-        through_a.start(key, value_of(number), StartOptions::default()).await.unwrap();
-    }
-    counted_at(&of_a, a.addr, "hints_saved", 60).await;
+    // A node whose disk is slow for a moment has another home stamp, which then keeps the hint.
+    let mut written = 0;
+    let kept = until("it has some hints, and all of them on disk", async || {
+        let now = status(&of_a, a.addr).await;
+        let hints = now.tables[0].hints;
+        if hints < 40 {
+            let (key, value) = (format!("kept {written}"), value_of(written));
+            through_a.start(key, value, StartOptions::default()).await.unwrap();
+            written += 1;
+        }
+        let is_open = |name| counter(&now, name) > 0;
+        (hints >= 40 && !is_open("requests_waiting") && !is_open("hints_unsaved")).then_some(hints)
+    })
+    .await;
     a.kill().await;
     let a = Child::start_beside(&path("a"), &[&b]).await;
     let of_a = a.client().await;
     let restarted = status(&of_a, a.addr).await;
-    assert_eq!(counter(&restarted, "hints_restored"), 60);
-    assert_eq!(restarted.tables[0].hints, 60);
+    assert_eq!(counter(&restarted, "hints_restored"), kept);
+    assert_eq!(restarted.tables[0].hints, kept);
 
     c.signal(Signal::CONT);
     until("the hints are gone, from disk too", async || {
@@ -58,10 +67,10 @@ async fn hints_outlive_a_kill_between_write_and_delivery() {
     })
     .await;
     until("it has what it missed", async || {
-        (status(&of_c, c.addr).await.tables[0].entries == 60).then_some(())
+        (status(&of_c, c.addr).await.tables[0].entries == written as u64).then_some(())
     })
     .await;
-    assert_all_there(&of_c, 60).await;
+    assert_all_there(&of_c, written).await;
     a.kill().await;
     let a = Child::start_beside(&path("a"), &[&b, &c]).await;
     assert_eq!(counter(&status(&a.client().await, a.addr).await, "hints_restored"), 0);
