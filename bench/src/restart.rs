@@ -22,7 +22,7 @@ use crate::sample::Rounds;
 
 const TABLE: &str = "sessions";
 /// What a segment gets per entry: the table is some nine tenths full.
-const ROOM_BYTES: u64 = 640;
+const ROOM_BYTES: u64 = 1_200;
 /// How long to wait between two tries of a request that nobody answers yet.
 const RETRY: Duration = Duration::from_micros(500);
 
