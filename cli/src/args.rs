@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use annulus_client::{KeyId, KeyKind};
+use annulus_client::{KeyId, KeyKind, Version};
 use annulus_node::config::{Flags, Setting, parse_duration, show_duration};
 use clap::builder::{ArgAction, NonEmptyStringValueParser};
 use clap::error::ErrorKind;
@@ -94,7 +94,7 @@ pub(crate) enum Command {
     /// Note a use of a session, so that it does not expire
     Touch(KeyArgs),
     /// End a session for good
-    End(KeyArgs),
+    End(EndArgs),
     /// List live sessions
     Sessions(SessionsArgs),
     /// Print a completion script for a shell
@@ -204,6 +204,25 @@ pub(crate) struct StartArgs {
     /// Whose session it is
     #[arg(long, value_name = "USER")]
     pub(crate) owner: Option<OsString>,
+    /// Only if no session lives under the key
+    #[arg(long)]
+    pub(crate) if_absent: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EndArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) condition: ConditionArgs,
+}
+
+/// On which condition something is done.
+#[derive(Debug, Args)]
+pub(crate) struct ConditionArgs {
+    /// Only if this is the session's last write, as `annulus get --json` shows it
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    pub(crate) if_version: Option<Version>,
 }
 
 #[derive(Debug, Args)]
@@ -229,6 +248,8 @@ pub(crate) struct SetArgs {
     pub(crate) delete: Vec<OsString>,
     #[command(flatten)]
     pub(crate) lifetimes: LifetimeArgs,
+    #[command(flatten)]
+    pub(crate) condition: ConditionArgs,
 }
 
 #[derive(Debug, Args)]
@@ -436,6 +457,11 @@ fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), &'static str> {
 fn key_kind(text: &str) -> Result<KeyKind, String> {
     let kind = KeyKind::of_name(text).filter(|kind| *kind != KeyKind::Node);
     kind.ok_or_else(|| "must be authority, worker, monitor or operator".to_owned())
+}
+
+fn version(text: &str) -> Result<Version, String> {
+    let example = "must be as `annulus get --json` shows it, such as 1790000000000.0@0000000000a1";
+    Version::parse(text).ok_or_else(|| example.to_owned())
 }
 
 fn time(text: &str) -> Result<Duration, String> {

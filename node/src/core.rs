@@ -8,6 +8,7 @@
 //! nodes are plain state.
 
 mod alone;
+mod ballot;
 mod calls;
 mod coordinator;
 mod counters;
@@ -30,13 +31,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_proto::codec::Header;
-use annulus_proto::message::{Failure, Message, Replicate, Replicated, RequestId, Role};
+use annulus_proto::message::{Failure, Fresh, Message, Replicate, Replicated, RequestId, Role};
 use annulus_proto::submission::Answer;
-use annulus_proto::{Entry, Key, NodeId, Slot, Status};
+use annulus_proto::{Entry, Key, NodeId, Slot, Status, Version};
 use annulus_shm::{Admission, Used, Writer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use ballot::Lines;
 use calls::{Call, Calls, Purpose};
 use coordinator::Pending;
 use hints::Hints;
@@ -53,7 +55,7 @@ pub use io::{
     Answered, Ask, Asker, Caller, CoreReport, HubInput, HubOutput, Input, LaneAnswer, NoAnswer,
     NodeState, Notice, Now, Outcome, Output, Reply, Request,
 };
-pub use settings::{CoreSettings, OnFull, TablePolicy, WriteHomes, majority};
+pub use settings::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, majority};
 pub use standing::Standing;
 pub use store::record_bytes_max;
 pub use time::CEILING_LEAD_MS;
@@ -78,6 +80,11 @@ pub struct Core {
     /// The writes among them that are not answered yet, by the id that a repetition carries.
     unanswered: BTreeMap<RequestId, u64>,
     pending_deadlines: BTreeSet<(Duration, u64)>,
+    /// The requests that wait for nobody, but for a moment to pass.
+    pauses: BTreeSet<(Duration, u64)>,
+    lines: Lines,
+    /// What an earlier run may have promised is below this.
+    floor_at_start: Version,
     explains: BTreeMap<u64, Explain>,
     replies: Replies,
     heard: BTreeMap<NodeId, Heard>,
@@ -129,9 +136,11 @@ struct Table {
 }
 
 /// What this node is to a slot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct SlotState {
     home: bool,
+    /// The greatest ballot that was promised: no fresh write below it counts here.
+    floor: Version,
     /// Members to compare with before this node may say *absent*; empty once it is in sync.
     sources: BTreeSet<NodeId>,
 }
@@ -171,13 +180,16 @@ impl Core {
         settings.pending_max = settings.pending_max.div_ceil(cores);
         settings.replies_max = settings.replies_max.div_ceil(cores);
         let mut counters = Counters::default();
+        let floor_at_start =
+            Version { hlc: annulus_proto::Hlc::from_ms(clock_floor_ms), ..Version::ZERO };
+        let slot = SlotState { home: false, floor: floor_at_start, sources: BTreeSet::new() };
         let table = |(policy, writer): (TablePolicy, Writer)| {
             let (store, damaged) = Store::new(policy, id, writer);
             counters.add_many("records_dropped_damaged", damaged);
             Table {
                 store,
                 hints: Hints::new(hints_max),
-                slots: vec![SlotState::default(); usize::from(annulus_proto::SLOT_COUNT)],
+                slots: vec![slot.clone(); usize::from(annulus_proto::SLOT_COUNT)],
                 sync: BTreeMap::new(),
                 sync_due: BTreeMap::new(),
                 sync_sessions: 0,
@@ -199,6 +211,9 @@ impl Core {
             pending_bytes: 0,
             unanswered: BTreeMap::new(),
             pending_deadlines: BTreeSet::new(),
+            pauses: BTreeSet::new(),
+            lines: Lines::default(),
+            floor_at_start,
             explains: BTreeMap::new(),
             heard: BTreeMap::new(),
             proximity: Arc::default(),
@@ -239,6 +254,7 @@ impl Core {
             }
             Input::Stop => self.stopping = true,
         }
+        self.take_turns(now);
     }
 
     /// Does what has become due.
@@ -255,6 +271,8 @@ impl Core {
             self.pending_deadlines.remove(&(deadline, id));
             self.on_out_of_patience(now, id);
         }
+        self.end_pauses(now);
+        self.take_turns(now);
         if self.next_tick <= now.monotonic {
             self.next_tick = now.monotonic + TICK;
             self.tick(now);
@@ -296,6 +314,7 @@ impl Core {
         let others = [
             self.calls.next_deadline(),
             self.pending_deadlines.first().map(|(deadline, _)| *deadline),
+            self.pauses.first().map(|(at, _)| *at),
         ];
         others.into_iter().flatten().fold(self.next_tick, Duration::min)
     }
@@ -365,6 +384,10 @@ impl Core {
                 }
                 Message::Fetch(request) => {
                     let reply = self.fetch(now, &request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::Prepare(request) => {
+                    let reply = self.prepare(now, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::Digests(request) => {
@@ -507,7 +530,7 @@ impl Core {
     /// Sends a home an entry, which need not be stored here. If it does not arrive it becomes a hint of what is.
     fn offer(&mut self, now: Now, table: usize, home: NodeId, key: Key, entry: Entry, hint: bool) {
         let name = self.tables[table].store.policy().name.clone();
-        let message = Replicate { table: name, key: key.clone(), entry };
+        let message = Replicate { table: name, key: key.clone(), entry, fresh: Fresh::No };
         let purpose = Purpose::Repair { table, key: key.clone(), hint };
         if self.call(now, home, purpose, message).is_none() {
             self.tables[table].hints.failed(home, &key);
@@ -603,10 +626,8 @@ impl SlotState {
 
 /// What a client's role does not allow.
 fn refusal(caller: Caller, request: &annulus_proto::message::SessionRequest) -> Option<Failure> {
-    use annulus_proto::message::Operation;
     let Caller::Client(role) = caller else { return None };
-    let begins_or_ends =
-        matches!(request.operation, Operation::Start { .. } | Operation::End { .. });
+    let begins_or_ends = request.operation.is_start() || request.operation.is_end();
     (!may(role, begins_or_ends))
         .then(|| Failure::Refused(format!("the role {role} may not do this")))
 }

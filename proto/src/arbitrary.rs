@@ -237,20 +237,28 @@ fn sessions() -> impl Strategy<Value = Message> {
 
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let birth = || option::of(versions());
-    let change = prop_oneof![
-        values().prop_map(Change::Value),
-        (btree_map(names(), vec(any::<u8>(), 0..20), 0..4), vec(names(), 0..3))
-            .prop_map(|(set, delete)| Change::Fields { set, delete }),
-        lifetimes().prop_map(Change::Lifetimes),
-    ];
+    let change = || {
+        prop_oneof![
+            values().prop_map(Change::Value),
+            (btree_map(names(), vec(any::<u8>(), 0..20), 0..4), vec(names(), 0..3))
+                .prop_map(|(set, delete)| Change::Fields { set, delete }),
+            lifetimes().prop_map(Change::Lifetimes),
+        ]
+    };
     prop_oneof![
         (values(), lifetimes(), attributes()).prop_map(|(value, lifetimes, attributes)| {
             Operation::Start { value, lifetimes, attributes }
         }),
         Just(Operation::Get),
-        (birth(), change).prop_map(|(birth, change)| Operation::Update { birth, change }),
+        (birth(), change()).prop_map(|(birth, change)| Operation::Update { birth, change }),
         birth().prop_map(|birth| Operation::Touch { birth }),
         birth().prop_map(|birth| Operation::End { birth }),
+        (versions(), change())
+            .prop_map(|(version, change)| Operation::UpdateIf { version, change }),
+        (values(), lifetimes(), attributes()).prop_map(|(value, lifetimes, attributes)| {
+            Operation::StartIfAbsent { value, lifetimes, attributes }
+        }),
+        versions().prop_map(|version| Operation::EndIf { version }),
     ]
 }
 
@@ -273,6 +281,7 @@ pub(crate) fn failure() -> impl Strategy<Value = Failure> {
         node_ids().prop_map(|node| Failure::TableFull { node }),
         text().prop_map(Failure::Refused),
         Just(Failure::TimedOut),
+        versions().prop_map(|version| Failure::Conflict { version }),
     ]
 }
 
@@ -446,14 +455,22 @@ fn between_nodes() -> impl Strategy<Value = Message> {
         wide_entries().prop_map(Replicated::Differs),
         Just(Replicated::Missing),
         failure().prop_map(Replicated::Failed),
+        (versions(), any::<bool>())
+            .prop_map(|(floor, stored)| Replicated::Promised { floor, stored }),
     ];
+    let fresh = prop_oneof![Just(Fresh::No), Just(Fresh::Yes), versions().prop_map(Fresh::By),];
     prop_oneof![
-        (text(), keys(), wide_entries()).prop_map(|(table, key, entry)| Replicate {
+        (text(), keys(), wide_entries(), fresh).prop_map(|(table, key, entry, fresh)| {
+            Replicate { table, key, entry, fresh }.into()
+        }),
+        (text(), keys(), versions()).prop_map(|(table, key, ballot)| Prepare {
             table,
             key,
-            entry
+            ballot
         }
         .into()),
+        (versions(), any::<bool>(), option::of(wide_entries()))
+            .prop_map(|(floor, synced, entry)| Promised { floor, synced, entry }.into()),
         (text(), keys(), versions(), versions(), any::<u64>()).prop_map(
             |(table, key, birth, version, touched)| {
                 TouchCopy { table, key, birth, version, touched }.into()

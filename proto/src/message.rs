@@ -272,6 +272,28 @@ pub enum Operation {
         /// The birth of the session that is meant; `None` = whichever lives under the key.
         birth: Option<Version>,
     } = 4,
+    /// Change it if its last write is the one with this version; never creates. Decided by a majority
+    /// of its homes, as the other two conditional ones: all or nothing, and never on a guess.
+    UpdateIf {
+        /// The version that the caller has seen.
+        version: Version,
+        /// The change.
+        change: Change,
+    } = 5,
+    /// Begin a session if none lives under the key.
+    StartIfAbsent {
+        /// Its first value.
+        value: Value,
+        /// Its lifetimes; what is `None` is as the table says.
+        lifetimes: Lifetimes,
+        /// What is fixed for its life.
+        attributes: Attributes,
+    } = 6,
+    /// End it for good if its last write is the one with this version.
+    EndIf {
+        /// The version that the caller has seen.
+        version: Version,
+    } = 7,
 }
 
 impl Operation {
@@ -279,8 +301,23 @@ impl Operation {
     pub fn birth(&self) -> Option<Version> {
         match self {
             Self::Update { birth, .. } | Self::Touch { birth } | Self::End { birth } => *birth,
-            Self::Start { .. } | Self::Get => None,
+            _ => None,
         }
+    }
+
+    /// Whether it is done only if what is stored is as its caller says.
+    pub fn is_conditional(&self) -> bool {
+        matches!(self, Self::UpdateIf { .. } | Self::StartIfAbsent { .. } | Self::EndIf { .. })
+    }
+
+    /// Whether it begins a session.
+    pub fn is_start(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::StartIfAbsent { .. })
+    }
+
+    /// Whether it ends a session.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::End { .. } | Self::EndIf { .. })
     }
 }
 
@@ -399,6 +436,12 @@ pub enum Failure {
     /// The time the caller gave ran out; the write may or may not have happened, or may happen yet.
     #[error("timed out; whether it was done is not known")]
     TimedOut = 7,
+    /// The condition of a conditional operation does not hold: nothing was done.
+    #[error("not done: the session's last write is {version}")]
+    Conflict {
+        /// The last write of the session that lives under the key.
+        version: Version,
+    } = 8,
 }
 
 /// Where a session lives, and what each home holds of it.
@@ -795,6 +838,46 @@ pub struct Replicate {
     pub key: Key,
     /// The sender's copy.
     pub entry: Entry,
+    /// Whether promises stand in its way.
+    pub fresh: Fresh,
+}
+
+/// Whether a copy is a write that does not count yet: a home that has promised a later ballot for the
+/// slot takes no part in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+pub enum Fresh {
+    /// It may count elsewhere, and is always merged: a repair, a hint, a comparison.
+    No = 0,
+    /// It is a new write, and stands by its version.
+    Yes = 1,
+    /// It was decided by this ballot, which may be later than its version.
+    By(Version) = 2,
+}
+
+/// Node to node: promise to take no part in fresh writes of this slot below a ballot, and say what you
+/// hold under a key.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Prepare {
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: Key,
+    /// The ballot: the version of the write that may follow.
+    pub ballot: Version,
+}
+
+/// The answer to [`Prepare`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Promised {
+    /// The greatest ballot that the receiver has promised for the slot. The one asked for: it is
+    /// promised. A greater one: try again above it. A smaller one: not promised yet, since it is further
+    /// ahead than the receiver has room on disk for; it will be.
+    pub floor: Version,
+    /// Whether the receiver is in sync for the slot: its promise counts only then.
+    pub synced: bool,
+    /// Its copy, dead or alive, if it promised.
+    pub entry: Option<Entry>,
 }
 
 /// Node to node: raise the time of last use.
@@ -825,6 +908,14 @@ pub enum Replicated {
     Missing = 2,
     /// The receiver could not store it.
     Failed(Failure) = 3,
+    /// The receiver has promised a later ballot, and does not count as a holder.
+    Promised {
+        /// That ballot: a write above it is taken.
+        floor: Version,
+        /// Whether it was merged all the same: the receiver has restarted, and does not know what it
+        /// had promised.
+        stored: bool,
+    } = 4,
 }
 
 /// Node to node: what do you hold under this key?
@@ -1034,6 +1125,8 @@ messages! {
     61 KeyOrdered(KeyOrdered), SMALL;
     64 Gossip(Gossip), crate::limits::DATAGRAM_BYTES_MAX;
     65 StreamGossip(StreamGossip), crate::limits::DATAGRAM_BYTES_MAX;
+    72 Prepare(Prepare), SMALL;
+    73 Promised(Promised), MERGED;
 }
 
 #[cfg(test)]

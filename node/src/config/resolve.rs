@@ -17,7 +17,7 @@ use super::host::{self, Host};
 use super::setting::{ENV_PREFIX, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
-use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes, record_bytes_max};
+use crate::core::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, record_bytes_max};
 use crate::driver::{CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, TableSettings};
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
@@ -327,6 +327,14 @@ impl Resolver {
             |raw| duration(raw, 100 * MS..=365 * 24 * 60 * MINUTE),
             |time| show_duration(*time),
         );
+        let partition =
+            table.take(TableSetting::Partition, default.partition, partition, |partition| {
+                match partition {
+                    Partition::Serve => "serve",
+                    Partition::Refuse => "refuse",
+                }
+                .to_owned()
+            });
         table.check_memory(memory, max_value, record_size);
         if !lifetime_max.is_zero() && (idle.is_zero() || idle > lifetime_max) {
             let (idle, cap) = (show_lifetime(&idle), show_lifetime(&lifetime_max));
@@ -346,6 +354,7 @@ impl Resolver {
             max_value,
             on_full,
             stale_max,
+            partition,
         };
         TableSettings { policy, memory, record_size }
     }
@@ -757,6 +766,14 @@ fn on_full(raw: &Raw) -> Result<OnFull, String> {
         Raw::Text(text) if text == "refuse" => Ok(OnFull::Refuse),
         Raw::Text(text) if text == "evict" => Ok(OnFull::Evict),
         _ => Err("must be \"refuse\" or \"evict\"".to_owned()),
+    }
+}
+
+fn partition(raw: &Raw) -> Result<Partition, String> {
+    match raw {
+        Raw::Text(text) if text == "serve" => Ok(Partition::Serve),
+        Raw::Text(text) if text == "refuse" => Ok(Partition::Refuse),
+        _ => Err("must be \"serve\" or \"refuse\"".to_owned()),
     }
 }
 

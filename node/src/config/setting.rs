@@ -89,6 +89,7 @@ settings! {
         Memory "memory" "SIZE" "The size of the table's segment";
         OnFull "on_full" "WHAT" "What a full table does with a new session: refuse, evict";
         StaleMax "stale_max" "TIME" "How long readers may trust shared memory that nobody vouches for";
+        Partition "partition" "WHAT" "What plain reads and writes do without a majority of the homes: serve, refuse";
     }
 }
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::host::Host;
 use super::*;
-use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes};
+use crate::core::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes};
 use crate::driver::{LocalRoles, TableSettings};
 
 /// A host on which nothing is installed, with a file to read and room for more.
@@ -235,6 +235,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         on_full = "evict"
         memory = "32MiB"
         stale_max = "1s"
+        partition = "refuse"
 
         [[table]]
         name = "logins"
@@ -250,6 +251,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         lifetime_max: Duration::from_secs(30 * 86_400),
         max_value: 1 << 20,
         stale_max: Duration::from_secs(1),
+        partition: Partition::Refuse,
     };
     assert_eq!(tables[0], TableSettings { policy: carts, memory: 32 << 20, record_size: 1024 });
     let policy = TablePolicy { name: "logins".to_owned(), ..TablePolicy::default() };
@@ -402,6 +404,7 @@ fn bounds_are_kept_and_named() {
         ("max_value = \"1025KiB\"", "must be from 1 to 1MiB"),
         ("max_value = 1048577", "must be from 1 to 1MiB"),
         ("on_full = \"drop\"", "must be \"refuse\" or \"evict\""),
+        ("partition = \"guess\"", "must be \"serve\" or \"refuse\""),
         ("record_size = 500", "must be a multiple of 8: 496 or 504"),
         ("record_size = 56", "must be from 64 to 64KiB"),
         ("record_size = \"128KiB\"", "must be from 64 to 64KiB"),

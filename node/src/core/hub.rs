@@ -17,7 +17,7 @@ use annulus_proto::codec::Header;
 use annulus_proto::message::{
     Members, Message, Peer, Peers, Ping, Pong, Rejected, RouteNode, Routes,
 };
-use annulus_proto::{Member, NodeId, Rtt};
+use annulus_proto::{Member, NodeId, Rtt, Status};
 
 use super::calls::{Calls, ExchangeCall};
 use super::counters::Counters;
@@ -131,7 +131,8 @@ impl Hub {
             status: mesh.me().status,
             view: mesh.view().clone(),
             ring: ring.clone(),
-            quorum_ring: ring,
+            quorum_ring: ring.clone(),
+            decision_ring: ring,
             presumed: BTreeSet::new(),
             alone_by_misfortune,
             revivals: 0,
@@ -396,12 +397,18 @@ impl Hub {
             let before = |member: &Member| presumed.get(&member.id).unwrap_or(member).clone();
             Arc::new(Ring::build(&view.iter().map(before).collect(), 0, self.homes_max))
         };
+        let is_out = |member: &Member| matches!(member.status, Status::Joining | Status::Down);
+        let decision_ring = match view.iter().any(is_out) {
+            false => ring.clone(),
+            true => Arc::new(Ring::build(&view.iter().map(counted).collect(), 0, self.homes_max)),
+        };
         self.standing = Arc::new(Standing {
             me: self.mesh.me().id,
             status: self.mesh.me().status,
             view: view.clone(),
             ring,
             quorum_ring,
+            decision_ring,
             presumed: presumed.into_keys().collect(),
             alone_by_misfortune: self.alone_by_misfortune,
             revivals: self.revivals,
@@ -528,6 +535,15 @@ fn measured(rtt: annulus_gossip::Rtt) -> Rtt {
     let us = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     let smoothed_us = us(rtt.smoothed).max(1);
     Rtt { smoothed_us, variation_us: us(rtt.variation), samples: rtt.samples }
+}
+
+/// A member as it counts where the dead count: whoever is not there now may be cut off, or come back.
+fn counted(member: &Member) -> Member {
+    let status = match member.status {
+        Status::Joining | Status::Down => Status::Up,
+        other => other,
+    };
+    Member { status, ..member.clone() }
 }
 
 /// What to tell somebody whose message is no request. A datagram's sender is anybody's word: two nodes

@@ -1,8 +1,8 @@
 //! What a home does when another node coordinates.
 
 use annulus_proto::message::{
-    Compared, Digests, Failure, Fetch, Fetched, Message, Rejected, Replicate, Replicated, SlotList,
-    SlotListRequest, TouchCopy,
+    Compared, Digests, Failure, Fetch, Fetched, Fresh, Message, Rejected, Replicate, Replicated,
+    SlotList, SlotListRequest, TouchCopy,
 };
 
 use annulus_proto::{NodeId, Slot};
@@ -21,7 +21,24 @@ impl Core {
         };
         debug_assert!(self.owns(request.key.slot()));
         self.counters.add("copies_received");
+        let ballot = match request.fresh {
+            Fresh::No => None,
+            Fresh::Yes => Some(request.entry.version),
+            Fresh::By(ballot) => Some(ballot),
+        };
+        let floor = self.slot_state(table, request.key.slot()).floor;
+        let is_late = ballot.is_some_and(|ballot| ballot < floor);
+        // What an earlier run promised is not known: it does no harm here, but it must not count.
+        let stored = floor <= self.floor_at_start;
+        if is_late && !stored {
+            self.counters.add("copies_below_a_promise");
+            return Replicated::Promised { floor, stored };
+        }
         match self.merge(now, table, &request.key, &request.entry, Admission::Reserve) {
+            Ok(_) if is_late => {
+                self.counters.add("copies_below_a_promise");
+                Replicated::Promised { floor, stored }
+            }
             Ok(entry) if entry != request.entry => Replicated::Differs(entry),
             Ok(_) => Replicated::Stored,
             Err(failure) => {
@@ -109,6 +126,6 @@ fn no_table(name: &str) -> Failure {
     Failure::Refused(format!("this node has no table {name:?}; configure it alike on every node"))
 }
 
-fn reject_table(name: &str) -> Message {
+pub(super) fn reject_table(name: &str) -> Message {
     Rejected::Malformed { why: format!("there is no table {name:?} here") }.into()
 }

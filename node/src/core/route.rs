@@ -32,6 +32,7 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::Replicate(request) => request.key.slot(),
         Message::TouchCopy(request) => request.key.slot(),
         Message::Fetch(request) => request.key.slot(),
+        Message::Prepare(request) => request.key.slot(),
         Message::ExplainRequest(request) => request.key.slot(),
         Message::SlotListRequest(request) => request.slot,
         Message::ListRequest(request) => {

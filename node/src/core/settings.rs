@@ -66,6 +66,8 @@ pub struct TablePolicy {
     /// How long this host's readers may trust shared memory after the node last knew itself in touch
     /// with a majority of a slot's homes. Default 10 s.
     pub stale_max: Duration,
+    /// What plain reads and writes do while a slot's homes cannot reach each other. Default: they go on.
+    pub partition: Partition,
 }
 
 impl Default for TablePolicy {
@@ -79,8 +81,20 @@ impl Default for TablePolicy {
             max_value: 64 << 10,
             on_full: OnFull::Refuse,
             stale_max: Duration::from_secs(10),
+            partition: Partition::Serve,
         }
     }
+}
+
+/// What plain reads and writes do while a slot's homes cannot reach each other. Conditional operations
+/// and ends need a majority of the homes in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partition {
+    /// Each side goes on, and at healing all is merged: of two writes of one value the later one stays.
+    Serve,
+    /// Only the side with a majority of the homes goes on, the dead among them counted; the others
+    /// answer *unavailable*. Nothing that was acknowledged is undone at healing.
+    Refuse,
 }
 
 /// What a full table does, once nothing in it has expired.

@@ -10,8 +10,9 @@ use annulus_proto::{Member, NodeId, Slot, Status};
 use rand::RngExt;
 
 use super::calls::Purpose;
+use super::coordinator::Pending;
 use super::io::Now;
-use super::settings::majority;
+use super::settings::{Partition, majority};
 use super::{Core, Heard, PING_AFTER};
 
 /// What the cores know of the cluster: the members, the rings that follow from them, and where this
@@ -25,6 +26,8 @@ pub struct Standing {
     /// The ring with the members counted in that are only presumed dead: to vouch for anything, a
     /// node has to be in touch with a majority of these homes.
     pub(super) quorum_ring: Arc<Ring>,
+    /// The ring with all members counted in that have not left, dead or alive: who decides.
+    pub(super) decision_ring: Arc<Ring>,
     /// Members that are only presumed dead.
     pub(super) presumed: BTreeSet<NodeId>,
     /// Whether there is reason to believe that others hold more: an earlier run knew members, and
@@ -154,7 +157,7 @@ impl Core {
             self.tables[table].store.set_clock_offset(offset);
             for slot in self.slots() {
                 let synced = vouches && self.slot_state(table, slot).is_synced();
-                let homes = self.quorum_homes(table, slot);
+                let homes = self.vouching_homes(table, slot);
                 let heard = if synced { self.majority_heard(now, homes) } else { None };
                 let until = heard.map_or(0, |at| as_ms(at + stale_max));
                 self.tables[table].store.set_freshness(slot, until);
@@ -176,7 +179,7 @@ impl Core {
     /// of the homes within `stale_max`.
     pub(super) fn vouches(&self, now: Now, table: usize, slot: Slot) -> bool {
         let stale_max = self.tables[table].store.policy().stale_max;
-        let heard = self.majority_heard(now, self.quorum_homes(table, slot));
+        let heard = self.majority_heard(now, self.vouching_homes(table, slot));
         self.slot_state(table, slot).is_synced()
             && !self.standing.alone_by_misfortune
             && heard.is_some_and(|at| at + stale_max > now.monotonic)
@@ -187,6 +190,29 @@ impl Core {
         let homes = self.standing.quorum_ring.homes(slot);
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         &homes[..homes.len().min(replicas)]
+    }
+
+    /// The homes of which a majority decides about a slot: what ends, what is done on a condition, and in
+    /// tables that refuse to go on without one everything. The dead among them count, since nobody can
+    /// tell them from those that are cut off; only whoever has left does not.
+    pub(super) fn decision_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
+        let homes = self.standing.decision_ring.homes(slot);
+        let replicas = usize::from(self.tables[table].store.policy().replicas.get());
+        &homes[..homes.len().min(replicas)]
+    }
+
+    /// The homes of which a majority has to be in touch for this node to vouch for a slot.
+    fn vouching_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
+        match self.tables[table].store.policy().partition {
+            Partition::Serve => self.quorum_homes(table, slot),
+            Partition::Refuse => self.decision_homes(table, slot),
+        }
+    }
+
+    /// Whether a majority of the homes that decide was heard of lately.
+    pub(super) fn reaches_majority(&self, now: Now, pending: &Pending) -> bool {
+        let heard = self.majority_heard(now, self.decision_homes(pending.table, pending.slot));
+        heard.is_some_and(|at| at + 4 * PING_AFTER > now.monotonic)
     }
 
     /// The latest time at which a majority of these homes had been heard of, this node included.

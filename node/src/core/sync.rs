@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use annulus_proto::message::{
-    Compared, Digests, Fetch, Fetched, Message, Replicate, Replicated, SlotDigest, SlotList,
+    Compared, Digests, Fetch, Fetched, Fresh, Message, Replicate, Replicated, SlotDigest, SlotList,
     SlotListRequest,
 };
 use annulus_proto::{Key, NodeId, Slot};
@@ -283,7 +283,7 @@ impl Core {
                     let now_ms = self.time.now_ms(now);
                     let entry = self.tables[table].store.get(key, now_ms);
                     let (table, key) = (name.clone(), key.clone());
-                    entry.map(|entry| Replicate { table, key, entry }.into())
+                    entry.map(|entry| Replicate { table, key, entry, fresh: Fresh::No }.into())
                 }
                 SyncStep::Digests => None,
             };

@@ -136,6 +136,24 @@ impl NodeTime {
         Ok(Version::new(self.clock.tick_after(wall_ms, stored), self.node))
     }
 
+    /// Whether an instant is below what is on disk: after a restart, this node knows that it may have
+    /// promised or stamped it.
+    pub(super) fn is_below_ceiling(&self, instant: Hlc) -> bool {
+        instant.ms() < self.ceiling_ms
+    }
+
+    /// Asks for a ceiling above an instant, unless that is far in the future.
+    pub(super) fn want(&mut self, now: Now, instant: Hlc) {
+        if self.may_follow(now, instant) {
+            self.wanted_ms = self.wanted_ms.max(instant.ms());
+        }
+    }
+
+    /// Whether an instant that others named is one that this clock goes on after.
+    pub(super) fn may_follow(&self, now: Now, instant: Hlc) -> bool {
+        instant.ms() <= self.wall_ms(now).saturating_add(FOLLOWED_MS_MAX)
+    }
+
     /// Whether [`NodeTime::stamp`] would give a version.
     ///
     /// # Errors

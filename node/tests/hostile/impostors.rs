@@ -86,15 +86,20 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
     let (table, key) = (table(rng), key(rng));
     let slot = Slot::new(rng.random_range(0..16_384)).unwrap();
     let failure = Failure::Refused("no".to_owned());
-    match rng.random_range(0..28) {
+    match rng.random_range(0..30) {
         0 => hello("elsewhere", CLIENT),
         1 => Rejected::AskOverStream.into(),
+        28 => Prepare { table, key, ballot: version(rng) }.into(),
+        29 => {
+            let entry = Some(entry(rng));
+            Promised { floor: version(rng), synced: rng.random(), entry }.into()
+        }
         2 => Ping {}.into(),
         3 => Pong { node: NodeId::from_bits(rng.random()) }.into(),
         4..=6 => {
             let birth = rng.random::<bool>().then(|| version(rng));
             let lifetimes = Lifetimes { idle_ms: Some(rng.random()), lifetime_ms: None };
-            let operation = match rng.random_range(0..6) {
+            let operation = match rng.random_range(0..9) {
                 0 => {
                     let (value, attributes) = (value(rng), Attributes::default());
                     Operation::Start { value, lifetimes, attributes }
@@ -103,6 +108,15 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
                 2 => Operation::Update { birth, change: Change::Value(value(rng)) },
                 3 => Operation::Update { birth, change: Change::Lifetimes(lifetimes) },
                 4 => Operation::Touch { birth },
+                5 => {
+                    let change = Change::Value(value(rng));
+                    Operation::UpdateIf { version: version(rng), change }
+                }
+                6 => {
+                    let (value, attributes) = (value(rng), Attributes::default());
+                    Operation::StartIfAbsent { value, lifetimes, attributes }
+                }
+                7 => Operation::EndIf { version: version(rng) },
                 _ => Operation::End { birth },
             };
             // As CLIENT; sometimes in another one's name.
@@ -118,7 +132,14 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
         11 => RoutesRequest {}.into(),
         12 => StatusRequest {}.into(),
         13 => MembersRequest {}.into(),
-        14 | 15 => Replicate { table, key, entry: entry(rng) }.into(),
+        14 | 15 => {
+            let fresh = match rng.random_range(0..3) {
+                0 => Fresh::No,
+                1 => Fresh::Yes,
+                _ => Fresh::By(version(rng)),
+            };
+            Replicate { table, key, entry: entry(rng), fresh }.into()
+        }
         16 => {
             let (birth, version, touched) = (version(rng), version(rng), rng.random());
             TouchCopy { table, key, birth, version, touched }.into()
@@ -177,6 +198,7 @@ async fn a_client_may_not_speak_as_nodes_do() {
         "Replicate",
         "TouchCopy",
         "Fetch",
+        "Prepare",
         "Digests",
         "SlotListRequest",
         "Exchange",
@@ -359,7 +381,8 @@ async fn a_record_from_the_far_future_does_not_take_the_clock_along() {
             Entry::start(birth, bytes("old"), (0, 0), Attributes::default(), Hlc::MS_MAX);
         entry.write_value(Version { hlc, ..birth }, bytes("forged"));
         let key = Key::new(name).unwrap();
-        let message = Replicate { table: "sessions".to_owned(), key, entry }.into();
+        let (table, fresh) = ("sessions".to_owned(), Fresh::Yes);
+        let message = Replicate { table, key, entry, fresh }.into();
         tcp.ask(id as u64 + 2, &message).await.unwrap();
     }
     let updated = client.update("far", None, Change::Value(bytes("new"))).await.unwrap();

@@ -100,7 +100,8 @@ fn every_variant_has_its_number() {
         }
         Operation {
             0 Operation::Start { .. }, 1 Operation::Get, 2 Operation::Update { .. },
-            3 Operation::Touch { .. }, 4 Operation::End { .. },
+            3 Operation::Touch { .. }, 4 Operation::End { .. }, 5 Operation::UpdateIf { .. },
+            6 Operation::StartIfAbsent { .. }, 7 Operation::EndIf { .. },
         }
         Change { 0 Change::Value(_), 1 Change::Fields { .. }, 2 Change::Lifetimes(_) }
         SessionReply {
@@ -109,7 +110,7 @@ fn every_variant_has_its_number() {
         Failure {
             0 Failure::Absent, 1 Failure::Ended, 2 Failure::Expired, 3 Failure::Unavailable { .. },
             4 Failure::TooLarge { .. }, 5 Failure::TableFull { .. }, 6 Failure::Refused(_),
-            7 Failure::TimedOut,
+            7 Failure::TimedOut, 8 Failure::Conflict { .. },
         }
         Served { 0 Served::Memory, 1 Served::HomesWhileSyncing, 2 Served::Homes }
         CopyState {
@@ -118,8 +119,9 @@ fn every_variant_has_its_number() {
         }
         Replicated {
             0 Replicated::Stored, 1 Replicated::Differs(_), 2 Replicated::Missing,
-            3 Replicated::Failed(_),
+            3 Replicated::Failed(_), 4 Replicated::Promised { .. },
         }
+        Fresh { 0 Fresh::No, 1 Fresh::Yes, 2 Fresh::By(_) }
         Status { 0 Status::Joining, 1 Status::Up, 2 Status::Draining, 3 Status::Down, 4 Status::Left }
         PeerState {
             0 PeerState::Alive, 1 PeerState::Suspected, 2 PeerState::Missing,

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use annulus_client::{NodeStatus, Read, Routes, Status};
 use annulus_gossip::MeshConfig;
 use annulus_net::{Faults, FaultyNet, Rates, Side};
-use annulus_node::core::{CoreSettings, TablePolicy};
+use annulus_node::core::{CoreSettings, Partition, TablePolicy};
 use annulus_node::driver::run_on;
 use annulus_node::{NodeSettings, TableSettings};
 use annulus_proto::{Key, NodeId};
@@ -151,6 +151,8 @@ impl Cluster {
         let seeds: Vec<String> =
             machines.iter().map(|machine| format!("{}:{PORT}", machine.name)).collect();
         let keys: Vec<String> = (0..parameters.keys).map(|key| format!("{seed}/{key}")).collect();
+        let hot = |key: usize| format!("{seed}/hot/{key}");
+        let hot_keys: Vec<String> = (0..parameters.hot_keys).map(hot).collect();
         let start_at_us = Arc::new(AtomicU64::new(u64::MAX));
         let stop_at_us = Arc::new(AtomicU64::new(u64::MAX));
         let mut processes = Vec::new();
@@ -168,6 +170,7 @@ impl Cluster {
                 machine,
                 seeds: rotated(&seeds, site),
                 keys: Arc::new(keys.clone()),
+                hot_keys: Arc::new(hot_keys.clone()),
                 written_for: Arc::new(parameters.written_for()),
                 think: parameters.think,
                 faults: faults.clone(),
@@ -199,7 +202,13 @@ impl Cluster {
             watch,
             start_at_us,
             stop_at_us,
-            ending: Ending { keys, ..Ending::default() },
+            ending: Ending {
+                partition: parameters.partition,
+                keys: [keys, hot_keys].concat(),
+                homes: Vec::new(),
+                holdings: Vec::new(),
+                reads: Vec::new(),
+            },
             healed_at: Duration::ZERO,
             converged_after: None,
             violations: Vec::new(),
@@ -261,7 +270,7 @@ impl Cluster {
     fn outcome(mut self) -> Outcome {
         let ops = self.history.ops();
         let epochs = self.contacts.epochs();
-        let ending = std::mem::take(&mut self.ending);
+        let ending = self.ending.clone();
         let (found, tally) = check::check(&ops, epochs, &ending);
         // Without an ending nothing can be said about it.
         let ended = !ending.homes.is_empty();
@@ -586,7 +595,7 @@ fn add_operator(sim: &mut Sim<'static>, machines: &[Machine], like: &Process, wa
                 let mut reads = Vec::new();
                 for node in nodes {
                     let table = client.sessions().at((machines[node].ip, PORT).into());
-                    for (key, name) in process.keys.iter().enumerate() {
+                    for (key, name) in process.keys.iter().chain(&*process.hot_keys).enumerate() {
                         let answer = match table.get(name).await {
                             Ok(Read { session, source }) => Answer::Read { session, source },
                             Err(error) => Answer::of(&error),
@@ -640,7 +649,12 @@ fn table(parameters: &Parameters, mutant: Option<Mutant>) -> TableSettings {
         Some(Mutant::WriteOne) => annulus_node::core::WriteHomes::One,
         _ => parameters.write,
     };
+    let partition = match mutant {
+        Some(Mutant::ServeAnyway) => Partition::Serve,
+        _ => parameters.partition,
+    };
     let policy = TablePolicy {
+        partition,
         replicas: NonZeroU8::new(3).expect("three is not zero"),
         write,
         // Longer than any run, shorter than the hour that a clock jumps.

@@ -31,6 +31,7 @@ pub mod cluster;
 pub mod harness;
 pub mod history;
 pub mod host;
+pub mod linear;
 pub mod net;
 pub mod plan;
 pub mod scenario;

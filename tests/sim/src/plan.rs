@@ -78,6 +78,8 @@ pub struct Epoch {
     pub until: Duration,
     /// Sites in contact with each other. Those in no group are in contact with nobody.
     pub groups: Vec<BTreeSet<usize>>,
+    /// Whether no node is missing that was there before.
+    pub whole: bool,
     /// The longest that a round trip takes.
     pub round_trip: Duration,
 }
@@ -166,7 +168,8 @@ impl Contacts {
         let of_those_up = |group: BTreeSet<usize>| group.intersection(&self.up).copied().collect();
         let groups = groups.into_iter().map(of_those_up).collect();
         let (until, round_trip) = (Duration::MAX, self.round_trip);
-        self.epochs.push(Epoch { settled, until, groups, round_trip });
+        let whole = self.partition.is_none() && self.down_since.is_empty();
+        self.epochs.push(Epoch { settled, until, groups, whole, round_trip });
     }
 
     /// All epochs, in order.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use annulus_net::{Rate, Rates};
-use annulus_node::core::WriteHomes;
+use annulus_node::core::{Partition, WriteHomes};
 use annulus_proto::message::Role;
 use annulus_seal::{Key, KeyKind, Keyring};
 use rand::rngs::StdRng;
@@ -62,8 +62,12 @@ pub struct Parameters {
     pub drift_ppm: Vec<i64>,
     /// The core's `sync_interval`.
     pub sync_interval: Duration,
+    /// Keys beyond those, for conditional operations.
+    pub hot_keys: usize,
     /// The tables' `write`.
     pub write: WriteHomes,
+    /// The tables' `partition`.
+    pub partition: Partition,
     /// How long the workload goes on after the healing.
     pub tail: Duration,
     /// The faults.
@@ -116,6 +120,10 @@ pub enum Mutant {
     StaleRead,
     /// One home forgets an entry after everything has converged.
     ForgetfulReplica,
+    /// A client writes whether or not the condition holds.
+    BlindWrite,
+    /// A table goes on that was to refuse.
+    ServeAnyway,
 }
 
 impl Mutant {
@@ -128,6 +136,8 @@ impl Mutant {
         (Self::PhantomRead, "phantom-read", "join", "phantom"),
         (Self::StaleRead, "stale-read", "join", "stale"),
         (Self::ForgetfulReplica, "forgetful-replica", "join", "diverged"),
+        (Self::BlindWrite, "blind-write", "join", "linear"),
+        (Self::ServeAnyway, "serve-anyway", REFUSING, "two-sided"),
     ];
 
     /// The one with this name.
@@ -168,12 +178,17 @@ impl Scenario {
             skew_ms: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             drift_ppm: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             sync_interval: Duration::from_secs(if rng.random() { 30 } else { 5 }),
+            hot_keys: 2 + (derive(seed, &format!("{} hot", self.name)) % 3) as usize,
             write: WriteHomes::Quorum,
+            partition: if self.name == REFUSING { Partition::Refuse } else { Partition::Serve },
             tail,
             plan,
         }
     }
 }
+
+/// The scenario whose table has `partition = "refuse"`.
+const REFUSING: &str = "split-refuse";
 
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
@@ -190,6 +205,16 @@ pub const SCENARIOS: &[Scenario] = &[
         make: partition,
     },
     Scenario { name: "split", about: "five nodes split 3|2, shortly or for long", make: split },
+    Scenario {
+        name: "split-serve",
+        about: "five nodes split 3|2 for so long that both sides go on alone",
+        make: split_long,
+    },
+    Scenario {
+        name: REFUSING,
+        about: "the same, with a table that refuses to go on without a majority",
+        make: split_long,
+    },
     Scenario {
         name: "crash",
         about: "nodes are killed and come back with their memory",
@@ -263,6 +288,13 @@ fn partition(rng: &mut StdRng) -> (Shape, Plan) {
 
 fn split(rng: &mut StdRng) -> (Shape, Plan) {
     (Shape { nodes: 5, first: 5, tail: secs(20) }, split_of(rng, 5, 3))
+}
+
+fn split_long(rng: &mut StdRng) -> (Shape, Plan) {
+    let (groups, at) = (groups(rng, 5, 3), secs(3) + some_ms(rng, 1_000));
+    let lasts = secs(50) + some_ms(rng, 5_000);
+    let steps = vec![(at, Fault::Partition(groups)), (at + lasts, Fault::Heal)];
+    (Shape { nodes: 5, first: 5, tail: secs(20) }, Plan::new(steps, secs(1)))
 }
 
 fn split_of(rng: &mut StdRng, nodes: usize, larger: usize) -> Plan {

@@ -111,6 +111,25 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "0873657373696f6e7306733363726574070100fbd0070400",
         ),
         (
+            request(Operation::UpdateIf {
+                version: later(),
+                change: Change::Value(Value::Bytes(b"ada".to_vec())),
+            }),
+            "0873657373696f6e7306733363726574070100fbd00705fd0100056c50c4a001fda6a5a4a3a2a10000000003616461",
+        ),
+        (
+            request(Operation::StartIfAbsent {
+                value: Value::Bytes(b"ada".to_vec()),
+                lifetimes: Lifetimes::default(),
+                attributes: Attributes::default(),
+            }),
+            "0873657373696f6e7306733363726574070100fbd00706000361646100000000",
+        ),
+        (
+            request(Operation::EndIf { version: later() }),
+            "0873657373696f6e7306733363726574070100fbd00707fd0100056c50c4a001fda6a5a4a3a2a10000",
+        ),
+        (
             SessionReply::Session(Session {
                 birth: birth(),
                 version: later(),
@@ -146,6 +165,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (SessionReply::Failed(Failure::TableFull { node: node(0xa1) }).into(), "0205a1"),
         (SessionReply::Failed(Failure::Refused("no".into())).into(), "0206026e6f"),
         (SessionReply::Failed(Failure::TimedOut).into(), "0207"),
+        (
+            SessionReply::Failed(Failure::Conflict { version: later() }).into(),
+            "0208fd0100056c50c4a001fda6a5a4a3a2a10000",
+        ),
         (
             ExplainRequest { table: "t".into(), key: key(), ask_homes: true }.into(),
             "01740673336372657401",
@@ -281,13 +304,28 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "a1090102a2010901fbbc025a08a3050000",
         ),
         (
-            Replicate { table: "t".into(), key: key(), entry: entry() }.into(),
-            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a10109",
+            Replicate { table: "t".into(), key: key(), entry: entry(), fresh: Fresh::No }.into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a1010900",
         ),
         (
-            Replicate { table: "t".into(), key: key(), entry: Entry::ended(birth(), later()) }
-                .into(),
-            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000000",
+            Replicate {
+                table: "t".into(),
+                key: key(),
+                entry: Entry::ended(birth(), later()),
+                fresh: Fresh::Yes,
+            }
+            .into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000001",
+        ),
+        (
+            Replicate {
+                table: "t".into(),
+                key: key(),
+                entry: Entry::ended(birth(), later()),
+                fresh: Fresh::By(later()),
+            }
+            .into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000002fd0100056c50c4a001fda6a5a4a3a2a10000",
         ),
         (
             TouchCopy {
@@ -307,6 +345,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         ),
         (Replicated::Missing.into(), "02"),
         (Replicated::Failed(Failure::Absent).into(), "0300"),
+        (
+            Replicated::Promised { floor: later(), stored: true }.into(),
+            "04fd0100056c50c4a001fda6a5a4a3a2a1000001",
+        ),
         (Fetch { table: "t".into(), key: key() }.into(), "017406733363726574"),
         (Fetched { entry: None, synced: true }.into(), "0001"),
         (
@@ -348,6 +390,15 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (KeyOrdered::Refused("no".into()).into(), "01026e6f"),
         (Gossip { packet: vec![1, 2, 3] }.into(), "03010203"),
         (StreamGossip { packet: vec![1, 2, 3] }.into(), "03010203"),
+        (
+            Prepare { table: "t".into(), key: key(), ballot: later() }.into(),
+            "017406733363726574fd0100056c50c4a001fda6a5a4a3a2a10000",
+        ),
+        (
+            Promised { floor: later(), synced: true, entry: Some(Entry::ended(birth(), later())) }
+                .into(),
+            "fd0100056c50c4a001fda6a5a4a3a2a100000101fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000000",
+        ),
     ]
 }
 

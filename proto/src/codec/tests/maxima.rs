@@ -112,7 +112,8 @@ fn the_largest_values_pass() {
             let attributes = attributes();
             passes(session(Operation::Start { value: value.clone(), lifetimes, attributes }));
             let change = Change::Value(value.clone());
-            passes(session(Operation::Update { birth: Some(LATE), change }));
+            passes(session(Operation::Update { birth: Some(LATE), change: change.clone() }));
+            passes(session(Operation::UpdateIf { version: LATE, change }));
             if let Value::Map(set) = &value {
                 let delete = set.keys().cloned().collect();
                 let change = Change::Fields { set: set.clone(), delete };
@@ -128,7 +129,10 @@ fn the_largest_values_pass() {
             }));
         }
         for entry in entries(size) {
-            passes(Replicate { table: table(), key: key(), entry: entry.clone() });
+            let fresh = Fresh::By(LATE);
+            passes(Replicate { table: table(), key: key(), entry: entry.clone(), fresh });
+            let promised = Some(entry.clone());
+            passes(Promised { floor: LATE, synced: true, entry: promised });
             passes(Replicated::Differs(entry.clone()));
             passes(Fetched { entry: Some(entry), synced: true });
         }
@@ -145,7 +149,7 @@ fn the_largest_fields_pass() {
     let value = Value::Map(names.collect());
     assert!(value.size() <= VALUE_BYTES_MAX);
     let entry = Entry::start(LATE, value, (0, 0), attributes(), 0);
-    passes(Replicate { table: table(), key: key(), entry });
+    passes(Replicate { table: table(), key: key(), entry, fresh: Fresh::By(LATE) });
 }
 
 #[test]
