@@ -700,6 +700,15 @@ impl Core {
                 }
             }
         }
+        if merged.is_none() && pending.request.operation.is_end() {
+            // That there is nothing to end is for those to say who would have to know of the end.
+            let decision = self.decision_homes(pending.table, pending.slot);
+            let told = decision.iter().filter(|home| reading.answers.contains_key(home)).count();
+            if told < majority(decision.len()) {
+                let failure = unavailable(told, decision.len());
+                return self.finish(now, id, pending, Err(failure));
+            }
+        }
         self.apply(now, id, pending, merged);
     }
 
