@@ -700,7 +700,9 @@ impl Core {
                 }
             }
         }
-        if merged.is_none() && pending.request.operation.is_end() {
+        let meant = pending.request.operation.birth();
+        let is_there = |entry: &Entry| meant.is_none_or(|birth| birth == entry.birth);
+        if pending.request.operation.is_end() && !merged.as_ref().is_some_and(is_there) {
             // That there is nothing to end is for those to say who would have to know of the end.
             let decision = self.decision_homes(pending.table, pending.slot);
             let told = decision.iter().filter(|home| reading.answers.contains_key(home)).count();
