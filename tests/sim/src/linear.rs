@@ -131,10 +131,11 @@ fn step(state: State, place: usize, op: &Op, owned: &BTreeSet<Version>) -> Optio
         {
             Some(State::Ended)
         }
+        // Told *ended*, it may have found its own work done: the client repeats it until it is answered.
         (Action::End { birth: Some(meant) }, State::Live { birth, .. }, outcome)
             if fits(birth, *meant) =>
         {
-            (*outcome != Outcome::Ended).then_some(State::Ended)
+            (*outcome != Outcome::Absent).then_some(State::Ended)
         }
         // Another session lives there, or none: it had ended before.
         (Action::End { birth: Some(_) }, state, outcome) => {
