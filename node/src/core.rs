@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_proto::codec::Header;
-use annulus_proto::message::{Failure, Message, Replicate, Replicated, RequestId, Role};
+use annulus_proto::message::{Failure, Message, Ping, Replicate, Replicated, RequestId, Role};
 use annulus_proto::submission::Answer;
 use annulus_proto::{Entry, Key, NodeId, Slot, Status};
 use annulus_shm::{Admission, Used, Writer};
@@ -144,7 +144,12 @@ struct Heard {
     view: u64,
     /// When it was seen to have it.
     seen: Duration,
+    /// When it was last asked what it did not answer.
+    failed: Duration,
+    /// When it was last asked for a sign of life, and by this core.
     pinged: Duration,
+    /// When it was asked what the other cores were last told to be answered.
+    shared: Duration,
     /// When the hub was last told that it sees other members.
     told: Duration,
 }
@@ -155,6 +160,10 @@ const TICK: Duration = Duration::from_millis(100);
 const FRESHNESS_PERIOD: Duration = Duration::from_millis(500);
 /// After how long of silence a home is asked for a sign of life.
 const PING_AFTER: Duration = Duration::from_millis(800);
+/// How often a node's answers to one core are told to the others, at most.
+const SHARE_AFTER: Duration = Duration::from_millis(400);
+/// How long a node that did not answer is asked after others.
+const DOUBT: Duration = Duration::from_secs(10);
 /// How often the hub is told of a node that it sees other members.
 const OTHER_VIEW_PERIOD: Duration = Duration::from_millis(100);
 /// How many hints per node and table may be under way.
@@ -229,7 +238,12 @@ impl Core {
                 Err(NoAnswer { sent }) => self.on_call_failed(now, call, sent),
             },
             Input::Standing(standing) => self.on_standing(now, standing),
-            Input::Heard { node, header, asked } => self.hear(now, node, header, asked),
+            Input::Heard { node, header, asked } => {
+                self.hear(now, node, header, asked);
+                if let Some(heard) = self.heard.get_mut(&node) {
+                    heard.shared = heard.shared.max(asked);
+                }
+            }
             Input::Gone(node) => self.forget(node),
             Input::Proximity(proximity) => self.proximity = proximity,
             Input::Ceiling(ms) => self.time.ceiling_persisted(ms),
@@ -337,7 +351,6 @@ impl Core {
         if let Some(ceiling) = self.time.wanted_ceiling(now) {
             self.notify(Notice::CeilingWanted(ceiling));
         }
-        self.ping_the_silent(now);
         self.deliver_hints(now);
         self.start_syncs(now);
         if self.next_freshness <= now.monotonic {
@@ -408,6 +421,7 @@ impl Core {
             return self.counters.add("answers_too_late");
         };
         self.hear(now, node, header, call.asked);
+        self.share(node, header, call.asked);
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_answer(now, id, number, call.node, message),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, Some(message)),
@@ -425,6 +439,10 @@ impl Core {
     fn on_call_failed(&mut self, now: Now, number: u64, sent: bool) {
         let Some(call) = self.calls.close(number) else { return };
         self.counters.add("calls_failed");
+        if self.companions.contains(&call.node) {
+            let heard = self.heard.entry(call.node).or_insert(Heard::NEVER);
+            heard.failed = heard.failed.max(call.asked);
+        }
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_failure(now, id, number, call.node, sent),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, None),
@@ -482,6 +500,7 @@ impl Core {
             let homes: Vec<NodeId> = self.tables[table].hints.homes().collect();
             for home in homes {
                 if !self.is_in_contact(now, home) {
+                    self.ping_if_nobody_does(now, home);
                     continue;
                 }
                 let keys = self.tables[table].hints.take_for_delivery(home, HINTS_IN_FLIGHT);
@@ -492,6 +511,18 @@ impl Core {
                     self.tables[table].sync_due.insert(home, now.monotonic);
                 }
             }
+        }
+    }
+
+    /// Asks a node for a sign of life that the hub does not ask: there may be hints for former partners.
+    fn ping_if_nobody_does(&mut self, now: Now, node: NodeId) {
+        if self.standing.partners.contains(&node) {
+            return;
+        }
+        let heard = self.heard.entry(node).or_insert(Heard::NEVER);
+        if heard.pinged + PING_AFTER <= now.monotonic {
+            heard.pinged = now.monotonic;
+            self.call(now, node, Purpose::Ping, Ping {});
         }
     }
 
@@ -621,7 +652,9 @@ impl Heard {
         at: Duration::ZERO,
         view: 0,
         seen: Duration::ZERO,
+        failed: Duration::ZERO,
         pinged: Duration::ZERO,
+        shared: Duration::ZERO,
         told: Duration::ZERO,
     };
 }
@@ -657,7 +690,9 @@ impl Core {
         let heard = self.heard.entry(node).or_insert(Heard::NEVER);
         // One that is held for dead counts once it is a member again: slots are compared with it from
         // then on, and this core learns of that later than of a packet.
-        let missed = is_companion && heard.at > Duration::ZERO && heard.at + stale <= now.monotonic;
+        // Of those that share no slot with this one nothing is expected, and nothing missed.
+        let is_late = heard.at > Duration::ZERO && heard.at + stale <= now.monotonic;
+        let missed = is_companion && is_late && self.standing.partners.contains(&node);
         if is_companion {
             heard.at = heard.at.max(asked);
         }
@@ -666,6 +701,29 @@ impl Core {
             self.estranged.insert(node);
             self.take_up_slots(now);
         }
+    }
+
+    /// Tells the other cores of a sign of life, through the hub, which then asks for none.
+    fn share(&mut self, node: NodeId, header: Header, asked: Duration) {
+        if !self.standing.partners.contains(&node) {
+            return;
+        }
+        let heard = self.heard.entry(node).or_insert(Heard::NEVER);
+        if heard.shared + SHARE_AFTER <= asked {
+            heard.shared = asked;
+            self.notify(Notice::Heard { node, header, asked });
+        }
+    }
+
+    /// Whether a node had better be asked after others: it should have been heard of and was not, or it did
+    /// not answer lately.
+    fn is_doubtful(&self, now: Now, node: NodeId) -> bool {
+        if self.standing.partners.contains(&node) {
+            return !self.is_in_contact(now, node);
+        }
+        let failed =
+            |heard: &Heard| heard.failed > heard.at && heard.failed + DOUBT > now.monotonic;
+        self.heard.get(&node).is_some_and(failed)
     }
 
     /// Whether a node was heard of lately, so that it is worth a call.

@@ -44,18 +44,29 @@ impl Deadline for Call {
     }
 }
 
-/// An exchange of views with whoever listens at an address.
+/// A call of the hub.
 #[derive(Clone, Debug)]
-pub(super) struct ExchangeCall {
+pub(super) struct HubCall {
     /// Where it was asked.
     pub addr: SocketAddr,
     /// When it was asked.
     pub asked: Duration,
     /// When to give up.
     pub deadline: Duration,
+    /// What the answer is for.
+    pub purpose: HubPurpose,
 }
 
-impl Deadline for ExchangeCall {
+/// What an answer to the hub is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HubPurpose {
+    /// An exchange of views with whoever listens there.
+    Exchange,
+    /// A sign of life of this node.
+    Ping(NodeId),
+}
+
+impl Deadline for HubCall {
     fn deadline(&self) -> Duration {
         self.deadline
     }
@@ -86,7 +97,7 @@ pub(super) enum Purpose {
         /// What was asked.
         step: SyncStep,
     },
-    /// A sign of life.
+    /// A sign of life, of a node that hints wait for.
     Ping,
 }
 

@@ -158,8 +158,8 @@ impl Core {
         self.finish(now, id, pending, Err(failure));
     }
 
-    /// Passes the request on to a home that was not tried yet, one lately heard of first; a read to the
-    /// nearest of them.
+    /// Passes the request on to a home that was not tried yet, the doubtful ones last; a read to the
+    /// nearest of the others.
     fn forward(&mut self, now: Now, id: u64, mut pending: Pending, mut tried: Vec<NodeId>) {
         let homes = self.homes(pending.table, pending.slot);
         let me = self.id();
@@ -169,7 +169,7 @@ impl Core {
         // Equally far ones stay in the order of the ring, which spreads the load.
         let step = |home: &NodeId| self.proximity.get(home).copied().unwrap_or(u8::MAX);
         candidates.sort_by_key(|home| {
-            (!self.is_in_contact(now, *home), if is_read { step(home) } else { 0 })
+            (self.is_doubtful(now, *home), if is_read { step(home) } else { 0 })
         });
         let next = candidates.first().copied().filter(|_| pending.request.hops < HOPS_MAX);
         let Some(home) = next else {

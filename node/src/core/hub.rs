@@ -4,6 +4,7 @@
 //! The hub tells the cores how the node stands in the cluster ([`Standing`]); they know of no other
 //! member but through it. It splits what concerns several of them and puts their answers together.
 
+mod contact;
 mod gather;
 mod join;
 
@@ -19,7 +20,7 @@ use annulus_proto::message::{
 };
 use annulus_proto::{Member, NodeId, Rtt};
 
-use super::calls::{Calls, ExchangeCall};
+use super::calls::{Calls, HubCall, HubPurpose};
 use super::counters::Counters;
 use super::io::{
     Ask, Asker, Caller, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Now, Outcome,
@@ -29,6 +30,7 @@ use super::route::parties;
 use super::settings::CoreSettings;
 use super::standing::Standing;
 use super::time::{CEILING_LEAD_MS, NodeTime};
+use contact::Contacts;
 use gather::Gathers;
 
 /// The part of a node that there is one of.
@@ -46,7 +48,8 @@ pub struct Hub {
     standing: Arc<Standing>,
     /// Whether something has changed that the cores have to know.
     is_standing_old: bool,
-    calls: Calls<ExchangeCall>,
+    calls: Calls<HubCall>,
+    contacts: Contacts,
     gathers: Gathers,
     /// Addresses that have not answered yet, or failed to, while this node joins; `None` before it asked.
     unanswered_seeds: Option<BTreeSet<SocketAddr>>,
@@ -132,6 +135,7 @@ impl Hub {
             view: mesh.view().clone(),
             ring: ring.clone(),
             quorum_ring: ring,
+            partners: BTreeSet::new(),
             presumed: BTreeSet::new(),
             alone_by_misfortune,
             revivals: 0,
@@ -147,6 +151,7 @@ impl Hub {
             standing: Arc::new(standing),
             is_standing_old: false,
             calls: Calls::new(cores, parties(cores)),
+            contacts: Contacts::default(),
             gathers: Gathers::default(),
             unanswered_seeds: None,
             alone_by_misfortune,
@@ -219,6 +224,7 @@ impl Hub {
             self.next_tick = now.monotonic + TICK;
             self.persist_if_wanted();
             self.retry_join(now);
+            self.ping_the_silent(now);
             // A presumed death that turns out to be one changes nothing in the view, but whom to
             // wait for.
             self.is_standing_old |= self.mesh.presumed().count() < self.standing.presumed.len();
@@ -300,6 +306,7 @@ impl Hub {
                     self.exchange_with(now, addr);
                 }
             }
+            Notice::Heard { node, header, asked } => self.on_heard(node, header, asked),
             Notice::CeilingWanted(ms) => {
                 self.ceiling_wanted_ms = self.ceiling_wanted_ms.max(ms);
                 self.persist_if_wanted();
@@ -387,6 +394,7 @@ impl Hub {
         self.counters.add("views_changed");
         let view = self.mesh.view();
         self.views.retain(|node, _| view.get(*node).is_some());
+        self.contacts.retain(|node| view.get(node).is_some());
         let presumed: BTreeMap<NodeId, Member> =
             self.mesh.presumed().map(|member| (member.id, member.clone())).collect();
         let ring = Arc::new(Ring::build(view, 0, self.homes_max));
@@ -400,6 +408,7 @@ impl Hub {
             me: self.mesh.me().id,
             status: self.mesh.me().status,
             view: view.clone(),
+            partners: ring.partners(self.mesh.me().id),
             ring,
             quorum_ring,
             presumed: presumed.into_keys().collect(),
@@ -505,9 +514,15 @@ impl Hub {
         }
     }
 
-    fn call(&mut self, now: Now, addr: SocketAddr, message: impl Into<Message>) {
-        let deadline = now.monotonic + self.settings.home_timeout;
-        let call = self.calls.open(ExchangeCall { addr, asked: now.monotonic, deadline });
+    fn call(
+        &mut self,
+        now: Now,
+        addr: SocketAddr,
+        purpose: HubPurpose,
+        message: impl Into<Message>,
+    ) {
+        let (asked, deadline) = (now.monotonic, now.monotonic + self.settings.home_timeout);
+        let call = self.calls.open(HubCall { addr, asked, deadline, purpose });
         let header = self.header(now, call);
         self.outputs.push_back(HubOutput::Call(Ask { to: addr, header, message: message.into() }));
     }

@@ -67,7 +67,7 @@ pub enum Input {
     Outcome(Outcome),
     /// How this node stands in the cluster has changed.
     Standing(Arc<Standing>),
-    /// A node has answered the hub.
+    /// A node has answered the hub, or another core.
     Heard {
         /// The node.
         node: NodeId,
@@ -267,6 +267,15 @@ pub struct Ask {
 pub enum Notice {
     /// A node sees other members than this one.
     OtherView(NodeId),
+    /// A node has answered: a sign of life for the other cores, too.
+    Heard {
+        /// The node.
+        node: NodeId,
+        /// The header that the answer came in.
+        header: Header,
+        /// When it was asked, on the monotonic clock.
+        asked: Duration,
+    },
     /// The clock's ceiling has to be put on disk at this, in hybrid milliseconds, if it is not there.
     CeilingWanted(u64),
     /// Its part of an answer to a request that the hub has split.

@@ -75,10 +75,11 @@ mod tests {
 
     #[test]
     fn calls_go_back_to_whom_they_came_from() {
-        use super::super::calls::{Calls, ExchangeCall};
+        use super::super::calls::{Calls, HubCall, HubPurpose};
         let addr = std::net::SocketAddr::from(([10, 0, 0, 1], 1));
         let (asked, deadline) = Default::default();
-        let call = ExchangeCall { addr, asked, deadline };
+        let purpose = HubPurpose::Exchange;
+        let call = HubCall { addr, asked, deadline, purpose };
         for cores in 1..=5 {
             for party in 0..parties(cores) {
                 let mut calls = Calls::new(party, parties(cores));

@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_gossip::{Ring, View};
-use annulus_proto::message::Ping;
 use annulus_proto::{Member, NodeId, Slot, Status};
 use rand::RngExt;
 
-use super::calls::Purpose;
+use super::Core;
 use super::io::Now;
 use super::settings::majority;
-use super::{Core, Heard, PING_AFTER};
 
 /// What the cores know of the cluster: the members, the rings that follow from them, and where this
 /// node stands. The hub makes a new one with each change.
@@ -25,6 +23,8 @@ pub struct Standing {
     /// The ring with the members counted in that are only presumed dead: to vouch for anything, a
     /// node has to be in touch with a majority of these homes.
     pub(super) quorum_ring: Arc<Ring>,
+    /// The other homes of the ring's slots that this node is a home of.
+    pub(super) partners: BTreeSet<NodeId>,
     /// Members that are only presumed dead.
     pub(super) presumed: BTreeSet<NodeId>,
     /// Whether there is reason to believe that others hold more: an earlier run knew members, and
@@ -53,6 +53,15 @@ impl Core {
             self.estranged.extend(&self.companions);
         }
         let is_new = standing.generation != self.standing.generation;
+        let stale = self.stale_max();
+        for partner in standing.partners.difference(&self.standing.partners) {
+            // Nobody asked it for a sign of life until now: it has not been silent.
+            if let Some(heard) = self.heard.get_mut(partner)
+                && heard.at + stale <= now.monotonic
+            {
+                heard.at = Duration::ZERO;
+            }
+        }
         self.standing = standing;
         if is_new {
             self.forget_hints_for_the_inactive();
@@ -124,24 +133,6 @@ impl Core {
             }
         }
         self.extend_freshness(now);
-    }
-
-    /// Asks those for a sign of life that should have given one.
-    pub(super) fn ping_the_silent(&mut self, now: Now) {
-        if self.standing.status == Status::Joining {
-            return;
-        }
-        let me = self.id();
-        let nodes: Vec<NodeId> =
-            self.standing.ring.nodes().iter().copied().filter(|id| *id != me).collect();
-        for node in nodes {
-            let heard = self.heard.entry(node).or_insert(Heard::NEVER);
-            let silent = heard.at + PING_AFTER <= now.monotonic;
-            if silent && heard.pinged + PING_AFTER <= now.monotonic {
-                heard.pinged = now.monotonic;
-                self.call(now, node, Purpose::Ping, Ping {});
-            }
-        }
     }
 
     /// Extends what this host's readers may trust: a slot in sync, `stale_max` from when a majority

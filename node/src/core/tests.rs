@@ -1,6 +1,7 @@
 //! Hubs and cores under a plain discrete-event loop: several nodes in one thread, of one to three
 //! cores, with latency, loss and partitions drawn from a seed, and nothing else around them.
 
+mod contact;
 mod guards;
 mod whole;
 

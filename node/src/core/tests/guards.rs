@@ -35,7 +35,7 @@ impl World {
         world
     }
 
-    fn whole(&mut self) -> &mut Whole {
+    pub(super) fn whole(&mut self) -> &mut Whole {
         self.nodes[0].whole.as_mut().unwrap()
     }
 
