@@ -9,6 +9,7 @@ mod clocks;
 mod flood;
 mod harness;
 mod impostors;
+mod key_orders;
 mod keys_and_values;
 mod lanes;
 mod names;
