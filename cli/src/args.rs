@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// The members of the cluster, as a node knows them
     Members,
+    /// A node's counters and gauges, as Prometheus reads them
+    Metrics,
     /// How far the members are from a node, or each from each: round trips, as nodes measure them
     Rtt(RttArgs),
     /// How the slots lie on the nodes

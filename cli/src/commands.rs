@@ -4,6 +4,7 @@ mod configuration;
 pub(crate) mod keys;
 mod manual;
 mod members;
+mod metrics;
 mod node;
 mod placement;
 mod rtt;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             }
         }
         Command::Members => connected(&global, members::run),
+        Command::Metrics => connected(&global, metrics::run),
         Command::Rtt(args) => connected(&global, async |cluster| rtt::run(cluster, &args).await),
         Command::Ring => connected(&global, placement::ring),
         Command::Locate(args) => {

@@ -449,6 +449,40 @@ fn three_nodes_tell_of_themselves() {
     assert!(text.contains("2 alive, median round trip"), "{text}");
     assert!(text.contains("health    good"), "{text}");
 
+    let metrics = run(&["metrics"]).ok();
+    let is_there = |line: &str| metrics.lines().any(|each| each == line);
+    for line in [
+        "# TYPE annulus_members_agreeing gauge",
+        "annulus_members_agreeing 3",
+        "annulus_table_slots_home{table=\"sessions\"} 16384",
+        "# TYPE annulus_mesh_local_health gauge",
+        "annulus_mesh_local_health 0",
+        "# TYPE annulus_mesh_packets_in_total counter",
+    ] {
+        assert!(is_there(line), "{line} is not in\n{metrics}");
+    }
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    for other in [&nodes[0], &nodes[2]] {
+        let state = format!("annulus_peer_state{{peer=\"{}\",name=\"n", other.id);
+        let of_it = samples.clone().filter(|line| line.starts_with(&state));
+        assert_eq!(of_it.filter(|line| line.ends_with("state=\"alive\"} 1")).count(), 1);
+        let rtt = format!("annulus_peer_round_trip_seconds{{peer=\"{}\"", other.id);
+        assert_eq!(samples.clone().filter(|line| line.starts_with(&rtt)).count(), 1, "{metrics}");
+    }
+    let counters = run(&["status", "--json"]).json();
+    for name in counters["counters"].as_object().expect("by name").keys() {
+        let is_it = |line: &&str| {
+            let metric = line.split([' ', '{']).next().expect("a name");
+            metric.trim_start_matches("annulus_").trim_end_matches("_total") == name
+        };
+        // Whatever was counted for the first time since is missing, and nothing else.
+        assert!(samples.clone().any(|line| is_it(&line)) || !status["counters"][name].is_u64());
+    }
+    let json = run(&["metrics", "--json"]).json();
+    let names: Vec<&str> =
+        json.as_array().expect("a list").iter().filter_map(|m| m["name"].as_str()).collect();
+    assert!(names.contains(&"annulus_peer_agrees"), "{names:?}");
+
     let ring = run(&["ring", "--json"]).json();
     assert_eq!((&ring["slots"], &ring["homes_per_slot"]), (&Value::from(16_384), &Value::from(3)));
     let sum = |part: &str| {
