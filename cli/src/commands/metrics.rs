@@ -140,8 +140,11 @@ fn of_node(node: &NodeStatus) -> Vec<Metric> {
     ]
 }
 
+/// A table's: its name, what it is, and how to find it.
+type Figure = (&'static str, &'static str, fn(&TableStatus) -> u64);
+
 fn of_tables(tables: &[TableStatus]) -> Vec<Metric> {
-    let figures: [(&str, &'static str, fn(&TableStatus) -> u64); 9] = [
+    let figures: [Figure; 9] = [
         ("table_entries", "Entries held, ended ones too.", |table| table.entries),
         ("table_capacity", "The most entries it takes.", |table| table.capacity),
         ("table_bytes", "Bytes of keys and values.", |table| table.bytes),
