@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use annulus_client::{NodeStatus, Read, Routes, Status};
+use annulus_client::{
+    KeyChange, KeyId, KeyOrdered, KeyText, KeysReport, NodeKeys, NodeStatus, Read, Routes, Status,
+};
 use annulus_gossip::MeshConfig;
 use annulus_net::{Faults, FaultyNet, Rates, Side};
 use annulus_node::core::{CoreSettings, TablePolicy};
 use annulus_node::driver::run_on;
 use annulus_node::{NodeSettings, TableSettings};
 use annulus_proto::{Key, NodeId};
+use annulus_seal::Key as ClusterKey;
 use turmoil::Sim;
 
 use crate::check::{self, Ending, Tally, Violation};
@@ -187,6 +190,9 @@ impl Cluster {
         let watch = Arc::new(Watch::default());
         watch.lock().nodes.clone_from(&up);
         add_operator(&mut sim, &machines, &processes[0], &watch);
+        if let (Some(next), Some((ring, _))) = (parameters.next_key(), &sealed_with) {
+            add_keeper(&mut sim, &machines[0], &processes[0], ring.in_use().id(), next);
+        }
         let contacts = Contacts::new(parameters.nodes, up, 2 * latency_max);
         Self {
             mutant,
@@ -477,7 +483,7 @@ impl Cluster {
 
     fn differences(&self) -> Vec<String> {
         let (homes, holdings) = (self.homes(), self.holdings());
-        let mut found = Vec::new();
+        let mut found = self.stale_keyrings();
         for (key, homes) in homes.iter().enumerate() {
             let Ok(name) = Key::new(&self.ending.keys[key]) else { continue };
             let mut held = homes.iter().map(|home| holdings[*home].get(&name));
@@ -487,6 +493,21 @@ impl Cluster {
             }
         }
         found
+    }
+
+    /// Which hosts do not have the new key of nodes instead of the old one, if it was to be replaced.
+    fn stale_keyrings(&self) -> Vec<String> {
+        let Some(next) = self.parameters.next_key() else { return Vec::new() };
+        let Some((first, of_clients)) = self.parameters.keys() else { return Vec::new() };
+        let is_right = |machine: &&Machine| {
+            machine.keyring().is_some_and(|ring| {
+                ring.in_use().id() == next.id()
+                    && ring.get(first.in_use().id()).is_none()
+                    && ring.get(of_clients.id()).is_some()
+            })
+        };
+        let stale = self.machines.iter().filter(|machine| !is_right(machine));
+        stale.map(|machine| format!("{} has other keys", machine.name)).collect()
     }
 
     /// The homes of each key, as any node says that answered.
@@ -599,6 +620,52 @@ fn add_operator(sim: &mut Sim<'static>, machines: &[Machine], like: &Process, wa
             }
         }
     });
+}
+
+/// Somebody on a node's host who replaces the key of nodes, and repeats each step until it is done.
+fn add_keeper(
+    sim: &mut Sim<'static>,
+    machine: &Machine,
+    like: &Process,
+    old: KeyId,
+    next: ClusterKey,
+) {
+    let name = "keeper";
+    let process = Process {
+        name: name.to_owned(),
+        ip: sim.lookup(name),
+        machine: Some(machine.clone()),
+        clock: machine.clock.clone(),
+        seed: like.seed ^ 2,
+        mutant: None,
+        ..like.clone()
+    };
+    sim.host(name, move || {
+        let (process, next) = (process.clone(), next.clone());
+        async move {
+            while micros(trace::now()) < process.start_at_us.load(Ordering::Relaxed) {
+                tokio::time::sleep(LOOK).await;
+            }
+            let client = process.client(0);
+            let text = KeyText(next.reveal().to_string());
+            let [next, old] = [next.id(), old].map(KeyId::bits);
+            for change in [KeyChange::Install(text), KeyChange::Use(next), KeyChange::Remove(old)] {
+                loop {
+                    tokio::time::sleep(LOOK).await;
+                    let report = client.any_node().keys(change.clone(), false).await;
+                    if report.is_ok_and(|report| is_done(&report)) {
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        }
+    });
+}
+
+fn is_done(report: &KeysReport) -> bool {
+    let is_done = |node: &NodeKeys| matches!(node.keys, KeyOrdered::Done { .. });
+    report.refused.is_empty() && report.nodes.iter().all(is_done)
 }
 
 fn settings(

@@ -74,6 +74,12 @@ impl Machine {
         self.lock().keyring = Some(keyring.reveal());
     }
 
+    /// The keyring on its disk; `None` if there is none, or nothing that is one.
+    #[must_use]
+    pub fn keyring(&self) -> Option<Keyring> {
+        self.lock().keyring.as_ref()?.parse().ok()
+    }
+
     /// Loses shared memory and begins the monotonic clock anew; the disk stays.
     pub fn reboot(&self) {
         self.lock().segments.clear();

@@ -56,6 +56,8 @@ pub struct Parameters {
     pub cores: Vec<u16>,
     /// Whether what goes between hosts is sealed.
     pub sealed: bool,
+    /// Whether the key of nodes is replaced meanwhile.
+    pub rotates: bool,
     /// Each node's wall clock, in milliseconds ahead.
     pub skew_ms: Vec<i64>,
     /// Each node's clocks, in microseconds gained per second.
@@ -96,6 +98,13 @@ impl Parameters {
             ring.install(of_clients.clone()).expect("there is room for two");
             (ring, of_clients)
         })
+    }
+
+    /// The key of nodes that takes the place of the first one.
+    #[must_use]
+    pub fn next_key(&self) -> Option<Key> {
+        let secret = || StdRng::seed_from_u64(derive(self.seed, "next key")).random::<[u8; 32]>();
+        self.rotates.then(|| Key::new(KeyKind::Node, &secret()))
     }
 }
 
@@ -164,7 +173,9 @@ impl Scenario {
             latency: (ms(latency_min), ms(latency_max)),
             cores: (0..nodes).map(|_| rng.random_range(1..=3)).collect(),
             // Drawn apart: a seed says in all else what it always said.
-            sealed: derive(seed, &format!("{} sealed", self.name)).is_multiple_of(2),
+            sealed: self.name == KEYS
+                || derive(seed, &format!("{} sealed", self.name)).is_multiple_of(2),
+            rotates: self.name == KEYS,
             skew_ms: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             drift_ppm: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             sync_interval: Duration::from_secs(if rng.random() { 30 } else { 5 }),
@@ -174,6 +185,9 @@ impl Scenario {
         }
     }
 }
+
+/// The scenario in which keys are replaced.
+const KEYS: &str = "keys";
 
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
@@ -226,8 +240,32 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "all nodes stop and start, one after the other",
         make: rolling,
     },
+    Scenario {
+        name: KEYS,
+        about: "the key of nodes is replaced while datagrams vanish and nodes are killed and cut off",
+        make: keys,
+    },
     Scenario { name: "mixed", about: "whatever the seed says", make: mixed },
 ];
+
+fn keys(rng: &mut StdRng) -> (Shape, Plan) {
+    let nodes = rng.random_range(3..=5);
+    let rates = Rates { loss: per_mille(rng.random_range(50..=200)), ..Rates::default() };
+    let mut steps = vec![(secs(1), Fault::Rates(rates))];
+    let mut at = secs(2);
+    for _ in 0..3 {
+        // Before a change, or in the middle of one.
+        let node = rng.random_range(0..nodes);
+        let away = some_ms(rng, 9_000);
+        steps.push((at, Fault::Kill(node)));
+        steps.push((at + away, Fault::Restart(node)));
+        at += away + some_ms(rng, 4_000);
+    }
+    let larger = nodes / 2 + 1;
+    steps.push((at, Fault::Partition(groups(rng, nodes, larger))));
+    steps.push((at + some_ms(rng, 8_000), Fault::Heal));
+    (Shape { nodes, first: nodes, tail: secs(20) }, Plan::new(steps, secs(1)))
+}
 
 fn join(rng: &mut StdRng) -> (Shape, Plan) {
     let steps = vec![
