@@ -16,8 +16,10 @@ mod mesh;
 mod process;
 mod redis;
 mod report;
+mod restart;
 mod ring;
 mod sample;
+mod sync;
 mod table;
 
 use std::path::PathBuf;
@@ -74,6 +76,10 @@ enum Suite {
     Lanes,
     /// How evenly slots lie on nodes, and what a change moves
     Ring,
+    /// How soon a killed node serves again, and what keeping on disk costs
+    Restart,
+    /// What it costs to find out in what two nodes differ
+    Sync,
 }
 
 /// What this binary is when it starts itself.
@@ -127,6 +133,8 @@ fn run(suite: Suite, options: Options, table: &TableArgs) -> anyhow::Result<()> 
         Suite::Table => table::run(&site, &machine, options, table, &mut report)?,
         Suite::Lanes => lanes::run(&site, &machine, options, &mut report)?,
         Suite::Ring => ring::run(&machine, options, &mut report)?,
+        Suite::Restart => restart::run(&site, &machine, options, &mut report)?,
+        Suite::Sync => sync::run(&site, &machine, options, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -139,6 +147,8 @@ impl Suite {
             Self::Table => "table",
             Self::Lanes => "lanes",
             Self::Ring => "ring",
+            Self::Restart => "restart",
+            Self::Sync => "sync",
         }
     }
 }

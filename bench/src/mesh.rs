@@ -186,7 +186,7 @@ async fn remote_client(cluster: &Cluster, via: Via) -> anyhow::Result<Client> {
 const IN_FLIGHT: u64 = 64;
 
 /// Starts the sessions below `count`, and returns how many had room.
-async fn fill(table: &Table, count: u64) -> anyhow::Result<u64> {
+pub(crate) async fn fill(table: &Table, count: u64) -> anyhow::Result<u64> {
     let table = Arc::new(table.clone());
     let mut tasks = JoinSet::new();
     for first in 0..IN_FLIGHT {

@@ -111,6 +111,9 @@ pub(crate) struct Node {
     process: Process,
     pub(crate) addr: SocketAddr,
     pub(crate) socket: PathBuf,
+    /// Its own directory, with its configuration.
+    home: PathBuf,
+    processors: Vec<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,23 +151,26 @@ impl Cluster {
             let home = data.path().join(format!("n{}", index + 1));
             fs::create_dir(&home)?;
             let socket = home.join("node.sock");
-            let config = home.join("annulus.toml");
+            let config = home.join(CONFIG);
             let places = (home.as_path(), shm.path());
             let text = node_config(&name, (index, cores), *addr, &addrs, places, tables)?;
             fs::write(&config, text)?;
-            let mut command = Command::new(std::env::current_exe()?);
-            command.arg("node");
-            for processor in processors {
-                command.args(["--core", &processor.to_string()]);
-            }
-            command.arg("--config").arg(&config);
-            let process = Process::start(command.stdout(Stdio::piped()), home.join("log"))?;
-            nodes.push(Node { process, addr: *addr, socket });
+            let process = start_node(processors, &home)?;
+            let processors = processors.to_vec();
+            nodes.push(Node { process, addr: *addr, socket, home, processors });
         }
         for node in &mut nodes {
             node.wait_until_ready()?;
         }
         Ok(Self { nodes, name, _data: data, _shm: shm })
+    }
+
+    /// Starts a node again that was killed, and returns at once.
+    pub(crate) fn restart(&mut self, index: usize) -> anyhow::Result<()> {
+        let node = &mut self.nodes[index];
+        node.process.child.wait()?;
+        node.process = start_node(&node.processors, &node.home)?;
+        Ok(())
     }
 
     /// Its name.
@@ -199,13 +205,34 @@ impl Cluster {
     }
 }
 
+/// Starts the node whose configuration lies in this directory.
+fn start_node(processors: &[usize], home: &Path) -> anyhow::Result<Process> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("node");
+    for processor in processors {
+        command.args(["--core", &processor.to_string()]);
+    }
+    command.arg("--config").arg(home.join(CONFIG));
+    Process::start(command.stdout(Stdio::piped()), home.join("log"))
+}
+
 fn all_agree(status: &NodeStatus, count: usize) -> bool {
     let synced = status.tables.iter().all(|table| table.slots_unsynced == 0);
     let members = [status.active_members, status.agreeing_members];
     synced && members.iter().all(|seen| *seen as usize == count)
 }
 
+const CONFIG: &str = "annulus.toml";
+
 impl Node {
+    /// `kill -9`, and a new process in its place, which may not serve yet. Returns when it was started.
+    pub(crate) fn kill_and_start(&mut self) -> anyhow::Result<Instant> {
+        self.process.kill()?;
+        let began = Instant::now();
+        self.process = start_node(&self.processors, &self.home)?;
+        Ok(began)
+    }
+
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let stdout = self.process.child.stdout.take().context("a node is awaited once")?;
         let mut line = String::new();

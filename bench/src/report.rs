@@ -50,6 +50,7 @@ pub(crate) enum Unit {
     Bytes,
     /// Of one thing to another.
     Times,
+    Count,
 }
 
 /// A row as programs read it. `against` is the name of another row or of a peer, `ratio` this value
@@ -80,6 +81,7 @@ impl Unit {
             Self::BytesPerEntry => "B/entry",
             Self::Bytes => "B",
             Self::Times => "×",
+            Self::Count => "",
         }
     }
 

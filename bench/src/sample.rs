@@ -20,6 +20,10 @@ impl Rounds {
         Self(Vec::new())
     }
 
+    pub(crate) fn from(values: impl IntoIterator<Item = f64>) -> Self {
+        Self(values.into_iter().collect())
+    }
+
     pub(crate) fn push(&mut self, value: f64) {
         self.0.push(value);
     }

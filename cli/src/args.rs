@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use annulus_client::{KeyId, KeyKind};
+use annulus_client::{KeyId, KeyKind, Version};
 use annulus_node::config::{Flags, Setting, parse_duration, show_duration};
 use clap::builder::{ArgAction, NonEmptyStringValueParser};
 use clap::error::ErrorKind;
@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// The members of the cluster, as a node knows them
     Members,
+    /// A node's counters and gauges, as Prometheus reads them
+    Metrics,
     /// How far the members are from a node, or each from each: round trips, as nodes measure them
     Rtt(RttArgs),
     /// How the slots lie on the nodes
@@ -105,7 +107,7 @@ pub(crate) enum Command {
     /// Note a use of a session, so that it does not expire
     Touch(KeyArgs),
     /// End a session for good
-    End(KeyArgs),
+    End(EndArgs),
     /// List live sessions
     Sessions(SessionsArgs),
     /// Print a completion script for a shell
@@ -177,6 +179,9 @@ pub(crate) struct DrainArgs {
     /// Have it take slots again
     #[arg(long, conflicts_with = "no_wait")]
     pub(crate) cancel: bool,
+    /// Be content with fewer copies than `replicas` where there are not enough other nodes
+    #[arg(long, conflicts_with_all = ["cancel", "no_wait"])]
+    pub(crate) accept_fewer: bool,
     /// Don't wait until everything is given away
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -187,6 +192,9 @@ pub(crate) struct RemoveArgs {
     /// The member's name or id, as `annulus members` shows it
     #[arg(value_name = "NODE")]
     pub(crate) member: String,
+    /// Though most of the other members are out of reach: what they alone hold is given up for lost
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
 }
 
 /// What to do about differences between nodes.
@@ -256,6 +264,25 @@ pub(crate) struct StartArgs {
     /// Whose session it is
     #[arg(long, value_name = "USER")]
     pub(crate) owner: Option<OsString>,
+    /// Only if no session lives under the key
+    #[arg(long)]
+    pub(crate) if_absent: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EndArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) condition: ConditionArgs,
+}
+
+/// On which condition something is done.
+#[derive(Debug, Args)]
+pub(crate) struct ConditionArgs {
+    /// Only if this is the session's last write, as `annulus get --json` shows it
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    pub(crate) if_version: Option<Version>,
 }
 
 #[derive(Debug, Args)]
@@ -281,6 +308,8 @@ pub(crate) struct SetArgs {
     pub(crate) delete: Vec<OsString>,
     #[command(flatten)]
     pub(crate) lifetimes: LifetimeArgs,
+    #[command(flatten)]
+    pub(crate) condition: ConditionArgs,
 }
 
 #[derive(Debug, Args)]
@@ -488,6 +517,11 @@ fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), &'static str> {
 fn key_kind(text: &str) -> Result<KeyKind, String> {
     let kind = KeyKind::of_name(text).filter(|kind| *kind != KeyKind::Node);
     kind.ok_or_else(|| "must be authority, worker, monitor or operator".to_owned())
+}
+
+fn version(text: &str) -> Result<Version, String> {
+    let example = "must be as `annulus get --json` shows it, such as 1790000000000.0@0000000000a1";
+    Version::parse(text).ok_or_else(|| example.to_owned())
 }
 
 fn time(text: &str) -> Result<Duration, String> {

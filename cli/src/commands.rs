@@ -4,6 +4,7 @@ mod configuration;
 pub(crate) mod keys;
 mod manual;
 mod members;
+mod metrics;
 mod node;
 mod operate;
 mod placement;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             }
         }
         Command::Members => connected(&global, members::run),
+        Command::Metrics => connected(&global, metrics::run),
         Command::Rtt(args) => connected(&global, async |cluster| rtt::run(cluster, &args).await),
         Command::SafeToStop(args) => {
             connected(&global, async |cluster| operate::safe_to_stop(cluster, &args).await)

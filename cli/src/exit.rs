@@ -15,7 +15,7 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const ABSENT: u8 = 3;
 /// Too few homes answered, or not in time: a write may or may not have happened.
 pub(crate) const UNAVAILABLE: u8 = 4;
-/// The request was refused, too large, or the table is full.
+/// The request was refused, too large, or the table is full, or a condition does not hold.
 pub(crate) const REFUSED: u8 = 5;
 /// No node could be reached, or no shared memory where it was asked for.
 pub(crate) const UNREACHABLE: u8 = 6;
@@ -30,7 +30,7 @@ Exit codes:
   2  wrong use, or a wrong configuration; nothing was done
   3  no such session: absent, ended or expired
   4  unavailable or timed out: a write may or may not have happened
-  5  refused, too large, or the table is full
+  5  refused, too large, the table is full, or a condition does not hold
   6  cannot reach a node, or shared memory cannot tell (--local)
   7  not yet: the node is not safe to stop, or not drained";
 
@@ -111,6 +111,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         Error::TooLarge { .. }
         | Error::TableFull { .. }
         | Error::Refused(_)
+        | Error::Conflict { .. }
         | Error::Rejected { .. } => Some(REFUSED),
         Error::NoNode { .. } | Error::Disconnected { .. } | Error::NotAttached => Some(UNREACHABLE),
         Error::Key(_) => Some(USAGE),
@@ -127,7 +128,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use annulus_client::{KeyError, NodeId, Tried};
+    use annulus_client::{KeyError, NodeId, Tried, Version};
     use anyhow::Context;
 
     use super::*;
@@ -145,6 +146,7 @@ mod tests {
             (Error::TooLarge { size: 2, limit: 1 }, 5),
             (Error::TableFull { node }, 5),
             (Error::Refused("no".to_owned()), 5),
+            (Error::Conflict { version: Version::ZERO }, 5),
             (Error::NoNode { tried: tried.clone() }, 6),
             (Error::Disconnected { at: "a:1".to_owned() }, 6),
             (Error::NotAttached, 6),

@@ -449,6 +449,40 @@ fn three_nodes_tell_of_themselves() {
     assert!(text.contains("2 alive, median round trip"), "{text}");
     assert!(text.contains("health    good"), "{text}");
 
+    let metrics = run(&["metrics"]).ok();
+    let is_there = |line: &str| metrics.lines().any(|each| each == line);
+    for line in [
+        "# TYPE annulus_members_agreeing gauge",
+        "annulus_members_agreeing 3",
+        "annulus_table_slots_home{table=\"sessions\"} 16384",
+        "# TYPE annulus_mesh_local_health gauge",
+        "annulus_mesh_local_health 0",
+        "# TYPE annulus_mesh_packets_in_total counter",
+    ] {
+        assert!(is_there(line), "{line} is not in\n{metrics}");
+    }
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    for other in [&nodes[0], &nodes[2]] {
+        let state = format!("annulus_peer_state{{peer=\"{}\",name=\"n", other.id);
+        let of_it = samples.clone().filter(|line| line.starts_with(&state));
+        assert_eq!(of_it.filter(|line| line.ends_with("state=\"alive\"} 1")).count(), 1);
+        let rtt = format!("annulus_peer_round_trip_seconds{{peer=\"{}\"", other.id);
+        assert_eq!(samples.clone().filter(|line| line.starts_with(&rtt)).count(), 1, "{metrics}");
+    }
+    let counters = run(&["status", "--json"]).json();
+    for name in counters["counters"].as_object().expect("by name").keys() {
+        let is_it = |line: &&str| {
+            let metric = line.split([' ', '{']).next().expect("a name");
+            metric.trim_start_matches("annulus_").trim_end_matches("_total") == name
+        };
+        // Whatever was counted for the first time since is missing, and nothing else.
+        assert!(samples.clone().any(|line| is_it(&line)) || !status["counters"][name].is_u64());
+    }
+    let json = run(&["metrics", "--json"]).json();
+    let names: Vec<&str> =
+        json.as_array().expect("a list").iter().filter_map(|m| m["name"].as_str()).collect();
+    assert!(names.contains(&"annulus_peer_agrees"), "{names:?}");
+
     let ring = run(&["ring", "--json"]).json();
     assert_eq!((&ring["slots"], &ring["homes_per_slot"]), (&Value::from(16_384), &Value::from(3)));
     let sum = |part: &str| {
@@ -556,7 +590,9 @@ fn a_node_is_safe_to_stop_only_while_the_others_can_do_without_it() {
     assert_eq!(ran.code, 7, "{}", ran.stderr);
     let document: Value = serde_json::from_str(&ran.stdout).expect("JSON");
     assert!(document["reasons"].to_string().contains("n2"), "{document}");
-    // Once it is down for good its slots are with the others, and the next one may go.
+    // Down it counts where a majority decides. Counted out it does not, and the next one may go.
+    eventually("it is down", || safe(&first, &[]).stdout.contains("is down").then_some(()));
+    place.run(&["remove", "n2", "--node", &first.addr]).ok();
     let ran = safe(&first, &["--wait", "60s"]);
     assert_eq!(ran.code, 0, "{}", ran.stdout);
     drop(third);
@@ -1057,4 +1093,46 @@ fn other_languages_read_what_a_node_holds_whatever_becomes_of_it() {
     run(&node, &["start", "k3", "in the next"]).ok();
     python.sees("k3", "b'in the next'");
     python.sees("k2", "b'went on'");
+}
+
+#[test]
+fn a_node_that_drains_gives_everything_away_or_says_why_not() {
+    let place = Place::new();
+    let [first, second, third] = place.cluster();
+    for n in 0..30 {
+        place.run(&["start", &format!("k{n}"), "v", "--node", &first.addr]).ok();
+    }
+    let drain = |more: &[&str]| {
+        place.run(&[&["drain", "--node", &third.addr, "--timeout", "30s"], more].concat())
+    };
+    // Two others are one too few for three copies.
+    let ran = drain(&[]);
+    assert_eq!(ran.code, 7, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("are kept"), "{}", ran.stderr);
+    let text = place.run(&["status", "--node", &third.addr]).ok();
+    assert!(text.contains("kept for want of other homes"), "{text}");
+    let ran = place.run(&["safe-to-stop", "--node", &first.addr]);
+    assert_eq!(ran.code, 7, "{}", ran.stdout);
+    assert!(drain(&["--accept-fewer"]).ok().contains("fewer copies"));
+    // With a fourth one there is a place for everything.
+    let seeds = [first.addr.as_str(), second.addr.as_str()];
+    let _fourth = place.node("n4", &seeds, &[]);
+    let drained = eventually("all is given away", || {
+        let ran = drain(&[]);
+        (ran.code == 0).then_some(ran.stdout)
+    });
+    assert!(drained.contains("drained"), "{drained}");
+    let status = place.run(&["status", "--json", "--node", &third.addr]).json();
+    assert_eq!(status["tables"][0]["entries"], 0, "{status}");
+    for n in 0..30 {
+        for node in [&first, &second, &third] {
+            let args = ["get", &format!("k{n}"), "--node", &node.addr];
+            assert_eq!(place.run(&args).ok().trim_end(), "v");
+        }
+    }
+    assert!(place.run(&["drain", "--cancel", "--node", &third.addr]).ok().contains("again"));
+    eventually("it takes slots again", || {
+        let status = place.run(&["status", "--json", "--node", &third.addr]).json();
+        (status["tables"][0]["slots_home"].as_u64()? > 0).then_some(())
+    });
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use annulus_proto::message::{Failure, Rejected};
-use annulus_proto::{KeyError, NodeId};
+use annulus_proto::{KeyError, NodeId, Version};
 
 /// Why an operation failed. Keys and values never appear in it.
 ///
@@ -11,6 +11,9 @@ use annulus_proto::{KeyError, NodeId};
 /// happened. [`Error::Absent`], [`Error::Ended`] and [`Error::Expired`] say how things stand now: an
 /// `end` that was repeated because its first answer got lost may find its own work done. After every
 /// other error the write did not happen.
+///
+/// Of a conditional operation ([`Table::compare_and_set`](crate::Table::compare_and_set) and its like)
+/// only [`Error::TimedOut`] and [`Error::Protocol`] leave open whether it was done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -50,6 +53,12 @@ pub enum Error {
     /// The request itself is at fault: asking again will not help.
     #[error("refused: {0}")]
     Refused(String),
+    /// The condition of a conditional operation does not hold: nothing was done.
+    #[error("not done: the session's last write is {version}")]
+    Conflict {
+        /// The last write of the session that lives under the key.
+        version: Version,
+    },
     /// No answer in time. A write may or may not have happened, or may happen yet: read to find out,
     /// or repeat it (writes of values and fields, touches and ends may be repeated).
     #[error("timed out; a write may or may not have been done")]
@@ -136,6 +145,7 @@ impl From<Failure> for Error {
             Failure::TableFull { node } => Self::TableFull { node },
             Failure::Refused(why) => Self::Refused(why),
             Failure::TimedOut => Self::TimedOut,
+            Failure::Conflict { version } => Self::Conflict { version },
             other => Self::Refused(other.to_string()),
         }
     }

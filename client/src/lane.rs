@@ -318,6 +318,43 @@ impl LaneTable {
         self.ask(key.as_ref(), Operation::End { birth })
     }
 
+    /// As [`Table::compare_and_set`](crate::Table::compare_and_set), but blocks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn compare_and_set(
+        &self,
+        key: impl AsRef<[u8]>,
+        version: Version,
+        value: Value,
+    ) -> Result<Acknowledged, Error> {
+        let change = Change::Value(value);
+        self.ask(key.as_ref(), Operation::UpdateIf { version, change })
+    }
+
+    /// As [`Table::start_if_absent`](crate::Table::start_if_absent), but blocks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_if_absent(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: Value,
+        options: StartOptions,
+    ) -> Result<Acknowledged, Error> {
+        let lifetimes = options.lifetimes();
+        let attributes = options.attributes();
+        self.ask(key.as_ref(), Operation::StartIfAbsent { value, lifetimes, attributes })
+    }
+
+    /// As [`Table::end_if`](crate::Table::end_if), but blocks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn end_if(&self, key: impl AsRef<[u8]>, version: Version) -> Result<Acknowledged, Error> {
+        self.ask(key.as_ref(), Operation::EndIf { version })
+    }
+
     #[inline]
     fn hand_over(&self, key: &[u8], action: Action<'_>) -> Result<(), NotHandedOver> {
         let mut submitting = self.lane.shared.track(key).lock();

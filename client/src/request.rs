@@ -46,7 +46,7 @@ impl<N: Net, C: Clock> Inner<N, C> {
     ) -> Result<(Message, NodeId), Error> {
         let deadline = Instant::now() + self.settings.timeout;
         let mut message = message;
-        let mut course = Course::new(is_write(&message));
+        let mut course = Course::new(&message);
         let mut pause = ROUND_PAUSE;
         self.tally.remote_requests.add_one();
         loop {
@@ -341,6 +341,8 @@ enum Missed {
 /// What has become of a request so far.
 struct Course {
     is_write: bool,
+    /// Whether a repetition could meet its own work, and take it for somebody else's.
+    is_conditional: bool,
     tries: u32,
     /// It may have arrived somewhere, and no answer came.
     lost: bool,
@@ -353,9 +355,14 @@ struct Course {
 }
 
 impl Course {
-    fn new(is_write: bool) -> Self {
+    fn new(message: &Message) -> Self {
+        let operation = match message {
+            Message::SessionRequest(request) => Some(&request.operation),
+            _ => None,
+        };
         Self {
-            is_write,
+            is_write: operation.is_some_and(|operation| *operation != Operation::Get),
+            is_conditional: operation.is_some_and(Operation::is_conditional),
             tries: 0,
             lost: false,
             silent: false,
@@ -383,7 +390,7 @@ impl Course {
             Err(Missed::Call(error)) => {
                 inner.pool.suspect(target.addr());
                 self.note(at, &error);
-                return Ok(None);
+                return self.go_on();
             }
         };
         inner.pool.trust(target.addr());
@@ -406,7 +413,7 @@ impl Course {
             Failure::TimedOut => {
                 self.lost = true;
                 self.silent = true;
-                Ok(None)
+                self.go_on()
             }
             Failure::Unavailable { .. } => {
                 self.unavailable = Some(failure.into());
@@ -418,6 +425,11 @@ impl Course {
             }
             failure => Err(failure.into()),
         }
+    }
+
+    /// Whether another try makes sense.
+    fn go_on(&self) -> Result<Option<(Message, NodeId)>, Error> {
+        if self.is_conditional && self.lost { Err(Error::TimedOut) } else { Ok(None) }
     }
 
     fn note(&mut self, at: String, error: &CallError) {
@@ -460,13 +472,6 @@ impl Course {
             return failed.clone().into();
         }
         Error::NoNode { tried: self.tried }
-    }
-}
-
-fn is_write(message: &Message) -> bool {
-    match message {
-        Message::SessionRequest(request) => !matches!(request.operation, Operation::Get),
-        _ => false,
     }
 }
 

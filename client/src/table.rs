@@ -244,6 +244,99 @@ impl<N: Net, C: Clock> Table<N, C> {
         self.write(Key::new(key)?, Operation::End { birth }).await
     }
 
+    /// Replaces a session's value if `version` is its last write, and says with [`Error::Conflict`] which
+    /// one is if it is not. Of all that are done on one version exactly one succeeds.
+    ///
+    /// It is decided by a majority of the session's homes, in two round trips from the first of them. A
+    /// plain write may still come after it; what a majority acknowledged before it is never overwritten
+    /// unseen, but for single fields that a plain [`Table::update`] set under the same version.
+    ///
+    /// ```no_run
+    /// # use annulus_client::{Error, Table, Value};
+    /// # async fn add(table: Table) -> Result<(), Error> {
+    /// loop {
+    ///     let read = table.fetch("counter").await?.session;
+    ///     let Value::Bytes(bytes) = &read.value else { return Ok(()) };
+    ///     let count: u64 = String::from_utf8_lossy(bytes).parse().unwrap_or(0);
+    ///     let next = Value::Bytes((count + 1).to_string().into_bytes());
+    ///     match table.compare_and_set("counter", read.version, next).await {
+    ///         Err(Error::Conflict { .. }) => continue,
+    ///         done => return done.map(|_| ()),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], [`Error::Absent`], [`Error::Ended`], [`Error::Expired`],
+    /// [`Error::TooLarge`]: nothing was done. [`Error::Unavailable`]: nothing was done, since too few
+    /// homes could be asked. [`Error::TimedOut`]: whether it was done is not known, and it was not tried
+    /// again; read to find out. Otherwise as all operations.
+    pub async fn compare_and_set(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        version: Version,
+        value: Value,
+    ) -> Result<Acknowledged, Error> {
+        self.update_if(key, version, Change::Value(value)).await
+    }
+
+    /// Changes a session's value, some of its fields, or its deadlines, if `version` is its last write:
+    /// as [`Table::compare_and_set`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn update_if(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        version: Version,
+        change: Change,
+    ) -> Result<Acknowledged, Error> {
+        self.write(Key::new(key)?, Operation::UpdateIf { version, change }).await
+    }
+
+    /// Begins a session if none lives under its key: one that ended or expired is none. Decided as
+    /// [`Table::compare_and_set`]: of all that try at the same time exactly one succeeds.
+    ///
+    /// ```no_run
+    /// # use annulus_client::{Error, StartOptions, Table, Value};
+    /// # async fn lead(table: Table) -> Result<bool, Error> {
+    /// let me = Value::Bytes(b"host 7".to_vec());
+    /// match table.start_if_absent("leader", me, StartOptions::default()).await {
+    ///     Ok(_) => Ok(true),
+    ///     Err(Error::Conflict { .. }) => Ok(false),
+    ///     Err(error) => Err(error),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] with the version of the session that lives there; otherwise as
+    /// [`Table::compare_and_set`].
+    pub async fn start_if_absent(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        value: Value,
+        options: StartOptions,
+    ) -> Result<Acknowledged, Error> {
+        let lifetimes = options.lifetimes();
+        let attributes = options.attributes();
+        let operation = Operation::StartIfAbsent { value, lifetimes, attributes };
+        self.write(Key::new(key)?, operation).await
+    }
+
+    /// Ends a session for good if `version` is its last write. Decided as [`Table::compare_and_set`].
+    ///
+    /// # Errors
+    /// As [`Table::compare_and_set`].
+    pub async fn end_if(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        version: Version,
+    ) -> Result<Acknowledged, Error> {
+        self.write(Key::new(key)?, Operation::EndIf { version }).await
+    }
+
     /// Where a key belongs. Asks a node only while the client knows no routes.
     ///
     /// # Errors
@@ -356,7 +449,7 @@ impl<N: Net, C: Clock> Table<N, C> {
     }
 
     async fn write(&self, key: Key, operation: Operation) -> Result<Acknowledged, Error> {
-        let ended = matches!(operation, Operation::End { .. });
+        let ended = operation.is_end();
         let touches = matches!(operation, Operation::Touch { .. });
         let remembered = key.clone();
         let (reply, node) = self.ask(key, operation).await?;

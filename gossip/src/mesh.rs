@@ -691,7 +691,8 @@ pub const SEEDS_MAX: usize = 256;
 const ANNOUNCE_FIRST: Duration = Duration::from_millis(150);
 /// How often a node that presumes all others down announces itself.
 const ANNOUNCE_ALONE: Duration = Duration::from_millis(500);
-const ANNOUNCE_TARGETS: usize = 3;
+/// How often announcements go out within the pause between them, where several members are lost.
+const ANNOUNCE_TURNS: u32 = 3;
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How often a node that has not exchanged views yet asks for it, at most.
 const JOINING: Duration = Duration::from_millis(100);

@@ -1,8 +1,8 @@
 //! Which nodes are the homes of a slot.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::RangeInclusive;
 
 use annulus_proto::limits::REPLICAS_MAX;
@@ -120,6 +120,15 @@ impl Ring {
     /// Whether a node is one of a slot's homes.
     pub fn is_home(&self, node: NodeId, slot: Slot) -> bool {
         self.homes(slot).contains(&node)
+    }
+
+    /// The other nodes that are homes of any slot together with this one: at most a home's share of
+    /// [`GROUPS`] times one less than [`Ring::homes_per_slot`], however many nodes there are. Looks at
+    /// every group once.
+    pub fn partners(&self, node: NodeId) -> BTreeSet<NodeId> {
+        let groups = self.homes.chunks_exact(self.homes_per_slot.max(1));
+        let shared = groups.filter(|homes| homes.contains(&node));
+        shared.flatten().copied().filter(|home| *home != node).collect()
     }
 
     /// How many homes each slot has.

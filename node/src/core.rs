@@ -8,13 +8,17 @@
 //! nodes are plain state.
 
 mod alone;
+mod ballot;
 mod calls;
 mod coordinator;
 mod counters;
 mod evict;
+mod handover;
 mod hints;
 mod hub;
 mod io;
+mod keeping;
+mod kept;
 mod replica;
 mod replies;
 mod report;
@@ -30,17 +34,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_proto::codec::Header;
-use annulus_proto::message::{Failure, Message, Replicate, Replicated, RequestId, Role};
+use annulus_proto::message::{
+    Failure, Fresh, Message, Ping, Replicate, Replicated, RequestId, Role,
+};
 use annulus_proto::submission::Answer;
-use annulus_proto::{Entry, Key, NodeId, Slot, Status};
+use annulus_proto::{Entry, Key, NodeId, Slot, Status, Version};
 use annulus_shm::{Admission, Used, Writer};
+use annulus_slots::Holding;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use ballot::Lines;
 use calls::{Call, Calls, Purpose};
 use coordinator::Pending;
+use handover::Leaving;
 use hints::Hints;
 use hub::out_of_place;
+use keeping::{Pace, Saving};
 use replies::Replies;
 use report::Explain;
 use store::Store;
@@ -53,7 +63,12 @@ pub use io::{
     Answered, Ask, Asker, Caller, CoreReport, HubInput, HubOutput, Input, LaneAnswer, NoAnswer,
     NodeState, Notice, Now, Outcome, Output, Reply, Request, SlotCounts,
 };
-pub use settings::{CoreSettings, OnFull, TablePolicy, WriteHomes, majority};
+pub use kept::{
+    RECORD_REST_BYTES_MAX, RECORD_VALUE_BYTES_MAX, Record, RecordChange, RecordName, Space,
+};
+#[doc(hidden)]
+pub use settings::Flaw;
+pub use settings::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, majority};
 pub use standing::Standing;
 pub use store::record_bytes_max;
 pub use time::CEILING_LEAD_MS;
@@ -78,6 +93,11 @@ pub struct Core {
     /// The writes among them that are not answered yet, by the id that a repetition carries.
     unanswered: BTreeMap<RequestId, u64>,
     pending_deadlines: BTreeSet<(Duration, u64)>,
+    /// The requests that wait for nobody, but for a moment to pass.
+    pauses: BTreeSet<(Duration, u64)>,
+    lines: Lines,
+    /// What an earlier run may have promised is below this.
+    floor_at_start: Version,
     explains: BTreeMap<u64, Explain>,
     replies: Replies,
     heard: BTreeMap<NodeId, Heard>,
@@ -89,10 +109,17 @@ pub struct Core {
     estranged: BTreeSet<NodeId>,
     /// How many slots there are, as the hub was last told.
     slots_told: Vec<SlotCounts>,
+    /// Whether readers may go on with what an earlier run vouched for: nobody was met yet.
+    inherits: bool,
+    /// How fast hints go to each home that gets some.
+    paces: BTreeMap<NodeId, Pace>,
+    saving: Saving,
     stopping: bool,
     stopped: bool,
     next_tick: Duration,
     next_freshness: Duration,
+    /// When to read on in what an earlier run left; `None` once all of it was read.
+    next_read: Option<Duration>,
     rng: StdRng,
     counters: Counters,
     outputs: VecDeque<Output>,
@@ -115,6 +142,8 @@ pub struct CoreStart {
     pub clock_floor_ms: u64,
     /// The tables, each with the shard of its segment that this core owns.
     pub tables: Vec<(TablePolicy, Writer)>,
+    /// What was kept on disk of its slots, by this node's earlier runs.
+    pub kept: Vec<Record>,
     /// The seed of everything random.
     pub seed: u64,
 }
@@ -123,6 +152,8 @@ pub struct CoreStart {
 struct Table {
     store: Store,
     hints: Hints,
+    /// What is being given away.
+    leaving: Leaving,
     /// By slot: whether this node holds everything a home should.
     slots: Vec<SlotState>,
     sync: BTreeMap<NodeId, SyncSession>,
@@ -131,9 +162,16 @@ struct Table {
 }
 
 /// What this node is to a slot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct SlotState {
     home: bool,
+    /// Whether it is one of those that decide: it keeps what it has then, though others may be the homes
+    /// as long as a member is down.
+    decides: bool,
+    /// What becomes of the copy that is here.
+    holding: Holding,
+    /// The greatest ballot that was promised: no fresh write below it counts here.
+    floor: Version,
     /// Members to compare with before this node may say *absent*; empty once it is in sync.
     sources: BTreeSet<NodeId>,
 }
@@ -146,7 +184,12 @@ struct Heard {
     view: u64,
     /// When it was seen to have it.
     seen: Duration,
+    /// When it was last asked what it did not answer.
+    failed: Duration,
+    /// When it was last asked for a sign of life, and by this core.
     pinged: Duration,
+    /// When it was asked what the other cores were last told to be answered.
+    shared: Duration,
     /// When the hub was last told that it sees other members.
     told: Duration,
 }
@@ -157,33 +200,45 @@ const TICK: Duration = Duration::from_millis(100);
 const FRESHNESS_PERIOD: Duration = Duration::from_millis(500);
 /// After how long of silence a home is asked for a sign of life.
 const PING_AFTER: Duration = Duration::from_millis(800);
+/// How often a node's answers to one core are told to the others, at most.
+const SHARE_AFTER: Duration = Duration::from_millis(400);
+/// How long a node that did not answer is asked after others.
+const DOUBT: Duration = Duration::from_secs(10);
 /// How often the hub is told of a node that it sees other members.
 const OTHER_VIEW_PERIOD: Duration = Duration::from_millis(100);
-/// How many hints per node and table may be under way.
-const HINTS_IN_FLIGHT: usize = 64;
+/// How many records that an earlier run left are read at a time, some milliseconds at most, and the pause
+/// until the next: requests have half of the core meanwhile.
+const READ_STEP: usize = 1_024;
+const READ_PAUSE: Duration = Duration::from_millis(1);
 
 impl Core {
     /// A core of a node that has just started.
     pub fn new(start: CoreStart, now: Now) -> Self {
-        let CoreStart { number, cores, mut settings, standing, tables, seed, .. } = start;
+        let CoreStart { number, cores, mut settings, standing, tables, kept, seed, .. } = start;
         let CoreStart { clock_floor_ms, clock_ceiling_ms, .. } = start;
         let id = standing.me;
         // Bounds are the node's, and each core gets its part.
         let hints_max = settings.hints_bytes_max.get() / cores as u64;
+        let hints_max_age = settings.hints_max_age;
         settings.pending_max = settings.pending_max.div_ceil(cores);
         settings.replies_max = settings.replies_max.div_ceil(cores);
-        let mut counters = Counters::default();
-        let table = |(policy, writer): (TablePolicy, Writer)| {
-            let (store, damaged) = Store::new(policy, id, writer);
-            counters.add_many("records_dropped_damaged", damaged);
-            Table {
-                store,
-                hints: Hints::new(hints_max),
-                slots: vec![SlotState::default(); usize::from(annulus_proto::SLOT_COUNT)],
-                sync: BTreeMap::new(),
-                sync_due: BTreeMap::new(),
-                sync_sessions: 0,
-            }
+        let floor_at_start =
+            Version { hlc: annulus_proto::Hlc::from_ms(clock_floor_ms), ..Version::ZERO };
+        let slot = SlotState {
+            home: false,
+            decides: false,
+            holding: Holding::new(),
+            floor: floor_at_start,
+            sources: BTreeSet::new(),
+        };
+        let table = |(policy, writer): (TablePolicy, Writer)| Table {
+            store: Store::new(policy, id, writer),
+            hints: Hints::new(hints_max, hints_max_age),
+            leaving: Leaving::default(),
+            slots: vec![slot.clone(); usize::from(annulus_proto::SLOT_COUNT)],
+            sync: BTreeMap::new(),
+            sync_due: BTreeMap::new(),
+            sync_sessions: 0,
         };
         let tables = tables.into_iter().map(table).collect();
         let drift_max = settings.max_clock_drift;
@@ -201,22 +256,31 @@ impl Core {
             pending_bytes: 0,
             unanswered: BTreeMap::new(),
             pending_deadlines: BTreeSet::new(),
+            pauses: BTreeSet::new(),
+            lines: Lines::default(),
+            floor_at_start,
             explains: BTreeMap::new(),
             heard: BTreeMap::new(),
             proximity: Arc::default(),
             companions: BTreeSet::new(),
             estranged: BTreeSet::new(),
             slots_told: Vec::new(),
+            inherits: true,
+            paces: BTreeMap::new(),
+            saving: Saving::default(),
             stopping: false,
             stopped: false,
             next_tick: now.monotonic,
             next_freshness: now.monotonic,
+            next_read: Some(now.monotonic),
             rng: StdRng::seed_from_u64(seed),
-            counters,
+            counters: Counters::default(),
             outputs: VecDeque::new(),
             lane_answers: VecDeque::new(),
         };
-        core.forget_freshness();
+        core.time.notice(now);
+        core.inherit_freshness(now);
+        core.restore(now, &kept);
         core.take_up_slots(now);
         core.handle_timeout(now);
         core
@@ -232,10 +296,17 @@ impl Core {
                 Err(NoAnswer { sent }) => self.on_call_failed(now, call, sent),
             },
             Input::Standing(standing) => self.on_standing(now, standing),
-            Input::Heard { node, header, asked } => self.hear(now, node, header, asked),
+            Input::Heard { node, header, asked } => {
+                self.hear(now, node, header, asked);
+                if let Some(heard) = self.heard.get_mut(&node) {
+                    heard.shared = heard.shared.max(asked);
+                }
+            }
             Input::Gone(node) => self.forget(node),
             Input::Proximity(proximity) => self.proximity = proximity,
             Input::Ceiling(ms) => self.time.ceiling_persisted(ms),
+            Input::Persisted { ticket } => self.on_persisted(now, ticket, true),
+            Input::NotPersisted { ticket } => self.on_persisted(now, ticket, false),
             Input::Report { ticket } => {
                 let report = self.report();
                 self.notify(Notice::Report { ticket, report });
@@ -243,6 +314,7 @@ impl Core {
             Input::SyncNow => self.sync_soon(now),
             Input::Stop => self.stopping = true,
         }
+        self.take_turns(now);
     }
 
     /// Does what has become due.
@@ -259,10 +331,24 @@ impl Core {
             self.pending_deadlines.remove(&(deadline, id));
             self.on_out_of_patience(now, id);
         }
+        if self.next_read.is_some_and(|at| at <= now.monotonic) {
+            self.read_on(now);
+        }
+        self.end_pauses(now);
+        self.take_turns(now);
         if self.next_tick <= now.monotonic {
             self.next_tick = now.monotonic + TICK;
             self.tick(now);
         }
+    }
+
+    /// Reads some more of what an earlier run left.
+    fn read_on(&mut self, now: Now) {
+        for table in &mut self.tables {
+            table.store.read_on(READ_STEP);
+        }
+        let is_read = self.tables.iter().all(|table| table.store.is_read());
+        self.next_read = (!is_read).then(|| now.monotonic + READ_PAUSE);
     }
 
     /// Drops entries whose time is over, up to `expired` of each table, and checks about `verified`
@@ -277,6 +363,9 @@ impl Core {
             let scanned = table.store.scan(now_ms, expired, verified);
             self.counters.add_many("entries_dropped_expired", scanned.dropped);
             self.counters.add_many("records_dropped_damaged", scanned.damaged);
+            if !table.store.is_read() {
+                self.next_read.get_or_insert(now.monotonic);
+            }
         }
     }
 
@@ -300,6 +389,8 @@ impl Core {
         let others = [
             self.calls.next_deadline(),
             self.pending_deadlines.first().map(|(deadline, _)| *deadline),
+            self.pauses.first().map(|(at, _)| *at),
+            self.next_read,
         ];
         others.into_iter().flatten().fold(self.next_tick, Duration::min)
     }
@@ -341,14 +432,18 @@ impl Core {
         if let Some(ceiling) = self.time.wanted_ceiling(now) {
             self.notify(Notice::CeilingWanted(ceiling));
         }
-        self.ping_the_silent(now);
+        for table in &mut self.tables {
+            self.counters.add_many("records_dropped_damaged", table.store.take_damaged());
+        }
         self.deliver_hints(now);
+        self.save(now);
         self.start_syncs(now);
+        self.offer_leaving(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
             self.extend_freshness(now);
         }
-        if self.stopping && self.pending.is_empty() && !self.stopped {
+        if self.stopping && self.pending.is_empty() && self.is_saved() && !self.stopped {
             self.stopped = true;
             self.notify(Notice::Stopped);
         }
@@ -371,9 +466,21 @@ impl Core {
                     let reply = self.fetch(now, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
-                Message::Digests(request) => {
-                    let reply = self.compare(&request);
+                Message::Prepare(request) => {
+                    let reply = self.prepare(now, &request);
                     return self.reply(now, asker, header.id, reply);
+                }
+                Message::SketchRequest(request) => {
+                    let reply = self.sketches(&request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::Even(request) => {
+                    let reply = self.even(now, node, &request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::Offer(offer) => {
+                    let answer = self.take_offer(node, &offer);
+                    return self.reply(now, asker, header.id, answer);
                 }
                 Message::SlotListRequest(request) => {
                     let reply = self.slot_list(now, &request);
@@ -412,6 +519,7 @@ impl Core {
             return self.counters.add("answers_too_late");
         };
         self.hear(now, node, header, call.asked);
+        self.share(node, header, call.asked);
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_answer(now, id, number, call.node, message),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, Some(message)),
@@ -422,6 +530,13 @@ impl Core {
                 let agrees = header.view == self.standing.view.digest();
                 self.on_sync_answer(now, table, call.node, session, step, Some((message, agrees)));
             }
+            Purpose::Offer { table, slot, attempt } => {
+                let answer = match message {
+                    Message::OfferAnswer(answer) => Some(answer),
+                    _ => None,
+                };
+                self.on_offer_answer(now, (table, slot, attempt), call.node, answer);
+            }
             Purpose::Ping => {}
         }
     }
@@ -429,6 +544,10 @@ impl Core {
     fn on_call_failed(&mut self, now: Now, number: u64, sent: bool) {
         let Some(call) = self.calls.close(number) else { return };
         self.counters.add("calls_failed");
+        if self.companions.contains(&call.node) {
+            let heard = self.heard.entry(call.node).or_insert(Heard::NEVER);
+            heard.failed = heard.failed.max(call.asked);
+        }
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_failure(now, id, number, call.node, sent),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, None),
@@ -437,6 +556,9 @@ impl Core {
             }
             Purpose::Sync { table, session, step } => {
                 self.on_sync_answer(now, table, call.node, session, step, None);
+            }
+            Purpose::Offer { table, slot, attempt } => {
+                self.on_offer_answer(now, (table, slot, attempt), call.node, None);
             }
             Purpose::Ping => {}
         }
@@ -455,9 +577,15 @@ impl Core {
             Some(Message::Replicated(Replicated::Stored)) if hint => {
                 self.counters.add("hints_delivered");
                 self.tables[table].hints.delivered(node, key);
+                self.go_on_with_hints(now, node);
             }
             Some(Message::Replicated(Replicated::Differs(theirs))) => {
                 let _ = self.merge(now, table, key, &theirs, Admission::Reserve);
+                self.tables[table].hints.delivered(node, key);
+                self.go_on_with_hints(now, node);
+            }
+            // Nothing is owed to who is no home.
+            Some(Message::Replicated(Replicated::NoHome)) => {
                 self.tables[table].hints.delivered(node, key);
             }
             Some(Message::Replicated(Replicated::Stored)) => {}
@@ -469,33 +597,15 @@ impl Core {
         }
     }
 
-    fn hint(&mut self, table: usize, home: NodeId, key: &Key) {
-        let active = self.standing.view.get(home).is_some_and(|member| member.status.is_active());
-        if !active {
-            // What a dead node misses it gets by comparison when it comes back.
-            self.tables[table].hints.forget(home);
-        } else if self.tables[table].hints.add(home, key) {
-            self.counters.add("hints_kept");
-        } else {
-            self.counters.add("hints_overflowed");
+    /// Asks a node for a sign of life that the hub does not ask: there may be hints for former partners.
+    fn ping_if_nobody_does(&mut self, now: Now, node: NodeId) {
+        if self.standing.partners.contains(&node) {
+            return;
         }
-    }
-
-    fn deliver_hints(&mut self, now: Now) {
-        for table in 0..self.tables.len() {
-            let homes: Vec<NodeId> = self.tables[table].hints.homes().collect();
-            for home in homes {
-                if !self.is_in_contact(now, home) {
-                    continue;
-                }
-                let keys = self.tables[table].hints.take_for_delivery(home, HINTS_IN_FLIGHT);
-                for key in keys {
-                    self.repair(now, table, home, key, true);
-                }
-                if self.tables[table].hints.take_overflow(home) {
-                    self.tables[table].sync_due.insert(home, now.monotonic);
-                }
-            }
+        let heard = self.heard.entry(node).or_insert(Heard::NEVER);
+        if heard.pinged + PING_AFTER <= now.monotonic {
+            heard.pinged = now.monotonic;
+            self.call(now, node, Purpose::Ping, Ping {});
         }
     }
 
@@ -511,7 +621,7 @@ impl Core {
     /// Sends a home an entry, which need not be stored here. If it does not arrive it becomes a hint of what is.
     fn offer(&mut self, now: Now, table: usize, home: NodeId, key: Key, entry: Entry, hint: bool) {
         let name = self.tables[table].store.policy().name.clone();
-        let message = Replicate { table: name, key: key.clone(), entry };
+        let message = Replicate { table: name, key: key.clone(), entry, fresh: Fresh::No };
         let purpose = Purpose::Repair { table, key: key.clone(), hint };
         if self.call(now, home, purpose, message).is_none() {
             self.tables[table].hints.failed(home, &key);
@@ -594,6 +704,14 @@ impl Core {
         homes[..homes.len().min(replicas)].to_vec()
     }
 
+    /// Whether this node counts as a home of a slot. One that has met nobody yet does: the others may count
+    /// it in still.
+    fn is_home(&self, table: usize, slot: Slot) -> bool {
+        let state = self.slot_state(table, slot);
+        let knows_nobody = self.standing.status == Status::Joining && self.companions.is_empty();
+        state.home || state.decides || knows_nobody
+    }
+
     fn slot_state(&self, table: usize, slot: Slot) -> &SlotState {
         &self.tables[table].slots[usize::from(slot.index())]
     }
@@ -607,10 +725,8 @@ impl SlotState {
 
 /// What a client's role does not allow.
 fn refusal(caller: Caller, request: &annulus_proto::message::SessionRequest) -> Option<Failure> {
-    use annulus_proto::message::Operation;
     let Caller::Client(role) = caller else { return None };
-    let begins_or_ends =
-        matches!(request.operation, Operation::Start { .. } | Operation::End { .. });
+    let begins_or_ends = request.operation.is_start() || request.operation.is_end();
     (!may(role, begins_or_ends))
         .then(|| Failure::Refused(format!("the role {role} may not do this")))
 }
@@ -625,7 +741,9 @@ impl Heard {
         at: Duration::ZERO,
         view: 0,
         seen: Duration::ZERO,
+        failed: Duration::ZERO,
         pinged: Duration::ZERO,
+        shared: Duration::ZERO,
         told: Duration::ZERO,
     };
 }
@@ -661,7 +779,9 @@ impl Core {
         let heard = self.heard.entry(node).or_insert(Heard::NEVER);
         // One that is held for dead counts once it is a member again: slots are compared with it from
         // then on, and this core learns of that later than of a packet.
-        let missed = is_companion && heard.at > Duration::ZERO && heard.at + stale <= now.monotonic;
+        // Of those that share no slot with this one nothing is expected, and nothing missed.
+        let is_late = heard.at > Duration::ZERO && heard.at + stale <= now.monotonic;
+        let missed = is_companion && is_late && self.standing.partners.contains(&node);
         if is_companion {
             heard.at = heard.at.max(asked);
         }
@@ -670,6 +790,29 @@ impl Core {
             self.estranged.insert(node);
             self.take_up_slots(now);
         }
+    }
+
+    /// Tells the other cores of a sign of life, through the hub, which then asks for none.
+    fn share(&mut self, node: NodeId, header: Header, asked: Duration) {
+        if !self.standing.partners.contains(&node) {
+            return;
+        }
+        let heard = self.heard.entry(node).or_insert(Heard::NEVER);
+        if heard.shared + SHARE_AFTER <= asked {
+            heard.shared = asked;
+            self.notify(Notice::Heard { node, header, asked });
+        }
+    }
+
+    /// Whether a node had better be asked after others: it should have been heard of and was not, or it did
+    /// not answer lately.
+    fn is_doubtful(&self, now: Now, node: NodeId) -> bool {
+        if self.standing.partners.contains(&node) {
+            return !self.is_in_contact(now, node);
+        }
+        let failed =
+            |heard: &Heard| heard.failed > heard.at && heard.failed + DOUBT > now.monotonic;
+        self.heard.get(&node).is_some_and(failed)
     }
 
     /// Whether a node was heard of lately, so that it is worth a call.

@@ -8,6 +8,7 @@
 mod accept;
 mod background;
 mod core_task;
+mod disk;
 mod error;
 mod host;
 mod hub_task;
@@ -46,10 +47,11 @@ use tokio::task::JoinSet;
 use crate::SOFTWARE;
 use crate::core::{
     Asker, CEILING_LEAD_MS, Caller, Core, CoreStart, Hub, HubInput, HubStart, NodeState, Now,
-    Request, TablePolicy,
+    Record, Request, TablePolicy, route,
 };
 use accept::Reception;
 use core_task::CoreTask;
+use disk::{DiskTask, TableNames};
 use hub_task::HubTask;
 use inboxes::{Inboxes, NotLeft, Receivers};
 use keys::{KeyTask, Keys};
@@ -61,7 +63,7 @@ use tally::Tally;
 
 pub use background::Report;
 pub use error::RunError;
-pub use host::{Host, HostTable, SystemHost, table_options};
+pub use host::{Host, HostTable, Kept, KeptChange, KeptRecord, SystemHost, table_options};
 pub use local_roles::LocalRoles;
 pub(crate) use local_roles::ROOT;
 pub use settings::{CORES_MAX, LaneSettings, NodeSettings, TableSettings};
@@ -127,6 +129,8 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     let mut segments = Vec::new();
     let mut regions = Vec::new();
     let tally = Arc::new(Tally::default());
+    let names = TableNames::of(&settings.tables);
+    let mut kept = what_was_kept(&host, &names, cores, &tally);
     let mut damaged = 0;
     for table in &settings.tables {
         let opened = host.open_table(&id.to_string(), table, settings.cores.get());
@@ -207,7 +211,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
         now,
     );
     hub.count_many("records_dropped_damaged", damaged as u64);
-    let core = |(number, tables)| {
+    let core = |(number, tables): (usize, Vec<(TablePolicy, Writer)>)| {
         let start = CoreStart {
             number,
             cores,
@@ -216,6 +220,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
             clock_ceiling_ms,
             clock_floor_ms,
             tables,
+            kept: std::mem::take(&mut kept[number]),
             seed: seed.wrapping_add(number as u64),
         };
         Arc::new(Shared::new(Core::new(start, now)))
@@ -291,6 +296,9 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     tasks.spawn(key_task.run(key_inbox));
     let post = Post::new(net, udp, identity, inboxes.clone(), streams, tally.clone());
     let post = Arc::new(post);
+    let (disk, disk_inbox) = mpsc::unbounded_channel();
+    let task = DiskTask { host: host.clone(), names, inbox: disk_inbox, inboxes: inboxes.clone() };
+    tasks.spawn(task.run());
     let Receivers { hub: inbox, gossip, cores: core_inboxes } = receivers;
     let mut core_tasks = JoinSet::new();
     for (number, inbox) in core_inboxes.into_iter().enumerate() {
@@ -301,6 +309,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
             post: post.clone(),
             inbox,
             inboxes: inboxes.clone(),
+            disk: disk.clone(),
             sleepers: Vec::new(),
             next_scan: Duration::ZERO,
         };
@@ -366,6 +375,33 @@ impl Drop for RunningLanes {
 
 fn present<C: Clock>(clock: &C) -> Now {
     Now { monotonic: clock.monotonic(), wall_ms: clock.wall_ms() }
+}
+
+/// What was kept of each core's slots.
+fn what_was_kept<H: Host>(
+    host: &H,
+    names: &TableNames,
+    cores: usize,
+    tally: &Tally,
+) -> Vec<Vec<Record>> {
+    let Kept { records, set_aside, failed } = host.open_kept();
+    if let Some((path, why)) = &set_aside {
+        tracing::warn!(path = %path.display(), why, "what was kept cannot be read and was set aside; \
+                       what it held is found by comparing with the other homes");
+        tally.add("kept_set_aside");
+    }
+    if let Some(error) = &failed {
+        tracing::error!(%error, "what is to be kept stays in memory; check kept.redb in data_dir");
+        tally.add("kept_not_opened");
+    }
+    let mut of_cores: Vec<Vec<Record>> = (0..cores).map(|_| Vec::new()).collect();
+    for (name, value) in records {
+        match names.decode(&name, value) {
+            Some(record) => of_cores[route::core_of(record.name.slot, cores)].push(record),
+            None => tally.add("kept_not_understood"),
+        }
+    }
+    of_cores
 }
 
 /// The state this run begins with, and the clock's ceiling of the run before: what was on disk, with

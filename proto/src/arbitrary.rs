@@ -12,7 +12,7 @@ use crate::limits::{FIELD_NAME_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES
 use crate::message::*;
 use crate::{
     Attributes, Base, Body, Entry, Field, Hlc, Key, Kind, Lease, Load, Member, NodeId, Note, Rtt,
-    Slot, Status, Value, Version,
+    Slot, SlotSet, Status, Value, Version,
 };
 
 /// Versions of a few instants and nodes.
@@ -237,20 +237,28 @@ fn sessions() -> impl Strategy<Value = Message> {
 
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let birth = || option::of(versions());
-    let change = prop_oneof![
-        values().prop_map(Change::Value),
-        (btree_map(names(), vec(any::<u8>(), 0..20), 0..4), vec(names(), 0..3))
-            .prop_map(|(set, delete)| Change::Fields { set, delete }),
-        lifetimes().prop_map(Change::Lifetimes),
-    ];
+    let change = || {
+        prop_oneof![
+            values().prop_map(Change::Value),
+            (btree_map(names(), vec(any::<u8>(), 0..20), 0..4), vec(names(), 0..3))
+                .prop_map(|(set, delete)| Change::Fields { set, delete }),
+            lifetimes().prop_map(Change::Lifetimes),
+        ]
+    };
     prop_oneof![
         (values(), lifetimes(), attributes()).prop_map(|(value, lifetimes, attributes)| {
             Operation::Start { value, lifetimes, attributes }
         }),
         Just(Operation::Get),
-        (birth(), change).prop_map(|(birth, change)| Operation::Update { birth, change }),
+        (birth(), change()).prop_map(|(birth, change)| Operation::Update { birth, change }),
         birth().prop_map(|birth| Operation::Touch { birth }),
         birth().prop_map(|birth| Operation::End { birth }),
+        (versions(), change())
+            .prop_map(|(version, change)| Operation::UpdateIf { version, change }),
+        (values(), lifetimes(), attributes()).prop_map(|(value, lifetimes, attributes)| {
+            Operation::StartIfAbsent { value, lifetimes, attributes }
+        }),
+        versions().prop_map(|version| Operation::EndIf { version }),
     ]
 }
 
@@ -273,6 +281,7 @@ pub(crate) fn failure() -> impl Strategy<Value = Failure> {
         node_ids().prop_map(|node| Failure::TableFull { node }),
         text().prop_map(Failure::Refused),
         Just(Failure::TimedOut),
+        versions().prop_map(|version| Failure::Conflict { version }),
     ]
 }
 
@@ -341,7 +350,8 @@ fn operator_messages() -> impl Strategy<Value = Message> {
         Just(Order::SyncNow),
         Just(Order::Drain),
         Just(Order::StopDraining),
-        node_ids().prop_map(Order::Remove),
+        (node_ids(), any::<bool>())
+            .prop_map(|(node, accept_loss)| Order::Remove { node, accept_loss }),
     ];
     let slots = || (text(), any::<u32>());
     let happened = prop_oneof![
@@ -390,8 +400,8 @@ fn status() -> impl Strategy<Value = Message> {
     let node =
         (node_ids(), text(), addrs()).prop_map(|(id, name, addr)| RouteNode { id, name, addr });
     let routes = (any::<u64>(), vec(node, 0..4), any::<u8>(), vec(any::<u16>(), 0..20));
-    let table = (text(), any::<[u64; 7]>(), any::<(u32, u32, u32)>(), any::<(u8, u8)>()).prop_map(
-        |(name, numbers, (slots_home, slots_unsynced, slots_leaving), (replicas, write_homes))| {
+    let table = (text(), any::<[u64; 7]>(), any::<[u32; 4]>(), any::<(u8, u8)>()).prop_map(
+        |(name, numbers, slots, (replicas, write_homes))| {
             let [entries, capacity, bytes, segment_bytes, huge_bytes, reserve_used, hints] =
                 numbers;
             TableStatus {
@@ -402,9 +412,10 @@ fn status() -> impl Strategy<Value = Message> {
                 segment_bytes,
                 huge_bytes,
                 reserve_used,
-                slots_home,
-                slots_unsynced,
-                slots_leaving,
+                slots_home: slots[0],
+                slots_unsynced: slots[1],
+                slots_leaving: slots[2],
+                slots_short: slots[3],
                 hints,
                 replicas,
                 write_homes,
@@ -482,26 +493,48 @@ fn member() -> impl Strategy<Value = Member> {
 }
 
 fn between_nodes() -> impl Strategy<Value = Message> {
-    let slot_digest = (slots(), any::<(u32, u64)>())
-        .prop_map(|(slot, (count, digest))| SlotDigest { slot, count, digest });
+    let slot_sets = || {
+        (any::<(u16, u16)>(), vec(any::<(u16, u16)>(), 0..5))
+            .prop_map(|((stride, offset), runs)| SlotSet { stride, offset, runs })
+    };
+    let batches = || vec((keys(), wide_entries()), 0..3);
+    let difference = prop_oneof![
+        Just(ComparedDifference::None),
+        any::<[u8; 8]>().prop_map(|key| ComparedDifference::One { key }),
+        vec(any::<u8>(), 0..400).prop_map(|sketch| ComparedDifference::More { sketch }),
+    ];
     let replicated = prop_oneof![
         Just(Replicated::Stored),
+        Just(Replicated::NoHome),
         wide_entries().prop_map(Replicated::Differs),
         Just(Replicated::Missing),
         failure().prop_map(Replicated::Failed),
+        (versions(), any::<bool>())
+            .prop_map(|(floor, stored)| Replicated::Promised { floor, stored }),
     ];
+    let fresh = prop_oneof![Just(Fresh::No), Just(Fresh::Yes), versions().prop_map(Fresh::By),];
     prop_oneof![
-        (text(), keys(), wide_entries()).prop_map(|(table, key, entry)| Replicate {
+        (text(), keys(), wide_entries(), fresh).prop_map(|(table, key, entry, fresh)| {
+            Replicate { table, key, entry, fresh }.into()
+        }),
+        (text(), keys(), versions()).prop_map(|(table, key, ballot)| Prepare {
             table,
             key,
-            entry
+            ballot
         }
         .into()),
+        (versions(), any::<bool>(), option::of(wide_entries()))
+            .prop_map(|(floor, synced, entry)| Promised { floor, synced, entry }.into()),
         (text(), keys(), versions(), versions(), any::<u64>()).prop_map(
             |(table, key, birth, version, touched)| {
                 TouchCopy { table, key, birth, version, touched }.into()
             }
         ),
+        (text(), slots(), any::<(u64, u64)>()).prop_map(|(table, slot, (incarnation, counter))| {
+            Offer { table, slot, incarnation, counter }.into()
+        }),
+        any::<(bool, u64)>()
+            .prop_map(|(given, incarnation)| OfferAnswer { given, incarnation }.into()),
         replicated.prop_map(Message::from),
         (text(), keys()).prop_map(|(table, key)| Fetch { table, key }.into()),
         (option::of(wide_entries()), any::<bool>()).prop_map(|(entry, synced)| Fetched {
@@ -509,8 +542,20 @@ fn between_nodes() -> impl Strategy<Value = Message> {
             synced
         }
         .into()),
-        (text(), vec(slot_digest, 0..5)).prop_map(|(table, slots)| Digests { table, slots }.into()),
-        vec(slots(), 0..5).prop_map(|differing| Compared { differing }.into()),
+        (text(), any::<u64>(), slot_sets(), any::<[u8; SYMBOL_BYTES]>()).prop_map(
+            |(table, cut_ms, slots, symbol)| Compare { table, cut_ms, slots, symbol }.into()
+        ),
+        (any::<u16>(), difference)
+            .prop_map(|(cores, difference)| Compared { cores, difference }.into()),
+        (text(), any::<u64>(), slot_sets(), vec(any::<u16>(), 0..5), any::<u8>()).prop_map(
+            |(table, cut_ms, slots, sizes, symbols)| {
+                SketchRequest { table, cut_ms, slots, sizes, symbols }.into()
+            }
+        ),
+        vec(any::<u8>(), 0..400).prop_map(|sketches| Sketches { sketches }.into()),
+        (text(), vec(any::<[u8; 8]>(), 0..5), batches())
+            .prop_map(|(table, wanted, entries)| Even { table, wanted, entries }.into()),
+        (batches(), any::<u32>()).prop_map(|(entries, done)| Evened { entries, done }.into()),
         (text(), slots(), option::of(keys())).prop_map(|(table, slot, after)| SlotListRequest {
             table,
             slot,

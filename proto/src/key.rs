@@ -54,6 +54,11 @@ impl Key {
         Slot::of(&self.0)
     }
 
+    /// What stands for this key where copies are compared: see [`Slot::word`].
+    pub fn word(&self) -> u64 {
+        self.slot().word(&self.0)
+    }
+
     /// A short tag for logs and tables that tells keys apart without giving them away: eight hex
     /// digits of a hash keyed with `secret`, which must differ from cluster to cluster.
     pub fn tag(&self, secret: u64) -> String {
@@ -116,6 +121,18 @@ impl Slot {
         Self(CRC.checksum(hashed_part(key)) % SLOT_COUNT)
     }
 
+    /// What stands for one of this slot's keys where copies are compared: the slot, and below it the lower 47 bits
+    /// of the key's XXH3-64, 61 bits together. Few keys of a slot have one in common, if nobody means it.
+    pub fn word(self, key: &[u8]) -> u64 {
+        u64::from(self.0) << WORD_HASH_BITS
+            | twox_hash::XxHash3_64::oneshot(key) & ((1 << WORD_HASH_BITS) - 1)
+    }
+
+    /// The slot of a key's word; `None` if no key has it.
+    pub fn of_word(word: u64) -> Option<Self> {
+        Self::new(u16::try_from(word >> WORD_HASH_BITS).ok()?)
+    }
+
     /// 0 to 16383.
     pub fn index(self) -> u16 {
         self.0
@@ -126,6 +143,8 @@ impl Slot {
         (0..SLOT_COUNT).map(Self)
     }
 }
+
+const WORD_HASH_BITS: u32 = 47;
 
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -186,6 +205,16 @@ mod tests {
         assert_eq!(Slot::of(b"foo{bar}{zap}"), Slot::of(b"bar"));
         assert_ne!(Slot::of(b"foo{}{bar}"), Slot::of(b"bar"));
         assert_ne!(Slot::of(b"foo{bar"), Slot::of(b"bar"));
+    }
+
+    #[test]
+    fn a_keys_word_tells_its_slot() {
+        let key = Key::new("{user1000}.following").unwrap();
+        assert_eq!(Slot::of_word(key.word()), Some(key.slot()));
+        let hash = twox_hash::XxHash3_64::oneshot(key.as_bytes());
+        assert_eq!(key.word() << 17, hash << 17);
+        assert_eq!(Slot::of_word(u64::from(SLOT_COUNT) << 47), None);
+        assert_eq!(Slot::of_word(1 << 63), None);
     }
 
     #[test]

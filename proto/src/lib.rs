@@ -15,6 +15,7 @@ pub mod message;
 pub mod operate;
 pub mod proximity;
 pub mod record;
+pub mod slot_set;
 pub mod submission;
 pub mod version;
 
@@ -33,4 +34,5 @@ pub use entry::{Attributes, Base, Body, Entry, Field, Kind, Lease, Note, Value};
 pub use key::{Key, KeyError, SLOT_COUNT, Slot};
 pub use member::{Load, Member, Status};
 pub use proximity::Rtt;
+pub use slot_set::SlotSet;
 pub use version::{Drift, Hlc, HybridClock, NodeId, Version};

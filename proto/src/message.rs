@@ -24,6 +24,7 @@ pub use crate::operate::{
     Event, Events, EventsRequest, Happened, Order, Ordered, Safety, SafetyRequest,
 };
 use crate::proximity::Rtt;
+use crate::slot_set::SlotSet;
 use crate::version::{NodeId, Version};
 
 /// The first frame on every stream.
@@ -275,6 +276,28 @@ pub enum Operation {
         /// The birth of the session that is meant; `None` = whichever lives under the key.
         birth: Option<Version>,
     } = 4,
+    /// Change it if its last write is the one with this version; never creates. Decided by a majority
+    /// of its homes, as the other two conditional ones: all or nothing, and never on a guess.
+    UpdateIf {
+        /// The version that the caller has seen.
+        version: Version,
+        /// The change.
+        change: Change,
+    } = 5,
+    /// Begin a session if none lives under the key.
+    StartIfAbsent {
+        /// Its first value.
+        value: Value,
+        /// Its lifetimes; what is `None` is as the table says.
+        lifetimes: Lifetimes,
+        /// What is fixed for its life.
+        attributes: Attributes,
+    } = 6,
+    /// End it for good if its last write is the one with this version.
+    EndIf {
+        /// The version that the caller has seen.
+        version: Version,
+    } = 7,
 }
 
 impl Operation {
@@ -282,8 +305,23 @@ impl Operation {
     pub fn birth(&self) -> Option<Version> {
         match self {
             Self::Update { birth, .. } | Self::Touch { birth } | Self::End { birth } => *birth,
-            Self::Start { .. } | Self::Get => None,
+            _ => None,
         }
+    }
+
+    /// Whether it is done only if what is stored is as its caller says.
+    pub fn is_conditional(&self) -> bool {
+        matches!(self, Self::UpdateIf { .. } | Self::StartIfAbsent { .. } | Self::EndIf { .. })
+    }
+
+    /// Whether it begins a session.
+    pub fn is_start(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::StartIfAbsent { .. })
+    }
+
+    /// Whether it ends a session.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::End { .. } | Self::EndIf { .. })
     }
 }
 
@@ -402,6 +440,12 @@ pub enum Failure {
     /// The time the caller gave ran out; the write may or may not have happened, or may happen yet.
     #[error("timed out; whether it was done is not known")]
     TimedOut = 7,
+    /// The condition of a conditional operation does not hold: nothing was done.
+    #[error("not done: the session's last write is {version}")]
+    Conflict {
+        /// The last write of the session that lives under the key.
+        version: Version,
+    } = 8,
 }
 
 /// Where a session lives, and what each home holds of it.
@@ -604,6 +648,9 @@ pub struct TableStatus {
     pub slots_unsynced: u32,
     /// Slots it is no home of any more, and still holds.
     pub slots_leaving: u32,
+    /// Those among them that all their homes have, and that are kept because there are fewer of these
+    /// than the table asks for.
+    pub slots_short: u32,
     /// Writes kept for homes that could not be reached.
     pub hints: u64,
     /// How many homes a slot has.
@@ -800,6 +847,46 @@ pub struct Replicate {
     pub key: Key,
     /// The sender's copy.
     pub entry: Entry,
+    /// Whether promises stand in its way.
+    pub fresh: Fresh,
+}
+
+/// Whether a copy is a write that does not count yet: a home that has promised a later ballot for the
+/// slot takes no part in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+pub enum Fresh {
+    /// It may count elsewhere, and is always merged: a repair, a hint, a comparison.
+    No = 0,
+    /// It is a new write, and stands by its version.
+    Yes = 1,
+    /// It was decided by this ballot, which may be later than its version.
+    By(Version) = 2,
+}
+
+/// Node to node: promise to take no part in fresh writes of this slot below a ballot, and say what you
+/// hold under a key.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Prepare {
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: Key,
+    /// The ballot: the version of the write that may follow.
+    pub ballot: Version,
+}
+
+/// The answer to [`Prepare`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Promised {
+    /// The greatest ballot that the receiver has promised for the slot. The one asked for: it is
+    /// promised. A greater one: try again above it. A smaller one: not promised yet, since it is further
+    /// ahead than the receiver has room on disk for; it will be.
+    pub floor: Version,
+    /// Whether the receiver is in sync for the slot: its promise counts only then.
+    pub synced: bool,
+    /// Its copy, dead or alive, if it promised.
+    pub entry: Option<Entry>,
 }
 
 /// Node to node: raise the time of last use.
@@ -830,6 +917,16 @@ pub enum Replicated {
     Missing = 2,
     /// The receiver could not store it.
     Failed(Failure) = 3,
+    /// The receiver has promised a later ballot, and does not count as a holder.
+    Promised {
+        /// That ballot: a write above it is taken.
+        floor: Version,
+        /// Whether it was merged all the same: the receiver has restarted, and does not know what it
+        /// had promised.
+        stored: bool,
+    } = 4,
+    /// The receiver is no home of the slot, as it sees the members: this counts for nothing.
+    NoHome = 5,
 }
 
 /// Node to node: what do you hold under this key?
@@ -850,31 +947,101 @@ pub struct Fetched {
     pub synced: bool,
 }
 
-/// Node to node: these are my slots; which differ from yours?
+/// Node to node: this is the sum of what I hold in these slots; is yours the same?
+///
+/// What is summed up is each entry: the word of its key ([`Key::word`]), and its [digest](Entry::digest) for
+/// its state.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Digests {
+pub struct Compare {
     /// The table.
     pub table: String,
-    /// Slots and their digests, in ascending order of slots.
-    pub slots: Vec<SlotDigest>,
+    /// What was written, or dropped because its time was over, after this instant is left out, as far as a
+    /// node remembers it. In hybrid milliseconds; 0 = nothing is left out.
+    pub cut_ms: u64,
+    /// The slots.
+    pub slots: SlotSet,
+    /// The first symbol of the sketch of it all.
+    pub symbol: [u8; SYMBOL_BYTES],
 }
 
-/// What a node holds of a slot, in brief.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct SlotDigest {
-    /// The slot.
-    pub slot: Slot,
-    /// How many entries.
-    pub count: u32,
-    /// The XOR of the entries' digests.
-    pub digest: u64,
-}
-
-/// The answer to [`Digests`].
+/// The answer to a [`Compare`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Compared {
-    /// The slots whose digest or count is another at the receiver.
-    pub differing: Vec<Slot>,
+    /// How many cores the receiver has: what goes to one of them must be of its slots.
+    pub cores: u16,
+    /// In what the two differ.
+    pub difference: ComparedDifference,
+}
+
+/// In what two nodes differ.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum ComparedDifference {
+    /// In nothing.
+    None = 0,
+    /// In one key.
+    One {
+        /// Its word, little-endian.
+        key: [u8; 8],
+    } = 1,
+    /// In more.
+    More {
+        /// The receiver's sketch of it all.
+        sketch: Vec<u8>,
+    } = 2,
+}
+
+/// Node to node: what do you hold in these parts?
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SketchRequest {
+    /// The table.
+    pub table: String,
+    /// As in [`Compare`].
+    pub cut_ms: u64,
+    /// The slots of all parts.
+    pub slots: SlotSet,
+    /// How many of them belong to each part, in ascending order.
+    pub sizes: Vec<u16>,
+    /// How many symbols to send of each.
+    pub symbols: u8,
+}
+
+/// The answer to a [`SketchRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sketches {
+    /// A sketch of each part, in their order.
+    pub sketches: Vec<u8>,
+}
+
+/// Node to node: merge these entries into yours, and send me what you hold under those keys. All are
+/// of one core of the receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Even {
+    /// The table.
+    pub table: String,
+    /// The words of the keys, little-endian.
+    pub wanted: Vec<[u8; 8]>,
+    /// The sender's copies.
+    pub entries: Vec<(Key, Entry)>,
+}
+
+impl Even {
+    /// The slot of what stands first in it; `None` if that is none.
+    pub fn slot(&self) -> Option<Slot> {
+        let wanted = self.wanted.first().map(|word| Slot::of_word(u64::from_le_bytes(*word)));
+        wanted.unwrap_or_else(|| self.entries.first().map(|(key, _)| key.slot()))
+    }
+}
+
+/// The answer to an [`Even`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Evened {
+    /// What the receiver holds under the keys that were wanted, and of those that it was sent where it held
+    /// more than that.
+    pub entries: Vec<(Key, Entry)>,
+    /// How many of the keys wanted that includes; for the others there was no room.
+    pub done: u32,
 }
 
 /// Node to node: list a slot.
@@ -895,6 +1062,28 @@ pub struct SlotList {
     pub items: Vec<(Key, u64)>,
     /// Whether another page follows.
     pub more: bool,
+}
+
+/// Node to node: I am to give this slot away, and you hold all that I have of it. Are you to keep it?
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Offer {
+    /// The table.
+    pub table: String,
+    /// The slot.
+    pub slot: Slot,
+    /// The attempt: the sender's incarnation when it began,
+    pub incarnation: u64,
+    /// and a count.
+    pub counter: u64,
+}
+
+/// The answer to an [`Offer`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OfferAnswer {
+    /// Whether this is a receipt: the receiver holds the slot, and all that belongs there.
+    pub given: bool,
+    /// The receiver's incarnation.
+    pub incarnation: u64,
 }
 
 /// Node to node: these are the members I know; tell me of those you know.
@@ -931,6 +1120,9 @@ pub struct Pong {
     /// Who answers.
     pub node: NodeId,
 }
+
+/// The size of a sketch's symbol, in bytes.
+pub const SYMBOL_BYTES: usize = 26;
 
 macro_rules! messages {
     ($($kind:literal $name:ident($payload:ty), $limit:expr;)+) => {
@@ -998,6 +1190,10 @@ const VALUE: usize = crate::limits::VALUE_BYTES_MAX + (64 << 10);
 /// Two maps, each the largest a client may write, merge into one of twice the size.
 const MERGED: usize = VALUE + crate::limits::VALUE_BYTES_MAX;
 const MEMBERS: usize = 1 << 20;
+/// Any set of slots, and the sizes of its parts.
+const PARTS: usize = 64 << 10;
+/// Some entries of the usual size, or the largest one.
+const BATCH: usize = MERGED + (256 << 10);
 /// Of as many nodes as a view holds their keys, or a reason of half the usual length.
 const KEYS: usize = 2 << 20;
 
@@ -1036,8 +1232,6 @@ messages! {
     50 Replicated(Replicated), MERGED;
     51 Fetch(Fetch), SMALL;
     52 Fetched(Fetched), MERGED;
-    53 Digests(Digests), LISTING;
-    54 Compared(Compared), 256 << 10;
     55 SlotListRequest(SlotListRequest), SMALL;
     56 SlotList(SlotList), LISTING;
     57 Exchange(Exchange), MEMBERS;
@@ -1045,6 +1239,16 @@ messages! {
     61 KeyOrdered(KeyOrdered), SMALL;
     64 Gossip(Gossip), crate::limits::DATAGRAM_BYTES_MAX;
     65 StreamGossip(StreamGossip), crate::limits::DATAGRAM_BYTES_MAX;
+    66 Compare(Compare), PARTS;
+    67 Compared(Compared), SMALL;
+    68 SketchRequest(SketchRequest), PARTS;
+    69 Sketches(Sketches), LISTING;
+    70 Even(Even), BATCH;
+    71 Evened(Evened), BATCH;
+    72 Prepare(Prepare), SMALL;
+    73 Promised(Promised), MERGED;
+    76 Offer(Offer), SMALL;
+    77 OfferAnswer(OfferAnswer), SMALL;
 }
 
 #[cfg(test)]

@@ -19,7 +19,12 @@ pub enum Order {
     StopDraining = 2,
     /// Count a dead member out for good, as if it had left: nothing waits for it to come back. A
     /// member that is not dead is refused.
-    Remove(NodeId) = 3,
+    Remove {
+        /// The member.
+        node: NodeId,
+        /// Though fewer than half of the others are there, so that the rest may be alive.
+        accept_loss: bool,
+    } = 3,
 }
 
 /// The answer to an [`Order`].

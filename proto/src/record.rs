@@ -164,19 +164,24 @@ impl<'a> View<'a> {
         Ok(DigestBytes::new(key, self.birth, self.version, body).digest())
     }
 
-    /// What a change of the mark changes in the entry's digest: the XOR of the digests before and after.
-    /// Mostly 0, at little cost: digests do not see each touch.
+    /// The entry's digests before and after a change of the mark; `None` if they are the same, as they mostly are:
+    /// digests do not see each touch. That costs little to find out.
     ///
     /// # Errors
     /// As for [`View::entry`].
     ///
     /// # Panics
     /// If `key` is longer than a key may be.
-    pub fn digest_change(&self, key: &[u8], before: u64, after: u64) -> Result<u64, Malformed> {
+    pub fn digest_change(
+        &self,
+        key: &[u8],
+        before: u64,
+        after: u64,
+    ) -> Result<Option<(u64, u64)>, Malformed> {
         if self.ended || self.lease.step(touched(before)) == self.lease.step(touched(after)) {
-            return self.check().map(|()| 0);
+            return self.check().map(|()| None);
         }
-        Ok(self.digest(key, before)? ^ self.digest(key, after)?)
+        Ok(Some((self.digest(key, before)?, self.digest(key, after)?)))
     }
 
     /// Whether the whole entry is well formed.

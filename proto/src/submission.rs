@@ -279,6 +279,9 @@ impl Answer {
             Self::Failed(Failure::TableFull { node }) => [5, node.bits(), 0, 0, 0, 0],
             Self::Failed(Failure::Refused(_)) | Self::AskElsewhere => plain(ASK_ELSEWHERE),
             Self::Failed(Failure::TimedOut) => plain(7),
+            Self::Failed(Failure::Conflict { version }) => {
+                [8, version.hlc.bits(), version.node.bits(), 0, 0, 0]
+            }
         }
     }
 
@@ -296,6 +299,7 @@ impl Answer {
             4 => Self::Failed(Failure::TooLarge { size: rest[0], limit: rest[1] }),
             5 => Self::Failed(Failure::TableFull { node: NodeId::from_bits(rest[0]) }),
             7 => Self::Failed(Failure::TimedOut),
+            8 => Self::Failed(Failure::Conflict { version: version(0) }),
             ACKNOWLEDGED => {
                 let (birth, version) = (version(0), version(2));
                 Self::Acknowledged(Acknowledged { birth, version, held_by: a, homes: b })

@@ -125,6 +125,21 @@ impl Version {
     pub const fn new(hlc: Hlc, node: NodeId) -> Self {
         Self { hlc, node }
     }
+
+    /// Reads what `Display` writes: milliseconds, counter and node, as in `1790000000000.1@0000000000a1`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (instant, node) = text.split_once('@')?;
+        let (ms, counter) = instant.split_once('.')?;
+        // `parse` alone would take a sign.
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(ms) || !is_number(counter) {
+            return None;
+        }
+        let ms: u64 = ms.parse().ok().filter(|ms| *ms <= Hlc::MS_MAX)?;
+        let counter: u16 = counter.parse().ok()?;
+        let hlc = Hlc::from_bits(Hlc::from_ms(ms).bits() | u64::from(counter));
+        Some(Self::new(hlc, NodeId::parse(node)?))
+    }
 }
 
 impl fmt::Display for Version {
@@ -380,6 +395,17 @@ mod tests {
         let mut clock = HybridClock::new(Hlc::ZERO);
         let stored = Hlc::from_ms(9_000).next();
         assert_eq!(clock.tick_after(1_000, stored), stored.next());
+    }
+
+    #[test]
+    fn versions_read_back_what_they_print() {
+        let version = Version::new(Hlc::from_bits(u64::MAX - 1), NodeId::from_bits(0xa1));
+        assert_eq!(Version::parse(&version.to_string()), Some(version));
+        assert_eq!(Version::parse("7.1@0000000000a1").map(|it| it.hlc.ms()), Some(7));
+        for no in ["", "7@0000000000a1", "7.1", "+7.1@0000000000a1", "7.65536@0000000000a1"] {
+            assert_eq!(Version::parse(no), None, "{no}");
+        }
+        assert_eq!(Version::parse("281474976710656.0@0000000000a1"), None);
     }
 
     #[test]

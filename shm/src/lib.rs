@@ -51,5 +51,5 @@ pub use region::{FileRegion, HeapRegion, Huge, Region};
 pub use shards::{Shards, carry_shards, create_shards, open_shards, retire_shards};
 pub use writer::{
     Admission, CreateError, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, Occupied, Put, PutError,
-    Recovery, ScanItem, TableStats, Verified, Writer,
+    Recovery, ScanItem, TableStats, Verified, WholeItem, Writer,
 };

@@ -69,8 +69,9 @@ pub(crate) enum Stamped<T> {
 /// What a record is written from.
 pub(crate) struct NewRecord<'a> {
     pub(crate) key: &'a [u8],
-    pub(crate) key_hash: u64,
     pub(crate) value: &'a [u8],
+    /// As [`Table::checksum`] gives it.
+    pub(crate) checksum: u64,
     pub(crate) shape: RecordShape,
     pub(crate) deadline: u64,
     pub(crate) mark: u64,
@@ -382,7 +383,7 @@ impl<W: Words> Table<W> {
         pen.put(new.value);
         debug_assert!(pen.run == 0 || !chain.is_empty() || pen.chain.is_empty());
         debug_assert!(pen.chain.is_empty(), "the chain has as many blocks as the payload needs");
-        self.close_record(record, odd, Self::checksum(new.key_hash, new.shape, new.value));
+        self.close_record(record, odd, new.checksum);
     }
 
     /// Copies a live record into an invalid way of its other line. Both then share one chain, of which the caller frees

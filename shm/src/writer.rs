@@ -177,6 +177,17 @@ pub struct ExpiredItem<'a> {
     pub mark: u64,
 }
 
+/// An entry that was checked, with its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholeItem<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// The writer's mark.
+    pub mark: u64,
+}
+
 /// How full a table is. Exact at all times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TableStats {
@@ -494,6 +505,16 @@ impl Writer {
         self.core.verify(cursor, budget)
     }
 
+    /// As [`verify`](Self::verify), of the entries of one partition, at a cost of their number; shows those that are
+    /// sound to `visit`, in no particular order.
+    pub fn verify_partition(
+        &mut self,
+        partition: u16,
+        visit: &mut dyn FnMut(WholeItem<'_>),
+    ) -> Verified {
+        self.core.verify_partition(partition, visit)
+    }
+
     /// How full the table is.
     pub fn stats(&self) -> TableStats {
         self.core.stats()
@@ -522,6 +543,11 @@ impl Writer {
     /// Sets hybrid clock minus monotonic clock, in milliseconds (wrapping), by which readers judge deadlines.
     pub fn set_clock_offset(&mut self, ms: u64) {
         self.core.words().store(word!(clock_offset), ms);
+    }
+
+    /// Hybrid clock minus monotonic clock, in milliseconds (wrapping), as readers know it.
+    pub fn clock_offset(&self) -> u64 {
+        self.core.words().load(word!(clock_offset))
     }
 
     /// Lets readers trust a partition's entries until a time of the monotonic clock in milliseconds; 0 is never.

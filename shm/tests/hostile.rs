@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use annulus_shm::{
-    HeapRegion, Lookup, OpenError, Reader, Shards, TableOptions, Writer, create_shards, open_shards,
+    HeapRegion, Lookup, OpenError, PARTITIONS, Reader, Shards, TableOptions, Writer, create_shards,
+    open_shards,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -127,6 +128,7 @@ fn flipped_bits_are_survived_and_wrong_values_are_dropped_by_verification() {
     let (original, _) = filled();
     let mut rng = StdRng::seed_from_u64(3);
     let words = original.words().count();
+    let mut dropped_by_partitions = 0;
     for round in 0..300 {
         let region = copy(&original);
         for _ in 0..rng.random_range(1..200) {
@@ -140,6 +142,21 @@ fn flipped_bits_are_survived_and_wrong_values_are_dropped_by_verification() {
         }
         read_everything(&region);
         let Ok((mut writer, _)) = Writer::open(region.handle(), &options()) else { continue };
+        if round % 3 == 0 {
+            let mut dropped = 0;
+            for partition in 0..PARTITIONS as u16 {
+                let verified = writer.verify_partition(partition, &mut |item| {
+                    let number = item.key[0];
+                    assert_eq!(item.key, key(number), "it is shown what is sound alone");
+                    assert!(item.value.iter().all(|byte| *byte == number));
+                });
+                dropped += verified.dropped;
+                let left = writer.partition_len(partition);
+                assert_eq!(verified.checked - verified.dropped, left);
+            }
+            dropped_by_partitions += dropped;
+            assert_eq!(writer.verify(0, usize::MAX).dropped, 0, "nothing damaged is left");
+        }
         writer.verify(0, usize::MAX);
         let mut value = Vec::new();
         for number in 0..100 {
@@ -151,6 +168,7 @@ fn flipped_bits_are_survived_and_wrong_values_are_dropped_by_verification() {
         write_everything(&mut writer);
         read_everything(&region);
     }
+    assert!(dropped_by_partitions > 50, "{dropped_by_partitions} were dropped");
 }
 
 #[test]

@@ -61,8 +61,21 @@ pub(crate) async fn drain(cluster: &Cluster, args: &DrainArgs) -> anyhow::Result
         }
         let left = slots_left(&status);
         let of = *first.get_or_insert(left);
+        let short: u64 = status.tables.iter().map(|table| u64::from(table.slots_short)).sum();
         if left == 0 {
             break;
+        }
+        if left == short && args.accept_fewer {
+            return output::line(format!(
+                "drained as far as there are nodes: {short} slots have fewer copies than they should"
+            ));
+        }
+        if left == short {
+            let why = format!(
+                "{short} slots are kept: all their other homes have them, and these are fewer than \
+                 the tables' `replicas`; add a node, or take --accept-fewer"
+            );
+            return Err(Failed { code: NOT_YET, why }.into());
         }
         if told.elapsed() >= Duration::from_secs(1) {
             told = Instant::now();
@@ -96,7 +109,11 @@ fn progress(left: u64, of: u64, elapsed: Duration) -> String {
 pub(crate) async fn remove(cluster: &Cluster, args: &RemoveArgs) -> anyhow::Result<()> {
     let members = cluster.client.members().await?.members;
     let member = named(&members, &args.member)?;
-    cluster.client.any_node().order(Order::Remove(member.id)).await?;
+    cluster
+        .client
+        .any_node()
+        .order(Order::Remove { node: member.id, accept_loss: args.accept_loss })
+        .await?;
     output::line(format!("{} ({}) is counted out", member.name, member.id))
 }
 
@@ -129,6 +146,7 @@ pub(crate) async fn events(cluster: &Cluster, args: &EventsArgs) -> anyhow::Resu
         // It restarted, and counts anew.
         if incarnation.replace(page.incarnation).is_some_and(|before| before != page.incarnation) {
             after = 0;
+            continue;
         }
         if page.forgotten > 0 {
             output::message(format!("{} earlier events are forgotten", page.forgotten));

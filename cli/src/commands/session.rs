@@ -14,7 +14,7 @@ use annulus_client::{
 use anyhow::Context;
 use serde_json::json;
 
-use crate::args::{GetArgs, KeyArgs, LifetimeArgs, SetArgs, StartArgs, ValueArgs};
+use crate::args::{EndArgs, GetArgs, KeyArgs, LifetimeArgs, SetArgs, StartArgs, ValueArgs};
 use crate::cluster::Cluster;
 use crate::exit::{ABSENT, Failed, REFUSED, UNREACHABLE};
 use crate::output;
@@ -30,7 +30,11 @@ pub(crate) async fn start(cluster: &Cluster, args: &StartArgs) -> anyhow::Result
     let LifetimeArgs { idle, lifetime } = args.lifetimes;
     let owner = args.owner.as_deref().map(|owner| owner.as_bytes().to_vec()).unwrap_or_default();
     let options = StartOptions { idle, lifetime, owner, ..StartOptions::default() };
-    let done = cluster.table.start(key(&args.key), value, options).await?;
+    let (table, key) = (&cluster.table, key(&args.key));
+    let done = match args.if_absent {
+        true => table.start_if_absent(key, value, options).await?,
+        false => table.start(key, value, options).await?,
+    };
     acknowledged(cluster, "started: held by", done)
 }
 
@@ -149,7 +153,11 @@ pub(crate) async fn set(cluster: &Cluster, args: &SetArgs) -> anyhow::Result<()>
     } else {
         Change::Value(Value::Bytes(whole(&args.value)?))
     };
-    let done = cluster.table.update(key(&args.key), None, change).await?;
+    let (table, key) = (&cluster.table, key(&args.key));
+    let done = match args.condition.if_version {
+        Some(version) => table.update_if(key, version, change).await?,
+        None => table.update(key, None, change).await?,
+    };
     acknowledged(cluster, "set: held by", done)
 }
 
@@ -160,8 +168,12 @@ pub(crate) async fn touch(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result<(
 }
 
 /// Ends a session.
-pub(crate) async fn end(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result<()> {
-    let done = cluster.table.end(key(args), None).await?;
+pub(crate) async fn end(cluster: &Cluster, args: &EndArgs) -> anyhow::Result<()> {
+    let (table, key) = (&cluster.table, key(&args.key));
+    let done = match args.condition.if_version {
+        Some(version) => table.end_if(key, version).await?,
+        None => table.end(key, None).await?,
+    };
     acknowledged(cluster, "ended for good: known to", done)
 }
 

@@ -81,11 +81,26 @@ fn print_one(node: &NodeStatus, peers: &Peers) -> anyhow::Result<()> {
         ]);
     }
     rows.print()?;
+    let count = |name: &str| node.counters.iter().find(|(it, _)| it == name).map_or(0, |it| it.1);
+    if count("disk_failing") > 0 {
+        output::line(format!(
+            "disk: {} hints are in memory alone; see the node's log, and data_dir",
+            count("hints_unsaved")
+        ))?;
+    }
     for table in node.tables.iter().filter(|table| table.reserve_used > 0) {
         output::line(format!(
             "{}: full. {} entries stand in the reserve, which is for ends and changes",
             table.name, table.reserve_used
         ))?;
+    }
+    for table in node.tables.iter().filter(|table| table.slots_leaving > 0) {
+        let short = match table.slots_short {
+            0 => String::new(),
+            short => format!(", {short} of them kept for want of other homes"),
+        };
+        let (name, leaving) = (&table.name, table.slots_leaving);
+        output::line(format!("{name}: gives {leaving} slots away{short}"))?;
     }
     Ok(())
 }

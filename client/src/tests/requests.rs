@@ -100,6 +100,7 @@ async fn failures_keep_their_meaning() {
         (Failure::TooLarge { size: 9, limit: 8 }, Error::TooLarge { size: 9, limit: 8 }),
         (Failure::TableFull { node: node.id }, Error::TableFull { node: node.id }),
         (Failure::Refused("why".to_owned()), Error::Refused("why".to_owned())),
+        (Failure::Conflict { version: birth() }, Error::Conflict { version: birth() }),
     ];
     for (failure, error) in cases {
         let (touched, ()) = tokio::join!(client.touch("k", None), async {

@@ -48,8 +48,9 @@ pub struct MeshConfig {
     /// died out in small clusters at 30 % loss. Costs bytes per change only.
     pub transmissions_max: NonZeroU8,
     /// How often, at most, seeds and known peers that are not active are announced to, for ever.
-    /// 5 s, reached by doubling from 150 ms (500 ms while all others are presumed down); three addresses
-    /// at a time. Bounds how long a healed partition goes unnoticed.
+    /// 5 s, reached from 150 ms by doubling (500 ms while all others are presumed down): one of them at a
+    /// time, and three times as often where there are several. Bounds how long a healed partition goes
+    /// unnoticed: a third of it, even if all announcements but one node's get lost.
     pub announce_period: Duration,
     /// Largest packet, in bytes. 1300, which fits `proto`'s datagram with the longest cluster name.
     /// At least 600.

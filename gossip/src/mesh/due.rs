@@ -20,27 +20,27 @@ impl Mesh {
         let mut all = self.seeds.clone();
         all.extend(known.iter().filter(|addr| !self.seeds.contains(addr)));
         let lost = all.iter().filter(|addr| !active.contains(addr)).copied().collect::<Vec<_>>();
-        let mut targets = Vec::new();
         let mut pause = self.announce_after;
+        let mut target = None;
         if lost.is_empty() {
             // Little is to be won, and each answer is as large as a packet may be.
             self.announce_after = self.config.announce_period;
             pause = CONTENT * self.announce_after;
             if !all.is_empty() {
-                targets.push(all[self.rng.random_range(0..all.len())]);
+                target = Some(all[self.rng.random_range(0..all.len())]);
             }
         } else {
-            for _ in 0..ANNOUNCE_TARGETS.min(lost.len()) {
-                self.announce_cursor = self.announce_cursor.wrapping_add(1);
-                targets.push(lost[self.announce_cursor % lost.len()]);
-            }
+            self.announce_cursor = self.announce_cursor.wrapping_add(1);
+            target = Some(lost[self.announce_cursor % lost.len()]);
         }
-        for to in targets {
+        if let Some(to) = target {
             self.send_announce(to);
         }
-        let after = self.jittered(pause);
+        // One after the other: three at once would reach whoever is back no sooner than the first.
+        let turns = if lost.len() > 1 { ANNOUNCE_TURNS } else { 1 };
+        let after = self.jittered(pause / turns);
         self.announce_after = if self.presumed.is_empty() {
-            (self.announce_after * 2).min(self.config.announce_period)
+            (self.announce_after + self.announce_after / turns).min(self.config.announce_period)
         } else {
             ANNOUNCE_ALONE
         };

@@ -74,6 +74,20 @@ fn moved(before: &Ring, after: &Ring) -> usize {
 }
 
 #[test]
+fn partners_are_those_that_are_homes_of_a_slot_together() {
+    for (nodes, homes) in [(0, 3), (1, 3), (2, 3), (5, 3), (40, 3), (40, 1)] {
+        let ring = ring((0..nodes).map(member), homes);
+        for node in ring.nodes() {
+            let shared = Slot::all().map(|slot| ring.homes(slot)).filter(|of| of.contains(node));
+            let mut expected: BTreeSet<NodeId> = shared.flatten().copied().collect();
+            expected.remove(node);
+            assert_eq!(ring.partners(*node), expected, "{node} of {nodes}");
+        }
+        assert!(ring.partners(member_of(2, 0).id).is_empty(), "it is not in the ring");
+    }
+}
+
+#[test]
 fn homes_are_the_same_on_every_platform() {
     let members = (0..5).map(|i| Member {
         weight: 50 + 25 * i as u16,

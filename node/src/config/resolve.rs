@@ -17,7 +17,7 @@ use super::host::{self, Host};
 use super::setting::{ENV_PREFIX, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
-use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes, record_bytes_max};
+use crate::core::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, record_bytes_max};
 use crate::driver::{CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, TableSettings};
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
@@ -162,6 +162,20 @@ impl Resolver {
             },
             |bytes| show_size(bytes.get()),
         );
+        let hints_max_age = self.take_time(
+            Setting::HintsMaxAge,
+            core.hints_max_age,
+            Duration::from_secs(1)..=24 * 60 * MINUTE,
+        );
+        let hints_rate = self.take(
+            Setting::HintsRate,
+            core.hints_rate,
+            |raw| {
+                let bytes = size(raw, 4 << 10..=1 << 40)?;
+                Ok(NonZeroU64::new(bytes).expect("4 KiB at least"))
+            },
+            |bytes| show_size(bytes.get()),
+        );
         let home_timeout = self.take_time(Setting::HomeTimeout, core.home_timeout, MS..=MINUTE);
         let log = self.take(Setting::Log, "info".to_owned(), filter, Clone::clone);
         let settings = NodeSettings {
@@ -194,6 +208,8 @@ impl Resolver {
                 join_timeout,
                 sync_interval,
                 hints_bytes_max,
+                hints_max_age,
+                hints_rate,
                 home_timeout,
                 ..core
             },
@@ -327,6 +343,14 @@ impl Resolver {
             |raw| duration(raw, 100 * MS..=365 * 24 * 60 * MINUTE),
             |time| show_duration(*time),
         );
+        let partition =
+            table.take(TableSetting::Partition, default.partition, partition, |partition| {
+                match partition {
+                    Partition::Serve => "serve",
+                    Partition::Refuse => "refuse",
+                }
+                .to_owned()
+            });
         table.check_memory(memory, max_value, record_size);
         if !lifetime_max.is_zero() && (idle.is_zero() || idle > lifetime_max) {
             let (idle, cap) = (show_lifetime(&idle), show_lifetime(&lifetime_max));
@@ -346,6 +370,7 @@ impl Resolver {
             max_value,
             on_full,
             stale_max,
+            partition,
         };
         TableSettings { policy, memory, record_size }
     }
@@ -757,6 +782,14 @@ fn on_full(raw: &Raw) -> Result<OnFull, String> {
         Raw::Text(text) if text == "refuse" => Ok(OnFull::Refuse),
         Raw::Text(text) if text == "evict" => Ok(OnFull::Evict),
         _ => Err("must be \"refuse\" or \"evict\"".to_owned()),
+    }
+}
+
+fn partition(raw: &Raw) -> Result<Partition, String> {
+    match raw {
+        Raw::Text(text) if text == "serve" => Ok(Partition::Serve),
+        Raw::Text(text) if text == "refuse" => Ok(Partition::Refuse),
+        _ => Err("must be \"serve\" or \"refuse\"".to_owned()),
     }
 }
 

@@ -71,6 +71,8 @@ settings! {
         MaxClockDrift "max_clock_drift" "TIME" "How far a clock may be off before its writes are refused";
         SyncInterval "sync_interval" "TIME" "How often to compare all slots with the other homes";
         HintsMax "hints_max" "SIZE" "The most bytes of writes kept for homes out of reach";
+        HintsMaxAge "hints_max_age" "TIME" "How long such a write is kept before its slot is compared";
+        HintsRate "hints_rate" "SIZE" "The most bytes of such writes per second to one home";
         HomeTimeout "home_timeout" "TIME" "How long a home may take to answer";
         Log "log" "FILTER" "What to log: error, warn, info, debug, trace, or per module";
     }
@@ -89,6 +91,7 @@ settings! {
         Memory "memory" "SIZE" "The size of the table's segment";
         OnFull "on_full" "WHAT" "What a full table does with a new session: refuse, evict";
         StaleMax "stale_max" "TIME" "How long readers may trust shared memory that nobody vouches for";
+        Partition "partition" "WHAT" "What plain reads and writes do without a majority of the homes: serve, refuse";
     }
 }
 
@@ -115,6 +118,8 @@ impl Setting {
             Self::MaxClockDrift => "max-clock-drift",
             Self::SyncInterval => "sync-interval",
             Self::HintsMax => "hints-max",
+            Self::HintsMaxAge => "hints-max-age",
+            Self::HintsRate => "hints-rate",
             Self::HomeTimeout => "home-timeout",
             one_word => one_word.key(),
         }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::host::Host;
 use super::*;
-use crate::core::{CoreSettings, OnFull, TablePolicy, WriteHomes};
+use crate::core::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes};
 use crate::driver::{LocalRoles, TableSettings};
 
 /// A host on which nothing is installed, with a file to read and room for more.
@@ -188,6 +188,8 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::MaxClockDrift, "1s", "\"1s\""),
         (Setting::SyncInterval, "1h", "\"1h\""),
         (Setting::HintsMax, "1MiB", "1_048_576"),
+        (Setting::HintsMaxAge, "2m", "\"2m\""),
+        (Setting::HintsRate, "1MiB", "\"1MiB\""),
         (Setting::HomeTimeout, "30ms", "\"30ms\""),
         (Setting::Log, "debug", "\"debug\""),
     ];
@@ -208,6 +210,8 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
     assert_eq!(settings.rings, 0b1000_0001);
     assert_eq!(settings.seeds, ["a:1", "[::2]:2"]);
     assert_eq!(settings.core.hints_bytes_max.get(), 1 << 20);
+    assert_eq!(settings.core.hints_max_age, Duration::from_secs(120));
+    assert_eq!(settings.core.hints_rate.get(), 1 << 20);
     assert_eq!(settings.mesh.down_after, Duration::from_secs(20));
     assert!(settings.mesh.isolated_after > settings.mesh.down_after);
     assert_eq!(by_env.settings(), settings);
@@ -235,6 +239,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         on_full = "evict"
         memory = "32MiB"
         stale_max = "1s"
+        partition = "refuse"
 
         [[table]]
         name = "logins"
@@ -250,6 +255,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         lifetime_max: Duration::from_secs(30 * 86_400),
         max_value: 1 << 20,
         stale_max: Duration::from_secs(1),
+        partition: Partition::Refuse,
     };
     assert_eq!(tables[0], TableSettings { policy: carts, memory: 32 << 20, record_size: 1024 });
     let policy = TablePolicy { name: "logins".to_owned(), ..TablePolicy::default() };
@@ -371,6 +377,8 @@ fn bounds_are_kept_and_named() {
         ("lane_poll_us = 10001", "must be a whole number from 0 to 10000"),
         ("down_after = \"61m\"", "must be from \"0s\" to \"1h\""),
         ("home_timeout = \"0s\"", "must be from \"1ms\" to \"1m\""),
+        ("hints_max_age = \"0s\"", "must be from \"1s\" to \"1d\""),
+        ("hints_rate = 5", "must be from 4KiB to 1TiB"),
         ("hints_max = 5", "must be from 64KiB to 1TiB"),
         ("rings = []", "must name at least one ring"),
         ("rings = [8]", "must be a list of rings from 0 to 7"),
@@ -402,6 +410,7 @@ fn bounds_are_kept_and_named() {
         ("max_value = \"1025KiB\"", "must be from 1 to 1MiB"),
         ("max_value = 1048577", "must be from 1 to 1MiB"),
         ("on_full = \"drop\"", "must be \"refuse\" or \"evict\""),
+        ("partition = \"guess\"", "must be \"serve\" or \"refuse\""),
         ("record_size = 500", "must be a multiple of 8: 496 or 504"),
         ("record_size = 56", "must be from 64 to 64KiB"),
         ("record_size = \"128KiB\"", "must be from 64 to 64KiB"),

@@ -41,8 +41,9 @@ impl Core {
         }
         self.time.can_stamp(now).ok()?;
         let now_ms = self.time.now_ms(now);
+        let floor = self.slot_state(table, slot).floor.hlc;
         let Self { time, tables, .. } = self;
-        let stamp = |stored| time.stamp(now, stored).ok();
+        let stamp = |stored: annulus_proto::Hlc| time.stamp(now, stored.max(floor)).ok();
         let (birth, version) = tables[table].store.change(key, slot, action, now_ms, stamp)?;
         self.counters.add(counter);
         Some(Acknowledged { birth, version, held_by: 1, homes: 1 })
@@ -55,6 +56,7 @@ impl Core {
         let homes = self.standing.ring.homes(slot);
         homes[..homes.len().min(replicas)] == [self.id()]
             && *self.quorum_homes(table, slot) == [self.id()]
+            && *self.decision_homes(table, slot) == [self.id()]
             && self.slot_state(table, slot).is_synced()
             && !self.standing.alone_by_misfortune
     }

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
-use annulus_proto::{Key, NodeId};
+use annulus_proto::{Key, NodeId, Slot};
+use annulus_sketch::Sketch;
+use annulus_slots::Attempt;
 
 /// The calls under way, each with its deadline and what its answer is for.
 ///
@@ -64,6 +67,8 @@ pub(super) enum HubPurpose {
     Exchange,
     /// How a member is, for those who ask whether this node may be stopped.
     Safety(NodeId),
+    /// A sign of life of this node.
+    Ping(NodeId),
 }
 
 impl Deadline for HubCall {
@@ -97,26 +102,49 @@ pub(super) enum Purpose {
         /// What was asked.
         step: SyncStep,
     },
-    /// A sign of life.
+    /// A slot offered to a home.
+    Offer {
+        /// The table, by its place.
+        table: usize,
+        /// The slot.
+        slot: Slot,
+        /// The attempt to give it away.
+        attempt: Attempt,
+    },
+    /// A sign of life, of a node that hints wait for.
     Ping,
 }
 
 /// A step of a synchronisation.
 #[derive(Clone, Debug)]
 pub(super) enum SyncStep {
-    /// The comparison of digests.
-    Digests,
+    /// The first symbols.
+    Compare,
+    /// Sketches of the parts of these.
+    Sketches(Vec<Split>),
     /// A page of a slot's list.
     List {
-        /// The slot's index.
-        slot: u16,
+        /// The slot.
+        slot: Slot,
         /// The last key of the page before.
         after: Option<Key>,
     },
-    /// An entry of the other's.
-    Fetch(Key),
-    /// An entry of ours.
-    Push(Key),
+    /// A batch of entries both ways, by the words of their keys.
+    Even {
+        /// Ours.
+        pushed: Vec<u64>,
+        /// The other's.
+        wanted: Vec<u64>,
+    },
+}
+
+/// A part of what is compared that has to be split. Parts are places in a session's list of slots.
+#[derive(Clone, Debug)]
+pub(super) struct Split {
+    /// The smaller parts, neighbours in ascending order, but for the last one where that follows from the others.
+    pub parts: Vec<Range<usize>>,
+    /// The last one then, with the sketch of what the whole differs in.
+    pub rest: Option<(Range<usize>, Sketch)>,
 }
 
 impl<C: Deadline> Calls<C> {

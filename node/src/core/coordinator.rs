@@ -10,41 +10,79 @@ use std::time::Duration;
 
 use annulus_proto::limits::{FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX, VALUE_BYTES_MAX};
 use annulus_proto::message::{
-    Acknowledged, Change, Failure, Fetch, Lifetimes, Message, Operation, Replicate, Replicated,
-    Session, SessionReply, SessionRequest, TouchCopy,
+    Acknowledged, Change, Failure, Fetch, Fresh, Lifetimes, Message, Operation, Replicate,
+    Replicated, Session, SessionReply, SessionRequest, TouchCopy,
 };
 use annulus_proto::{Entry, NodeId, Slot, Value, Version};
 use annulus_shm::Admission;
 
+use super::ballot::{Promising, unavailable};
 use super::calls::Purpose;
 use super::io::{Asker, Now};
-use super::settings::majority;
+use super::settings::{Flaw, Partition, majority};
 use super::time::NoStamp;
 use super::{Core, TablePolicy};
 
 /// A request that waits for other nodes.
 pub(super) struct Pending {
     askers: Vec<(Asker, u64)>,
-    table: usize,
-    slot: Slot,
-    request: SessionRequest,
+    pub(super) table: usize,
+    pub(super) slot: Slot,
+    pub(super) request: SessionRequest,
     deadline: Duration,
     /// What it counts against the bound on waiting requests, in bytes.
     size: usize,
-    rounds: u8,
-    stage: Stage,
+    pub(super) rounds: u8,
+    /// Its own number, while it stands in the line of its slot's conditional operations.
+    pub(super) in_line: Option<u64>,
+    /// What its next ballot has to beat.
+    pub(super) above: Version,
+    /// The version of its conditional write, once that may be held somewhere.
+    pub(super) wrote: Option<Version>,
+    pub(super) stage: Stage,
 }
 
-enum Stage {
-    Forwarding { call: u64, tried: Vec<NodeId> },
+pub(super) enum Stage {
+    Forwarding {
+        call: u64,
+        tried: Vec<NodeId>,
+    },
+    /// Others of its slot are before it.
+    Queued,
+    Promising(Promising),
+    /// What stands in the way may be gone in a moment.
+    Pausing,
     Reading(Reading),
-    Writing(Writing),
+    Writing(Box<Writing>),
+    /// It was done at another node, and is fetched from there before the answer goes out.
+    CatchingUp {
+        call: u64,
+        reply: SessionReply,
+    },
     Done,
+}
+
+/// What a write is to its homes.
+pub(super) enum WriteKind {
+    /// The time of last use alone.
+    Touch,
+    /// An end that is stored here already.
+    Known,
+    /// A new write.
+    Plain,
+    /// What a ballot decided.
+    Decided {
+        /// The ballot.
+        ballot: Version,
+        /// What is answered once a majority holds it: birth and version of what was done before, or why
+        /// nothing was done; `None` = that this was done.
+        then: Option<Result<(Version, Version), Failure>>,
+    },
 }
 
 /// What the homes said that were asked for an entry.
 #[derive(Default)]
-struct Reading {
+pub(super) struct Reading {
     homes: Vec<NodeId>,
     asked: Vec<NodeId>,
     waiting: BTreeMap<u64, NodeId>,
@@ -52,16 +90,26 @@ struct Reading {
     synced_homes: usize,
     /// How many of those asked did not answer.
     silent: usize,
+    /// Whether the homes asked are those that decide, and nobody stands in for them.
+    decides: bool,
 }
 
 /// Who holds a write so far.
-struct Writing {
+pub(super) struct Writing {
     entry: Entry,
-    homes: usize,
+    kind: WriteKind,
+    homes: Vec<NodeId>,
     needed: usize,
     held_by: usize,
+    /// The homes of which a majority has to hold it, too; none if that does not matter.
+    decision: Vec<NodeId>,
+    decided_by: usize,
     waiting: BTreeMap<u64, NodeId>,
     failure: Option<Failure>,
+    /// The greatest ballot that a home had promised, and so does not hold it.
+    floor: Option<Version>,
+    /// Whether one of them said that it is no home.
+    met_no_home: bool,
     answered: bool,
 }
 
@@ -91,6 +139,9 @@ impl Core {
             Operation::Get => "requests_get",
             Operation::Update { .. } => "requests_update",
             Operation::Touch { .. } => "requests_touch",
+            Operation::UpdateIf { .. } => "requests_update_if",
+            Operation::StartIfAbsent { .. } => "requests_start_if_absent",
+            Operation::EndIf { .. } => "requests_end_if",
             _ => "requests_end",
         });
         let may_repeat = request.operation != Operation::Get && request.request.may_repeat();
@@ -135,17 +186,37 @@ impl Core {
         }
         let slot = request.key.slot();
         let askers = vec![(asker, id)];
-        let pending =
-            Pending { askers, table, slot, request, deadline, size, rounds: 0, stage: Stage::Done };
+        let pending = Pending {
+            askers,
+            table,
+            slot,
+            request,
+            deadline,
+            size,
+            rounds: 0,
+            in_line: None,
+            above: Version::ZERO,
+            wrote: None,
+            stage: Stage::Done,
+        };
         self.pending_bytes += size;
         self.route(now, self.pending_next, pending);
     }
 
-    fn route(&mut self, now: Now, id: u64, pending: Pending) {
+    pub(super) fn route(&mut self, now: Now, id: u64, pending: Pending) {
+        if pending.request.operation.is_conditional() {
+            return self.route_conditional(now, id, pending);
+        }
+        if pending.request.operation == Operation::Get
+            && let Some(entry) = self.inherited(now, pending.table, &pending.request.key)
+        {
+            return self.apply(now, id, pending, Some(entry));
+        }
         let homes = self.homes(pending.table, pending.slot);
         let is_write = pending.request.operation != Operation::Get;
         let trouble = if is_write { self.time.can_stamp(now).err() } else { None };
-        if homes.contains(&self.id()) && trouble.is_none() {
+        let takes_it = homes.contains(&self.id()) || is_write && self.has(Flaw::StoresAsNoHome);
+        if takes_it && trouble.is_none() {
             return self.coordinate(now, id, pending);
         }
         if homes.len() > usize::from(homes.contains(&self.id())) {
@@ -158,21 +229,36 @@ impl Core {
         self.finish(now, id, pending, Err(failure));
     }
 
-    /// Passes the request on to a home that was not tried yet, one lately heard of first; a read to the
-    /// nearest of them.
-    fn forward(&mut self, now: Now, id: u64, mut pending: Pending, mut tried: Vec<NodeId>) {
-        let homes = self.homes(pending.table, pending.slot);
+    /// Passes the request on to a home that was not tried yet, the doubtful ones last; a read to the
+    /// nearest of the others.
+    pub(super) fn forward(
+        &mut self,
+        now: Now,
+        id: u64,
+        mut pending: Pending,
+        mut tried: Vec<NodeId>,
+    ) {
+        let is_conditional = pending.request.operation.is_conditional();
+        let homes = match is_conditional {
+            true => self.decision_homes(pending.table, pending.slot).to_vec(),
+            false => self.homes(pending.table, pending.slot),
+        };
         let me = self.id();
-        let untried = |home: &&NodeId| **home != me && !tried.contains(home);
+        // The dead are among those that decide.
+        let untried =
+            |home: &&NodeId| **home != me && !tried.contains(home) && self.is_active(**home);
         let mut candidates: Vec<NodeId> = homes.iter().filter(untried).copied().collect();
         let is_read = pending.request.operation == Operation::Get;
         // Equally far ones stay in the order of the ring, which spreads the load.
         let step = |home: &NodeId| self.proximity.get(home).copied().unwrap_or(u8::MAX);
         candidates.sort_by_key(|home| {
-            (!self.is_in_contact(now, *home), if is_read { step(home) } else { 0 })
+            (self.is_doubtful(now, *home), if is_read { step(home) } else { 0 })
         });
         let next = candidates.first().copied().filter(|_| pending.request.hops < HOPS_MAX);
         let Some(home) = next else {
+            if is_conditional && self.may_decide(now, &pending) {
+                return self.stand_in_line(now, id, pending);
+            }
             let homes = homes.len() as u8;
             let failure = Failure::Unavailable { answered: 0, needed: 1, homes };
             return self.finish(now, id, pending, Err(failure));
@@ -193,6 +279,12 @@ impl Core {
     }
 
     fn coordinate(&mut self, now: Now, id: u64, pending: Pending) {
+        let refuses = self.tables[pending.table].store.policy().partition == Partition::Refuse;
+        if refuses && !pending.request.operation.is_end() && !self.reaches_majority(now, &pending) {
+            // A write would stay here, and come up at healing though nobody was told that it counts.
+            let homes = self.decision_homes(pending.table, pending.slot).len();
+            return self.finish(now, id, pending, Err(unavailable(1, homes)));
+        }
         let now_ms = self.time.now_ms(now);
         let vouches = self.vouches(now, pending.table, pending.slot);
         let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
@@ -213,17 +305,14 @@ impl Core {
         if let Operation::Start { value, lifetimes, attributes } = operation {
             let after =
                 stored.as_ref().map_or(Version::ZERO, |entry| entry.version.max(entry.birth));
-            let birth = match self.time.stamp(now, after.hlc) {
+            let birth = match self.stamp(now, pending.table, pending.slot, after) {
                 Ok(birth) => birth,
-                Err(trouble) => {
-                    let homes = self.homes(pending.table, pending.slot).len();
-                    return self.finish(now, id, pending, Err(no_stamp(trouble, homes)));
-                }
+                Err(trouble) => return self.on_no_stamp(now, id, pending, trouble),
             };
             let lease = lease(&policy, lifetimes, birth.hlc.ms(), now_ms);
             let value = value.clone();
             let entry = Entry::start(birth, value, lease, attributes.clone(), now_ms);
-            return self.start_writing(now, id, pending, entry, false);
+            return self.start_writing(now, id, pending, entry, WriteKind::Plain);
         }
         let Some(stored) = stored else {
             return self.finish(now, id, pending, Err(Failure::Absent));
@@ -233,7 +322,7 @@ impl Core {
         let Some(body) = stored.body.as_ref().filter(|_| meant) else {
             if is_end && meant {
                 // Ended already; what counts is that a majority of homes knows.
-                return self.start_writing(now, id, pending, stored, false);
+                return self.start_writing(now, id, pending, stored, WriteKind::Known);
             }
             return self.finish(now, id, pending, Err(Failure::Ended));
         };
@@ -255,16 +344,13 @@ impl Core {
             }
             Operation::Touch { .. } => {
                 entry.touch(now_ms);
-                return self.start_writing(now, id, pending, entry, true);
+                return self.start_writing(now, id, pending, entry, WriteKind::Touch);
             }
             _ => {}
         }
-        let version = match self.time.stamp(now, stored.version.hlc) {
+        let version = match self.stamp(now, pending.table, pending.slot, stored.version) {
             Ok(version) => version,
-            Err(trouble) => {
-                let homes = self.homes(pending.table, pending.slot).len();
-                return self.finish(now, id, pending, Err(no_stamp(trouble, homes)));
-            }
+            Err(trouble) => return self.on_no_stamp(now, id, pending, trouble),
         };
         match operation {
             Operation::Update { change: Change::Value(value), .. } => {
@@ -303,43 +389,78 @@ impl Core {
             let failure = Failure::TooLarge { size, limit: policy.max_value.into() };
             return self.finish(now, id, pending, Err(failure));
         }
-        self.start_writing(now, id, pending, entry, false);
+        self.start_writing(now, id, pending, entry, WriteKind::Plain);
+    }
+
+    fn on_no_stamp(&mut self, now: Now, id: u64, pending: Pending, trouble: NoStamp) {
+        let floor = self.slot_state(pending.table, pending.slot).floor;
+        if trouble == NoStamp::NotPersisted && floor.hlc.ms() > self.time.now_ms(now) {
+            // What was promised is ahead of what is on disk here.
+            return self.pause(now, id, pending);
+        }
+        let homes = self.homes(pending.table, pending.slot).len();
+        self.finish(now, id, pending, Err(no_stamp(trouble, homes)));
     }
 
     // Writing.
 
-    fn start_writing(
+    pub(super) fn start_writing(
         &mut self,
         now: Now,
         id: u64,
         mut pending: Pending,
         entry: Entry,
-        touch_only: bool,
+        kind: WriteKind,
     ) {
         let key = pending.request.key.clone();
         let stored = self.merge(now, pending.table, &key, &entry, Admission::Ordinary);
         if let Err(failure) = stored {
+            if !self.is_home(pending.table, pending.slot) {
+                return self.begin_elsewhere(now, id, pending);
+            }
             return self.finish(now, id, pending, Err(failure));
         }
-        let homes = self.homes(pending.table, pending.slot);
-        let is_end = matches!(pending.request.operation, Operation::End { .. });
-        let write = self.tables[pending.table].store.policy().write.count(homes.len());
-        let needed = if is_end { write.max(majority(homes.len())) } else { write };
+        if let WriteKind::Decided { ballot, then: None } = kind {
+            pending.wrote = Some(ballot);
+        }
+        let (table, slot) = (pending.table, pending.slot);
+        let homes = self.homes(table, slot);
+        let policy = self.tables[table].store.policy();
+        let operation = &pending.request.operation;
+        let decides = operation.is_end()
+            || operation.is_conditional()
+            || policy.partition == Partition::Refuse;
+        let needed = policy.write.count(homes.len());
+        let decision = if decides { self.decision_homes(table, slot).to_vec() } else { Vec::new() };
+        let me = self.id();
         let mut writing = Writing {
             entry,
-            homes: homes.len(),
+            kind,
             needed,
             // The view may have changed while this request waited.
-            held_by: usize::from(homes.contains(&self.id())),
+            held_by: usize::from(homes.contains(&me) || self.has(Flaw::StoresAsNoHome)),
+            decided_by: usize::from(decision.contains(&me)),
+            homes,
+            decision,
             waiting: BTreeMap::new(),
             failure: None,
+            floor: None,
+            met_no_home: false,
             answered: false,
         };
-        let me = self.id();
-        for home in homes.into_iter().filter(|home| *home != me) {
-            self.send_copy(now, id, &pending, &mut writing, home, touch_only);
+        for at in 0..writing.homes.len() {
+            let home = writing.homes[at];
+            if home != me {
+                self.send_copy(now, id, &pending, &mut writing, home, false);
+            }
         }
-        pending.stage = Stage::Writing(writing);
+        for at in 0..writing.decision.len() {
+            let home = writing.decision[at];
+            if home != me && !writing.homes.contains(&home) && self.is_active(home) {
+                self.send_copy(now, id, &pending, &mut writing, home, false);
+            }
+        }
+        pending.stage = Stage::Writing(Box::new(writing));
         self.judge_writing(now, id, pending);
     }
 
@@ -350,16 +471,22 @@ impl Core {
         pending: &Pending,
         writing: &mut Writing,
         home: NodeId,
-        touch_only: bool,
+        whole: bool,
     ) {
         let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
         let entry = writing.entry.clone();
-        let message: Message = match &entry.body {
-            Some(body) if touch_only => {
+        let fresh = match writing.kind {
+            WriteKind::Touch | WriteKind::Known => Fresh::No,
+            WriteKind::Plain => Fresh::Yes,
+            WriteKind::Decided { ballot, .. } if ballot == entry.version => Fresh::Yes,
+            WriteKind::Decided { ballot, .. } => Fresh::By(ballot),
+        };
+        let message: Message = match (&writing.kind, &entry.body) {
+            (WriteKind::Touch, Some(body)) if !whole => {
                 let (birth, version, touched) = (entry.birth, entry.version, body.touched);
                 TouchCopy { table, key, birth, version, touched }.into()
             }
-            _ => Replicate { table, key, entry }.into(),
+            _ => Replicate { table, key, entry, fresh }.into(),
         };
         match self.call(now, home, Purpose::Pending(id), message) {
             Some(call) => {
@@ -371,20 +498,37 @@ impl Core {
 
     fn judge_writing(&mut self, now: Now, id: u64, mut pending: Pending) {
         let Stage::Writing(writing) = &mut pending.stage else { return };
-        let possible = writing.held_by + writing.waiting.len();
+        let decisive = majority(writing.decision.len());
+        let waiting_of =
+            |homes: &[NodeId]| writing.waiting.values().filter(|home| homes.contains(home)).count();
+        let (homes, decision) = (writing.homes.len(), writing.decision.len());
         let outcome = if writing.answered {
             None
-        } else if writing.held_by >= writing.needed {
-            let (held_by, homes) = (writing.held_by as u8, writing.homes as u8);
-            let (birth, version) = (writing.entry.birth, writing.entry.version);
-            Some(Ok(SessionReply::Acknowledged(Acknowledged { birth, version, held_by, homes })))
-        } else if possible < writing.needed {
+        } else if writing.held_by >= writing.needed && writing.decided_by >= decisive {
+            Some(writing.success())
+        } else if writing.held_by + waiting_of(&writing.homes) < writing.needed {
             let (answered, needed) = (writing.held_by as u8, writing.needed as u8);
-            let homes = writing.homes as u8;
-            let unavailable = Failure::Unavailable { answered, needed, homes };
-            Some(Err(writing.failure.take().unwrap_or(unavailable)))
+            Some(Err(Failure::Unavailable { answered, needed, homes: homes as u8 }))
+        } else if writing.decided_by + waiting_of(&writing.decision) < decisive {
+            Some(Err(unavailable(writing.decided_by, decision)))
         } else {
             None
+        };
+        if let (Some(Err(Failure::Unavailable { .. })), Some(floor), None) =
+            (&outcome, writing.floor, &writing.failure)
+        {
+            return self.on_promised_elsewhere(now, id, pending, floor);
+        }
+        if let (Some(Err(Failure::Unavailable { .. })), true, None) =
+            (&outcome, writing.met_no_home, &writing.failure)
+        {
+            return self.on_other_homes(now, id, pending);
+        }
+        let outcome = match outcome {
+            Some(Err(unavailable @ Failure::Unavailable { .. })) => {
+                Some(Err(writing.failure.take().unwrap_or(unavailable)))
+            }
+            other => other,
         };
         writing.answered |= outcome.is_some();
         let done = writing.waiting.is_empty();
@@ -396,6 +540,50 @@ impl Core {
             self.pending_bytes -= pending.size;
         } else {
             self.pending.insert(id, pending);
+        }
+    }
+
+    /// The slot went to other homes while this request waited here.
+    pub(super) fn begin_elsewhere(&mut self, now: Now, id: u64, mut pending: Pending) {
+        self.counters.add("requests_begun_elsewhere");
+        if pending.wrote.is_some() {
+            // It may count yet, and is not done twice.
+            return self.finish(now, id, pending, Err(Failure::TimedOut));
+        }
+        self.leave_line(&mut pending);
+        self.route(now, id, pending);
+    }
+
+    /// Too few homes hold a write, since some of them see other members: by the time that this is tried
+    /// again both will have told each other.
+    fn on_other_homes(&mut self, now: Now, id: u64, mut pending: Pending) {
+        self.counters.add("writes_at_no_home");
+        if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
+            for home in writing.waiting.into_values() {
+                self.hint(pending.table, home, &pending.request.key);
+            }
+        }
+        self.pause(now, id, pending);
+    }
+
+    /// Too few homes hold a write, since some have promised not to below this ballot: it is stamped again.
+    fn on_promised_elsewhere(&mut self, now: Now, id: u64, mut pending: Pending, floor: Version) {
+        if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
+            for home in writing.waiting.into_values() {
+                self.hint(pending.table, home, &pending.request.key);
+            }
+        }
+        if pending.request.operation.is_conditional() {
+            return self.outbid(now, id, pending, floor);
+        }
+        self.counters.add("writes_below_a_promise");
+        if self.time.may_follow(now, floor.hlc) {
+            self.raise_floor(pending.table, pending.slot, floor);
+        }
+        pending.rounds = pending.rounds.saturating_add(1);
+        match pending.rounds < ROUNDS_MAX {
+            true => self.route(now, id, pending),
+            false => self.pause(now, id, pending),
         }
     }
 
@@ -413,10 +601,17 @@ impl Core {
             return;
         };
         match answer {
-            Replicated::Stored => writing.held_by += 1,
+            Replicated::Stored => writing.count(home),
+            Replicated::Promised { floor, stored } => {
+                writing.floor = writing.floor.max(Some(floor));
+                if !stored {
+                    self.hint(pending.table, home, &pending.request.key);
+                }
+            }
+            Replicated::NoHome => writing.met_no_home = true,
             Replicated::Missing => {
                 let mut writing = std::mem::replace(&mut pending.stage, Stage::Done).into_writing();
-                self.send_copy(now, id, &pending, &mut writing, home, false);
+                self.send_copy(now, id, &pending, &mut writing, home, true);
                 pending.stage = Stage::Writing(writing);
             }
             Replicated::Differs(theirs) => {
@@ -424,8 +619,10 @@ impl Core {
                 let key = &pending.request.key;
                 let _ = self.merge(now, pending.table, key, &theirs, Admission::Reserve);
                 let (birth, ended, answered) = ours;
-                if theirs.birth == birth && theirs.is_ended() == ended {
-                    writing.held_by += 1;
+                // Of what a ballot decided, whatever is greater came after it.
+                let is_decided = matches!(writing.kind, WriteKind::Decided { .. });
+                if is_decided || theirs.birth == birth && theirs.is_ended() == ended {
+                    writing.count(home);
                 } else if !answered {
                     return self.on_superseded(now, id, pending);
                 }
@@ -458,15 +655,21 @@ impl Core {
         self.counters.add("reads_of_homes");
         let now_ms = self.time.now_ms(now);
         let me = self.id();
-        let homes = self.homes(pending.table, pending.slot);
+        let decides = self.tables[pending.table].store.policy().partition == Partition::Refuse;
+        let homes = match decides {
+            true => self.decision_homes(pending.table, pending.slot).to_vec(),
+            false => self.homes(pending.table, pending.slot),
+        };
         let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
         let synced = self.slot_state(pending.table, pending.slot).is_synced();
-        let mut reading = Reading { homes: homes.clone(), ..Reading::default() };
+        let mut reading = Reading { homes: homes.clone(), decides, ..Reading::default() };
         reading.asked.push(me);
         reading.answers.insert(me, stored);
         reading.synced_homes = usize::from(synced && homes.contains(&me));
         for home in homes.into_iter().filter(|home| *home != me) {
-            self.ask(now, id, &pending, &mut reading, home);
+            if !decides || self.is_active(home) {
+                self.ask(now, id, &pending, &mut reading, home);
+            }
         }
         pending.stage = Stage::Reading(reading);
         self.judge_reading(now, id, pending);
@@ -486,7 +689,8 @@ impl Core {
         let mut reading = std::mem::replace(&mut pending.stage, Stage::Done).into_reading();
         let needed = majority(reading.homes.len());
         let in_sync_at_best = reading.synced_homes + reading.waiting.len();
-        if in_sync_at_best < needed && reading.waiting.len() < ASKED_MAX {
+        let may_ask_others = !reading.decides && reading.waiting.len() < ASKED_MAX;
+        if in_sync_at_best < needed && may_ask_others {
             let asked = &reading.asked;
             let more: Vec<NodeId> = self.possible_holders(pending.slot);
             let more: Vec<NodeId> =
@@ -499,7 +703,7 @@ impl Core {
             reading.homes.iter().filter(|home| reading.answers.contains_key(home)).count();
         // Nobody may say *absent* for those who did not answer.
         let found = reading.answers.values().any(Option::is_some);
-        let all_told = reading.waiting.is_empty() && answered >= needed;
+        let all_told = !reading.decides && reading.waiting.is_empty() && answered >= needed;
         if reading.synced_homes >= needed || (all_told && (found || reading.silent == 0)) {
             return self.on_read(now, id, pending, reading);
         }
@@ -529,6 +733,9 @@ impl Core {
             if let Err(failure) = kept
                 && pending.request.operation != Operation::Get
             {
+                if !self.is_home(pending.table, pending.slot) {
+                    return self.begin_elsewhere(now, id, pending);
+                }
                 return self.finish(now, id, pending, Err(failure));
             }
             for (node, answer) in &reading.answers {
@@ -537,6 +744,17 @@ impl Core {
                     self.counters.add("read_repairs");
                     self.repair(now, pending.table, *node, key.clone(), false);
                 }
+            }
+        }
+        let meant = pending.request.operation.birth();
+        let is_there = |entry: &Entry| meant.is_none_or(|birth| birth == entry.birth);
+        if pending.request.operation.is_end() && !merged.as_ref().is_some_and(is_there) {
+            // That there is nothing to end is for those to say who would have to know of the end.
+            let decision = self.decision_homes(pending.table, pending.slot);
+            let told = decision.iter().filter(|home| reading.answers.contains_key(home)).count();
+            if told < majority(decision.len()) {
+                let failure = unavailable(told, decision.len());
+                return self.finish(now, id, pending, Err(failure));
             }
         }
         self.apply(now, id, pending, merged);
@@ -572,8 +790,20 @@ impl Core {
                     self.pending.insert(id, pending);
                     return self.on_pending_failure(now, id, call, node, false);
                 }
+                self.on_forwarded(now, id, pending, node, reply);
+            }
+            (Stage::CatchingUp { call: open, reply }, Message::Fetched(fetched))
+                if *open == call =>
+            {
+                let reply = reply.clone();
+                if let Some(entry) = &fetched.entry {
+                    let key = pending.request.key.clone();
+                    // What cannot be stored here is not served from here.
+                    let _ = self.merge(now, pending.table, &key, entry, Admission::Reserve);
+                }
                 self.finish(now, id, pending, Ok(reply));
             }
+            (_, Message::Promised(answer)) => self.on_promise(now, id, call, pending, answer),
             (Stage::Reading(reading), Message::Fetched(fetched)) => {
                 if let Some(node) = reading.waiting.remove(&call) {
                     let is_home = reading.homes.contains(&node);
@@ -610,7 +840,9 @@ impl Core {
                 waited
             }
             Stage::Writing(writing) => writing.waiting.remove(&call).is_some(),
-            Stage::Done => false,
+            Stage::Promising(promising) => promising.waiting.remove(&call).is_some(),
+            Stage::CatchingUp { call: open, .. } => *open == call,
+            Stage::Queued | Stage::Pausing | Stage::Done => false,
         };
         match &mut pending.stage {
             _ if !expected => {
@@ -630,15 +862,60 @@ impl Core {
                 self.hint(pending.table, node, &pending.request.key);
                 self.judge_writing(now, id, pending);
             }
-            Stage::Done => {}
+            Stage::Promising(_) => self.judge_promises(now, id, pending),
+            Stage::CatchingUp { reply, .. } => {
+                let reply = reply.clone();
+                self.finish(now, id, pending, Ok(reply));
+            }
+            Stage::Queued | Stage::Pausing | Stage::Done => {}
         }
+    }
+
+    /// A conditional operation is done at one home, whichever asked; what this node's own readers see is
+    /// brought up to it first.
+    fn on_forwarded(
+        &mut self,
+        now: Now,
+        id: u64,
+        mut pending: Pending,
+        node: NodeId,
+        reply: SessionReply,
+    ) {
+        if let SessionReply::Acknowledged(done) = &reply
+            && pending.request.operation.is_conditional()
+            && self.homes(pending.table, pending.slot).contains(&self.id())
+        {
+            let now_ms = self.time.now_ms(now);
+            let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
+            let is_behind = stored.is_none_or(|entry| {
+                let is_older = (entry.birth, entry.version) < (done.birth, done.version);
+                is_older && !(entry.is_ended() && entry.birth == done.birth)
+            });
+            let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
+            if is_behind
+                && let Some(call) = self.call(now, node, Purpose::Pending(id), Fetch { table, key })
+            {
+                pending.stage = Stage::CatchingUp { call, reply };
+                self.pending.insert(id, pending);
+                return;
+            }
+        }
+        self.finish(now, id, pending, Ok(reply));
     }
 
     pub(super) fn on_out_of_patience(&mut self, now: Now, id: u64) {
         let Some(mut pending) = self.pending.remove(&id) else { return };
         self.counters.add("requests_out_of_patience");
         let is_write = pending.request.operation != Operation::Get;
+        if let Stage::CatchingUp { reply, .. } = &pending.stage {
+            let reply = reply.clone();
+            return self.finish(now, id, pending, Ok(reply));
+        }
         let failure = match &pending.stage {
+            Stage::Promising(promising) => unavailable(promising.synced, promising.homes.len()),
+            Stage::Queued | Stage::Pausing if pending.request.operation.is_conditional() => {
+                unavailable(0, self.decision_homes(pending.table, pending.slot).len())
+            }
             Stage::Reading(reading) => {
                 let homes = reading.homes.len();
                 let answered = reading.answers.keys().filter(|n| reading.homes.contains(n)).count();
@@ -663,7 +940,7 @@ impl Core {
 
     // Answers.
 
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         now: Now,
         id: u64,
@@ -687,16 +964,24 @@ impl Core {
         pending: &mut Pending,
         outcome: Result<SessionReply, Failure>,
     ) {
+        self.leave_line(pending);
         let may_repeat = pending.request.request.may_repeat();
         if may_repeat {
             self.unanswered.remove(&pending.request.request);
         }
+        let outcome = match pending.wrote {
+            // It was sent out: it may count yet, whatever was in the way.
+            Some(_) => outcome.map_err(|_| Failure::TimedOut),
+            None => outcome,
+        };
         let reply = outcome.unwrap_or_else(SessionReply::Failed);
-        let definite = !matches!(
-            &reply,
-            SessionReply::Session(_)
-                | SessionReply::Failed(Failure::Unavailable { .. } | Failure::TimedOut)
-        );
+        // What was sent out on a condition is not begun again: the condition would meet its own work.
+        let definite = pending.wrote.is_some()
+            || !matches!(
+                &reply,
+                SessionReply::Session(_)
+                    | SessionReply::Failed(Failure::Unavailable { .. } | Failure::TimedOut)
+            );
         if definite && may_repeat && pending.request.operation != Operation::Get {
             self.replies.insert(now.monotonic, pending.request.request, reply.clone());
         }
@@ -723,8 +1008,26 @@ impl Core {
     }
 }
 
+impl Writing {
+    /// Notes that a home holds it.
+    fn count(&mut self, home: NodeId) {
+        self.held_by += usize::from(self.homes.contains(&home));
+        self.decided_by += usize::from(self.decision.contains(&home));
+    }
+
+    /// The answer once enough homes hold it.
+    fn success(&mut self) -> Result<SessionReply, Failure> {
+        let (birth, version) = match &mut self.kind {
+            WriteKind::Decided { then: Some(then), .. } => then.clone()?,
+            _ => (self.entry.birth, self.entry.version),
+        };
+        let (held_by, homes) = (self.held_by as u8, self.homes.len() as u8);
+        Ok(SessionReply::Acknowledged(Acknowledged { birth, version, held_by, homes }))
+    }
+}
+
 impl Stage {
-    fn into_writing(self) -> Writing {
+    fn into_writing(self) -> Box<Writing> {
         match self {
             Self::Writing(writing) => writing,
             _ => unreachable!("the caller has just seen that this is a write"),
@@ -741,9 +1044,11 @@ impl Stage {
 
 fn size(request: &SessionRequest) -> usize {
     let value = match &request.operation {
-        Operation::Start { value, .. } => value.size(),
-        Operation::Update { change: Change::Value(value), .. } => value.size(),
-        Operation::Update { change: Change::Fields { set, delete }, .. } => {
+        Operation::Start { value, .. } | Operation::StartIfAbsent { value, .. } => value.size(),
+        Operation::Update { change: Change::Value(value), .. }
+        | Operation::UpdateIf { change: Change::Value(value), .. } => value.size(),
+        Operation::Update { change: Change::Fields { set, delete }, .. }
+        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. } => {
             let set = set.iter().map(|(name, value)| name.len() + value.len());
             set.chain(delete.iter().map(Vec::len)).sum()
         }
@@ -761,7 +1066,12 @@ fn is_answer(operation: &Operation, entry: &Entry, now_ms: u64) -> bool {
 
 /// The deadlines that a session gets: idle time in milliseconds, and end in hybrid milliseconds.
 /// The table's cap counts from the birth and is never exceeded.
-fn lease(policy: &TablePolicy, lifetimes: &Lifetimes, birth_ms: u64, now_ms: u64) -> (u64, u64) {
+pub(super) fn lease(
+    policy: &TablePolicy,
+    lifetimes: &Lifetimes,
+    birth_ms: u64,
+    now_ms: u64,
+) -> (u64, u64) {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let idle = lifetimes.idle_ms.unwrap_or(ms(policy.idle)).min(LIFETIME_MS_MAX);
     let cap = match ms(policy.lifetime_max) {
@@ -801,7 +1111,8 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
         }
     };
     match operation {
-        Operation::Start { value, attributes, .. } => {
+        Operation::Start { value, attributes, .. }
+        | Operation::StartIfAbsent { value, attributes, .. } => {
             if attributes.owner.len() > OWNER_BYTES_MAX {
                 let length = attributes.owner.len();
                 return refuse(format!(
@@ -813,8 +1124,10 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
             }
             check_value(value)
         }
-        Operation::Update { change: Change::Value(value), .. } => check_value(value),
-        Operation::Update { change: Change::Fields { set, delete }, .. } => {
+        Operation::Update { change: Change::Value(value), .. }
+        | Operation::UpdateIf { change: Change::Value(value), .. } => check_value(value),
+        Operation::Update { change: Change::Fields { set, delete }, .. }
+        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. } => {
             check_size(set.iter().map(|(name, value)| name.len() + value.len()).sum())?;
             check_names(set.keys().chain(delete).map(Vec::len).max())
         }
@@ -824,7 +1137,7 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
 
 /// What a client is told that no version can be had: a disk that is slow for a moment is worth
 /// asking again.
-fn no_stamp(trouble: NoStamp, homes: usize) -> Failure {
+pub(super) fn no_stamp(trouble: NoStamp, homes: usize) -> Failure {
     match trouble {
         NoStamp::NotPersisted => {
             Failure::Unavailable { answered: 0, needed: 1, homes: homes as u8 }
@@ -842,6 +1155,7 @@ fn failure_counter(failure: &Failure) -> &'static str {
         Failure::TooLarge { .. } => "failures_too_large",
         Failure::TableFull { .. } => "failures_table_full",
         Failure::Refused(_) => "failures_refused",
+        Failure::Conflict { .. } => "failures_conflict",
         _ => "failures_timed_out",
     }
 }

@@ -38,10 +38,18 @@ impl Core {
         admission: Admission,
     ) -> Result<Entry, Failure> {
         let now_ms = self.time.now_ms(now);
+        let is_renewed = self.may_merge(table, key.slot(), offered)?;
         let mut tries = TRIES;
         loop {
             let store = &mut self.tables[table].store;
+            let before = is_renewed.then(|| store.get(key, now_ms)).flatten();
             let merged = store.merge(key, offered, now_ms, admission);
+            if is_renewed {
+                if merged.as_ref().is_ok_and(|merged| before.as_ref() != Some(merged)) {
+                    self.renew_leaving(now, table, key.slot());
+                }
+                return merged;
+            }
             let is_full = matches!(merged, Err(Failure::TableFull { .. }));
             let may_evict = is_full && tries > 0 && store.policy().on_full == OnFull::Evict;
             if !may_evict || !self.evict(now, table, key) {
@@ -80,7 +88,7 @@ impl Core {
             for home in homes.into_iter().filter(|home| *home != me) {
                 self.offer(now, table, home, key.clone(), entry.clone(), false);
             }
-            self.tables[table].store.drop_entry(&key);
+            self.tables[table].store.drop_entry(&key, now_ms);
             self.counters.add("entries_evicted");
             evicted += 1;
         }

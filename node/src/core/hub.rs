@@ -4,6 +4,7 @@
 //! The hub tells the cores how the node stands in the cluster ([`Standing`]); they know of no other
 //! member but through it. It splits what concerns several of them and puts their answers together.
 
+mod contact;
 mod gather;
 mod join;
 mod operate;
@@ -18,7 +19,7 @@ use annulus_proto::codec::Header;
 use annulus_proto::message::{
     Members, Message, Peer, Peers, Ping, Pong, Rejected, RouteNode, Routes,
 };
-use annulus_proto::{Member, NodeId, Rtt};
+use annulus_proto::{Member, NodeId, Rtt, Status};
 
 use super::calls::{Calls, HubCall, HubPurpose};
 use super::counters::Counters;
@@ -30,6 +31,7 @@ use super::route::parties;
 use super::settings::CoreSettings;
 use super::standing::Standing;
 use super::time::{CEILING_LEAD_MS, NodeTime};
+use contact::Contacts;
 use gather::Gathers;
 use operate::{Log, SafetyCheck, SlotsOfCores};
 
@@ -53,6 +55,7 @@ pub struct Hub {
     /// Whether something has changed that the cores have to know.
     is_standing_old: bool,
     calls: Calls<HubCall>,
+    contacts: Contacts,
     gathers: Gathers,
     log: Log,
     slots: SlotsOfCores,
@@ -141,7 +144,9 @@ impl Hub {
             status: mesh.me().status,
             view: mesh.view().clone(),
             ring: ring.clone(),
-            quorum_ring: ring,
+            quorum_ring: ring.clone(),
+            decision_ring: ring,
+            partners: BTreeSet::new(),
             presumed: BTreeSet::new(),
             alone_by_misfortune,
             revivals: 0,
@@ -158,6 +163,7 @@ impl Hub {
             standing: Arc::new(standing),
             is_standing_old: false,
             calls: Calls::new(cores, parties(cores)),
+            contacts: Contacts::default(),
             gathers: Gathers::default(),
             log: Log::default(),
             slots: SlotsOfCores::default(),
@@ -234,6 +240,7 @@ impl Hub {
             self.next_tick = now.monotonic + TICK;
             self.persist_if_wanted();
             self.retry_join(now);
+            self.ping_the_silent(now);
             // A presumed death that turns out to be one changes nothing in the view, but whom to
             // wait for.
             self.is_standing_old |= self.mesh.presumed().count() < self.standing.presumed.len();
@@ -274,7 +281,10 @@ impl Hub {
                 Message::Exchange(exchange) => {
                     return self.on_exchange(now, asker, header, exchange);
                 }
-                Message::Digests(request) => {
+                Message::Compare(request) => {
+                    return self.compare(now, asker, caller, header, request);
+                }
+                Message::SketchRequest(request) => {
                     return self.split(now, asker, caller, header, request);
                 }
                 _ => {}
@@ -318,6 +328,7 @@ impl Hub {
                     self.exchange_with(now, addr);
                 }
             }
+            Notice::Heard { node, header, asked } => self.on_heard(node, header, asked),
             Notice::CeilingWanted(ms) => {
                 self.ceiling_wanted_ms = self.ceiling_wanted_ms.max(ms);
                 self.persist_if_wanted();
@@ -408,6 +419,7 @@ impl Hub {
         self.note_members(now, &before.view);
         let view = self.mesh.view();
         self.views.retain(|node, _| view.get(*node).is_some());
+        self.contacts.retain(|node| view.get(node).is_some());
         let presumed: BTreeMap<NodeId, Member> =
             self.mesh.presumed().map(|member| (member.id, member.clone())).collect();
         let ring = Arc::new(Ring::build(view, 0, self.homes_max));
@@ -417,12 +429,19 @@ impl Hub {
             let before = |member: &Member| presumed.get(&member.id).unwrap_or(member).clone();
             Arc::new(Ring::build(&view.iter().map(before).collect(), 0, self.homes_max))
         };
+        let is_out = |member: &Member| matches!(member.status, Status::Joining | Status::Down);
+        let decision_ring = match view.iter().any(is_out) {
+            false => ring.clone(),
+            true => Arc::new(Ring::build(&view.iter().map(counted).collect(), 0, self.homes_max)),
+        };
         self.standing = Arc::new(Standing {
             me: self.mesh.me().id,
             status: self.mesh.me().status,
             view: view.clone(),
+            partners: ring.partners(self.mesh.me().id),
             ring,
             quorum_ring,
+            decision_ring,
             presumed: presumed.into_keys().collect(),
             alone_by_misfortune: self.alone_by_misfortune,
             revivals: self.revivals,
@@ -533,8 +552,8 @@ impl Hub {
         purpose: HubPurpose,
         message: impl Into<Message>,
     ) {
-        let deadline = now.monotonic + self.settings.home_timeout;
-        let call = self.calls.open(HubCall { addr, asked: now.monotonic, deadline, purpose });
+        let (asked, deadline) = (now.monotonic, now.monotonic + self.settings.home_timeout);
+        let call = self.calls.open(HubCall { addr, asked, deadline, purpose });
         let header = self.header(now, call);
         self.outputs.push_back(HubOutput::Call(Ask { to: addr, header, message: message.into() }));
     }
@@ -555,6 +574,15 @@ fn measured(rtt: annulus_gossip::Rtt) -> Rtt {
     let us = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     let smoothed_us = us(rtt.smoothed).max(1);
     Rtt { smoothed_us, variation_us: us(rtt.variation), samples: rtt.samples }
+}
+
+/// A member as it counts where the dead count: whoever is not there now may be cut off, or come back.
+fn counted(member: &Member) -> Member {
+    let status = match member.status {
+        Status::Joining | Status::Down => Status::Up,
+        other => other,
+    };
+    Member { status, ..member.clone() }
 }
 
 /// What to tell somebody whose message is no request. A datagram's sender is anybody's word: two nodes

@@ -15,6 +15,7 @@ use annulus_proto::{Load, NodeId};
 use annulus_seal::datagram::Recipient;
 use serde::{Deserialize, Serialize};
 
+use super::kept::RecordChange;
 use super::standing::Standing;
 
 /// The present, on both clocks.
@@ -67,7 +68,7 @@ pub enum Input {
     Outcome(Outcome),
     /// How this node stands in the cluster has changed.
     Standing(Arc<Standing>),
-    /// A node has answered the hub.
+    /// A node has answered the hub, or another core.
     Heard {
         /// The node.
         node: NodeId,
@@ -82,6 +83,16 @@ pub enum Input {
     Proximity(Arc<BTreeMap<NodeId, u8>>),
     /// The clock's ceiling is on disk, in hybrid milliseconds.
     Ceiling(u64),
+    /// An [`Output::Persist`] is on disk.
+    Persisted {
+        /// Its number.
+        ticket: u64,
+    },
+    /// An [`Output::Persist`] failed: whether it is on disk is not known. To ask for it again does no harm.
+    NotPersisted {
+        /// Its number.
+        ticket: u64,
+    },
     /// Say how things are, for [`Notice::Report`].
     Report {
         /// The number of the request that asks for it.
@@ -195,6 +206,14 @@ pub enum Output {
     Call(Ask),
     /// Tell the hub.
     Notice(Notice),
+    /// Keep this on disk, after all that was to be kept before and whole or not at all, then say
+    /// [`Input::Persisted`] or [`Input::NotPersisted`].
+    Persist {
+        /// Its number.
+        ticket: u64,
+        /// What is to change; of two changes of one record the last one counts.
+        changes: Vec<RecordChange>,
+    },
 }
 
 /// Something to do for the hub.
@@ -269,6 +288,15 @@ pub struct Ask {
 pub enum Notice {
     /// A node sees other members than this one.
     OtherView(NodeId),
+    /// A node has answered: a sign of life for the other cores, too.
+    Heard {
+        /// The node.
+        node: NodeId,
+        /// The header that the answer came in.
+        header: Header,
+        /// When it was asked, on the monotonic clock.
+        asked: Duration,
+    },
     /// The clock's ceiling has to be put on disk at this, in hybrid milliseconds, if it is not there.
     CeilingWanted(u64),
     /// Its part of an answer to a request that the hub has split.
@@ -302,6 +330,8 @@ pub struct SlotCounts {
     pub unsynced: u32,
     /// Of which it is no home any more, and which it still holds.
     pub leaving: u32,
+    /// How many were given up so far.
+    pub given_up: u64,
 }
 
 /// How things are with a core.

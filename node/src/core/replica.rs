@@ -1,7 +1,7 @@
 //! What a home does when another node coordinates.
 
 use annulus_proto::message::{
-    Compared, Digests, Failure, Fetch, Fetched, Message, Rejected, Replicate, Replicated, SlotList,
+    Failure, Fetch, Fetched, Fresh, Message, Rejected, Replicate, Replicated, SlotList,
     SlotListRequest, TouchCopy,
 };
 
@@ -10,6 +10,7 @@ use annulus_shm::Admission;
 
 use super::Core;
 use super::io::Now;
+use super::settings::Flaw;
 
 /// How many entries one page of a slot's list has.
 const SLOT_PAGE: usize = 1_000;
@@ -21,7 +22,29 @@ impl Core {
         };
         debug_assert!(self.owns(request.key.slot()));
         self.counters.add("copies_received");
+        let slot = request.key.slot();
+        let ballot = match request.fresh {
+            Fresh::No => None,
+            Fresh::Yes => Some(request.entry.version),
+            Fresh::By(ballot) => Some(ballot),
+        };
+        let floor = self.slot_state(table, slot).floor;
+        let is_late = ballot.is_some_and(|ballot| ballot < floor);
+        // What an earlier run promised is not known: it does no harm here, but it must not count.
+        let stored = floor <= self.floor_at_start;
+        if is_late && !stored {
+            self.counters.add("copies_below_a_promise");
+            return Replicated::Promised { floor, stored };
+        }
         match self.merge(now, table, &request.key, &request.entry, Admission::Reserve) {
+            // An end is taken in, and does not count here.
+            _ if !self.is_home(table, slot) && !self.has(Flaw::StoresAsNoHome) => {
+                Replicated::NoHome
+            }
+            Ok(_) if is_late => {
+                self.counters.add("copies_below_a_promise");
+                Replicated::Promised { floor, stored }
+            }
             Ok(entry) if entry != request.entry => Replicated::Differs(entry),
             Ok(_) => Replicated::Stored,
             Err(failure) => {
@@ -33,7 +56,7 @@ impl Core {
     }
 
     /// This node lacks what another has: until both are even it does not answer for the slot.
-    fn stop_vouching(&mut self, table: usize, slot: Slot, other: NodeId) {
+    pub(super) fn stop_vouching(&mut self, table: usize, slot: Slot, other: NodeId) {
         let is_companion = self.companions.contains(&other);
         let table = &mut self.tables[table];
         let state = &mut table.slots[usize::from(slot.index())];
@@ -49,6 +72,9 @@ impl Core {
             return Replicated::Failed(no_table(&request.table));
         };
         self.counters.add("touches_received");
+        if !self.is_home(table, request.key.slot()) {
+            return Replicated::NoHome;
+        }
         let store = &mut self.tables[table].store;
         let Some(mut entry) = store.get(&request.key, now_ms) else { return Replicated::Missing };
         if entry.birth < request.birth {
@@ -76,20 +102,6 @@ impl Core {
         Fetched { entry, synced }.into()
     }
 
-    pub(super) fn compare(&mut self, request: &Digests) -> Message {
-        let Some(table) = self.table_named(&request.table) else {
-            return reject_table(&request.table);
-        };
-        let table = &self.tables[table];
-        let differs = |theirs: &&annulus_proto::message::SlotDigest| {
-            table.store.slot_digest(theirs.slot) != (theirs.count, theirs.digest)
-        };
-        Compared {
-            differing: request.slots.iter().filter(differs).map(|digest| digest.slot).collect(),
-        }
-        .into()
-    }
-
     pub(super) fn slot_list(&mut self, now: Now, request: &SlotListRequest) -> Message {
         let now_ms = self.time.now_ms(now);
         let Some(table) = self.table_named(&request.table) else {
@@ -109,6 +121,10 @@ fn no_table(name: &str) -> Failure {
     Failure::Refused(format!("this node has no table {name:?}; configure it alike on every node"))
 }
 
-fn reject_table(name: &str) -> Message {
-    Rejected::Malformed { why: format!("there is no table {name:?} here") }.into()
+pub(super) fn reject_table(name: &str) -> Message {
+    reject(&format!("there is no table {name:?} here"))
+}
+
+pub(super) fn reject(why: &str) -> Message {
+    Rejected::Malformed { why: why.to_owned() }.into()
 }

@@ -9,6 +9,7 @@ use annulus_proto::{Entry, Key, NodeId};
 
 use super::Core;
 use super::calls::Purpose;
+use super::hints::Hints;
 use super::io::{Asker, CoreReport, Now};
 use super::route::{CURSOR_PLACE_MASK, cursor_of_core};
 
@@ -148,6 +149,14 @@ impl Core {
         let mut counters: Vec<(String, u64)> = counted.collect();
         counters.push(("calls_open".to_owned(), self.calls.len() as u64));
         counters.push(("requests_waiting".to_owned(), self.pending.len() as u64));
+        let hints = || self.tables.iter().map(|table| &table.hints);
+        let unsaved: usize = hints().map(Hints::unsaved_count).sum();
+        counters.push(("hints_unsaved".to_owned(), unsaved as u64));
+        let marked = hints().map(Hints::slots_marked).sum();
+        counters.push(("hints_slots_marked".to_owned(), marked));
+        counters.push(("disk_failing".to_owned(), u64::from(self.saving.is_failing)));
+        let unread = self.tables.iter().map(|table| table.store.unread_slots()).sum();
+        counters.push(("slots_unread".to_owned(), unread));
         CoreReport {
             tables: (0..self.tables.len()).map(|table| self.table_status(table)).collect(),
             counters,
@@ -169,7 +178,8 @@ impl Core {
             reserve_used: stats.reserve_used as u64,
             slots_home: table.slots.iter().filter(|state| state.home).count() as u32,
             slots_unsynced: self.slots_unsynced(index) as u32,
-            slots_leaving: 0,
+            slots_leaving: table.leaving.len() as u32,
+            slots_short: self.slots_short_of_homes(index) as u32,
             hints: table.hints.len() as u64,
             replicas: policy.replicas.get(),
             write_homes: policy.write.count(policy.replicas.get().into()) as u8,

@@ -32,8 +32,15 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::Replicate(request) => request.key.slot(),
         Message::TouchCopy(request) => request.key.slot(),
         Message::Fetch(request) => request.key.slot(),
+        Message::Prepare(request) => request.key.slot(),
         Message::ExplainRequest(request) => request.key.slot(),
         Message::SlotListRequest(request) => request.slot,
+        Message::Offer(offer) => offer.slot,
+        // What is of no slot any core refuses.
+        Message::Even(request) => match request.slot() {
+            Some(slot) => slot,
+            None => return Party::Core(0),
+        },
         Message::ListRequest(request) => {
             return Party::Core(core_of_cursor(request.cursor).min(cores - 1));
         }

@@ -15,12 +15,22 @@ pub struct CoreSettings {
     /// How long to look for other members through the seeds before serving alone. Default 3 s.
     pub join_timeout: Duration,
     /// How often to compare all slots with the other homes even though nothing seems to have
-    /// happened. Lower heals silent differences sooner and costs a digest of 14 bytes per slot
-    /// shared with each home. Default 30 s.
+    /// happened. Lower heals silent differences sooner and costs a message of some 100 bytes for
+    /// each other home, of some 200 in clusters of many. Default 30 s.
     pub sync_interval: Duration,
     /// The most bytes of writes that each table keeps for homes that cannot be reached. Beyond it
     /// the home is compared with as a whole instead. Default 16 MiB.
     pub hints_bytes_max: NonZeroU64,
+    /// How long a hint is kept; after that its slot is compared with the home instead. A home out of reach
+    /// leaves the view within a minute, and hints for it go then: what stays longer is for one that answers
+    /// others and not this node, or refuses. The comparison of each [`CoreSettings::sync_interval`] finds
+    /// the same. Default 10 min.
+    pub hints_max_age: Duration,
+    /// How many bytes of entries this node sends per second to one home for the sake of hints, in all
+    /// tables together. Lower leaves a home that comes back more room for requests, and has it lack what
+    /// it missed for longer; it is not all that it gets, since others have hints for it too. At most
+    /// what is sent in [`CoreSettings::home_timeout`] is under way. Default 4 MiB.
+    pub hints_rate: NonZeroU64,
     /// How long a home may take to answer before the request goes on without it. Default 1 s; a
     /// request's own patience bounds it too.
     pub home_timeout: Duration,
@@ -29,6 +39,22 @@ pub struct CoreSettings {
     /// How many answers to writes are remembered so that a repeated request is answered and not
     /// done again. Default 65,536, about 8 MiB.
     pub replies_max: usize,
+    /// For tests that show what a rule is for: the one that this node breaks.
+    #[doc(hidden)]
+    pub flaw: Option<Flaw>,
+}
+
+/// A rule of hand-over that a node breaks on purpose.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// It drops a slot as soon as its view says that it is no home of it.
+    LetsGoByTable,
+    /// It asks for receipts without having compared, and gives them for what it is not in sync with.
+    EarlyReceipts,
+    /// It stores writes, and counts them, of slots that it is no home of.
+    StoresAsNoHome,
 }
 
 impl Default for CoreSettings {
@@ -38,9 +64,12 @@ impl Default for CoreSettings {
             join_timeout: Duration::from_secs(3),
             sync_interval: Duration::from_secs(30),
             hints_bytes_max: NonZeroU64::new(16 << 20).expect("16 MiB is not zero"),
+            hints_max_age: Duration::from_secs(600),
+            hints_rate: NonZeroU64::new(4 << 20).expect("4 MiB is not zero"),
             home_timeout: Duration::from_secs(1),
             pending_max: 65_536,
             replies_max: 65_536,
+            flaw: None,
         }
     }
 }
@@ -66,6 +95,8 @@ pub struct TablePolicy {
     /// How long this host's readers may trust shared memory after the node last knew itself in touch
     /// with a majority of a slot's homes. Default 10 s.
     pub stale_max: Duration,
+    /// What plain reads and writes do while a slot's homes cannot reach each other. Default: they go on.
+    pub partition: Partition,
 }
 
 impl Default for TablePolicy {
@@ -79,8 +110,20 @@ impl Default for TablePolicy {
             max_value: 64 << 10,
             on_full: OnFull::Refuse,
             stale_max: Duration::from_secs(10),
+            partition: Partition::Serve,
         }
     }
+}
+
+/// What plain reads and writes do while a slot's homes cannot reach each other. Conditional operations
+/// and ends need a majority of the homes in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partition {
+    /// Each side goes on, and at healing all is merged: of two writes of one value the later one stays.
+    Serve,
+    /// Only the side with a majority of the homes goes on, the dead among them counted; the others
+    /// answer *unavailable*. Nothing that was acknowledged is undone at healing.
+    Refuse,
 }
 
 /// What a full table does, once nothing in it has expired.

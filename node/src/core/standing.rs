@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_gossip::{Ring, View};
-use annulus_proto::message::Ping;
-use annulus_proto::{Member, NodeId, Slot, Status};
+use annulus_proto::{Entry, Key, Member, NodeId, Slot, Status};
 use rand::RngExt;
 
-use super::calls::Purpose;
+use super::coordinator::Pending;
 use super::io::{Notice, Now, SlotCounts};
-use super::settings::majority;
-use super::{Core, Heard, PING_AFTER};
+use super::settings::{Partition, majority};
+use super::{Core, PING_AFTER, route};
 
 /// What the cores know of the cluster: the members, the rings that follow from them, and where this
 /// node stands. The hub makes a new one with each change.
@@ -25,6 +24,10 @@ pub struct Standing {
     /// The ring with the members counted in that are only presumed dead: to vouch for anything, a
     /// node has to be in touch with a majority of these homes.
     pub(super) quorum_ring: Arc<Ring>,
+    /// The ring with all members counted in that have not left, dead or alive: who decides.
+    pub(super) decision_ring: Arc<Ring>,
+    /// The other homes of the ring's slots that this node is a home of.
+    pub(super) partners: BTreeSet<NodeId>,
     /// Members that are only presumed dead.
     pub(super) presumed: BTreeSet<NodeId>,
     /// Whether there is reason to believe that others hold more: an earlier run knew members, and
@@ -53,6 +56,15 @@ impl Core {
             self.estranged.extend(&self.companions);
         }
         let is_new = standing.generation != self.standing.generation;
+        let stale = self.stale_max();
+        for partner in standing.partners.difference(&self.standing.partners) {
+            // Nobody asked it for a sign of life until now: it has not been silent.
+            if let Some(heard) = self.heard.get_mut(partner)
+                && heard.at + stale <= now.monotonic
+            {
+                heard.at = Duration::ZERO;
+            }
+        }
         self.standing = standing;
         if is_new {
             self.forget_hints_for_the_inactive();
@@ -64,25 +76,28 @@ impl Core {
     /// it was said to be gone, by what was under way.
     fn forget_hints_for_the_inactive(&mut self) {
         let view = &self.standing.view;
-        let is_active = |id| view.get(id).is_some_and(|member| member.status.is_active());
-        for table in &mut self.tables {
-            let homes: Vec<NodeId> = table.hints.homes().filter(|id| !is_active(*id)).collect();
-            homes.into_iter().for_each(|id| table.hints.forget(id));
+        // Not of those that were not met yet: a restarted node knows nobody at first.
+        let is_gone = |id: &NodeId| view.get(*id).is_some_and(|it| !it.status.is_active());
+        let homes =
+            self.tables.iter().flat_map(|table| table.hints.homes().chain(table.hints.marked()));
+        let gone: BTreeSet<NodeId> = homes.filter(is_gone).collect();
+        for id in gone {
+            (0..self.tables.len()).for_each(|table| self.forget_hints(table, id));
         }
     }
 
     /// Nothing waits for a node that is gone.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.heard.remove(&node);
-        for table in &mut self.tables {
-            table.hints.forget(node);
-            table.sync.remove(&node);
-            table.sync_due.remove(&node);
+        for table in 0..self.tables.len() {
+            self.forget_hints(table, node);
+            self.tables[table].sync.remove(&node);
+            self.tables[table].sync_due.remove(&node);
         }
     }
 
-    /// Takes up the slots of this core that the ring gives to this node. Nothing is let go: entries of
-    /// slots that went elsewhere stay here.
+    /// Takes up the slots of this core that the ring gives to this node, and begins to give away what went
+    /// elsewhere ([`super::handover`]).
     ///
     /// A member that this node was out of touch with may hold writes of its side, and this node may
     /// lack them or the ends of what it holds: they compare before this node vouches for a slot
@@ -102,11 +117,14 @@ impl Core {
         self.companions.clone_from(&companions);
         let mut others = companions;
         others.extend(&standing.presumed);
+        // Whoever is in touch with somebody either knows what became of its slots, or says nothing of them.
+        self.inherits &= others.is_empty() && (!self.is_up() || standing.alone_by_misfortune);
         for table in 0..self.tables.len() {
             // What is under way was begun for another set of slots.
             self.tables[table].sync.clear();
             for slot in self.slots() {
                 let home = self.homes(table, slot).contains(&me);
+                let decides = self.decision_homes(table, slot).contains(&me);
                 let state = &mut self.tables[table].slots[usize::from(slot.index())];
                 if home && !state.home {
                     state.sources.clone_from(&others);
@@ -117,6 +135,8 @@ impl Core {
                 }
                 state.sources.retain(|source| others.contains(source));
                 state.home = home;
+                state.decides = decides;
+                self.hold_or_leave(table, slot, home || decides);
             }
             for &other in &others {
                 let wait = SYNC_SPREAD.mul_f64(self.rng.random::<f64>());
@@ -126,24 +146,6 @@ impl Core {
         self.extend_freshness(now);
     }
 
-    /// Asks those for a sign of life that should have given one.
-    pub(super) fn ping_the_silent(&mut self, now: Now) {
-        if self.standing.status == Status::Joining {
-            return;
-        }
-        let me = self.id();
-        let nodes: Vec<NodeId> =
-            self.standing.ring.nodes().iter().copied().filter(|id| *id != me).collect();
-        for node in nodes {
-            let heard = self.heard.entry(node).or_insert(Heard::NEVER);
-            let silent = heard.at + PING_AFTER <= now.monotonic;
-            if silent && heard.pinged + PING_AFTER <= now.monotonic {
-                heard.pinged = now.monotonic;
-                self.call(now, node, Purpose::Ping, Ping {});
-            }
-        }
-    }
-
     /// Extends what this host's readers may trust: a slot in sync, `stale_max` from when a majority
     /// of its homes was last heard of.
     pub(super) fn extend_freshness(&mut self, now: Now) {
@@ -151,13 +153,21 @@ impl Core {
         let vouches = self.is_up() && !self.standing.alone_by_misfortune;
         for table in 0..self.tables.len() {
             let stale_max = self.tables[table].store.policy().stale_max;
-            self.tables[table].store.set_clock_offset(offset);
+            if !self.inherits {
+                // The wall clock may be another one than before: readers take the earlier run's word for
+                // times as well.
+                self.tables[table].store.set_clock_offset(offset);
+            }
             for slot in self.slots() {
                 let synced = vouches && self.slot_state(table, slot).is_synced();
-                let homes = self.quorum_homes(table, slot);
+                let homes = self.vouching_homes(table, slot);
                 let heard = if synced { self.majority_heard(now, homes) } else { None };
-                let until = heard.map_or(0, |at| as_ms(at + stale_max));
-                self.tables[table].store.set_freshness(slot, until);
+                let store = &mut self.tables[table].store;
+                match heard {
+                    Some(at) => store.set_freshness(slot, as_ms(at + stale_max)),
+                    None if self.inherits => {} // It ends by itself.
+                    None => store.set_freshness(slot, 0),
+                }
             }
         }
         self.tell_slots();
@@ -168,7 +178,12 @@ impl Core {
         let count = |table: &super::Table| {
             let home = table.slots.iter().filter(|slot| slot.home);
             let unsynced = home.clone().filter(|slot| !slot.is_synced());
-            SlotCounts { home: home.count() as u32, unsynced: unsynced.count() as u32, leaving: 0 }
+            SlotCounts {
+                home: home.count() as u32,
+                unsynced: unsynced.count() as u32,
+                leaving: table.leaving.len() as u32,
+                given_up: table.leaving.given_up(),
+            }
         };
         let counts: Vec<SlotCounts> = self.tables.iter().map(count).collect();
         if counts != self.slots_told {
@@ -177,21 +192,38 @@ impl Core {
         }
     }
 
-    /// Nothing that an earlier run vouched for is vouched for by this one.
-    pub(super) fn forget_freshness(&mut self) {
+    /// What an earlier run vouched for may be trusted as long as it said, and no longer than any run may say
+    /// (docs/segment.md, Freshness over a restart).
+    pub(super) fn inherit_freshness(&mut self, now: Now) {
+        let (number, cores) = (self.number, self.cores);
         for table in &mut self.tables {
+            let latest = as_ms(now.monotonic + table.store.policy().stale_max);
             // Of all slots: none but this core's has any business in its shard.
             for slot in Slot::all() {
-                table.store.set_freshness(slot, 0);
+                let is_ours = route::core_of(slot, cores) == number;
+                let until = if is_ours { table.store.freshness(slot).min(latest) } else { 0 };
+                table.store.set_freshness(slot, until);
             }
         }
+    }
+
+    /// What this node holds under a key, as its earlier run might have answered it, had it gone on without
+    /// hearing of anybody: alive by its own clock and by the one that readers have from that run.
+    pub(super) fn inherited(&mut self, now: Now, table: usize, key: &Key) -> Option<Entry> {
+        let monotonic_ms = as_ms(now.monotonic);
+        let store = &mut self.tables[table].store;
+        if !self.inherits || store.freshness(key.slot()) <= monotonic_ms {
+            return None;
+        }
+        let now_ms = self.time.now_ms(now).max(store.readers_ms(monotonic_ms));
+        store.get(key, now_ms).filter(|entry| !entry.is_expired(now_ms))
     }
 
     /// Whether this node may answer for a slot by itself: it is in sync, and has heard of a majority
     /// of the homes within `stale_max`.
     pub(super) fn vouches(&self, now: Now, table: usize, slot: Slot) -> bool {
         let stale_max = self.tables[table].store.policy().stale_max;
-        let heard = self.majority_heard(now, self.quorum_homes(table, slot));
+        let heard = self.majority_heard(now, self.vouching_homes(table, slot));
         self.slot_state(table, slot).is_synced()
             && !self.standing.alone_by_misfortune
             && heard.is_some_and(|at| at + stale_max > now.monotonic)
@@ -202,6 +234,29 @@ impl Core {
         let homes = self.standing.quorum_ring.homes(slot);
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         &homes[..homes.len().min(replicas)]
+    }
+
+    /// The homes of which a majority decides about a slot: what ends, what is done on a condition, and in
+    /// tables that refuse to go on without one everything. The dead among them count, since nobody can
+    /// tell them from those that are cut off; only whoever has left does not.
+    pub(super) fn decision_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
+        let homes = self.standing.decision_ring.homes(slot);
+        let replicas = usize::from(self.tables[table].store.policy().replicas.get());
+        &homes[..homes.len().min(replicas)]
+    }
+
+    /// The homes of which a majority has to be in touch for this node to vouch for a slot.
+    fn vouching_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
+        match self.tables[table].store.policy().partition {
+            Partition::Serve => self.quorum_homes(table, slot),
+            Partition::Refuse => self.decision_homes(table, slot),
+        }
+    }
+
+    /// Whether a majority of the homes that decide was heard of lately.
+    pub(super) fn reaches_majority(&self, now: Now, pending: &Pending) -> bool {
+        let heard = self.majority_heard(now, self.decision_homes(pending.table, pending.slot));
+        heard.is_some_and(|at| at + 4 * PING_AFTER > now.monotonic)
     }
 
     /// The latest time at which a majority of these homes had been heard of, this node included.

@@ -1,23 +1,34 @@
 //! One table's entries: in shared memory, with what the node must know of them beside it.
 
+mod outline;
+
 use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
 use annulus_proto::submission::Action;
 use annulus_proto::{Entry, Hlc, Key, NodeId, SLOT_COUNT, Slot, Version, record};
 use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
+use annulus_sketch::Sketch;
 
 use super::settings::TablePolicy;
+use outline::{Change, Outline};
+
+pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
 
 /// The entries of one table.
 ///
 /// Copies enter through [`Store::merge`] alone, so that the order of [`Entry`] holds whatever
-/// arrives in whatever order. The digest of each slot is kept up to date by each change.
+/// arrives in whatever order. The sketch of each slot is kept up to date by each change.
+///
+/// What an earlier run left is served at once: a slot is read when it is first needed, or its turn has come
+/// ([`Store::read_on`]). Its records are compared with their checksums then, and its sketch is made; until
+/// then nothing of it is believed, and changes of it are not accounted for.
 pub(super) struct Store {
     policy: TablePolicy,
     births: Births,
     node: NodeId,
     writer: Writer,
-    digests: Box<[u64]>,
+    outline: Outline,
+    unread: Unread,
     scan_cursor: u64,
     /// The record that was read last.
     buffer: Vec<u8>,
@@ -29,6 +40,16 @@ pub(super) struct Store {
 #[derive(Clone, Copy, Debug)]
 struct Births {
     lifetime_max_ms: u64,
+}
+
+/// The slots that were not read yet.
+struct Unread {
+    slots: Box<[bool]>,
+    left: usize,
+    /// Where reading goes on.
+    next: u16,
+    /// Records that were dropped on reading, and not told of yet.
+    damaged: u64,
 }
 
 /// What one step of a scan did.
@@ -59,22 +80,68 @@ const RECORD_HEAD_BYTES: usize = 64;
 pub(super) const EXPIRED_KEPT_MS: u64 = 60_000;
 
 impl Store {
-    /// Takes over a table as it is, and reads it once. Returns how many damaged records it dropped.
-    pub(super) fn new(policy: TablePolicy, node: NodeId, writer: Writer) -> (Self, u64) {
+    /// Takes over a table as it is. Nothing of it was read then.
+    pub(super) fn new(policy: TablePolicy, node: NodeId, writer: Writer) -> Self {
         let lifetime_max_ms = u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX);
-        let mut store = Self {
+        Self {
             policy,
             births: Births { lifetime_max_ms },
             node,
             writer,
-            digests: vec![0; usize::from(SLOT_COUNT)].into_boxed_slice(),
+            outline: Outline::new(),
+            unread: Unread::all(),
             scan_cursor: 0,
             buffer: Vec::new(),
             next: Vec::new(),
-        };
-        let damaged = store.writer.verify(0, usize::MAX).dropped;
-        store.rebuild_digests();
-        (store, damaged as u64)
+        }
+    }
+
+    /// Whether all slots were read, so that this table can be compared with others.
+    pub(super) fn is_read(&self) -> bool {
+        self.unread.left == 0
+    }
+
+    /// How many slots were not read yet.
+    pub(super) fn unread_slots(&self) -> u64 {
+        self.unread.left as u64
+    }
+
+    /// Reads on, some `records` of what is unread.
+    pub(super) fn read_on(&mut self, records: usize) {
+        let mut read = 0;
+        while self.unread.left > 0 && read < records {
+            let slot = Slot::new(self.unread.next).expect("below the count");
+            self.unread.next = (self.unread.next + 1) % SLOT_COUNT;
+            read += self.read(slot);
+        }
+    }
+
+    /// Damaged records that reading dropped since this was last asked.
+    pub(super) fn take_damaged(&mut self) -> u64 {
+        std::mem::take(&mut self.unread.damaged)
+    }
+
+    /// Reads a slot, unless it was read before. Costs its size. Returns how many records it had.
+    fn read(&mut self, slot: Slot) -> usize {
+        let index = usize::from(slot.index());
+        if !std::mem::take(&mut self.unread.slots[index]) {
+            return 0;
+        }
+        self.unread.left -= 1;
+        let outline = &mut self.outline;
+        let verified = self.writer.verify_partition(slot.index(), &mut |item| {
+            let after = digest_of(item.key, item.value, item.mark);
+            outline.put(Change { word: slot.word(item.key), before: 0, after, made_ms: 0 });
+        });
+        self.unread.damaged += verified.dropped as u64;
+        verified.checked
+    }
+
+    /// Before anything of a key is looked at: its slot has been read.
+    fn read_for(&mut self, key: &Key) {
+        if self.unread.left > 0 {
+            self.read(key.slot());
+        }
     }
 
     /// The table's policy.
@@ -84,6 +151,7 @@ impl Store {
 
     /// The copy under a key, dead or alive, but nothing past its last day.
     pub(super) fn get(&mut self, key: &Key, now_ms: u64) -> Option<Entry> {
+        self.read_for(key);
         let found = self.writer.get(key.as_bytes(), &mut self.buffer)?;
         let view = record::View::parse(&self.buffer).ok()?;
         let entry = view.entry(found.mark).ok()?;
@@ -108,6 +176,9 @@ impl Store {
             Action::Update { birth, value } => (birth, Some(value.len())),
             Action::Other(_) => return None,
         };
+        if self.unread.left > 0 {
+            self.read(slot);
+        }
         let expected = expected.map(|size| size + RECORD_HEAD_BYTES);
         let entry = self.writer.occupied(key, &mut self.buffer, expected)?;
         let mark = entry.found().mark;
@@ -127,7 +198,11 @@ impl Store {
                 self.births.record_deadline(before.birth, Some(before.deadline(touched)));
             entry.set_times(deadline, touched);
             let versions = (before.birth, before.version);
-            self.account(slot, change, 0);
+            if let Some((before, after)) = change {
+                let made_ms = record::touched(touched);
+                let change = Change { word: slot.word(key), before, after, made_ms };
+                self.outline.change(change, now_ms);
+            }
             return Some(versions);
         }
         let digest = before.digest(key, mark).ok()?;
@@ -151,7 +226,9 @@ impl Store {
         entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
         let (birth, version) = (after.birth, after.version);
         let after = after.digest(key, mark).expect("what was well formed stays so");
-        self.account(slot, digest, after);
+        let made_ms = version.hlc.ms().max(record::touched(mark));
+        let change = Change { word: slot.word(key), before: digest, after, made_ms };
+        self.outline.change(change, now_ms);
         Some((birth, version))
     }
 
@@ -177,8 +254,9 @@ impl Store {
         let Some(before) = stored else {
             // A dead entry of an older birth may still lie there: it is replaced, not merged.
             let forgotten = self.raw_digest(key);
-            self.write(key, key.slot(), offered, now_ms, admission)?;
-            self.account(key.slot(), forgotten, offered.digest(key.as_bytes()));
+            let slot = key.slot();
+            self.write(key, slot, offered, now_ms, admission)?;
+            self.account(key, slot, forgotten, offered, now_ms);
             return Ok(offered.clone());
         };
         let mut entry = before.clone();
@@ -212,18 +290,59 @@ impl Store {
                 self.writer.set_times(key.as_bytes(), self.deadline(entry), record::mark(touched));
             }
         }
-        self.account(slot, digest, entry.digest(key.as_bytes()));
+        self.account(key, slot, digest, entry, now_ms);
         Ok(())
     }
 
-    /// How many entries a slot has, and the XOR of their digests.
-    pub(super) fn slot_digest(&self, slot: Slot) -> (u32, u64) {
-        let count = self.writer.partition_len(slot.index());
-        (u32::try_from(count).unwrap_or(u32::MAX), self.digests[usize::from(slot.index())])
+    /// How many entries a slot has.
+    pub(super) fn slot_len(&self, slot: Slot) -> usize {
+        self.writer.partition_len(slot.index())
+    }
+
+    /// Drops everything of a slot at once; returns how many entries that were.
+    pub(super) fn drop_slot(&mut self, slot: Slot, now_ms: u64) -> u64 {
+        let mut keys = Vec::new();
+        self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
+        keys.iter().for_each(|key| self.drop_entry(key, now_ms));
+        keys.len() as u64
+    }
+
+    /// How many entries a slot has, and its sketch, if it was not empty always.
+    #[cfg(test)]
+    pub(super) fn slot_sketch(&self, slot: Slot) -> (usize, Option<Sketch>) {
+        (self.slot_len(slot), self.outline.of_slot(slot).cloned())
+    }
+
+    /// Sketches of parts of some slots: of each the first `symbols` symbols, 1 to [`SYMBOLS`]. `sizes` tells how
+    /// many slots each part has. What was made after `cut_ms` (in hybrid milliseconds) is left out, as far as it
+    /// is remembered; 0 = nothing is. `None` if the sizes do not add up. Costs the number of slots.
+    pub(super) fn sketches(
+        &self,
+        slots: impl IntoIterator<Item = Slot>,
+        sizes: impl IntoIterator<Item = usize>,
+        symbols: usize,
+        cut_ms: u64,
+    ) -> Option<Vec<Sketch>> {
+        self.outline.sketches(slots, sizes, symbols, cut_ms)
+    }
+
+    /// The keys of a slot whose word is one of these, which are in ascending order; by their words. Costs the
+    /// slot's size.
+    pub(super) fn keys_of_words(&self, slot: Slot, words: &[u64]) -> Vec<(u64, Key)> {
+        let mut keys = Vec::new();
+        self.writer.partition_keys(slot.index(), &mut |item| {
+            let word = slot.word(item.key);
+            if words.binary_search(&word).is_ok() {
+                keys.extend(Key::new(item.key).map(|key| (word, key)));
+            }
+        });
+        keys.sort_unstable();
+        keys
     }
 
     /// The keys of a slot in ascending order, each with the digest of its entry. Costs the slot's size.
     pub(super) fn slot_list(&mut self, slot: Slot, now_ms: u64) -> Vec<(Key, u64)> {
+        self.read(slot);
         let mut keys = Vec::new();
         self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
         keys.sort_unstable();
@@ -258,12 +377,15 @@ impl Store {
         let checked = self.writer.verify(self.scan_cursor, verified);
         self.scan_cursor = checked.next;
         if checked.dropped > 0 {
-            self.rebuild_digests();
+            // Whose they were cannot be told: all sketches are made anew, bit by bit.
+            let damaged = std::mem::take(&mut self.unread.damaged);
+            self.unread = Unread { damaged, ..Unread::all() };
+            self.outline.clear();
         }
-        let digests = &mut self.digests;
+        let (outline, unread) = (&mut self.outline, &self.unread);
         let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
         let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
-            forget(digests, item);
+            forget(outline, unread, item, now_ms);
             true
         });
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
@@ -292,10 +414,12 @@ impl Store {
     }
 
     /// Drops an entry at once.
-    pub(super) fn drop_entry(&mut self, key: &Key) {
-        let digest = self.raw_digest(key);
+    pub(super) fn drop_entry(&mut self, key: &Key, now_ms: u64) {
+        self.read_for(key);
+        let before = self.raw_digest(key);
         self.writer.remove(key.as_bytes());
-        self.account(key.slot(), digest, 0);
+        let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
+        self.outline.change(change, now_ms);
     }
 
     /// Lets this host's readers trust a slot until `until_ms` on the monotonic clock; 0 = not at all.
@@ -306,7 +430,6 @@ impl Store {
     }
 
     /// Until when this host's readers may trust a slot, on the monotonic clock; 0 = not at all.
-    #[cfg(test)]
     pub(super) fn freshness(&self, slot: Slot) -> u64 {
         self.writer.freshness(slot.index())
     }
@@ -314,6 +437,11 @@ impl Store {
     /// Tells readers what to add to the monotonic clock to get hybrid milliseconds.
     pub(super) fn set_clock_offset(&mut self, offset_ms: u64) {
         self.writer.set_clock_offset(offset_ms);
+    }
+
+    /// The hybrid clock as readers know it, at this time of the monotonic clock, both in milliseconds.
+    pub(super) fn readers_ms(&self, monotonic_ms: u64) -> u64 {
+        self.writer.clock_offset().wrapping_add(monotonic_ms)
     }
 
     /// How full the table is.
@@ -359,12 +487,12 @@ impl Store {
     /// Drops what has expired, or else the coolest near copy, but not what lies under `key`: the caller
     /// counts that out itself.
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
-        let digests = &mut self.digests;
+        let (outline, unread) = (&mut self.outline, &self.unread);
         let last_used = |mark| record::last_used(mark, now_ms);
         let dropped = self.writer.make_room(now_ms, &last_used, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
-                forget(digests, item);
+                forget(outline, unread, item, now_ms);
             }
             other
         });
@@ -379,28 +507,22 @@ impl Store {
         }
     }
 
-    fn account(&mut self, slot: Slot, before: u64, after: u64) {
-        self.digests[usize::from(slot.index())] ^= before ^ after;
+    fn account(&mut self, key: &Key, slot: Slot, before: u64, entry: &Entry, now_ms: u64) {
+        let touched = entry.body.as_ref().map_or(0, |body| body.touched);
+        let change = Change {
+            word: slot.word(key.as_bytes()),
+            before,
+            after: entry.digest(key.as_bytes()),
+            made_ms: entry.version.hlc.ms().max(touched),
+        };
+        self.outline.change(change, now_ms);
     }
+}
 
-    fn rebuild_digests(&mut self) {
-        self.digests.fill(0);
-        let mut items = Vec::new();
-        let mut cursor = 0;
-        loop {
-            cursor = self.writer.scan(cursor, 4096, &mut |item| {
-                items.push((item.key.to_vec(), item.partition, item.mark));
-            });
-            for (key, partition, mark) in items.drain(..) {
-                if self.writer.get(&key, &mut self.buffer).is_some() {
-                    let digest = digest_of(&key, &self.buffer, mark);
-                    self.digests[usize::from(partition)] ^= digest;
-                }
-            }
-            if cursor == 0 {
-                break;
-            }
-        }
+impl Unread {
+    fn all() -> Self {
+        let slots = vec![true; usize::from(SLOT_COUNT)].into_boxed_slice();
+        Self { left: slots.len(), slots, next: 0, damaged: 0 }
     }
 }
 
@@ -426,9 +548,23 @@ impl Births {
     }
 }
 
-/// Takes an entry that is being dropped out of its slot's digest.
-fn forget(digests: &mut [u64], item: ExpiredItem<'_>) {
-    digests[usize::from(item.partition)] ^= digest_of(item.key, item.value, item.mark);
+/// Takes an entry that is being dropped out of its slot's sketch, if it is in there. Every node drops it for the
+/// same reason, if not at the same time.
+fn forget(outline: &mut Outline, unread: &Unread, item: ExpiredItem<'_>, now_ms: u64) {
+    let Some(slot) = Slot::new(item.partition) else { return };
+    if unread.slots[usize::from(slot.index())] {
+        return;
+    }
+    let change = Change {
+        word: slot.word(item.key),
+        before: digest_of(item.key, item.value, item.mark),
+        after: 0,
+        made_ms: match item.deadline {
+            0 => now_ms,
+            deadline => deadline.saturating_add(EXPIRED_KEPT_MS),
+        },
+    };
+    outline.change(change, now_ms);
 }
 
 fn digest_of(key: &[u8], value: &[u8], mark: u64) -> u64 {

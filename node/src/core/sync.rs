@@ -1,45 +1,90 @@
 //! Anti-entropy: two nodes compare what they hold and even it out.
 //!
-//! For each table and each other member this node sends the digests of the slots that both should
-//! hold, in one message; for those that differ it lists the other's slot, fetches what it lacks and
-//! pushes what the other lacks. It runs at intervals, when the view changes, and when hints were
-//! lost. A node that has just become a home of a slot compares it with every active member before
-//! it says *absent*, since any of them may have held it before.
+//! For each table and each other member this node sends the first symbol of the sketch of all slots that
+//! both should hold ([`annulus_sketch`]). Where the other's is the same, that was it. Else it answers with its whole sketch,
+//! and this node finds out which keys differ; if that is too much for one sketch, the slots are
+//! split in as many parts as it takes, and a slot that differs in too much for a sketch of its own is listed.
+//! Entries that this node lacks are fetched, and those that the other lacks are pushed, in batches.
+//!
+//! It runs at intervals, when the view changes, and when hints were lost. A node that has just become a
+//! home of a slot compares it with every active member before it says *absent*, since any of them may
+//! have held it before.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
+use annulus_proto::entry::Body;
 use annulus_proto::message::{
-    Compared, Digests, Fetch, Fetched, Message, Replicate, Replicated, SlotDigest, SlotList,
-    SlotListRequest,
+    Compare, Compared, ComparedDifference, Even, Evened, Message, SketchRequest, Sketches,
+    SlotList, SlotListRequest,
 };
-use annulus_proto::{Key, NodeId, Slot};
+use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, SlotSet, Status};
 use annulus_shm::Admission;
+use annulus_sketch::{Sketch, Step, next_step};
+use annulus_slots::Attempt;
 use rand::RngExt;
 
-use super::Core;
-use super::calls::{Purpose, SyncStep};
+use super::calls::{Purpose, Split, SyncStep};
+use super::hints::SlotMarks;
 use super::io::Now;
+use super::replica::{reject, reject_table};
+use super::store::{IN_FLIGHT_MS, SYMBOLS};
+use super::{Core, Table};
 
 /// A comparison under way with one member.
 #[derive(Debug, Default)]
 pub(super) struct SyncSession {
     number: u64,
-    /// What to ask next; lists last, so that fetched entries do not pile up.
-    urgent: VecDeque<SyncStep>,
-    lists: VecDeque<SyncStep>,
+    /// What was made later is left out; 0 = nothing is.
+    cut_ms: u64,
+    /// The slots that are compared, in ascending order. Parts are ranges of their places.
+    slots: Vec<Slot>,
+    /// How many cores the other has.
+    cores: u16,
     open: usize,
+    batches_open: usize,
+    /// What to ask next, by core of the other.
+    batches: BTreeMap<u16, Batch>,
+    splits: VecDeque<Split>,
+    /// Slots to list, last of all, so that fetched entries do not pile up.
+    lists: VecDeque<(Slot, Option<Key>)>,
+    lists_asked: usize,
     /// Steps left for each slot that differs.
-    left: BTreeMap<u16, usize>,
-    /// The slots that the other was asked about.
-    asked: BTreeSet<u16>,
+    left: BTreeMap<Slot, usize>,
+    /// Of slots that this node is no home of: the attempts to give them away.
+    attempts: BTreeMap<Slot, Attempt>,
+    /// The other's incarnation when the comparison began.
+    incarnation: u64,
     /// Whether the other sees the members as this node does. If not, it may still coordinate writes
     /// without this node as a home, and being equal to it does not last.
     agrees: bool,
+    /// The slots that it is about, if it stands in for lost hints.
+    only: Option<SlotMarks>,
 }
+
+/// Entries to exchange, by the words of their keys.
+#[derive(Debug, Default)]
+struct Batch {
+    wanted: VecDeque<u64>,
+    pushed: VecDeque<u64>,
+}
+
+/// An answer that no node of ours gives.
+struct Nonsense;
 
 /// How many questions of one comparison may be open at a time.
 const WINDOW: usize = 32;
+/// How many batches among them.
+const BATCHES_OPEN: usize = 8;
+/// From how many bytes of entries on a batch is full.
+const BATCH_BYTES: usize = 256 << 10;
+/// The most keys that one batch asks for, or pushes.
+const BATCH_KEYS: usize = 256;
+/// The most parts that are compared with one message.
+pub(super) const PARTS_MAX: usize = 1_024;
+/// The most pages of lists in one comparison: of a hundred million entries.
+const LISTS_MAX: usize = 100_000;
 /// How long to wait before a comparison with a member that sees other members.
 const RETRY_DISAGREEING: Duration = Duration::from_millis(300);
 /// How long to wait after a comparison that was cut off.
@@ -47,7 +92,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 impl Core {
     pub(super) fn start_syncs(&mut self, now: Now) {
-        if !self.is_up() {
+        if !matches!(self.standing.status, Status::Up | Status::Draining) {
             return;
         }
         for table in 0..self.tables.len() {
@@ -58,13 +103,14 @@ impl Core {
                 .map(|(node, _)| *node)
                 .collect();
             for node in due {
-                if self.tables[table].sync.contains_key(&node) {
+                let table_of = &self.tables[table];
+                if table_of.sync.contains_key(&node) || !table_of.store.is_read() {
                     continue;
                 }
                 let again =
                     self.settings.sync_interval.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
                 self.tables[table].sync_due.insert(node, now.monotonic + again);
-                self.start_sync(now, table, node);
+                self.start_sync(now, table, node, None);
             }
         }
     }
@@ -76,33 +122,74 @@ impl Core {
         }
     }
 
-    fn start_sync(&mut self, now: Now, table: usize, node: NodeId) {
+    /// Compares with a home the slots whose hints for it were lost, once that is possible.
+    pub(super) fn sync_marked(&mut self, now: Now, table: usize, node: NodeId) {
+        let Table { store, sync, hints, .. } = &mut self.tables[table];
+        if !store.is_read() || sync.contains_key(&node) || self.standing.status != Status::Up {
+            return;
+        }
+        if let Some(marked) = hints.take_marks(node) {
+            self.counters.add("syncs_for_lost_hints");
+            self.start_sync(now, table, node, Some(marked));
+        }
+    }
+
+    pub(super) fn start_sync(
+        &mut self,
+        now: Now,
+        table: usize,
+        node: NodeId,
+        only: Option<SlotMarks>,
+    ) {
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         let of_interest = |slot: &Slot| {
             let homes = self.standing.ring.homes(*slot);
             let theirs = homes[..homes.len().min(replicas)].contains(&node);
             let state = self.slot_state(table, *slot);
-            let held = self.tables[table].store.slot_digest(*slot).0 > 0;
-            (theirs && (state.home || held)) || state.sources.contains(&node)
+            let held = self.tables[table].store.slot_len(*slot) > 0;
+            let wanted = (theirs && (state.home || held)) || state.sources.contains(&node);
+            wanted && only.as_ref().is_none_or(|only| only.contains(*slot))
         };
-        let store = &self.tables[table].store;
-        let digest = |slot: Slot| {
-            let (count, digest) = store.slot_digest(slot);
-            SlotDigest { slot, count, digest }
-        };
-        let slots: Vec<SlotDigest> = self.slots().filter(of_interest).map(digest).collect();
+        let slots: Vec<Slot> = self.slots().filter(of_interest).collect();
         if slots.is_empty() {
             return;
         }
-        let asked = slots.iter().map(|digest| digest.slot.index()).collect();
-        let message = Digests { table: store.policy().name.clone(), slots };
+        // To a slot that is not in sync yet nothing may be missing, however late it was written: whoever
+        // wrote it may not have known of this home. Nor to one that is to be dropped here, or
+        // whose hints were lost.
+        let is_source = |slot: &Slot| self.slot_state(table, *slot).sources.contains(&node);
+        let attempts = self.attempts(table, &slots);
+        let cut_ms = if only.is_some() || !attempts.is_empty() || slots.iter().any(is_source) {
+            0
+        } else {
+            self.time.now_ms(now).saturating_sub(IN_FLIGHT_MS)
+        };
+        let incarnation = self.standing.view.get(node).map_or(0, |member| member.incarnation);
+        let session = SyncSession {
+            cut_ms,
+            slots,
+            attempts,
+            incarnation,
+            only,
+            open: 1,
+            cores: 1,
+            ..SyncSession::default()
+        };
+        let Some(mine) = self.tables[table].sketch(&session, 0..session.slots.len(), 1) else {
+            return;
+        };
+        let message = Compare {
+            table: self.tables[table].store.policy().name.clone(),
+            cut_ms,
+            slots: SlotSet::new(&session.slots, self.cores as u16),
+            symbol: mine.first().to_bytes(),
+        };
         self.tables[table].sync_sessions += 1;
         let number = self.tables[table].sync_sessions;
-        let purpose = Purpose::Sync { table, session: number, step: SyncStep::Digests };
+        let purpose = Purpose::Sync { table, session: number, step: SyncStep::Compare };
         if self.call(now, node, purpose, message).is_some() {
             self.counters.add("syncs_started");
-            let session = SyncSession { number, open: 1, asked, ..SyncSession::default() };
-            self.tables[table].sync.insert(node, session);
+            self.tables[table].sync.insert(node, SyncSession { number, ..session });
         }
     }
 
@@ -115,63 +202,238 @@ impl Core {
         step: SyncStep,
         answer: Option<(Message, bool)>,
     ) {
-        let current = self.tables[table].sync.get_mut(&node).filter(|it| it.number == session);
-        let Some(session) = current else { return };
+        let current = self.tables[table].sync.get(&node).filter(|it| it.number == session);
+        if current.is_none() {
+            return;
+        }
+        if !self.tables[table].store.is_read() {
+            // A damaged record was dropped meanwhile, and with it what was known of all slots.
+            return self.cut_off_sync(now, table, node);
+        }
+        let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
         session.open -= 1;
         let (answer, agrees) = answer.unzip();
-        match (step, answer) {
-            (SyncStep::Digests, Some(Message::Compared(compared))) => {
+        let taken = match (step, answer) {
+            (SyncStep::Compare, Some(Message::Compared(compared))) => {
                 session.agrees = agrees == Some(true);
+                session.cores = compared.cores.clamp(1, SLOT_COUNT);
                 if !session.agrees {
                     self.tables[table].sync_due.insert(node, now.monotonic + RETRY_DISAGREEING);
                 }
-                self.on_compared(table, node, &compared);
+                self.on_compared(table, node, compared)
+            }
+            (SyncStep::Sketches(splits), Some(Message::Sketches(answer))) => {
+                self.on_sketches(table, node, splits, &answer.sketches)
             }
             (SyncStep::List { slot, after }, Some(Message::SlotList(list))) => {
-                self.on_slot_list(now, table, node, slot, after, list);
+                self.on_slot_list(now, table, node, slot, after, list)
             }
-            (SyncStep::Fetch(key), Some(Message::Fetched(fetched))) => {
-                self.on_sync_fetched(now, table, node, key, fetched);
+            (SyncStep::Even { pushed, wanted }, Some(Message::Evened(answer))) => {
+                session.batches_open -= 1;
+                self.on_evened(now, table, node, (pushed, wanted), answer)
             }
-            (SyncStep::Push(key), Some(Message::Replicated(answer))) => {
-                self.counters.add("sync_entries_pushed");
-                let even = match answer {
-                    Replicated::Differs(theirs) => {
-                        self.merge(now, table, &key, &theirs, Admission::Reserve).is_ok()
-                    }
-                    _ => true,
-                };
-                // A slot of which something could not be stored here is not in sync.
-                if even {
-                    self.on_sync_step_done(table, node, key.slot().index());
-                }
-            }
-            _ => {
-                self.counters.add("syncs_cut_off");
-                self.tables[table].sync.remove(&node);
-                self.tables[table].sync_due.insert(node, now.monotonic + RETRY);
-                return;
-            }
+            _ => Err(Nonsense),
+        };
+        if let Err(Nonsense) = taken {
+            return self.cut_off_sync(now, table, node);
         }
         self.go_on_with_sync(now, table, node);
     }
 
-    fn on_compared(&mut self, table: usize, node: NodeId, compared: &Compared) {
-        let table = &mut self.tables[table];
-        let Some(session) = table.sync.get_mut(&node) else { return };
-        let differing: BTreeSet<u16> = compared.differing.iter().map(|slot| slot.index()).collect();
-        let equal: Vec<u16> = session.asked.difference(&differing).copied().collect();
-        // A home that is itself behind is as good a source as any: what it lacks the others have.
-        for slot in equal.into_iter().filter(|_| session.agrees) {
-            table.slots[usize::from(slot)].sources.remove(&node);
+    fn cut_off_sync(&mut self, now: Now, table: usize, node: NodeId) {
+        self.counters.add("syncs_cut_off");
+        let Table { sync, sync_due, hints, .. } = &mut self.tables[table];
+        match sync.remove(&node).and_then(|session| session.only) {
+            Some(only) => hints.put_marks_back(node, &only),
+            None => drop(sync_due.insert(node, now.monotonic + RETRY)),
         }
-        for slot in differing {
-            if session.asked.contains(&slot) {
-                session.left.insert(slot, 1);
-                session.lists.push_back(SyncStep::List { slot, after: None });
+    }
+
+    fn on_compared(
+        &mut self,
+        table: usize,
+        node: NodeId,
+        compared: Compared,
+    ) -> Result<(), Nonsense> {
+        let Some(session) = self.tables[table].sync.get_mut(&node) else { return Ok(()) };
+        let all = 0..session.slots.len();
+        match compared.difference {
+            ComparedDifference::None => self.on_found(table, node, all, Vec::new()),
+            ComparedDifference::One { key } => {
+                self.on_found(table, node, all, vec![u64::from_le_bytes(key)])
+            }
+            ComparedDifference::More { sketch } => {
+                let session = &self.tables[table].sync[&node];
+                let mine = self.tables[table].sketch(session, all.clone(), SYMBOLS);
+                let theirs = Sketch::read(&sketch).ok_or(Nonsense)?;
+                self.on_sketch(table, node, all, mine.ok_or(Nonsense)?, &theirs).map(drop)
+            }
+            _ => Err(Nonsense),
+        }
+    }
+
+    fn on_sketches(
+        &mut self,
+        table: usize,
+        node: NodeId,
+        splits: Vec<Split>,
+        sketches: &[u8],
+    ) -> Result<(), Nonsense> {
+        let count: usize = splits.iter().map(|split| split.parts.len()).sum();
+        if sketches.len() != count * Sketch::bytes(SYMBOLS) {
+            return Err(Nonsense);
+        }
+        // All of ours at once, since what is left out is looked up in one list.
+        let session = &self.tables[table].sync[&node];
+        let parts = || splits.iter().flat_map(|split| &split.parts);
+        let slots = parts().flat_map(|part| &session.slots[part.clone()]).copied();
+        let store = &self.tables[table].store;
+        let mine = store.sketches(slots, parts().map(|part| part.len()), SYMBOLS, session.cut_ms);
+        let mut mine = mine.ok_or(Nonsense)?.into_iter();
+        let mut sketches = sketches.chunks_exact(Sketch::bytes(SYMBOLS)).map_while(Sketch::read);
+        for split in splits {
+            let mut rest = split.rest;
+            for part in split.parts {
+                let (mine, theirs) = mine.next().zip(sketches.next()).ok_or(Nonsense)?;
+                let difference = self.on_sketch(table, node, part, mine, &theirs)?;
+                if let Some((_, rest)) = &mut rest {
+                    rest.subtract(&difference);
+                }
+            }
+            if let Some((part, difference)) = rest {
+                self.on_difference(table, node, part, difference)?;
             }
         }
-        self.counters.add_many("sync_slots_differing", compared.differing.len() as u64);
+        Ok(())
+    }
+
+    /// Finds out in what a part differs of which there are these sketches. Returns the sketch of the difference.
+    fn on_sketch(
+        &mut self,
+        table: usize,
+        node: NodeId,
+        part: Range<usize>,
+        mine: Sketch,
+        theirs: &Sketch,
+    ) -> Result<Sketch, Nonsense> {
+        if theirs.symbols().len() != SYMBOLS {
+            return Err(Nonsense);
+        }
+        let mut difference = mine;
+        difference.subtract(theirs);
+        if theirs.is_zero() && difference.decode().is_none() {
+            self.on_nothing_there(table, node, part);
+        } else {
+            self.on_difference(table, node, part, difference.clone())?;
+        }
+        Ok(difference)
+    }
+
+    fn on_difference(
+        &mut self,
+        table: usize,
+        node: NodeId,
+        part: Range<usize>,
+        difference: Sketch,
+    ) -> Result<(), Nonsense> {
+        match next_step(&difference, part.len()) {
+            Step::Found(found) => return self.on_found(table, node, part, found),
+            Step::List => {
+                let Some(session) = self.tables[table].sync.get_mut(&node) else { return Ok(()) };
+                let slots = session.slots[part].iter();
+                session.lists.extend(slots.map(|slot| (*slot, None)));
+            }
+            Step::Split(count) => {
+                let place = |index: usize| part.start + part.len() * index / count;
+                let mut parts: Vec<Range<usize>> =
+                    (0..count).map(|index| place(index)..place(index + 1)).collect();
+                let Some(session) = self.tables[table].sync.get_mut(&node) else { return Ok(()) };
+                // What differs in the last part is the rest, as long as both nodes leave out what
+                // was made since.
+                let follows = session.cut_ms != 0 && count <= PARTS_MAX;
+                let rest = if follows { parts.pop().map(|last| (last, difference)) } else { None };
+                while parts.len() > PARTS_MAX {
+                    let more = parts.split_off(parts.len() - PARTS_MAX);
+                    self.split(table, node, Split { parts: more, rest: None });
+                }
+                self.split(table, node, Split { parts, rest });
+            }
+        }
+        Ok(())
+    }
+
+    fn split(&mut self, table: usize, node: NodeId, split: Split) {
+        self.counters.add_many("sync_parts_compared", split.parts.len() as u64);
+        if let Some(session) = self.tables[table].sync.get_mut(&node) {
+            session.splits.push_back(split);
+        }
+    }
+
+    /// The other holds nothing of these slots, and this node much.
+    fn on_nothing_there(&mut self, table: usize, node: NodeId, part: Range<usize>) {
+        for place in part {
+            let slot = self.tables[table].sync[&node].slots[place];
+            let is_home = self.homes(table, slot).contains(&node);
+            if is_home && self.tables[table].store.slot_len(slot) > 0 {
+                let session = self.tables[table].sync.get_mut(&node);
+                session.expect("it was there just now").lists.push_back((slot, None));
+            } else {
+                self.on_slot_even(table, node, slot);
+            }
+        }
+    }
+
+    /// All keys that differ in a part are known, by their words. The other is asked for its copies, and told of
+    /// what it lacks afterwards.
+    fn on_found(
+        &mut self,
+        table: usize,
+        node: NodeId,
+        part: Range<usize>,
+        words: Vec<u64>,
+    ) -> Result<(), Nonsense> {
+        let slots = self.tables[table].sync[&node].slots[part].to_vec();
+        let is_there = |word: &u64| {
+            Slot::of_word(*word).is_some_and(|slot| slots.binary_search(&slot).is_ok())
+        };
+        if !words.iter().all(is_there) {
+            return Err(Nonsense);
+        }
+        let (wanted, given): (Vec<u64>, Vec<u64>) =
+            words.into_iter().partition(|word| self.wants(table, *word));
+        self.want(table, node, wanted);
+        self.push(table, node, given);
+        let session = &self.tables[table].sync[&node];
+        let even: Vec<Slot> =
+            slots.into_iter().filter(|slot| !session.left.contains_key(slot)).collect();
+        even.into_iter().for_each(|slot| self.on_slot_even(table, node, slot));
+        Ok(())
+    }
+
+    /// Whether this node fetches what others hold of an entry's slot: only as its home. What it gives away
+    /// they have from it.
+    fn wants(&self, table: usize, word: u64) -> bool {
+        Slot::of_word(word).is_none_or(|slot| self.slot_state(table, slot).home)
+    }
+
+    fn want(&mut self, table: usize, node: NodeId, words: impl IntoIterator<Item = u64>) {
+        let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
+        for (word, slot) in words.into_iter().filter_map(|it| Some((it, Slot::of_word(it)?))) {
+            session.batch(slot).wanted.push_back(word);
+            *session.left.entry(slot).or_default() += 1;
+        }
+    }
+
+    /// Has entries pushed to the other, as far as it is their home.
+    fn push(&mut self, table: usize, node: NodeId, words: impl IntoIterator<Item = u64>) {
+        for (word, slot) in words.into_iter().filter_map(|it| Some((it, Slot::of_word(it)?))) {
+            if !self.homes(table, slot).contains(&node) {
+                continue;
+            }
+            let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
+            session.batch(slot).pushed.push_back(word);
+            *session.left.entry(slot).or_default() += 1;
+        }
     }
 
     fn on_slot_list(
@@ -179,13 +441,11 @@ impl Core {
         now: Now,
         table: usize,
         node: NodeId,
-        slot_index: u16,
+        slot: Slot,
         after: Option<Key>,
         list: SlotList,
-    ) {
-        let Some(slot) = Slot::new(slot_index) else { return };
+    ) -> Result<(), Nonsense> {
         let now_ms = self.time.now_ms(now);
-        let theirs_is_home = self.homes(table, slot).contains(&node);
         let mut ours = self.tables[table].store.slot_list(slot, now_ms);
         // Compare within the page: after the last key of the page before, up to this one's last.
         let last = list.items.last().map(|(key, _)| key.clone());
@@ -194,127 +454,397 @@ impl Core {
                 && (!list.more || last.as_ref().is_some_and(|last| key <= last))
         });
         let ours: BTreeMap<Key, u64> = ours.into_iter().collect();
-        let mut steps = Vec::new();
-        for (key, digest) in &list.items {
-            if key.slot() == slot && ours.get(key) != Some(digest) {
-                steps.push(SyncStep::Fetch(key.clone()));
-            }
+        let theirs: BTreeMap<&Key, u64> =
+            list.items.iter().map(|(key, digest)| (key, *digest)).collect();
+        let differs =
+            |(key, digest): &(&Key, u64)| key.slot() == slot && ours.get(*key) != Some(digest);
+        let word = |key: &Key| slot.word(key.as_bytes());
+        let wanted: BTreeSet<u64> = theirs
+            .iter()
+            .map(|(key, digest)| (*key, *digest))
+            .filter(differs)
+            .map(|(key, _)| word(key))
+            .collect();
+        let lacking = ours.keys().filter(|key| !theirs.contains_key(key)).map(word);
+        let (wanted, lacking): (BTreeSet<u64>, BTreeSet<u64>) = if self.slot_state(table, slot).home
+        {
+            (wanted, lacking.collect())
+        } else {
+            let other = ours.iter().filter(|(key, digest)| theirs.get(key) != Some(*digest));
+            (BTreeSet::new(), other.map(|(key, _)| word(key)).collect())
+        };
+        self.counters.add("sync_slots_listed");
+        if after.is_none() {
+            // A step for all pages, so that the slot is not even before the last one.
+            let Some(session) = self.tables[table].sync.get_mut(&node) else { return Ok(()) };
+            *session.left.entry(slot).or_default() += 1;
         }
-        if theirs_is_home {
-            let theirs: BTreeSet<&Key> = list.items.iter().map(|(key, _)| key).collect();
-            let lacking = ours.keys().filter(|key| !theirs.contains(key));
-            steps.extend(lacking.cloned().map(SyncStep::Push));
-        }
-        let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
-        *session.left.entry(slot_index).or_default() += steps.len();
-        session.urgent.extend(steps);
+        self.want(table, node, wanted);
+        self.push(table, node, lacking);
         match last {
             Some(last) if list.more && after.as_ref() < Some(&last) => {
-                let step = SyncStep::List { slot: slot_index, after: Some(last) };
-                session.lists.push_front(step);
+                let Some(session) = self.tables[table].sync.get_mut(&node) else { return Ok(()) };
+                session.lists.push_front((slot, Some(last)));
             }
-            _ => self.on_sync_step_done(table, node, slot_index),
+            _ if list.more => return Err(Nonsense),
+            _ => self.on_sync_step_done(table, node, slot),
         }
+        Ok(())
     }
 
-    fn on_sync_fetched(
+    fn on_evened(
         &mut self,
         now: Now,
         table: usize,
         node: NodeId,
-        key: Key,
-        fetched: Fetched,
-    ) {
-        let now_ms = self.time.now_ms(now);
-        let slot = key.slot();
-        self.counters.add("sync_entries_fetched");
-        let merged = match &fetched.entry {
-            Some(theirs) => self.merge(now, table, &key, theirs, Admission::Reserve).map(Some),
-            None => Ok(self.tables[table].store.get(&key, now_ms)),
-        };
-        let Ok(merged) = merged else {
-            // No room for it: this slot is not in sync, and will be tried again.
-            self.counters.add("sync_entries_refused");
-            return;
-        };
-        let theirs_is_home = self.homes(table, slot).contains(&node);
-        let push = theirs_is_home && merged.is_some() && merged != fetched.entry;
-        if push && let Some(session) = self.tables[table].sync.get_mut(&node) {
-            session.urgent.push_back(SyncStep::Push(key));
-            return;
+        (pushed, wanted): (Vec<u64>, Vec<u64>),
+        answer: Evened,
+    ) -> Result<(), Nonsense> {
+        let done = (answer.done as usize).min(pushed.len() + wanted.len());
+        if done == 0 {
+            return Err(Nonsense);
         }
-        self.on_sync_step_done(table, node, slot.index());
+        let (mut held, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        for (key, theirs) in &answer.entries {
+            let slot = key.slot();
+            let Some(session) = self.tables[table].sync.get(&node) else { return Ok(()) };
+            // What is stored elsewhere no reader finds.
+            if !self.owns(slot) || session.slots.binary_search(&slot).is_err() {
+                self.counters.add("sync_entries_misplaced");
+                continue;
+            }
+            if !self.slot_state(table, slot).home {
+                // It has what was pushed, and more.
+                continue;
+            }
+            self.counters.add("sync_entries_fetched");
+            held.insert(slot.word(key.as_bytes()));
+            match self.merge(now, table, key, theirs, Admission::Reserve) {
+                Ok(merged) if merged != *theirs => {
+                    self.push(table, node, [slot.word(key.as_bytes())]);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    // No room for it: this slot is not in sync, and will be tried again.
+                    self.counters.add("sync_entries_refused");
+                    refused.insert(slot);
+                }
+            }
+        }
+        self.counters.add_many("sync_entries_pushed", done.min(pushed.len()) as u64);
+        let answered = wanted.iter().take(done.saturating_sub(pushed.len()));
+        let lacking: Vec<u64> = answered.filter(|word| !held.contains(word)).copied().collect();
+        self.push(table, node, lacking);
+        let mut again = (pushed.into_iter(), wanted.into_iter());
+        for word in again.0.by_ref().chain(again.1.by_ref()).take(done) {
+            let slot = Slot::of_word(word).filter(|slot| !refused.contains(slot));
+            if let Some(slot) = slot {
+                self.on_sync_step_done(table, node, slot);
+            }
+        }
+        let Some(session) = self.tables[table].sync.get_mut(&node) else { return Ok(()) };
+        for word in again.0.rev() {
+            if let Some(slot) = Slot::of_word(word) {
+                session.batch(slot).pushed.push_front(word);
+            }
+        }
+        for word in again.1.rev() {
+            if let Some(slot) = Slot::of_word(word) {
+                session.batch(slot).wanted.push_front(word);
+            }
+        }
+        Ok(())
     }
 
-    fn on_sync_step_done(&mut self, table: usize, node: NodeId, slot: u16) {
-        let table = &mut self.tables[table];
-        let Some(session) = table.sync.get_mut(&node) else { return };
+    fn on_sync_step_done(&mut self, table: usize, node: NodeId, slot: Slot) {
+        let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
         let Some(left) = session.left.get_mut(&slot) else { return };
         *left -= 1;
         if *left == 0 {
             session.left.remove(&slot);
-            if session.agrees {
-                table.slots[usize::from(slot)].sources.remove(&node);
+            self.on_slot_even(table, node, slot);
+        }
+    }
+
+    /// What the other held of a slot when it was compared is merged here: it is no source of it any more. This is
+    /// the one place where a slot comes to be in sync.
+    ///
+    /// A home that is itself behind is as good a source as any: what it lacks the others have.
+    fn on_slot_even(&mut self, index: usize, node: NodeId, slot: Slot) {
+        let table = &mut self.tables[index];
+        let Some(session) = table.sync.get(&node) else { return };
+        // If something was left out, it may be what is missing.
+        if session.agrees && session.cut_ms == 0 {
+            let attempt = session.attempts.get(&slot).copied();
+            let incarnation = session.incarnation;
+            table.slots[usize::from(slot.index())].sources.remove(&node);
+            if let Some(attempt) = attempt {
+                self.note_even(index, slot, node, (attempt, incarnation));
             }
         }
     }
 
     fn go_on_with_sync(&mut self, now: Now, table: usize, node: NodeId) {
-        let name = self.tables[table].store.policy().name.clone();
         loop {
             let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
             if session.open >= WINDOW {
                 return;
             }
-            let Some(step) = session.urgent.pop_front().or_else(|| session.lists.pop_front())
-            else {
-                if session.open == 0 {
-                    self.tables[table].sync.remove(&node);
-                    self.counters.add("syncs_finished");
-                    if self.slots_unsynced(table) == 0 {
-                        self.extend_freshness(now);
+            let Some((step, message)) = self.next_step_of_sync(now, table, node) else { break };
+            let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
+            session.open += 1;
+            session.batches_open += usize::from(matches!(step, SyncStep::Even { .. }));
+            let purpose = Purpose::Sync { table, session: session.number, step };
+            if self.call(now, node, purpose, message).is_none() {
+                // It has no address any more.
+                self.tables[table].sync.remove(&node);
+                return;
+            }
+        }
+        let session = self.tables[table].sync.get(&node);
+        if session.is_some_and(|session| session.open == 0) {
+            self.tables[table].sync.remove(&node);
+            self.counters.add("syncs_finished");
+            if self.slots_unsynced(table) == 0 {
+                self.extend_freshness(now);
+            }
+        }
+    }
+
+    /// What to ask next; `None` if there is nothing, or other answers have to come first.
+    fn next_step_of_sync(
+        &mut self,
+        now: Now,
+        table: usize,
+        node: NodeId,
+    ) -> Option<(SyncStep, Message)> {
+        let name = self.tables[table].store.policy().name.clone();
+        loop {
+            let session = self.tables[table].sync.get_mut(&node)?;
+            let core = session.batches.first_key_value().map(|(core, _)| *core);
+            if let Some(core) = core.filter(|_| session.batches_open < BATCHES_OPEN) {
+                match self.next_batch(now, table, node, core) {
+                    Some(batch) => return Some(batch),
+                    None => continue,
+                }
+            }
+            if !session.splits.is_empty() {
+                return Some(session.next_sketches(name, self.cores as u16));
+            }
+            if !session.batches.is_empty() || session.lists_asked == LISTS_MAX {
+                return None;
+            }
+            let (slot, after) = session.lists.pop_front()?;
+            session.lists_asked += 1;
+            let message = SlotListRequest { table: name, slot, after: after.clone() };
+            return Some((SyncStep::List { slot, after }, message.into()));
+        }
+    }
+
+    /// The next batch for a core of the other's; `None` if nothing is left of what was to be in it.
+    fn next_batch(
+        &mut self,
+        now: Now,
+        table: usize,
+        node: NodeId,
+        core: u16,
+    ) -> Option<(SyncStep, Message)> {
+        let now_ms = self.time.now_ms(now);
+        let session = self.tables[table].sync.get_mut(&node)?;
+        let mut batch = session.batches.remove(&core)?;
+        let (mut pushed, mut entries, mut bytes, mut gone) =
+            (Vec::new(), Vec::new(), 0, Vec::new());
+        while bytes < BATCH_BYTES && pushed.len() < BATCH_KEYS {
+            // All of one slot at a time, since finding them costs the slot's size.
+            let Some(slot) = batch.pushed.front().and_then(|word| Slot::of_word(*word)) else {
+                break;
+            };
+            let is_of_slot = |word: &&u64| Slot::of_word(**word) == Some(slot);
+            let count = batch.pushed.iter().take_while(is_of_slot).take(BATCH_KEYS).count();
+            let mut words: Vec<u64> = batch.pushed.iter().take(count).copied().collect();
+            words.sort_unstable();
+            let store = &mut self.tables[table].store;
+            let keys = store.keys_of_words(slot, &words);
+            for _ in 0..count {
+                if bytes >= BATCH_BYTES {
+                    break;
+                }
+                let Some(word) = batch.pushed.pop_front() else { break };
+                let first = keys.partition_point(|(other, _)| *other < word);
+                let before = entries.len();
+                for (_, key) in keys[first..].iter().take_while(|(other, _)| *other == word) {
+                    if let Some(entry) = store.get(key, now_ms) {
+                        bytes += size_of(key, &entry);
+                        entries.push((key.clone(), entry));
                     }
                 }
-                return;
-            };
-            session.open += 1;
-            let number = session.number;
-            let message = match &step {
-                SyncStep::List { slot, after } => Slot::new(*slot).map(|slot| {
-                    SlotListRequest { table: name.clone(), slot, after: after.clone() }.into()
-                }),
-                SyncStep::Fetch(key) => {
-                    Some(Fetch { table: name.clone(), key: key.clone() }.into())
-                }
-                SyncStep::Push(key) => {
-                    let now_ms = self.time.now_ms(now);
-                    let entry = self.tables[table].store.get(key, now_ms);
-                    let (table, key) = (name.clone(), key.clone());
-                    entry.map(|entry| Replicate { table, key, entry }.into())
-                }
-                SyncStep::Digests => None,
-            };
-            let sent: Option<u64> = match message {
-                Some(message) => {
-                    let message: Message = message;
-                    let purpose = Purpose::Sync { table, session: number, step: step.clone() };
-                    self.call(now, node, purpose, message)
-                }
-                None => None,
-            };
-            if sent.is_none() {
-                // Its time was over meanwhile, or the node has no address any more.
-                if let Some(session) = self.tables[table].sync.get_mut(&node) {
-                    session.open -= 1;
-                }
-                if let SyncStep::Push(key) = step {
-                    self.on_sync_step_done(table, node, key.slot().index());
+                if entries.len() == before {
+                    // Its time was over meanwhile.
+                    gone.push(slot);
+                } else {
+                    pushed.push(word);
                 }
             }
         }
+        let count = batch.wanted.len().min(BATCH_KEYS);
+        let wanted: Vec<u64> = batch.wanted.drain(..count).collect();
+        if let Some(session) = self.tables[table].sync.get_mut(&node)
+            && !(batch.pushed.is_empty() && batch.wanted.is_empty())
+        {
+            session.batches.insert(core, batch);
+        }
+        gone.into_iter().for_each(|slot| self.on_sync_step_done(table, node, slot));
+        if pushed.is_empty() && wanted.is_empty() {
+            return None;
+        }
+        let message = Even {
+            table: self.tables[table].store.policy().name.clone(),
+            wanted: wanted.iter().map(|word| word.to_le_bytes()).collect(),
+            entries,
+        };
+        Some((SyncStep::Even { pushed, wanted }, message.into()))
     }
 
     pub(super) fn slots_unsynced(&self, table: usize) -> usize {
         self.tables[table].slots.iter().filter(|state| state.home && !state.is_synced()).count()
     }
+}
+
+// The other side.
+impl Core {
+    /// The part of an answer that is this core's: of other cores' slots it has nothing.
+    pub(super) fn sketches(&mut self, request: &SketchRequest) -> Message {
+        let Some(table) = self.table_named(&request.table) else {
+            return reject_table(&request.table);
+        };
+        if !self.tables[table].store.is_read() {
+            return reject("this node reads what its earlier run left; ask again in a second");
+        }
+        let symbols = usize::from(request.symbols);
+        let sizes = request.sizes.iter().map(|size| usize::from(*size));
+        let is_sound = (1..=SYMBOLS).contains(&symbols) && request.sizes.len() <= PARTS_MAX;
+        let store = &self.tables[table].store;
+        let sketches = is_sound
+            .then(|| store.sketches(request.slots.slots(), sizes, symbols, request.cut_ms))
+            .flatten();
+        match sketches {
+            Some(parts) => {
+                let mut sketches = Vec::with_capacity(parts.len() * Sketch::bytes(symbols));
+                parts.iter().for_each(|part| part.write(&mut sketches));
+                Sketches { sketches }.into()
+            }
+            None => reject("parts that there cannot be"),
+        }
+    }
+
+    /// Takes in what another node pushes, and gives it what it wants.
+    pub(super) fn even(&mut self, now: Now, from: NodeId, request: &Even) -> Message {
+        let Some(table) = self.table_named(&request.table) else {
+            return reject_table(&request.table);
+        };
+        let now_ms = self.time.now_ms(now);
+        let wanted: Vec<u64> = request.wanted.iter().map(|it| u64::from_le_bytes(*it)).collect();
+        let wanted_slots = wanted.iter().map(|word| Slot::of_word(*word));
+        let slots = wanted_slots.chain(request.entries.iter().map(|(key, _)| Some(key.slot())));
+        if !slots.into_iter().all(|slot| slot.is_some_and(|slot| self.owns(slot))) {
+            self.counters.add("sync_entries_misplaced");
+            return reject("keys of more than one core");
+        }
+        // Finding them costs their slots' sizes: nobody asks for more at a time.
+        let wanted = &wanted[..wanted.len().min(BATCH_KEYS)];
+        let (mut entries, mut bytes, mut done) = (Vec::new(), 0, 0);
+        let mut add = |entries: &mut Vec<(Key, Entry)>, key: &Key, entry: Entry| {
+            bytes += size_of(key, &entry);
+            entries.push((key.clone(), entry));
+            bytes >= BATCH_BYTES
+        };
+        let mut is_full = false;
+        let mut last_word = None;
+        for (key, theirs) in &request.entries {
+            if is_full {
+                break;
+            }
+            let slot = key.slot();
+            // Entries whose keys have one word are one step.
+            let word = slot.word(key.as_bytes());
+            done += u32::from(last_word.replace(word) != Some(word));
+            self.counters.add("copies_received");
+            match self.merge(now, table, key, theirs, Admission::Reserve) {
+                Ok(merged) if merged != *theirs => is_full = add(&mut entries, key, merged),
+                Ok(_) => {}
+                Err(_) => {
+                    self.counters.add("copies_refused");
+                    self.stop_vouching(table, slot, from);
+                }
+            }
+        }
+        for words in wanted.chunk_by(|a, b| Slot::of_word(*a) == Slot::of_word(*b)) {
+            let Some(slot) = words.first().and_then(|word| Slot::of_word(*word)) else { break };
+            if is_full {
+                break;
+            }
+            let mut sorted = words.to_vec();
+            sorted.sort_unstable();
+            let store = &mut self.tables[table].store;
+            let keys = store.keys_of_words(slot, &sorted);
+            for word in words {
+                if is_full {
+                    break;
+                }
+                done += 1;
+                let first = keys.partition_point(|(other, _)| other < word);
+                for (_, key) in keys[first..].iter().take_while(|(other, _)| other == word) {
+                    if let Some(entry) = store.get(key, now_ms) {
+                        is_full |= add(&mut entries, key, entry);
+                    }
+                }
+            }
+        }
+        Evened { entries, done }.into()
+    }
+}
+
+impl SyncSession {
+    /// What is to be exchanged with the other's core that owns a slot.
+    fn batch(&mut self, slot: Slot) -> &mut Batch {
+        self.batches.entry(slot.index() % self.cores).or_default()
+    }
+
+    /// A question for the sketches of as many parts as fit.
+    fn next_sketches(&mut self, table: String, stride: u16) -> (SyncStep, Message) {
+        let (mut splits, mut count) = (Vec::new(), 0);
+        while let Some(split) = self.splits.front()
+            && (splits.is_empty() || count + split.parts.len() <= PARTS_MAX)
+        {
+            count += split.parts.len();
+            splits.extend(self.splits.pop_front());
+        }
+        // The other takes the slots in ascending order.
+        splits.sort_by_key(|split| split.parts.first().map_or(0, |part| part.start));
+        let parts = || splits.iter().flat_map(|split| &split.parts);
+        let slots: Vec<Slot> =
+            parts().flat_map(|part| &self.slots[part.clone()]).copied().collect();
+        let message = SketchRequest {
+            table,
+            cut_ms: self.cut_ms,
+            slots: SlotSet::new(&slots, stride),
+            sizes: parts().map(|part| part.len() as u16).collect(),
+            symbols: SYMBOLS as u8,
+        };
+        (SyncStep::Sketches(splits), message.into())
+    }
+}
+
+impl Table {
+    /// The sketch of a part of what a session compares.
+    fn sketch(&self, session: &SyncSession, part: Range<usize>, symbols: usize) -> Option<Sketch> {
+        let (size, slots) = (part.len(), session.slots[part].iter().copied());
+        self.store.sketches(slots, [size], symbols, session.cut_ms)?.pop()
+    }
+}
+
+/// About how many bytes an entry has on the wire, and not less for any that is large.
+fn size_of(key: &Key, entry: &Entry) -> usize {
+    const HEAD_BYTES: usize = 200;
+    key.as_bytes().len() + HEAD_BYTES + entry.body.as_ref().map_or(0, Body::size)
 }

@@ -96,6 +96,11 @@ impl NodeTime {
         self.hybrid_ms(now).min(self.wall_ms(now).saturating_add(self.drift_max_ms))
     }
 
+    /// The present as it was when it was last looked at, as [`NodeTime::now_ms`]; 0 before that.
+    pub(super) fn latest_ms(&self) -> u64 {
+        self.noticed.map_or(0, |now| self.now_ms(now))
+    }
+
     /// Where the next stamp would be.
     fn hybrid_ms(&self, now: Now) -> u64 {
         self.clock.now(self.wall_ms(now)).ms()
@@ -134,6 +139,24 @@ impl NodeTime {
             return Err(NoStamp::NotPersisted);
         }
         Ok(Version::new(self.clock.tick_after(wall_ms, stored), self.node))
+    }
+
+    /// Whether an instant is below what is on disk: after a restart, this node knows that it may have
+    /// promised or stamped it.
+    pub(super) fn is_below_ceiling(&self, instant: Hlc) -> bool {
+        instant.ms() < self.ceiling_ms
+    }
+
+    /// Asks for a ceiling above an instant, unless that is far in the future.
+    pub(super) fn want(&mut self, now: Now, instant: Hlc) {
+        if self.may_follow(now, instant) {
+            self.wanted_ms = self.wanted_ms.max(instant.ms());
+        }
+    }
+
+    /// Whether an instant that others named is one that this clock goes on after.
+    pub(super) fn may_follow(&self, now: Now, instant: Hlc) -> bool {
+        instant.ms() <= self.wall_ms(now).saturating_add(FOLLOWED_MS_MAX)
     }
 
     /// Whether [`NodeTime::stamp`] would give a version.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::disk::Batch;
 use super::inboxes::{CoreEvent, Inboxes, Receiver};
 use super::post::Post;
 use super::present;
 use super::shared::{Shared, Sleepers};
 use crate::core::{HubInput, Input, NoAnswer, Outcome, Output};
 use annulus_net::{Clock, Net};
+use tokio::sync::mpsc;
 
 /// What a core's task works with.
 pub(super) struct CoreTask<N: Net, C: Clock> {
@@ -18,6 +20,8 @@ pub(super) struct CoreTask<N: Net, C: Clock> {
     pub(super) post: Arc<Post<N>>,
     pub(super) inbox: Receiver<CoreEvent, Input>,
     pub(super) inboxes: Inboxes,
+    /// To the task that puts things on disk.
+    pub(super) disk: mpsc::UnboundedSender<Batch>,
     /// Clients to wake; kept for its memory.
     pub(super) sleepers: Sleepers,
     pub(super) next_scan: Duration,
@@ -111,6 +115,10 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                         let outcome = Outcome { call, result: Err(NoAnswer { sent: false }) };
                         self.shared.lock().core.handle(now, Input::Outcome(outcome));
                     }
+                }
+                Some(Output::Persist { ticket, changes }) => {
+                    // As below. It is little: cores wait for the one batch before they ask for the next.
+                    let _ = self.disk.send(Batch { core: self.number, ticket, changes });
                 }
                 Some(Output::Notice(notice)) => {
                     // An error means that the node is stopping.

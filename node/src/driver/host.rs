@@ -1,5 +1,7 @@
 //! What a node finds on its host beside network and clocks: its state, its segments, its load.
 
+mod records;
+
 use std::fs::{self, File, OpenOptions};
 use std::future::Future;
 use std::io::{self, Read as _, Write as _};
@@ -15,6 +17,7 @@ use rustix::fs::FlockOperation;
 use super::background::{self, Report};
 use super::settings::{NodeSettings, TableSettings};
 use crate::core::record_bytes_max;
+use records::RecordFile;
 
 /// The seam to a host. [`SystemHost`] is the real one; simulations keep everything in memory.
 pub trait Host: Send + Sync + 'static {
@@ -29,6 +32,16 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// Whatever kept it from being written; what was stored before is still there.
     fn store_state(&self, state: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Opens what cores keep, and reads all of it. Whatever is wrong with it, the node starts.
+    fn open_kept(&self) -> Kept;
+
+    /// Makes these changes of what is kept, in their order, all of them or none; they are on disk when the
+    /// future completes. Called for one batch after the other.
+    ///
+    /// # Errors
+    /// Whatever kept it from being written. Whether it was is not known then; to do it again does no harm.
+    fn keep(&self, changes: Vec<KeptChange>) -> impl Future<Output = io::Result<()>> + Send;
 
     /// The node's keyring as text, if its settings name one.
     ///
@@ -74,6 +87,22 @@ pub trait Host: Send + Sync + 'static {
     fn watch(&self, segments: Vec<Arc<dyn Region>>) -> Option<crossbeam_channel::Receiver<Report>>;
 }
 
+/// A record that was kept: its name and its value.
+pub type KeptRecord = (Vec<u8>, Vec<u8>);
+/// A record by its name, and what it is to say from now on; `None`: it goes.
+pub type KeptChange = (Vec<u8>, Option<Vec<u8>>);
+
+/// What was kept.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// All records, in the order of their names.
+    pub records: Vec<KeptRecord>,
+    /// Where a file that could not be read was moved to, and why. What it held is missing.
+    pub set_aside: Option<(PathBuf, String)>,
+    /// Why there is none that could be written to.
+    pub failed: Option<io::Error>,
+}
+
 /// A table opened on a host.
 pub struct HostTable {
     /// The writers of the segment's shards, in their order. They may go to different threads.
@@ -97,6 +126,7 @@ pub struct SystemHost {
     keyring: Option<PathBuf>,
     /// As the keyring was last read or written here.
     keyring_known: Arc<Mutex<Zeroizing<String>>>,
+    kept: Arc<Mutex<RecordFile>>,
     cluster: String,
     /// Held for life: one node per data directory.
     _lock: File,
@@ -104,6 +134,8 @@ pub struct SystemHost {
 
 const STATE_FILE: &str = "node.toml";
 const LOCK_FILE: &str = "lock";
+/// It names sessions, whose keys are as good as passwords: it is for nobody else to read.
+const KEPT_FILE: &str = "kept.redb";
 /// As far as the umask lets it.
 const STATE_MODE: u32 = 0o666;
 /// The node's own user, and nobody else.
@@ -125,6 +157,7 @@ impl SystemHost {
             shm_dir: settings.shm_dir.clone(),
             keyring: settings.keyring.clone(),
             keyring_known: Arc::default(),
+            kept: Arc::new(Mutex::new(RecordFile::at(settings.data_dir.join(KEPT_FILE)))),
             cluster: settings.cluster.clone(),
             _lock: lock,
         })
@@ -145,6 +178,16 @@ impl Host for SystemHost {
         let replace = move || replace_file(&path, &state, STATE_MODE)?.sync_all();
         let stored = tokio::task::spawn_blocking(replace).await;
         stored.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    fn open_kept(&self) -> Kept {
+        lock(&self.kept).open()
+    }
+
+    async fn keep(&self, changes: Vec<KeptChange>) -> io::Result<()> {
+        let kept = self.kept.clone();
+        let written = tokio::task::spawn_blocking(move || lock(&kept).write(&changes)).await;
+        written.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     fn load_keyring(&self) -> io::Result<Zeroizing<String>> {

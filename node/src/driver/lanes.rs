@@ -25,7 +25,6 @@ use annulus_shm::lane::{
 use tokio::sync::mpsc;
 
 use super::inboxes::Inboxes;
-use super::present;
 use super::settings::LaneSettings;
 use super::shared::{Shared, Sleepers, State};
 use crate::core::route::core_of;
@@ -77,8 +76,8 @@ pub(super) struct Lane {
 const BATCH: usize = 32;
 /// Batches of the smallest submissions in one ring.
 const RING_BATCHES: usize = 8_192 / (48 / 8 + 2) / BATCH;
-/// Looks into all lanes between two looks at the clock.
-const LOOKS: u32 = 16;
+/// How long what the wall clock said is used again: stamps count milliseconds.
+const WALL_KEPT: Duration = Duration::from_millis(1);
 /// How often use counts are taken.
 const DRAIN_PERIOD: Duration = Duration::from_secs(1);
 
@@ -118,7 +117,8 @@ impl Lanes {
                 lanes: lanes.clone(),
                 core: cores[number].clone(),
                 cores: cores.to_vec(),
-                clock: clock.clone(),
+                time: Time { clock: clock.clone(), wall: None },
+                looked: None,
                 inboxes: inboxes.clone(),
                 sleeper,
                 open: Vec::new(),
@@ -245,7 +245,9 @@ struct Thread<C> {
     core: Arc<Shared>,
     /// All of them, for what was used of each.
     cores: Vec<Arc<Shared>>,
-    clock: C,
+    time: Time<C>,
+    /// The present at the last look into all lanes, if nothing was found and the next look follows at once.
+    looked: Option<Now>,
     inboxes: Inboxes,
     sleeper: Sleeper,
     open: Vec<Track>,
@@ -272,23 +274,22 @@ enum Found {
 impl<C: Clock> Thread<C> {
     fn run(&mut self) {
         let mut busy_until = Duration::ZERO;
-        let mut looks = 0;
         while !self.lanes.stopping.load(Ordering::Relaxed) {
             self.take_note_of_changes();
             let found = self.serve_all();
-            looks = if found == Found::Nothing { looks + 1 } else { 0 };
-            // While it is busy looking, the clock is looked at now and then.
-            if found == Found::Nothing && !busy_until.is_zero() && looks % LOOKS != 0 {
-                std::hint::spin_loop();
-                continue;
-            }
             if found == Found::WorkHere {
                 // Its client runs once we sleep.
                 busy_until = Duration::ZERO;
                 continue;
             }
-            // Reading the clock takes some 25 ns, and it was just read.
-            let now = if found == Found::Work { self.served } else { self.clock.monotonic() };
+            let now = if found == Found::Work {
+                self.served
+            } else {
+                // Takes as long as a pause between two looks would, and what is found next need not wait for it.
+                let now = self.time.present();
+                self.looked = Some(now);
+                now.monotonic
+            };
             if now >= self.next_drain {
                 self.next_drain = now + DRAIN_PERIOD;
                 self.drain_uses();
@@ -314,6 +315,7 @@ impl<C: Clock> Thread<C> {
             return;
         }
         desk.changed.swap(false, Ordering::Acquire);
+        self.looked = None;
         let changes = std::mem::take(&mut *desk.lock());
         for change in changes {
             match change {
@@ -386,8 +388,7 @@ impl<C: Clock> Thread<C> {
             return false;
         }
         let mut state = self.core.lock_behind_the_task();
-        // Under the lock: the core is told of times in their order.
-        let now = present(&self.clock);
+        let now = self.looked.take().unwrap_or_else(|| self.time.present());
         self.served = now.monotonic;
         let mut is_task_wanted = false;
         let mut count = 0;
@@ -439,7 +440,7 @@ impl<C: Clock> Thread<C> {
                 used[part % cores].push((part / cores, what, count));
             });
         }
-        let now = present(&self.clock);
+        let now = self.time.present();
         for (core, used) in self.cores.iter().zip(&used).filter(|(_, used)| !used.is_empty()) {
             core.lock_behind_the_task().core.note_uses(now, used);
         }
@@ -458,6 +459,31 @@ impl<C: Clock> Thread<C> {
         }
         for lane in &self.open {
             lane.submissions.say_asleep(None);
+        }
+        self.looked = None;
+    }
+}
+
+/// The present, for a thread that asks for it all the time.
+struct Time<C> {
+    clock: C,
+    /// When the wall clock was last read.
+    wall: Option<Now>,
+}
+
+impl<C: Clock> Time<C> {
+    /// The present, by a wall clock that may be up to [`WALL_KEPT`] behind. Costs one clock and not two.
+    fn present(&mut self) -> Now {
+        let monotonic = self.clock.monotonic();
+        match self.wall {
+            Some(read) if monotonic < read.monotonic + WALL_KEPT => {
+                Now { monotonic, wall_ms: read.wall_ms }
+            }
+            _ => {
+                let now = Now { monotonic, wall_ms: self.clock.wall_ms() };
+                self.wall = Some(now);
+                now
+            }
         }
     }
 }
@@ -539,5 +565,56 @@ impl Track {
             header: Header { id: 0, view: 0, hlc: Hlc::ZERO },
             message: Message::SessionRequest(request),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static NOW: Cell<(Duration, u64)> = const { Cell::new((Duration::ZERO, 0)) };
+        static WALL_READS: Cell<u32> = const { Cell::new(0) };
+    }
+
+    #[derive(Clone)]
+    struct HandClock;
+
+    impl Clock for HandClock {
+        fn wall_ms(&self) -> u64 {
+            WALL_READS.set(WALL_READS.get() + 1);
+            NOW.get().1
+        }
+
+        fn monotonic(&self) -> Duration {
+            NOW.get().0
+        }
+
+        fn monotonic_coarse_ms(&self) -> u64 {
+            u64::try_from(NOW.get().0.as_millis()).expect("few")
+        }
+    }
+
+    #[test]
+    fn wall_clock_is_read_once_a_millisecond_and_its_jumps_are_seen_after_one() {
+        let mut time = Time { clock: HandClock, wall: None };
+        let mut seen = Vec::new();
+        for (micros, wall_ms) in [
+            (5_000, 70),
+            (5_400, 70),
+            (5_999, 3_600_071),
+            (6_000, 3_600_071),
+            (6_001, 12),
+            (7_000, 12),
+        ] {
+            NOW.set((Duration::from_micros(micros), wall_ms));
+            let now = time.present();
+            assert_eq!(now.monotonic, Duration::from_micros(micros));
+            seen.push(now.wall_ms);
+        }
+        assert_eq!(seen, [70, 70, 70, 3_600_071, 3_600_071, 12]);
+        assert_eq!(WALL_READS.get(), 3);
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use annulus_client::Client;
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,6 +22,11 @@ pub(crate) struct Child {
 impl Child {
     /// Starts one and waits until it serves.
     pub(crate) async fn start(dir: &Path) -> Self {
+        Self::start_beside(dir, &[]).await
+    }
+
+    /// As [`Child::start`], one that joins others and is held for dead by none of them for an hour.
+    pub(crate) async fn start_beside(dir: &Path, others: &[&Self]) -> Self {
         let ready = dir.join("ready");
         let _ = fs::remove_file(&ready);
         let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
@@ -29,6 +35,7 @@ impl Child {
             .args(["--exact", "child::a_child_process_runs_a_node", "--nocapture"])
             .env(DIR, dir)
             .env(CLUSTER, &cluster)
+            .env(SEEDS, others.iter().map(|it| it.addr.to_string()).collect::<Vec<_>>().join(","))
             .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -110,6 +117,7 @@ impl Drop for Child {
 
 const DIR: &str = "ANNULUS_HOSTILE_DIR";
 const CLUSTER: &str = "ANNULUS_HOSTILE_CLUSTER";
+const SEEDS: &str = "ANNULUS_HOSTILE_SEEDS";
 
 /// No test, but what children do; without its variables it does nothing.
 #[test]
@@ -118,6 +126,10 @@ fn a_child_process_runs_a_node() {
     let dir = PathBuf::from(dir);
     let mut settings = settings(&dir);
     settings.cluster = cluster;
+    let seeds = std::env::var(SEEDS).unwrap_or_default();
+    settings.seeds = seeds.split(',').filter(|it| !it.is_empty()).map(str::to_owned).collect();
+    settings.mesh.down_after = Duration::from_secs(3_600);
+    settings.mesh.isolated_after = 3 * settings.mesh.down_after;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
     let ended = runtime.block_on(annulus_node::run(settings, |ready| {

@@ -9,7 +9,7 @@ use annulus_net::Clock;
 use annulus_proto::codec::{self, Header};
 use annulus_proto::message::*;
 use annulus_proto::{
-    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Slot, Status, Value, Version,
+    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Slot, SlotSet, Status, Value, Version,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -86,15 +86,20 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
     let (table, key) = (table(rng), key(rng));
     let slot = Slot::new(rng.random_range(0..16_384)).unwrap();
     let failure = Failure::Refused("no".to_owned());
-    match rng.random_range(0..28) {
+    match rng.random_range(0..34) {
         0 => hello("elsewhere", CLIENT),
         1 => Rejected::AskOverStream.into(),
+        32 => Prepare { table, key, ballot: version(rng) }.into(),
+        33 => {
+            let entry = Some(entry(rng));
+            Promised { floor: version(rng), synced: rng.random(), entry }.into()
+        }
         2 => Ping {}.into(),
         3 => Pong { node: NodeId::from_bits(rng.random()) }.into(),
         4..=6 => {
             let birth = rng.random::<bool>().then(|| version(rng));
             let lifetimes = Lifetimes { idle_ms: Some(rng.random()), lifetime_ms: None };
-            let operation = match rng.random_range(0..6) {
+            let operation = match rng.random_range(0..9) {
                 0 => {
                     let (value, attributes) = (value(rng), Attributes::default());
                     Operation::Start { value, lifetimes, attributes }
@@ -103,6 +108,15 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
                 2 => Operation::Update { birth, change: Change::Value(value(rng)) },
                 3 => Operation::Update { birth, change: Change::Lifetimes(lifetimes) },
                 4 => Operation::Touch { birth },
+                5 => {
+                    let change = Change::Value(value(rng));
+                    Operation::UpdateIf { version: version(rng), change }
+                }
+                6 => {
+                    let (value, attributes) = (value(rng), Attributes::default());
+                    Operation::StartIfAbsent { value, lifetimes, attributes }
+                }
+                7 => Operation::EndIf { version: version(rng) },
                 _ => Operation::End { birth },
             };
             // As CLIENT; sometimes in another one's name.
@@ -118,7 +132,14 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
         11 => RoutesRequest {}.into(),
         12 => StatusRequest {}.into(),
         13 => MembersRequest {}.into(),
-        14 | 15 => Replicate { table, key, entry: entry(rng) }.into(),
+        14 | 15 => {
+            let fresh = match rng.random_range(0..3) {
+                0 => Fresh::No,
+                1 => Fresh::Yes,
+                _ => Fresh::By(version(rng)),
+            };
+            Replicate { table, key, entry: entry(rng), fresh }.into()
+        }
         16 => {
             let (birth, version, touched) = (version(rng), version(rng), rng.random());
             TouchCopy { table, key, birth, version, touched }.into()
@@ -128,10 +149,10 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
         19 => Fetch { table, key }.into(),
         20 => Fetched { entry: Some(entry(rng)), synced: rng.random() }.into(),
         21 => {
-            let digest = |_| SlotDigest { slot, count: rng.random(), digest: rng.random() };
-            Digests { table, slots: (0..50).map(digest).collect() }.into()
+            let (cut_ms, slots) = (rng.random(), slot_set(rng));
+            Compare { table, cut_ms, slots, symbol: rng.random() }.into()
         }
-        22 => Compared { differing: vec![slot; 3] }.into(),
+        22 => Compared { cores: rng.random(), difference: ComparedDifference::None }.into(),
         23 => SlotListRequest { table, slot, after: rng.random::<bool>().then_some(key) }.into(),
         24 => SlotList { items: vec![(key, rng.random())], more: rng.random() }.into(),
         25 => {
@@ -141,8 +162,27 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
             Exchange { members, reply: rng.random() }.into()
         }
         26 => StreamGossip { packet: packet(rng) }.into(),
+        27 => {
+            let (cut_ms, slots, symbols) = (rng.random(), slot_set(rng), rng.random_range(0..70));
+            let mut sizes: Vec<u16> = (0..rng.random_range(0..5)).map(|_| rng.random()).collect();
+            if rng.random() {
+                sizes = vec![slots.slots().count() as u16];
+            }
+            SketchRequest { table, cut_ms, slots, sizes, symbols }.into()
+        }
+        28 => Sketches { sketches: packet(rng) }.into(),
+        29 => {
+            let wanted = (0..rng.random_range(0..5)).map(|_| rng.random()).collect();
+            Even { table, wanted, entries: vec![(key, entry(rng))] }.into()
+        }
+        30 => Evened { entries: vec![(key, entry(rng))], done: rng.random() }.into(),
         _ => Gossip { packet: packet(rng) }.into(),
     }
+}
+
+fn slot_set(rng: &mut StdRng) -> SlotSet {
+    let runs = (0..rng.random_range(0..50)).map(|_| (rng.random(), rng.random())).collect();
+    SlotSet { stride: rng.random_range(0..5), offset: rng.random_range(0..9), runs }
 }
 
 fn packet(rng: &mut StdRng) -> Vec<u8> {
@@ -177,7 +217,10 @@ async fn a_client_may_not_speak_as_nodes_do() {
         "Replicate",
         "TouchCopy",
         "Fetch",
-        "Digests",
+        "Compare",
+        "SketchRequest",
+        "Even",
+        "Prepare",
         "SlotListRequest",
         "Exchange",
         "StreamGossip",
@@ -359,7 +402,8 @@ async fn a_record_from_the_far_future_does_not_take_the_clock_along() {
             Entry::start(birth, bytes("old"), (0, 0), Attributes::default(), Hlc::MS_MAX);
         entry.write_value(Version { hlc, ..birth }, bytes("forged"));
         let key = Key::new(name).unwrap();
-        let message = Replicate { table: "sessions".to_owned(), key, entry }.into();
+        let (table, fresh) = ("sessions".to_owned(), Fresh::Yes);
+        let message = Replicate { table, key, entry, fresh }.into();
         tcp.ask(id as u64 + 2, &message).await.unwrap();
     }
     let updated = client.update("far", None, Change::Value(bytes("new"))).await.unwrap();

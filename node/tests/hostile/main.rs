@@ -9,6 +9,8 @@ mod clocks;
 mod flood;
 mod harness;
 mod impostors;
+mod kept;
+mod key_orders;
 mod keys_and_values;
 mod lanes;
 mod names;

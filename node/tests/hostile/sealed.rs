@@ -28,7 +28,7 @@ use crate::harness::{
 };
 use crate::wire::{CLIENT, Raw, a_node, datagram, get, header};
 
-fn node_key(number: u8) -> ClusterKey {
+pub(crate) fn node_key(number: u8) -> ClusterKey {
     ClusterKey::new(KeyKind::Node, &[number; 32])
 }
 
@@ -36,7 +36,7 @@ fn client_key(role: Role) -> ClusterKey {
     ClusterKey::new(KeyKind::Client(role), &[role as u8; 32])
 }
 
-fn ring() -> Keyring {
+pub(crate) fn ring() -> Keyring {
     let mut ring = Keyring::new(node_key(1)).unwrap();
     ring.install(client_key(Role::Authority)).unwrap();
     ring.install(client_key(Role::Worker)).unwrap();
@@ -44,7 +44,7 @@ fn ring() -> Keyring {
 }
 
 /// A node for tests that takes nothing but what is sealed with the keys above.
-fn sealed(dir: &Path) -> NodeSettings {
+pub(crate) fn sealed(dir: &Path) -> NodeSettings {
     use std::os::unix::fs::PermissionsExt;
     let path = dir.join("keyring");
     if !path.exists() {
@@ -55,7 +55,7 @@ fn sealed(dir: &Path) -> NodeSettings {
 }
 
 /// Over the local socket, where no key is needed.
-async fn local(node: &Node) -> Client {
+pub(crate) async fn local(node: &Node) -> Client {
     let builder = Client::builder().cluster(&node.cluster).local_socket(node.socket());
     builder.via(Via::Local).without_shared_memory().connect().await.unwrap()
 }
@@ -65,9 +65,13 @@ async fn remote(node: &Node, role: Role, via: Via) -> Client {
     builder.key(client_key(role)).without_shared_memory().connect().await.unwrap()
 }
 
-type Stream = SealedStream<TcpStream>;
+pub(crate) type Stream = SealedStream<TcpStream>;
 
-async fn call(node: &Node, key: &ClusterKey, cluster: &str) -> Result<Stream, CallError> {
+pub(crate) async fn call(
+    node: &Node,
+    key: &ClusterKey,
+    cluster: &str,
+) -> Result<Stream, CallError> {
     let stream = TcpStream::connect(node.addr()).await.unwrap();
     let ephemeral = rand::random();
     let called = SealedStream::call(stream, key, cluster, &ephemeral);

@@ -13,7 +13,7 @@ use crate::entry::{Attributes, Kind, Note, Value};
 use crate::limits::*;
 use crate::member::{Load, Member, Status};
 use crate::message::*;
-use crate::{Entry, Key, NodeId, Rtt, SLOT_COUNT, Slot, Version, fuzz_bodies};
+use crate::{Entry, Key, NodeId, Rtt, SLOT_COUNT, Slot, SlotSet, Version, fuzz_bodies};
 
 mod golden;
 mod maxima;
@@ -100,7 +100,8 @@ fn every_variant_has_its_number() {
         }
         Operation {
             0 Operation::Start { .. }, 1 Operation::Get, 2 Operation::Update { .. },
-            3 Operation::Touch { .. }, 4 Operation::End { .. },
+            3 Operation::Touch { .. }, 4 Operation::End { .. }, 5 Operation::UpdateIf { .. },
+            6 Operation::StartIfAbsent { .. }, 7 Operation::EndIf { .. },
         }
         Change { 0 Change::Value(_), 1 Change::Fields { .. }, 2 Change::Lifetimes(_) }
         SessionReply {
@@ -109,7 +110,7 @@ fn every_variant_has_its_number() {
         Failure {
             0 Failure::Absent, 1 Failure::Ended, 2 Failure::Expired, 3 Failure::Unavailable { .. },
             4 Failure::TooLarge { .. }, 5 Failure::TableFull { .. }, 6 Failure::Refused(_),
-            7 Failure::TimedOut,
+            7 Failure::TimedOut, 8 Failure::Conflict { .. },
         }
         Served { 0 Served::Memory, 1 Served::HomesWhileSyncing, 2 Served::Homes }
         CopyState {
@@ -118,7 +119,13 @@ fn every_variant_has_its_number() {
         }
         Replicated {
             0 Replicated::Stored, 1 Replicated::Differs(_), 2 Replicated::Missing,
-            3 Replicated::Failed(_),
+            3 Replicated::Failed(_), 4 Replicated::Promised { .. },
+            5 Replicated::NoHome,
+        }
+        Fresh { 0 Fresh::No, 1 Fresh::Yes, 2 Fresh::By(_) }
+        ComparedDifference {
+            0 ComparedDifference::None, 1 ComparedDifference::One { .. },
+            2 ComparedDifference::More { .. },
         }
         Status { 0 Status::Joining, 1 Status::Up, 2 Status::Draining, 3 Status::Down, 4 Status::Left }
         PeerState {
@@ -534,6 +541,7 @@ fn the_document_numbers_variants_and_states_limits_as_they_are() {
         ("SessionReply", names::<SessionReply>()),
         ("Status", names::<Status>()),
         ("PeerState", names::<PeerState>()),
+        ("Happened", names::<Happened>()),
         ("KeyChange", names::<KeyChange>()),
         ("KeyOrdered", names::<KeyOrdered>()),
     ];

@@ -62,6 +62,7 @@ fn every_answer_is_encoded_as_it_always_was() {
         (Answer::Failed(Failure::TooLarge { size: 7, limit: 8 }), [4, 7, 8, 0, 0, 0]),
         (Answer::Failed(Failure::TableFull { node }), [5, 9, 0, 0, 0, 0]),
         (Answer::Failed(Failure::TimedOut), [7, 0, 0, 0, 0, 0]),
+        (Answer::Failed(Failure::Conflict { version: version(3, 4) }), [8, 3 << 16, 4, 0, 0, 0]),
         (Answer::AskElsewhere, [0x81, 0, 0, 0, 0, 0]),
     ];
     for (answer, words) in cases {

@@ -373,8 +373,8 @@ fn abandoned(look: Look) {
         core.put(KEY, 0, &[2; 8], (0, 0), Admission::Ordinary).expect("room");
         let (second, near) = (false, false);
         let shape = RecordShape { key_size: 8, partition: 0, second, near, value_size: 8 };
-        let key_hash = core.table.hash(KEY);
-        let new = NewRecord { key: KEY, key_hash, value: &[3; 8], shape, deadline: 0, mark: 0 };
+        let checksum = Table::<LoomWords>::checksum(core.table.hash(KEY), shape, &[3; 8]);
+        let new = NewRecord { key: KEY, value: &[3; 8], checksum, shape, deadline: 0, mark: 0 };
         core.table.write_record(RecordId { bucket: first, way: 0 }, &new, &[]);
         core.put(KEY, 0, &[4; 8], (0, 0), Admission::Ordinary).expect("room");
         reading.join().expect("the reader is content");

@@ -11,7 +11,7 @@ use crate::table::Table;
 use crate::words::{Target as _, Words, prefetch_for_writing};
 use crate::writer::wheel::{Filed, Links, Wheel};
 use crate::writer::{
-    Admission, ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified,
+    Admission, ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified, WholeItem,
 };
 
 /// A table with the writer's private knowledge of it.
@@ -78,6 +78,8 @@ const EXPIRED_STEP: usize = 1_024;
 const SAMPLE: usize = 16;
 /// Records and lines that recovery and verification ask for ahead of their use.
 pub(super) const AHEAD: usize = 12;
+/// How many lines of a record are asked for that is going to be read: those after them follow by themselves.
+const PREFETCHED_LINES: usize = 4;
 
 impl Links for Vec<Known> {
     fn filed(&self, record: u32) -> Filed {
@@ -131,9 +133,16 @@ impl<W: Words> Core<W> {
             return Err(PutError::ValueTooLarge { size: value.len(), max });
         }
         let place = self.table.geometry().place(self.table.hash(key));
+        self.prefetch_candidates(place);
         self.prefetch_for_writing(place.first, key.len(), value.len());
+        self.prefetch_partition(partition);
+        // Here and not where it is stored: it takes as long as a part of a trip to memory.
+        let checksum = Self::checksum((key, place), partition, value, admission);
         let old = self.find(key, place);
-        self.write((key, place), old, partition, value, times, admission)
+        if let Some(old) = old {
+            self.prefetch_listed(old);
+        }
+        self.write((key, place), old, partition, (value, checksum), times, admission)
     }
 
     /// Puts a value in place of an entry that was found, and that nothing has moved since.
@@ -151,7 +160,26 @@ impl<W: Words> Core<W> {
         if value.len() > max {
             return Err(PutError::ValueTooLarge { size: value.len(), max });
         }
-        self.write((key, place), Some(old), self.shape(old).partition, value, times, admission)
+        let partition = self.shape(old).partition;
+        let checksum = Self::checksum((key, place), partition, value, admission);
+        self.write((key, place), Some(old), partition, (value, checksum), times, admission)
+    }
+
+    /// The checksum of what is to be put, in whichever line of its two.
+    fn checksum(
+        (key, place): (&[u8], Place),
+        partition: u16,
+        value: &[u8],
+        admission: Admission,
+    ) -> u64 {
+        let shape = RecordShape {
+            key_size: key.len() as u8,
+            partition,
+            second: false,
+            near: admission == Admission::Near,
+            value_size: value.len() as u32,
+        };
+        Table::<W>::checksum(place.hash, shape, value)
     }
 
     /// Writes what was admitted by its sizes, and makes it what readers find.
@@ -160,7 +188,7 @@ impl<W: Words> Core<W> {
         (key, place): (&[u8], Place),
         old: Option<RecordId>,
         partition: u16,
-        value: &[u8],
+        (value, checksum): (&[u8], u64),
         (deadline, mark): (u64, u64),
         admission: Admission,
     ) -> Result<Put, PutError> {
@@ -175,11 +203,10 @@ impl<W: Words> Core<W> {
         let way = self.lines[bucket].header.free_way().expect("every line keeps a free way");
         let new = RecordId { bucket, way };
         debug_assert_ne!(Some(new), old);
-        self.prefetch_books(new, old);
 
         let needed = self.table.geometry().blocks_for(key.len(), value.len());
         let chain = self.take_blocks(needed);
-        let record = NewRecord { key, key_hash: place.hash, value, shape, deadline, mark };
+        let record = NewRecord { key, value, checksum, shape, deadline, mark };
         self.table.write_record(new, &record, &chain);
         self.table.set_tag(new, place.tag);
         match old {
@@ -204,7 +231,9 @@ impl<W: Words> Core<W> {
     /// Asks for the record that a put into this line will write, more often than not, while the old one is looked for.
     fn prefetch_for_writing(&self, bucket: usize, key_size: usize, value_size: usize) {
         let Some(way) = self.lines[bucket].header.free_way() else { return };
-        let record = self.table.geometry().record(RecordId { bucket, way });
+        let id = RecordId { bucket, way };
+        prefetch_for_writing(&self.records[id.number()]);
+        let record = self.table.geometry().record(id);
         let words = RECORD_HEADER + payload_words(key_size, value_size);
         let lines = words.min(self.table.geometry().record_words).div_ceil(LINE_WORDS);
         for line in 0..lines {
@@ -212,13 +241,31 @@ impl<W: Words> Core<W> {
         }
     }
 
-    /// Asks for what the books will be changed in, while the record is written.
-    fn prefetch_books(&self, new: RecordId, old: Option<RecordId>) {
-        prefetch_for_writing(&self.records[new.number()]);
-        let Some(old) = old else { return };
+    /// Asks for what the search will look at in a key's first line.
+    fn prefetch_candidates(&self, place: Place) {
+        let tagged = self.table.line(place.first).tagged(place.tag);
+        for way in ones(tagged & self.lines[place.first].header.valid()) {
+            let id = RecordId { bucket: place.first, way };
+            prefetch_for_writing(&self.records[id.number()]);
+            self.table.words().prefetch_for_writing(self.table.geometry().record(id));
+        }
+    }
+
+    /// Asks for what leads to a partition's list.
+    fn prefetch_partition(&self, partition: u16) {
+        if let Some(records) = self.partitions.get(usize::from(partition)) {
+            prefetch_for_writing(records);
+        }
+    }
+
+    /// Asks for where the lists have a record that is about to be replaced.
+    fn prefetch_listed(&self, old: RecordId) {
         let known = &self.records[old.number()];
         let records = self.partitions.get(usize::from(known.partition & !Known::SECOND));
         if let Some(place) = records.and_then(|records| records.get(known.place as usize)) {
+            prefetch_for_writing(place);
+        }
+        if let Some(place) = self.wheel.place(self.records.filed(old.number() as u32)) {
             prefetch_for_writing(place);
         }
     }
@@ -298,7 +345,13 @@ impl<W: Words> Core<W> {
             self.prefetch_for_writing(place.first, key.len(), size);
         }
         let id = self.find(key, place)?;
+        if expected.is_some() {
+            self.prefetch_partition(self.shape(id).partition);
+        }
         self.read_value(id, value);
+        if expected.is_some() {
+            self.prefetch_listed(id);
+        }
         Some((place, id))
     }
 
@@ -478,6 +531,43 @@ impl<W: Words> Core<W> {
             next: if bucket >= self.lines.len() { 0 } else { bucket as u64 },
             checked,
             dropped,
+        }
+    }
+
+    /// As [`verify`](Self::verify), of one partition; shows the sound entries to `visit`, with their values.
+    pub(crate) fn verify_partition(
+        &mut self,
+        partition: u16,
+        visit: &mut dyn FnMut(WholeItem<'_>),
+    ) -> Verified {
+        let (mut checked, mut dropped) = (0, 0);
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        // From the end: what is dropped is replaced by the last one, which was checked before.
+        for at in (0..self.partition_len(partition)).rev() {
+            self.prefetch_of_partition(partition, at);
+            let number = self.partitions[usize::from(partition)][at];
+            let id = RecordId::from_number(number as usize);
+            checked += 1;
+            if self.is_sound(id, &mut key, &mut value) {
+                let mark = self.found(id).mark;
+                visit(WholeItem { key: &key, value: &value, mark });
+            } else {
+                self.remove_record(id);
+                dropped += 1;
+            }
+        }
+        Verified { next: 0, checked, dropped }
+    }
+
+    /// Asks for the record some places before this one, and for its line: they lie anywhere.
+    fn prefetch_of_partition(&self, partition: u16, at: usize) {
+        let Some(ahead) = at.checked_sub(AHEAD) else { return };
+        let number = self.partitions[usize::from(partition)][ahead];
+        let id = RecordId::from_number(number as usize);
+        let (words, geometry) = (self.table.words(), self.table.geometry());
+        words.prefetch(geometry.line(id.bucket));
+        for line in 0..PREFETCHED_LINES.min(geometry.record_words.div_ceil(LINE_WORDS)) {
+            words.prefetch(geometry.record(id) + line * LINE_WORDS);
         }
     }
 

@@ -85,6 +85,11 @@ impl Wheel {
         self.file(links, new, deadline);
     }
 
+    /// The word that says that a record is filed there; `None` if it is filed nowhere.
+    pub(super) fn place(&self, filed: Filed) -> Option<&u32> {
+        self.lists.get(usize::from(filed.list))?.get(filed.at as usize)
+    }
+
     pub(super) fn unfile(&mut self, links: &mut impl Links, record: u32) {
         let Filed { list, at } = links.filed(record);
         if list == NOT_FILED {

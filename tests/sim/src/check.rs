@@ -15,10 +15,18 @@
 //! - **unavailable**: between hosts in contact every operation gets an answer.
 //! - **expired**: nothing expires before its time (no session here does, in a run).
 //! - **twice**: no two writes have one version.
+//! - **linear**: what clients were told of conditional operations fits some order of them
+//!   ([`crate::linear`]).
+//! - **two-sided**: in a table that refuses, no key's writes are acknowledged on two sides of a split,
+//!   and nothing comes up later that was answered *unavailable* there.
+//! - **kept**: after healing, nobody but the homes holds anything of a slot that has all its homes.
+//! - **copies**: nothing is at any time on fewer nodes than it was on before ([`crate::copies`]).
+//! - **one-sided**: in a table that serves, both sides of a split acknowledge writes of the same key.
 //!
 //! *In contact* means: both clients' sites were in one group of an [`Epoch`] from before the write
 //! began until the read returned, and the epoch had settled. It says nothing while the cluster gets
-//! used to a fault, so runs have quiet stretches.
+//! used to a fault, so runs have quiet stretches. While a node is missing, what needs a majority of a
+//! key's homes may be *unavailable*: the homes that are missing count.
 //!
 //! # What it cannot see
 //! A request that the client library repeats may be done twice, at two coordinators (a node
@@ -31,11 +39,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use annulus_node::core::Partition;
 use annulus_proto::{Entry, Key, Value, Version};
 
 use crate::clock::EPOCH_MS;
 use crate::history::{Action, Op, Outcome, content};
 use crate::host::Holding;
+use crate::linear::{self, Found};
 use crate::plan::Epoch;
 
 /// The beat of the design.
@@ -59,10 +69,16 @@ impl fmt::Display for Violation {
 }
 
 /// How it all ended.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Ending {
+    /// What the table does without a majority.
+    pub partition: Partition,
     /// The keys, by their numbers.
     pub keys: Vec<String>,
+    /// How many homes a slot has, if there are enough nodes.
+    pub replicas: usize,
+    /// The nodes that run.
+    pub up: BTreeSet<usize>,
     /// For each key the nodes that are its homes.
     pub homes: Vec<Vec<usize>>,
     /// What each node's memory holds.
@@ -86,32 +102,53 @@ pub struct Tally {
     pub open: usize,
     /// Pairs of a write and a read that were in contact.
     pub in_contact: usize,
+    /// Conditional operations that were done.
+    pub conditional: usize,
+    /// Conditional operations whose condition did not hold.
+    pub conflicts: usize,
+    /// Keys for whose conditional operations an order was found.
+    pub ordered: usize,
+    /// Keys that were written on two sides of a split at the same time.
+    pub two_sided: usize,
     /// Sessions with another birth than was acknowledged, of the same start.
     pub ghosts: usize,
+    /// How often the memory of all nodes was looked at during the run.
+    pub samples: usize,
+    /// How often a node was then seen without what it had held.
+    pub let_go: usize,
 }
 
 /// Checks a history and how it ended.
 #[must_use]
 pub fn check(ops: &[Op], epochs: &[Epoch], ending: &Ending) -> (Vec<Violation>, Tally) {
-    let mut checker =
-        Checker { ops, by_key: BTreeMap::new(), found: BTreeSet::new(), tally: Tally::default() };
+    let mut checker = Checker {
+        undone: BTreeSet::new(),
+        ops,
+        by_key: BTreeMap::new(),
+        found: BTreeSet::new(),
+        tally: Tally::default(),
+    };
     checker.tally();
     for op in ops {
         checker.by_key.entry(op.key).or_default().push(op);
     }
     checker.versions_are_unique();
+    checker.sides_agree(epochs, ending.partition);
     for op in ops {
         checker.read_is_no_phantom(op);
-        checker.answer_is_good(op, epochs);
+        checker.answer_is_good(op, epochs, ending.partition);
         checker.read_is_fresh(op, epochs);
     }
     for key in 0..ending.keys.len() {
         checker.ending(key, ending);
+        checker.conditions_held(key);
     }
     (checker.found.into_iter().collect(), checker.tally)
 }
 
 struct Checker<'a> {
+    /// Operations that were refused on one side of a split, and must leave no trace.
+    undone: BTreeSet<usize>,
     ops: &'a [Op],
     by_key: BTreeMap<usize, Vec<&'a Op>>,
     found: BTreeSet<Violation>,
@@ -131,7 +168,11 @@ impl<'a> Checker<'a> {
         self.tally.ops = self.ops.len();
         for op in self.ops {
             match &op.outcome {
-                Outcome::Acknowledged { .. } => self.tally.acknowledged += 1,
+                Outcome::Acknowledged { .. } => {
+                    self.tally.acknowledged += 1;
+                    self.tally.conditional += usize::from(op.is_conditional());
+                }
+                Outcome::Conflict { .. } => self.tally.conflicts += 1,
                 Outcome::Read { source, .. } => {
                     self.tally.reads += 1;
                     let local = *source == annulus_client::Source::SharedMemory;
@@ -202,7 +243,10 @@ impl<'a> Checker<'a> {
         let wrote = op.key == key
             && op.invoked <= by
             && match &op.action {
-                Action::Start(value) | Action::Replace { value, .. } => value_has(value),
+                Action::Start(value)
+                | Action::StartIfAbsent(value)
+                | Action::Replace { value, .. }
+                | Action::CompareAndSet { value, .. } => value_has(value),
                 Action::SetFields { set, .. } => {
                     field.is_some_and(|field| set.get(field).is_some_and(|v| v == bytes))
                 }
@@ -216,6 +260,10 @@ impl<'a> Checker<'a> {
         if !op.may_have_happened() {
             return self.fail("phantom", format!("{whose} {name} of k{key}: #{id} was refused"));
         }
+        if self.undone.contains(&id) {
+            let what = format!("{whose} {name} of k{key}: #{id} was unavailable in a split");
+            return self.fail("two-sided", what);
+        }
         if op.meant().is_some_and(|meant| meant != birth) {
             let what = format!("{whose} {name} of k{key}: #{id} meant another session");
             return self.fail("phantom", what);
@@ -226,12 +274,18 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn answer_is_good(&mut self, op: &Op, epochs: &[Epoch]) {
+    fn answer_is_good(&mut self, op: &Op, epochs: &[Epoch], partition: Partition) {
         if op.outcome == Outcome::Expired {
             self.fail("expired", format!("#{} on k{} at {:?}", op.id, op.key, op.returned));
         }
         let Some(returned) = op.returned else { return };
         if in_contact(epochs, op.site, op.site, op.invoked, returned).is_none() {
+            return;
+        }
+        let decides = op.is_end() || op.is_conditional() || partition == Partition::Refuse;
+        let is_whole = |epoch: &Epoch| epoch.whole && epoch.settled <= op.invoked;
+        let may_lack_homes = !epochs.iter().any(|e| is_whole(e) && returned <= e.until);
+        if decides && may_lack_homes && matches!(op.outcome, Outcome::Unavailable(_)) {
             return;
         }
         if let Outcome::Unknown | Outcome::Unavailable(_) | Outcome::Refused(_) = &op.outcome {
@@ -282,6 +336,59 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// What one side of a split acknowledged the other one did, too, if the table says so, or did not.
+    fn sides_agree(&mut self, epochs: &[Epoch], partition: Partition) {
+        let splits: Vec<&Epoch> = epochs.iter().filter(|epoch| epoch.groups.len() > 1).collect();
+        let mut is_long = false;
+        for epoch in splits {
+            let mut sides: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+            for op in self.ops {
+                let Some(returned) = op.returned else { continue };
+                if op.invoked < epoch.settled || returned > epoch.until {
+                    continue;
+                }
+                is_long = true;
+                let side = epoch.groups.iter().position(|group| group.contains(&op.site));
+                if let (Some(side), Some(_)) = (side, op.acknowledged()) {
+                    sides.entry(op.key).or_default().insert(side);
+                }
+                let is_undone = matches!(op.outcome, Outcome::Unavailable(_)) && !op.is_end();
+                if partition == Partition::Refuse && is_undone {
+                    self.undone.insert(op.id);
+                }
+            }
+            let both: Vec<usize> =
+                sides.iter().filter(|(_, sides)| sides.len() > 1).map(|(key, _)| *key).collect();
+            self.tally.two_sided += both.len();
+            if partition == Partition::Refuse && !both.is_empty() {
+                self.fail("two-sided", format!("both sides acknowledged writes of {both:?}"));
+            }
+        }
+        if partition == Partition::Serve && is_long && self.tally.two_sided == 0 {
+            self.fail("one-sided", "no key was written on both sides of a split".to_owned());
+        }
+    }
+
+    fn conditions_held(&mut self, key: usize) {
+        let ops = self.of_key(key);
+        if !ops.iter().any(|op| op.is_conditional()) {
+            return;
+        }
+        match linear::search(&ops) {
+            Found::Order => self.tally.ordered += 1,
+            Found::TooMany => {}
+            Found::None(id) => {
+                let op = &self.ops[id];
+                let what = format!(
+                    "no order of the conditional operations on k{key} fits what #{id} by {} at {:?} \
+                     was told: {:?}",
+                    op.client, op.invoked, op.outcome
+                );
+                self.fail("linear", what);
+            }
+        }
+    }
+
     /// Whether something may have ended this session, or a later one under the key.
     fn could_have_ended(&self, ops: &[&Op], birth: Version, by: Duration) -> bool {
         ops.iter().any(|op| {
@@ -317,6 +424,10 @@ impl<'a> Checker<'a> {
                     format!("n{} holds another k{key} than the others", home + 1),
                 );
             }
+        }
+        for node in kept_elsewhere(key, ending) {
+            let what = format!("n{} holds k{key}, and is no home of it", node + 1);
+            self.fail("kept", what);
         }
         if let Some(entry) = &merged {
             self.entry_was_written(key, entry);
@@ -382,10 +493,10 @@ impl<'a> Checker<'a> {
         };
         let Some(body) = &entry.body else { return };
         let kept = match &op.action {
-            Action::End { .. } => {
+            Action::End { .. } | Action::EndIf { .. } => {
                 return self.fail("revived", format!("#{id} ({at:?}) ended k{key}, which lives"));
             }
-            Action::Replace { .. } => body.base.version >= version,
+            Action::Replace { .. } | Action::CompareAndSet { .. } => body.base.version >= version,
             Action::SetFields { set, delete, .. } => set.keys().chain(delete).all(|name| {
                 body.base.version > version
                     || body.fields.get(name).is_some_and(|field| field.version >= version)
@@ -400,6 +511,17 @@ impl<'a> Checker<'a> {
             self.fail("lost", format!("#{id} ({at:?}): k{key} is without it"));
         }
     }
+}
+
+/// The nodes that hold a key without being its homes, though it has as many of those as it should.
+fn kept_elsewhere(key: usize, ending: &Ending) -> Vec<usize> {
+    let homes = ending.homes.get(key).map_or(&[][..], Vec::as_slice);
+    let Some(name) = Key::new(&ending.keys[key]).ok().filter(|_| homes.len() == ending.replicas)
+    else {
+        return Vec::new();
+    };
+    let holds = |node: &usize| ending.holdings.get(*node).is_some_and(|it| it.contains_key(&name));
+    ending.up.iter().copied().filter(|node| !homes.contains(node)).filter(holds).collect()
 }
 
 /// The round trip between two sites that were in contact all the time.

@@ -8,24 +8,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use annulus_client::{NodeStatus, Read, Routes, Status};
+use annulus_client::{
+    KeyChange, KeyId, KeyOrdered, KeyText, KeysReport, NodeKeys, NodeStatus, Order, Read, Routes,
+    Status,
+};
 use annulus_gossip::MeshConfig;
 use annulus_net::{Faults, FaultyNet, Rates, Side};
-use annulus_node::core::{CoreSettings, TablePolicy};
+use annulus_node::core::{CoreSettings, Partition, TablePolicy};
 use annulus_node::driver::run_on;
 use annulus_node::{NodeSettings, TableSettings};
 use annulus_proto::{Key, NodeId};
+use annulus_seal::Key as ClusterKey;
 use turmoil::Sim;
 
 use crate::check::{self, Ending, Tally, Violation};
 use crate::clock::{EPOCH_MS, SimClock};
+use crate::copies::Copies;
 use crate::history::{History, Outcome as Answer};
-use crate::host::{Machine, SimHost};
+use crate::host::{Disk, Machine, SimHost};
 use crate::net::TurmoilNet;
 use crate::plan::{Contacts, Fault};
 use crate::scenario::{Mutant, Parameters, Scenario, derive};
 use crate::trace;
-use crate::workload::Process;
+use crate::workload::{Process, SimClient};
 
 /// What became of a simulation.
 #[derive(Clone, Debug)]
@@ -48,6 +53,8 @@ const PORT: u16 = 7946;
 const FORM_BUDGET: Duration = Duration::from_secs(20);
 /// How long after the healing everything must be even, beside two intervals of comparison.
 const CONVERGE_BUDGET: Duration = Duration::from_secs(45);
+/// How long a node may take to give everything away, though others are killed meanwhile.
+const DRAIN_BUDGET: Duration = Duration::from_secs(60);
 /// How long clients may take to finish what they began.
 const FINISH_BUDGET: Duration = Duration::from_secs(15);
 /// The first operations come this long before contacts count.
@@ -80,6 +87,8 @@ struct Cluster {
     ending: Ending,
     healed_at: Duration,
     converged_after: Option<Duration>,
+    copies: Copies,
+    next_sample: Duration,
     violations: Vec<Violation>,
 }
 
@@ -93,6 +102,8 @@ struct Watch {
 struct WatchState {
     /// The nodes to ask.
     nodes: BTreeSet<usize>,
+    /// Those to tell whether to drain, until they have heard.
+    orders: BTreeMap<usize, bool>,
     seen: Option<Snapshot>,
     read_all: bool,
     reads: Option<Vec<(usize, usize, Answer)>>,
@@ -139,7 +150,7 @@ impl Cluster {
             let clock = SimClock::new(parameters.skew_ms[node], parameters.drift_ppm[node]);
             let ip = sim.lookup(name.as_str());
             let machine = Machine::new(&name, ip, clock, derive(seed, &name), mutant);
-            if let Some((ring, _)) = &sealed_with {
+            if let Some((ring, ..)) = &sealed_with {
                 machine.give(ring);
             }
             add_node(&mut sim, &machine, settings(&parameters, node, ip, mutant), &faults);
@@ -151,6 +162,8 @@ impl Cluster {
         let seeds: Vec<String> =
             machines.iter().map(|machine| format!("{}:{PORT}", machine.name)).collect();
         let keys: Vec<String> = (0..parameters.keys).map(|key| format!("{seed}/{key}")).collect();
+        let hot = |key: usize| format!("{seed}/hot/{key}");
+        let hot_keys: Vec<String> = (0..parameters.hot_keys).map(hot).collect();
         let start_at_us = Arc::new(AtomicU64::new(u64::MAX));
         let stop_at_us = Arc::new(AtomicU64::new(u64::MAX));
         let mut processes = Vec::new();
@@ -168,6 +181,7 @@ impl Cluster {
                 machine,
                 seeds: rotated(&seeds, site),
                 keys: Arc::new(keys.clone()),
+                hot_keys: Arc::new(hot_keys.clone()),
                 written_for: Arc::new(parameters.written_for()),
                 think: parameters.think,
                 faults: faults.clone(),
@@ -176,7 +190,7 @@ impl Cluster {
                 start_at_us: start_at_us.clone(),
                 tasks: parameters.tasks,
                 seed: derive(seed, &name),
-                key: sealed_with.as_ref().map(|(_, key)| key.clone()),
+                key: sealed_with.as_ref().map(|(_, key, _)| key.clone()),
                 mutant,
                 name,
             };
@@ -186,7 +200,14 @@ impl Cluster {
         let up: BTreeSet<usize> = (0..parameters.first).collect();
         let watch = Arc::new(Watch::default());
         watch.lock().nodes.clone_from(&up);
-        add_operator(&mut sim, &machines, &processes[0], &watch);
+        if let (Some(next), Some((ring, ..))) = (parameters.next_key(), &sealed_with) {
+            add_keeper(&mut sim, &machines[0], &processes[0], ring.in_use().id(), next);
+        }
+        let of_operators = sealed_with.map(|(.., key)| key);
+        let gives_orders = parameters.plan.gives_orders();
+        let like = Process { key: of_operators, ..processes[0].clone() };
+        add_operator(&mut sim, &machines, &processes[0], gives_orders.then_some(like), &watch);
+        let all_keys = [keys, hot_keys].concat();
         let contacts = Contacts::new(parameters.nodes, up, 2 * latency_max);
         Self {
             mutant,
@@ -199,9 +220,19 @@ impl Cluster {
             watch,
             start_at_us,
             stop_at_us,
-            ending: Ending { keys, ..Ending::default() },
+            ending: Ending {
+                partition: parameters.partition,
+                keys: all_keys.clone(),
+                replicas: usize::from(REPLICAS.get()),
+                up: BTreeSet::new(),
+                homes: Vec::new(),
+                holdings: Vec::new(),
+                reads: Vec::new(),
+            },
             healed_at: Duration::ZERO,
             converged_after: None,
+            copies: Copies::new(&all_keys, REPLICAS.get().into()),
+            next_sample: Duration::ZERO,
             violations: Vec::new(),
             parameters,
         }
@@ -220,6 +251,12 @@ impl Cluster {
         self.start_at_us.store(micros(began), Ordering::Relaxed);
         for (at, fault) in self.parameters.plan.steps.clone() {
             self.until_time(began + at)?;
+            if let Fault::Leave(node) = fault
+                && !self.until(DRAIN_BUDGET, |cluster| cluster.is_drained(node))?
+            {
+                let what = format!("n{} is not drained after {DRAIN_BUDGET:?}", node + 1);
+                self.violations.push(Violation { rule: "undrained", what });
+            }
             self.apply(&fault);
         }
         self.until_time(began + self.parameters.plan.end)?;
@@ -243,6 +280,7 @@ impl Cluster {
             self.converged_after = Some(self.sim.elapsed() - self.healed_at);
         }
         self.ending.homes = self.homes();
+        self.ending.up.clone_from(self.contacts.up());
         self.ending.holdings = self.holdings();
         self.watch.lock().read_all = true;
         if !self.until(FINISH_BUDGET, |cluster| cluster.watch.lock().reads.is_some())? {
@@ -261,8 +299,11 @@ impl Cluster {
     fn outcome(mut self) -> Outcome {
         let ops = self.history.ops();
         let epochs = self.contacts.epochs();
-        let ending = std::mem::take(&mut self.ending);
-        let (found, tally) = check::check(&ops, epochs, &ending);
+        let ending = self.ending.clone();
+        let (found, mut tally) = check::check(&ops, epochs, &ending);
+        let (too_few, copies) = self.copies.verdict();
+        self.violations.extend(too_few);
+        (tally.samples, tally.let_go) = (copies.samples, copies.let_go);
         // Without an ending nothing can be said about it.
         let ended = !ending.homes.is_empty();
         let about_ending = |violation: &Violation| matches!(violation.rule, "lost" | "revived");
@@ -284,7 +325,13 @@ impl Cluster {
     // Time.
 
     fn step(&mut self) -> Result<(), Died> {
-        trace::set_now(self.sim.elapsed());
+        let now = self.sim.elapsed();
+        trace::set_now(now);
+        if self.next_sample <= now {
+            self.next_sample = now + SAMPLE;
+            let holdings = self.holdings();
+            self.copies.observe(now, holdings);
+        }
         self.sim.step().map(|_| ()).map_err(|error| Died(error.to_string()))
     }
 
@@ -346,7 +393,14 @@ impl Cluster {
             Fault::Restart(node) | Fault::Join(node) => {
                 self.sim.bounce(&*self.machines[*node].name);
             }
+            Fault::Drain(node) | Fault::StopDraining(node) => {
+                self.watch.lock().orders.insert(*node, matches!(fault, Fault::Drain(_)));
+            }
+            Fault::Leave(node) => self.machines[*node].stop(),
             Fault::PowerOff(node) => {
+                let holdings = self.holdings();
+                self.copies.observe(now, holdings);
+                self.copies.lose(*node);
                 for (name, ip) in self.on_host(*node) {
                     self.faults.block(ip, Side::Any);
                     self.faults.block(Side::Any, ip);
@@ -374,6 +428,7 @@ impl Cluster {
                     sim.set_link_max_message_latency(name, other, max);
                 });
             }
+            Fault::Disk(node, disk) => self.machines[*node].set_disk(*disk),
             Fault::ClockJump(node, ms) => self.machines[*node].clock.jump(*ms),
         }
         self.contacts.apply(now, fault);
@@ -387,7 +442,8 @@ impl Cluster {
         self.apply(&Fault::Rates(Rates::default()));
         for node in 0..self.machines.len() {
             self.apply(&Fault::Release(node));
-            if !self.contacts.up().contains(&node) {
+            self.apply(&Fault::Disk(node, Disk::Good));
+            if !self.contacts.up().contains(&node) && !self.contacts.gone().contains(&node) {
                 self.apply(&Fault::Restart(node));
             }
         }
@@ -450,7 +506,9 @@ impl Cluster {
                 continue;
             };
             views.extend([status.view, routes.view]);
-            if status.member.status != Status::Up {
+            let may_drain = self.contacts.draining().contains(node);
+            let is_draining = status.member.status == Status::Draining;
+            if status.member.status != Status::Up && !(may_drain && is_draining) {
                 unmet.push(format!("{name} is {:?}", status.member.status));
             }
             let (active, agreeing) = (status.active_members, status.agreeing_members);
@@ -460,6 +518,9 @@ impl Cluster {
             for table in status.tables.iter() {
                 if table.slots_unsynced > 0 {
                     unmet.push(format!("{name} has {} slots not in sync", table.slots_unsynced));
+                }
+                if entirely && table.slots_leaving > table.slots_short {
+                    unmet.push(format!("{name} has {} slots to give away", table.slots_leaving));
                 }
                 if table.hints > 0 {
                     unmet.push(format!("{name} has {} hints", table.hints));
@@ -475,9 +536,22 @@ impl Cluster {
         unmet
     }
 
+    /// Whether a node has said, after it was told to drain, that it has given away what others can take.
+    fn is_drained(&self, node: usize) -> bool {
+        let watch = self.watch.lock();
+        let answer = watch.seen.as_ref().and_then(|seen| seen.nodes.get(&node)?.as_ref());
+        let Some((status, _)) = answer.filter(|_| !watch.orders.contains_key(&node)) else {
+            return false;
+        };
+        let has_none = |table: &annulus_client::TableStatus| {
+            table.slots_home == 0 && table.slots_leaving == table.slots_short
+        };
+        status.member.status == Status::Draining && status.tables.iter().all(has_none)
+    }
+
     fn differences(&self) -> Vec<String> {
         let (homes, holdings) = (self.homes(), self.holdings());
-        let mut found = Vec::new();
+        let mut found = self.stale_keyrings();
         for (key, homes) in homes.iter().enumerate() {
             let Ok(name) = Key::new(&self.ending.keys[key]) else { continue };
             let mut held = homes.iter().map(|home| holdings[*home].get(&name));
@@ -487,6 +561,21 @@ impl Cluster {
             }
         }
         found
+    }
+
+    /// Which hosts do not have the new key of nodes instead of the old one, if it was to be replaced.
+    fn stale_keyrings(&self) -> Vec<String> {
+        let Some(next) = self.parameters.next_key() else { return Vec::new() };
+        let Some((first, of_clients, _)) = self.parameters.keys() else { return Vec::new() };
+        let is_right = |machine: &&Machine| {
+            machine.keyring().is_some_and(|ring| {
+                ring.in_use().id() == next.id()
+                    && ring.get(first.in_use().id()).is_none()
+                    && ring.get(of_clients.id()).is_some()
+            })
+        };
+        let stale = self.machines.iter().filter(|machine| !is_right(machine));
+        stale.map(|machine| format!("{} has other keys", machine.name)).collect()
     }
 
     /// The homes of each key, as any node says that answered.
@@ -516,6 +605,10 @@ impl Cluster {
 
 /// How often conditions are looked at, and nodes are asked.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often the memory of all nodes is looked at.
+const SAMPLE: Duration = Duration::from_millis(200);
+/// How many homes a slot has.
+const REPLICAS: NonZeroU8 = NonZeroU8::new(3).expect("three is not zero");
 
 fn add_node(sim: &mut Sim<'static>, machine: &Machine, settings: NodeSettings, faults: &Faults) {
     let (machine, faults) = (machine.clone(), faults.clone());
@@ -546,22 +639,34 @@ fn add_process(sim: &mut Sim<'static>, process: &Process) {
     });
 }
 
-/// Somebody outside, whom no fault concerns, who asks the nodes how they are.
-fn add_operator(sim: &mut Sim<'static>, machines: &[Machine], like: &Process, watch: &Arc<Watch>) {
+/// Somebody outside, whom no fault concerns, who asks the nodes how they are, and may give orders.
+fn add_operator(
+    sim: &mut Sim<'static>,
+    machines: &[Machine],
+    like: &Process,
+    gives_orders: Option<Process>,
+    watch: &Arc<Watch>,
+) {
     let name = "operator";
-    let process = Process {
+    let ip = sim.lookup(name);
+    let outside = |process: &Process| Process {
         name: name.to_owned(),
-        ip: sim.lookup(name),
+        ip,
         machine: None,
         clock: SimClock::new(0, 0),
-        seed: like.seed ^ 1,
         mutant: None,
-        ..like.clone()
+        ..process.clone()
     };
+    let process = Process { seed: like.seed ^ 1, ..outside(like) };
+    let orders = gives_orders.map(|like| Process { seed: like.seed ^ 2, ..outside(&like) });
     let (machines, watch) = (machines.to_vec(), watch.clone());
     sim.host(name, move || {
         let (process, machines, watch) = (process.clone(), machines.clone(), watch.clone());
+        let orders = orders.clone();
         async move {
+            if let Some(process) = orders {
+                tokio::spawn(give_orders(process.client(0), machines.clone(), watch.clone()));
+            }
             let client = process.client(0);
             loop {
                 tokio::time::sleep(LOOK).await;
@@ -586,7 +691,7 @@ fn add_operator(sim: &mut Sim<'static>, machines: &[Machine], like: &Process, wa
                 let mut reads = Vec::new();
                 for node in nodes {
                     let table = client.sessions().at((machines[node].ip, PORT).into());
-                    for (key, name) in process.keys.iter().enumerate() {
+                    for (key, name) in process.keys.iter().chain(&*process.hot_keys).enumerate() {
                         let answer = match table.get(name).await {
                             Ok(Read { session, source }) => Answer::Read { session, source },
                             Err(error) => Answer::of(&error),
@@ -599,6 +704,68 @@ fn add_operator(sim: &mut Sim<'static>, machines: &[Machine], like: &Process, wa
             }
         }
     });
+}
+
+/// Somebody on a node's host who replaces the key of nodes, and repeats each step until it is done.
+fn add_keeper(
+    sim: &mut Sim<'static>,
+    machine: &Machine,
+    like: &Process,
+    old: KeyId,
+    next: ClusterKey,
+) {
+    let name = "keeper";
+    let process = Process {
+        name: name.to_owned(),
+        ip: sim.lookup(name),
+        machine: Some(machine.clone()),
+        clock: machine.clock.clone(),
+        seed: like.seed ^ 2,
+        mutant: None,
+        ..like.clone()
+    };
+    sim.host(name, move || {
+        let (process, next) = (process.clone(), next.clone());
+        async move {
+            while micros(trace::now()) < process.start_at_us.load(Ordering::Relaxed) {
+                tokio::time::sleep(LOOK).await;
+            }
+            let client = process.client(0);
+            let text = KeyText(next.reveal().to_string());
+            let [next, old] = [next.id(), old].map(KeyId::bits);
+            for change in [KeyChange::Install(text), KeyChange::Use(next), KeyChange::Remove(old)] {
+                loop {
+                    tokio::time::sleep(LOOK).await;
+                    let report = client.any_node().keys(change.clone(), false).await;
+                    if report.is_ok_and(|report| is_done(&report)) {
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        }
+    });
+}
+
+fn is_done(report: &KeysReport) -> bool {
+    let is_done = |node: &NodeKeys| matches!(node.keys, KeyOrdered::Done { .. });
+    report.refused.is_empty() && report.nodes.iter().all(is_done)
+}
+
+/// Tells nodes what they are to be told, until they have heard.
+async fn give_orders(client: SimClient, machines: Vec<Machine>, watch: Arc<Watch>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let orders = watch.lock().orders.clone();
+        for (node, drains) in orders {
+            let order = if drains { Order::Drain } else { Order::StopDraining };
+            let told = client.node((machines[node].ip, PORT).into()).order(order).await;
+            let mut state = watch.lock();
+            if told.is_ok() && state.orders.get(&node) == Some(&drains) {
+                state.orders.remove(&node);
+            }
+        }
+    }
 }
 
 fn settings(
@@ -627,9 +794,13 @@ fn settings(
         cores: NonZeroU16::new(parameters.cores[node]).expect("one at least is drawn"),
         lanes: annulus_node::driver::LaneSettings::default(),
         stop_timeout: Duration::from_secs(5),
-        leave_on_stop: false,
+        leave_on_stop: parameters.plan.leaves(node),
         mesh: MeshConfig::default(),
-        core: CoreSettings { sync_interval: parameters.sync_interval, ..CoreSettings::default() },
+        core: CoreSettings {
+            sync_interval: parameters.sync_interval,
+            flaw: mutant.and_then(Mutant::flaw),
+            ..CoreSettings::default()
+        },
         tables: vec![table(parameters, mutant)],
         name,
     }
@@ -640,8 +811,13 @@ fn table(parameters: &Parameters, mutant: Option<Mutant>) -> TableSettings {
         Some(Mutant::WriteOne) => annulus_node::core::WriteHomes::One,
         _ => parameters.write,
     };
+    let partition = match mutant {
+        Some(Mutant::ServeAnyway) => Partition::Serve,
+        _ => parameters.partition,
+    };
     let policy = TablePolicy {
-        replicas: NonZeroU8::new(3).expect("three is not zero"),
+        partition,
+        replicas: REPLICAS,
         write,
         // Longer than any run, shorter than the hour that a clock jumps.
         idle: Duration::from_secs(30 * 60),

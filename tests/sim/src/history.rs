@@ -64,6 +64,31 @@ pub enum Action {
         /// The session that is meant, if the client said.
         birth: Option<Version>,
     },
+    /// Begin a session with this value if none lives there.
+    StartIfAbsent(Value),
+    /// Write the whole value if the last write is this one.
+    CompareAndSet {
+        /// The last write that the client has seen.
+        version: Version,
+        /// The new value.
+        value: Value,
+    },
+    /// End it if the last write is this one.
+    EndIf {
+        /// The last write that the client has seen.
+        version: Version,
+    },
+}
+
+impl Action {
+    /// The last write that a condition is about.
+    #[must_use]
+    pub fn expected(&self) -> Option<Version> {
+        match self {
+            Self::CompareAndSet { version, .. } | Self::EndIf { version } => Some(*version),
+            _ => None,
+        }
+    }
 }
 
 /// What a client was told.
@@ -91,6 +116,11 @@ pub enum Outcome {
     Ended,
     /// It expired.
     Expired,
+    /// The condition does not hold: the last write is this one.
+    Conflict {
+        /// That write.
+        version: Version,
+    },
     /// Too few homes answered, or no node; a write may have happened in part.
     Unavailable(String),
     /// It was not done.
@@ -106,6 +136,7 @@ impl Outcome {
             Error::Ended => Self::Ended,
             Error::Expired => Self::Expired,
             Error::TimedOut => Self::Unknown,
+            Error::Conflict { version } => Self::Conflict { version: *version },
             Error::Unavailable { .. }
             | Error::NoNode { .. }
             | Error::Disconnected { .. }
@@ -119,7 +150,17 @@ impl Op {
     /// Whether its write may be seen: not if it is known that it was not done.
     #[must_use]
     pub fn may_have_happened(&self) -> bool {
-        !matches!(self.outcome, Outcome::Refused(_))
+        match self.outcome {
+            Outcome::Refused(_) | Outcome::Conflict { .. } => false,
+            Outcome::Acknowledged { .. } | Outcome::Unknown => true,
+            _ => !self.is_conditional(),
+        }
+    }
+
+    /// Whether it was to be done on a condition.
+    #[must_use]
+    pub fn is_conditional(&self) -> bool {
+        matches!(self.action, Action::StartIfAbsent(_)) || self.action.expected().is_some()
     }
 
     /// The birth and version of an acknowledged write.
@@ -135,7 +176,11 @@ impl Op {
     #[must_use]
     pub fn meant(&self) -> Option<Version> {
         match &self.action {
-            Action::Start(_) | Action::Get => None,
+            Action::Start(_)
+            | Action::Get
+            | Action::StartIfAbsent(_)
+            | Action::CompareAndSet { .. }
+            | Action::EndIf { .. } => None,
             Action::Replace { birth, .. }
             | Action::SetFields { birth, .. }
             | Action::Touch { birth }
@@ -146,7 +191,7 @@ impl Op {
     /// Whether it is an end.
     #[must_use]
     pub fn is_end(&self) -> bool {
-        matches!(self.action, Action::End { .. })
+        matches!(self.action, Action::End { .. } | Action::EndIf { .. })
     }
 }
 
@@ -223,6 +268,11 @@ fn brief(action: &Action) -> String {
         }
         Action::Touch { birth: b } => format!("touch {}", birth(b)),
         Action::End { birth: b } => format!("end {}", birth(b)),
+        Action::StartIfAbsent(value) => format!("start if absent {}", value.size()),
+        Action::CompareAndSet { version, value } => {
+            format!("replace if {version} {}", value.size())
+        }
+        Action::EndIf { version } => format!("end if {version}"),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use annulus_node::TableSettings;
-use annulus_node::driver::{Host, HostTable, Report, table_options};
+use annulus_node::driver::{Host, HostTable, Kept, KeptChange, Report, table_options};
 use annulus_proto::entry::{Attributes, Entry, Value};
 use annulus_proto::message::Segment;
 use annulus_proto::{Key, Slot, record};
@@ -41,6 +41,9 @@ struct State {
     rng: StdRng,
     /// What the node keeps on disk.
     stored: Option<Vec<u8>>,
+    /// What its cores keep, there too.
+    kept: BTreeMap<Vec<u8>, Vec<u8>>,
+    disk: Disk,
     /// Its keyring, there too.
     keyring: Option<Zeroizing<String>>,
     /// Shared memory, by table.
@@ -48,6 +51,17 @@ struct State {
     stop: Arc<Notify>,
     mutant: Option<Mutant>,
     starts: u32,
+}
+
+/// How a host's disk is, for what cores keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// It takes some milliseconds.
+    Good,
+    /// It takes some seconds.
+    Slow,
+    /// It takes nothing, and sometimes only says so.
+    Bad,
 }
 
 /// What a host holds under a key.
@@ -60,6 +74,8 @@ impl Machine {
         let state = State {
             rng: StdRng::seed_from_u64(seed),
             stored: None,
+            kept: BTreeMap::new(),
+            disk: Disk::Good,
             keyring: None,
             segments: BTreeMap::new(),
             stop: Arc::new(Notify::new()),
@@ -74,10 +90,21 @@ impl Machine {
         self.lock().keyring = Some(keyring.reveal());
     }
 
+    /// The keyring on its disk; `None` if there is none, or nothing that is one.
+    #[must_use]
+    pub fn keyring(&self) -> Option<Keyring> {
+        self.lock().keyring.as_ref()?.parse().ok()
+    }
+
     /// Loses shared memory and begins the monotonic clock anew; the disk stays.
     pub fn reboot(&self) {
         self.lock().segments.clear();
         self.clock.reboot();
+    }
+
+    /// What its disk is like from now on.
+    pub fn set_disk(&self, disk: Disk) {
+        self.lock().disk = disk;
     }
 
     /// A new run of the node: what tells it to stop.
@@ -142,6 +169,8 @@ impl SimHost {
 
 /// How long a disk may take, at most.
 const DISK_MS_MAX: u64 = 20;
+/// So much longer does a slow one take.
+const SLOW_FACTOR: u64 = 150;
 
 impl Host for SimHost {
     fn load_state(&self) -> io::Result<Option<Vec<u8>>> {
@@ -153,6 +182,41 @@ impl Host for SimHost {
         tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         self.machine.lock().stored = Some(state);
         Ok(())
+    }
+
+    fn open_kept(&self) -> Kept {
+        let state = self.machine.lock();
+        let records = state.kept.iter().map(|(name, value)| (name.clone(), value.clone()));
+        Kept { records: records.collect(), ..Kept::default() }
+    }
+
+    /// A loss of power, or a kill, drops this: what did not get to the disk by then never does, and what did
+    /// may not have been told of.
+    async fn keep(&self, changes: Vec<KeptChange>) -> io::Result<()> {
+        let (disk, wait_ms, is_late) = {
+            let mut state = self.machine.lock();
+            let factor = if state.disk == Disk::Slow { SLOW_FACTOR } else { 1 };
+            let wait_ms = factor * state.rng.random_range(0..=DISK_MS_MAX);
+            (state.disk, wait_ms, state.rng.random())
+        };
+        if is_late {
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        }
+        if disk == Disk::Bad && is_late {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        for (name, value) in changes {
+            let mut state = self.machine.lock();
+            match value {
+                Some(value) => state.kept.insert(name, value),
+                None => state.kept.remove(&name),
+            };
+        }
+        if !is_late {
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        }
+        // Written, and it does not know.
+        if disk == Disk::Bad { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn load_keyring(&self) -> io::Result<Zeroizing<String>> {

@@ -28,9 +28,11 @@ const _: () = {
 pub mod check;
 pub mod clock;
 pub mod cluster;
+pub mod copies;
 pub mod harness;
 pub mod history;
 pub mod host;
+pub mod linear;
 pub mod net;
 pub mod plan;
 pub mod scenario;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use annulus_net::Rates;
 
+use crate::host::Disk;
+
 /// Faults in the order of their times, which count from the beginning of the workload.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -45,12 +47,21 @@ pub enum Fault {
     PowerOn(usize),
     /// A node joins that did not run before.
     Join(usize),
+    /// A node is told to drain: to take no more slots and give away those it has. Whoever tells it
+    /// does so until it has heard.
+    Drain(usize),
+    /// It is told to take slots again, likewise.
+    StopDraining(usize),
+    /// As soon as a node that drains has given everything away, it leaves the cluster, and stops for good.
+    Leave(usize),
     /// Each message to and from a node takes this long.
     Slow(usize, Duration),
     /// Messages to and from a node are held back, as when it is stopped in a debugger.
     Hold(usize),
     /// A node is as fast as the others again; what was held back arrives.
     Release(usize),
+    /// A host's disk is like this from now on, for what cores keep.
+    Disk(usize, Disk),
     /// A host's wall clock is set by this many milliseconds.
     ClockJump(usize, i64),
 }
@@ -62,6 +73,18 @@ impl Plan {
         steps.sort_by_key(|(at, _)| *at);
         let end = steps.last().map_or(Duration::ZERO, |(at, _)| *at) + rest;
         Self { steps, end }
+    }
+
+    /// Whether nodes are told to do anything.
+    #[must_use]
+    pub fn gives_orders(&self) -> bool {
+        self.steps.iter().any(|(_, fault)| matches!(fault, Fault::Drain(_)))
+    }
+
+    /// Whether this node stops for good.
+    #[must_use]
+    pub fn leaves(&self, node: usize) -> bool {
+        self.steps.iter().any(|(_, fault)| *fault == Fault::Leave(node))
     }
 }
 
@@ -78,6 +101,8 @@ pub struct Epoch {
     pub until: Duration,
     /// Sites in contact with each other. Those in no group are in contact with nobody.
     pub groups: Vec<BTreeSet<usize>>,
+    /// Whether no node is missing that was there before.
+    pub whole: bool,
     /// The longest that a round trip takes.
     pub round_trip: Duration,
 }
@@ -89,6 +114,10 @@ pub struct Contacts {
     round_trip: Duration,
     sites: usize,
     up: BTreeSet<usize>,
+    /// Those that were told to drain, and may have forgotten it in a restart.
+    draining: BTreeSet<usize>,
+    /// Those that do not come back.
+    gone: BTreeSet<usize>,
     down_since: BTreeMap<usize, Duration>,
     partition: Option<(Duration, Vec<Vec<usize>>)>,
     one_way: bool,
@@ -112,14 +141,39 @@ impl Contacts {
     pub fn new(sites: usize, up: BTreeSet<usize>, round_trip: Duration) -> Self {
         let (one_way, lossy) = (false, false);
         let (epochs, slow, down_since) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+        let (draining, gone) = (BTreeSet::new(), BTreeSet::new());
         let partition = None;
-        Self { epochs, round_trip, sites, up, down_since, partition, one_way, lossy, slow }
+        Self {
+            epochs,
+            round_trip,
+            sites,
+            up,
+            draining,
+            gone,
+            down_since,
+            partition,
+            one_way,
+            lossy,
+            slow,
+        }
     }
 
     /// The sites whose nodes run.
     #[must_use]
     pub fn up(&self) -> &BTreeSet<usize> {
         &self.up
+    }
+
+    /// Those of them that may drain, since they were told to last.
+    #[must_use]
+    pub fn draining(&self) -> &BTreeSet<usize> {
+        &self.draining
+    }
+
+    /// The sites whose nodes stopped for good.
+    #[must_use]
+    pub fn gone(&self) -> &BTreeSet<usize> {
+        &self.gone
     }
 
     /// Notes a fault that was just applied, and begins a new epoch.
@@ -143,7 +197,20 @@ impl Contacts {
             Fault::Release(node) => {
                 self.slow.remove(node);
             }
-            Fault::ClockJump(..) => {}
+            Fault::Drain(node) => {
+                // Nobody is to notice: whoever is in contact stays so.
+                self.draining.insert(*node);
+                return;
+            }
+            Fault::StopDraining(node) => {
+                self.draining.remove(node);
+            }
+            Fault::Leave(node) => {
+                self.up.remove(node);
+                self.draining.remove(node);
+                self.gone.insert(*node);
+            }
+            Fault::ClockJump(..) | Fault::Disk(..) => {}
         }
         self.begin(now, AFTER_CHANGE);
     }
@@ -166,7 +233,8 @@ impl Contacts {
         let of_those_up = |group: BTreeSet<usize>| group.intersection(&self.up).copied().collect();
         let groups = groups.into_iter().map(of_those_up).collect();
         let (until, round_trip) = (Duration::MAX, self.round_trip);
-        self.epochs.push(Epoch { settled, until, groups, round_trip });
+        let whole = self.partition.is_none() && self.down_since.is_empty();
+        self.epochs.push(Epoch { settled, until, groups, whole, round_trip });
     }
 
     /// All epochs, in order.

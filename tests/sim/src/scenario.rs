@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use annulus_net::{Rate, Rates};
-use annulus_node::core::WriteHomes;
+use annulus_node::core::{Flaw, Partition, WriteHomes};
 use annulus_proto::message::Role;
 use annulus_seal::{Key, KeyKind, Keyring};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
+use crate::host::Disk;
 use crate::plan::{Fault, Plan};
 
 /// A scenario.
@@ -56,14 +57,20 @@ pub struct Parameters {
     pub cores: Vec<u16>,
     /// Whether what goes between hosts is sealed.
     pub sealed: bool,
+    /// Whether the key of nodes is replaced meanwhile.
+    pub rotates: bool,
     /// Each node's wall clock, in milliseconds ahead.
     pub skew_ms: Vec<i64>,
     /// Each node's clocks, in microseconds gained per second.
     pub drift_ppm: Vec<i64>,
     /// The core's `sync_interval`.
     pub sync_interval: Duration,
+    /// Keys beyond those, for conditional operations.
+    pub hot_keys: usize,
     /// The tables' `write`.
     pub write: WriteHomes,
+    /// The tables' `partition`.
+    pub partition: Partition,
     /// How long the workload goes on after the healing.
     pub tail: Duration,
     /// The faults.
@@ -85,17 +92,26 @@ impl Parameters {
 }
 
 impl Parameters {
-    /// The keys that all nodes have, and the one of all clients.
+    /// The keys that all nodes have, the one of all clients, and the one of who gives orders.
     #[must_use]
-    pub fn keys(&self) -> Option<(Keyring, Key)> {
+    pub fn keys(&self) -> Option<(Keyring, Key, Key)> {
         self.sealed.then(|| {
             let mut rng = StdRng::seed_from_u64(derive(self.seed, "keys"));
             let of_nodes = Key::new(KeyKind::Node, &rng.random::<[u8; 32]>());
             let of_clients = Key::new(KeyKind::Client(Role::Authority), &rng.random::<[u8; 32]>());
             let mut ring = Keyring::new(of_nodes).expect("a key of nodes");
+            let of_operators = Key::new(KeyKind::Client(Role::Operator), &rng.random::<[u8; 32]>());
             ring.install(of_clients.clone()).expect("there is room for two");
-            (ring, of_clients)
+            ring.install(of_operators.clone()).expect("there is room for three");
+            (ring, of_clients, of_operators)
         })
+    }
+
+    /// The key of nodes that takes the place of the first one.
+    #[must_use]
+    pub fn next_key(&self) -> Option<Key> {
+        let secret = || StdRng::seed_from_u64(derive(self.seed, "next key")).random::<[u8; 32]>();
+        self.rotates.then(|| Key::new(KeyKind::Node, &secret()))
     }
 }
 
@@ -116,6 +132,16 @@ pub enum Mutant {
     StaleRead,
     /// One home forgets an entry after everything has converged.
     ForgetfulReplica,
+    /// A client writes whether or not the condition holds.
+    BlindWrite,
+    /// A table goes on that was to refuse.
+    ServeAnyway,
+    /// Nodes drop a slot as soon as their view says that they are no home of it.
+    LetGoByTable,
+    /// Nodes ask for receipts without having compared, and give them for what they are not in sync with.
+    EarlyReceipts,
+    /// Nodes store writes, and count them, of slots that they are no home of.
+    StoreAsNoHome,
 }
 
 impl Mutant {
@@ -128,7 +154,32 @@ impl Mutant {
         (Self::PhantomRead, "phantom-read", "join", "phantom"),
         (Self::StaleRead, "stale-read", "join", "stale"),
         (Self::ForgetfulReplica, "forgetful-replica", "join", "diverged"),
+        (Self::BlindWrite, "blind-write", "join", "linear"),
+        (Self::ServeAnyway, "serve-anyway", REFUSING, "two-sided"),
+        (Self::LetGoByTable, "let-go-by-table", "drain", "copies"),
+        (Self::EarlyReceipts, "early-receipts", "drain", "copies"),
+        (Self::StoreAsNoHome, "store-as-no-home", "drain", "kept"),
     ];
+
+    /// A seed with which it shows. Some need luck: a write, or an end, at the right moment.
+    #[must_use]
+    pub fn seed(self) -> u64 {
+        match self {
+            Self::StoreAsNoHome => 5,
+            _ => 1,
+        }
+    }
+
+    /// The rule that nodes break, if it is they who do.
+    #[must_use]
+    pub fn flaw(self) -> Option<Flaw> {
+        match self {
+            Self::LetGoByTable => Some(Flaw::LetsGoByTable),
+            Self::EarlyReceipts => Some(Flaw::EarlyReceipts),
+            Self::StoreAsNoHome => Some(Flaw::StoresAsNoHome),
+            _ => None,
+        }
+    }
 
     /// The one with this name.
     #[must_use]
@@ -164,16 +215,26 @@ impl Scenario {
             latency: (ms(latency_min), ms(latency_max)),
             cores: (0..nodes).map(|_| rng.random_range(1..=3)).collect(),
             // Drawn apart: a seed says in all else what it always said.
-            sealed: derive(seed, &format!("{} sealed", self.name)).is_multiple_of(2),
+            sealed: self.name == KEYS
+                || derive(seed, &format!("{} sealed", self.name)).is_multiple_of(2),
+            rotates: self.name == KEYS,
             skew_ms: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             drift_ppm: (0..nodes).map(|_| rng.random_range(-100..=100)).collect(),
             sync_interval: Duration::from_secs(if rng.random() { 30 } else { 5 }),
+            hot_keys: 2 + (derive(seed, &format!("{} hot", self.name)) % 3) as usize,
             write: WriteHomes::Quorum,
+            partition: if self.name == REFUSING { Partition::Refuse } else { Partition::Serve },
             tail,
             plan,
         }
     }
 }
+
+/// The scenario whose table has `partition = "refuse"`.
+const REFUSING: &str = "split-refuse";
+
+/// The scenario in which keys are replaced.
+const KEYS: &str = "keys";
 
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
@@ -190,6 +251,16 @@ pub const SCENARIOS: &[Scenario] = &[
         make: partition,
     },
     Scenario { name: "split", about: "five nodes split 3|2, shortly or for long", make: split },
+    Scenario {
+        name: "split-serve",
+        about: "five nodes split 3|2 for so long that both sides go on alone",
+        make: split_long,
+    },
+    Scenario {
+        name: REFUSING,
+        about: "the same, with a table that refuses to go on without a majority",
+        make: split_long,
+    },
     Scenario {
         name: "crash",
         about: "nodes are killed and come back with their memory",
@@ -226,8 +297,44 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "all nodes stop and start, one after the other",
         make: rolling,
     },
+    Scenario {
+        name: "disk",
+        about: "disks are slow or take nothing, while a node misses writes, others are killed, and one \
+                loses power and has its clock set back",
+        make: disk,
+    },
+    Scenario {
+        name: KEYS,
+        about: "the key of nodes is replaced while datagrams vanish and nodes are killed and cut off",
+        make: keys,
+    },
+    Scenario {
+        name: "drain",
+        about: "nodes drain one after the other while others join, are killed or lose power; some \
+                leave for good, some take slots again, some stay as they are",
+        make: drain,
+    },
     Scenario { name: "mixed", about: "whatever the seed says", make: mixed },
 ];
+
+fn keys(rng: &mut StdRng) -> (Shape, Plan) {
+    let nodes = rng.random_range(3..=5);
+    let rates = Rates { loss: per_mille(rng.random_range(50..=200)), ..Rates::default() };
+    let mut steps = vec![(secs(1), Fault::Rates(rates))];
+    let mut at = secs(2);
+    for _ in 0..3 {
+        // Before a change, or in the middle of one.
+        let node = rng.random_range(0..nodes);
+        let away = some_ms(rng, 9_000);
+        steps.push((at, Fault::Kill(node)));
+        steps.push((at + away, Fault::Restart(node)));
+        at += away + some_ms(rng, 4_000);
+    }
+    let larger = nodes / 2 + 1;
+    steps.push((at, Fault::Partition(groups(rng, nodes, larger))));
+    steps.push((at + some_ms(rng, 8_000), Fault::Heal));
+    (Shape { nodes, first: nodes, tail: secs(20) }, Plan::new(steps, secs(1)))
+}
 
 fn join(rng: &mut StdRng) -> (Shape, Plan) {
     let steps = vec![
@@ -263,6 +370,13 @@ fn partition(rng: &mut StdRng) -> (Shape, Plan) {
 
 fn split(rng: &mut StdRng) -> (Shape, Plan) {
     (Shape { nodes: 5, first: 5, tail: secs(20) }, split_of(rng, 5, 3))
+}
+
+fn split_long(rng: &mut StdRng) -> (Shape, Plan) {
+    let (groups, at) = (groups(rng, 5, 3), secs(3) + some_ms(rng, 1_000));
+    let lasts = secs(50) + some_ms(rng, 5_000);
+    let steps = vec![(at, Fault::Partition(groups)), (at + lasts, Fault::Heal)];
+    (Shape { nodes: 5, first: 5, tail: secs(20) }, Plan::new(steps, secs(1)))
 }
 
 fn split_of(rng: &mut StdRng, nodes: usize, larger: usize) -> Plan {
@@ -374,6 +488,77 @@ fn rolling(rng: &mut StdRng) -> (Shape, Plan) {
         at += away + secs(2) + some_ms(rng, 2_000);
     }
     (Shape { nodes, first: nodes, tail: secs(20) }, Plan::new(steps, secs(1)))
+}
+
+fn disk(rng: &mut StdRng) -> (Shape, Plan) {
+    let mut order = [0, 1, 2, 3];
+    order.shuffle(rng);
+    let [out, killed, rebooted, other] = order;
+    let like = |rng: &mut StdRng| if rng.random() { Disk::Slow } else { Disk::Bad };
+    let at = secs(3) + some_ms(rng, 1_000);
+    let mut steps = vec![
+        (secs(2), Fault::Disk(killed, like(rng))),
+        (secs(2), Fault::Disk(rebooted, like(rng))),
+        // One misses writes, and hints for it wait on the others.
+        (at, Fault::Hold(out)),
+        (at + secs(1) + some_ms(rng, 3_000), Fault::Kill(killed)),
+        (at + secs(4) + some_ms(rng, 1_000), Fault::Restart(killed)),
+    ];
+    let at = at + secs(6) + some_ms(rng, 2_000);
+    steps.extend([
+        (at, Fault::PowerOff(rebooted)),
+        (at + ms(100), Fault::ClockJump(rebooted, -3_600_000)),
+        (at + secs(1) + some_ms(rng, 2_000), Fault::PowerOn(rebooted)),
+        (at + secs(4), Fault::Disk(rebooted, Disk::Good)),
+        (at + secs(4), Fault::Release(out)),
+        (at + secs(5), Fault::Kill(other)),
+        (at + secs(5) + some_ms(rng, 2_000), Fault::Restart(other)),
+        (at + secs(9), Fault::ClockJump(rebooted, 3_600_000)),
+    ]);
+    (Shape { nodes: 4, first: 4, tail: secs(20) }, Plan::new(steps, secs(2)))
+}
+
+fn drain(rng: &mut StdRng) -> (Shape, Plan) {
+    let first = if rng.random() { 3 } else { 5 };
+    let mut steps = Vec::new();
+    if first == 3 {
+        steps.push((secs(2) + some_ms(rng, 3_000), Fault::Join(3)));
+        steps.push((secs(4) + some_ms(rng, 9_000), Fault::Join(4)));
+    }
+    let loss = per_mille(if rng.random_range(0..3) == 0 { rng.random_range(5..=50) } else { 0 });
+    let reordering = per_mille(rng.random_range(0..=100));
+    steps.push((secs(1), Fault::Rates(Rates { loss, reordering, ..Rates::default() })));
+    let mut order: Vec<usize> = (0..first).collect();
+    order.shuffle(rng);
+    let other = order.pop().expect("there are three at least");
+    // Three stay, or slots have fewer homes than they should.
+    let mut may_go = 2;
+    let mut at = secs(3) + some_ms(rng, 2_000);
+    let killed_at = at + some_ms(rng, 20_000);
+    let away = if rng.random() { some_ms(rng, 3_000) } else { secs(8) + some_ms(rng, 4_000) };
+    match rng.random_range(0..4) {
+        0 => steps.extend([
+            (killed_at, Fault::PowerOff(other)),
+            (killed_at + away, Fault::PowerOn(other)),
+        ]),
+        1 | 2 => steps
+            .extend([(killed_at, Fault::Kill(other)), (killed_at + away, Fault::Restart(other))]),
+        _ => {}
+    }
+    for node in order {
+        steps.push((at, Fault::Drain(node)));
+        at += some_ms(rng, 12_000);
+        match rng.random_range(0..4) {
+            0 | 1 if may_go > 0 => {
+                may_go -= 1;
+                steps.push((at, Fault::Leave(node)));
+            }
+            2 if may_go > 0 => may_go -= 1,
+            _ => steps.push((at, Fault::StopDraining(node))),
+        }
+        at += some_ms(rng, 6_000);
+    }
+    (Shape { nodes: 5, first, tail: secs(20) }, Plan::new(steps, secs(2)))
 }
 
 fn mixed(rng: &mut StdRng) -> (Shape, Plan) {

@@ -40,6 +40,8 @@ pub struct Process {
     pub seeds: Vec<String>,
     /// The keys that all clients share.
     pub keys: Arc<Vec<String>>,
+    /// Those for conditional operations, which come after these.
+    pub hot_keys: Arc<Vec<String>>,
     /// How long after the beginning each key is written. Then it is only read, so that nothing newer
     /// hides what became of the last write.
     pub written_for: Arc<Vec<Duration>>,
@@ -101,6 +103,14 @@ impl Process {
             };
             tasks.spawn(worker.work());
         }
+        let seed = self.seed ^ (run << 32) ^ 0x686f74;
+        let hot = HotWorker {
+            process: self.clone(),
+            client,
+            rng: StdRng::seed_from_u64(seed),
+            seen: BTreeMap::new(),
+        };
+        tasks.spawn(hot.work());
         while tasks.join_next().await.is_some() {}
     }
 }
@@ -218,6 +228,9 @@ impl Worker {
             }
             Action::Touch { birth } => self.client.touch(&name, birth).await,
             Action::End { birth } => self.client.end(&name, birth).await,
+            Action::StartIfAbsent(_) | Action::CompareAndSet { .. } | Action::EndIf { .. } => {
+                unreachable!("those are for hot keys")
+            }
         };
         match acknowledged {
             Ok(done) => Outcome::Acknowledged { birth: done.birth, version: done.version },
@@ -240,6 +253,91 @@ impl Worker {
                 self.first_read.entry(key).or_insert(outcome).clone()
             }
             (_, outcome) => outcome,
+        }
+    }
+}
+
+/// Does conditional operations on a few keys.
+struct HotWorker {
+    process: Process,
+    client: SimClient,
+    rng: StdRng,
+    /// By key: birth, if it knows it, and last write of the session it has seen.
+    seen: BTreeMap<usize, (Option<Version>, Version)>,
+}
+
+impl HotWorker {
+    async fn work(mut self) {
+        while micros(trace::now()) < self.process.stop_at_us.load(Ordering::Relaxed) {
+            self.step().await;
+            let think_ms = u64::try_from(self.process.think.as_millis()).unwrap_or(u64::MAX);
+            let pause = Duration::from_millis(self.rng.random_range(0..=think_ms));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn step(&mut self) {
+        let hot = self.rng.random_range(0..self.process.hot_keys.len());
+        let key = self.process.keys.len() + hot;
+        let seen = self.seen.get(&key).copied();
+        let length = self.rng.random_range(8..200);
+        let choice = self.rng.random_range(0..100);
+        let (id, action) =
+            self.process.history.invoke(&self.process.name, self.process.site, key, |id| {
+                let value = Value::Bytes(content(id, length));
+                match (choice, seen) {
+                    (0..60, Some((_, version))) => Action::CompareAndSet { version, value },
+                    (60..66, Some((_, version))) => Action::EndIf { version },
+                    (66..70, Some((Some(birth), _))) => Action::End { birth: Some(birth) },
+                    (70..80, _) => Action::Get,
+                    _ => Action::StartIfAbsent(value),
+                }
+            });
+        let outcome = self.perform(hot, action).await;
+        match &outcome {
+            Outcome::Acknowledged { birth, version } => {
+                self.seen.insert(key, (Some(*birth), *version));
+            }
+            Outcome::Read { session, .. } => {
+                self.seen.insert(key, (Some(session.birth), session.version));
+            }
+            Outcome::Conflict { version } => {
+                self.seen.insert(key, (None, *version));
+            }
+            Outcome::Ended | Outcome::Absent => {
+                self.seen.remove(&key);
+            }
+            _ => {}
+        }
+        self.process.history.complete(id, outcome);
+    }
+
+    async fn perform(&mut self, hot: usize, action: Action) -> Outcome {
+        let table = self.client.sessions();
+        let name = self.process.hot_keys[hot].clone();
+        let is_blind = self.process.mutant == Some(Mutant::BlindWrite);
+        let acknowledged = match action {
+            Action::CompareAndSet { value, .. } if is_blind => {
+                table.update(&name, None, Change::Value(value)).await
+            }
+            Action::CompareAndSet { version, value } => {
+                table.compare_and_set(&name, version, value).await
+            }
+            Action::EndIf { version } => table.end_if(&name, version).await,
+            Action::End { birth } => table.end(&name, birth).await,
+            Action::StartIfAbsent(value) => {
+                table.start_if_absent(&name, value, StartOptions::default()).await
+            }
+            _ => {
+                return match table.get(&name).await {
+                    Ok(Read { session, source }) => Outcome::Read { session, source },
+                    Err(error) => Outcome::of(&error),
+                };
+            }
+        };
+        match acknowledged {
+            Ok(done) => Outcome::Acknowledged { birth: done.birth, version: done.version },
+            Err(error) => Outcome::of(&error),
         }
     }
 }

@@ -192,14 +192,12 @@ impl Test {
                 Job::new(scenario, seed)
             }
             Kind::Caught { mutant, scenario, .. } => {
-                Job { mutant: Some(mutant.to_owned()), ..Job::new(scenario, MUTANT_SEED) }
+                let seed = Mutant::named(mutant).map_or(1, Mutant::seed);
+                Job { mutant: Some(mutant.to_owned()), ..Job::new(scenario, seed) }
             }
         }
     }
 }
-
-/// The seed with which each mutant is run. Some need luck: a write, or an end, at the right moment.
-const MUTANT_SEED: u64 = 1;
 
 /// What the arguments ask for, as far as it matters here.
 #[derive(Default)]

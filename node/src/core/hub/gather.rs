@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use annulus_proto::NodeId;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
-    Compared, Digests, Message, NodeStatus, PeerState, Rejected, SlotDigest, TableStatus,
+    Compare, Compared, ComparedDifference, Message, NodeStatus, PeerState, Rejected, SketchRequest,
+    Sketches, TableStatus,
 };
-use annulus_proto::{NodeId, Slot};
+use annulus_sketch::{Sketch, Symbol};
 
 use super::Hub;
 use crate::core::io::{Asker, Caller, CoreReport, HubOutput, Input, Now, Reply, Request};
-use crate::core::route::core_of;
+use crate::core::replica::reject;
+use crate::core::store::SYMBOLS;
 
 /// What the cores have not answered all of yet.
 #[derive(Debug, Default)]
@@ -25,9 +28,15 @@ pub(super) struct Gathers {
 #[derive(Debug)]
 struct Comparison {
     asker: Asker,
-    id: u64,
+    caller: Caller,
+    header: Header,
+    /// What the cores are asked for.
+    request: SketchRequest,
+    /// What the sum of it is compared with, if that is the question.
+    symbol: Option<Symbol>,
     waiting: usize,
-    differing: Vec<Slot>,
+    /// What the cores have that answered, added up.
+    sum: Vec<Sketch>,
     /// The view that all cores saw which have answered; 0 if they saw different ones.
     view: Option<u64>,
     rejected: Option<Message>,
@@ -47,43 +56,65 @@ const COMPARISONS_MAX: usize = 256;
 const STATUS_ASKERS_MAX: usize = 4_096;
 
 impl Hub {
-    /// Gives each core the digests of its slots to compare.
+    /// Compares the first symbol of what all cores have with another node's.
+    pub(super) fn compare(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        caller: Caller,
+        header: Header,
+        request: Compare,
+    ) {
+        let symbol = Symbol::from_bytes(&request.symbol);
+        let Ok(size) = u16::try_from(request.slots.slots().count()) else { return };
+        let Compare { table, cut_ms, slots, .. } = request;
+        let request = SketchRequest { table, cut_ms, slots, sizes: vec![size], symbols: 1 };
+        self.gather(now, (asker, caller, header), request, Some(symbol));
+    }
+
+    /// Asks all cores for their parts of some sketches.
     pub(super) fn split(
         &mut self,
         now: Now,
         asker: Asker,
         caller: Caller,
         header: Header,
-        request: Digests,
+        request: SketchRequest,
+    ) {
+        self.gather(now, (asker, caller, header), request, None);
+    }
+
+    fn gather(
+        &mut self,
+        now: Now,
+        (asker, caller, header): (Asker, Caller, Header),
+        request: SketchRequest,
+        symbol: Option<Symbol>,
     ) {
         if self.gathers.comparisons.len() >= COMPARISONS_MAX {
             return self.refuse_as_busy(now, asker, header.id);
         }
-        let Digests { table, slots } = request;
-        let mut parts: BTreeMap<usize, Vec<SlotDigest>> = BTreeMap::new();
-        for digest in slots {
-            parts.entry(core_of(digest.slot, self.cores)).or_default().push(digest);
-        }
-        // Of nothing, too, somebody has to say that there is such a table.
-        if parts.is_empty() {
-            parts.insert(0, Vec::new());
-        }
-        let ticket = self.gathers.next_ticket();
         let comparison = Comparison {
             asker,
-            id: header.id,
-            waiting: parts.len(),
-            differing: Vec::new(),
+            caller,
+            header,
+            request,
+            symbol,
+            waiting: self.cores,
+            sum: Vec::new(),
             view: None,
             rejected: None,
         };
+        self.ask_for_sketches(comparison);
+    }
+
+    fn ask_for_sketches(&mut self, comparison: Comparison) {
+        let ticket = self.gathers.next_ticket();
+        let Comparison { caller, header, .. } = comparison;
+        let (asker, message) = (Asker::Hub { ticket }, comparison.request.clone().into());
+        let input = Input::Request(Request { asker, caller, header, message });
+        self.outputs.push_back(HubOutput::Cores(input));
         self.gathers.comparisons.insert(ticket, comparison);
-        for (core, slots) in parts {
-            let message = Digests { table: table.clone(), slots }.into();
-            let asker = Asker::Hub { ticket };
-            let input = Input::Request(Request { asker, caller, header, message });
-            self.outputs.push_back(HubOutput::Core { core, input });
-        }
     }
 
     /// Asks all cores how they are.
@@ -109,12 +140,12 @@ impl Hub {
         self.reply(now, asker, id, Rejected::Malformed { why });
     }
 
-    /// A core has compared its slots.
+    /// A core has given its part of some sketches.
     pub(super) fn on_part(&mut self, ticket: u64, header: Header, message: Message) {
         let Some(mut comparison) = self.gathers.comparisons.remove(&ticket) else { return };
         comparison.waiting -= 1;
         match message {
-            Message::Compared(compared) => comparison.differing.extend(compared.differing),
+            Message::Sketches(part) => comparison.add(&part.sketches),
             other => comparison.rejected = Some(other),
         }
         let common = *comparison.view.get_or_insert(header.view);
@@ -125,12 +156,23 @@ impl Hub {
             self.gathers.comparisons.insert(ticket, comparison);
             return;
         }
-        let Comparison { asker, id, mut differing, view, rejected, .. } = comparison;
-        differing.sort_unstable();
-        let message = rejected.unwrap_or_else(|| Compared { differing }.into());
+        let answer = match (&comparison.rejected, comparison.symbol) {
+            (Some(rejected), _) => Some(rejected.clone()),
+            (None, None) => Some(comparison.sketches()),
+            (None, Some(symbol)) => comparison
+                .difference(&symbol)
+                .map(|difference| Compared { cores: self.cores as u16, difference }.into()),
+        };
+        let Some(message) = answer else {
+            // The first symbols differ: only all of them say in what.
+            comparison.request.symbols = SYMBOLS as u8;
+            (comparison.waiting, comparison.sum) = (self.cores, Vec::new());
+            return self.ask_for_sketches(comparison);
+        };
         // Whoever compares relies on what the cores saw, not on what the hub has seen meanwhile.
-        let header = Header { id, view: view.unwrap_or(0), ..header };
-        self.outputs.push_back(HubOutput::Reply(Reply { to: asker, header, message }));
+        let header =
+            Header { id: comparison.header.id, view: comparison.view.unwrap_or(0), ..header };
+        self.outputs.push_back(HubOutput::Reply(Reply { to: comparison.asker, header, message }));
     }
 
     /// A core has said how it is.
@@ -232,6 +274,47 @@ impl Hub {
     }
 }
 
+impl Comparison {
+    /// Adds a core's part to what the others have.
+    fn add(&mut self, part: &[u8]) {
+        let size = Sketch::bytes(self.request.symbols.into());
+        let sketches = part.chunks(size).map_while(Sketch::read);
+        if self.sum.is_empty() {
+            self.sum = sketches.collect();
+        } else {
+            self.sum.iter_mut().zip(sketches).for_each(|(sum, part)| sum.merge(&part));
+        }
+        if self.sum.len() != self.request.sizes.len() {
+            self.rejected = Some(reject("no sketches"));
+        }
+    }
+
+    fn sketches(&self) -> Message {
+        let mut sketches = Vec::new();
+        self.sum.iter().for_each(|sketch| sketch.write(&mut sketches));
+        Sketches { sketches }.into()
+    }
+
+    /// In what this node differs from one whose first symbol this is; `None` if more symbols are needed to tell.
+    fn difference(&self, theirs: &Symbol) -> Option<ComparedDifference> {
+        let sketch = self.sum.first()?;
+        let mut first = sketch.first();
+        first.subtract(theirs);
+        if first.is_zero() {
+            return Some(ComparedDifference::None);
+        }
+        if let Some(key) = first.only() {
+            return Some(ComparedDifference::One { key: key.to_le_bytes() });
+        }
+        if sketch.symbols().len() < SYMBOLS {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        sketch.write(&mut bytes);
+        Some(ComparedDifference::More { sketch: bytes })
+    }
+}
+
 /// Adds a core's part to what the others said.
 fn add(whole: &mut CoreReport, part: CoreReport) {
     if whole.tables.is_empty() {
@@ -255,6 +338,7 @@ fn add_table(whole: &mut TableStatus, part: &TableStatus) {
     whole.slots_home += part.slots_home;
     whole.slots_unsynced += part.slots_unsynced;
     whole.slots_leaving += part.slots_leaving;
+    whole.slots_short += part.slots_short;
     whole.hints += part.hints;
 }
 

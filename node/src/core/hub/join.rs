@@ -11,7 +11,7 @@ use annulus_proto::{Member, NodeId, Status};
 
 use super::Hub;
 use crate::core::calls::{HubCall, HubPurpose};
-use crate::core::io::{Answered, Asker, HubOutput, Input, Now, Outcome};
+use crate::core::io::{Answered, Asker, Now, Outcome};
 
 /// How often views are exchanged with one address at most.
 const EXCHANGE_PERIOD: Duration = Duration::from_millis(500);
@@ -159,10 +159,15 @@ impl Hub {
             return self.on_members_status(now, node, answer);
         }
         match (call, outcome.result) {
-            (Some(call), Ok(answered)) => self.on_exchange_answer(now, &call, answered),
+            (Some(call), Ok(answered)) => match call.purpose {
+                HubPurpose::Ping(node) => self.on_ping_answer(now, node, call.asked, &answered),
+                _ => self.on_exchange_answer(now, &call, answered),
+            },
             (Some(call), Err(_)) => {
                 self.counters.add("calls_failed");
-                self.on_seed_tried(now, call.addr);
+                if call.purpose == HubPurpose::Exchange {
+                    self.on_seed_tried(now, call.addr);
+                }
             }
             (None, Ok(_)) => self.counters.add("answers_too_late"),
             (None, Err(_)) => {}
@@ -180,10 +185,7 @@ impl Hub {
         // The cores learn of the members first and then hear of this one, before the node serves: so
         // that they begin with a clock that somebody has confirmed.
         self.drain_mesh(now);
-        // By who answered, and not by whose address it is said to be.
-        if node != self.mesh.me().id && self.mesh.view().get(node).is_some() {
-            self.outputs.push_back(HubOutput::Cores(Input::Heard { node, header, asked }));
-        }
+        self.tell_of_answer(node, header, asked);
         self.end_misfortune();
         let me = self.mesh.me().id;
         let serves = |status| matches!(status, Status::Up | Status::Draining);

@@ -6,7 +6,7 @@ use annulus_gossip::View;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
     Event, Events, EventsRequest, Happened, Message, NodeStatus, Order, Ordered, PeerState, Role,
-    Safety, StatusRequest,
+    Safety, StatusRequest, TableStatus,
 };
 use annulus_proto::{Member, NodeId, Status};
 
@@ -67,6 +67,7 @@ impl SlotsOfCores {
             home: sum.home + part.home,
             unsynced: sum.unsynced + part.unsynced,
             leaving: sum.leaving + part.leaving,
+            given_up: sum.given_up + part.given_up,
         })
     }
 }
@@ -113,8 +114,8 @@ impl Hub {
                 let slots = after.leaving - before.leaving;
                 events.push(Happened::SlotsLeaving { table: table(), slots });
             }
-            if after.leaving < before.leaving {
-                let slots = before.leaving - after.leaving;
+            if after.given_up > before.given_up {
+                let slots = (after.given_up - before.given_up) as u32;
                 events.push(Happened::SlotsGivenUp { table: table(), slots });
             }
             if after.unsynced == 0 && (before.unsynced > 0 || after.home > before.home) {
@@ -176,6 +177,11 @@ impl Hub {
                 if !matches!(status, Status::Up | Status::Draining) {
                     return Err("this node has not joined yet; wait until it is up".to_owned());
                 }
+                let me = self.mesh.me().id;
+                let view = self.mesh.view();
+                if !view.active().any(|member| member.id != me && serves(member)) {
+                    return Err("no other node would take its slots; start one first".to_owned());
+                }
                 self.mesh.set_status(now.monotonic, Status::Draining);
                 "drain".to_owned()
             }
@@ -185,9 +191,22 @@ impl Hub {
                 }
                 "drain no more".to_owned()
             }
-            Order::Remove(node) => {
+            Order::Remove { node, accept_loss } => {
                 if node == self.mesh.me().id {
                     return Err("this is the node itself; drain it, then stop it".to_owned());
+                }
+                let is_there = |member: &&Member| member.status != Status::Left;
+                let members = self.mesh.view().iter();
+                let others: Vec<&Member> =
+                    members.filter(is_there).filter(|member| member.id != node).collect();
+                let active = others.iter().filter(|member| member.status.is_active()).count();
+                let known = others.len();
+                if 2 * active <= known && !accept_loss {
+                    return Err(format!(
+                        "{active} of {known} others are there, so this may be the smaller side of a \
+                         split: take --accept-loss if you know that the rest is dead; what only they \
+                         hold, and decide if they live, is lost"
+                    ));
                 }
                 self.mesh.remove(now.monotonic, node).map_err(|error| error.to_string())?;
                 format!("remove {node}")
@@ -220,12 +239,17 @@ impl Hub {
             let why = match state {
                 PeerState::Suspected => format!("{} did not answer lately", name()),
                 PeerState::Missing => format!("{} does not answer and may be dead", name()),
+                PeerState::Down => format!(
+                    "{} is down, and counts where a majority decides; `annulus remove` it if it does \
+                     not come back",
+                    name()
+                ),
                 PeerState::Presumed => format!("nobody answers this node, nor does {}", name()),
                 _ => continue,
             };
             reasons.insert(Some(*node), vec![why]);
         }
-        if !others.iter().any(|member| member.status == Status::Up && member.weight > 0) {
+        if !others.iter().any(serves) {
             let why = "no other node serves sessions: until it is back, nothing does";
             reasons.insert(None, vec![why.to_owned()]);
         }
@@ -297,13 +321,23 @@ impl Hub {
     }
 }
 
+/// Whether a member takes slots.
+fn serves(member: &Member) -> bool {
+    member.status == Status::Up && member.weight > 0
+}
+
 /// What a node's state says against stopping the one whose view has this digest.
 fn doubts(name: &str, status: &NodeStatus, view: u64) -> Vec<String> {
     let mut why = Vec::new();
     match status.member.status {
         Status::Up => {}
         Status::Joining => why.push(format!("{name} is joining")),
-        Status::Draining => why.push(format!("{name} is draining")),
+        Status::Draining => {
+            let has_slots = |table: &TableStatus| table.slots_home + table.slots_leaving > 0;
+            if status.tables.iter().any(has_slots) {
+                why.push(format!("{name} is draining"));
+            }
+        }
         _ => why.push(format!("{name} does not take part")),
     }
     if status.view != view {

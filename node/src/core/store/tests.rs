@@ -32,7 +32,13 @@ fn store_of(segment_bytes: u64, max_value: u32) -> Store {
     let options = options(segment_bytes, max_value);
     let region = HeapRegion::new(segment_bytes as usize);
     let writer = Writer::create(region.handle(), &options).unwrap();
-    Store::new(policy(max_value), NODE, writer).0
+    read(Store::new(policy(max_value), NODE, writer))
+}
+
+fn read(mut store: Store) -> Store {
+    store.read_on(usize::MAX);
+    assert!(store.is_read());
+    store
 }
 
 fn store() -> Store {
@@ -57,11 +63,12 @@ fn slot() -> Slot {
     key(0).slot()
 }
 
-/// The digests and counts of all slots, from what lies in the segment and nothing else.
-fn from_segment(store: &mut Store) -> (Vec<u64>, BTreeMap<u16, u32>) {
-    let kept = store.digests.clone();
-    store.rebuild_digests();
-    let rebuilt = std::mem::replace(&mut store.digests, kept);
+/// The sketches and counts of all slots, from what lies in the segment and nothing else.
+fn from_segment(store: &mut Store) -> (Outline, BTreeMap<u16, usize>) {
+    let kept = std::mem::replace(&mut store.outline, Outline::new());
+    store.unread = Unread::all();
+    store.read_on(usize::MAX);
+    let rebuilt = std::mem::replace(&mut store.outline, kept);
     let mut counts = BTreeMap::new();
     let mut cursor = 0;
     loop {
@@ -69,43 +76,52 @@ fn from_segment(store: &mut Store) -> (Vec<u64>, BTreeMap<u16, u32>) {
             *counts.entry(item.partition).or_default() += 1;
         });
         if cursor == 0 {
-            return (rebuilt.into_vec(), counts);
+            return (rebuilt, counts);
         }
     }
 }
 
 #[track_caller]
 fn assert_consistent(store: &mut Store) {
-    let (digests, counts) = from_segment(store);
+    let (outline, counts) = from_segment(store);
     for slot in Slot::all() {
         let count = counts.get(&slot.index()).copied().unwrap_or(0);
-        let digest = digests[usize::from(slot.index())];
-        assert_eq!(store.slot_digest(slot), (count, digest), "slot {slot}");
+        let sketch = outline.of_slot(slot).cloned();
+        assert_eq!(store.slot_sketch(slot), (count, sketch), "slot {slot}");
     }
 }
 
+/// The sketch of a slot with these entries.
+fn sketch_of(entries: &[(Key, Entry)]) -> Option<Sketch> {
+    let mut sketch = Sketch::new(SYMBOLS);
+    for (key, entry) in entries {
+        sketch.change(key.word(), 0, entry.digest(key.as_bytes()));
+    }
+    Some(sketch)
+}
+
 #[test]
-fn a_slots_digest_says_whether_two_stores_hold_the_same() {
+fn a_slots_sketch_says_whether_two_stores_hold_the_same() {
     let (mut one, mut other) = (store(), store());
     let a = session(START_MS, b"a", 0, 0);
     let b = session(START_MS, b"b", 60_000, 0);
     one.merge(&key("a"), &a, START_MS, ORDINARY).unwrap();
     one.merge(&key("b"), &b, START_MS, ORDINARY).unwrap();
     other.merge(&key("b"), &b, START_MS, ORDINARY).unwrap();
-    assert_ne!(one.slot_digest(slot()), other.slot_digest(slot()));
+    assert_ne!(one.slot_sketch(slot()), other.slot_sketch(slot()));
     other.merge(&key("a"), &a, START_MS, ORDINARY).unwrap();
-    assert_eq!(one.slot_digest(slot()), other.slot_digest(slot()));
+    assert_eq!(one.slot_sketch(slot()), other.slot_sketch(slot()));
     let end = Entry::ended(a.birth, version(START_MS + 5, 2));
     one.merge(&key("a"), &end, START_MS, ORDINARY).unwrap();
-    assert_ne!(one.slot_digest(slot()), other.slot_digest(slot()));
+    assert_ne!(one.slot_sketch(slot()), other.slot_sketch(slot()));
 }
 
 #[test]
-fn a_restart_computes_the_digests_it_had() {
+fn a_restart_computes_the_sketches_it_had() {
     let region = HeapRegion::new(1 << 20);
     let options = options(1 << 20, 4 << 10);
     let writer = Writer::create(region.handle(), &options).unwrap();
-    let mut store = Store::new(policy(4 << 10), NODE, writer).0;
+    let mut store = read(Store::new(policy(4 << 10), NODE, writer));
     for number in 0..50 {
         let entry = session(START_MS + number, &[7; 700], 16_000, 0);
         store.merge(&key(number), &entry, START_MS, ORDINARY).unwrap();
@@ -113,11 +129,11 @@ fn a_restart_computes_the_digests_it_had() {
         touched.touch(START_MS + 12_345 * number);
         store.merge(&key(number), &touched, START_MS, ORDINARY).unwrap();
     }
-    let before = store.slot_digest(slot());
+    let before = store.slot_sketch(slot());
     drop(store);
     let (writer, _) = Writer::open(region.handle(), &options).unwrap();
-    let mut store = Store::new(policy(4 << 10), NODE, writer).0;
-    assert_eq!(store.slot_digest(slot()), before);
+    let mut store = read(Store::new(policy(4 << 10), NODE, writer));
+    assert_eq!(store.slot_sketch(slot()), before);
     assert_eq!(before.0, 50);
     assert_consistent(&mut store);
 }
@@ -134,8 +150,11 @@ fn a_slots_list_is_sorted_and_carries_the_digests_that_make_up_the_slots() {
     let list = store.slot_list(slot(), START_MS);
     let keys: Vec<Key> = list.iter().map(|(key, _)| key.clone()).collect();
     assert_eq!(keys, (1..=5).map(key).collect::<Vec<_>>());
-    let together = list.iter().fold(0, |all, (_, digest)| all ^ digest);
-    assert_eq!(store.slot_digest(slot()), (5, together));
+    let mut together = Sketch::new(SYMBOLS);
+    for (key, digest) in list {
+        together.change(key.word(), 0, digest);
+    }
+    assert_eq!(store.slot_sketch(slot()), (5, Some(together)));
 }
 
 #[test]
@@ -152,10 +171,10 @@ fn nothing_of_a_birth_is_accepted_from_its_last_day_on() {
     assert_eq!(store.get(&key(1), die_by - 1), Some(entry.clone()));
     assert_eq!(store.get(&key(1), die_by), None);
     assert_eq!(store.slot_list(slot(), die_by), []);
-    // A younger birth takes its place, and the digest forgets what lay there.
+    // A younger birth takes its place, and the sketch forgets what lay there.
     let younger = session(die_by, b"y", 0, 0);
     assert_eq!(store.merge(&key(1), &younger, die_by, ORDINARY), Ok(younger.clone()));
-    assert_eq!(store.slot_digest(slot()), (1, younger.digest(key(1).as_bytes())));
+    assert_eq!(store.slot_sketch(slot()), (1, sketch_of(&[(key(1), younger)])));
     assert_consistent(&mut store);
 }
 
@@ -192,7 +211,112 @@ fn what_expired_is_told_from_what_never_was_for_a_minute() {
     assert_eq!(dropped(expired - 1), 0);
     assert_eq!(dropped(expired + EXPIRY_LATENESS_MS), 1);
     assert_eq!(dropped(expired + 2 * EXPIRY_LATENESS_MS), 0);
-    assert_eq!(store.slot_digest(slot()), (0, 0));
+    assert_eq!(store.slot_sketch(slot()), (0, None));
+}
+
+#[test]
+fn keys_are_found_by_their_words() {
+    let mut store = store();
+    for number in 0..50 {
+        store.merge(&key(number), &session(START_MS, b"x", 0, 0), START_MS, ORDINARY).unwrap();
+    }
+    let mut wanted: Vec<(u64, Key)> = (40..60).map(key).map(|key| (key.word(), key)).collect();
+    wanted.sort_unstable();
+    let words: Vec<u64> = wanted.iter().map(|(word, _)| *word).collect();
+    wanted.retain(|(_, key)| store.get(key, START_MS).is_some());
+    assert_eq!(wanted.len(), 10);
+    assert_eq!(store.keys_of_words(slot(), &words), wanted);
+}
+
+/// What a store holds in all slots, as others are told of it.
+fn told(store: &Store, cut_ms: u64) -> Sketch {
+    let count = Slot::all().count();
+    store.sketches(Slot::all(), [count], SYMBOLS, cut_ms).unwrap().pop().unwrap()
+}
+
+#[test]
+fn what_is_in_flight_is_no_difference_once_it_is_left_out() {
+    let [mut ahead, mut behind] = [store(), store()];
+    let now_ms = START_MS + 60_000;
+    let cut_ms = now_ms - IN_FLIGHT_MS;
+    for number in 0..20 {
+        let entry = session(START_MS, b"x", 600_000, 0);
+        for store in [&mut ahead, &mut behind] {
+            store.merge(&key(number), &entry, START_MS, ORDINARY).unwrap();
+        }
+    }
+    let before = told(&ahead, 0);
+    // Begun, written, touched, ended and evicted: of all that the other has not heard.
+    ahead.merge(&key("new"), &session(now_ms - 5, b"n", 0, 0), now_ms, ORDINARY).unwrap();
+    let mut written = ahead.get(&key(1), now_ms).unwrap();
+    written.write_value(version(now_ms - 4, 1), Value::Bytes(b"y".to_vec()));
+    ahead.merge(&key(1), &written, now_ms, ORDINARY).unwrap();
+    let mut touched = ahead.get(&key(2), now_ms).unwrap();
+    touched.touch(now_ms - 3);
+    ahead.merge(&key(2), &touched, now_ms, ORDINARY).unwrap();
+    let end = Entry::ended(version(START_MS, 1), version(now_ms - 2, 1));
+    ahead.merge(&key(3), &end, now_ms, ORDINARY).unwrap();
+    ahead.drop_entry(&key(4), now_ms);
+    let stamp = |_| Some(version(now_ms - 1, 1));
+    let update = Action::Update { birth: None, value: b"z" };
+    let ended = Action::End { birth: None };
+    for (number, action) in [(1, &update), (2, &ended)] {
+        let key = key(number);
+        let changed = ahead.change(key.as_bytes(), slot(), action, now_ms, stamp);
+        assert!(changed.is_some(), "{number}");
+    }
+    assert_ne!(told(&ahead, 0), before);
+    assert_eq!(told(&behind, 0), before);
+    assert_eq!(told(&ahead, cut_ms), before);
+    assert_eq!(told(&behind, cut_ms), before);
+    // Later it is not in flight any more.
+    assert_eq!(told(&ahead, now_ms), told(&ahead, 0));
+}
+
+#[test]
+fn what_is_dropped_at_its_time_by_one_node_before_the_other_is_no_difference() {
+    let [mut early, mut late] = [store(), store()];
+    for number in 0..20 {
+        let entry = session(START_MS, b"x", 1_000 + number, 0);
+        for store in [&mut early, &mut late] {
+            store.merge(&key(number), &entry, START_MS, ORDINARY).unwrap();
+        }
+    }
+    // Entries are dropped some time after they expired, and not everywhere at the same.
+    let now_ms = START_MS + 1_010 + EXPIRED_KEPT_MS + EXPIRY_LATENESS_MS;
+    early.scan(now_ms, usize::MAX, 0);
+    assert!(early.stats().entries < 20);
+    assert_ne!(told(&early, 0), told(&late, 0));
+    let cut_ms = now_ms - IN_FLIGHT_MS;
+    assert_eq!(told(&early, cut_ms), told(&late, cut_ms));
+    late.scan(now_ms + 700, usize::MAX, 0);
+    assert_eq!(told(&early, cut_ms), told(&late, cut_ms));
+}
+
+#[test]
+fn changes_are_remembered_no_longer_than_needed_and_not_without_end() {
+    let mut outline = Outline::new();
+    let change = |number: u64, made_ms| Change { word: number, before: 0, after: 1, made_ms };
+    for number in 0..300_000 {
+        outline.change(change(number, START_MS + 5), START_MS);
+    }
+    assert_eq!(outline.remembered(), 1 << 18);
+    // Long ago, or by a clock that is far ahead: nobody leaves them out.
+    outline.change(change(1, START_MS - 3_600_000), START_MS + 3_600_000);
+    outline.change(change(2, START_MS + 36_000_000), START_MS + 3_600_000);
+    assert_eq!(outline.remembered(), 0);
+}
+
+#[test]
+fn sizes_that_do_not_add_up_get_no_sketches() {
+    let store = store();
+    let slots = || Slot::all().take(10);
+    let sketches = |sizes: &[usize]| store.sketches(slots(), sizes.iter().copied(), 1, 0);
+    assert_eq!(sketches(&[4, 6]).map(|all| all.len()), Some(2));
+    assert_eq!(sketches(&[10, 0]).map(|all| all.len()), Some(2));
+    for sizes in [&[][..], &[9], &[11], &[usize::MAX], &[5, 6]] {
+        assert!(sketches(sizes).is_none(), "{sizes:?}");
+    }
 }
 
 #[test]
@@ -203,7 +327,7 @@ fn use_out_of_shared_memory_counts_when_the_least_used_are_looked_for() {
     }
     let reader = annulus_shm::Reader::attach(store.writer.region()).unwrap();
     store.set_freshness(slot(), u64::MAX);
-    let before = store.slot_digest(slot());
+    let before = store.slot_sketch(slot());
     let lookup = reader.get(key(1).as_bytes(), 0, &mut Vec::new());
     let annulus_shm::Lookup::Hit(hit) = lookup else { panic!("{lookup:?}") };
     let later = START_MS + 600_000;
@@ -216,7 +340,7 @@ fn use_out_of_shared_memory_counts_when_the_least_used_are_looked_for() {
     assert_eq!(used[2].0, key(1));
     assert!(used[2].1.abs_diff(later) <= 8_192 && used[1].1 == START_MS, "{used:?}");
     // It is this host's own affair.
-    assert_eq!(store.slot_digest(slot()), before);
+    assert_eq!(store.slot_sketch(slot()), before);
     assert_consistent(&mut store);
 }
 
@@ -370,7 +494,7 @@ proptest! {
 
     /// The table is so small that most histories fill it.
     #[test]
-    fn digests_and_lists_stay_equal_to_a_rebuild_whatever_is_done(
+    fn sketches_stay_equal_to_a_rebuild_whatever_is_done(
         history in proptest::collection::vec(steps(), 1..120),
     ) {
         let mut store = store_of(192 << 10, 4 << 10);
@@ -411,16 +535,16 @@ proptest! {
                 }
                 Step::Pass { ms } => now_ms += ms,
             }
-            let (digests, counts) = from_segment(&mut store);
-            let kept = store.slot_digest(slot());
+            let (outline, counts) = from_segment(&mut store);
+            let kept = store.slot_sketch(slot());
             let count = counts.get(&slot().index()).copied().unwrap_or(0);
-            prop_assert_eq!(kept, (count, digests[usize::from(slot().index())]));
+            prop_assert_eq!(kept, (count, outline.of_slot(slot()).cloned()));
         }
         assert_consistent(&mut store);
     }
 
     #[test]
-    fn merging_in_any_order_ends_in_the_same_entry_and_the_same_digest(
+    fn merging_in_any_order_ends_in_the_same_entry_and_the_same_sketch(
         entries in proptest::collection::vec(entries(), 1..6),
         seed in any::<u64>(),
     ) {
@@ -437,7 +561,7 @@ proptest! {
             other.merge(&key(1), entry, START_MS, ORDINARY).unwrap();
         }
         prop_assert_eq!(one.get(&key(1), START_MS), other.get(&key(1), START_MS));
-        prop_assert_eq!(one.slot_digest(slot()), other.slot_digest(slot()));
+        prop_assert_eq!(one.slot_sketch(slot()), other.slot_sketch(slot()));
     }
 }
 

@@ -1,8 +1,7 @@
 //! What nothing else in these tests would notice to be gone: each guard is looked at by itself.
 
-use annulus_proto::message::{
-    Compared, Digests, Fetch, PeerState, Peers, PeersRequest, SlotDigest,
-};
+use annulus_proto::SLOT_COUNT;
+use annulus_proto::message::{Fetch, PeerState, Peers, PeersRequest, SketchRequest, Sketches};
 
 use super::*;
 
@@ -35,7 +34,7 @@ impl World {
         world
     }
 
-    fn whole(&mut self) -> &mut Whole {
+    pub(super) fn whole(&mut self) -> &mut Whole {
         self.nodes[0].whole.as_mut().unwrap()
     }
 
@@ -106,19 +105,285 @@ fn a_node_that_is_held_for_dead_is_not_in_contact_whatever_it_sends() {
 }
 
 #[test]
-fn nothing_that_an_earlier_run_vouched_for_may_be_trusted_after_a_restart() {
+fn what_an_earlier_run_vouched_for_is_trusted_no_longer_than_a_run_may_say() {
     let mut world = World::new(2, THREE_CORES);
     world.settle();
+    let later = world.now.as_millis() as u64 + 5_000;
     for core in &mut world.whole().cores {
         // Of other cores' slots, too: there may have been more or fewer of them.
-        Slot::all().for_each(|slot| core.tables[0].store.set_freshness(slot, u64::MAX));
+        for slot in Slot::all() {
+            let until = if slot.index() % 2 == 0 { u64::MAX } else { later };
+            core.tables[0].store.set_freshness(slot, until);
+        }
     }
     world.kill(0);
+    world.isolate(0);
     world.start(0);
+    let latest = (world.now + world.policy.stale_max).as_millis() as u64;
     for core in &world.whole().cores {
-        let store = &core.tables[0].store;
-        assert_eq!(Slot::all().find(|slot| store.freshness(*slot) != 0), None);
+        for slot in Slot::all() {
+            let until = if slot.index() % 2 == 0 { latest } else { later };
+            let until = if core.owns(slot) { until } else { 0 };
+            assert_eq!(core.tables[0].store.freshness(slot), until, "slot {slot}");
+        }
     }
+    // While it meets nobody that ends by itself, and nothing prolongs it: not even that it serves alone.
+    world.run_until("it serves alone", Duration::from_secs(5), |world| world.whole().is_up());
+    world.run_for(Duration::from_secs(1));
+    let of_all = |world: &mut World| {
+        let cores = world.whole().cores.iter();
+        let words =
+            cores.flat_map(|core| core.slots().map(|it| core.tables[0].store.freshness(it)));
+        words.collect::<BTreeSet<u64>>()
+    };
+    assert_eq!(of_all(&mut world), [later, latest].into());
+}
+
+/// An end that was acknowledged without this node shows two beats after it is in contact: so the word that
+/// an earlier run gave goes as soon as anybody is met.
+#[test]
+fn whoever_is_met_ends_what_an_earlier_run_vouched_for() {
+    let mut world = World::new(3, THREE_CORES);
+    world.settle();
+    for number in 0..40 {
+        world.acknowledged(0, &format!("key {number}"), start(bytes("one")));
+    }
+    world.run_for(Duration::from_secs(1));
+    world.kill(0);
+    for number in 0..40 {
+        world.acknowledged(1, &format!("key {number}"), Operation::End { birth: None });
+    }
+    // Nobody is heard yet: this host answers as one that is cut off.
+    world.isolate(0);
+    world.start(0);
+    assert_eq!(world.value(0, "key 7"), bytes("one"));
+    assert_eq!(world.counter(0, "reads_of_homes"), 0);
+    world.cut.clear();
+    world.run_until("it meets the others", Duration::from_secs(5), |world| {
+        world.whole().cores.iter().all(|core| core.standing.view.active().count() > 2)
+    });
+    for number in 0..40 {
+        let key = format!("key {number}");
+        let slot = Key::new(&key).unwrap().slot();
+        let core = world.core(0, &key);
+        assert!(core.slot_state(0, slot).is_synced() || core.tables[0].store.freshness(slot) == 0);
+        assert_eq!(world.fails(0, &key, Operation::Get), Failure::Ended, "{key}");
+    }
+}
+
+#[test]
+fn what_an_earlier_run_vouched_for_is_not_answered_with_past_its_time() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.run_for(Duration::from_secs(1));
+    world.kill(0);
+    world.isolate(0);
+    world.now += world.policy.stale_max;
+    world.queue.clear();
+    world.start(0);
+    let failure = world.fails(0, "key", Operation::Get);
+    assert!(matches!(failure, Failure::Unavailable { .. }), "{failure:?}");
+}
+
+/// The clock that readers have from the earlier run says what has expired, until somebody confirms another.
+#[test]
+fn a_clock_set_back_over_a_restart_brings_nothing_back() {
+    let mut world = World::new(2, THREE_CORES);
+    world.settle();
+    world.acknowledged(0, "brief", start_idle(bytes("one"), 500));
+    world.acknowledged(0, "long", start(bytes("one")));
+    world.run_for(Duration::from_millis(700));
+    let offsets = |world: &mut World| {
+        let cores = world.whole().cores.iter();
+        cores.map(|core| core.tables[0].store.readers_ms(0)).collect::<Vec<_>>()
+    };
+    let before = offsets(&mut world);
+    world.kill(0);
+    world.isolate(0);
+    world.nodes[0].skew_ms = -3_600_000;
+    world.start(0);
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(offsets(&mut world), before);
+    let failure = world.fails(0, "brief", Operation::Get);
+    assert!(matches!(failure, Failure::Unavailable { .. }), "{failure:?}");
+    assert_eq!(world.value(0, "long"), bytes("one"));
+    // Ahead, too, nothing is said to have expired.
+    world.kill(0);
+    world.nodes[0].skew_ms = 3 * 3_600_000;
+    world.start(0);
+    let failure = world.fails(0, "long", Operation::Get);
+    assert!(matches!(failure, Failure::Unavailable { .. }), "{failure:?}");
+}
+
+impl World {
+    /// Three nodes, the last of which is out of reach and misses so many writes through the first.
+    fn with_hints(writes: usize) -> Self {
+        let mut world = Self::new(3, THREE_CORES);
+        world.settle();
+        world.isolate(2);
+        for number in 0..writes {
+            world.acknowledged(0, &format!("key {number}"), start(bytes("one")));
+        }
+        world.run_until("they are hints", Duration::from_secs(3), |world| {
+            world.whole().hints() == writes
+        });
+        world
+    }
+}
+
+#[test]
+fn hints_are_on_disk_a_moment_later_and_there_again_after_a_restart_with_other_cores() {
+    let mut world = World::with_hints(20);
+    world.run_for(Duration::from_millis(150));
+    assert_eq!(world.nodes[0].kept.len(), 20);
+    assert_eq!(world.counter(0, "hints_saved"), 20);
+    world.kill(0);
+    // Another node's memory, as it were: its shards are another number.
+    world.reboot(0);
+    world.nodes[0].regions = regions(2);
+    world.start(0);
+    assert_eq!((world.whole().hints(), world.counter(0, "hints_restored")), (20, 20));
+    assert_eq!(world.whole().cores.len(), 2);
+    world.run_until("it meets the others", Duration::from_secs(5), |world| world.whole().is_up());
+    assert_eq!(world.whole().hints(), 20, "one that was not met is not gone");
+    world.cut.clear();
+    world.settle();
+    world.run_until("they are delivered", Duration::from_secs(10), |world| {
+        world.whole().hints() == 0 && world.nodes[0].kept.is_empty()
+    });
+}
+
+#[test]
+fn a_disk_that_takes_nothing_costs_no_hint_and_is_tried_again() {
+    let mut world = World::new(3, THREE_CORES);
+    world.settle();
+    world.nodes[0].has_disk = false;
+    world.isolate(2);
+    for number in 0..20 {
+        world.acknowledged(0, &format!("key {number}"), start(bytes("one")));
+    }
+    world.run_for(Duration::from_secs(4));
+    assert_eq!((world.whole().hints(), world.nodes[0].kept.len()), (20, 0));
+    let failures = world.counter(0, "disk_failures");
+    assert!((3..=15).contains(&failures), "three cores, each second: {failures}");
+    let failing = |core: &Core| core.report().counters.contains(&("disk_failing".to_owned(), 1));
+    assert!(world.whole().cores.iter().all(failing));
+    world.nodes[0].has_disk = true;
+    world.run_for(Duration::from_millis(1_500));
+    assert_eq!(world.nodes[0].kept.len(), 20);
+    assert!(!world.whole().cores.iter().any(failing));
+    world.nodes[0].has_disk = false;
+    // Even so it can stop.
+    world.request(0, "one more", start(bytes("one")));
+    world.run_for(Duration::from_millis(1_500));
+    world.input(0, Arrived::Hub(HubInput::Stop { leave: false }));
+    world.run_until("it has stopped", Duration::from_secs(2), |world| world.whole().has_stopped);
+}
+
+#[test]
+fn a_node_that_stops_has_its_hints_on_disk() {
+    let mut world = World::new(3, THREE_CORES);
+    world.settle();
+    world.isolate(2);
+    world.acknowledged(0, "key", start(bytes("one")));
+    world.input(0, Arrived::Hub(HubInput::Stop { leave: false }));
+    world.run_until("it has stopped", Duration::from_secs(3), |world| world.whole().has_stopped);
+    assert_eq!(world.nodes[0].kept.len(), 1);
+}
+
+#[test]
+fn a_home_that_is_back_gets_its_hints_no_faster_than_it_may() {
+    let mut world = World::with_hints(300);
+    // 300 of some 140 bytes each; three cores have a third of the rate each.
+    for core in &mut world.whole().cores {
+        core.settings.hints_rate = 9_000.try_into().unwrap();
+        core.paces.clear();
+    }
+    world.cut.clear();
+    let delivered = |world: &World| world.counter(0, "hints_delivered");
+    world.run_until("the first arrive", Duration::from_secs(10), |world| delivered(world) > 0);
+    world.run_for(Duration::from_secs(2));
+    let so_far = delivered(&world);
+    assert!((90..=210).contains(&so_far), "{so_far} of some 140 bytes in two seconds");
+    world.run_until("all arrive", Duration::from_secs(10), |world| delivered(world) == 300);
+}
+
+#[test]
+fn hints_without_room_or_too_old_have_their_slots_compared_and_no_others() {
+    for too_old in [false, true] {
+        let mut world = World::new(3, THREE_CORES);
+        world.settle();
+        world.isolate(2);
+        for core in &mut world.whole().cores {
+            let (room, age) = if too_old { (1 << 20, 2) } else { (400, 3_600) };
+            core.tables[0].hints = Hints::new(room, Duration::from_secs(age));
+        }
+        for number in 0..40 {
+            world.acknowledged(0, &format!("key {number}"), start(bytes("one")));
+        }
+        // Not so long that it is held for dead, and so long that nobody tries to reach it any more.
+        world.run_for(Duration::from_secs(6));
+        let marked: u64 =
+            world.whole().cores.iter().map(|core| core.tables[0].hints.slots_marked()).sum();
+        let lost = 40 - world.whole().hints() as u64;
+        assert_eq!((marked, lost == 40), (lost, too_old), "no two keys share a slot");
+        let name = if too_old { "hints_too_old" } else { "hints_overflowed" };
+        assert_eq!(world.counter(0, name), lost);
+        let before = world.counter(0, "syncs_for_lost_hints");
+        world.cut.clear();
+        world.run_until("all arrive", Duration::from_secs(5), |world| {
+            (0..40).all(|number| world.copy(2, &format!("key {number}")).is_some())
+        });
+        world.run_until("they are compared", Duration::from_secs(5), |world| {
+            world.whole().cores.iter().all(|core| core.tables[0].hints.slots_marked() == 0)
+        });
+        let compared = world.counter(0, "syncs_for_lost_hints") - before;
+        assert!((1..=3).contains(&compared), "by each core once: {compared}");
+    }
+}
+
+/// Other nodes' slots are looked at once this one knows its own.
+#[test]
+fn nothing_is_compared_before_all_of_what_an_earlier_run_left_was_read() {
+    let mut world = World::of_single_cores(2, 1, TablePolicy::default());
+    world.settle();
+    for number in 0..3_000 {
+        world.acknowledged(0, &format!("key {number}"), start(bytes("one")));
+    }
+    world.run_for(Duration::from_secs(1));
+    world.kill(0);
+    world.start(0);
+    let unread = |world: &mut World| world.whole().cores[0].tables[0].store.unread_slots();
+    let left = unread(&mut world);
+    assert!(left > 0, "three steps and not one");
+    let now = world.present(0);
+    let all: Vec<Slot> = Slot::all().collect();
+    let question = SketchRequest {
+        table: "sessions".to_owned(),
+        cut_ms: 0,
+        slots: annulus_proto::SlotSet::new(&all, 1),
+        sizes: vec![SLOT_COUNT],
+        symbols: 1,
+    };
+    let answer = world.whole().cores[0].sketches(&question);
+    assert!(matches!(answer, Message::Rejected(_)), "{answer:?}");
+    // A slot is read when it is needed.
+    let key = Key::new("key 2999").unwrap();
+    let entry = world.whole().cores[0].tables[0].store.get(&key, now.wall_ms);
+    assert!(entry.is_some() && unread(&mut world) >= left - 1);
+    assert_eq!(world.counter(0, "syncs_started"), 0);
+    world.settle();
+    assert_eq!(unread(&mut world), 0);
+    for number in 0..3_000 {
+        let slot = Key::new(format!("key {number}")).unwrap().slot();
+        let held = [0, 1].map(|node| {
+            let whole = world.nodes[node].whole.as_ref().unwrap();
+            whole.cores[0].tables[0].store.slot_sketch(slot)
+        });
+        assert_eq!(held[0], held[1], "key {number}");
+    }
+    assert_eq!(world.counter(0, "sync_entries_fetched"), 0, "it has all that there is");
 }
 
 #[test]
@@ -173,7 +438,7 @@ fn what_a_node_says_unasked_is_no_sign_of_life_and_sets_no_clock() {
     let sealed = |from| HubInput::Gossip { node: Some(OTHER), from, packet: vec![0; 20] };
     let plain = |from| HubInput::Gossip { node: None, from, packet: vec![0; 20] };
     let over_stream = HubInput::StreamGossip { node: OTHER, packet: vec![0; 20] };
-    let question = from_other(Digests { table: "sessions".to_owned(), slots: Vec::new() });
+    let question = from_other(compare_slots(0..0));
     world.isolate(1);
     // What was under way has arrived.
     world.run_for(Duration::from_secs(1));
@@ -277,21 +542,20 @@ fn a_comparison_is_answered_with_the_view_that_all_cores_saw() {
     world.settle();
     let now = world.present(0);
     let mut view_after = |views: [u64; 3]| {
-        let digest = |slot| SlotDigest { slot: Slot::new(slot).unwrap(), count: 0, digest: 0 };
-        let slots = (0..3).map(digest).collect();
-        let asked = from_other(Digests { table: "sessions".to_owned(), slots });
+        let asked = from_other(compare_slots(0..3));
         let ticket = |output: HubOutput| match output {
-            HubOutput::Core { core, input: Input::Request(request) } => match request.asker {
-                Asker::Hub { ticket } => Some((core, ticket)),
+            HubOutput::Cores(Input::Request(request)) => match request.asker {
+                Asker::Hub { ticket } => Some(ticket),
                 other => panic!("{other:?} asks"),
             },
             _ => None,
         };
-        let asked: Vec<_> = world.hub_says(now, asked).into_iter().filter_map(ticket).collect();
-        assert_eq!(asked.len(), views.len());
+        let ticket = world.hub_says(now, asked).into_iter().find_map(ticket).unwrap();
         let mut replies = Vec::new();
-        for ((core, ticket), view) in asked.into_iter().zip(views) {
-            let message = Compared { differing: Vec::new() }.into();
+        for (core, view) in views.into_iter().enumerate() {
+            let mut sketches = Vec::new();
+            annulus_sketch::Sketch::new(1).write(&mut sketches);
+            let message = Sketches { sketches }.into();
             let notice = Notice::Part { ticket, header: header(view), message };
             replies.extend(world.hub_says(now, HubInput::Notice { core, notice }));
         }
@@ -410,7 +674,7 @@ fn nothing_waits_for_a_node_that_left() {
     world.cut.insert((0, 1));
     let hinted = Key::new("key").unwrap();
     for core in &mut world.whole().cores {
-        assert!(core.tables[0].hints.add(OTHER, &hinted));
+        assert!(core.tables[0].hints.add(OTHER, &hinted, 1));
     }
     world.input(1, Arrived::Hub(HubInput::Stop { leave: true }));
     // Sooner than calls to it are given up, which finds out, too.

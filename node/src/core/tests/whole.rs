@@ -5,6 +5,12 @@ use std::collections::VecDeque;
 
 use super::*;
 
+/// What is kept of a core's slots.
+fn records_of(kept: &BTreeMap<RecordName, Vec<u8>>, core: usize, cores: usize) -> Vec<Record> {
+    let ours = kept.iter().filter(|(name, _)| core_of(name.slot, cores) == core);
+    ours.map(|(name, value)| Record { name: name.clone(), value: value.clone() }).collect()
+}
+
 pub(super) struct Whole {
     pub(super) hub: Hub,
     pub(super) cores: Vec<Core>,
@@ -26,6 +32,12 @@ pub(super) enum Arrived {
     Hub(HubInput),
     Request(Request),
     Outcome(Outcome),
+    /// What a core wanted on disk is there, or not.
+    Kept {
+        core: usize,
+        ticket: u64,
+        is_on_disk: bool,
+    },
 }
 
 /// What leaves a node.
@@ -34,6 +46,7 @@ pub(super) enum Sent {
     Reply(Reply),
     Call(Ask),
     Persist { generation: u64, state: NodeState },
+    Keep { core: usize, ticket: u64, changes: Vec<RecordChange> },
 }
 
 impl Whole {
@@ -41,6 +54,7 @@ impl Whole {
         start: HubStart,
         clock_floor_ms: u64,
         tables: Vec<Vec<(TablePolicy, Writer)>>,
+        kept: &BTreeMap<RecordName, Vec<u8>>,
         now: Now,
     ) -> Self {
         let (settings, seed, cores) = (start.settings.clone(), start.seed, start.cores);
@@ -55,6 +69,7 @@ impl Whole {
                 clock_ceiling_ms,
                 clock_floor_ms,
                 tables,
+                kept: records_of(kept, number, cores),
                 seed: seed.wrapping_add(number as u64),
             };
             Core::new(start, now)
@@ -81,6 +96,13 @@ impl Whole {
                 Party::Core(core) => self.cores[core].handle(now, Input::Outcome(outcome)),
                 Party::Hub => self.hub.handle(now, HubInput::Outcome(outcome)),
             },
+            Arrived::Kept { core, ticket, is_on_disk } => self.cores[core].handle(
+                now,
+                match is_on_disk {
+                    true => Input::Persisted { ticket },
+                    false => Input::NotPersisted { ticket },
+                },
+            ),
         }
         self.pass_on(now);
     }
@@ -167,6 +189,9 @@ impl Whole {
                 match output {
                     Output::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
                     Output::Call(ask) => self.outputs.push_back(Sent::Call(ask)),
+                    Output::Persist { ticket, changes } => {
+                        self.outputs.push_back(Sent::Keep { core: number, ticket, changes });
+                    }
                     Output::Notice(notice) => {
                         let last = self.notices.back().map(|(at, _)| *at);
                         let at = self.arrival(now, last);
@@ -175,6 +200,11 @@ impl Whole {
                 }
             }
         }
+    }
+
+    /// How many hints all cores have.
+    pub(super) fn hints(&self) -> usize {
+        self.cores.iter().map(|core| core.tables[0].hints.len()).sum()
     }
 
     fn order(&mut self, now: Now, core: usize, input: Input) {

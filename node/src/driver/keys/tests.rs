@@ -78,3 +78,44 @@ fn reasons_are_cut_between_characters() {
     assert!(short.len() <= REASON_BYTES_MAX / 2 && short.ends_with('é'));
     assert_eq!(cut("short".to_owned()), "short");
 }
+
+/// The keys of node 1 that runs in this incarnation.
+fn keys(ring: &Keyring, incarnation: u64) -> Keys {
+    let sender = NodeSender::new(ring, "shop", 1, Epoch::new(incarnation, [1; 6]));
+    let held = Held { ring: Arc::new(ring.clone()), sender: Arc::new(sender) };
+    Keys {
+        cluster: "shop".to_owned(),
+        held: watch::Sender::new(held),
+        incarnation: AtomicU64::new(incarnation),
+        rng: Mutex::new(StdRng::seed_from_u64(1)),
+    }
+}
+
+#[test]
+fn a_raised_incarnation_begins_an_epoch_in_which_others_take_packets_again() {
+    let ring = Keyring::new(Key::new(KeyKind::Node, &[1; 32])).unwrap();
+    let keys = keys(&ring, 100);
+    let other = NodeSender::new(&ring, "shop", 2, Epoch::new(1, [2; 6]));
+    let mut other = NodeReceiver::new(Arc::new(ring.clone()), Arc::new(other), &[3; 32]);
+    let from = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+    let mut is_taken_from = |sender: &NodeSender| {
+        let mut packet = Vec::new();
+        sender.seal_gossip(b"packet", &mut packet).unwrap();
+        other.open(1, from, &packet).is_ok()
+    };
+    let first = keys.held().sender;
+    assert!(is_taken_from(&first));
+    // What is no later incarnation begins no epoch: its counters go on.
+    for incarnation in [100, 99] {
+        keys.raise(incarnation);
+        assert!(Arc::ptr_eq(&keys.held().sender, &first));
+    }
+    // The disk was set back: there was a life in between, and others remember it.
+    assert!(is_taken_from(&NodeSender::new(&ring, "shop", 1, Epoch::new(150, [4; 6]))));
+    assert!(!is_taken_from(&keys.held().sender));
+    keys.raise(200);
+    assert!(is_taken_from(&keys.held().sender));
+    let raised = keys.held().sender;
+    keys.raise(150);
+    assert!(Arc::ptr_eq(&keys.held().sender, &raised));
+}

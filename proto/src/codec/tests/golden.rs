@@ -4,7 +4,8 @@
 use crate::arbitrary::version;
 use crate::message::*;
 use crate::{
-    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Note, Rtt, Slot, Status, Value, Version,
+    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Note, Rtt, Slot, SlotSet, Status, Value,
+    Version,
 };
 
 pub(super) fn golden() -> Vec<(Message, &'static str)> {
@@ -111,6 +112,25 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "0873657373696f6e7306733363726574070100fbd0070400",
         ),
         (
+            request(Operation::UpdateIf {
+                version: later(),
+                change: Change::Value(Value::Bytes(b"ada".to_vec())),
+            }),
+            "0873657373696f6e7306733363726574070100fbd00705fd0100056c50c4a001fda6a5a4a3a2a10000000003616461",
+        ),
+        (
+            request(Operation::StartIfAbsent {
+                value: Value::Bytes(b"ada".to_vec()),
+                lifetimes: Lifetimes::default(),
+                attributes: Attributes::default(),
+            }),
+            "0873657373696f6e7306733363726574070100fbd00706000361646100000000",
+        ),
+        (
+            request(Operation::EndIf { version: later() }),
+            "0873657373696f6e7306733363726574070100fbd00707fd0100056c50c4a001fda6a5a4a3a2a10000",
+        ),
+        (
             SessionReply::Session(Session {
                 birth: birth(),
                 version: later(),
@@ -146,6 +166,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (SessionReply::Failed(Failure::TableFull { node: node(0xa1) }).into(), "0205a1"),
         (SessionReply::Failed(Failure::Refused("no".into())).into(), "0206026e6f"),
         (SessionReply::Failed(Failure::TimedOut).into(), "0207"),
+        (
+            SessionReply::Failed(Failure::Conflict { version: later() }).into(),
+            "0208fd0100056c50c4a001fda6a5a4a3a2a10000",
+        ),
         (
             ExplainRequest { table: "t".into(), key: key(), ask_homes: true }.into(),
             "01740673336372657401",
@@ -225,6 +249,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                     slots_home: 7,
                     slots_unsynced: 8,
                     slots_leaving: 12,
+                    slots_short: 13,
                     hints: 9,
                     replicas: 10,
                     write_homes: 11,
@@ -232,7 +257,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 counters: vec![("reads".into(), 12)],
             }
             .into(),
-            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c090a0b010572656164730c",
+            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c0d090a0b010572656164730c",
         ),
         (MembersRequest {}.into(), ""),
         (
@@ -284,7 +309,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (Order::SyncNow.into(), "00"),
         (Order::Drain.into(), "01"),
         (Order::StopDraining.into(), "02"),
-        (Order::Remove(node(0xa1)).into(), "03a1"),
+        (Order::Remove { node: node(0xa1), accept_loss: true }.into(), "03a101"),
         (Ordered::Done.into(), "00"),
         (Ordered::Refused("no".into()).into(), "01026e6f"),
         (SafetyRequest {}.into(), ""),
@@ -295,13 +320,28 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "a1fb2c010701fb2c0100a1026e31fb2c010102fb2c0101090303fb2c010201741004fb2c010301741005fb2c010401741006fb2c010501741007fb2c010605647261696e01",
         ),
         (
-            Replicate { table: "t".into(), key: key(), entry: entry() }.into(),
-            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a10109",
+            Replicate { table: "t".into(), key: key(), entry: entry(), fresh: Fresh::No }.into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a1010900",
         ),
         (
-            Replicate { table: "t".into(), key: key(), entry: Entry::ended(birth(), later()) }
-                .into(),
-            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000000",
+            Replicate {
+                table: "t".into(),
+                key: key(),
+                entry: Entry::ended(birth(), later()),
+                fresh: Fresh::Yes,
+            }
+            .into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000001",
+        ),
+        (
+            Replicate {
+                table: "t".into(),
+                key: key(),
+                entry: Entry::ended(birth(), later()),
+                fresh: Fresh::By(later()),
+            }
+            .into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000002fd0100056c50c4a001fda6a5a4a3a2a10000",
         ),
         (
             TouchCopy {
@@ -320,22 +360,18 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a10109",
         ),
         (Replicated::Missing.into(), "02"),
+        (Replicated::NoHome.into(), "05"),
         (Replicated::Failed(Failure::Absent).into(), "0300"),
+        (
+            Replicated::Promised { floor: later(), stored: true }.into(),
+            "04fd0100056c50c4a001fda6a5a4a3a2a1000001",
+        ),
         (Fetch { table: "t".into(), key: key() }.into(), "017406733363726574"),
         (Fetched { entry: None, synced: true }.into(), "0001"),
         (
             Fetched { entry: Some(entry()), synced: false }.into(),
             "01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a1010900",
         ),
-        (
-            Digests {
-                table: "t".into(),
-                slots: vec![SlotDigest { slot: slot(), count: 2, digest: u64::MAX }],
-            }
-            .into(),
-            "017401fbea1702fdffffffffffffffff",
-        ),
-        (Compared { differing: vec![slot()] }.into(), "01fbea17"),
         (
             SlotListRequest { table: "t".into(), slot: slot(), after: Some(key()) }.into(),
             "0174fbea170106733363726574",
@@ -362,6 +398,62 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (KeyOrdered::Refused("no".into()).into(), "01026e6f"),
         (Gossip { packet: vec![1, 2, 3] }.into(), "03010203"),
         (StreamGossip { packet: vec![1, 2, 3] }.into(), "03010203"),
+        (
+            Compare {
+                table: "t".into(),
+                cut_ms: 258,
+                slots: SlotSet { stride: 3, offset: 1, runs: vec![(0, 16), (32, 258)] },
+                symbol: [7; SYMBOL_BYTES],
+            }
+            .into(),
+            "0174fb0201030102001020fb02010707070707070707070707070707070707070707070707070707",
+        ),
+        (Compared { cores: 2, difference: ComparedDifference::None }.into(), "0200"),
+        (
+            Compared { cores: 2, difference: ComparedDifference::One { key: [9; 8] } }.into(),
+            "02010909090909090909",
+        ),
+        (
+            Compared { cores: 1, difference: ComparedDifference::More { sketch: vec![1, 2, 3] } }
+                .into(),
+            "010203010203",
+        ),
+        (
+            SketchRequest {
+                table: "t".into(),
+                cut_ms: 0,
+                slots: SlotSet { stride: 1, offset: 0, runs: vec![(258, 3)] },
+                sizes: vec![1, 2],
+                symbols: 16,
+            }
+            .into(),
+            "017400010001fb02010302010210",
+        ),
+        (Sketches { sketches: vec![1, 2] }.into(), "020102"),
+        (
+            Even {
+                table: "t".into(),
+                wanted: vec![[1, 2, 3, 4, 5, 6, 7, 8]],
+                entries: vec![(key(), Entry::ended(Version::ZERO, Version::ZERO))],
+            }
+            .into(),
+            "017401010203040506070801067333637265740000000000",
+        ),
+        (Evened { entries: Vec::new(), done: 3 }.into(), "0003"),
+        (
+            Prepare { table: "t".into(), key: key(), ballot: later() }.into(),
+            "017406733363726574fd0100056c50c4a001fda6a5a4a3a2a10000",
+        ),
+        (
+            Promised { floor: later(), synced: true, entry: Some(Entry::ended(birth(), later())) }
+                .into(),
+            "fd0100056c50c4a001fda6a5a4a3a2a100000101fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000000",
+        ),
+        (
+            Offer { table: "t".into(), slot: slot(), incarnation: 300, counter: 7 }.into(),
+            "0174fbea17fb2c0107",
+        ),
+        (OfferAnswer { given: true, incarnation: 300 }.into(), "01fb2c01"),
     ]
 }
 

@@ -112,7 +112,8 @@ fn the_largest_values_pass() {
             let attributes = attributes();
             passes(session(Operation::Start { value: value.clone(), lifetimes, attributes }));
             let change = Change::Value(value.clone());
-            passes(session(Operation::Update { birth: Some(LATE), change }));
+            passes(session(Operation::Update { birth: Some(LATE), change: change.clone() }));
+            passes(session(Operation::UpdateIf { version: LATE, change }));
             if let Value::Map(set) = &value {
                 let delete = set.keys().cloned().collect();
                 let change = Change::Fields { set: set.clone(), delete };
@@ -128,9 +129,15 @@ fn the_largest_values_pass() {
             }));
         }
         for entry in entries(size) {
-            passes(Replicate { table: table(), key: key(), entry: entry.clone() });
+            let fresh = Fresh::By(LATE);
+            passes(Replicate { table: table(), key: key(), entry: entry.clone(), fresh });
+            let promised = Some(entry.clone());
+            passes(Promised { floor: LATE, synced: true, entry: promised });
             passes(Replicated::Differs(entry.clone()));
-            passes(Fetched { entry: Some(entry), synced: true });
+            passes(Fetched { entry: Some(entry.clone()), synced: true });
+            let entries = vec![(key(), entry)];
+            passes(Even { table: table(), wanted: vec![[0xff; 8]; 512], entries: entries.clone() });
+            passes(Evened { entries, done: u32::MAX });
         }
     }
 }
@@ -145,7 +152,7 @@ fn the_largest_fields_pass() {
     let value = Value::Map(names.collect());
     assert!(value.size() <= VALUE_BYTES_MAX);
     let entry = Entry::start(LATE, value, (0, 0), attributes(), 0);
-    passes(Replicate { table: table(), key: key(), entry });
+    passes(Replicate { table: table(), key: key(), entry, fresh: Fresh::By(LATE) });
 }
 
 #[test]
@@ -200,12 +207,32 @@ fn the_largest_listings_pass() {
         }
     }
     passes(SlotList { items: vec![(key(), u64::MAX); PAGE_ENTRIES_MAX], more: true });
-    for count in SIZES.into_iter().chain([SLOT_COUNT.into()]) {
-        let slot = Slot::new(SLOT_COUNT - 1).unwrap();
-        let digest = SlotDigest { slot, count: u32::MAX, digest: u64::MAX };
-        passes(Digests { table: table(), slots: vec![digest; count] });
-        let slots = vec![slot; count];
-        passes(Compared { differing: slots });
+}
+
+#[test]
+fn the_largest_comparisons_pass() {
+    // Every other slot, however the remainders go.
+    for (gap, count) in [(1, 8_192), (300, 400), (1, 100), (1, 0)] {
+        let slots = SlotSet { stride: u16::MAX, offset: u16::MAX, runs: vec![(gap, 1); count] };
+        let (table, cut_ms) = (table(), u64::MAX);
+        let symbol = [0xff; SYMBOL_BYTES];
+        passes(Compare { table: table.clone(), cut_ms, slots: slots.clone(), symbol });
+        let sizes = vec![u16::MAX; count.min(1_024)];
+        passes(SketchRequest { table, cut_ms, slots, sizes, symbols: u8::MAX });
+    }
+    for count in SIZES.into_iter().filter(|&count| count <= PAGE_ENTRIES_MAX) {
+        passes(Sketches { sketches: vec![0xff; count * 416] });
+        let wanted = vec![[0xff; 8]; count];
+        let small = (Key::new([0]).unwrap(), Entry::ended(LATE, LATE));
+        let entries = vec![small; count];
+        passes(Even { table: table(), wanted, entries: entries.clone() });
+        passes(Evened { entries, done: u32::MAX });
+    }
+    for difference in [
+        ComparedDifference::One { key: [0xff; 8] },
+        ComparedDifference::More { sketch: vec![1; 64 * SYMBOL_BYTES] },
+    ] {
+        passes(Compared { cores: u16::MAX, difference });
     }
 }
 
@@ -243,6 +270,7 @@ fn the_largest_answers_about_a_node_pass() {
             slots_home: u32::MAX,
             slots_unsynced: u32::MAX,
             slots_leaving: u32::MAX,
+            slots_short: u32::MAX,
             hints: u64::MAX,
             replicas: u8::MAX,
             write_homes: u8::MAX,

@@ -1,0 +1,484 @@
+//! Conditional operations: an update or an end of what was seen, and a start where nothing is.
+//!
+//! Each is one round of CASPaxos (Rystsov, arXiv 1802.07000) at a majority of the slot's *decision
+//! homes*, the dead among them counted ([`Core::decision_homes`]); without one it is refused. The ballot
+//! is the version that its write will have. The coordinator, the first of these homes that is in
+//! contact, has the others promise the ballot and say what they hold; what a majority in sync says,
+//! merged, is what the condition is about; the write goes out under the ballot, and counts once a
+//! majority holds it. If the condition does not hold and the homes differ, what was merged goes out
+//! under the ballot first: an answer is about what is decided, never about what one home happens to
+//! have. A coordinator does this for one operation of a slot at a time.
+//!
+//! # Promises
+//! A home keeps one *floor* per slot, the greatest ballot that it promised, and takes no part in a
+//! **fresh** write below it: one that does not count yet, plain or conditional. Two majorities share a
+//! home; so a write that is acknowledged was held there before it promised, and was merged into what
+//! the condition was about, or it is later than the ballot. Hence conditional operations and the writes
+//! that a majority acknowledges take effect in the order of their versions. What is not fresh (repairs,
+//! hints, comparisons) is always merged. It can bring up a write that nobody acknowledged: that one
+//! takes effect late, which its client has to expect. Touches change nothing that a condition is about.
+//!
+//! The write of a conditional operation carries the ballot in all its parts, so that a version says
+//! which value there is; fields that a plain update sets may still join those of another one under the
+//! version that is there. Within a birth a tombstone wins whatever the versions, as always: a write
+//! that meets one was overtaken by the end.
+//!
+//! # Restarts
+//! Floors are in memory only. A home promises no ballot at or after its *ceiling*, the instant on disk
+//! that its own stamps stay below ([`NodeTime`](super::time::NodeTime)); a ballot further ahead waits
+//! until the ceiling is above it. A home that has restarted takes the ceiling of the run before for the floor of
+//! every slot: whatever it may have promised is below. Until clocks have passed that, at most
+//! [`CEILING_LEAD_MS`](super::time::CEILING_LEAD_MS) later, it merges what is fresh and does not count as
+//! a holder. Where it is needed for a majority, as when all nodes restart at once, coordinators stamp
+//! above its floor instead, and nothing fails for longer than a round trip or two.
+//!
+//! # What is not promised
+//! A plain write that was refused because of a promise is stamped again, on what is stored by then. If
+//! it was seen before, at its coordinator, and replaced since, it takes effect twice, like any plain
+//! write that is repeated. A conditional one is never done twice: once it has sent out its write, it
+//! ends up done, or its client is told that nobody knows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use annulus_proto::entry::Kind;
+use annulus_proto::message::{Change, Failure, Message, Operation, Prepare, Promised};
+use annulus_proto::{Entry, NodeId, Slot, Version};
+use rand::RngExt;
+
+use super::calls::Purpose;
+use super::coordinator::{Pending, Stage, WriteKind, lease, no_stamp};
+use super::io::Now;
+use super::replica::reject_table;
+use super::settings::majority;
+use super::time::NoStamp;
+use super::{Core, TablePolicy};
+
+/// What the homes said to a ballot.
+pub(super) struct Promising {
+    pub(super) ballot: Version,
+    pub(super) homes: Vec<NodeId>,
+    pub(super) waiting: BTreeMap<u64, NodeId>,
+    /// What those hold that promised.
+    answers: BTreeMap<NodeId, Option<Entry>>,
+    /// How many of them are in sync.
+    pub(super) synced: usize,
+    /// Whether another try may find more promises, and the greatest floor that was in the way.
+    refused: Option<Version>,
+}
+
+/// Operations that wait for each other, slot by slot of each table; the first of a line is under way.
+#[derive(Default)]
+pub(super) struct Lines {
+    lines: BTreeMap<(usize, Slot), VecDeque<u64>>,
+    /// Those whose turn has come.
+    turns: VecDeque<u64>,
+}
+
+/// How long before what stands in the way is looked at again, at most: the exact time is drawn, so that
+/// two coordinators do not outbid each other for ever.
+const PAUSE: Duration = Duration::from_millis(40);
+
+impl Core {
+    /// Takes in a conditional operation, if this node may coordinate it, or passes it on.
+    pub(super) fn route_conditional(&mut self, now: Now, id: u64, pending: Pending) {
+        let me = self.id();
+        let homes = self.decision_homes(pending.table, pending.slot);
+        let (count, mine) = (homes.len(), self.may_decide(now, &pending));
+        let is_there = |home: &NodeId| match *home == me {
+            true => mine,
+            false => self.is_active(*home) && self.is_in_contact(now, *home),
+        };
+        let first = homes.iter().copied().find(is_there);
+        // Whoever passed it on takes this node for the first: passing it back would be no way out.
+        if mine && (pending.request.hops > 0 || first == Some(me)) {
+            return self.stand_in_line(now, id, pending);
+        }
+        if homes.iter().any(|home| *home != me && self.is_active(*home)) {
+            return self.forward(now, id, pending, Vec::new());
+        }
+        let failure = match self.time.can_stamp(now) {
+            Err(trouble) => no_stamp(trouble, count),
+            Ok(()) => unavailable(0, count),
+        };
+        self.finish(now, id, pending, Err(failure));
+    }
+
+    /// Whether this node may coordinate a conditional operation.
+    pub(super) fn may_decide(&self, now: Now, pending: &Pending) -> bool {
+        self.is_up()
+            && !self.standing.alone_by_misfortune
+            && self.time.can_stamp(now).is_ok()
+            && self.decision_homes(pending.table, pending.slot).contains(&self.id())
+    }
+
+    /// Begins with the operation once those before it are done.
+    pub(super) fn stand_in_line(&mut self, now: Now, id: u64, mut pending: Pending) {
+        let line = self.lines.lines.entry((pending.table, pending.slot)).or_default();
+        line.push_back(id);
+        pending.in_line = Some(id);
+        if line.len() == 1 {
+            return self.start_ballot(now, id, pending);
+        }
+        pending.stage = Stage::Queued;
+        self.pending.insert(id, pending);
+    }
+
+    /// Lets the next one begin, if this one stands in a line.
+    pub(super) fn leave_line(&mut self, pending: &mut Pending) {
+        let Some(id) = pending.in_line.take() else { return };
+        let place = (pending.table, pending.slot);
+        let Some(line) = self.lines.lines.get_mut(&place) else { return };
+        let was_first = line.front() == Some(&id);
+        line.retain(|other| *other != id);
+        match line.front() {
+            None => drop(self.lines.lines.remove(&place)),
+            Some(next) if was_first => self.lines.turns.push_back(*next),
+            Some(_) => {}
+        }
+    }
+
+    /// Begins with those whose turn has come.
+    pub(super) fn take_turns(&mut self, now: Now) {
+        while let Some(id) = self.lines.turns.pop_front() {
+            if let Some(pending) = self.pending.remove(&id) {
+                self.start_ballot(now, id, pending);
+            }
+        }
+    }
+
+    /// Asks for promises, above everything that this node knows of.
+    fn start_ballot(&mut self, now: Now, id: u64, mut pending: Pending) {
+        let (table, slot) = (pending.table, pending.slot);
+        let now_ms = self.time.now_ms(now);
+        let homes = self.decision_homes(table, slot).to_vec();
+        if !self.may_decide(now, &pending) {
+            // It has changed while this one waited for its turn.
+            return self.begin_elsewhere(now, id, pending);
+        }
+        let stored = self.tables[table].store.get(&pending.request.key, now_ms);
+        let known = stored.as_ref().map_or(Version::ZERO, |entry| entry.version.max(entry.birth));
+        let ballot = match self.stamp(now, table, slot, known.max(pending.above)) {
+            Ok(ballot) if self.time.is_below_ceiling(ballot.hlc) => ballot,
+            Err(NoStamp::NotPersisted) => return self.pause(now, id, pending),
+            Err(trouble) => {
+                return self.finish(now, id, pending, Err(no_stamp(trouble, homes.len())));
+            }
+            Ok(_) => {
+                let why =
+                    "the session's last write is from the far future; end it, and use another key";
+                return self.finish(now, id, pending, Err(Failure::Refused(why.to_owned())));
+            }
+        };
+        self.counters.add("ballots_started");
+        self.raise_floor(table, slot, ballot);
+        let me = self.id();
+        let mut promising = Promising {
+            ballot,
+            homes: homes.clone(),
+            waiting: BTreeMap::new(),
+            answers: BTreeMap::from([(me, stored)]),
+            synced: usize::from(self.slot_state(table, slot).is_synced()),
+            refused: None,
+        };
+        for home in homes.into_iter().filter(|home| *home != me) {
+            if !self.is_active(home) {
+                continue;
+            }
+            let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
+            let prepare = Prepare { table, key, ballot };
+            if let Some(call) = self.call(now, home, Purpose::Pending(id), prepare) {
+                promising.waiting.insert(call, home);
+            }
+        }
+        pending.stage = Stage::Promising(promising);
+        self.judge_promises(now, id, pending);
+    }
+
+    /// What a home does when another node asks for its promise.
+    pub(super) fn prepare(&mut self, now: Now, request: &Prepare) -> Message {
+        let Some(table) = self.table_named(&request.table) else {
+            return reject_table(&request.table);
+        };
+        let slot = request.key.slot();
+        debug_assert!(self.owns(slot));
+        let state = self.slot_state(table, slot);
+        let (floor, synced) = (state.floor, state.is_synced());
+        if request.ballot < floor || !self.time.is_below_ceiling(request.ballot.hlc) {
+            self.time.want(now, request.ballot.hlc);
+            self.counters.add("promises_refused");
+            return Promised { floor, synced, entry: None }.into();
+        }
+        self.counters.add("promises_given");
+        self.raise_floor(table, slot, request.ballot);
+        let now_ms = self.time.now_ms(now);
+        let entry = self.tables[table].store.get(&request.key, now_ms);
+        Promised { floor: request.ballot, synced, entry }.into()
+    }
+
+    pub(super) fn on_promise(
+        &mut self,
+        now: Now,
+        id: u64,
+        call: u64,
+        mut pending: Pending,
+        answer: Promised,
+    ) {
+        let Stage::Promising(promising) = &mut pending.stage else {
+            // Those that promised before were enough.
+            self.pending.insert(id, pending);
+            return;
+        };
+        let Some(home) = promising.waiting.remove(&call) else {
+            self.pending.insert(id, pending);
+            return;
+        };
+        if answer.floor == promising.ballot {
+            promising.synced += usize::from(answer.synced);
+            promising.answers.insert(home, answer.entry);
+        } else {
+            let before = promising.refused.unwrap_or(Version::ZERO);
+            promising.refused = Some(before.max(answer.floor));
+        }
+        self.judge_promises(now, id, pending);
+    }
+
+    /// Enough is known once a majority that is in sync has promised.
+    pub(super) fn judge_promises(&mut self, now: Now, id: u64, mut pending: Pending) {
+        let Stage::Promising(promising) = &mut pending.stage else { return };
+        let needed = majority(promising.homes.len());
+        if promising.synced >= needed {
+            let stage = std::mem::replace(&mut pending.stage, Stage::Done);
+            let Stage::Promising(promising) = stage else { return };
+            return self.on_promised(now, id, pending, promising);
+        }
+        if promising.synced + promising.waiting.len() >= needed {
+            self.pending.insert(id, pending);
+            return;
+        }
+        match promising.refused {
+            Some(floor) => self.outbid(now, id, pending, floor),
+            None => {
+                let failure = unavailable(promising.synced, promising.homes.len());
+                self.finish(now, id, pending, Err(failure));
+            }
+        }
+    }
+
+    fn on_promised(&mut self, now: Now, id: u64, pending: Pending, promising: Promising) {
+        let Promising { ballot, answers, homes, .. } = promising;
+        if *self.decision_homes(pending.table, pending.slot) != *homes {
+            // Others decide now, who have promised nothing.
+            return self.outbid(now, id, pending, ballot);
+        }
+        let now_ms = self.time.now_ms(now);
+        let mut merged: Option<Entry> = None;
+        for entry in answers.values().flatten() {
+            match &mut merged {
+                None => merged = Some(entry.clone()),
+                Some(merged) => {
+                    merged.merge(entry);
+                }
+            }
+        }
+        if let Some(entry) = &merged
+            && entry.version.max(entry.birth) >= ballot
+        {
+            let above = entry.version.max(entry.birth);
+            return self.outbid(now, id, pending, above);
+        }
+        // Another coordinator may have been promised more meanwhile, here as elsewhere.
+        let floor = self.slot_state(pending.table, pending.slot).floor;
+        if floor > ballot {
+            return self.outbid(now, id, pending, floor);
+        }
+        let policy = self.tables[pending.table].store.policy();
+        let operation = &pending.request.operation;
+        let before = pending.wrote.zip(merged.as_ref());
+        let then = match before.filter(|(wrote, entry)| has_taken(operation, *wrote, entry)) {
+            // An earlier round's write is there, and only has to be held by a majority.
+            Some((wrote, entry)) => Ok((entry.birth, wrote)),
+            None => match decide(operation, policy, merged.as_ref(), ballot, now_ms) {
+                Ok(entry) => {
+                    let kind = WriteKind::Decided { ballot, then: None };
+                    return self.start_writing(now, id, pending, entry, kind);
+                }
+                // Whether that write counted before it was replaced, or was passed by, nobody can say.
+                Err(_) if pending.wrote.is_some() => Err(Failure::TimedOut),
+                Err(failure) => Err(failure),
+            },
+        };
+        let is_held = answers.values().all(|answer| is_same(answer.as_ref(), merged.as_ref()));
+        match merged {
+            Some(entry) if then.is_ok() || !is_held => {
+                let kind = WriteKind::Decided { ballot, then: Some(then) };
+                self.start_writing(now, id, pending, entry, kind);
+            }
+            _ => {
+                let failure = then.expect_err("what took effect is in what was merged");
+                self.finish(now, id, pending, Err(failure));
+            }
+        }
+    }
+
+    /// Tries again above a floor that was in the way.
+    pub(super) fn outbid(&mut self, now: Now, id: u64, mut pending: Pending, floor: Version) {
+        self.counters.add("ballots_outbid");
+        let followed = self.time.may_follow(now, floor.hlc);
+        if followed {
+            pending.above = pending.above.max(floor);
+        }
+        pending.rounds = pending.rounds.saturating_add(1);
+        if pending.rounds == 1 && followed {
+            return self.start_ballot(now, id, pending);
+        }
+        self.pause(now, id, pending);
+    }
+
+    /// Lets a request wait for a moment, as long as its patience lasts.
+    pub(super) fn pause(&mut self, now: Now, id: u64, mut pending: Pending) {
+        self.counters.add("requests_paused");
+        let wait = PAUSE.mul_f64(0.25 + 0.75 * self.rng.random::<f64>());
+        self.pauses.insert((now.monotonic + wait, id));
+        pending.stage = Stage::Pausing;
+        self.pending.insert(id, pending);
+    }
+
+    /// Goes on with those that have waited long enough.
+    pub(super) fn end_pauses(&mut self, now: Now) {
+        while let Some(&(at, id)) = self.pauses.first().filter(|(at, _)| *at <= now.monotonic) {
+            self.pauses.remove(&(at, id));
+            // Its patience may be over.
+            match self.pending.remove(&id) {
+                Some(pending) if pending.in_line.is_some() => self.start_ballot(now, id, pending),
+                Some(pending) => self.route(now, id, pending),
+                None => {}
+            }
+        }
+    }
+
+    /// A version for a write of a slot, above what is stored and what was promised.
+    pub(super) fn stamp(
+        &mut self,
+        now: Now,
+        table: usize,
+        slot: Slot,
+        stored: Version,
+    ) -> Result<Version, NoStamp> {
+        let floor = self.slot_state(table, slot).floor;
+        self.time.stamp(now, stored.max(floor).hlc)
+    }
+
+    /// Takes no part any more in fresh writes of the slot below this.
+    pub(super) fn raise_floor(&mut self, table: usize, slot: Slot, floor: Version) {
+        let state = &mut self.tables[table].slots[usize::from(slot.index())];
+        state.floor = state.floor.max(floor);
+    }
+
+    /// Whether a node takes part, as far as this one knows.
+    pub(super) fn is_active(&self, node: NodeId) -> bool {
+        self.standing.view.get(node).is_some_and(|member| member.status.is_active())
+    }
+}
+
+/// What becomes of what is stored: the entry to write, all of it under this ballot.
+///
+/// # Errors
+/// [`Failure`]: the condition does not hold, or the result would be too large.
+fn decide(
+    operation: &Operation,
+    policy: &TablePolicy,
+    stored: Option<&Entry>,
+    ballot: Version,
+    now_ms: u64,
+) -> Result<Entry, Failure> {
+    let (expected, change) = match operation {
+        Operation::StartIfAbsent { value, lifetimes, attributes } => {
+            return match stored.filter(|entry| !entry.is_ended() && !entry.is_expired(now_ms)) {
+                Some(entry) => Err(Failure::Conflict { version: entry.version }),
+                None => {
+                    let lease = lease(policy, lifetimes, ballot.hlc.ms(), now_ms);
+                    let (value, attributes) = (value.clone(), attributes.clone());
+                    Ok(Entry::start(ballot, value, lease, attributes, now_ms))
+                }
+            };
+        }
+        Operation::UpdateIf { version, change } => (*version, Some(change)),
+        Operation::EndIf { version } => (*version, None),
+        _ => return Err(Failure::Refused("not a conditional operation".to_owned())),
+    };
+    let mut entry = stored.ok_or(Failure::Absent)?.clone();
+    let is_expired = entry.is_expired(now_ms);
+    let Some(body) = &mut entry.body else { return Err(Failure::Ended) };
+    if is_expired && change.is_some() {
+        return Err(Failure::Expired);
+    }
+    if entry.version != expected {
+        return Err(Failure::Conflict { version: entry.version });
+    }
+    let Some(change) = change else { return Ok(Entry::ended(entry.birth, ballot)) };
+    // Every part gets the ballot: nothing older comes up beside it later.
+    if !matches!(change, Change::Value(_)) {
+        body.fields.retain(|_, field| {
+            let lives = field.expire_at == 0 || field.expire_at > now_ms;
+            field.version = ballot;
+            lives && field.value.is_some()
+        });
+        body.base.version = ballot;
+    }
+    let (mut idle, mut expire_at) = (body.lease.idle, body.lease.expire_at);
+    match change {
+        Change::Value(value) => entry.write_value(ballot, value.clone()),
+        Change::Fields { set, delete } => {
+            if body.base.kind != Kind::Map && body.fields.is_empty() {
+                let why = "the value is a string of bytes; it has no fields to set".to_owned();
+                return Err(Failure::Refused(why));
+            }
+            (body.base.kind, body.base.bytes) = (Kind::Map, Vec::new());
+            for name in set.keys().chain(delete) {
+                body.fields.remove(name);
+            }
+            for (name, value) in set {
+                entry.write_field(ballot, name.clone(), Some(value.clone()));
+            }
+        }
+        Change::Lifetimes(lifetimes) => {
+            let (new_idle, new_end) = lease(policy, lifetimes, entry.birth.hlc.ms(), now_ms);
+            idle = if lifetimes.idle_ms.is_some() { new_idle } else { idle };
+            expire_at = if lifetimes.lifetime_ms.is_some() { new_end } else { expire_at };
+        }
+        _ => {
+            let why = "this node does not know that change; upgrade it".to_owned();
+            return Err(Failure::Refused(why));
+        }
+    }
+    entry.write_lease(ballot, idle, expire_at);
+    entry.touch(now_ms);
+    let size = entry.body.as_ref().map_or(0, annulus_proto::Body::size) as u64;
+    let limit = policy.max_value.into();
+    if size > limit { Err(Failure::TooLarge { size, limit }) } else { Ok(entry) }
+}
+
+/// Whether the write with this version has taken effect in an entry, and nothing has replaced it.
+fn has_taken(operation: &Operation, wrote: Version, entry: &Entry) -> bool {
+    let began = operation.is_start() && entry.birth == wrote;
+    let is_base = entry.body.as_ref().is_some_and(|body| body.base.version == wrote);
+    began || is_base || entry.version == wrote
+}
+
+/// Whether two copies say the same but for when they were last used.
+fn is_same(one: Option<&Entry>, other: Option<&Entry>) -> bool {
+    let (Some(one), Some(other)) = (one, other) else { return one.is_none() && other.is_none() };
+    let parts = |entry: &Entry| (entry.birth, entry.version, entry.is_ended());
+    let of_body = |entry: &Entry| {
+        let body = entry.body.clone();
+        body.map(|body| (body.base, body.fields, body.lease, body.attributes, body.notes))
+    };
+    parts(one) == parts(other) && of_body(one) == of_body(other)
+}
+
+/// That so many of the decision homes are not enough.
+pub(super) fn unavailable(answered: usize, homes: usize) -> Failure {
+    let (answered, needed, homes) = (answered as u8, majority(homes) as u8, homes as u8);
+    Failure::Unavailable { answered, needed, homes }
+}

@@ -1,0 +1,473 @@
+//! Conditional operations, whatever becomes of homes, promises and messages.
+
+use annulus_proto::Hlc;
+use annulus_proto::message::{Fresh, Prepare, Promised};
+
+use super::*;
+
+const KEY: &str = "key";
+
+fn update_if(version: Version, value: &str) -> Operation {
+    Operation::UpdateIf { version, change: Change::Value(bytes(value)) }
+}
+
+fn start_if_absent(value: Value) -> Operation {
+    let (lifetimes, attributes) = (Lifetimes::default(), Attributes::default());
+    Operation::StartIfAbsent { value, lifetimes, attributes }
+}
+
+impl World {
+    /// The numbers of the nodes that decide about a key, the first of them first.
+    fn decision_homes(&mut self, key: &str) -> Vec<usize> {
+        let homes = self.core(0, key).decision_homes(0, Key::new(key).unwrap().slot()).to_vec();
+        homes.into_iter().map(|id| self.node_of(id)).collect()
+    }
+
+    fn node_of(&self, id: NodeId) -> usize {
+        let is_it = |node: &Node| NodeId::from_bits(node.state.id) == id;
+        self.nodes.iter().position(is_it).expect("one of these nodes")
+    }
+
+    /// What a home answers that another node asks for a promise.
+    fn prepare(&mut self, node: usize, key: &str, ballot: Version) -> Promised {
+        let (table, now) = ("sessions".to_owned(), self.present(node));
+        let prepare = Prepare { table, key: Key::new(key).unwrap(), ballot };
+        match self.core(node, key).prepare(now, &prepare) {
+            Message::Promised(promised) => promised,
+            other => panic!("not a promise: {other:?}"),
+        }
+    }
+
+    /// What a home answers that is sent a copy.
+    fn replicate(&mut self, node: usize, key: &str, entry: Entry, fresh: Fresh) -> Replicated {
+        let (table, now) = ("sessions".to_owned(), self.present(node));
+        let copy = Replicate { table, key: Key::new(key).unwrap(), entry, fresh };
+        self.core(node, key).replicate(now, NodeId::from_bits(77), &copy)
+    }
+
+    /// A version of a node that none of these is, so far from now.
+    fn version(&self, ahead_ms: u64) -> Version {
+        let now_ms = START_WALL_MS + self.now.as_millis() as u64;
+        Version::new(Hlc::from_ms(now_ms + ahead_ms), NodeId::from_bits(77))
+    }
+}
+
+fn session(birth: Version) -> Entry {
+    Entry::start(birth, bytes("other"), (0, 0), Attributes::default(), 0)
+}
+
+#[test]
+fn of_all_that_update_one_version_at_the_same_time_exactly_one_succeeds() {
+    let mut world = World::new(3, 50);
+    world.settle();
+    let version = world.acknowledged(0, KEY, start(bytes("zero"))).version;
+    let asked: Vec<u64> = (0..12)
+        .map(|number| world.request(number % 3, KEY, update_if(version, &format!("{number}"))))
+        .collect();
+    let mut done = Vec::new();
+    let mut conflicts = BTreeSet::new();
+    for id in asked {
+        match world.wait(id) {
+            SessionReply::Acknowledged(acknowledged) => done.push(acknowledged),
+            SessionReply::Failed(Failure::Conflict { version }) => {
+                conflicts.insert(version);
+            }
+            other => panic!("neither done nor a conflict: {other:?}"),
+        }
+    }
+    assert_eq!(done.len(), 1);
+    assert_eq!(conflicts, BTreeSet::from([done[0].version]));
+    for node in 0..3 {
+        assert_eq!(world.copy(node, KEY).unwrap().version, done[0].version);
+    }
+}
+
+#[test]
+fn a_start_if_absent_finds_what_lives_and_nothing_else() {
+    let mut world = World::new(3, 51);
+    world.settle();
+    let first = world.acknowledged(0, KEY, start_if_absent(bytes("first")));
+    assert_eq!(first.birth, first.version);
+    for node in 0..3 {
+        let failure = world.fails(node, KEY, start_if_absent(bytes("second")));
+        assert_eq!(failure, Failure::Conflict { version: first.version });
+    }
+    world.acknowledged(1, KEY, Operation::End { birth: None });
+    let second = world.acknowledged(2, KEY, start_if_absent(bytes("second")));
+    assert!(second.birth > first.birth);
+
+    world.acknowledged(0, "brief", start_idle(bytes("brief"), 1_000));
+    world.run_for(Duration::from_millis(1_500));
+    world.acknowledged(1, "brief", start_if_absent(bytes("again")));
+    assert_eq!(world.value(2, "brief"), bytes("again"));
+}
+
+#[test]
+fn what_a_condition_does_not_meet_is_told_and_nothing_is_done() {
+    let mut world = World::new(3, 52);
+    world.settle();
+    let nowhere = world.version(0);
+    assert_eq!(world.fails(0, KEY, update_if(nowhere, "x")), Failure::Absent);
+    let started = world.acknowledged(0, KEY, start(map(&[("a", "1"), ("b", "2")])));
+    let conflict = Failure::Conflict { version: started.version };
+    assert_eq!(world.fails(1, KEY, update_if(nowhere, "x")), conflict);
+    assert_eq!(world.fails(2, KEY, Operation::EndIf { version: nowhere }), conflict);
+
+    let set = BTreeMap::from([(b"a".to_vec(), b"3".to_vec())]);
+    let change = Change::Fields { set, delete: vec![b"b".to_vec()] };
+    let version = started.version;
+    let updated = world.acknowledged(1, KEY, Operation::UpdateIf { version, change });
+    assert_eq!(world.value(1, KEY), map(&[("a", "3")]));
+    let lifetimes = Lifetimes { idle_ms: Some(60_000), lifetime_ms: None };
+    let (version, change) = (updated.version, Change::Lifetimes(lifetimes));
+    let prolonged = world.acknowledged(2, KEY, Operation::UpdateIf { version, change });
+    let entry = world.copy(2, KEY).unwrap();
+    assert_eq!(entry.body.as_ref().unwrap().base.version, prolonged.version, "in all its parts");
+
+    let too_large = bytes(&"x".repeat(70_000));
+    let change = Change::Value(too_large);
+    let version = prolonged.version;
+    let failure = world.fails(0, KEY, Operation::UpdateIf { version, change });
+    assert!(matches!(failure, Failure::TooLarge { .. }), "{failure:?}");
+    world.acknowledged(0, KEY, Operation::EndIf { version });
+    assert_eq!(world.fails(0, KEY, update_if(version, "late")), Failure::Ended);
+    assert_eq!(world.fails(1, KEY, Operation::EndIf { version }), Failure::Ended);
+}
+
+#[test]
+fn what_is_done_on_a_condition_is_read_at_once_where_it_was_asked_for() {
+    let mut world = World::new(3, 53);
+    world.settle();
+    let mut version = world.acknowledged(0, KEY, start(bytes("0"))).version;
+    for round in 1..=60 {
+        let node = round % 3;
+        let value = round.to_string();
+        version = world.acknowledged(node, KEY, update_if(version, &value)).version;
+        assert_eq!(world.copy(node, KEY).unwrap().version, version, "round {round}");
+    }
+}
+
+#[test]
+fn a_home_takes_no_part_in_fresh_writes_below_its_promise() {
+    let mut world = World::new(3, 54);
+    world.settle();
+    let (below, ballot, above) = (world.version(100), world.version(200), world.version(300));
+    let promised = world.prepare(1, KEY, ballot);
+    assert_eq!(promised, Promised { floor: ballot, synced: true, entry: None });
+    let floor = ballot;
+    let refused = Replicated::Promised { floor, stored: false };
+    assert_eq!(world.replicate(1, KEY, session(below), Fresh::Yes), refused);
+    assert_eq!(world.replicate(1, KEY, session(below), Fresh::By(below)), refused);
+    assert_eq!(world.copy(1, KEY), None);
+    let lower = world.prepare(1, KEY, below);
+    assert_eq!(lower, Promised { floor, synced: true, entry: None });
+
+    assert_eq!(world.replicate(1, KEY, session(below), Fresh::No), Replicated::Stored);
+    let decided = Fresh::By(ballot);
+    assert_eq!(world.replicate(1, KEY, session(below), decided), Replicated::Stored);
+    assert_eq!(world.replicate(1, KEY, session(above), Fresh::Yes), Replicated::Stored);
+    let higher = world.prepare(1, KEY, above);
+    assert_eq!(higher, Promised { floor: above, synced: true, entry: Some(session(above)) });
+}
+
+#[test]
+fn a_plain_write_below_a_promise_of_a_majority_is_stamped_again() {
+    let mut world = World::new(3, 55);
+    world.settle();
+    world.acknowledged(0, KEY, start(bytes("old")));
+    let ballot = world.version(400);
+    for node in [1, 2] {
+        assert_eq!(world.prepare(node, KEY, ballot).floor, ballot);
+    }
+    let written = world.acknowledged(0, KEY, write(None, bytes("new")));
+    assert!(written.version > ballot);
+    let ended = world.acknowledged(0, KEY, Operation::End { birth: None });
+    assert!(ended.version > ballot);
+    assert!(world.counter(0, "writes_below_a_promise") > 0);
+}
+
+#[test]
+fn a_ballot_beyond_what_is_on_disk_is_promised_once_there_is_room() {
+    let mut world = World::new(3, 56);
+    world.settle();
+    let ballot = world.version(10_000);
+    let promised = world.prepare(1, KEY, ballot);
+    assert!(promised.floor < ballot && promised.entry.is_none(), "{promised:?}");
+    world.run_for(Duration::from_millis(400));
+    assert_eq!(world.prepare(1, KEY, ballot).floor, ballot);
+    let in_a_year = world.version(365 * 24 * 3_600_000);
+    for _ in 0..2 {
+        assert!(world.prepare(1, KEY, in_a_year).floor < in_a_year);
+        world.run_for(Duration::from_millis(400));
+    }
+    // Writes go on above that promise, if they have to.
+    world.prepare(2, KEY, ballot);
+    world.run_for(Duration::from_millis(400));
+    assert_eq!(world.prepare(2, KEY, ballot).floor, ballot);
+    assert!(world.acknowledged(0, KEY, start(bytes("new"))).version > ballot);
+}
+
+#[test]
+fn a_restarted_home_does_not_count_for_what_it_may_have_promised() {
+    let mut world = World::new(3, 57);
+    world.settle();
+    let (below, ballot) = (world.version(300), world.version(400));
+    assert_eq!(world.prepare(1, KEY, ballot).floor, ballot);
+    world.kill(1);
+    world.start(1);
+    let answer = world.replicate(1, KEY, session(below), Fresh::Yes);
+    let Replicated::Promised { floor, stored: true } = answer else {
+        panic!("it counts for what it may have promised: {answer:?}");
+    };
+    assert!(floor > ballot);
+    assert_eq!(world.copy(1, KEY), Some(session(below)), "it is merged all the same");
+    assert!(world.prepare(1, KEY, ballot).floor > ballot);
+    world.run_for(Duration::from_millis(CEILING_LEAD_MS + 500));
+    let later = world.version(0);
+    assert_eq!(world.replicate(1, KEY, session(later), Fresh::Yes), Replicated::Stored);
+}
+
+#[test]
+fn nodes_that_restart_at_once_take_writes_without_waiting_for_their_clocks() {
+    let mut world = World::new(3, 58);
+    world.settle();
+    world.acknowledged(0, KEY, start(bytes("old")));
+    // All but one restart at different times before, so that their ceilings differ.
+    for node in [0, 1, 2] {
+        world.kill(node);
+        world.start(node);
+        world.run_for(Duration::from_millis(300));
+    }
+    (0..3).for_each(|node| world.kill(node));
+    (0..3).for_each(|node| world.start(node));
+    world.settle();
+    for node in 0..3 {
+        let began = world.now;
+        world.acknowledged(node, &format!("other {node}"), start(bytes("new")));
+        world.acknowledged(node, KEY, write(None, bytes("new")));
+        let took = world.now - began;
+        assert!(took < Duration::from_millis(500), "{took:?} on {node}");
+    }
+}
+
+#[test]
+fn an_answer_about_what_one_home_has_is_held_by_a_majority_first() {
+    let mut world = World::new(3, 59);
+    world.settle();
+    let started = world.acknowledged(0, KEY, start(bytes("old")));
+    let first = world.decision_homes(KEY)[0];
+    let mut entry = world.copy(first, KEY).unwrap();
+    let newer = world.version(0);
+    entry.write_value(newer, bytes("new"));
+    assert_eq!(world.replicate(first, KEY, entry, Fresh::No), Replicated::Stored);
+    let failure = world.fails(first, KEY, update_if(started.version, "mine"));
+    assert_eq!(failure, Failure::Conflict { version: newer });
+    let holds = |world: &mut World, node: usize| world.copy(node, KEY).unwrap().version == newer;
+    assert!((0..3).filter(|node| holds(&mut world, *node)).count() >= 2);
+}
+
+#[test]
+fn a_minority_decides_nothing_even_once_it_takes_the_others_for_dead() {
+    let mut world = World::new(5, 60);
+    world.settle();
+    let keys: Vec<String> = (0..24).map(|number| format!("key {number}")).collect();
+    let mut versions = Vec::new();
+    for key in &keys {
+        versions.push(world.acknowledged(0, key, start(bytes("old"))).version);
+    }
+    let homes: Vec<Vec<usize>> = keys.iter().map(|key| world.decision_homes(key)).collect();
+    let sides: [&[usize]; 2] = [&[0, 1, 2], &[3, 4]];
+    for one in sides[0] {
+        for other in sides[1] {
+            world.cut.extend([(*one, *other), (*other, *one)]);
+        }
+    }
+    world.run_until("both sides go on alone", Duration::from_secs(120), |world| {
+        let down = |node: usize| {
+            let down = |member: &&Member| member.status == Status::Down;
+            world.view(node).iter().filter(down).count()
+        };
+        (0..3).all(|node| down(node) == 2) && (3..5).all(|node| down(node) == 3)
+    });
+    world.run_for(Duration::from_secs(5));
+    let mut decided = [0, 0];
+    for ((key, version), homes) in keys.iter().zip(&versions).zip(&homes) {
+        for (side, nodes) in sides.iter().enumerate() {
+            let has_majority = homes.iter().filter(|home| nodes.contains(home)).count() >= 2;
+            let value = format!("side {side}");
+            match world.ask(nodes[1], key, update_if(*version, &value)) {
+                SessionReply::Acknowledged(_) => {
+                    assert!(has_majority, "{key} {homes:?} at {nodes:?}");
+                    decided[side] += 1;
+                }
+                SessionReply::Failed(Failure::Unavailable { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+            if !has_majority {
+                let failure = world.fails(nodes[0], key, Operation::End { birth: None });
+                assert!(matches!(failure, Failure::Unavailable { .. }), "{failure:?}");
+            }
+        }
+    }
+    assert!(decided[0] > decided[1] && decided[0] > 0, "{decided:?}");
+}
+
+#[test]
+fn a_home_that_lost_its_memory_decides_nothing_until_it_has_asked_all_others() {
+    let mut world = World::new(3, 61);
+    world.settle();
+    world.acknowledged(0, KEY, start(bytes("there")));
+    world.run_for(Duration::from_millis(500));
+    world.isolate(2);
+    world.reboot(0);
+    world.start(0);
+    // By then the one that is cut off is out of contact, and not down yet.
+    world.run_for(Duration::from_secs(5));
+    for node in [0, 1] {
+        let failure = world.fails(node, KEY, start_if_absent(bytes("again")));
+        let undecided = matches!(failure, Failure::Unavailable { .. } | Failure::TimedOut);
+        assert!(undecided, "{failure:?} on {node}");
+    }
+    let held = world.copy(1, KEY).unwrap();
+    assert_eq!(held.body.unwrap().value(START_WALL_MS), bytes("there"));
+}
+
+#[test]
+fn a_table_that_refuses_answers_nothing_on_the_side_without_a_majority() {
+    let policy = TablePolicy {
+        partition: Partition::Refuse,
+        stale_max: Duration::from_secs(2),
+        ..TablePolicy::default()
+    };
+    let mut world = World::with_policy(3, 62, policy);
+    world.settle();
+    world.acknowledged(0, KEY, start(bytes("old")));
+    assert_eq!(world.value(1, KEY), bytes("old"));
+    world.isolate(2);
+    world.run_until("it goes on alone", Duration::from_secs(120), |world| {
+        let down = |member: &&Member| member.status == Status::Down;
+        [0, 1].iter().all(|node| world.view(*node).iter().filter(down).count() == 1)
+            && world.view(2).iter().filter(down).count() == 2
+    });
+    world.run_for(Duration::from_secs(5));
+    for operation in [
+        Operation::Get,
+        write(None, bytes("alone")),
+        start(bytes("alone")),
+        Operation::Touch { birth: None },
+        Operation::End { birth: None },
+    ] {
+        let shown = format!("{operation:?}");
+        let failure = world.fails(2, KEY, operation);
+        assert!(matches!(failure, Failure::Unavailable { .. }), "{shown}: {failure:?}");
+    }
+    world.acknowledged(0, KEY, write(None, bytes("two of three")));
+    assert_eq!(world.value(1, KEY), bytes("two of three"));
+    world.cut.clear();
+    world.run_for(Duration::from_secs(20));
+    world.settle();
+    assert_eq!(world.value(2, KEY), bytes("two of three"));
+}
+
+#[test]
+fn a_repeated_request_is_not_held_to_its_own_work() {
+    let mut world = World::new(3, 63);
+    world.settle();
+    let version = world.acknowledged(0, KEY, start(bytes("0"))).version;
+    let request = RequestId { client: 9, sequence: 9 };
+    for id in [7_001, 7_002] {
+        world.send(1, id, request, KEY, update_if(version, "1"));
+        let SessionReply::Acknowledged(_) = world.wait(id) else { panic!("at {id}") };
+    }
+}
+
+/// Whatever is lost, cut off or restarted: of all that were done on one version, one was; and what was
+/// done is what the next one was done on.
+#[test]
+fn random_conditional_operations_under_faults_form_one_chain() {
+    let mut all_done = 0;
+    for seed in 0..8 {
+        let mut world = World::new(5, 5_000 + seed);
+        world.settle();
+        world.loss = 0.05;
+        // By key and the version it was done on (none: a start): what came of it.
+        let mut done: BTreeMap<(String, Option<Version>), Version> = BTreeMap::new();
+        let mut tried: BTreeSet<(String, Version)> = BTreeSet::new();
+        let mut seen: BTreeMap<String, Version> = BTreeMap::new();
+        let mut asked = Vec::new();
+        for round in 0..300 {
+            if round % 40 == 10 {
+                let node = world.rng.random_range(0..5);
+                match world.rng.random_range(0..3) {
+                    0 => world.isolate(node),
+                    _ => {
+                        world.kill(node);
+                        world.start(node);
+                    }
+                }
+            }
+            if round % 40 == 30 {
+                world.cut.clear();
+            }
+            let key = format!("key {}", world.rng.random_range(0..3));
+            let node = world.rng.random_range(0..5);
+            let expected = seen.get(&key).copied();
+            let operation = match expected {
+                None => start_if_absent(bytes(&round.to_string())),
+                Some(version) => update_if(version, &round.to_string()),
+            };
+            let id = world.request(node, &key, operation);
+            asked.push((id, key, expected));
+            let pause = Duration::from_micros(world.rng.random_range(0..120_000));
+            world.run_for(pause);
+            let is_last = round == 299;
+            if is_last {
+                world.run_for(Duration::from_secs(3));
+            }
+            asked.retain(|(id, key, expected)| {
+                tried.extend(expected.map(|version| (key.clone(), version)));
+                let Some(Message::SessionReply(reply)) = world.replies.remove(id) else {
+                    return true;
+                };
+                match reply {
+                    SessionReply::Acknowledged(acknowledged) => {
+                        let version = acknowledged.version;
+                        let place = (key.clone(), *expected);
+                        if let Some(other) = done.insert(place, version) {
+                            panic!("seed {seed}: {key} {expected:?} led to {other} and {version}");
+                        }
+                        let known = seen.entry(key.clone()).or_insert(version);
+                        *known = version.max(*known);
+                    }
+                    SessionReply::Failed(Failure::Conflict { version }) => {
+                        let known = seen.entry(key.clone()).or_insert(version);
+                        *known = version.max(*known);
+                    }
+                    SessionReply::Failed(Failure::Unavailable { .. } | Failure::TimedOut) => {}
+                    other => panic!("seed {seed}: {other:?}"),
+                }
+                false
+            });
+        }
+        all_done += done.len();
+        world.loss = 0.0;
+        world.cut.clear();
+        world.run_for(Duration::from_secs(45));
+        world.settle();
+        let mut last: BTreeMap<String, Version> = BTreeMap::new();
+        for node in 0..5 {
+            for number in 0..3 {
+                let key = format!("key {number}");
+                if let Some(entry) = world.copy(node, &key) {
+                    let known = last.entry(key).or_insert(entry.version);
+                    *known = entry.version.max(*known);
+                }
+            }
+        }
+        for ((key, _), version) in &done {
+            let is_base = tried.contains(&(key.clone(), *version));
+            assert!(is_base || last[key] == *version, "seed {seed}: {key} lost {version}");
+        }
+    }
+    assert!(all_done > 200, "{all_done}");
+}
