@@ -1,11 +1,13 @@
 //! Sets of slots, small on the wire.
 
-use bincode::{Decode, Encode};
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::error::DecodeError;
+use bincode::{BorrowDecode, Decode, Encode};
 
 use crate::key::{SLOT_COUNT, Slot};
 
 /// Slots out of those with one remainder, as the slots of one core are, in runs of neighbours.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct SlotSet {
     /// The divisor; 0 is as good as 1.
     pub stride: u16,
@@ -47,6 +49,27 @@ impl SlotSet {
             .map(move |place| place * stride + offset)
             .take_while(|index| *index < u64::from(SLOT_COUNT))
             .filter_map(|index| Slot::new(index as u16))
+    }
+}
+
+impl<C> Decode<C> for SlotSet {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (stride, offset, count) = Decode::decode(decoder)?;
+        let count: u64 = count;
+        // One by one: room for what has arrived, and not for what a count promises.
+        let mut runs = Vec::new();
+        for _ in 0..count {
+            runs.push(Decode::decode(decoder)?);
+        }
+        Ok(Self { stride, offset, runs })
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for SlotSet {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
+        decoder: &mut D,
+    ) -> Result<Self, DecodeError> {
+        Self::decode(decoder)
     }
 }
 
