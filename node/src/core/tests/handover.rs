@@ -1,6 +1,6 @@
 //! Slots change hands: nobody lets go too early, and nobody keeps what others have.
 
-use annulus_proto::message::{Offer, Order, Ordered};
+use annulus_proto::message::{Offer, OfferAnswer, Order, Ordered};
 
 use super::*;
 
@@ -278,4 +278,106 @@ fn copies_stay_while_nodes_come_and_go_and_messages_are_lost() {
         world.hand_over(3);
         world.assert_all_are_read();
     }
+}
+
+/// A node that drains and reaches nobody from then on, with a session in a slot that it is to give away.
+struct Alone {
+    world: World,
+    key: String,
+    slot: Slot,
+    /// The slot's homes, with their incarnations.
+    homes: Vec<(NodeId, u64)>,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let mut world = World::new(5, 4);
+        world.settle();
+        world.start_all();
+        let key = (0..KEYS).map(key).find(|key| world.copy(0, key).is_some()).unwrap();
+        let slot = Key::new(&*key).unwrap().slot();
+        world.drain_node(0);
+        world.run_until("the slot is leaving", Duration::from_secs(5), |world| {
+            world.core(0, &key).slot_state(0, slot).holding.attempt().is_some()
+        });
+        world.isolate(0);
+        let core = world.core(0, &key);
+        let incarnation = |id| core.standing.view.get(id).unwrap().incarnation;
+        let homes = core.homes(0, slot).into_iter().map(|id| (id, incarnation(id))).collect();
+        Self { world, key, slot, homes }
+    }
+
+    fn core(&mut self) -> &mut Core {
+        self.world.core(0, &self.key)
+    }
+
+    fn attempt(&mut self) -> annulus_slots::Attempt {
+        let slot = self.slot;
+        self.core().slot_state(0, slot).holding.attempt().unwrap()
+    }
+
+    fn receipts(&mut self) -> usize {
+        let slot = self.slot;
+        self.core().slot_state(0, slot).holding.receipts().len()
+    }
+
+    /// A home was found to be even with the node, and answers in another run of it, or the same one.
+    fn answer(&mut self, home: usize, attempt: annulus_slots::Attempt, later_run: bool) {
+        let ((node, incarnation), slot) = (self.homes[home], self.slot);
+        let now = self.world.present(0);
+        let core = self.core();
+        core.note_even(0, slot, node, (attempt, incarnation));
+        let incarnation = incarnation + u64::from(later_run);
+        let answer = OfferAnswer { given: true, incarnation };
+        core.on_offer_answer(now, (0, slot, attempt), node, Some(answer));
+    }
+}
+
+#[test]
+fn a_slot_goes_with_the_last_receipt_and_not_before() {
+    let mut alone = Alone::new();
+    let (attempt, key) = (alone.attempt(), alone.key.clone());
+    for home in [0, 1, 1, 0] {
+        alone.answer(home, attempt, false);
+        assert!(alone.world.copy(0, &key).is_some(), "two are not three");
+    }
+    assert_eq!(alone.receipts(), 2);
+    alone.answer(2, attempt, false);
+    assert_eq!(alone.world.copy(0, &key), None);
+}
+
+#[test]
+fn an_end_that_arrives_makes_receipts_void() {
+    let mut alone = Alone::new();
+    let (attempt, key) = (alone.attempt(), alone.key.clone());
+    alone.answer(0, attempt, false);
+    alone.answer(1, attempt, false);
+    let live = alone.world.copy(0, &key).unwrap();
+    let ended = Entry::ended(live.birth, Version { hlc: live.version.hlc.next(), ..live.version });
+    let (now, sender) = (alone.world.present(0), alone.homes[0].0);
+    let table = "sessions".to_owned();
+    let copy =
+        Replicate { table, key: Key::new(&*key).unwrap(), entry: ended.clone(), fresh: Fresh::Yes };
+    assert_eq!(alone.core().replicate(now, sender, &copy), Replicated::NoHome);
+    assert_eq!(alone.receipts(), 0);
+    let next = alone.attempt();
+    assert_ne!(next, attempt);
+    // What answers the attempt before comes too late, and the same end again changes nothing.
+    alone.answer(2, attempt, false);
+    assert_eq!(alone.core().replicate(now, sender, &copy), Replicated::NoHome);
+    assert_eq!((alone.attempt(), alone.receipts()), (next, 0));
+    assert_eq!(alone.world.copy(0, &key), Some(ended));
+}
+
+#[test]
+fn a_receipt_from_another_run_of_a_home_does_not_count() {
+    let mut alone = Alone::new();
+    let (attempt, key) = (alone.attempt(), alone.key.clone());
+    alone.answer(0, attempt, false);
+    alone.answer(1, attempt, false);
+    alone.answer(2, attempt, true);
+    assert_eq!(alone.receipts(), 2);
+    assert!(alone.world.copy(0, &key).is_some());
+    alone.answer(2, attempt, false);
+    assert_eq!(alone.world.copy(0, &key), None);
 }
