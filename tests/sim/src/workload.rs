@@ -66,6 +66,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// Pauses between two operations, in simulated time.
+    async fn think(&self, rng: &mut StdRng) {
+        let think_ms = u64::try_from(self.think.as_millis()).unwrap_or(u64::MAX);
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..=think_ms))).await;
+    }
+
     /// A client library for this process, in its `run`-th run.
     #[must_use]
     pub fn client(&self, run: u64) -> SimClient {
@@ -134,9 +140,7 @@ impl Worker {
     async fn work(mut self) {
         while micros(trace::now()) < self.process.stop_at_us.load(Ordering::Relaxed) {
             self.step().await;
-            let think_ms = u64::try_from(self.process.think.as_millis()).unwrap_or(u64::MAX);
-            let pause = Duration::from_millis(self.rng.random_range(0..=think_ms));
-            tokio::time::sleep(pause).await;
+            self.process.think(&mut self.rng).await;
         }
     }
 
@@ -270,9 +274,7 @@ impl HotWorker {
     async fn work(mut self) {
         while micros(trace::now()) < self.process.stop_at_us.load(Ordering::Relaxed) {
             self.step().await;
-            let think_ms = u64::try_from(self.process.think.as_millis()).unwrap_or(u64::MAX);
-            let pause = Duration::from_millis(self.rng.random_range(0..=think_ms));
-            tokio::time::sleep(pause).await;
+            self.process.think(&mut self.rng).await;
         }
     }
 
