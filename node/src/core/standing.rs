@@ -122,6 +122,11 @@ impl Core {
         for table in 0..self.tables.len() {
             // What is under way was begun for another set of slots.
             self.tables[table].sync.clear();
+            if !others.is_empty() {
+                self.keep_sketches(table);
+            } else if self.is_up() && !standing.alone_by_misfortune {
+                self.tables[table].store.put_off_sketches();
+            }
             for slot in self.slots() {
                 let home = self.homes(table, slot).contains(&me);
                 let decides = self.decision_homes(table, slot).contains(&me);

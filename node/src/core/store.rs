@@ -22,12 +22,17 @@ pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
 /// What an earlier run left is served at once: a slot is read when it is first needed, or its turn has come
 /// ([`Store::read_on`]). Its records are compared with their checksums then, and its sketch is made; until
 /// then nothing of it is believed, and changes of it are not accounted for.
+///
+/// While there is nobody to compare with, no sketches are kept ([`Store::put_off_sketches`]): they cost a write
+/// more than the rest of it. They are made again by reading all slots once more.
 pub(super) struct Store {
     policy: TablePolicy,
     births: Births,
     node: NodeId,
     writer: Writer,
     outline: Outline,
+    /// Whether sketches are kept.
+    sketched: bool,
     unread: Unread,
     scan_cursor: u64,
     /// The record that was read last.
@@ -89,6 +94,7 @@ impl Store {
             node,
             writer,
             outline: Outline::new(),
+            sketched: true,
             unread: Unread::all(),
             scan_cursor: 0,
             buffer: Vec::new(),
@@ -96,9 +102,35 @@ impl Store {
         }
     }
 
-    /// Whether all slots were read, so that this table can be compared with others.
+    /// Whether all slots were read.
     pub(super) fn is_read(&self) -> bool {
         self.unread.left == 0
+    }
+
+    /// Whether this table can be compared with others: all slots were read, and their sketches are kept.
+    pub(super) fn is_comparable(&self) -> bool {
+        self.sketched && self.is_read()
+    }
+
+    /// Keeps no sketches any more, as there is nobody to compare with.
+    pub(super) fn put_off_sketches(&mut self) {
+        if std::mem::take(&mut self.sketched) {
+            self.outline = Outline::new();
+        }
+    }
+
+    /// Keeps sketches, if they were put off: all slots are unread again.
+    pub(super) fn keep_sketches(&mut self) {
+        if !std::mem::replace(&mut self.sketched, true) {
+            self.unread_all();
+        }
+    }
+
+    /// All slots are to be read, and their sketches made, once more.
+    fn unread_all(&mut self) {
+        let damaged = std::mem::take(&mut self.unread.damaged);
+        self.unread = Unread { damaged, ..Unread::all() };
+        self.outline.clear();
     }
 
     /// How many slots were not read yet.
@@ -128,10 +160,12 @@ impl Store {
             return 0;
         }
         self.unread.left -= 1;
-        let outline = &mut self.outline;
+        let (outline, sketched) = (&mut self.outline, self.sketched);
         let verified = self.writer.verify_partition(slot.index(), &mut |item| {
-            let after = digest_of(item.key, item.value, item.mark);
-            outline.put(Change { word: slot.word(item.key), before: 0, after, made_ms: 0 });
+            if sketched {
+                let after = digest_of(item.key, item.value, item.mark);
+                outline.put(Change { word: slot.word(item.key), before: 0, after, made_ms: 0 });
+            }
         });
         self.unread.damaged += verified.dropped as u64;
         verified.checked
@@ -193,7 +227,10 @@ impl Store {
         let touched = record::mark(record::touched(mark).max(now_ms.min(Hlc::MS_MAX)));
         if let Action::Touch { .. } = action {
             // The record stays as it is.
-            let change = before.digest_change(key, mark, touched).ok()?;
+            let change = match self.sketched {
+                true => before.digest_change(key, mark, touched).ok()?,
+                false => None,
+            };
             let deadline =
                 self.births.record_deadline(before.birth, Some(before.deadline(touched)));
             entry.set_times(deadline, touched);
@@ -205,7 +242,7 @@ impl Store {
             }
             return Some(versions);
         }
-        let digest = before.digest(key, mark).ok()?;
+        let digest = if self.sketched { before.digest(key, mark).ok()? } else { 0 };
         let (after, admission) = match action {
             Action::Update { value, .. } if value.len() <= self.policy.max_value as usize => {
                 (before.with_bytes(stamp(before.version.hlc)?, value), Admission::Ordinary)
@@ -225,10 +262,12 @@ impl Store {
         let deadline = self.births.record_deadline(after.birth, deadline);
         entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
         let (birth, version) = (after.birth, after.version);
-        let after = after.digest(key, mark).expect("what was well formed stays so");
-        let made_ms = version.hlc.ms().max(record::touched(mark));
-        let change = Change { word: slot.word(key), before: digest, after, made_ms };
-        self.outline.change(change, now_ms);
+        if self.sketched {
+            let after = after.digest(key, mark).expect("what was well formed stays so");
+            let made_ms = version.hlc.ms().max(record::touched(mark));
+            let change = Change { word: slot.word(key), before: digest, after, made_ms };
+            self.outline.change(change, now_ms);
+        }
         Some((birth, version))
     }
 
@@ -263,7 +302,7 @@ impl Store {
         if !entry.merge(offered) {
             return Ok(before);
         }
-        let digest = before.digest(key.as_bytes());
+        let digest = if self.sketched { before.digest(key.as_bytes()) } else { 0 };
         let rewrite = (!only_touched(&before, &entry)).then_some(admission);
         self.replace(key, key.slot(), digest, &entry, now_ms, rewrite)?;
         Ok(entry)
@@ -378,14 +417,13 @@ impl Store {
         self.scan_cursor = checked.next;
         if checked.dropped > 0 {
             // Whose they were cannot be told: all sketches are made anew, bit by bit.
-            let damaged = std::mem::take(&mut self.unread.damaged);
-            self.unread = Unread { damaged, ..Unread::all() };
-            self.outline.clear();
+            self.unread_all();
         }
-        let (outline, unread) = (&mut self.outline, &self.unread);
+        let (outline, unread) = (self.sketched.then_some(&mut self.outline), &self.unread);
+        let mut forget = forgetting(outline, unread, now_ms);
         let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
         let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
-            forget(outline, unread, item, now_ms);
+            forget(item);
             true
         });
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
@@ -418,8 +456,10 @@ impl Store {
         self.read_for(key);
         let before = self.raw_digest(key);
         self.writer.remove(key.as_bytes());
-        let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
-        self.outline.change(change, now_ms);
+        if self.sketched {
+            let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
+            self.outline.change(change, now_ms);
+        }
     }
 
     /// Lets this host's readers trust a slot until `until_ms` on the monotonic clock; 0 = not at all.
@@ -487,20 +527,24 @@ impl Store {
     /// Drops what has expired, or else the coolest near copy, but not what lies under `key`: the caller
     /// counts that out itself.
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
-        let (outline, unread) = (&mut self.outline, &self.unread);
+        let (outline, unread) = (self.sketched.then_some(&mut self.outline), &self.unread);
+        let mut forget = forgetting(outline, unread, now_ms);
         let last_used = |mark| record::last_used(mark, now_ms);
         let dropped = self.writer.make_room(now_ms, &last_used, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
-                forget(outline, unread, item, now_ms);
+                forget(item);
             }
             other
         });
         dropped > 0
     }
 
-    /// The digest of what lies under a key, acceptable or not; 0 of nothing.
+    /// The digest of what lies under a key, acceptable or not; 0 of nothing, or if no sketches are kept.
     fn raw_digest(&mut self, key: &Key) -> u64 {
+        if !self.sketched {
+            return 0;
+        }
         match self.writer.get(key.as_bytes(), &mut self.buffer) {
             Some(found) => digest_of(key.as_bytes(), &self.buffer, found.mark),
             None => 0,
@@ -508,6 +552,9 @@ impl Store {
     }
 
     fn account(&mut self, key: &Key, slot: Slot, before: u64, entry: &Entry, now_ms: u64) {
+        if !self.sketched {
+            return;
+        }
         let touched = entry.body.as_ref().map_or(0, |body| body.touched);
         let change = Change {
             word: slot.word(key.as_bytes()),
@@ -548,23 +595,30 @@ impl Births {
     }
 }
 
-/// Takes an entry that is being dropped out of its slot's sketch, if it is in there. Every node drops it for the
-/// same reason, if not at the same time.
-fn forget(outline: &mut Outline, unread: &Unread, item: ExpiredItem<'_>, now_ms: u64) {
-    let Some(slot) = Slot::new(item.partition) else { return };
-    if unread.slots[usize::from(slot.index())] {
-        return;
+/// Takes entries that are being dropped out of their slots' sketches, if these are kept and they are in there. Every
+/// node drops them for the same reason, if not at the same time.
+fn forgetting(
+    mut outline: Option<&mut Outline>,
+    unread: &Unread,
+    now_ms: u64,
+) -> impl FnMut(ExpiredItem<'_>) {
+    move |item| {
+        let slot = Slot::new(item.partition);
+        let (Some(outline), Some(slot)) = (outline.as_deref_mut(), slot) else { return };
+        if unread.slots[usize::from(slot.index())] {
+            return;
+        }
+        let change = Change {
+            word: slot.word(item.key),
+            before: digest_of(item.key, item.value, item.mark),
+            after: 0,
+            made_ms: match item.deadline {
+                0 => now_ms,
+                deadline => deadline.saturating_add(EXPIRED_KEPT_MS),
+            },
+        };
+        outline.change(change, now_ms);
     }
-    let change = Change {
-        word: slot.word(item.key),
-        before: digest_of(item.key, item.value, item.mark),
-        after: 0,
-        made_ms: match item.deadline {
-            0 => now_ms,
-            deadline => deadline.saturating_add(EXPIRED_KEPT_MS),
-        },
-    };
-    outline.change(change, now_ms);
 }
 
 fn digest_of(key: &[u8], value: &[u8], mark: u64) -> u64 {

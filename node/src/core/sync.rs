@@ -104,7 +104,7 @@ impl Core {
                 .collect();
             for node in due {
                 let table_of = &self.tables[table];
-                if table_of.sync.contains_key(&node) || !table_of.store.is_read() {
+                if table_of.sync.contains_key(&node) || !table_of.store.is_comparable() {
                     continue;
                 }
                 let again =
@@ -125,7 +125,8 @@ impl Core {
     /// Compares with a home the slots whose hints for it were lost, once that is possible.
     pub(super) fn sync_marked(&mut self, now: Now, table: usize, node: NodeId) {
         let Table { store, sync, hints, .. } = &mut self.tables[table];
-        if !store.is_read() || sync.contains_key(&node) || self.standing.status != Status::Up {
+        if !store.is_comparable() || sync.contains_key(&node) || self.standing.status != Status::Up
+        {
             return;
         }
         if let Some(marked) = hints.take_marks(node) {
@@ -206,7 +207,7 @@ impl Core {
         if current.is_none() {
             return;
         }
-        if !self.tables[table].store.is_read() {
+        if !self.tables[table].store.is_comparable() {
             // A damaged record was dropped meanwhile, and with it what was known of all slots.
             return self.cut_off_sync(now, table, node);
         }
@@ -705,6 +706,15 @@ impl Core {
         Some((SyncStep::Even { pushed, wanted }, message.into()))
     }
 
+    /// Has the sketches of a table kept, and made if they were put off.
+    pub(super) fn keep_sketches(&mut self, table: usize) {
+        let store = &mut self.tables[table].store;
+        store.keep_sketches();
+        if !store.is_read() {
+            self.next_read.get_or_insert(Duration::ZERO);
+        }
+    }
+
     pub(super) fn slots_unsynced(&self, table: usize) -> usize {
         self.tables[table].slots.iter().filter(|state| state.home && !state.is_synced()).count()
     }
@@ -717,8 +727,9 @@ impl Core {
         let Some(table) = self.table_named(&request.table) else {
             return reject_table(&request.table);
         };
-        if !self.tables[table].store.is_read() {
-            return reject("this node reads what its earlier run left; ask again in a second");
+        if !self.tables[table].store.is_comparable() {
+            self.keep_sketches(table);
+            return reject("this node is reading what it holds; ask again in a second");
         }
         let symbols = usize::from(request.symbols);
         let sizes = request.sizes.iter().map(|size| usize::from(*size));

@@ -45,6 +45,9 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
             let wait = self.shared.lock().core.poll_timeout().saturating_sub(now);
             if wait.is_zero() {
                 self.on_time();
+                // There may be more of it to do at once for a while, and neither requests nor sockets wait for that.
+                self.take_in_waiting().await;
+                tokio::task::yield_now().await;
                 continue;
             }
             tokio::select! {
@@ -59,6 +62,16 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                 }
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// Takes in what is here already.
+    async fn take_in_waiting(&mut self) {
+        while let Ok(input) = self.inbox.urgent.try_recv() {
+            self.take_in(input).await;
+        }
+        if let Ok(event) = self.inbox.requests.try_recv() {
+            self.take_in_all(event).await;
         }
     }
 

@@ -66,9 +66,11 @@ fn slot() -> Slot {
 /// The sketches and counts of all slots, from what lies in the segment and nothing else.
 fn from_segment(store: &mut Store) -> (Outline, BTreeMap<u16, usize>) {
     let kept = std::mem::replace(&mut store.outline, Outline::new());
+    let sketched = std::mem::replace(&mut store.sketched, true);
     store.unread = Unread::all();
     store.read_on(usize::MAX);
     let rebuilt = std::mem::replace(&mut store.outline, kept);
+    store.sketched = sketched;
     let mut counts = BTreeMap::new();
     let mut cursor = 0;
     loop {
@@ -274,6 +276,24 @@ fn what_is_in_flight_is_no_difference_once_it_is_left_out() {
 }
 
 #[test]
+fn what_changed_before_sketches_were_put_off_is_not_left_out_of_those_made_anew() {
+    let mut store = store();
+    let first = session(START_MS, b"first", 0, 0);
+    store.merge(&key(1), &first, START_MS, ORDINARY).unwrap();
+    store.put_off_sketches();
+    let second = session(START_MS + 1, b"second", 0, 0);
+    store.merge(&key(1), &second, START_MS, ORDINARY).unwrap();
+    assert!(!store.is_comparable());
+    store.keep_sketches();
+    assert!(!store.is_comparable(), "nothing was read yet");
+    store.read_on(usize::MAX);
+    assert!(store.is_comparable());
+    let all = usize::from(SLOT_COUNT);
+    let made = store.sketches(Slot::all(), [all], SYMBOLS, START_MS - 1).unwrap().pop();
+    assert_eq!(made, sketch_of(&[(key(1), second)]));
+}
+
+#[test]
 fn what_is_dropped_at_its_time_by_one_node_before_the_other_is_no_difference() {
     let [mut early, mut late] = [store(), store()];
     for number in 0..20 {
@@ -446,6 +466,7 @@ enum Step {
     Field { key: u8, version: Version, name: u8, value: Option<u8> },
     Scan { expired: usize },
     Pass { ms: u64 },
+    KeepSketches { kept: bool },
 }
 
 fn versions() -> impl Strategy<Value = Version> + Clone {
@@ -486,6 +507,7 @@ fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(key, version, name, value)| Step::Field { key, version, name, value }),
         2 => prop_oneof![Just(1), Just(usize::MAX)].prop_map(|expired| Step::Scan { expired }),
         2 => (0..60_000u64).prop_map(|ms| Step::Pass { ms }),
+        1 => any::<bool>().prop_map(|kept| Step::KeepSketches { kept }),
     ]
 }
 
@@ -534,12 +556,20 @@ proptest! {
                     prop_assert_eq!(scanned.damaged, 0);
                 }
                 Step::Pass { ms } => now_ms += ms,
+                Step::KeepSketches { kept: false } => store.put_off_sketches(),
+                Step::KeepSketches { kept: true } => {
+                    store.keep_sketches();
+                    store.read_on(usize::MAX);
+                }
             }
             let (outline, counts) = from_segment(&mut store);
             let kept = store.slot_sketch(slot());
             let count = counts.get(&slot().index()).copied().unwrap_or(0);
-            prop_assert_eq!(kept, (count, outline.of_slot(slot()).cloned()));
+            let sketch = outline.of_slot(slot()).filter(|_| store.sketched).cloned();
+            prop_assert_eq!(kept, (count, sketch));
         }
+        store.keep_sketches();
+        store.read_on(usize::MAX);
         assert_consistent(&mut store);
     }
 

@@ -115,6 +115,33 @@ fn nodes_that_hold_the_same_exchange_one_small_message() {
 }
 
 #[test]
+fn a_lonely_node_that_is_asked_after_all_makes_its_sketches_before_it_answers() {
+    let mut world = World::of_single_cores(1, 3, TablePolicy::default());
+    world.settle();
+    world.put(0, "key 1", &old(1, "one"));
+    let slot = Key::new("key 1").unwrap().slot();
+    let request = SketchRequest {
+        table: "sessions".to_owned(),
+        cut_ms: 0,
+        slots: annulus_proto::SlotSet::new(&[slot], 1),
+        sizes: vec![1],
+        symbols: 1,
+    };
+    let core = world.core(0, "key 1");
+    assert!(!core.tables[0].store.is_comparable(), "there was nobody to compare with");
+    let refused = core.sketches(&request);
+    assert!(matches!(refused, Message::Rejected(_)), "{refused:?}");
+    world.run_for(TICK);
+    let Message::Sketches(made) = world.core(0, "key 1").sketches(&request) else { panic!() };
+    let mut expected = Sketch::new(1);
+    let key = Key::new("key 1").unwrap();
+    expected.change(key.word(), 0, old(1, "one").digest(key.as_bytes()));
+    let mut bytes = Vec::new();
+    expected.write(&mut bytes);
+    assert_eq!(made.sketches, bytes);
+}
+
+#[test]
 fn an_entry_that_one_node_lacks_or_has_in_another_state_is_found_without_a_sketch() {
     for changes in 0..2 {
         for node in 0..2 {
