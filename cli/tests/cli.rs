@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "cli/rolling.rs"]
+mod rolling;
+
 /// How long to wait for what must happen: far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -53,13 +56,18 @@ impl Place {
 
     /// Starts a node, and waits until it is ready.
     fn node(&self, name: &str, seeds: &[&str], more: &[&str]) -> Node {
+        self.node_at(name, "127.0.0.1:0", seeds, more)
+    }
+
+    /// Starts a node at an address, and waits until it is ready.
+    fn node_at(&self, name: &str, listen: &str, seeds: &[&str], more: &[&str]) -> Node {
         let dir = self.dir.path().join(name);
         let shm = dir.join("shm");
         std::fs::create_dir_all(&shm).expect("made");
         let socket = dir.join("s");
         let text = |path: &Path| path.to_str().expect("text").to_owned();
         let mut child = self
-            .command(&["node", "--listen", "127.0.0.1:0", "--name", name, "--print-ready"])
+            .command(&["node", "--listen", listen, "--name", name, "--print-ready"])
             .args(["--data-dir", &text(&dir), "--shm-dir", &text(&shm), "--socket", &text(&socket)])
             .args(["--seeds", &seeds.join(","), "--log", "warn"])
             .args(more)

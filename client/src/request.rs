@@ -348,6 +348,7 @@ struct Course {
     lost: bool,
     silent: bool,
     unavailable: Option<Error>,
+    homeless: Option<Error>,
     rejected: Option<Error>,
     garbage: Option<Error>,
     last_lost: Option<String>,
@@ -367,6 +368,7 @@ impl Course {
             lost: false,
             silent: false,
             unavailable: None,
+            homeless: None,
             rejected: None,
             garbage: None,
             last_lost: None,
@@ -415,6 +417,11 @@ impl Course {
                 self.silent = true;
                 self.go_on()
             }
+            // It is not in the cluster yet, or no more. Others are, or it will be.
+            Failure::Unavailable { homes: 0, .. } => {
+                self.homeless = Some(failure.into());
+                Ok(None)
+            }
             Failure::Unavailable { .. } => {
                 self.unavailable = Some(failure.into());
                 Ok(None)
@@ -457,7 +464,8 @@ impl Course {
         if self.is_write && self.lost {
             return Error::TimedOut;
         }
-        if let Some(error) = self.unavailable.or(self.rejected).or(self.garbage) {
+        let answered = self.unavailable.or(self.homeless).or(self.rejected).or(self.garbage);
+        if let Some(error) = answered {
             return error;
         }
         if self.silent {

@@ -652,7 +652,7 @@ impl Core {
                 let header = self.header(now, id);
                 self.notify(Notice::Part { ticket, header, message });
             }
-            Asker::Stream(_) | Asker::Datagram(_) | Asker::Sealed(..) => {
+            Asker::Stream(_) | Asker::Local(_) | Asker::Datagram(_) | Asker::Sealed(..) => {
                 let header = self.header(now, id);
                 self.outputs.push_back(Output::Reply(Reply { to, header, message }));
             }

@@ -207,7 +207,10 @@ impl Core {
         if pending.request.operation.is_conditional() {
             return self.route_conditional(now, id, pending);
         }
+        let is_of_host =
+            |asker: &(Asker, u64)| matches!(asker.0, Asker::Local(_) | Asker::Lane { .. });
         if pending.request.operation == Operation::Get
+            && pending.askers.iter().all(is_of_host)
             && let Some(entry) = self.inherited(now, pending.table, &pending.request.key)
         {
             return self.apply(now, id, pending, Some(entry));

@@ -588,7 +588,7 @@ fn counted(member: &Member) -> Member {
 /// What to tell somebody whose message is no request. A datagram's sender is anybody's word: two nodes
 /// must not be made to reject each other's rejections for ever.
 pub(super) fn out_of_place(asker: Asker, message: &Message) -> Option<Rejected> {
-    let Asker::Stream(_) = asker else { return None };
+    let (Asker::Stream(_) | Asker::Local(_)) = asker else { return None };
     let why = format!("{} is not a request that you may make", message.name());
     Some(Rejected::Malformed { why })
 }

@@ -32,6 +32,8 @@ pub struct Now {
 pub enum Asker {
     /// A stream, by the number the driver gave it.
     Stream(u64),
+    /// A stream from a process on this host, by the same numbers.
+    Local(u64),
     /// The sender of a datagram.
     Datagram(SocketAddr),
     /// The sender of a sealed datagram, and for whom the answer is sealed.

@@ -261,7 +261,10 @@ async fn serve<S>(
                     !reception.take_key_job(number, asking, header.id, message)
                 };
                 frames.retain(to_hub_and_cores);
-                let asker = Asker::Stream(number);
+                let asker = match peer {
+                    Peer::Local => Asker::Local(number),
+                    Peer::Tcp(_) => Asker::Stream(number),
+                };
                 let request = |(header, message)| Request { asker, caller, header, message };
                 let requests = frames.into_iter().map(request).collect();
                 if reception.inboxes.request(requests).await.is_err() {

@@ -42,7 +42,7 @@ impl<N: Net> Post<N> {
     pub(super) async fn reply(&self, reply: Reply) {
         let Reply { to, header, message } = reply;
         match to {
-            Asker::Stream(stream) => {
+            Asker::Stream(stream) | Asker::Local(stream) => {
                 if self.streams.send(stream, header, &message) == Some(false) {
                     self.tally.add("streams_too_slow");
                 }
