@@ -45,6 +45,8 @@ struct World {
     cores_max: usize,
     /// The first node has one core more than this.
     cores_offset: usize,
+    /// Who makes the requests that are asked for.
+    asker: Asker,
 }
 
 struct Node {
@@ -95,6 +97,7 @@ impl World {
             record_size,
             cores_max,
             cores_offset: seed as usize % cores_max,
+            asker: Asker::Stream(0),
         };
         for node in 0..count {
             world.add(node as u64 + 1);
@@ -246,7 +249,11 @@ impl World {
                         self.post(to, Arrived::Request(request));
                     }
                 }
-                Sent::Reply(Reply { to: Asker::Stream(stream), header, message }) => {
+                Sent::Reply(Reply {
+                    to: Asker::Stream(stream) | Asker::Local(stream),
+                    header,
+                    message,
+                }) => {
                     if stream >= PEER_STREAMS {
                         self.overhear(node, header, &message);
                         let to = (stream - PEER_STREAMS) as usize;
@@ -355,8 +362,7 @@ impl World {
         };
         let header = Header { id, view: 0, hlc: annulus_proto::Hlc::ZERO };
         let caller = Caller::Client(Role::Development);
-        let asker = Asker::Stream(0);
-        let request = Request { asker, caller, header, message: message.into() };
+        let request = Request { asker: self.asker, caller, header, message: message.into() };
         self.input(node, Arrived::Request(request));
     }
 

@@ -153,9 +153,12 @@ fn whoever_is_met_ends_what_an_earlier_run_vouched_for() {
     for number in 0..40 {
         world.acknowledged(1, &format!("key {number}"), Operation::End { birth: None });
     }
-    // Nobody is heard yet: this host answers as one that is cut off.
+    // Nobody is heard yet: this host is answered as one that is cut off. Others can ask elsewhere.
     world.isolate(0);
     world.start(0);
+    let nowhere = Failure::Unavailable { answered: 0, needed: 1, homes: 0 };
+    assert_eq!(world.fails(0, "key 7", Operation::Get), nowhere);
+    world.asker = Asker::Local(0);
     assert_eq!(world.value(0, "key 7"), bytes("one"));
     assert_eq!(world.counter(0, "reads_of_homes"), 0);
     world.cut.clear();
@@ -181,6 +184,7 @@ fn what_an_earlier_run_vouched_for_is_not_answered_with_past_its_time() {
     world.isolate(0);
     world.now += world.policy.stale_max;
     world.queue.clear();
+    world.asker = Asker::Local(0);
     world.start(0);
     let failure = world.fails(0, "key", Operation::Get);
     assert!(matches!(failure, Failure::Unavailable { .. }), "{failure:?}");
@@ -202,6 +206,7 @@ fn a_clock_set_back_over_a_restart_brings_nothing_back() {
     world.kill(0);
     world.isolate(0);
     world.nodes[0].skew_ms = -3_600_000;
+    world.asker = Asker::Local(0);
     world.start(0);
     world.run_for(Duration::from_secs(1));
     assert_eq!(offsets(&mut world), before);
