@@ -9,6 +9,7 @@
 //! program on a core of its own.
 
 mod entries;
+mod handover;
 mod lanes;
 mod machine;
 mod memcached;
@@ -80,6 +81,8 @@ enum Suite {
     Restart,
     /// What it costs to find out in what two nodes differ
     Sync,
+    /// How fast a node that joins gets its slots, and what is felt of it
+    Handover,
 }
 
 /// What this binary is when it starts itself.
@@ -135,6 +138,7 @@ fn run(suite: Suite, options: Options, table: &TableArgs) -> anyhow::Result<()> 
         Suite::Ring => ring::run(&machine, options, &mut report)?,
         Suite::Restart => restart::run(&site, &machine, options, &mut report)?,
         Suite::Sync => sync::run(&site, &machine, options, &mut report)?,
+        Suite::Handover => handover::run(&site, &machine, options, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -149,6 +153,7 @@ impl Suite {
             Self::Ring => "ring",
             Self::Restart => "restart",
             Self::Sync => "sync",
+            Self::Handover => "handover",
         }
     }
 }

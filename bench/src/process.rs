@@ -102,8 +102,8 @@ pub(crate) struct TableConfig {
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     name: String,
-    _shm: TempDir,
-    _data: TempDir,
+    shm: TempDir,
+    data: TempDir,
 }
 
 /// A node's process. Killed when dropped.
@@ -162,7 +162,27 @@ impl Cluster {
         for node in &mut nodes {
             node.wait_until_ready()?;
         }
-        Ok(Self { nodes, name, _data: data, _shm: shm })
+        Ok(Self { nodes, name, data, shm })
+    }
+
+    /// Starts one more node, with all others as seeds, and returns when it serves.
+    pub(crate) fn add(&mut self, tables: &[TableConfig]) -> anyhow::Result<()> {
+        let index = self.nodes.len();
+        let first = self.nodes.first().context("a cluster has a node")?;
+        let processors = first.processors.clone();
+        let seeds: Vec<SocketAddr> = self.nodes.iter().map(|node| node.addr).collect();
+        let addr = free_addrs(1)?[0];
+        let home = self.data.path().join(format!("n{}", index + 1));
+        fs::create_dir(&home)?;
+        let places = (home.as_path(), self.shm.path());
+        let text = node_config(&self.name, (index, 1), addr, &seeds, places, tables)?;
+        fs::write(home.join(CONFIG), text)?;
+        let process = start_node(&processors, &home)?;
+        let socket = home.join("node.sock");
+        let mut node = Node { process, addr, socket, home, processors };
+        node.wait_until_ready()?;
+        self.nodes.push(node);
+        Ok(())
     }
 
     /// Starts a node again that was killed, and returns at once.

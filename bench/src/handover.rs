@@ -1,0 +1,205 @@
+//! The suite `handover`: how fast a node that joins gets its slots, and what those who use sessions meanwhile feel of it.
+//!
+//! Three real nodes hold all sessions. A fourth joins, takes three quarters of the slots, and the others drop what
+//! they are no home of any more, against receipts. Another client reads and writes all the time, one request after
+//! the other.
+
+use std::time::{Duration, Instant};
+
+use annulus_client::{Change, Client, NodeStatus, StartOptions, Table, Value};
+use anyhow::{Context, ensure};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::Options;
+use crate::entries::{fill_value, key, shuffled};
+use crate::machine::{self, Machine};
+use crate::process::{Cluster, POLL, START_MAX, Site, TableConfig};
+use crate::report::{Goal, Report, Unit};
+use crate::sample::{Latencies, Rounds};
+
+const TABLE: &str = "sessions";
+const VALUE_BYTES: usize = 2_048;
+/// Requests under way while sessions are made.
+const IN_FLIGHT: u64 = 32;
+/// How long the client goes on before anything else happens.
+const BEFORE: Duration = Duration::from_secs(3);
+/// Between two of its requests: it is a user and no load.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Measures everything.
+///
+/// # Errors
+/// If a node or a client cannot be started, or a request fails.
+pub(crate) fn run(
+    site: &Site,
+    machine: &Machine,
+    options: Options,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    machine::pin_to(&machine.cores)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (entries, rounds) = if options.quick { (20_000, 1) } else { (100_000, 5) };
+    let mut found = Found::default();
+    for round in 0..rounds {
+        report.progress(&format!("round {} of {rounds}", round + 1));
+        runtime.block_on(join(site, machine, entries, &mut found))?;
+    }
+    let what = |of: &str| format!("{of}, {entries} sessions of {VALUE_BYTES} B");
+    report.row(&what("the joining node has all of its slots"), Unit::Ms, &found.synced);
+    report.row(&what("the others have dropped theirs"), Unit::Ms, &found.dropped);
+    // As times, since goals are limits from above.
+    let goal = Goal { must: 10.0, stretch: None };
+    report.goal(&what("hand-over of 1 MB (10⁶ bytes)"), Unit::Ms, &found.per_mb, None, goal);
+    for (name, before, during) in [
+        ("read", &found.read_before, &found.read_during),
+        ("write", &found.write_before, &found.write_during),
+    ] {
+        let before_name = format!("{name} before, p99");
+        report.row(&before_name, Unit::Us, before);
+        let goal = Goal { must: 2.0, stretch: None };
+        let name = format!("{name} meanwhile, p99");
+        report.goal(&name, Unit::Us, during, Some(&before_name), goal);
+    }
+    report.note(format!(
+        "four nodes and the client share {} processors; bytes are those of keys and values that the joining node \
+         holds in the end, times from its start until it is in sync, the start of the process less",
+        machine.cores.len()
+    ));
+    Ok(())
+}
+
+#[derive(Default)]
+struct Found {
+    synced: Rounds,
+    dropped: Rounds,
+    per_mb: Rounds,
+    read_before: Rounds,
+    read_during: Rounds,
+    write_before: Rounds,
+    write_during: Rounds,
+}
+
+async fn join(
+    site: &Site,
+    machine: &Machine,
+    entries: u64,
+    found: &mut Found,
+) -> anyhow::Result<()> {
+    let memory = format!("{}MiB", 64 + ((entries * 2 * VALUE_BYTES as u64) >> 20));
+    let tables = [TableConfig { name: TABLE, write: "quorum", memory }];
+    let mut cluster = Cluster::start_with(site, &machine.cores, 1, 3, &tables)?;
+    cluster.agreed().await?;
+    let seeds = cluster.nodes.iter().map(|node| node.addr.to_string());
+    let client = cluster.client().seeds(seeds).without_shared_memory().connect().await?;
+    let table = client.table(TABLE);
+    fill(&table, entries).await?;
+
+    let (stop, stopped) = watch::channel(Phase::Before);
+    let user = tokio::spawn(use_sessions(table.clone(), entries, stopped));
+    tokio::time::sleep(BEFORE).await;
+    stop.send_replace(Phase::During);
+    cluster.add(&tables)?;
+    let joined = Instant::now();
+    let joiner = cluster.nodes.last().context("it was added")?.addr;
+    let is_synced = |status: &NodeStatus| {
+        let mut tables = status.tables.iter();
+        tables.all(|table| table.slots_home > 0 && table.slots_unsynced == 0)
+    };
+    let status = until(&client, joiner, is_synced).await?;
+    let synced = joined.elapsed();
+    let bytes = status.tables.iter().map(|table| table.bytes).sum::<u64>();
+    for node in &cluster.nodes[..3] {
+        let tables = |status: &NodeStatus| status.tables.iter().all(|it| it.slots_leaving == 0);
+        until(&client, node.addr, tables).await?;
+    }
+    let dropped = joined.elapsed();
+    stop.send_replace(Phase::Over);
+    let [(read_before, write_before), (read_during, write_during)] = user.await??;
+    ensure!(bytes > entries * VALUE_BYTES as u64 / 2, "{bytes} bytes moved");
+    found.synced.push(synced.as_secs_f64() * 1e3);
+    found.dropped.push(dropped.as_secs_f64() * 1e3);
+    found.per_mb.push(synced.as_secs_f64() * 1e3 / (bytes as f64 / 1e6));
+    for (rounds, latencies) in [
+        (&mut found.read_before, read_before),
+        (&mut found.write_before, write_before),
+        (&mut found.read_during, read_during),
+        (&mut found.write_during, write_during),
+    ] {
+        rounds.push(latencies.percentiles_us([0.99])[0]);
+    }
+    Ok(())
+}
+
+async fn until(
+    client: &Client,
+    addr: std::net::SocketAddr,
+    done: impl Fn(&NodeStatus) -> bool,
+) -> anyhow::Result<NodeStatus> {
+    let deadline = Instant::now() + START_MAX;
+    loop {
+        if let Ok(status) = client.node(addr).status().await
+            && done(&status)
+        {
+            return Ok(status);
+        }
+        ensure!(Instant::now() < deadline, "the slots of {addr} are not where they should be");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn fill(table: &Table, entries: u64) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    for first in 0..IN_FLIGHT {
+        let table = table.clone();
+        tasks.spawn(async move {
+            for number in (first..entries).step_by(IN_FLIGHT as usize) {
+                table.start(key(number), value(number), StartOptions::default()).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+fn value(number: u64) -> Value {
+    let mut bytes = vec![0; VALUE_BYTES];
+    fill_value(number, &mut bytes);
+    Value::Bytes(bytes)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Before,
+    During,
+    Over,
+}
+
+/// Reads, writes in turn; the times of both, before and meanwhile.
+async fn use_sessions(
+    table: Table,
+    entries: u64,
+    phase: watch::Receiver<Phase>,
+) -> anyhow::Result<[(Latencies, Latencies); 2]> {
+    let mut found = <[(Latencies, Latencies); 2]>::default();
+    for number in shuffled(entries).into_iter().cycle() {
+        let now = *phase.borrow();
+        let (reads, writes) = match now {
+            Phase::Before => &mut found[0],
+            Phase::During => &mut found[1],
+            Phase::Over => break,
+        };
+        let began = Instant::now();
+        table.get(key(number)).await.context("a read failed")?;
+        reads.push(began.elapsed());
+        let began = Instant::now();
+        let change = Change::Value(value(number));
+        table.update(key(number), None, change).await.context("a write failed")?;
+        writes.push(began.elapsed());
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(found)
+}
