@@ -28,7 +28,7 @@ use crate::lane::Lane;
 use crate::local::{LocalPage, LocalReader, LocalTable};
 use crate::node::NodeHandle;
 use crate::pool::Pool;
-use crate::request;
+use crate::request::{self, Pace};
 use crate::routes::RouteTable;
 use crate::seal::Seal;
 use crate::table::{Location, Read, StartOptions, Table};
@@ -80,6 +80,7 @@ impl<N: Net, C: Clock> Client<N, C> {
             soon: Arc::new(Semaphore::new(SOON_MAX)),
             requests: Arc::new(AtomicU64::new(1)),
             frames: AtomicU64::new(1),
+            pace: Pace::default(),
             seen: AtomicU64::new(0),
             tally,
             settings,
@@ -349,6 +350,8 @@ pub(crate) struct Inner<N: Net, C: Clock> {
     pub(crate) soon: Arc<Semaphore>,
     pub(crate) requests: Arc<AtomicU64>,
     frames: AtomicU64,
+    /// How long nodes take to answer reads.
+    pub(crate) pace: Pace,
     /// The latest instant of any version that a node showed us: what we ask for next is stamped
     /// later, at whichever node.
     seen: AtomicU64,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use annulus_net::{Clock, Net};
@@ -62,15 +63,26 @@ impl<N: Net, C: Clock> Inner<N, C> {
                 if left.is_zero() {
                     return Err(course.error(self));
                 }
-                // The last one gets all the time there is, the others half of what is left.
+                // The last one gets all the time there is, the others half of what is left, or for a read as
+                // long as answers take: to ask another one, too, is harmless. A write that is late may come
+                // after those that follow it.
                 let last = index + 1 == targets.len();
-                let patience = if last { left } else { (left / 2).max(PATIENCE_MIN).min(left) };
+                let half = (left / 2).max(PATIENCE_MIN).min(left);
+                let patience = match course.is_write {
+                    _ if last => left,
+                    true => half,
+                    false => self.pace.patience().min(half),
+                };
                 set_patience(&mut message, patience);
                 if course.tries > 0 {
                     self.tally.retries.add_one();
                 }
                 course.tries += 1;
-                let outcome = self.attempt(target, &message, Instant::now() + patience).await;
+                let asked = Instant::now();
+                let outcome = self.attempt(target, &message, asked + patience).await;
+                if !course.is_write {
+                    self.pace.note(asked.elapsed());
+                }
                 if let Some(answer) = course.judge(self, target, outcome)? {
                     return Ok(answer);
                 }
@@ -269,6 +281,30 @@ const PATIENCE_MIN: Duration = Duration::from_millis(20);
 
 /// How many nodes are asked that are neither homes nor in touch.
 const OTHERS: usize = 2;
+
+/// How long nodes take to answer reads, or are waited for: a mean, of which the latest counts for an eighth.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    mean_us: AtomicU64,
+}
+
+impl Pace {
+    /// How long a node may be silent until another one is asked. Where that was too short it is nearly twice as
+    /// long the next time.
+    fn patience(&self) -> Duration {
+        Duration::from_micros(8 * self.mean_us.load(Ordering::Relaxed)).max(READ_PATIENCE_MIN)
+    }
+
+    /// Which of two that do this at the same time is heard does not matter.
+    fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(1 << 32);
+        let mean = self.mean_us.load(Ordering::Relaxed);
+        self.mean_us.store(mean - mean / 8 + took / 8, Ordering::Relaxed);
+    }
+}
+
+/// How long a node may be silent at least until another one is asked for a read.
+const READ_PATIENCE_MIN: Duration = Duration::from_millis(50);
 
 enum Target {
     Contact(Contacted),

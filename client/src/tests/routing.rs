@@ -137,6 +137,35 @@ async fn a_silent_home_is_asked_last_the_next_time() {
 }
 
 #[tokio::test]
+async fn a_read_waits_for_a_silent_home_as_long_as_answers_take_and_a_write_for_half_of_its_time() {
+    let (mut first, mut second) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    second.set_routes(routes(1, &[&first, &second]));
+    let client = routed(builder([second.seed()]).timeout(Duration::from_secs(20))).await;
+    let (read, ()) = tokio::join!(client.get("one"), async { echo(&second.next().await) });
+    read.unwrap();
+    let asked = first.next().await;
+    let patience = asked.session().patience_ms;
+    assert!((1..=50).contains(&patience), "{patience} ms");
+    // It is avoided now, and the second one the last that there is.
+    let (read, patience) = tokio::join!(client.get("two"), async {
+        let asked = second.next().await;
+        echo(&asked);
+        asked.session().patience_ms
+    });
+    read.unwrap();
+    // The mean of two answers at least is in there: what was waited for in vain counts as one.
+    assert!((1..9_000).contains(&patience), "{patience} ms");
+    // Not so a write.
+    let (done, patience) = tokio::join!(client.touch("three", None), async {
+        let asked = second.next().await;
+        asked.acknowledge(version(1));
+        asked.session().patience_ms
+    });
+    done.unwrap();
+    assert!((9_000..20_000).contains(&patience), "{patience} ms");
+}
+
+#[tokio::test]
 async fn other_nodes_are_used_while_the_contact_is_gone() {
     let (contact, mut home) = (FakeNode::start(1).await, FakeNode::start(2).await);
     contact.set_routes(routes(1, &[&home]));
