@@ -128,6 +128,10 @@ fn every_write_goes_to_the_pinned_node_too_and_reads_name_it() {
                 other => panic!("not a session: {other:?}"),
             }
         }
+        // Who has a copy is told of its end, though a tombstone does not say who that is.
+        world.acknowledged(home, KEY, end());
+        world.run_for(Duration::from_millis(50));
+        assert!(world.copy(pinned, KEY).unwrap().is_ended());
     }
 }
 
@@ -274,6 +278,7 @@ fn a_restarted_pinned_node_holds_what_it_held_and_one_without_memory_gets_it_aga
         world.run_until("it is there besides the homes", Duration::from_secs(60), |world| {
             world.is_extra(pinned)
         });
+        assert_eq!(world.counter(pinned, "slots_given_up"), 0, "no slot was to be given away");
         world.reboot(pinned);
         world.start(pinned);
         assert!(world.copy(pinned, KEY).is_none());
@@ -327,6 +332,7 @@ fn a_pinned_node_that_becomes_a_home_and_ceases_to_be_one_keeps_its_copy() {
         world.start(home);
         world.settle();
         world.run_until("it is no home any more", Duration::from_secs(120), |world| {
+            assert!(world.copy(pinned, KEY).is_some(), "it is not dropped with its slot");
             !world.homes_of(KEY).contains(&pinned) && world.is_extra(pinned)
         });
         assert_eq!(world.value(pinned, KEY), bytes("one"));
@@ -599,4 +605,88 @@ fn a_pinned_node_without_room_leaves_a_write_to_the_homes() {
     assert!(world.counter(pinned, "requests_forwarded") > 0);
     let home = world.homes_of(KEY)[0];
     assert_eq!(world.value(home, KEY), large);
+}
+
+#[test]
+fn whatever_is_lost_or_restarted_what_ended_stays_so_and_all_copies_agree_at_last() {
+    for seed in 1..=6 {
+        let mut world = World::new(6, seed);
+        world.settle();
+        let keys: Vec<String> = (0..12).map(|n| format!("s{n}")).collect();
+        for key in &keys {
+            world.acknowledged(0, key, start(bytes("first")));
+        }
+        let mut ended = BTreeSet::new();
+        let mut waiting: Vec<(u64, String)> = Vec::new();
+        world.loss = 0.05;
+        for round in 0..150 {
+            let key = keys[world.rng.random_range(0..keys.len())].clone();
+            let node = world.rng.random_range(0..6);
+            let operation = match world.rng.random_range(0..12) {
+                0..=2 => pin(world.rng.random_range(1..=6)),
+                3 => unpin(),
+                4 => end(),
+                5..=7 => write(None, bytes(&format!("round {round}"))),
+                8 => Operation::Touch { birth: None },
+                _ => Operation::Get,
+            };
+            let is_end = operation == end();
+            if world.nodes[node].whole.is_some() {
+                let id = world.request(node, &key, operation);
+                if is_end {
+                    waiting.push((id, key));
+                }
+            }
+            let one = world.rng.random_range(0..6);
+            match world.rng.random_range(0..30) {
+                0 => drop(world.cut.insert((one, (one + 1) % 6))),
+                1 => world.cut.clear(),
+                2 if world.nodes.iter().all(|node| node.whole.is_some()) => world.kill(one),
+                _ => {}
+            }
+            if round % 10 == 9 {
+                for node in 0..6 {
+                    if world.nodes[node].whole.is_none() {
+                        world.start(node);
+                    }
+                }
+            }
+            world.run_for(Duration::from_millis(200));
+        }
+        world.run_for(Duration::from_secs(3));
+        for (id, key) in waiting {
+            let reply = world.replies.remove(&id);
+            if let Some(Message::SessionReply(SessionReply::Acknowledged(_))) = reply {
+                ended.insert(key);
+            }
+        }
+        assert!(!ended.is_empty(), "seed {seed} ended nothing");
+        world.loss = 0.0;
+        world.cut.clear();
+        world.settle();
+        // As long as two rounds over all copies take.
+        world.run_for(Duration::from_secs(100));
+        for key in &keys {
+            let name = Key::new(key.as_str()).unwrap();
+            let homes = world.homes_of(key);
+            let there = world.copy(homes[0], key);
+            let is_live = there.as_ref().is_some_and(|entry| !entry.is_ended());
+            assert!(!(ended.contains(key) && is_live), "seed {seed}: {key} came back");
+            let pinned = there.as_ref().and_then(Entry::pin);
+            for node in 0..6 {
+                let copy = world.copy(node, key);
+                let meant =
+                    homes.contains(&node) || pinned.map(NodeId::bits) == Some(world.id(node));
+                let expected = if meant { there.clone() } else { None };
+                assert_eq!(copy, expected, "seed {seed}: {key} at {node}");
+                let store = &world.core(node, key).tables[0].store;
+                let is_extra = store.watched().is_extra(name.slot(), &name);
+                assert_eq!(
+                    is_extra,
+                    meant && !homes.contains(&node),
+                    "seed {seed}: {key} at {node}"
+                );
+            }
+        }
+    }
 }
