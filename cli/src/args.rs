@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use annulus_client::{KeyId, KeyKind, Version};
-use annulus_node::config::{Flags, Setting, parse_duration, show_duration};
+use annulus_client::{Affinity, KeyId, KeyKind, Slot, Version};
+use annulus_node::config::{Flags, Setting, parse_duration, parse_size, show_duration};
 use clap::builder::{ArgAction, NonEmptyStringValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -86,6 +86,12 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Count a dead member out for good
     Remove(RemoveArgs),
+    /// Pin a session to a node, which holds it and is asked first, or undo that
+    Migrate(MigrateArgs),
+    /// Move all sessions that are pinned to a node to others, or undo their pins
+    Evacuate(EvacuateArgs),
+    /// Show what would move if members had other weights or zones, or were away; or give them weights
+    Rebalance(RebalanceArgs),
     /// Compare what nodes hold
     #[command(subcommand)]
     Sync(SyncCommand),
@@ -96,6 +102,8 @@ pub(crate) enum Command {
     Keys(KeysCommand),
     /// The slot and the homes of a key
     Locate(KeyArgs),
+    /// The homes of a key or a slot, or the slots of a node, as often as they change if wanted
+    Route(RouteArgs),
     /// Where a session lives, what each home holds of it, and from where it is read
     Explain(KeyArgs),
     /// Begin a session; whatever was under the key before is replaced
@@ -197,6 +205,62 @@ pub(crate) struct RemoveArgs {
     pub(crate) accept_loss: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) to: DestinationArgs,
+    /// Pin it to no node any more
+    #[arg(long, conflicts_with_all = ["to", "affinity"])]
+    pub(crate) undo: bool,
+}
+
+/// Where a session is to go.
+#[derive(Debug, Args)]
+pub(crate) struct DestinationArgs {
+    /// The node, by its name or id
+    #[arg(long, value_name = "NODE", conflicts_with = "affinity")]
+    pub(crate) to: Option<String>,
+    /// The node whose host has most of this to spare: cpu, memory, io or network
+    #[arg(long, value_name = "WHAT", value_parser = affinity)]
+    pub(crate) affinity: Option<Affinity>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvacuateArgs {
+    /// The node, by its name or id
+    #[arg(value_name = "NODE")]
+    pub(crate) member: String,
+    /// Pin them to other nodes, those whose hosts have most of this to spare: cpu, memory, io or network.
+    /// Without: pin them to none, so that their homes alone serve them
+    #[arg(long, value_name = "WHAT", value_parser = affinity)]
+    pub(crate) affinity: Option<Affinity>,
+    /// How many sessions to move at a time, 1 to 256
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) concurrency: u16,
+    /// How many bytes of sessions to move per second, such as 8MiB
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = rate)]
+    pub(crate) rate: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RebalanceArgs {
+    /// Show what would move, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// A weight for a node, 0 to 65535, or `default` for the one in its configuration; may be repeated
+    #[arg(long = "weight", value_name = "NODE=W", required_unless_present = "dry_run")]
+    pub(crate) weights: Vec<String>,
+    /// As if this node were away; may be repeated
+    #[arg(long, value_name = "NODE", requires = "dry_run")]
+    pub(crate) without: Vec<String>,
+    /// As if this node stood in this zone; may be repeated
+    #[arg(long = "zone", value_name = "NODE=ZONE", requires = "dry_run")]
+    pub(crate) zones: Vec<String>,
+}
+
 /// What to do about differences between nodes.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum SyncCommand {
@@ -226,6 +290,22 @@ pub(crate) struct KeyArgs {
     /// The session's key, 1 to 255 bytes
     #[arg(value_name = "KEY")]
     pub(crate) key: OsString,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteArgs {
+    /// A session's key
+    #[arg(value_name = "KEY", conflicts_with_all = ["slot", "of"])]
+    pub(crate) key: Option<OsString>,
+    /// A slot, 0 to 16383
+    #[arg(long, value_name = "N", conflicts_with = "of", value_parser = slot)]
+    pub(crate) slot: Option<Slot>,
+    /// The slots that a node is a home of, by its name or id
+    #[arg(long, value_name = "NODE")]
+    pub(crate) of: Option<String>,
+    /// Print it again whenever the members change, until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 /// A value on the command line.
@@ -267,6 +347,15 @@ pub(crate) struct StartArgs {
     /// Only if no session lives under the key
     #[arg(long)]
     pub(crate) if_absent: bool,
+    /// How many nodes are to hold it, no fewer than its table says and at most 7
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub(crate) replicas: Option<u8>,
+    /// Pin it to this node, by its name or id
+    #[arg(long, value_name = "NODE", conflicts_with = "affinity")]
+    pub(crate) pin: Option<String>,
+    /// Pin it to the node whose host has most of this to spare: cpu, memory, io or network
+    #[arg(long, value_name = "WHAT", value_parser = affinity)]
+    pub(crate) affinity: Option<Affinity>,
 }
 
 #[derive(Debug, Args)]
@@ -497,6 +586,23 @@ fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), &'static str> {
                 Ok(())
             }
         }
+        Command::Route(RouteArgs { key: None, slot: None, of: None, .. }) => {
+            Err("give a KEY, --slot or --of")
+        }
+        Command::Migrate(migrate) => {
+            let DestinationArgs { to, affinity } = &migrate.to;
+            match to.is_some() || affinity.is_some() || migrate.undo {
+                true => Ok(()),
+                false => Err("give --to NODE, --affinity WHAT or --undo"),
+            }
+        }
+        Command::Rebalance(rebalance) => {
+            let RebalanceArgs { weights, without, zones, .. } = rebalance;
+            match weights.is_empty() && without.is_empty() && zones.is_empty() {
+                true => Err("give --weight, --without or --zone"),
+                false => Ok(()),
+            }
+        }
         Command::Set(set) => {
             let ValueArgs { value, file, fields } = &set.value;
             let value = value.is_some() || file.is_some();
@@ -517,6 +623,22 @@ fn check(cli: &Cli, matches: &ArgMatches) -> Result<(), &'static str> {
 fn key_kind(text: &str) -> Result<KeyKind, String> {
     let kind = KeyKind::of_name(text).filter(|kind| *kind != KeyKind::Node);
     kind.ok_or_else(|| "must be authority, worker, monitor or operator".to_owned())
+}
+
+fn affinity(text: &str) -> Result<Affinity, String> {
+    Affinity::of_name(text).ok_or_else(|| "must be cpu, memory, io or network".to_owned())
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("must be more than nothing".to_owned()),
+        size => Ok(size),
+    }
+}
+
+fn slot(text: &str) -> Result<Slot, String> {
+    let slot = text.parse().ok().and_then(Slot::new);
+    slot.ok_or_else(|| "must be from 0 to 16383".to_owned())
 }
 
 fn version(text: &str) -> Result<Version, String> {

@@ -7,6 +7,7 @@ use annulus_node::config::{Config, Flags, Problem, SOCKET, Setting, Sources};
 
 use crate::args::Global;
 use crate::commands::keys;
+use crate::exit::Failed;
 
 /// A cluster, a table of it, and how to answer.
 pub(crate) struct Cluster {
@@ -58,6 +59,20 @@ impl Cluster {
     pub(crate) async fn active_members(&self) -> anyhow::Result<Vec<Member>> {
         let members = self.client.members().await?.members;
         Ok(members.into_iter().filter(|member| member.status.is_active()).collect())
+    }
+
+    /// The member with this name or id, as the connected node knows it.
+    pub(crate) async fn member(&self, name: &str) -> anyhow::Result<Member> {
+        let members = self.client.members().await?.members;
+        let is_meant = |member: &Member| member.name == name || member.id.to_string() == name;
+        let mut found = members.into_iter().filter(is_meant);
+        match (found.next(), found.next()) {
+            (Some(member), None) => Ok(member),
+            (None, _) => {
+                Err(Failed::usage(format!("no member is called {name:?}; see `annulus members`")))
+            }
+            _ => Err(Failed::usage(format!("several members are called {name:?}; give an id"))),
+        }
     }
 }
 

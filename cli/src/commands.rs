@@ -5,9 +5,11 @@ pub(crate) mod keys;
 mod manual;
 mod members;
 mod metrics;
+mod migrate;
 mod node;
 mod operate;
 mod placement;
+mod rebalance;
 mod rtt;
 mod session;
 mod sessions;
@@ -47,6 +49,15 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Remove(args) => {
             connected(&global, async |cluster| operate::remove(cluster, &args).await)
         }
+        Command::Migrate(args) => {
+            connected(&global, async |cluster| migrate::migrate(cluster, &args).await)
+        }
+        Command::Evacuate(args) => {
+            connected(&global, async |cluster| migrate::evacuate(cluster, &args).await)
+        }
+        Command::Rebalance(args) => {
+            connected(&global, async |cluster| rebalance::run(cluster, &args).await)
+        }
         Command::Sync(SyncCommand::Now) => connected(&global, operate::sync_now),
         Command::Events(args) => {
             connected(&global, async |cluster| operate::events(cluster, &args).await)
@@ -54,6 +65,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Ring => connected(&global, placement::ring),
         Command::Locate(args) => {
             connected(&global, async |cluster| placement::locate(cluster, &args).await)
+        }
+        Command::Route(args) => {
+            connected(&global, async |cluster| placement::route(cluster, &args).await)
         }
         Command::Explain(args) => {
             connected(&global, async |cluster| placement::explain(cluster, &args).await)

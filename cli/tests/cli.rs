@@ -115,6 +115,32 @@ impl Place {
     }
 }
 
+/// Nodes `n1`, `n2`, … that agree and are in sync, whom `place` starts.
+fn nodes_of(place: &Place, count: usize) -> Vec<Node> {
+    let mut nodes = vec![place.node("n1", &[], &[])];
+    let seed = nodes[0].addr.clone();
+    for number in 2..=count {
+        nodes.push(place.node(&format!("n{number}"), &[&seed], &[]));
+    }
+    in_sync(place, &nodes[0].addr, count);
+    nodes
+}
+
+/// Waits until so many nodes agree and are in sync.
+fn in_sync(place: &Place, at: &str, count: usize) {
+    eventually("nodes that agree", || {
+        let ran = place.run(&["status", "--all", "--json", "--node", at]);
+        let document: Value = serde_json::from_str(&ran.stdout).ok()?;
+        let agreed = document["nodes"].as_array()?.iter().filter(|node| {
+            node["agreeing_members"] == count
+                && node["active_members"] == count
+                && node["member"]["status"] == "up"
+                && node["tables"][0]["slots_unsynced"] == 0
+        });
+        (agreed.count() == count).then_some(())
+    });
+}
+
 struct Node {
     child: Child,
     addr: String,
@@ -581,6 +607,241 @@ fn sessions_are_listed_once_page_by_page_and_without_their_keys() {
     assert!(one.stderr.contains("more follow: --cursor "), "{}", one.stderr);
     assert_eq!(one.stdout.lines().count(), 6, "{}", one.stdout);
     run(&["sessions", "--cursor", "nonsense"]).fails(2);
+}
+
+#[test]
+fn a_session_moves_to_a_node_survives_its_restart_there_and_comes_back() {
+    let place = Place::new();
+    let mut nodes = nodes_of(&place, 5);
+    let at = nodes[0].addr.clone();
+    let run = |args: &[&str]| place.run(&[args, &["--node", &at]].concat());
+    run(&["start", "cart", "one"]).ok();
+    let located = run(&["locate", "cart", "--json"]).json();
+    let homes = located["homes"].as_array().expect("a list");
+    let is_home = |node: &Node| homes.iter().any(|home| home["id"] == node.id.as_str());
+    // The node that the command talks to stays.
+    let there = (1..5).find(|n| !is_home(&nodes[*n])).expect("two of five are no homes");
+    let (name, id) = (format!("n{}", there + 1), nodes[there].id.clone());
+    let text = run(&["migrate", "cart", "--to", &name]).ok();
+    assert_eq!(text, format!("pinned to {name} ({id})\n"));
+
+    let copy = |place: &Place, key: &str| {
+        let explained = place.run(&["explain", key, "--json", "--node", &at]).json();
+        assert_eq!(explained["pin"], id.as_str(), "{explained}");
+        explained["extra"].as_array().expect("a list").first().cloned()
+    };
+    eventually("a copy at the node", || {
+        copy(&place, "cart").filter(|copy| copy["state"] == "alive" && copy["node"] == id.as_str())
+    });
+    let text = run(&["explain", "cart"]).ok();
+    assert!(text.contains(&format!("pin     node {id}")) && text.contains("pinned"), "{text}");
+    fits_80_columns(&text);
+    let read = place.run(&["get", "cart", "--json", "--node", &nodes[there].addr]).json();
+    assert_eq!((&read["value"], &read["pin"]), (&Value::from("one"), &Value::from(id.as_str())));
+    assert_eq!(read["read_from"]["node"], id.as_str());
+
+    nodes[there].terminate();
+    let (status, stderr) = nodes[there].finish();
+    assert!(status.success(), "{stderr}");
+    run(&["set", "cart", "two"]).ok();
+    assert_eq!(run(&["get", "cart"]).ok(), "two");
+    nodes[there] = place.node(&name, &[&at], &[]);
+    assert_eq!(nodes[there].id, id, "it is the same node");
+    in_sync(&place, &at, 5);
+    eventually("the new value at the node", || {
+        let explained = run(&["explain", "cart", "--json"]).json();
+        let copy = copy(&place, "cart")?;
+        let is_same = copy["version"] == explained["homes"][0]["version"];
+        (copy["state"] == "alive" && is_same).then_some(())
+    });
+    let again = nodes[there].addr.clone();
+    assert_eq!(place.run(&["get", "cart", "--node", &again]).ok(), "two");
+
+    assert_eq!(run(&["migrate", "cart", "--undo"]).ok(), "pinned to no node\n");
+    let read = run(&["get", "cart", "--json"]).json();
+    assert_eq!(read["pin"], Value::Null);
+    eventually("a node that has let go", || {
+        let status = place.run(&["status", "--json", "--node", &again]).json();
+        (status["counters"]["sessions_besides_homes"] == 0).then_some(())
+    });
+    assert_eq!(place.run(&["get", "cart", "--node", &again]).ok(), "two");
+    run(&["end", "cart"]).ok();
+    assert!(place.run(&["get", "cart", "--node", &again]).fails(3).contains("ended"));
+}
+
+#[test]
+fn a_session_begins_where_it_is_told_to_or_not_at_all() {
+    let place = Place::new();
+    let nodes = nodes_of(&place, 5);
+    let run = |args: &[&str]| place.run(&[args, &["--node", &nodes[0].addr]].concat());
+    let ids: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+    let pin = |key: &str| {
+        let read = run(&["get", key, "--json"]).json();
+        read["pin"].as_str().expect("a node").to_owned()
+    };
+    run(&["start", "a", "v", "--pin", "n4"]).ok();
+    assert_eq!(pin("a"), ids[3]);
+    run(&["start", "b", "v", "--affinity", "memory"]).ok();
+    assert!(ids.contains(&pin("b").as_str()));
+    for what in ["cpu", "memory", "io", "network"] {
+        let moved = run(&["migrate", "a", "--affinity", what, "--json"]).json();
+        assert!(ids.contains(&moved["pin"].as_str().expect("a node")), "{moved}");
+    }
+    let many = run(&["start", "c", "v", "--replicas", "5", "--json"]).json();
+    assert_eq!(many["homes"], 5);
+    assert!(many["held_by"].as_u64() >= Some(3), "{many}");
+    eventually("five copies", || {
+        let explained = run(&["explain", "c", "--json"]).json();
+        let homes = explained["homes"].as_array()?.iter();
+        let copies = homes.chain(explained["extra"].as_array()?);
+        (copies.filter(|copy| copy["state"] == "alive").count() == 5).then_some(())
+    });
+
+    assert!(run(&["start", "d", "v", "--pin", "nosuch"]).fails(2).contains("nosuch"));
+    assert!(run(&["start", "d", "v", "--replicas", "2"]).fails(5).contains("table of its own"));
+    run(&["start", "d", "v", "--replicas", "8"]).fails(2);
+    run(&["start", "d", "v", "--affinity", "colour"]).fails(2);
+    run(&["get", "d"]).fails(3);
+    run(&["migrate", "a"]).fails(2);
+    run(&["migrate", "a", "--to", "n1", "--undo"]).fails(2);
+    run(&["migrate", "a", "--to", "nosuch"]).fails(2);
+    run(&["migrate", "nobody", "--to", "n1"]).fails(3);
+}
+
+#[test]
+fn a_node_is_evacuated_and_its_sessions_stay() {
+    let place = Place::new();
+    let nodes = nodes_of(&place, 4);
+    let run = |args: &[&str]| place.run(&[args, &["--node", &nodes[0].addr]].concat());
+    let keys: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+    for key in &keys {
+        run(&["start", key, "value", "--pin", "n2"]).ok();
+    }
+    run(&["start", "other", "value", "--pin", "n3"]).ok();
+    run(&["end", "s0"]).ok();
+    let pin = |key: &str| run(&["get", key, "--json"]).json()["pin"].clone();
+    let moved = run(&["evacuate", "n2", "--affinity", "cpu", "--rate", "1MiB", "--json"]).json();
+    assert_eq!(moved["moved"], 19);
+    let others = [0, 2, 3].map(|n| nodes[n].id.as_str());
+    for key in &keys[1..] {
+        let pin = pin(key);
+        assert!(others.contains(&pin.as_str().expect("a node")), "{key}: {pin}");
+    }
+    assert_eq!(pin("other"), nodes[2].id.as_str());
+    let to: Vec<String> = moved["to"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|node| node.as_str().expect("a node").to_owned())
+        .collect();
+    assert_eq!(to.len(), 2, "the better half of three");
+    for node in &to {
+        run(&["evacuate", node]).ok();
+    }
+    for key in &keys[1..] {
+        assert_eq!(pin(key), Value::Null);
+        assert_eq!(run(&["get", key]).ok(), "value");
+    }
+    assert_eq!(run(&["evacuate", "n2", "--json"]).json()["moved"], 0);
+    run(&["evacuate", "nosuch"]).fails(2);
+    run(&["evacuate", "n2", "--rate", "0"]).fails(2);
+}
+
+#[test]
+fn what_a_weight_would_move_is_shown_and_then_moved() {
+    let place = Place::new();
+    let mut nodes = nodes_of(&place, 4);
+    let at = nodes[0].addr.clone();
+    let run = |args: &[&str]| place.run(&[args, &["--node", &at]].concat());
+    for n in 0..30 {
+        run(&["start", &format!("k{n}"), "a value of some bytes"]).ok();
+    }
+    let of = |document: &Value, name: &str, part: &str| {
+        let nodes = document["nodes"].as_array().expect("a list");
+        let node = nodes.iter().find(|node| node["name"] == name).expect("it is there");
+        node[part].as_u64().expect("a count")
+    };
+    let slots = |name: &str| of(&run(&["ring", "--json"]).json(), name, "slots");
+    let before = slots("n2");
+    let planned = run(&["rebalance", "--dry-run", "--weight", "n2=20", "--json"]).json();
+    assert_eq!(of(&planned, "n2", "slots_before"), before);
+    let after = of(&planned, "n2", "slots_after");
+    assert!(after < before / 2, "{planned}");
+    assert_eq!(of(&planned, "n2", "slots_given"), before - after);
+    assert!(of(&planned, "n2", "bytes_after") < of(&planned, "n2", "bytes_before"), "{planned}");
+    let without = run(&["rebalance", "--dry-run", "--without", "n3", "--json"]).json();
+    assert_eq!(of(&without, "n3", "slots_after"), 0);
+    assert_eq!(of(&without, "n2", "slots_after"), 16_384, "three nodes for three homes");
+    let zones = ["--zone", "n1=a", "--zone", "n2=a", "--zone", "n3=a"];
+    let zoned = run(&[&["rebalance", "--dry-run"][..], &zones].concat()).ok();
+    assert!(zoned.contains("copies of slots would move"), "{zoned}");
+    fits_80_columns(&zoned);
+    assert_eq!(slots("n2"), before, "nothing has moved");
+
+    run(&["rebalance", "--weight", "n2=20"]).ok();
+    let moved = || (slots("n2") == after).then_some(());
+    eventually("the slots to move", moved);
+    in_sync(&place, &at, 4);
+    nodes[1].terminate();
+    nodes[1].finish();
+    nodes[1] = place.node("n2", &[&at], &[]);
+    in_sync(&place, &at, 4);
+    assert_eq!(slots("n2"), after, "over a restart");
+    run(&["rebalance", "--weight", "n2=default"]).ok();
+    eventually("the slots to come back", || (slots("n2") == before).then_some(()));
+    for n in 0..30 {
+        assert_eq!(run(&["get", &format!("k{n}")]).ok(), "a value of some bytes");
+    }
+
+    run(&["rebalance"]).fails(2);
+    run(&["rebalance", "--dry-run"]).fails(2);
+    run(&["rebalance", "--weight", "n2"]).fails(2);
+    run(&["rebalance", "--weight", "n2=heavy"]).fails(2);
+    run(&["rebalance", "--weight", "n2=65536"]).fails(2);
+    run(&["rebalance", "--weight", "nosuch=5"]).fails(2);
+    run(&["rebalance", "--without", "n3"]).fails(2);
+    run(&["rebalance", "--dry-run", "--weight", "n2=default"]).fails(2);
+}
+
+#[test]
+fn the_way_to_a_session_is_shown_and_watched() {
+    let place = Place::new();
+    let first = place.node("n1", &[], &[]);
+    let run = |args: &[&str]| place.run(&[args, &["--node", &first.addr]].concat());
+    let by_key = run(&["route", "k", "--json"]).json();
+    assert_eq!(by_key["slot"], run(&["locate", "k", "--json"]).json()["slot"]);
+    let by_slot = run(&["route", "--slot", &by_key["slot"].to_string(), "--json"]).json();
+    assert_eq!(by_key, by_slot);
+    assert_eq!(by_slot["homes"][0]["id"], first.id.as_str());
+    let of = run(&["route", "--of", "n1"]).ok();
+    assert!(of.contains("primary    0-16383") && of.contains("secondary  none"), "{of}");
+    run(&["route"]).fails(2);
+    run(&["route", "k", "--slot", "1"]).fails(2);
+    run(&["route", "--slot", "16384"]).fails(2);
+    run(&["route", "--of", "nosuch"]).fails(2);
+
+    let mut watching = place
+        .command(&["route", "k", "--watch", "--json", "--node", &first.addr])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(watching.stdout.take().expect("it is piped")).lines();
+    let mut next = || -> Value {
+        let line = lines.next().expect("it goes on").expect("it is read");
+        serde_json::from_str(&line).expect("a line of JSON")
+    };
+    assert_eq!(next()["homes"].as_array().expect("a list").len(), 1);
+    let second = place.node("n2", &[&first.addr], &[]);
+    loop {
+        let homes = next()["homes"].clone();
+        let homes = homes.as_array().expect("a list");
+        if homes.len() == 2 {
+            assert!(homes.iter().any(|home| home["id"] == second.id.as_str()));
+            break;
+        }
+    }
+    watching.kill().expect("it runs still");
+    watching.wait().expect("it ends");
 }
 
 #[test]

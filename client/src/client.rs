@@ -13,7 +13,7 @@ use annulus_proto::codec::Header;
 use annulus_proto::message::{
     Acknowledged, Change, Explanation, List, Members, NodeStatus, Peers, RequestId, Routes, Segment,
 };
-use annulus_proto::{Hlc, NodeId, Value, Version};
+use annulus_proto::{Hlc, NodeId, RouteTable, Value, Version};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -29,9 +29,9 @@ use crate::local::{LocalPage, LocalReader, LocalTable};
 use crate::node::NodeHandle;
 use crate::pool::Pool;
 use crate::request::{self, Pace};
-use crate::routes::RouteTable;
 use crate::seal::Seal;
 use crate::table::{Location, Read, StartOptions, Table};
+use crate::watch::RouteWatch;
 
 /// Sessions of a cluster, as an application uses them. Cheap to clone; clones are the same client.
 ///
@@ -73,6 +73,7 @@ impl<N: Net, C: Clock> Client<N, C> {
             seal,
             search: watch::Sender::new(Search::default()),
             routes: ArcSwapOption::empty(),
+            routes_told: watch::Sender::new(None),
             routes_stale: Notify::new(),
             proximity: ArcSwap::default(),
             tables: Mutex::default(),
@@ -294,6 +295,17 @@ impl<N: Net, C: Clock> Client<N, C> {
         self.any_node().routes().await
     }
 
+    /// The homes of all slots as this client knows them, which is how it finds them; `None` until it
+    /// has learned of any. Asks nobody.
+    pub fn route_table(&self) -> Option<Arc<RouteTable>> {
+        self.inner().routes.load_full()
+    }
+
+    /// Tells of each change of [`Client::route_table`].
+    pub fn watch_routes(&self) -> RouteWatch<N, C> {
+        RouteWatch::new(self.sessions.handle().clone())
+    }
+
     fn inner(&self) -> &Arc<Inner<N, C>> {
         &self.sessions.handle().inner
     }
@@ -339,6 +351,8 @@ pub(crate) struct Inner<N: Net, C: Clock> {
     pub(crate) seal: Option<Arc<Seal>>,
     pub(crate) search: watch::Sender<Search>,
     pub(crate) routes: ArcSwapOption<RouteTable>,
+    /// The same, for those who wait for another one.
+    pub(crate) routes_told: watch::Sender<Option<Arc<RouteTable>>>,
     pub(crate) routes_stale: Notify,
     /// How far each node is from this host, in steps of [`Rtt::step`](annulus_proto::Rtt::step), by the
     /// measurements of the host's node; empty without one.

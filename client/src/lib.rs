@@ -30,24 +30,26 @@ mod error;
 mod lane;
 mod local;
 mod node;
+mod pins;
 mod pool;
 mod recent;
 mod request;
-mod routes;
 mod seal;
 mod table;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use annulus_proto::message::{
-    Acknowledged, Change, Copy as HomeCopy, CopyState, Event, Events, Explanation, Happened,
-    HeldKey, KeyChange, KeyOrdered, KeyText, KeysReport, Lifetimes, List, Listed, Members,
-    NodeKeys, NodeStatus, Order, Peer, PeerState, Peers, Rejected, Role, RouteNode, Routes, Safety,
-    Segment, Served, Session, TableStatus,
+    Acknowledged, Affinity, Change, Copy as HomeCopy, CopyState, Event, Events, Explanation,
+    Happened, HeldKey, HostLoad, KeyChange, KeyOrdered, KeyText, KeysReport, Lifetimes, List,
+    Listed, Members, NodeKeys, NodeStatus, Order, Peer, PeerState, Peers, Pinned, PlanRequest,
+    Rejected, Role, RouteNode, Routes, Safety, Segment, Served, Session, TableStatus,
 };
 pub use annulus_proto::{
-    Attributes, Key, KeyError, Member, NodeId, Rtt, Slot, Status, Value, Version,
+    Attributes, Key, KeyError, Member, NodeId, RouteTable, Rtt, Slot, SlotRange, Status, Value,
+    Version,
 };
 pub use annulus_seal::{Key as ClusterKey, KeyId, KeyIdError, KeyKind, KeyTextError};
 pub use annulus_shm::{AttachError, Shards};
@@ -60,3 +62,4 @@ pub use lane::{Lane, LaneCaller, LaneError, LaneTable, NotHandedOver};
 pub use local::{AskReason, LocalGet, LocalPage, LocalReader, LocalSession, LocalValue};
 pub use node::NodeHandle;
 pub use table::{Location, Read, Source, StartOptions, Table};
+pub use watch::RouteWatch;

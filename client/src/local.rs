@@ -12,6 +12,7 @@ use annulus_shm::lane::{TableUses, is_sampled};
 use annulus_shm::{AttachError, Hit, Lookup, Shards, Standing};
 use arc_swap::ArcSwapOption;
 
+use crate::pins::Pins;
 use crate::recent::{Progress, RecentWrites};
 
 /// Reads one table out of shared memory, from any thread, without tokio.
@@ -168,6 +169,7 @@ pub(crate) struct LocalTable {
     /// Where one hit in some is noted, so that the node knows what this host's processes use.
     uses: ArcSwapOption<TableUses>,
     pub(crate) recent: RecentWrites,
+    pub(crate) pins: Pins,
 }
 
 struct Attached {
@@ -327,12 +329,14 @@ impl Found<'_> {
     pub(crate) fn session(self) -> Option<Session> {
         let Entry { birth, version, body } = self.view.entry(self.mark).ok()?;
         let body = body?;
+        let pin = body.pin();
         let value = match body.is_map() {
             true => body.value(self.now_ms),
             false => Value::Bytes(body.base.bytes),
         };
         let (deadline, touched) = (self.deadline, body.touched);
-        Some(Session { birth, version, deadline, touched, attributes: body.attributes, value })
+        let attributes = body.attributes;
+        Some(Session { birth, version, deadline, touched, attributes, pin, value })
     }
 
     fn listed(self, key: Key) -> Option<Listed> {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{
-    Events, EventsRequest, ExplainRequest, Explanation, KeyChange, KeysReport, KeysRequest, List,
-    ListRequest, Members, MembersRequest, Message, NodeStatus, Order, Ordered, Peers, PeersRequest,
-    Ping, Routes, Safety, SafetyRequest, StatusRequest,
+    Affinity, Events, EventsRequest, ExplainRequest, Explanation, HostLoad, KeyChange, KeysReport,
+    KeysRequest, List, ListRequest, LoadRequest, Members, MembersRequest, Message, NodeStatus,
+    Order, Ordered, Peers, PeersRequest, Ping, Pinned, PinnedRequest, PlanRequest, RankRequest,
+    Routes, Safety, SafetyRequest, StatusRequest,
 };
-use annulus_proto::{Key, NodeId};
+use annulus_proto::{Key, NodeId, RouteTable};
 
 use crate::client::Handle;
 use crate::error::Error;
@@ -126,6 +127,49 @@ impl<N: Net, C: Clock> NodeHandle<N, C> {
             Ordered::Refused(why) => Err(Error::Refused(why)),
             _ => Err(Error::Protocol { at: "a node".to_owned(), why: "an unknown answer".into() }),
         }
+    }
+
+    /// How busy its host is.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn host_load(&self) -> Result<HostLoad, Error> {
+        ask!(self, LoadRequest {}, HostLoad)
+    }
+
+    /// The members that serve, the one in front whose host suits such a session best. It asks all of them,
+    /// which takes about a second if one does not answer, and leaves out who does not.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn rank(&self, affinity: Affinity) -> Result<Vec<(NodeId, HostLoad)>, Error> {
+        let ranked = ask!(self, RankRequest { affinity }, Ranked)?;
+        Ok(ranked.nodes)
+    }
+
+    /// How slots would lie if the members were as supposed, by the members that it knows. Nothing changes.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn plan(&self, supposed: PlanRequest) -> Result<RouteTable, Error> {
+        let routes = ask!(self, supposed, Routes)?;
+        let protocol = |why: &str| Error::Protocol { at: "a node".to_owned(), why: why.to_owned() };
+        RouteTable::new(routes).map_err(protocol)
+    }
+
+    /// A page of the live sessions that are pinned to a node, of those whose primary is this one: key, birth
+    /// and size of each. `from` is where the page before said to go on, (0, `None`) at the beginning. As
+    /// who runs the cluster.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`].
+    pub async fn pinned(
+        &self,
+        table: &str,
+        to: NodeId,
+        (core, after): (u16, Option<Key>),
+    ) -> Result<Pinned, Error> {
+        ask!(self, PinnedRequest { table: table.to_owned(), to, core, after }, Pinned)
     }
 
     /// Where it thinks a session lives, and with `ask_homes` what each home holds of it.

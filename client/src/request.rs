@@ -11,7 +11,7 @@ use annulus_proto::message::{
     Failure, Message, Operation, Peer, Peers, PeersRequest, Rejected, RouteNode, RoutesRequest,
     SessionReply,
 };
-use annulus_proto::{NodeId, Slot};
+use annulus_proto::{NodeId, RouteTable, Slot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
@@ -20,14 +20,13 @@ use crate::client::Inner;
 use crate::connection::{Answer, CallError, End, Link};
 use crate::contact::{self, Contacted};
 use crate::error::{Error, Tried};
-use crate::routes::RouteTable;
 
 /// Who may answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Whom {
-    /// The host's node first, if its memory is attached, then the slot's homes (for a read the nearest
-    /// first), then others.
-    Slot { slot: Slot, host: Option<NodeId> },
+    /// The node that the session is pinned to, as far as that is known, then the host's node, if its
+    /// memory is attached, then the slot's homes (for a read the nearest first), then others.
+    Slot { slot: Slot, host: Option<NodeId>, pin: Option<NodeId> },
     /// The node in touch with, then others.
     Any,
     /// The node at this address.
@@ -112,6 +111,7 @@ impl<N: Net, C: Clock> Inner<N, C> {
         self.tally.routes_fetched.add_one();
         if !matches!(whom, Whom::Only(_)) {
             self.routes.store(Some(routes.clone()));
+            self.routes_told.send_replace(Some(routes.clone()));
         }
         Ok(routes)
     }
@@ -151,6 +151,7 @@ impl<N: Net, C: Clock> Inner<N, C> {
         let routes = self.routes.load();
         let routes = routes.as_ref();
         let mut order = Order { contact, targets: Vec::new() };
+        let mut is_pinned = false;
         if let Whom::Only(addr) = whom {
             let id = routes.and_then(|routes| routes.at(addr)).map(|node| node.id);
             order.add(addr, id);
@@ -159,15 +160,17 @@ impl<N: Net, C: Clock> Inner<N, C> {
         if self.settings.via != Via::Local
             && let Some(routes) = routes
         {
-            if let Whom::Slot { slot, host } = whom {
-                let host = host.and_then(|host| routes.node(host));
+            if let Whom::Slot { slot, host, pin } = whom {
+                let node = |id: Option<NodeId>| id.and_then(|id| routes.node(id));
+                let (pin, host) = (node(pin), node(host));
+                is_pinned = pin.is_some();
                 let mut homes: Vec<&RouteNode> = routes.homes(slot).collect();
                 if is_read {
                     // Equally far ones stay in the order of the ring, which spreads the load.
                     let proximity = self.proximity.load();
                     homes.sort_by_key(|home| proximity.get(&home.id).copied().unwrap_or(u8::MAX));
                 }
-                for node in host.into_iter().chain(homes) {
+                for node in pin.into_iter().chain(host).chain(homes) {
                     order.add_node(node);
                 }
             }
@@ -182,7 +185,9 @@ impl<N: Net, C: Clock> Inner<N, C> {
         }
         order.add_contact();
         // The attached node is the contact, as a rule, even when it is no home of anything.
-        if let Whom::Slot { host: Some(host), .. } = whom {
+        if let Whom::Slot { host: Some(host), .. } = whom
+            && !is_pinned
+        {
             order.prefer(host);
         }
         let (mut targets, avoided): (Vec<_>, Vec<_>) =

@@ -54,7 +54,9 @@ pub struct StartOptions {
     pub lifetime: Option<Duration>,
     /// Whose session it is, at most 255 bytes; empty = nobody's.
     pub owner: Vec<u8>,
-    /// How many homes it has; 0 = as the table says.
+    /// How many nodes hold it, at most 7; 0 = as many as the table says. Fewer than that are refused:
+    /// sessions with fewer copies need a table of their own. It is acknowledged when a majority of so many hold
+    /// it, and as many of the table's homes as the table asks for.
     pub replicas: u8,
 }
 
@@ -337,6 +339,36 @@ impl<N: Net, C: Clock> Table<N, C> {
         self.write(Key::new(key)?, Operation::EndIf { version }).await
     }
 
+    /// Pins a session to a node: it is to hold a copy beside the session's homes, and is asked first by clients
+    /// that have read the session. Returns when the homes know; the copy is under way then. It lasts as long
+    /// as the session, unless it is undone or another node is named. While that node is not there the homes
+    /// serve the session as ever.
+    ///
+    /// Clients find the node if it is a home of anything, as all are whose weight is not 0.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if no such member takes part; otherwise as [`Table::update`].
+    pub async fn migrate(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        birth: Option<Version>,
+        to: NodeId,
+    ) -> Result<Acknowledged, Error> {
+        self.update(key, birth, Change::Pin(Some(to))).await
+    }
+
+    /// Pins a session to no node any more. What was pinned to none stays so.
+    ///
+    /// # Errors
+    /// As [`Table::update`].
+    pub async fn undo_migration(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        birth: Option<Version>,
+    ) -> Result<Acknowledged, Error> {
+        self.update(key, birth, Change::Pin(None)).await
+    }
+
     /// Where a key belongs. Asks a node only while the client knows no routes.
     ///
     /// # Errors
@@ -470,8 +502,15 @@ impl<N: Net, C: Clock> Table<N, C> {
         let inner = &self.handle.inner;
         let whom = match self.only {
             Some(addr) => Whom::Only(addr),
-            None => Whom::Slot { slot: key.slot(), host: self.local.node() },
+            None => {
+                // The rest the homes do in any case.
+                let pin = self.local.pins.of(&key).filter(|_| operation.suits_extra_home());
+                let host = self.local.node();
+                Whom::Slot { slot: key.slot(), host, pin }
+            }
         };
+        let is_read = operation == Operation::Get;
+        let name = key.clone();
         let request = SessionRequest {
             table: self.name.to_string(),
             key,
@@ -481,7 +520,14 @@ impl<N: Net, C: Clock> Table<N, C> {
             operation,
         };
         match inner.ask(whom, Message::SessionRequest(request)).await? {
-            (Message::SessionReply(reply), node) => Ok((reply, node)),
+            (Message::SessionReply(reply), node) => {
+                if let SessionReply::Session(session) = &reply
+                    && is_read
+                {
+                    self.local.pins.note(&name, session.pin);
+                }
+                Ok((reply, node))
+            }
             (other, node) => Err(unexpected(&other, node, "SessionReply")),
         }
     }

@@ -453,6 +453,16 @@ impl Mesh {
         self.settle();
     }
 
+    /// Changes and spreads this node's weight: its share of the slots relative to the others'.
+    pub fn set_weight(&mut self, now: Duration, weight: u16) {
+        self.enter(now);
+        if !self.has_left && self.me.weight != weight {
+            self.me.weight = weight;
+            self.revise();
+        }
+        self.settle();
+    }
+
     /// Changes this node's load, which spreads within [`MeshConfig::load_period`] or so.
     pub fn set_load(&mut self, load: Load) {
         self.load = Some(load).filter(|load| *load != self.me.load);

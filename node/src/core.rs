@@ -19,6 +19,7 @@ mod hub;
 mod io;
 mod keeping;
 mod kept;
+mod placing;
 mod replica;
 mod replies;
 mod report;
@@ -51,6 +52,7 @@ use handover::Leaving;
 use hints::Hints;
 use hub::out_of_place;
 use keeping::{Pace, Saving};
+use placing::Placing;
 use replies::Replies;
 use report::Explain;
 use store::Store;
@@ -60,8 +62,8 @@ use time::NodeTime;
 pub use counters::Counters;
 pub use hub::{Hub, HubStart};
 pub use io::{
-    Answered, Ask, Asker, Caller, CoreReport, HubInput, HubOutput, Input, LaneAnswer, NoAnswer,
-    NodeState, Notice, Now, Outcome, Output, Reply, Request, SlotCounts,
+    Answered, Ask, Asker, Caller, CoreReport, GivenWeight, HubInput, HubOutput, Input, LaneAnswer,
+    NoAnswer, NodeState, Notice, Now, Outcome, Output, Reply, Request, SlotCounts,
 };
 pub use kept::{
     RECORD_REST_BYTES_MAX, RECORD_VALUE_BYTES_MAX, Record, RecordChange, RecordName, Space,
@@ -154,6 +156,8 @@ struct Table {
     hints: Hints,
     /// What is being given away.
     leaving: Leaving,
+    /// What is done for sessions that more than their homes are to hold.
+    placing: Placing,
     /// By slot: whether this node holds everything a home should.
     slots: Vec<SlotState>,
     sync: BTreeMap<NodeId, SyncSession>,
@@ -234,6 +238,7 @@ impl Core {
             store: Store::new(policy, id, writer),
             hints: Hints::new(hints_max, hints_max_age),
             leaving: Leaving::default(),
+            placing: Placing::default(),
             slots: vec![slot.clone(); usize::from(annulus_proto::SLOT_COUNT)],
             sync: BTreeMap::new(),
             sync_due: BTreeMap::new(),
@@ -438,6 +443,7 @@ impl Core {
         self.save(now);
         self.start_syncs(now);
         self.offer_leaving(now);
+        self.look_after_placed(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
             self.extend_freshness(now);
@@ -463,6 +469,10 @@ impl Core {
                 }
                 Message::Fetch(request) => {
                     let reply = self.fetch(now, &request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::CheckCopy(request) => {
+                    let reply = self.check_copy(now, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::Prepare(request) => {
@@ -497,6 +507,10 @@ impl Core {
             Message::ListRequest(request) => {
                 let list = self.list(now, &request);
                 self.reply(now, asker, header.id, list);
+            }
+            Message::PinnedRequest(request) => {
+                let pinned = self.list_pinned(now, caller, &request);
+                self.reply(now, asker, header.id, pinned);
             }
             other => {
                 self.counters.add("requests_out_of_place");
@@ -536,6 +550,12 @@ impl Core {
                 };
                 self.on_offer_answer(now, (table, slot, attempt), call.node, answer);
             }
+            Purpose::Check { table, key } => {
+                self.on_check_answer(now, (table, &key), call.node, Some(message));
+            }
+            Purpose::LetGo { table, key } => {
+                self.on_let_go_answer(now, (table, &key), call.node, Some(message));
+            }
             Purpose::Ping => {}
         }
     }
@@ -558,6 +578,12 @@ impl Core {
             }
             Purpose::Offer { table, slot, attempt } => {
                 self.on_offer_answer(now, (table, slot, attempt), call.node, None);
+            }
+            Purpose::Check { table, key } => {
+                self.on_check_answer(now, (table, &key), call.node, None);
+            }
+            Purpose::LetGo { table, key } => {
+                self.on_let_go_answer(now, (table, &key), call.node, None);
             }
             Purpose::Ping => {}
         }
@@ -726,7 +752,9 @@ impl SlotState {
 fn refusal(caller: Caller, request: &annulus_proto::message::SessionRequest) -> Option<Failure> {
     let Caller::Client(role) = caller else { return None };
     let begins_or_ends = request.operation.is_start() || request.operation.is_end();
-    (!may(role, begins_or_ends))
+    // Who runs the cluster says where sessions are, and no more of them.
+    let places = request.operation.is_placement() && role.includes(Role::Operator);
+    (!may(role, begins_or_ends) && !places)
         .then(|| Failure::Refused(format!("the role {role} may not do this")))
 }
 

@@ -19,6 +19,7 @@ mod link;
 mod load;
 mod local_roles;
 mod post;
+mod routing;
 mod settings;
 mod shared;
 mod stream;
@@ -66,6 +67,7 @@ pub use error::RunError;
 pub use host::{Host, HostTable, Kept, KeptChange, KeptRecord, SystemHost, table_options};
 pub use local_roles::LocalRoles;
 pub(crate) use local_roles::ROOT;
+pub use routing::Routing;
 pub use settings::{CORES_MAX, LaneSettings, NodeSettings, TableSettings};
 
 /// A node that serves.
@@ -79,6 +81,8 @@ pub struct Ready {
     pub addr: SocketAddr,
     /// Its Unix socket.
     pub socket: Option<PathBuf>,
+    /// The homes of all slots as it sees them, now and later.
+    pub routing: Routing,
 }
 
 /// How long one write to a stream may take.
@@ -275,14 +279,15 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     tasks.spawn(resolve_seeds(net.clone(), seeds, inboxes.clone(), tally.clone()));
 
     tracing::info!(node = %id, incarnation, %addr, name = settings.name, cores, "serving");
-    ready(&Ready { node: id, incarnation, addr, socket: settings.socket.clone() });
+    let (standing, known) = watch::channel(hub.standing());
+    let routing = Routing::new(known.clone());
+    ready(&Ready { node: id, incarnation, addr, socket: settings.socket.clone(), routing });
     let in_use: Vec<_> = regions.iter().map(Arc::downgrade).collect();
     let watch = host.watch(regions);
     let is_watched = watch.is_some();
     let host = Arc::new(host);
     let identity =
         Identity { cluster: settings.cluster.clone(), id, incarnation, keys: keys.clone() };
-    let (standing, known) = watch::channel(hub.standing());
     let key_task = KeyTask {
         net: net.clone(),
         host: host.clone(),

@@ -12,7 +12,7 @@ use std::panic::resume_unwind;
 use annulus_net::{SystemClock, TokioNet};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use driver::{NodeSettings, Ready, RunError, TableSettings};
+pub use driver::{NodeSettings, Ready, Routing, RunError, TableSettings};
 
 /// The name and version of this software, as it presents itself.
 pub const SOFTWARE: &str = concat!("annulus ", env!("CARGO_PKG_VERSION"));

@@ -199,16 +199,17 @@ fn sessions() -> impl Strategy<Value = Message> {
             SessionRequest { table, key, request, hops, patience_ms, operation }.into()
         },
     );
-    let session = (versions(), versions(), any::<(u64, u64)>(), attributes(), values()).prop_map(
-        |(birth, version, (deadline, touched), attributes, value)| Session {
+    let pin = option::of(node_ids());
+    let session = (versions(), versions(), any::<(u64, u64)>(), attributes(), pin, values())
+        .prop_map(|(birth, version, (deadline, touched), attributes, pin, value)| Session {
             birth,
             version,
             deadline,
             touched,
             attributes,
+            pin,
             value,
-        },
-    );
+        });
     let acknowledged = (versions(), versions(), any::<(u8, u8)>()).prop_map(
         |(birth, version, (held_by, homes))| Acknowledged { birth, version, held_by, homes },
     );
@@ -243,6 +244,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
             (btree_map(names(), vec(any::<u8>(), 0..20), 0..4), vec(names(), 0..3))
                 .prop_map(|(set, delete)| Change::Fields { set, delete }),
             lifetimes().prop_map(Change::Lifetimes),
+            option::of(node_ids()).prop_map(Change::Pin),
         ]
     };
     prop_oneof![
@@ -308,11 +310,13 @@ fn explanation() -> impl Strategy<Value = Message> {
         addr,
         state,
     });
+    let copies = vec(copy, 0..4).boxed();
     let served =
         prop_oneof![Just(Served::Memory), Just(Served::HomesWhileSyncing), Just(Served::Homes)];
-    (slots(), any::<u64>(), node_ids(), served, vec(copy, 0..4)).prop_map(
-        |(slot, view, node, served_from, homes)| {
-            Explanation { slot, view, node, served_from, homes }.into()
+    let pin = option::of(node_ids());
+    (slots(), any::<u64>(), node_ids(), served, (copies.clone(), copies), pin).prop_map(
+        |(slot, view, node, served_from, (homes, extra), pin)| {
+            Explanation { slot, view, node, served_from, homes, extra, pin }.into()
         },
     )
 }
@@ -352,6 +356,7 @@ fn operator_messages() -> impl Strategy<Value = Message> {
         Just(Order::StopDraining),
         (node_ids(), any::<bool>())
             .prop_map(|(node, accept_loss)| Order::Remove { node, accept_loss }),
+        any::<Option<u16>>().prop_map(Order::Weigh),
     ];
     let slots = || (text(), any::<u32>());
     let happened = prop_oneof![
@@ -453,6 +458,7 @@ fn status() -> impl Strategy<Value = Message> {
         }),
         Just(PeersRequest {}.into()),
         operator_messages(),
+        placement_messages(),
         (node_ids(), any::<u64>(), any::<u8>(), vec(peer(), 0..4)).prop_map(
             |(node, view, local_health, peers)| Peers { node, view, local_health, peers }.into()
         ),
@@ -467,6 +473,44 @@ fn status() -> impl Strategy<Value = Message> {
             members
         }
         .into()),
+    ]
+}
+
+fn placement_messages() -> impl Strategy<Value = Message> {
+    let load = || {
+        any::<(Option<u32>, Option<u64>, Option<u32>, Option<u64>)>().prop_map(
+            |(cpu_permille, memory_free, io_permille, network_bytes)| HostLoad {
+                cpu_permille,
+                memory_free,
+                io_permille,
+                network_bytes,
+            },
+        )
+    };
+    let affinity = proptest::sample::select(&Affinity::ALL[..]);
+    let places = || (any::<u16>(), option::of(keys()));
+    prop_oneof![
+        Just(LoadRequest {}.into()),
+        load().prop_map(Message::from),
+        affinity.prop_map(|affinity| RankRequest { affinity }.into()),
+        vec((node_ids(), load()), 0..4).prop_map(|nodes| Ranked { nodes }.into()),
+        (text(), node_ids(), places()).prop_map(|(table, to, (core, after))| PinnedRequest {
+            table,
+            to,
+            core,
+            after
+        }
+        .into()),
+        (vec((keys(), versions(), any::<u64>()), 0..4), option::of(places()))
+            .prop_map(|(sessions, next)| Pinned { sessions, next }.into()),
+        (
+            vec((node_ids(), any::<u16>()), 0..4),
+            vec(node_ids(), 0..4),
+            vec((node_ids(), text()), 0..4)
+        )
+            .prop_map(|(weights, without, zones)| {
+                PlanRequest { weights, without, zones }.into()
+            }),
     ]
 }
 
@@ -536,6 +580,12 @@ fn between_nodes() -> impl Strategy<Value = Message> {
         any::<(bool, u64)>()
             .prop_map(|(given, incarnation)| OfferAnswer { given, incarnation }.into()),
         replicated.prop_map(Message::from),
+        (text(), keys(), any::<u64>()).prop_map(|(table, key, digest)| CheckCopy {
+            table,
+            key,
+            digest
+        }
+        .into()),
         (text(), keys()).prop_map(|(table, key)| Fetch { table, key }.into()),
         (option::of(wide_entries()), any::<bool>()).prop_map(|(entry, synced)| Fetched {
             entry,

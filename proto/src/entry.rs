@@ -18,7 +18,7 @@ use twox_hash::XxHash3_64;
 use crate::limits::{
     FIELD_NAME_BYTES_MAX, KEY_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES_MAX,
 };
-use crate::version::{Hlc, Version};
+use crate::version::{Hlc, NodeId, Version};
 
 /// A session, or the tombstone of one.
 ///
@@ -48,7 +48,7 @@ pub struct Body {
     pub attributes: Attributes,
     /// What nodes note about the session beside its value, by number: at most 4 of 20 bytes each.
     /// Writes of the value leave them alone. A number never changes its meaning; a node keeps and
-    /// passes on those it does not know. None is in use yet.
+    /// passes on those it does not know. In use is [`PIN`].
     pub notes: BTreeMap<u8, Note>,
 }
 
@@ -93,6 +93,10 @@ pub struct Note {
     pub bytes: Vec<u8>,
 }
 
+/// The number of the note that names the node to which a session is pinned: its id in 6 bytes,
+/// little-endian. Anything else in it is no pin.
+pub const PIN: u8 = 1;
+
 /// When a session expires: at the earlier of its two deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
 pub struct Lease {
@@ -107,7 +111,7 @@ pub struct Lease {
 /// What is fixed when a session is created and never changes within one birth.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
 pub struct Attributes {
-    /// How many homes it has; 0 = as many as its table says.
+    /// How many nodes are to hold it, if that is more than its table says; 0 = as many as that.
     pub replicas: u8,
     /// Whose session it is (at most 255 bytes); empty = nobody's.
     pub owner: Vec<u8>,
@@ -212,6 +216,29 @@ impl Entry {
         }
     }
 
+    /// Pins the session to a node that is to hold a copy beside its homes, or undoes that.
+    ///
+    /// The last write of it counts, as of the deadlines; writes of the value leave it alone.
+    pub fn write_pin(&mut self, version: Version, node: Option<NodeId>) {
+        if let Some(body) = &mut self.body {
+            let bytes = node.map_or_else(Vec::new, |node| node.bits().to_le_bytes()[..6].to_vec());
+            let note = Note { version, bytes };
+            raise_all(&mut body.notes, &BTreeMap::from([(PIN, note)]), |_| true);
+            raise(&mut self.version, &version);
+        }
+    }
+
+    /// The node that the session is pinned to.
+    pub fn pin(&self) -> Option<NodeId> {
+        self.body.as_ref()?.pin()
+    }
+
+    /// Whether it is a session that more than its table's homes are to hold.
+    pub fn is_placed(&self) -> bool {
+        let is_placed = |body: &Body| body.attributes.replicas != 0 || body.pin().is_some();
+        self.body.as_ref().is_some_and(is_placed)
+    }
+
     /// Notes a use of the session at `now_ms`, and says whether that was news.
     pub fn touch(&mut self, now_ms: u64) -> bool {
         let now_ms = now_ms.min(Hlc::MS_MAX);
@@ -281,6 +308,13 @@ impl Body {
     /// When the session expires, in hybrid milliseconds; 0 = never.
     pub fn deadline(&self) -> u64 {
         deadline(self.lease.idle, self.lease.expire_at, self.touched)
+    }
+
+    /// The node that the session is pinned to.
+    pub fn pin(&self) -> Option<NodeId> {
+        let bytes: [u8; 6] = self.notes.get(&PIN)?.bytes.as_slice().try_into().ok()?;
+        let [a, b, c, d, e, f] = bytes;
+        Some(NodeId::from_bits(u64::from_le_bytes([a, b, c, d, e, f, 0, 0])))
     }
 
     /// Whether the value is a map: a map was written, or fields after a string of bytes.

@@ -23,6 +23,9 @@ use crate::member::Member;
 pub use crate::operate::{
     Event, Events, EventsRequest, Happened, Order, Ordered, Safety, SafetyRequest,
 };
+pub use crate::placement::{
+    Affinity, HostLoad, LoadRequest, Pinned, PinnedRequest, PlanRequest, RankRequest, Ranked,
+};
 use crate::proximity::Rtt;
 use crate::slot_set::SlotSet;
 use crate::version::{NodeId, Version};
@@ -314,6 +317,20 @@ impl Operation {
         matches!(self, Self::UpdateIf { .. } | Self::StartIfAbsent { .. } | Self::EndIf { .. })
     }
 
+    /// Whether it says where a session is to be, and changes nothing else.
+    pub fn is_placement(&self) -> bool {
+        matches!(
+            self,
+            Self::Update { change: Change::Pin(_), .. }
+                | Self::UpdateIf { change: Change::Pin(_), .. }
+        )
+    }
+
+    /// Whether a node does it by itself that holds the session besides its homes. All else it leaves to them.
+    pub fn suits_extra_home(&self) -> bool {
+        matches!(self, Self::Get | Self::Touch { .. } | Self::Update { .. }) && !self.is_placement()
+    }
+
     /// Whether it begins a session.
     pub fn is_start(&self) -> bool {
         matches!(self, Self::Start { .. } | Self::StartIfAbsent { .. })
@@ -351,6 +368,8 @@ pub enum Change {
     } = 1,
     /// New deadlines.
     Lifetimes(Lifetimes) = 2,
+    /// The node that is to hold a copy beside the homes, and to be asked first; `None` = none any more.
+    Pin(Option<NodeId>) = 3,
 }
 
 /// The answer to a [`SessionRequest`].
@@ -379,6 +398,8 @@ pub struct Session {
     pub touched: u64,
     /// What is fixed for its life.
     pub attributes: Attributes,
+    /// The node that it is pinned to, which is the one to ask next.
+    pub pin: Option<NodeId>,
     /// Its value.
     pub value: Value,
 }
@@ -472,6 +493,11 @@ pub struct Explanation {
     pub served_from: Served,
     /// The homes, primary first.
     pub homes: Vec<Copy>,
+    /// The nodes that are to hold it besides: because it is to have more copies than its table's, or is
+    /// pinned.
+    pub extra: Vec<Copy>,
+    /// The node that it is pinned to, whether that is there or not.
+    pub pin: Option<NodeId>,
 }
 
 /// Where a node would read a session from.
@@ -904,7 +930,19 @@ pub struct TouchCopy {
     pub touched: u64,
 }
 
-/// The answer to [`Replicate`] and [`TouchCopy`].
+/// Node to node: this is the digest of my copy of an entry that both of us are to hold; is yours the
+/// same? Answered by a [`Replicated`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CheckCopy {
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: Key,
+    /// The [digest](Entry::digest) of the sender's copy.
+    pub digest: u64,
+}
+
+/// The answer to [`Replicate`], [`TouchCopy`] and [`CheckCopy`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -913,7 +951,7 @@ pub enum Replicated {
     Stored = 0,
     /// The receiver's copy now includes what was sent, and holds more: this.
     Differs(Entry) = 1,
-    /// A touch for an entry that the receiver does not have: send it whole.
+    /// A touch, or a question, for an entry that the receiver does not have: send it whole.
     Missing = 2,
     /// The receiver could not store it.
     Failed(Failure) = 3,
@@ -1249,6 +1287,14 @@ messages! {
     73 Promised(Promised), MERGED;
     76 Offer(Offer), SMALL;
     77 OfferAnswer(OfferAnswer), SMALL;
+    90 CheckCopy(CheckCopy), SMALL;
+    91 LoadRequest(LoadRequest), SMALL;
+    92 HostLoad(HostLoad), SMALL;
+    93 RankRequest(RankRequest), SMALL;
+    94 Ranked(Ranked), MEMBERS;
+    95 PinnedRequest(PinnedRequest), SMALL;
+    96 Pinned(Pinned), LISTING;
+    97 PlanRequest(PlanRequest), MEMBERS;
 }
 
 #[cfg(test)]

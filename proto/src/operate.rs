@@ -25,6 +25,8 @@ pub enum Order {
         /// Though fewer than half of the others are there, so that the rest may be alive.
         accept_loss: bool,
     } = 3,
+    /// Take this weight from now on, over restarts; `None` = the one that the node is configured with.
+    Weigh(Option<u16>) = 4,
 }
 
 /// The answer to an [`Order`].

@@ -196,6 +196,11 @@ impl<'a> View<'a> {
         Ok(())
     }
 
+    /// Whether more than the table's homes may be meant to hold it: it says how many do, or has a note.
+    pub fn may_be_placed(&self) -> bool {
+        self.replicas != 0 || !self.notes.is_empty()
+    }
+
     fn has_parts(&self) -> bool {
         self.has_fields || !self.notes.is_empty()
     }

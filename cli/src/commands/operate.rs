@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use annulus_client::{Member, NodeStatus, Order, Safety, Status};
+use annulus_client::{NodeStatus, Order, Safety, Status};
 use serde_json::json;
 
 use crate::args::{DrainArgs, EventsArgs, RemoveArgs, SafeToStopArgs};
@@ -107,27 +107,13 @@ fn progress(left: u64, of: u64, elapsed: Duration) -> String {
 
 /// Has all nodes count a dead member out.
 pub(crate) async fn remove(cluster: &Cluster, args: &RemoveArgs) -> anyhow::Result<()> {
-    let members = cluster.client.members().await?.members;
-    let member = named(&members, &args.member)?;
+    let member = cluster.member(&args.member).await?;
     cluster
         .client
         .any_node()
         .order(Order::Remove { node: member.id, accept_loss: args.accept_loss })
         .await?;
     output::line(format!("{} ({}) is counted out", member.name, member.id))
-}
-
-/// The member with this name or id.
-fn named<'a>(members: &'a [Member], name: &str) -> anyhow::Result<&'a Member> {
-    let found: Vec<&Member> = members
-        .iter()
-        .filter(|member| member.name == name || member.id.to_string() == name)
-        .collect();
-    match found[..] {
-        [member] => Ok(member),
-        [] => Err(Failed::usage(format!("no member is called {name:?}; see `annulus members`"))),
-        _ => Err(Failed::usage(format!("several members are called {name:?}; give an id"))),
-    }
 }
 
 /// Has the connected node compare its slots with the other homes at once.

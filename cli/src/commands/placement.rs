@@ -1,14 +1,16 @@
 //! `annulus ring`, `locate` and `explain`: what lies where.
 
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 
 use annulus_client::{
-    CopyState, Error, Explanation, HomeCopy, Key, Routes, Served, Source, Version,
+    CopyState, Error, Explanation, HomeCopy, Key, NodeId, RouteNode, RouteTable, Routes, Served,
+    Slot, Source, Version,
 };
 use serde_json::json;
 
 use super::session;
-use crate::args::KeyArgs;
+use crate::args::{KeyArgs, RouteArgs};
 use crate::cluster::Cluster;
 use crate::output::{self, Rows};
 
@@ -122,6 +124,93 @@ pub(crate) async fn locate(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result<
     rows.print()
 }
 
+/// What is asked for of the routing table.
+enum Asked {
+    Slot(Slot),
+    Node(NodeId),
+}
+
+/// Prints the homes of a slot or the slots of a node, each time that they change if that is wanted.
+pub(crate) async fn route(cluster: &Cluster, args: &RouteArgs) -> anyhow::Result<()> {
+    let asked = match (&args.key, args.slot, &args.of) {
+        (Some(key), ..) => Asked::Slot(Key::new(key.as_bytes())?.slot()),
+        (None, Some(slot), _) => Asked::Slot(slot),
+        (None, None, of) => {
+            let name = of.as_deref().unwrap_or_default();
+            Asked::Node(cluster.member(name).await?.id)
+        }
+    };
+    if !args.watch {
+        let routes = RouteTable::new(cluster.client.routes().await?);
+        let routes = routes.map_err(|why| anyhow::anyhow!("a node's answer: {why}"))?;
+        return print_route(cluster, &routes, &asked);
+    }
+    let mut watch = cluster.client.watch_routes();
+    loop {
+        let routes = watch.changed().await;
+        print_route(cluster, &routes, &asked)?;
+    }
+}
+
+fn print_route(cluster: &Cluster, routes: &RouteTable, asked: &Asked) -> anyhow::Result<()> {
+    let view = output::digest(routes.view());
+    match asked {
+        Asked::Slot(slot) => {
+            let homes: Vec<&RouteNode> = routes.homes(*slot).collect();
+            if cluster.json {
+                return output::json(&json!({ "view": view, "slot": slot, "homes": homes }));
+            }
+            output::line(format!("view {view}, slot {slot}"))?;
+            let mut rows = Rows::new(&["HOME", "NAME", "ID", "ADDRESS"]);
+            for (rank, home) in homes.into_iter().enumerate() {
+                let (id, addr) = (home.id.to_string(), home.addr.to_string());
+                rows.push([rank_name(rank), home.name.clone(), id, addr]);
+            }
+            rows.print()
+        }
+        Asked::Node(node) => {
+            let slots: Vec<(Slot, usize)> = routes.slots_of(*node).collect();
+            let primary = runs(slots.iter().filter(|(_, rank)| *rank == 0).map(|(slot, _)| *slot));
+            let secondary = runs(slots.iter().filter(|(_, rank)| *rank > 0).map(|(slot, _)| *slot));
+            if cluster.json {
+                return output::json(&json!({
+                    "view": view,
+                    "node": node,
+                    "slots": slots.len(),
+                    "primary": primary,
+                    "secondary": secondary,
+                }));
+            }
+            output::line(format!("view {view}, node {node}, {} slots", slots.len()))?;
+            output::line(format!("primary    {}", show_runs(&primary)))?;
+            output::line(format!("secondary  {}", show_runs(&secondary)))
+        }
+    }
+}
+
+/// Slots in ascending order as runs of neighbours, first and last of each.
+fn runs(slots: impl Iterator<Item = Slot>) -> Vec<(u16, u16)> {
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for index in slots.map(Slot::index) {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == index => *last = index,
+            _ => runs.push((index, index)),
+        }
+    }
+    runs
+}
+
+fn show_runs(runs: &[(u16, u16)]) -> String {
+    if runs.is_empty() {
+        return "none".to_owned();
+    }
+    let show = |(first, last): &(u16, u16)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    runs.iter().map(show).collect::<Vec<_>>().join(" ")
+}
+
 fn rank_name(rank: usize) -> String {
     if rank == 0 { "primary".to_owned() } else { format!("{}", rank + 1) }
 }
@@ -145,6 +234,8 @@ pub(crate) async fn explain(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result
             "served_from": explanation.served_from,
             "read": read,
             "homes": explanation.homes.iter().map(copy_json).collect::<Vec<_>>(),
+            "extra": explanation.extra.iter().map(copy_json).collect::<Vec<_>>(),
+            "pin": explanation.pin,
         }));
     }
     print_explanation(&explanation, &tag, &read)
@@ -170,6 +261,12 @@ fn print_explanation(
         Ok(Source::Node(node)) => format!("read    from node {node}"),
         Err(error) => format!("read    {error}"),
     })?;
+    if let Some(pin) = explanation.pin {
+        let is_there = explanation.homes.iter().chain(&explanation.extra);
+        let is_there = is_there.map(|copy| copy.node).any(|node| node == pin);
+        let away = if is_there { "" } else { ", which does not take part" };
+        output::line(format!("pin     node {pin}{away}"))?;
+    }
     let births: BTreeSet<Version> = explanation.homes.iter().filter_map(birth).collect();
     for birth in &births {
         let age = output::since(birth.hlc.ms(), now_ms);
@@ -180,7 +277,12 @@ fn print_explanation(
     }
     let mut rows =
         Rows::new(&["HOME", "NAME", "ADDRESS", "STATE", "VERSION", ">SIZE", ">EXPIRES IN"]);
-    for (rank, copy) in explanation.homes.iter().enumerate() {
+    let homes = explanation.homes.iter().enumerate().map(|(rank, copy)| (rank_name(rank), copy));
+    let extra = explanation.extra.iter().map(|copy| {
+        let is_pin = Some(copy.node) == explanation.pin;
+        (if is_pin { "pinned" } else { "extra" }.to_owned(), copy)
+    });
+    for (home, copy) in homes.chain(extra) {
         let (state, version, size, expires) = match copy.state {
             CopyState::NotAsked => ("not asked", None, None, None),
             CopyState::Silent => ("silent", None, None, None),
@@ -194,7 +296,7 @@ fn print_explanation(
         };
         let dash = || "-".to_owned();
         rows.push([
-            rank_name(rank),
+            home,
             copy.name.clone(),
             copy.addr.to_string(),
             state.to_owned(),
@@ -236,9 +338,16 @@ fn copy_json(copy: &HomeCopy) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use annulus_client::{NodeId, RouteNode};
-
     use super::*;
+
+    #[test]
+    fn neighbouring_slots_are_shown_as_runs() {
+        let slots = [0, 1, 2, 7, 9, 10].into_iter().filter_map(Slot::new);
+        let found = runs(slots);
+        assert_eq!(found, [(0, 2), (7, 7), (9, 10)]);
+        assert_eq!(show_runs(&found), "0-2 7 9-10");
+        assert_eq!(show_runs(&runs([].into_iter())), "none");
+    }
 
     #[test]
     fn shares_count_primaries_and_homes() {

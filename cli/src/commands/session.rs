@@ -14,6 +14,7 @@ use annulus_client::{
 use anyhow::Context;
 use serde_json::json;
 
+use super::migrate;
 use crate::args::{EndArgs, GetArgs, KeyArgs, LifetimeArgs, SetArgs, StartArgs, ValueArgs};
 use crate::cluster::Cluster;
 use crate::exit::{ABSENT, Failed, REFUSED, UNREACHABLE};
@@ -29,12 +30,21 @@ pub(crate) async fn start(cluster: &Cluster, args: &StartArgs) -> anyhow::Result
         if fields.is_empty() { Value::Bytes(whole(&args.value)?) } else { Value::Map(fields) };
     let LifetimeArgs { idle, lifetime } = args.lifetimes;
     let owner = args.owner.as_deref().map(|owner| owner.as_bytes().to_vec()).unwrap_or_default();
-    let options = StartOptions { idle, lifetime, owner, ..StartOptions::default() };
+    let replicas = args.replicas.unwrap_or(0);
+    let options = StartOptions { idle, lifetime, owner, replicas };
     let (table, key) = (&cluster.table, key(&args.key));
+    // Whom it does not find it does not begin for.
+    let pin = migrate::destination(cluster, args.pin.as_deref(), args.affinity).await?;
     let done = match args.if_absent {
         true => table.start_if_absent(key, value, options).await?,
         false => table.start(key, value, options).await?,
     };
+    if let Some(node) = pin {
+        table
+            .migrate(key, Some(done.birth), node)
+            .await
+            .context("it was started, and not pinned")?;
+    }
     acknowledged(cluster, "started: held by", done)
 }
 
@@ -63,6 +73,11 @@ pub(crate) async fn get(cluster: &Cluster, args: &GetArgs) -> anyhow::Result<()>
             "read_from": source,
         });
         merge(&mut document, facts);
+        if !args.local {
+            // Shared memory is not looked at for these.
+            let placed = json!({ "replicas": session.attributes.replicas, "pin": session.pin });
+            merge(&mut document, placed);
+        }
         return output::json(&document);
     }
     let whole = match &session.value {
@@ -106,6 +121,7 @@ fn get_local(cluster: &Cluster, key: &[u8]) -> anyhow::Result<Session> {
         deadline: session.deadline,
         touched: session.touched,
         attributes: annulus_client::Attributes::default(),
+        pin: None,
         value: match session.value {
             LocalValue::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
             LocalValue::Map(fields) => Value::Map(fields),

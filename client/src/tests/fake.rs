@@ -217,6 +217,7 @@ pub(super) fn session(value: &[u8]) -> SessionReply {
         deadline: 0,
         touched: 0,
         attributes: Attributes::default(),
+        pin: None,
         value: Value::Bytes(value.to_vec()),
     })
 }
@@ -320,7 +321,10 @@ impl Shared {
 
     fn take(&self, arrived: Arrived) {
         match &arrived.message {
-            Message::Ping(_) => arrived.answer(Pong { node: self.id }),
+            Message::Ping(_) => {
+                let view = self.routes.lock().unwrap().as_ref().map_or(0, |routes| routes.view);
+                arrived.answer_from_view(view, Pong { node: self.id });
+            }
             Message::PeersRequest(_) => {
                 let peers = self.script.peers.clone();
                 arrived.answer(Peers { node: self.id, view: 0, local_health: 0, peers });

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use annulus_proto::Rtt;
-use annulus_proto::message::{Failure, Peer, PeerState, SessionReply};
+use annulus_proto::message::{Failure, Peer, PeerState, Session, SessionReply};
 
 use super::fake::{FakeNode, Script, builder, client, echo, routed, routes, session, version};
 use crate::{Error, Source};
@@ -61,6 +61,54 @@ async fn homes_that_are_equally_far_are_read_in_the_order_of_the_ring() {
     assert_eq!(read.unwrap().source, Source::Node(primary.id));
 }
 
+#[tokio::test]
+async fn a_pinned_session_is_asked_for_at_its_node_until_a_home_says_otherwise() {
+    let (mut home, mut pinned) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    let mut routes = routes(1, &[&home, &pinned]);
+    // The second node is known, and no home of any slot.
+    routes.homes.fill(0);
+    home.set_routes(routes);
+    let client = routed(builder([home.seed()])).await;
+    let said = |pin| match session(b"v") {
+        SessionReply::Session(session) => SessionReply::Session(Session { pin, ..session }),
+        other => other,
+    };
+    let (read, ()) = tokio::join!(client.get("k"), async {
+        home.next().await.answer(said(Some(pinned.id)));
+    });
+    read.unwrap();
+    for _ in 0..2 {
+        let (read, ()) = tokio::join!(client.get("k"), async {
+            pinned.next().await.answer(said(Some(pinned.id)));
+        });
+        assert_eq!(read.unwrap().source, Source::Node(pinned.id));
+    }
+    let (done, ()) = tokio::join!(client.touch("k", None), async {
+        pinned.next().await.acknowledge(version(3));
+    });
+    done.unwrap();
+    let (ended, ()) = tokio::join!(client.end("other", None), async {
+        home.next().await.acknowledge(version(3));
+    });
+    ended.unwrap();
+    // What is decided the homes decide.
+    let (ended, ()) = tokio::join!(client.sessions().end_if("k", version(3)), async {
+        home.next().await.acknowledge(version(4));
+    });
+    ended.unwrap();
+    // While it is gone the homes are asked, and may say that it is pinned no more.
+    let id = pinned.id;
+    pinned.stop().await;
+    let (read, ()) = tokio::join!(client.get("k"), async { home.next().await.answer(said(None)) });
+    assert_eq!(read.unwrap().source, Source::Node(home.id));
+    assert_eq!(client.sessions().handle().inner.local("sessions").pins.of(&key("k")), None);
+    assert_ne!(home.id, id);
+}
+
+fn key(name: &str) -> annulus_proto::Key {
+    annulus_proto::Key::new(name).unwrap()
+}
+
 fn peer(node: &FakeNode, smoothed_us: u32) -> Peer {
     let rtt = Some(Rtt { smoothed_us, variation_us: 10, samples: 4 });
     Peer { node: node.id, state: PeerState::Alive, view: 1, rtt }
@@ -83,6 +131,19 @@ async fn an_answer_from_another_view_refreshes_the_routes() {
     }
     let (read, ()) = tokio::join!(client.get("k"), async { echo(&new.next().await) });
     assert_eq!(read.unwrap().source, Source::Node(new.id));
+}
+
+#[tokio::test]
+async fn who_watches_the_routes_is_told_of_others_though_nobody_asks_for_anything() {
+    let (node, other) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    node.set_routes(routes(1, &[&node]));
+    let client = client(&node).await;
+    let mut watch = client.watch_routes();
+    assert_eq!(watch.changed().await.view(), 1);
+    node.set_routes(routes(2, &[&other, &node]));
+    let changed = watch.changed().await;
+    assert_eq!((changed.view(), changed.nodes().len()), (2, 2));
+    assert_eq!(client.route_table(), Some(changed));
 }
 
 #[tokio::test]

@@ -447,6 +447,7 @@ fn decide(
             idle = if lifetimes.idle_ms.is_some() { new_idle } else { idle };
             expire_at = if lifetimes.lifetime_ms.is_some() { new_end } else { expire_at };
         }
+        Change::Pin(node) => entry.write_pin(ballot, *node),
         _ => {
             let why = "this node does not know that change; upgrade it".to_owned();
             return Err(Failure::Refused(why));

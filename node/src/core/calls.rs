@@ -67,6 +67,13 @@ pub(super) enum HubPurpose {
     Exchange,
     /// How a member is, for those who ask whether this node may be stopped.
     Safety(NodeId),
+    /// How busy a member's host is.
+    Load {
+        /// The ranking that it is for.
+        ranking: u64,
+        /// The member.
+        node: NodeId,
+    },
     /// A sign of life of this node.
     Ping(NodeId),
 }
@@ -110,6 +117,20 @@ pub(super) enum Purpose {
         slot: Slot,
         /// The attempt to give it away.
         attempt: Attempt,
+    },
+    /// What another node holds of an entry.
+    Check {
+        /// The table, by its place.
+        table: usize,
+        /// The key.
+        key: Key,
+    },
+    /// A copy that is to go, sent to one of those who are to hold it.
+    LetGo {
+        /// The table, by its place.
+        table: usize,
+        /// The key.
+        key: Key,
     },
     /// A sign of life, of a node that hints wait for.
     Ping,

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use annulus_proto::limits::{FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX, VALUE_BYTES_MAX};
+use annulus_proto::limits::{FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
 use annulus_proto::message::{
     Acknowledged, Change, Failure, Fetch, Fresh, Lifetimes, Message, Operation, Replicate,
     Replicated, Session, SessionReply, SessionRequest, TouchCopy,
@@ -19,6 +19,7 @@ use annulus_shm::Admission;
 use super::ballot::{Promising, unavailable};
 use super::calls::Purpose;
 use super::io::{Asker, Now};
+use super::placing::Extras;
 use super::settings::{Flaw, Partition, majority};
 use super::time::NoStamp;
 use super::{Core, TablePolicy};
@@ -92,6 +93,8 @@ pub(super) struct Reading {
     silent: usize,
     /// Whether the homes asked are those that decide, and nobody stands in for them.
     decides: bool,
+    /// When they were asked.
+    began: Duration,
 }
 
 /// Who holds a write so far.
@@ -101,6 +104,14 @@ pub(super) struct Writing {
     homes: Vec<NodeId>,
     needed: usize,
     held_by: usize,
+    /// Those besides the homes that are to hold it, the first of which count.
+    extras: Vec<NodeId>,
+    counted: usize,
+    /// Whether this node is one more of those that count.
+    is_counted: bool,
+    /// How many of those that count hold it, and how many have to, the homes included.
+    extras_held: usize,
+    needed_with_extras: usize,
     /// The homes of which a majority has to hold it, too; none if that does not matter.
     decision: Vec<NodeId>,
     decided_by: usize,
@@ -218,7 +229,9 @@ impl Core {
         let homes = self.homes(pending.table, pending.slot);
         let is_write = pending.request.operation != Operation::Get;
         let trouble = if is_write { self.time.can_stamp(now).err() } else { None };
-        let takes_it = homes.contains(&self.id()) || is_write && self.has(Flaw::StoresAsNoHome);
+        let takes_it = homes.contains(&self.id())
+            || is_write && self.has(Flaw::StoresAsNoHome)
+            || self.coordinates_as_extra(now, &pending);
         if takes_it && trouble.is_none() {
             return self.coordinate(now, id, pending);
         }
@@ -289,7 +302,9 @@ impl Core {
             return self.finish(now, id, pending, Err(unavailable(1, homes)));
         }
         let now_ms = self.time.now_ms(now);
-        let vouches = self.vouches(now, pending.table, pending.slot);
+        let key = &pending.request.key;
+        let vouches = self.vouches(now, pending.table, pending.slot)
+            || self.trusts_extra(now, pending.table, pending.slot, key);
         let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
         match (&pending.request.operation, stored) {
             (Operation::Start { .. }, stored) => self.apply(now, id, pending, stored),
@@ -341,6 +356,7 @@ impl Core {
                     deadline: stored.deadline(),
                     touched: body.touched,
                     attributes: body.attributes.clone(),
+                    pin: body.pin(),
                     value: body.value(now_ms),
                 };
                 return self.finish(now, id, pending, Ok(SessionReply::Session(session)));
@@ -381,6 +397,12 @@ impl Core {
                 entry.write_lease(version, idle, expire_at);
                 entry.touch(now_ms);
             }
+            Operation::Update { change: Change::Pin(node), .. } => {
+                if let Some(failure) = node.and_then(|node| self.cannot_pin(node)) {
+                    return self.finish(now, id, pending, Err(failure));
+                }
+                entry.write_pin(version, *node);
+            }
             Operation::Update { .. } => {
                 let why = "this node does not know that change; upgrade it".to_owned();
                 return self.finish(now, id, pending, Err(Failure::Refused(why)));
@@ -416,8 +438,14 @@ impl Core {
         kind: WriteKind,
     ) {
         let key = pending.request.key.clone();
+        let extras = self.extra_homes_of_change(now, &pending, &entry);
+        let Extras { nodes: extras, counted, is_counted } = extras;
         let stored = self.merge(now, pending.table, &key, &entry, Admission::Ordinary);
         if let Err(failure) = stored {
+            if self.holds_extra(&pending) {
+                // The homes may have the room that is missing here.
+                return self.forward(now, id, pending, Vec::new());
+            }
             if !self.is_home(pending.table, pending.slot) {
                 return self.begin_elsewhere(now, id, pending);
             }
@@ -434,6 +462,10 @@ impl Core {
             || operation.is_conditional()
             || policy.partition == Partition::Refuse;
         let needed = policy.write.count(homes.len());
+        let needed_with_extras = match counted + usize::from(is_counted) {
+            0 => needed,
+            others => needed.max(majority(homes.len() + others)),
+        };
         let decision = if decides { self.decision_homes(table, slot).to_vec() } else { Vec::new() };
         let me = self.id();
         let mut writing = Writing {
@@ -443,6 +475,11 @@ impl Core {
             // The view may have changed while this request waited.
             held_by: usize::from(homes.contains(&me) || self.has(Flaw::StoresAsNoHome)),
             decided_by: usize::from(decision.contains(&me)),
+            extras,
+            counted,
+            is_counted,
+            extras_held: usize::from(is_counted),
+            needed_with_extras,
             homes,
             decision,
             waiting: BTreeMap::new(),
@@ -461,6 +498,12 @@ impl Core {
             let home = writing.decision[at];
             if home != me && !writing.homes.contains(&home) && self.is_active(home) {
                 self.send_copy(now, id, &pending, &mut writing, home, false);
+            }
+        }
+        for at in 0..writing.extras.len() {
+            let extra = writing.extras[at];
+            if !writing.homes.contains(&extra) && !writing.decision.contains(&extra) {
+                self.send_copy(now, id, &pending, &mut writing, extra, false);
             }
         }
         pending.stage = Stage::Writing(Box::new(writing));
@@ -505,13 +548,24 @@ impl Core {
         let waiting_of =
             |homes: &[NodeId]| writing.waiting.values().filter(|home| homes.contains(home)).count();
         let (homes, decision) = (writing.homes.len(), writing.decision.len());
+        let held = writing.held_by + writing.extras_held;
+        let counted = &writing.extras[..writing.counted];
         let outcome = if writing.answered {
             None
-        } else if writing.held_by >= writing.needed && writing.decided_by >= decisive {
+        } else if writing.held_by >= writing.needed
+            && held >= writing.needed_with_extras
+            && writing.decided_by >= decisive
+        {
             Some(writing.success())
         } else if writing.held_by + waiting_of(&writing.homes) < writing.needed {
             let (answered, needed) = (writing.held_by as u8, writing.needed as u8);
             Some(Err(Failure::Unavailable { answered, needed, homes: homes as u8 }))
+        } else if held + waiting_of(&writing.homes) + waiting_of(counted)
+            < writing.needed_with_extras
+        {
+            let (answered, needed) = (held as u8, writing.needed_with_extras as u8);
+            let homes = (homes + counted.len()) as u8;
+            Some(Err(Failure::Unavailable { answered, needed, homes }))
         } else if writing.decided_by + waiting_of(&writing.decision) < decisive {
             Some(Err(unavailable(writing.decided_by, decision)))
         } else {
@@ -603,8 +657,12 @@ impl Core {
             self.pending.insert(id, pending);
             return;
         };
+        let is_extra = !writing.homes.contains(&home) && !writing.decision.contains(&home);
         match answer {
             Replicated::Stored => writing.count(home),
+            // What it is not to hold, or cannot, it need not have: it is looked after later.
+            Replicated::NoHome | Replicated::Failed(_) | Replicated::Promised { .. }
+                if is_extra => {}
             Replicated::Promised { floor, stored } => {
                 writing.floor = writing.floor.max(Some(floor));
                 if !stored {
@@ -619,8 +677,15 @@ impl Core {
             }
             Replicated::Differs(theirs) => {
                 let ours = (writing.entry.birth, writing.entry.is_ended(), writing.answered);
-                let key = &pending.request.key;
-                let _ = self.merge(now, pending.table, key, &theirs, Admission::Reserve);
+                let (table, slot, key) = (pending.table, pending.slot, pending.request.key.clone());
+                let sent_to = writing.extras.clone();
+                let merged = self.merge(now, table, &key, &theirs, Admission::Reserve);
+                if let Ok(merged) = merged.as_ref().map(|it| self.extra_homes(table, slot, it).0) {
+                    // That others are to hold it was news.
+                    let me = self.id();
+                    let more = merged.into_iter().filter(|it| *it != me && !sent_to.contains(it));
+                    more.for_each(|node| self.repair(now, table, node, key.clone(), false));
+                }
                 let (birth, ended, answered) = ours;
                 // Of what a ballot decided, whatever is greater came after it.
                 let is_decided = matches!(writing.kind, WriteKind::Decided { .. });
@@ -665,7 +730,8 @@ impl Core {
         };
         let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
         let synced = self.slot_state(pending.table, pending.slot).is_synced();
-        let mut reading = Reading { homes: homes.clone(), decides, ..Reading::default() };
+        let began = now.monotonic;
+        let mut reading = Reading { homes: homes.clone(), decides, began, ..Reading::default() };
         reading.asked.push(me);
         reading.answers.insert(me, stored);
         reading.synced_homes = usize::from(synced && homes.contains(&me));
@@ -736,10 +802,16 @@ impl Core {
             if let Err(failure) = kept
                 && pending.request.operation != Operation::Get
             {
+                if self.holds_extra(&pending) {
+                    return self.forward(now, id, pending, Vec::new());
+                }
                 if !self.is_home(pending.table, pending.slot) {
                     return self.begin_elsewhere(now, id, pending);
                 }
                 return self.finish(now, id, pending, Err(failure));
+            }
+            if reading.synced_homes >= majority(reading.homes.len()) {
+                self.confirm_extra(pending.table, pending.slot, &key, reading.began);
             }
             for (node, answer) in &reading.answers {
                 let is_other_home = *node != self.id() && reading.homes.contains(node);
@@ -884,6 +956,10 @@ impl Core {
         node: NodeId,
         reply: SessionReply,
     ) {
+        if pending.request.operation != Operation::Get {
+            let key = pending.request.key.clone();
+            self.distrust_extra(now, pending.table, pending.slot, &key);
+        }
         if let SessionReply::Acknowledged(done) = &reply
             && pending.request.operation.is_conditional()
             && self.homes(pending.table, pending.slot).contains(&self.id())
@@ -1015,6 +1091,8 @@ impl Writing {
     /// Notes that a home holds it.
     fn count(&mut self, home: NodeId) {
         self.held_by += usize::from(self.homes.contains(&home));
+        let is_counted = self.extras[..self.counted].contains(&home);
+        self.extras_held += usize::from(is_counted && !self.homes.contains(&home));
         self.decided_by += usize::from(self.decision.contains(&home));
     }
 
@@ -1024,7 +1102,9 @@ impl Writing {
             WriteKind::Decided { then: Some(then), .. } => then.clone()?,
             _ => (self.entry.birth, self.entry.version),
         };
-        let (held_by, homes) = (self.held_by as u8, self.homes.len() as u8);
+        let held_by = (self.held_by + self.extras_held) as u8;
+        let counted = self.counted + usize::from(self.is_counted);
+        let homes = (self.homes.len() + counted) as u8;
         Ok(SessionReply::Acknowledged(Acknowledged { birth, version, held_by, homes }))
     }
 }
@@ -1122,8 +1202,16 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
                     "the owner has {length} bytes, at most {OWNER_BYTES_MAX} are possible"
                 ));
             }
-            if attributes.replicas != 0 {
-                return refuse("replicas per session are not supported yet".to_owned());
+            let (replicas, least) = (attributes.replicas, policy.replicas.get());
+            if usize::from(replicas) > REPLICAS_MAX {
+                return refuse(format!("{replicas} replicas, at most {REPLICAS_MAX} are possible"));
+            }
+            if replicas != 0 && replicas < least {
+                return refuse(format!(
+                    "{replicas} replicas, and the table {:?} has {least}: for sessions with fewer \
+                     copies make a table of its own",
+                    policy.name
+                ));
             }
             check_value(value)
         }

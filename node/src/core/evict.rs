@@ -38,6 +38,9 @@ impl Core {
         admission: Admission,
     ) -> Result<Entry, Failure> {
         let now_ms = self.time.now_ms(now);
+        if self.takes_as_extra(table, key, key.slot(), offered) {
+            return self.merge_as_extra(now, table, key, offered);
+        }
         let is_renewed = self.may_merge(table, key.slot(), offered)?;
         let mut tries = TRIES;
         loop {
@@ -85,7 +88,8 @@ impl Core {
             entry.write_lease(version, 0, now_ms.saturating_sub(EXPIRED_AGO_MS).max(1));
             // Not stored here before it is dropped: there may be no block left even for that.
             let homes = self.homes(table, key.slot());
-            for home in homes.into_iter().filter(|home| *home != me) {
+            let (extras, _) = self.extra_homes(table, key.slot(), &entry);
+            for home in homes.into_iter().chain(extras).filter(|home| *home != me) {
                 self.offer(now, table, home, key.clone(), entry.clone(), false);
             }
             self.tables[table].store.drop_entry(&key, now_ms);

@@ -8,6 +8,7 @@ mod contact;
 mod gather;
 mod join;
 mod operate;
+mod place;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -16,24 +17,23 @@ use std::time::Duration;
 
 use annulus_gossip::{Event, Mesh, MeshConfig, Ring, Transmit, view_of};
 use annulus_proto::codec::Header;
-use annulus_proto::message::{
-    Members, Message, Peer, Peers, Ping, Pong, Rejected, RouteNode, Routes,
-};
+use annulus_proto::message::{HostLoad, Members, Message, Peer, Peers, Ping, Pong, Rejected};
 use annulus_proto::{Member, NodeId, Rtt, Status};
 
 use super::calls::{Calls, HubCall, HubPurpose};
 use super::counters::Counters;
 use super::io::{
-    Ask, Asker, Caller, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Now, Outcome,
-    Reply, Request,
+    Ask, Asker, Caller, GivenWeight, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Now,
+    Outcome, Reply, Request,
 };
 use super::route::parties;
 use super::settings::CoreSettings;
-use super::standing::Standing;
+use super::standing::{Standing, routes};
 use super::time::{CEILING_LEAD_MS, NodeTime};
 use contact::Contacts;
 use gather::Gathers;
 use operate::{Log, SafetyCheck, SlotsOfCores};
+use place::Rankings;
 
 /// The part of a node that there is one of.
 ///
@@ -60,6 +60,12 @@ pub struct Hub {
     log: Log,
     slots: SlotsOfCores,
     safety: Option<SafetyCheck>,
+    /// The weight that this node is configured with, and the one in its place.
+    configured_weight: u16,
+    given_weight: Option<GivenWeight>,
+    rankings: Rankings,
+    /// How busy the host is, as it was measured last.
+    host_load: HostLoad,
     /// Addresses that have not answered yet, or failed to, while this node joins; `None` before it asked.
     unanswered_seeds: Option<BTreeSet<SocketAddr>>,
     /// Whether there is reason to believe that others hold more: an earlier run knew members, and
@@ -99,7 +105,8 @@ pub struct HubStart {
     pub mesh: MeshConfig,
     /// The cluster's name.
     pub cluster: String,
-    /// This node, in status [`Joining`](annulus_proto::Status::Joining).
+    /// This node, in status [`Joining`](annulus_proto::Status::Joining), with the weight that it is
+    /// configured with.
     pub me: Member,
     /// What is on disk: with this run's incarnation, and a ceiling [`CEILING_LEAD_MS`] ahead.
     pub state: NodeState,
@@ -132,8 +139,12 @@ const LEAVE_FOR: Duration = Duration::from_millis(400);
 impl Hub {
     /// The hub of a node that has just started.
     pub fn new(start: HubStart, now: Now) -> Self {
-        let HubStart { settings, mesh, cluster, me, state, joins_others, .. } = start;
+        let HubStart { settings, mesh, cluster, mut me, state, joins_others, .. } = start;
         let HubStart { cores, tables, homes_max, seed, .. } = start;
+        let configured_weight = me.weight;
+        // Who has configured another one since is heard.
+        let given_weight = state.weight.filter(|weight| weight.configured == configured_weight);
+        me.weight = given_weight.map_or(configured_weight, |weight| weight.given);
         let me_incarnation = me.incarnation;
         let mut mesh = Mesh::new(mesh, me, seed, now.monotonic);
         mesh.remember_deaths(&state.deaths);
@@ -168,6 +179,10 @@ impl Hub {
             log: Log::default(),
             slots: SlotsOfCores::default(),
             safety: None,
+            configured_weight,
+            given_weight,
+            rankings: Rankings::default(),
+            host_load: HostLoad::default(),
             unanswered_seeds: None,
             alone_by_misfortune,
             revivals: 0,
@@ -222,6 +237,7 @@ impl Hub {
                 }
             }
             HubInput::Load(load) => self.mesh.set_load(load),
+            HubInput::HostLoad(load) => self.host_load = load,
             HubInput::Stop { leave } => self.on_stop(now, leave),
         }
         self.drain_mesh(now);
@@ -296,7 +312,7 @@ impl Hub {
                 self.reply(now, asker, header.id, pong);
             }
             Message::RoutesRequest(_) => {
-                let routes = self.routes();
+                let routes = routes(&self.standing.view, &self.standing.ring);
                 self.reply(now, asker, header.id, routes);
             }
             Message::MembersRequest(_) => {
@@ -310,6 +326,15 @@ impl Hub {
             Message::StatusRequest(_) => self.ask_how_cores_are(now, asker, header),
             Message::EventsRequest(request) => self.tell_events(now, asker, header, &request),
             Message::SafetyRequest(_) => self.ask_whether_safe(now, asker, header),
+            Message::LoadRequest(_) => {
+                let load = self.host_load;
+                self.reply(now, asker, header.id, load);
+            }
+            Message::RankRequest(request) => self.rank(now, asker, header, request.affinity),
+            Message::PlanRequest(request) => {
+                let plan = self.plan(&request);
+                self.reply(now, asker, header.id, plan);
+            }
             Message::Order(order) => self.on_order(now, asker, caller, header, order),
             other => {
                 self.counters.add("requests_out_of_place");
@@ -476,6 +501,7 @@ impl Hub {
         state.incarnation = self.mesh.me().incarnation;
         state.peers = self.mesh.peers();
         state.deaths = self.mesh.deaths().to_vec();
+        state.weight = self.given_weight;
         if state == self.persisted.state {
             return;
         }
@@ -490,25 +516,6 @@ impl Hub {
             let (_, state) = self.persisted.in_flight.take().expect("it was there just now");
             self.outputs.push_back(HubOutput::Cores(Input::Ceiling(state.clock_ceiling_ms)));
             self.persisted.state = state;
-        }
-    }
-
-    fn routes(&self) -> Routes {
-        let Standing { view, ring, .. } = &*self.standing;
-        let node = |id: &NodeId| {
-            let member = view.get(*id);
-            let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-            RouteNode {
-                id: *id,
-                name: member.map(|member| member.name.clone()).unwrap_or_default(),
-                addr: member.map_or(unknown, |member| member.addr),
-            }
-        };
-        Routes {
-            view: view.digest(),
-            nodes: ring.nodes().iter().map(node).collect(),
-            homes_per_slot: u8::try_from(ring.homes_per_slot()).unwrap_or(u8::MAX),
-            homes: ring.home_indexes(),
         }
     }
 

@@ -9,7 +9,7 @@ use annulus_gossip::Channel;
 #[cfg(doc)]
 use annulus_proto::Rtt;
 use annulus_proto::codec::Header;
-use annulus_proto::message::{Message, Role, TableStatus};
+use annulus_proto::message::{HostLoad, Message, Role, TableStatus};
 use annulus_proto::submission::Answer;
 use annulus_proto::{Load, NodeId};
 use annulus_seal::datagram::Recipient;
@@ -150,8 +150,10 @@ pub enum HubInput {
         /// How much of it lies in them.
         bytes: u64,
     },
-    /// The host's load was measured.
+    /// The host's load was measured, for all members to know.
     Load(Load),
+    /// How busy the host is was measured, for those who ask.
+    HostLoad(HostLoad),
     /// Take no new requests; [`HubOutput::Stopped`] follows when those under way are answered.
     Stop {
         /// Whether to leave the cluster for good, rather than to come back soon.
@@ -376,4 +378,17 @@ pub struct NodeState {
     /// When it learned that it had been declared dead, lately; as the mesh says it.
     #[serde(default)]
     pub deaths: Vec<u64>,
+    /// The weight that somebody gave it while it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<GivenWeight>,
+}
+
+/// A weight that stands in place of the configured one, until another one is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GivenWeight {
+    /// The weight that was configured then.
+    pub configured: u16,
+    /// The weight in its place.
+    pub given: u16,
 }

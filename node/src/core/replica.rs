@@ -38,7 +38,10 @@ impl Core {
         }
         match self.merge(now, table, &request.key, &request.entry, Admission::Reserve) {
             // An end is taken in, and does not count here.
-            _ if !self.is_home(table, slot) && !self.has(Flaw::StoresAsNoHome) => {
+            _ if !self.is_home(table, slot)
+                && !self.tables[table].store.watched().is_extra(slot, &request.key)
+                && !self.has(Flaw::StoresAsNoHome) =>
+            {
                 Replicated::NoHome
             }
             Ok(_) if is_late => {
@@ -72,8 +75,11 @@ impl Core {
             return Replicated::Failed(no_table(&request.table));
         };
         self.counters.add("touches_received");
-        if !self.is_home(table, request.key.slot()) {
-            return Replicated::NoHome;
+        let slot = request.key.slot();
+        let is_extra = self.tables[table].store.watched().is_extra(slot, &request.key);
+        if !self.is_home(table, slot) && !is_extra {
+            // Whether it is meant to hold the session the whole entry says.
+            return Replicated::Missing;
         }
         let store = &mut self.tables[table].store;
         let Some(mut entry) = store.get(&request.key, now_ms) else { return Replicated::Missing };

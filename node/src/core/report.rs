@@ -1,5 +1,7 @@
 //! What a core tells about itself and its sessions: how it is, listings, explanations.
 
+use std::collections::BTreeSet;
+
 use annulus_proto::limits::PAGE_ENTRIES_MAX;
 use annulus_proto::message::{
     Copy, CopyState, ExplainRequest, Explanation, Fetch, List, ListRequest, Listed, Message,
@@ -19,6 +21,10 @@ pub(super) struct Explain {
     id: u64,
     explanation: Explanation,
     waiting: usize,
+    table: usize,
+    request: ExplainRequest,
+    /// Who was asked.
+    asked: BTreeSet<NodeId>,
 }
 
 /// Explanations that may wait at a time.
@@ -48,33 +54,82 @@ impl Core {
         };
         let own = self.tables[table].store.get(&request.key, now_ms);
         let synced = self.slot_state(table, slot).is_synced();
-        let mut copies = Vec::new();
-        for home in &homes {
-            let Some(member) = self.standing.view.get(*home) else { continue };
-            let state = match (*home == me, request.ask_homes) {
+        let copy = |node: &NodeId| {
+            let member = self.standing.view.get(*node)?;
+            let state = match (*node == me, request.ask_homes) {
                 (_, false) => CopyState::NotAsked,
                 (true, _) => copy_state(own.as_ref(), synced, now_ms),
                 (false, _) => CopyState::Silent,
             };
-            let (name, addr) = (member.name.clone(), member.addr);
-            copies.push(Copy { node: *home, name, addr, state });
-        }
+            Some(Copy { node: *node, name: member.name.clone(), addr: member.addr, state })
+        };
+        let copies = homes.iter().filter_map(copy).collect();
         let view = self.standing.view.digest();
-        let explanation = Explanation { slot, view, node: me, served_from, homes: copies };
+        let (extra, pin) = (Vec::new(), None);
+        let mut explanation =
+            Explanation { slot, view, node: me, served_from, homes: copies, extra, pin };
+        if let Some(entry) = &own {
+            // Whoever holds it knows who else is to; so do the homes that are asked.
+            self.explain_extras(table, &mut explanation, entry, now_ms);
+        }
         self.pending_next += 1;
         let number = self.pending_next;
-        let mut waiting = 0;
+        let (mut waiting, mut asked) = (0, BTreeSet::from([me]));
         if request.ask_homes {
-            for home in homes.into_iter().filter(|home| *home != me) {
-                let (table, key) = (request.table.clone(), request.key.clone());
-                let call = self.call(now, home, Purpose::Explain(number), Fetch { table, key });
-                waiting += usize::from(call.is_some());
+            for home in homes {
+                waiting += self.ask_to_explain(now, number, home, &request, &mut asked);
             }
+            for copy in &explanation.extra {
+                waiting += self.ask_to_explain(now, number, copy.node, &request, &mut asked);
+            }
+        }
+        if !request.ask_homes {
+            let named = explanation.extra.iter_mut();
+            named.for_each(|copy| copy.state = CopyState::NotAsked);
         }
         if waiting == 0 {
             return self.reply(now, asker, id, explanation);
         }
-        self.explains.insert(number, Explain { asker, id, explanation, waiting });
+        self.explains
+            .insert(number, Explain { asker, id, explanation, waiting, table, request, asked });
+    }
+
+    /// Asks a node what it holds, unless it was asked. Returns how many answers that brings.
+    fn ask_to_explain(
+        &mut self,
+        now: Now,
+        number: u64,
+        node: NodeId,
+        request: &ExplainRequest,
+        asked: &mut BTreeSet<NodeId>,
+    ) -> usize {
+        if !asked.insert(node) {
+            return 0;
+        }
+        let (table, key) = (request.table.clone(), request.key.clone());
+        let call = self.call(now, node, Purpose::Explain(number), Fetch { table, key });
+        usize::from(call.is_some())
+    }
+
+    /// Adds the nodes that are to hold an entry besides its homes, by what a copy of it says.
+    fn explain_extras(
+        &mut self,
+        table: usize,
+        explanation: &mut Explanation,
+        entry: &Entry,
+        now_ms: u64,
+    ) {
+        explanation.pin = entry.pin().or(explanation.pin);
+        for node in self.extra_homes(table, explanation.slot, entry).0 {
+            let Some(member) = self.standing.view.get(node) else { continue };
+            if explanation.extra.iter().any(|copy| copy.node == node) {
+                continue;
+            }
+            let own = Some(entry).filter(|_| node == self.id());
+            let state = own.map_or(CopyState::Silent, |own| copy_state(Some(own), false, now_ms));
+            let (name, addr) = (member.name.clone(), member.addr);
+            explanation.extra.push(Copy { node, name, addr, state });
+        }
     }
 
     pub(super) fn on_explain_answer(
@@ -88,9 +143,16 @@ impl Core {
         let Some(mut explain) = self.explains.remove(&number) else { return };
         explain.waiting -= 1;
         if let Some(Message::Fetched(fetched)) = answer {
-            let mut copies = explain.explanation.homes.iter_mut();
-            if let Some(copy) = copies.find(|copy| copy.node == node) {
+            let Explanation { homes, extra, .. } = &mut explain.explanation;
+            if let Some(copy) = homes.iter_mut().chain(extra).find(|copy| copy.node == node) {
                 copy.state = copy_state(fetched.entry.as_ref(), fetched.synced, now_ms);
+            }
+            if let Some(entry) = &fetched.entry {
+                self.explain_extras(explain.table, &mut explain.explanation, entry, now_ms);
+                let Explain { explanation, request, asked, waiting, .. } = &mut explain;
+                for copy in &explanation.extra {
+                    *waiting += self.ask_to_explain(now, number, copy.node, request, asked);
+                }
             }
         }
         if explain.waiting == 0 {
@@ -157,6 +219,11 @@ impl Core {
         counters.push(("disk_failing".to_owned(), u64::from(self.saving.is_failing)));
         let unread = self.tables.iter().map(|table| table.store.unread_slots()).sum();
         counters.push(("slots_unread".to_owned(), unread));
+        let watched = || self.tables.iter().map(|table| table.store.watched());
+        let placed = watched().map(|watched| watched.len() - watched.extras()).sum::<usize>();
+        counters.push(("sessions_placed".to_owned(), placed as u64));
+        let extras = watched().map(|watched| watched.extras()).sum::<usize>();
+        counters.push(("sessions_besides_homes".to_owned(), extras as u64));
         CoreReport {
             tables: (0..self.tables.len()).map(|table| self.table_status(table)).collect(),
             counters,

@@ -32,6 +32,7 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::Replicate(request) => request.key.slot(),
         Message::TouchCopy(request) => request.key.slot(),
         Message::Fetch(request) => request.key.slot(),
+        Message::CheckCopy(request) => request.key.slot(),
         Message::Prepare(request) => request.key.slot(),
         Message::ExplainRequest(request) => request.key.slot(),
         Message::SlotListRequest(request) => request.slot,
@@ -43,6 +44,9 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         },
         Message::ListRequest(request) => {
             return Party::Core(core_of_cursor(request.cursor).min(cores - 1));
+        }
+        Message::PinnedRequest(request) => {
+            return Party::Core(usize::from(request.core).min(cores - 1));
         }
         _ => return Party::Hub,
     };

@@ -1,11 +1,14 @@
 //! How the node stands in the cluster, and what follows for a core's slots.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_gossip::{Ring, View};
-use annulus_proto::{Entry, Key, Member, NodeId, Slot, Status};
+use annulus_proto::message::{RouteNode, Routes};
+use annulus_proto::{Entry, Key, Member, NodeId, RouteTable, Slot, Status};
+use annulus_slots::Phase;
 use rand::RngExt;
 
 use super::coordinator::Pending;
@@ -47,6 +50,35 @@ impl Standing {
     /// All members that are known, the dead included, in ascending order of ids.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.view.iter()
+    }
+
+    /// The digest of the view.
+    pub fn view_digest(&self) -> u64 {
+        self.view.digest()
+    }
+
+    /// The homes of all slots, as they follow from what this node knows.
+    pub fn routes(&self) -> RouteTable {
+        RouteTable::new(routes(&self.view, &self.ring)).expect("a ring has the homes that it says")
+    }
+}
+
+/// The homes of all slots by a view and the ring that follows from it.
+pub(super) fn routes(view: &View, ring: &Ring) -> Routes {
+    let node = |id: &NodeId| {
+        let member = view.get(*id);
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        RouteNode {
+            id: *id,
+            name: member.map(|member| member.name.clone()).unwrap_or_default(),
+            addr: member.map_or(unknown, |member| member.addr),
+        }
+    };
+    Routes {
+        view: view.digest(),
+        nodes: ring.nodes().iter().map(node).collect(),
+        homes_per_slot: u8::try_from(ring.homes_per_slot()).unwrap_or(u8::MAX),
+        homes: ring.home_indexes(),
     }
 }
 
@@ -104,6 +136,8 @@ impl Core {
     /// again. One that is seen `Joining` has restarted, and does the comparing itself.
     pub(super) fn take_up_slots(&mut self, now: Now) {
         let me = self.id();
+        let now_ms = self.time.now_ms(now);
+        let is_joining = self.standing.status == Status::Joining;
         let standing = self.standing.clone();
         let view = &standing.view;
         let active = |member: &&Member| member.id != me && member.status.is_active();
@@ -141,6 +175,12 @@ impl Core {
                 state.sources.retain(|source| others.contains(source));
                 state.home = home;
                 state.decides = decides;
+                let is_free = state.holding.phase() == Phase::None && !is_joining;
+                match home || decides {
+                    true => self.tables[table].store.adopt(slot, now_ms),
+                    false if is_free => self.tables[table].store.set_aside(slot, now_ms),
+                    false => {}
+                }
                 self.hold_or_leave(table, slot, home || decides);
             }
             for &other in &others {
@@ -148,6 +188,7 @@ impl Core {
                 self.tables[table].sync_due.insert(other, now.monotonic + wait);
             }
         }
+        self.place_anew(now);
         self.extend_freshness(now);
     }
 

@@ -1,6 +1,7 @@
 //! One table's entries: in shared memory, with what the node must know of them beside it.
 
 mod outline;
+mod watched;
 
 use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
@@ -13,6 +14,7 @@ use super::settings::TablePolicy;
 use outline::{Change, Outline};
 
 pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
+pub(super) use watched::Watched;
 
 /// The entries of one table.
 ///
@@ -25,14 +27,16 @@ pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
 ///
 /// While there is nobody to compare with, no sketches are kept ([`Store::put_off_sketches`]): they cost a write
 /// more than the rest of it. They are made again by reading all slots once more.
+///
+/// A copy that is here besides the homes of its slot ([`Store::merge_extra`]) is in no sketch and no count of a
+/// slot: nobody compares it as part of one, and it stays when the slot is dropped.
 pub(super) struct Store {
     policy: TablePolicy,
     births: Births,
     node: NodeId,
     writer: Writer,
     outline: Outline,
-    /// Whether sketches are kept.
-    sketched: bool,
+    watched: Watched,
     unread: Unread,
     scan_cursor: u64,
     /// The record that was read last.
@@ -94,7 +98,7 @@ impl Store {
             node,
             writer,
             outline: Outline::new(),
-            sketched: true,
+            watched: Watched::default(),
             unread: Unread::all(),
             scan_cursor: 0,
             buffer: Vec::new(),
@@ -109,19 +113,20 @@ impl Store {
 
     /// Whether this table can be compared with others: all slots were read, and their sketches are kept.
     pub(super) fn is_comparable(&self) -> bool {
-        self.sketched && self.is_read()
+        self.outline.is_kept() && self.is_read()
     }
 
     /// Keeps no sketches any more, as there is nobody to compare with.
     pub(super) fn put_off_sketches(&mut self) {
-        if std::mem::take(&mut self.sketched) {
-            self.outline = Outline::new();
+        if self.outline.is_kept() {
+            self.outline = Outline::put_off();
         }
     }
 
     /// Keeps sketches, if they were put off: all slots are unread again.
     pub(super) fn keep_sketches(&mut self) {
-        if !std::mem::replace(&mut self.sketched, true) {
+        if !self.outline.is_kept() {
+            self.outline = Outline::new();
             self.unread_all();
         }
     }
@@ -160,15 +165,35 @@ impl Store {
             return 0;
         }
         self.unread.left -= 1;
-        let (outline, sketched) = (&mut self.outline, self.sketched);
+        let (outline, watched) = (&mut self.outline, &mut self.watched);
         let verified = self.writer.verify_partition(slot.index(), &mut |item| {
-            if sketched {
+            if may_be_placed(item.value) || watched.extras() > 0 {
+                let Ok(key) = Key::new(item.key) else { return };
+                if watched.is_extra(slot, &key) {
+                    return; // Its slot was read before, and is read again for another's damage.
+                }
+                watched.set(slot, &key, is_placed(item.value, item.mark), false);
+            }
+            if outline.is_kept() {
                 let after = digest_of(item.key, item.value, item.mark);
                 outline.put(Change { word: slot.word(item.key), before: 0, after, made_ms: 0 });
             }
         });
         self.unread.damaged += verified.dropped as u64;
+        if verified.dropped > 0 {
+            self.forget_gone(slot);
+        }
         verified.checked
+    }
+
+    /// Looks no more after what is not there any more: what is here besides the homes is counted out of a
+    /// slot, and must not count out what is not.
+    fn forget_gone(&mut self, slot: Slot) {
+        for key in self.watched.keys(slot) {
+            if self.writer.get(key.as_bytes(), &mut self.buffer).is_none() {
+                self.watched.remove(slot, &key);
+            }
+        }
     }
 
     /// Before anything of a key is looked at: its slot has been read.
@@ -218,7 +243,9 @@ impl Store {
         let mark = entry.found().mark;
         let before = record::View::parse(&self.buffer).ok()?;
         let deadline = before.deadline(mark);
+        // Others besides the homes may have to hear of it.
         let is_alive = !before.ended
+            && !before.may_be_placed()
             && (deadline == 0 || deadline > now_ms)
             && self.births.accept(before.birth, now_ms);
         if !is_alive || birth.is_some_and(|birth| birth != before.birth) {
@@ -227,7 +254,7 @@ impl Store {
         let touched = record::mark(record::touched(mark).max(now_ms.min(Hlc::MS_MAX)));
         if let Action::Touch { .. } = action {
             // The record stays as it is.
-            let change = match self.sketched {
+            let change = match self.outline.is_kept() {
                 true => before.digest_change(key, mark, touched).ok()?,
                 false => None,
             };
@@ -242,7 +269,8 @@ impl Store {
             }
             return Some(versions);
         }
-        let digest = if self.sketched { before.digest(key, mark).ok()? } else { 0 };
+        let is_sketched = self.outline.is_kept();
+        let digest = if is_sketched { before.digest(key, mark).ok()? } else { 0 };
         let (after, admission) = match action {
             Action::Update { value, .. } if value.len() <= self.policy.max_value as usize => {
                 (before.with_bytes(stamp(before.version.hlc)?, value), Admission::Ordinary)
@@ -262,7 +290,7 @@ impl Store {
         let deadline = self.births.record_deadline(after.birth, deadline);
         entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
         let (birth, version) = (after.birth, after.version);
-        if self.sketched {
+        if is_sketched {
             let after = after.digest(key, mark).expect("what was well formed stays so");
             let made_ms = version.hlc.ms().max(record::touched(mark));
             let change = Change { word: slot.word(key), before: digest, after, made_ms };
@@ -284,6 +312,31 @@ impl Store {
         now_ms: u64,
         admission: Admission,
     ) -> Result<Entry, Failure> {
+        let is_extra = self.watched.is_extra(key.slot(), key);
+        self.merge_as(key, offered, now_ms, admission, is_extra)
+    }
+
+    /// Merges a copy that is here besides the homes of its slot, as [`Store::merge`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn merge_extra(
+        &mut self,
+        key: &Key,
+        offered: &Entry,
+        now_ms: u64,
+    ) -> Result<Entry, Failure> {
+        self.merge_as(key, offered, now_ms, Admission::Ordinary, true)
+    }
+
+    fn merge_as(
+        &mut self,
+        key: &Key,
+        offered: &Entry,
+        now_ms: u64,
+        admission: Admission,
+        is_extra: bool,
+    ) -> Result<Entry, Failure> {
         let admission = if offered.is_ended() { Admission::Reserve } else { admission };
         let stored = self.get(key, now_ms);
         if !self.births.accept(offered.birth, now_ms) {
@@ -292,20 +345,77 @@ impl Store {
         }
         let Some(before) = stored else {
             // A dead entry of an older birth may still lie there: it is replaced, not merged.
-            let forgotten = self.raw_digest(key);
+            let forgotten = if self.outline.is_kept() { self.raw_digest(key) } else { 0 };
             let slot = key.slot();
             self.write(key, slot, offered, now_ms, admission)?;
-            self.account(key, slot, forgotten, offered, now_ms);
+            self.account(key, slot, forgotten, offered, now_ms, is_extra);
             return Ok(offered.clone());
         };
         let mut entry = before.clone();
         if !entry.merge(offered) {
             return Ok(before);
         }
-        let digest = if self.sketched { before.digest(key.as_bytes()) } else { 0 };
+        let is_sketched = self.outline.is_kept();
+        let digest = if is_sketched { before.digest(key.as_bytes()) } else { 0 };
         let rewrite = (!only_touched(&before, &entry)).then_some(admission);
-        self.replace(key, key.slot(), digest, &entry, now_ms, rewrite)?;
+        self.replace((key, key.slot()), digest, &entry, now_ms, rewrite, is_extra)?;
         Ok(entry)
+    }
+
+    /// What is looked after one by one.
+    pub(super) fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// The same, to note what was found out.
+    pub(super) fn watched_mut(&mut self) -> &mut Watched {
+        &mut self.watched
+    }
+
+    /// Nothing lies under a key that was looked after.
+    pub(super) fn forget_watched(&mut self, slot: Slot, key: &Key) {
+        self.watched.remove(slot, key);
+    }
+
+    /// Takes what is here besides the homes of a slot for part of it: this node has become one of them.
+    pub(super) fn adopt(&mut self, slot: Slot, now_ms: u64) {
+        if self.watched.extras() == 0 {
+            return;
+        }
+        for key in self.watched.extra_keys(slot) {
+            self.move_between(&key, slot, now_ms, false);
+        }
+    }
+
+    /// Takes what may be meant to be here besides the homes of a slot out of it, since this node is no
+    /// home of it, and holds nothing else of it that somebody may have to be given. Costs the slot's size.
+    pub(super) fn set_aside(&mut self, slot: Slot, now_ms: u64) {
+        if self.slot_len(slot) == 0 {
+            return;
+        }
+        self.read(slot);
+        let mut keys = Vec::new();
+        self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
+        for key in keys {
+            let (least, me) = (self.policy.replicas.get(), self.node);
+            let is_meant = |entry: Entry| {
+                let replicas = entry.body.as_ref().map_or(0, |body| body.attributes.replicas);
+                replicas > least || entry.pin() == Some(me)
+            };
+            if self.watched.contains(slot, &key) && self.get(&key, now_ms).is_some_and(is_meant) {
+                self.move_between(&key, slot, now_ms, true);
+            }
+        }
+    }
+
+    /// Has an entry be here besides its homes, or as part of its slot.
+    fn move_between(&mut self, key: &Key, slot: Slot, now_ms: u64, is_extra: bool) {
+        let digest = self.raw_digest(key);
+        let (before, after) = if is_extra { (digest, 0) } else { (0, digest) };
+        let change = Change { word: slot.word(key.as_bytes()), before, after, made_ms: now_ms };
+        self.outline.change(change, now_ms);
+        let is_placed = self.get(key, now_ms).is_some_and(|entry| entry.is_placed());
+        self.watched.set(slot, key, is_placed, is_extra && digest != 0);
     }
 
     /// Stores what has become of the stored entry, of which this was the digest: its times alone if
@@ -315,12 +425,12 @@ impl Store {
     /// [`Failure::TableFull`] or [`Failure::TooLarge`]; what was stored is as before.
     fn replace(
         &mut self,
-        key: &Key,
-        slot: Slot,
+        (key, slot): (&Key, Slot),
         digest: u64,
         entry: &Entry,
         now_ms: u64,
         rewrite: Option<Admission>,
+        is_extra: bool,
     ) -> Result<(), Failure> {
         match rewrite {
             Some(admission) => self.write(key, slot, entry, now_ms, admission)?,
@@ -329,21 +439,36 @@ impl Store {
                 self.writer.set_times(key.as_bytes(), self.deadline(entry), record::mark(touched));
             }
         }
-        self.account(key, slot, digest, entry, now_ms);
+        self.account(key, slot, digest, entry, now_ms, is_extra);
         Ok(())
     }
 
     /// How many entries a slot has.
     pub(super) fn slot_len(&self, slot: Slot) -> usize {
-        self.writer.partition_len(slot.index())
+        let held = self.writer.partition_len(slot.index());
+        match self.watched.extras() {
+            0 => held,
+            _ => held.saturating_sub(self.watched.extras_in(slot)),
+        }
     }
 
-    /// Drops everything of a slot at once; returns how many entries that were.
+    /// Drops everything of a slot at once, but for what is meant to be here besides its homes; returns how
+    /// many entries that were.
     pub(super) fn drop_slot(&mut self, slot: Slot, now_ms: u64) -> u64 {
-        let mut keys = Vec::new();
-        self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
+        self.set_aside(slot, now_ms);
+        let keys = self.keys_of(slot);
         keys.iter().for_each(|key| self.drop_entry(key, now_ms));
         keys.len() as u64
+    }
+
+    /// The keys of a slot, in no order.
+    fn keys_of(&self, slot: Slot) -> Vec<Key> {
+        let mut keys = Vec::new();
+        self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
+        if self.watched.extras() > 0 {
+            keys.retain(|key| !self.watched.is_extra(slot, key));
+        }
+        keys
     }
 
     /// How many entries a slot has, and its sketch, if it was not empty always.
@@ -375,6 +500,9 @@ impl Store {
                 keys.extend(Key::new(item.key).map(|key| (word, key)));
             }
         });
+        if self.watched.extras() > 0 {
+            keys.retain(|(_, key)| !self.watched.is_extra(slot, key));
+        }
         keys.sort_unstable();
         keys
     }
@@ -382,8 +510,7 @@ impl Store {
     /// The keys of a slot in ascending order, each with the digest of its entry. Costs the slot's size.
     pub(super) fn slot_list(&mut self, slot: Slot, now_ms: u64) -> Vec<(Key, u64)> {
         self.read(slot);
-        let mut keys = Vec::new();
-        self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
+        let mut keys = self.keys_of(slot);
         keys.sort_unstable();
         let digest = |key: Key| {
             let digest = self.get(&key, now_ms)?.digest(key.as_bytes());
@@ -418,12 +545,12 @@ impl Store {
         if checked.dropped > 0 {
             // Whose they were cannot be told: all sketches are made anew, bit by bit.
             self.unread_all();
+            self.watched.slots().into_iter().for_each(|slot| self.forget_gone(slot));
         }
-        let (outline, unread) = (self.sketched.then_some(&mut self.outline), &self.unread);
-        let mut forget = forgetting(outline, unread, now_ms);
+        let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
         let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
         let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
-            forget(item);
+            forget(outline, (unread, &mut *watched), item, now_ms);
             true
         });
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
@@ -454,12 +581,13 @@ impl Store {
     /// Drops an entry at once.
     pub(super) fn drop_entry(&mut self, key: &Key, now_ms: u64) {
         self.read_for(key);
-        let before = self.raw_digest(key);
+        let slot = key.slot();
+        let is_extra = self.watched.is_extra(slot, key);
+        let before = if is_extra { 0 } else { self.raw_digest(key) };
         self.writer.remove(key.as_bytes());
-        if self.sketched {
-            let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
-            self.outline.change(change, now_ms);
-        }
+        self.watched.remove(slot, key);
+        let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
+        self.outline.change(change, now_ms);
     }
 
     /// Lets this host's readers trust a slot until `until_ms` on the monotonic clock; 0 = not at all.
@@ -527,42 +655,49 @@ impl Store {
     /// Drops what has expired, or else the coolest near copy, but not what lies under `key`: the caller
     /// counts that out itself.
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
-        let (outline, unread) = (self.sketched.then_some(&mut self.outline), &self.unread);
-        let mut forget = forgetting(outline, unread, now_ms);
+        let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
         let last_used = |mark| record::last_used(mark, now_ms);
         let dropped = self.writer.make_room(now_ms, &last_used, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
-                forget(item);
+                forget(outline, (unread, &mut *watched), item, now_ms);
             }
             other
         });
         dropped > 0
     }
 
-    /// The digest of what lies under a key, acceptable or not; 0 of nothing, or if no sketches are kept.
+    /// The digest of what lies under a key, acceptable or not; 0 of nothing.
     fn raw_digest(&mut self, key: &Key) -> u64 {
-        if !self.sketched {
-            return 0;
-        }
         match self.writer.get(key.as_bytes(), &mut self.buffer) {
             Some(found) => digest_of(key.as_bytes(), &self.buffer, found.mark),
             None => 0,
         }
     }
 
-    fn account(&mut self, key: &Key, slot: Slot, before: u64, entry: &Entry, now_ms: u64) {
-        if !self.sketched {
-            return;
-        }
+    fn account(
+        &mut self,
+        key: &Key,
+        slot: Slot,
+        before: u64,
+        entry: &Entry,
+        now_ms: u64,
+        is_extra: bool,
+    ) {
         let touched = entry.body.as_ref().map_or(0, |body| body.touched);
-        let change = Change {
-            word: slot.word(key.as_bytes()),
-            before,
-            after: entry.digest(key.as_bytes()),
-            made_ms: entry.version.hlc.ms().max(touched),
-        };
-        self.outline.change(change, now_ms);
+        if self.outline.is_kept() {
+            let was_extra = self.watched.is_extra(slot, key);
+            let change = Change {
+                word: slot.word(key.as_bytes()),
+                before: if was_extra { 0 } else { before },
+                after: if is_extra { 0 } else { entry.digest(key.as_bytes()) },
+                made_ms: entry.version.hlc.ms().max(touched),
+            };
+            self.outline.change(change, now_ms);
+        }
+        if self.watched.len() > 0 || is_extra || entry.is_placed() {
+            self.watched.set(slot, key, entry.is_placed(), is_extra);
+        }
     }
 }
 
@@ -595,34 +730,51 @@ impl Births {
     }
 }
 
-/// Takes entries that are being dropped out of their slots' sketches, if these are kept and they are in there. Every
-/// node drops them for the same reason, if not at the same time.
-fn forgetting(
-    mut outline: Option<&mut Outline>,
-    unread: &Unread,
+/// Takes an entry that is being dropped out of its slot's sketch, if it is in there. Every node drops it for the
+/// same reason, if not at the same time.
+fn forget(
+    outline: &mut Outline,
+    (unread, watched): (&Unread, &mut Watched),
+    item: ExpiredItem<'_>,
     now_ms: u64,
-) -> impl FnMut(ExpiredItem<'_>) {
-    move |item| {
-        let slot = Slot::new(item.partition);
-        let (Some(outline), Some(slot)) = (outline.as_deref_mut(), slot) else { return };
-        if unread.slots[usize::from(slot.index())] {
+) {
+    let Some(slot) = Slot::new(item.partition) else { return };
+    if watched.len() > 0
+        && let Ok(key) = Key::new(item.key)
+    {
+        let was_extra = watched.is_extra(slot, &key);
+        watched.remove(slot, &key);
+        if was_extra {
             return;
         }
-        let change = Change {
-            word: slot.word(item.key),
-            before: digest_of(item.key, item.value, item.mark),
-            after: 0,
-            made_ms: match item.deadline {
-                0 => now_ms,
-                deadline => deadline.saturating_add(EXPIRED_KEPT_MS),
-            },
-        };
-        outline.change(change, now_ms);
     }
+    if unread.slots[usize::from(slot.index())] {
+        return;
+    }
+    let change = Change {
+        word: slot.word(item.key),
+        before: digest_of(item.key, item.value, item.mark),
+        after: 0,
+        made_ms: match item.deadline {
+            0 => now_ms,
+            deadline => deadline.saturating_add(EXPIRED_KEPT_MS),
+        },
+    };
+    outline.change(change, now_ms);
 }
 
 fn digest_of(key: &[u8], value: &[u8], mark: u64) -> u64 {
     record::View::parse(value).and_then(|view| view.digest(key, mark)).unwrap_or(0)
+}
+
+/// Whether a record is worth a closer look for what it says of its place.
+fn may_be_placed(value: &[u8]) -> bool {
+    record::View::parse(value).is_ok_and(|view| view.may_be_placed())
+}
+
+fn is_placed(value: &[u8], mark: u64) -> bool {
+    let entry = record::View::parse(value).and_then(|view| view.entry(mark));
+    entry.is_ok_and(|entry| entry.is_placed())
 }
 
 fn only_touched(before: &Entry, after: &Entry) -> bool {

@@ -6,6 +6,7 @@ mod contact;
 mod evening;
 mod guards;
 mod handover;
+mod placing;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};

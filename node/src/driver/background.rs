@@ -7,16 +7,17 @@ use std::thread;
 use std::time::Duration;
 
 use annulus_proto::Load;
+use annulus_proto::message::HostLoad;
 use annulus_shm::{Huge, Region};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
-use super::load::measure_load;
+use super::load::Meter;
 
 /// What the thread found.
 #[derive(Debug)]
 pub enum Report {
-    /// The host's load.
-    Load(Load),
+    /// The host's load, and how busy it is.
+    Load(Load, HostLoad),
     /// How much of a table's segment lies in huge pages.
     HugePages {
         /// The table, by its place in the settings.
@@ -49,15 +50,19 @@ pub(super) fn start(segments: Vec<Arc<dyn Region>>) -> Receiver<Report> {
 }
 
 fn watch(segments: &[Weak<dyn Region>], reports: &Sender<Report>) {
-    let mut processor = (0, 0);
-    measure_load(&mut processor);
+    let mut meter = Meter::default();
+    meter.read();
     for (table, segment) in segments.iter().enumerate() {
         let bytes = collapse(segment);
         if !send(reports, Report::HugePages { table, bytes }) {
             return;
         }
     }
-    while send(reports, Report::Load(measure_load(&mut processor))) {
+    loop {
+        let (load, host) = meter.read();
+        if !send(reports, Report::Load(load, host)) {
+            return;
+        }
         thread::sleep(PAUSE);
     }
 }

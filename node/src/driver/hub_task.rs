@@ -123,13 +123,16 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
 
     fn on_time(&mut self) {
         while let Some(report) = self.watch.as_ref().and_then(|reports| reports.try_recv().ok()) {
-            self.take_in(match report {
-                Report::Load(mut load) => {
+            match report {
+                Report::Load(mut load, host) => {
                     load.sessions = self.cores.iter().map(|core| core.look().core.entries()).sum();
-                    HubInput::Load(load)
+                    self.take_in(HubInput::Load(load));
+                    self.take_in(HubInput::HostLoad(host));
                 }
-                Report::HugePages { table, bytes } => HubInput::HugePages { table, bytes },
-            });
+                Report::HugePages { table, bytes } => {
+                    self.take_in(HubInput::HugePages { table, bytes });
+                }
+            }
         }
         let now = present(&self.clock);
         if let Some(lanes) = &self.lanes {

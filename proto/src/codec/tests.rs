@@ -103,7 +103,12 @@ fn every_variant_has_its_number() {
             3 Operation::Touch { .. }, 4 Operation::End { .. }, 5 Operation::UpdateIf { .. },
             6 Operation::StartIfAbsent { .. }, 7 Operation::EndIf { .. },
         }
-        Change { 0 Change::Value(_), 1 Change::Fields { .. }, 2 Change::Lifetimes(_) }
+        Change {
+            0 Change::Value(_), 1 Change::Fields { .. }, 2 Change::Lifetimes(_), 3 Change::Pin(_),
+        }
+        Affinity {
+            0 Affinity::Cpu, 1 Affinity::Memory, 2 Affinity::Io, 3 Affinity::Network,
+        }
         SessionReply {
             0 SessionReply::Session(_), 1 SessionReply::Acknowledged(_), 2 SessionReply::Failed(_),
         }
@@ -539,6 +544,7 @@ fn the_document_numbers_variants_and_states_limits_as_they_are() {
         ("Change", names::<Change>()),
         ("Value", names::<Value>()),
         ("SessionReply", names::<SessionReply>()),
+        ("Affinity", names::<Affinity>()),
         ("Status", names::<Status>()),
         ("PeerState", names::<PeerState>()),
         ("Happened", names::<Happened>()),

@@ -90,6 +90,7 @@ enum Write {
     Value(Value),
     Field(Vec<u8>, Option<Vec<u8>>),
     Lease(u64, u64),
+    Pin(Option<u64>),
     Touch(u64),
     End,
     Start(Value),
@@ -102,6 +103,7 @@ impl Write {
             Self::Value(value) => entry.write_value(version, value),
             Self::Field(name, value) => entry.write_field(version, name, value),
             Self::Lease(idle, expire_at) => entry.write_lease(version, idle, expire_at),
+            Self::Pin(node) => entry.write_pin(version, node.map(NodeId::from_bits)),
             Self::Touch(now_ms) => drop(entry.touch(now_ms)),
             Self::End => drop(entry.merge(&Entry::ended(entry.birth, version))),
             Self::Start(value) => drop(entry.merge(&started(version, value))),
@@ -128,6 +130,7 @@ fn writes_of_one_birth() -> impl Strategy<Value = Write> {
         4 => (name, any::<Option<[u8; 1]>>())
             .prop_map(|(name, value)| Write::Field(name, value.map(Into::into))),
         1 => (0..200u64, 0..200u64).prop_map(|(idle, expire_at)| Write::Lease(idle, expire_at)),
+        1 => any::<Option<u8>>().prop_map(|node| Write::Pin(node.map(u64::from))),
         1 => (0..200u64).prop_map(Write::Touch),
     ]
 }
@@ -155,7 +158,7 @@ fn copies() -> impl Strategy<Value = Vec<Entry>> {
             // Clocks differ: node 0 is ahead of the others, and a stamp beats what is stored.
             let clock = Hlc::from_ms(2 + at as u64 + if home == 0 { 3 } else { 0 });
             let hlc = clock.max(homes[home].version.hlc.next());
-            write.apply(&mut homes[home], Version::new(hlc, crate::NodeId::from_bits(home as u64)));
+            write.apply(&mut homes[home], Version::new(hlc, NodeId::from_bits(home as u64)));
             sent.push(homes[home].clone());
         }
         sent
@@ -393,6 +396,28 @@ fn notes_merge_by_number_and_outlive_the_value() {
     assert!(left.merge(&right));
     let expected = [(1, note(4, b"new")), (7, note(3, b"kept"))].into();
     assert_eq!(left.body.unwrap().notes, expected);
+}
+
+#[test]
+fn the_last_pin_counts_and_a_write_of_the_value_leaves_it_alone() {
+    let start = started(version(1, 1), map(&[("a", "1")]));
+    assert_eq!((start.pin(), start.is_placed()), (None, false));
+    let (mut left, mut right) = (start.clone(), start);
+    let node = |bits| Some(NodeId::from_bits(bits));
+    left.write_pin(version(2, 1), node(7));
+    right.write_pin(version(3, 1), node(0xffff_ffff_ffff));
+    right.write_value(version(4, 1), Value::Bytes(b"whole".into()));
+    assert_eq!(left.pin(), node(7));
+    assert_ne!(left.digest(b"key"), right.digest(b"key"));
+    assert!(left.merge(&right) && left.is_placed());
+    assert_eq!(left.pin(), node(0xffff_ffff_ffff));
+    right.write_pin(version(5, 1), None);
+    assert!(left.merge(&right));
+    assert_eq!((left.pin(), left.is_placed(), left.check()), (None, false, Ok(())));
+    left.write_pin(version(2, 9), node(7));
+    assert_eq!(left.pin(), None, "an older write");
+    left.body.as_mut().unwrap().notes.get_mut(&PIN).unwrap().bytes = vec![1; 7];
+    assert_eq!(left.pin(), None, "what is no id is no pin");
 }
 
 /// Nodes of different builds compare digests, so they must never change.

@@ -158,6 +158,10 @@ impl Hub {
             let answer = outcome.result.ok().map(|answered| (answered.node, answered.message));
             return self.on_members_status(now, node, answer);
         }
+        if let Some(HubCall { purpose: HubPurpose::Load { ranking, node }, .. }) = call {
+            let answer = outcome.result.ok().map(|answered| (answered.node, answered.message));
+            return self.on_load(now, ranking, node, answer);
+        }
         match (call, outcome.result) {
             (Some(call), Ok(answered)) => match call.purpose {
                 HubPurpose::Ping(node) => self.on_ping_answer(now, node, call.asked, &answered),

@@ -12,7 +12,7 @@ use annulus_proto::{Member, NodeId, Status};
 
 use super::Hub;
 use crate::core::calls::HubPurpose;
-use crate::core::io::{Asker, Caller, HubOutput, Input, Now, SlotCounts};
+use crate::core::io::{Asker, Caller, GivenWeight, HubOutput, Input, Now, SlotCounts};
 
 /// What happened lately, in order.
 #[derive(Debug, Default)]
@@ -210,6 +210,20 @@ impl Hub {
                 }
                 self.mesh.remove(now.monotonic, node).map_err(|error| error.to_string())?;
                 format!("remove {node}")
+            }
+            Order::Weigh(weight) => {
+                let weight = weight.unwrap_or(self.configured_weight);
+                let me = self.mesh.me().id;
+                let serves = |member: &Member| member.id != me && serves(member);
+                if weight == 0 && !self.mesh.view().active().any(serves) {
+                    return Err("no other node would take its slots; start one first".to_owned());
+                }
+                let configured = self.configured_weight;
+                self.given_weight =
+                    (weight != configured).then_some(GivenWeight { configured, given: weight });
+                self.mesh.set_weight(now.monotonic, weight);
+                self.persist_if_wanted();
+                format!("take a weight of {weight}")
             }
             _ => return Err("this node does not know that order; upgrade it".to_owned()),
         };

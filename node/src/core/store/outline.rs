@@ -15,7 +15,7 @@ pub(in crate::core) const IN_FLIGHT_MS: u64 = 2_000;
 
 /// The sketches of all slots, and the latest changes, so that they can be left out.
 pub(super) struct Outline {
-    /// Of slots that hold nothing there is none.
+    /// Of slots that hold nothing there is none. Empty while no sketches are kept.
     slots: Box<[Option<Sketch>]>,
     recent: VecDeque<Change>,
 }
@@ -45,6 +45,16 @@ impl Outline {
         Self { slots, recent: VecDeque::new() }
     }
 
+    /// That keeps nothing, and takes in nothing.
+    pub(super) fn put_off() -> Self {
+        Self { slots: Box::default(), recent: VecDeque::new() }
+    }
+
+    /// Whether sketches are kept.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
     /// Forgets everything, to be told of it anew.
     pub(super) fn clear(&mut self) {
         self.slots.fill(None);
@@ -52,7 +62,7 @@ impl Outline {
 
     /// Takes in a change, made or found out at `now_ms`.
     pub(super) fn change(&mut self, change: Change, now_ms: u64) {
-        if change.before == change.after {
+        if change.before == change.after || !self.is_kept() {
             return;
         }
         self.put(change);
@@ -71,7 +81,7 @@ impl Outline {
     /// Takes in a change that is no news.
     pub(super) fn put(&mut self, change: Change) {
         let Some(slot) = Slot::of_word(change.word) else { return };
-        let sketch = &mut self.slots[usize::from(slot.index())];
+        let Some(sketch) = self.slots.get_mut(usize::from(slot.index())) else { return };
         let kept = sketch.get_or_insert_with(|| Sketch::new(SYMBOLS));
         kept.change(change.word, change.before, change.after);
         if change.after == 0 && kept.is_zero() {
@@ -82,7 +92,7 @@ impl Outline {
     /// The sketch of a slot, if it holds anything.
     #[cfg(test)]
     pub(super) fn of_slot(&self, slot: Slot) -> Option<&Sketch> {
-        self.slots[usize::from(slot.index())].as_ref()
+        self.slots.get(usize::from(slot.index()))?.as_ref()
     }
 
     /// How many changes are remembered.
@@ -93,7 +103,7 @@ impl Outline {
 
     /// The first `symbols` symbols of each part of some slots, of which `sizes` tells how many are in each. What
     /// was made after `cut_ms` is left out as far as it is remembered; 0 = nothing is. `None` if the sizes do
-    /// not add up.
+    /// not add up, or no sketches are kept.
     ///
     /// Costs the number of slots, and of changes that are left out.
     ///
@@ -107,6 +117,9 @@ impl Outline {
         cut_ms: u64,
     ) -> Option<Vec<Sketch>> {
         const NONE: u16 = u16::MAX;
+        if !self.is_kept() {
+            return None;
+        }
         let mut part_of = vec![NONE; self.slots.len()];
         let mut sketches = Vec::new();
         let mut slots = slots.into_iter();

@@ -66,11 +66,9 @@ fn slot() -> Slot {
 /// The sketches and counts of all slots, from what lies in the segment and nothing else.
 fn from_segment(store: &mut Store) -> (Outline, BTreeMap<u16, usize>) {
     let kept = std::mem::replace(&mut store.outline, Outline::new());
-    let sketched = std::mem::replace(&mut store.sketched, true);
     store.unread = Unread::all();
     store.read_on(usize::MAX);
     let rebuilt = std::mem::replace(&mut store.outline, kept);
-    store.sketched = sketched;
     let mut counts = BTreeMap::new();
     let mut cursor = 0;
     loop {
@@ -565,7 +563,7 @@ proptest! {
             let (outline, counts) = from_segment(&mut store);
             let kept = store.slot_sketch(slot());
             let count = counts.get(&slot().index()).copied().unwrap_or(0);
-            let sketch = outline.of_slot(slot()).filter(|_| store.sketched).cloned();
+            let sketch = outline.of_slot(slot()).filter(|_| store.outline.is_kept()).cloned();
             prop_assert_eq!(kept, (count, sketch));
         }
         store.keep_sketches();

@@ -104,6 +104,14 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "0873657373696f6e7306733363726574070100fbd00702000201000101",
         ),
         (
+            request(Operation::Update { birth: None, change: Change::Pin(Some(node(0xa1))) }),
+            "0873657373696f6e7306733363726574070100fbd00702000301a1",
+        ),
+        (
+            request(Operation::Update { birth: None, change: Change::Pin(None) }),
+            "0873657373696f6e7306733363726574070100fbd00702000300",
+        ),
+        (
             request(Operation::Touch { birth: Some(birth()) }),
             "0873657373696f6e7306733363726574070100fbd0070301fd0000006c50c4a001a1",
         ),
@@ -137,10 +145,11 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 deadline: 1_790_000_001_000,
                 touched: 1_790_000_000_000,
                 attributes: Attributes::default(),
+                pin: Some(node(0xa2)),
                 value: map(),
             })
             .into(),
-            "00fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fde86f50c4a0010000fd006c50c4a00100000000010204636172740133047573657203616461",
+            "00fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fde86f50c4a0010000fd006c50c4a0010000000001a2010204636172740133047573657203616461",
         ),
         (
             SessionReply::Acknowledged(Acknowledged {
@@ -194,9 +203,11 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                         size: 7,
                     }),
                 ],
+                extra: vec![copy(CopyState::Silent)],
+                pin: Some(node(0xa1)),
             }
             .into(),
-            "fbea1709a10104a1026e31007f000001fbe81c00a1026e31007f000001fbe81c01a1026e31007f000001fbe81c0201a1026e31007f000001fbe81c03fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000001050607",
+            "fbea1709a10104a1026e31007f000001fbe81c00a1026e31007f000001fbe81c01a1026e31007f000001fbe81c0201a1026e31007f000001fbe81c03fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000000105060701a1026e31007f000001fbe81c0101a1",
         ),
         (ListRequest { table: "t".into(), cursor: 251, limit: 100 }.into(), "0174fbfb0064"),
         (
@@ -310,6 +321,8 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (Order::Drain.into(), "01"),
         (Order::StopDraining.into(), "02"),
         (Order::Remove { node: node(0xa1), accept_loss: true }.into(), "03a101"),
+        (Order::Weigh(Some(300)).into(), "0401fb2c01"),
+        (Order::Weigh(None).into(), "0400"),
         (Ordered::Done.into(), "00"),
         (Ordered::Refused("no".into()).into(), "01026e6f"),
         (SafetyRequest {}.into(), ""),
@@ -454,6 +467,34 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "0174fbea17fb2c0107",
         ),
         (OfferAnswer { given: true, incarnation: 300 }.into(), "01fb2c01"),
+        (
+            CheckCopy { table: "t".into(), key: key(), digest: 258 }.into(),
+            "017406733363726574fb0201",
+        ),
+        (LoadRequest {}.into(), ""),
+        (load().into(), "01fa01fd0000000002000000000101"),
+        (RankRequest { affinity: Affinity::Cpu }.into(), "00"),
+        (RankRequest { affinity: Affinity::Memory }.into(), "01"),
+        (RankRequest { affinity: Affinity::Io }.into(), "02"),
+        (RankRequest { affinity: Affinity::Network }.into(), "03"),
+        (Ranked { nodes: vec![(node(0xa1), load())] }.into(), "01a101fa01fd0000000002000000000101"),
+        (
+            PinnedRequest { table: "t".into(), to: node(0xa1), core: 1, after: Some(key()) }.into(),
+            "0174a1010106733363726574",
+        ),
+        (
+            Pinned { sessions: vec![(key(), birth(), 3)], next: Some((1, None)) }.into(),
+            "0106733363726574fd0000006c50c4a001a103010100",
+        ),
+        (
+            PlanRequest {
+                weights: vec![(node(0xa1), 300)],
+                without: vec![node(0xa2)],
+                zones: vec![(node(0xa3), "z".into())],
+            }
+            .into(),
+            "01a1fb2c0101a201a3017a",
+        ),
     ]
 }
 
@@ -503,6 +544,15 @@ fn entry() -> Entry {
     let body = entry.body.as_mut().expect("it has not ended");
     body.notes.insert(1, Note { version: birth(), bytes: vec![9] });
     entry
+}
+
+fn load() -> HostLoad {
+    HostLoad {
+        cpu_permille: Some(250),
+        memory_free: Some(8 << 30),
+        io_permille: None,
+        network_bytes: Some(1),
+    }
 }
 
 fn events() -> Events {

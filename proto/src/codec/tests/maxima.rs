@@ -125,6 +125,7 @@ fn the_largest_values_pass() {
                 deadline: u64::MAX,
                 touched: u64::MAX,
                 attributes: self::attributes(),
+                pin: Some(LATE.node),
                 value,
             }));
         }
@@ -186,6 +187,20 @@ fn the_largest_views_pass() {
             homes: vec![index; usize::from(SLOT_COUNT) * REPLICAS_MAX],
         });
     }
+    for count in SIZES.into_iter().filter(|&count| count <= MEMBERS_MAX) {
+        let load = HostLoad {
+            cpu_permille: Some(u32::MAX),
+            memory_free: Some(u64::MAX),
+            io_permille: Some(u32::MAX),
+            network_bytes: Some(u64::MAX),
+        };
+        passes(Ranked { nodes: vec![(LATE.node, load); count] });
+        passes(PlanRequest {
+            weights: vec![(LATE.node, u16::MAX); count],
+            without: vec![LATE.node; count],
+            zones: vec![(LATE.node, name(NAME_BYTES_MAX)); count],
+        });
+    }
     let small = Member { name: String::new(), zone: String::new(), ..member() };
     passes(Exchange { members: vec![small; MEMBERS_MAX], reply: false });
 }
@@ -203,6 +218,10 @@ fn the_largest_listings_pass() {
                 size: u64::MAX,
             };
             passes(List { entries: vec![listed(key.clone()); count], next: u64::MAX });
+            passes(Pinned {
+                sessions: vec![(key.clone(), LATE, u64::MAX); count],
+                next: Some((u16::MAX, Some(key.clone()))),
+            });
             passes(SlotList { items: vec![(key, 0); count], more: true });
         }
     }
@@ -257,7 +276,9 @@ fn the_largest_answers_about_a_node_pass() {
     ];
     let slot = Slot::new(0).unwrap();
     let served_from = Served::Homes;
-    passes(Explanation { slot, view: u64::MAX, node: LATE.node, served_from, homes });
+    let (view, node, pin) = (u64::MAX, LATE.node, Some(LATE.node));
+    let extra = homes.clone();
+    passes(Explanation { slot, view, node, served_from, homes, extra, pin });
     for count in [0, 1, 10, 100, 250] {
         let status = TableStatus {
             name: table(),
@@ -304,7 +325,7 @@ fn the_largest_answers_about_a_node_pass() {
 fn the_largest_small_messages_pass_and_fit_a_datagram() {
     let refused = Failure::Refused(name(REASON_BYTES_MAX));
     let reason = name(REASON_BYTES_MAX);
-    let messages: [Message; 14] = [
+    let messages: [Message; 16] = [
         Rejected::Malformed { why: reason.clone() }.into(),
         Rejected::WrongCluster { asked: reason }.into(),
         Rejected::NodeIdInUse { id: LATE.node, addr: addr() }.into(),
@@ -316,6 +337,8 @@ fn the_largest_small_messages_pass_and_fit_a_datagram() {
         TouchCopy { table: table(), key: key(), birth: LATE, version: LATE, touched: u64::MAX }
             .into(),
         Fetch { table: table(), key: key() }.into(),
+        CheckCopy { table: table(), key: key(), digest: u64::MAX }.into(),
+        PinnedRequest { table: table(), to: LATE.node, core: u16::MAX, after: Some(key()) }.into(),
         SlotListRequest { table: table(), slot: Slot::new(0).unwrap(), after: Some(key()) }.into(),
         Gossip { packet: vec![0xff; datagram_payload_max(&table()) - 3] }.into(),
         StreamGossip { packet: vec![0xff; datagram_payload_max(&table()) - 3] }.into(),
