@@ -143,6 +143,7 @@ impl Core {
                 self.tables[table].sync_due.insert(other, now.monotonic + wait);
             }
         }
+        self.place_sets(now, &others, &back);
         self.extend_freshness(now);
     }
 
@@ -181,8 +182,8 @@ impl Core {
             SlotCounts {
                 home: home.count() as u32,
                 unsynced: unsynced.count() as u32,
-                leaving: table.leaving.len() as u32,
-                given_up: table.leaving.given_up(),
+                leaving: table.custody.leaving().len() as u32,
+                given_up: table.custody.given_up(),
             }
         };
         let counts: Vec<SlotCounts> = self.tables.iter().map(count).collect();
