@@ -11,7 +11,9 @@ mod alone;
 mod ballot;
 mod calls;
 mod coordinator;
+mod copies;
 mod counters;
+mod custody;
 mod evict;
 mod handover;
 mod hints;
@@ -19,12 +21,14 @@ mod hub;
 mod io;
 mod keeping;
 mod kept;
+mod pace;
 mod placing;
 mod replica;
 mod replies;
 mod report;
 pub mod route;
 mod settings;
+mod slot_set;
 mod standing;
 mod store;
 mod sync;
@@ -41,20 +45,22 @@ use annulus_proto::message::{
 use annulus_proto::submission::Answer;
 use annulus_proto::{Entry, Key, NodeId, Slot, Status, Version};
 use annulus_shm::{Admission, Used, Writer};
-use annulus_slots::Holding;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use ballot::Lines;
 use calls::{Call, Calls, Purpose};
 use coordinator::Pending;
-use handover::Leaving;
+use copies::Copies;
+use custody::Custody;
 use hints::Hints;
 use hub::out_of_place;
 use keeping::{Pace, Saving};
+use pace::Bucket;
 use placing::Placing;
 use replies::Replies;
 use report::Explain;
+use slot_set::AppSet;
 use store::Store;
 use sync::SyncSession;
 use time::NodeTime;
@@ -71,6 +77,7 @@ pub use kept::{
 #[doc(hidden)]
 pub use settings::Flaw;
 pub use settings::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, majority};
+pub use slot_set::{SlotCall, SlotMember, SlotSaid, SlotSetPolicy};
 pub use standing::Standing;
 pub use store::record_bytes_max;
 pub use time::CEILING_LEAD_MS;
@@ -88,6 +95,8 @@ pub struct Core {
     standing: Arc<Standing>,
     time: NodeTime,
     tables: Vec<Table>,
+    /// The slot sets of applications: the first core's alone.
+    sets: Vec<AppSet>,
     calls: Calls<Call>,
     pending: BTreeMap<u64, Pending>,
     pending_next: u64,
@@ -115,6 +124,8 @@ pub struct Core {
     inherits: bool,
     /// How fast hints go to each home that gets some.
     paces: BTreeMap<NodeId, Pace>,
+    /// How fast entries are exchanged by comparisons, with all others together.
+    handover: Bucket,
     saving: Saving,
     stopping: bool,
     stopped: bool,
@@ -144,6 +155,8 @@ pub struct CoreStart {
     pub clock_floor_ms: u64,
     /// The tables, each with the shard of its segment that this core owns.
     pub tables: Vec<(TablePolicy, Writer)>,
+    /// The slot sets of the application that embeds this node. The first core looks after them.
+    pub slot_sets: Vec<SlotSetPolicy>,
     /// What was kept on disk of its slots, by this node's earlier runs.
     pub kept: Vec<Record>,
     /// The seed of everything random.
@@ -154,10 +167,12 @@ pub struct CoreStart {
 struct Table {
     store: Store,
     hints: Hints,
-    /// What is being given away.
-    leaving: Leaving,
     /// What is done for sessions that more than their homes are to hold.
     placing: Placing,
+    /// What becomes of the copies of slots.
+    custody: Custody,
+    /// Who else was seen to hold what.
+    copies: Copies,
     /// By slot: whether this node holds everything a home should.
     slots: Vec<SlotState>,
     sync: BTreeMap<NodeId, SyncSession>,
@@ -172,8 +187,6 @@ struct SlotState {
     /// Whether it is one of those that decide: it keeps what it has then, though others may be the homes
     /// as long as a member is down.
     decides: bool,
-    /// What becomes of the copy that is here.
-    holding: Holding,
     /// The greatest ballot that was promised: no fresh write below it counts here.
     floor: Version,
     /// Members to compare with before this node may say *absent*; empty once it is in sync.
@@ -218,7 +231,7 @@ impl Core {
     /// A core of a node that has just started.
     pub fn new(start: CoreStart, now: Now) -> Self {
         let CoreStart { number, cores, mut settings, standing, tables, kept, seed, .. } = start;
-        let CoreStart { clock_floor_ms, clock_ceiling_ms, .. } = start;
+        let CoreStart { clock_floor_ms, clock_ceiling_ms, slot_sets, .. } = start;
         let id = standing.me;
         // Bounds are the node's, and each core gets its part.
         let hints_max = settings.hints_bytes_max.get() / cores as u64;
@@ -230,21 +243,23 @@ impl Core {
         let slot = SlotState {
             home: false,
             decides: false,
-            holding: Holding::new(),
             floor: floor_at_start,
             sources: BTreeSet::new(),
         };
         let table = |(policy, writer): (TablePolicy, Writer)| Table {
             store: Store::new(policy, id, writer),
             hints: Hints::new(hints_max, hints_max_age),
-            leaving: Leaving::default(),
             placing: Placing::default(),
+            custody: Custody::new(annulus_proto::SLOT_COUNT.into()),
+            copies: Copies::default(),
             slots: vec![slot.clone(); usize::from(annulus_proto::SLOT_COUNT)],
             sync: BTreeMap::new(),
             sync_due: BTreeMap::new(),
             sync_sessions: 0,
         };
         let tables = tables.into_iter().map(table).collect();
+        let sets = slot_sets.into_iter().filter(|_| number == 0).map(AppSet::new).collect();
+        let handover = Bucket::new(now.monotonic, settings.handover_rate.get() / cores as u64);
         let drift_max = settings.max_clock_drift;
         let mut core = Self {
             number,
@@ -252,6 +267,7 @@ impl Core {
             time: NodeTime::new((number, cores), id, clock_floor_ms, clock_ceiling_ms, drift_max),
             replies: Replies::new(settings.replies_max),
             tables,
+            sets,
             settings,
             standing,
             calls: Calls::new(number, route::parties(cores)),
@@ -271,6 +287,7 @@ impl Core {
             slots_told: Vec::new(),
             inherits: true,
             paces: BTreeMap::new(),
+            handover,
             saving: Saving::default(),
             stopping: false,
             stopped: false,
@@ -316,6 +333,7 @@ impl Core {
                 self.notify(Notice::Report { ticket, report });
             }
             Input::SyncNow => self.sync_soon(now),
+            Input::SlotSet { set, said } => self.on_slot_said(now, set, said),
             Input::Stop => self.stopping = true,
         }
         self.take_turns(now);
@@ -442,8 +460,11 @@ impl Core {
         self.deliver_hints(now);
         self.save(now);
         self.start_syncs(now);
+        self.go_on_with_paced_syncs(now);
+        self.look_after_sets(now);
         self.offer_leaving(now);
         self.look_after_placed(now);
+        self.count_copies(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
             self.extend_freshness(now);
@@ -495,6 +516,21 @@ impl Core {
                     let reply = self.slot_list(now, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
+                Message::SetHello(hello) => {
+                    let answer = self.take_hello(now, node, &hello);
+                    return self.reply(now, asker, header.id, answer);
+                }
+                Message::HeldRequest(request) => {
+                    let answer = match request.revision {
+                        0 => self.tell_copies(&request),
+                        _ => self.tell_held(node, &request),
+                    };
+                    return self.reply(now, asker, header.id, answer);
+                }
+                Message::SetOffer(offer) => {
+                    let answer = self.take_set_offer(node, &offer);
+                    return self.reply(now, asker, header.id, answer);
+                }
                 _ => {}
             }
         }
@@ -543,12 +579,22 @@ impl Core {
                 let agrees = header.view == self.standing.view.digest();
                 self.on_sync_answer(now, table, call.node, session, step, Some((message, agrees)));
             }
-            Purpose::Offer { table, slot, attempt } => {
+            Purpose::Offer { whose, slot, attempt } => {
                 let answer = match message {
                     Message::OfferAnswer(answer) => Some(answer),
                     _ => None,
                 };
-                self.on_offer_answer(now, (table, slot, attempt), call.node, answer);
+                self.on_offer_answer(now, (whose, slot, attempt), call.node, answer);
+            }
+            Purpose::SetHello { set, told } => {
+                self.on_set_noted(now, (set, told), call.node, Some(message));
+            }
+            Purpose::Held { set, slots } => {
+                let agrees = header.view == self.standing.view.digest();
+                self.on_held(now, (set, slots), call.node, Some((message, agrees)));
+            }
+            Purpose::Copies { table, slots } => {
+                self.on_copies(now, (table, slots), call.node, Some(message));
             }
             Purpose::Check { table, key } => {
                 self.on_check_answer(now, (table, &key), call.node, Some(message));
@@ -576,8 +622,15 @@ impl Core {
             Purpose::Sync { table, session, step } => {
                 self.on_sync_answer(now, table, call.node, session, step, None);
             }
-            Purpose::Offer { table, slot, attempt } => {
-                self.on_offer_answer(now, (table, slot, attempt), call.node, None);
+            Purpose::Offer { whose, slot, attempt } => {
+                self.on_offer_answer(now, (whose, slot, attempt), call.node, None);
+            }
+            Purpose::SetHello { set, told } => {
+                self.on_set_noted(now, (set, told), call.node, None);
+            }
+            Purpose::Held { set, slots } => self.on_held(now, (set, slots), call.node, None),
+            Purpose::Copies { table, slots } => {
+                self.on_copies(now, (table, slots), call.node, None);
             }
             Purpose::Check { table, key } => {
                 self.on_check_answer(now, (table, &key), call.node, None);

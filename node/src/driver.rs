@@ -22,11 +22,14 @@ mod post;
 mod routing;
 mod settings;
 mod shared;
+mod slot_sets;
 mod stream;
 mod tally;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,6 +72,7 @@ pub use local_roles::LocalRoles;
 pub(crate) use local_roles::ROOT;
 pub use routing::Routing;
 pub use settings::{CORES_MAX, LaneSettings, NodeSettings, TableSettings};
+pub use slot_sets::{GiveUp, SlotHolder, SlotOffer, SlotSet, SlotSetError, SlotsHandle, TakeUp};
 
 /// A node that serves.
 #[derive(Clone, Debug)]
@@ -113,6 +117,27 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), RunError> {
+    embed_on(settings, net, clock, host, Vec::new(), stop, ready).await
+}
+
+/// Runs a node as [`run_on`] does, with slot sets of the application that embeds it.
+///
+/// # Errors
+/// [`RunError`], as [`run_on`], and if two slot sets have one name.
+pub async fn embed_on<N: Net, C: Clock, H: Host>(
+    settings: NodeSettings,
+    net: N,
+    clock: C,
+    host: H,
+    slot_sets: Vec<SlotSet>,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), RunError> {
+    let mut set_names = BTreeSet::new();
+    if let Some(twice) = slot_sets.iter().find(|set| !set_names.insert(&set.policy().name)) {
+        return Err(RunError::SlotSets(twice.policy().name.clone()));
+    }
+    let policies: Vec<_> = slot_sets.iter().map(|set| set.policy().clone()).collect();
     let now = present(&clock);
     let (state, clock_floor_ms) = first_state(&host, now)?;
     let id = NodeId::from_bits(state.id);
@@ -196,7 +221,8 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
             .unwrap_or_default(),
         software: SOFTWARE.to_owned(),
     };
-    let homes_max = settings.tables.iter().map(|table| table.policy.replicas.get()).max();
+    let replicas = settings.tables.iter().map(|table| table.policy.replicas);
+    let homes_max = replicas.chain(policies.iter().map(|set| set.replicas)).max();
     let seed = host.entropy();
     let clock_ceiling_ms = state.clock_ceiling_ms;
     let mut hub = Hub::new(
@@ -209,7 +235,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
             state,
             cores,
             tables: settings.tables.iter().map(|table| table.policy.name.clone()).collect(),
-            homes_max: homes_max.unwrap_or(1),
+            homes_max: homes_max.map_or(1, NonZeroU8::get),
             seed,
         },
         now,
@@ -224,6 +250,7 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
             clock_ceiling_ms,
             clock_floor_ms,
             tables,
+            slot_sets: policies.clone(),
             kept: std::mem::take(&mut kept[number]),
             seed: seed.wrapping_add(number as u64),
         };
@@ -306,6 +333,12 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
     tasks.spawn(task.run());
     let Receivers { hub: inbox, gossip, cores: core_inboxes } = receivers;
     let mut core_tasks = JoinSet::new();
+    let mut set_calls = Vec::new();
+    for (set, slot_set) in slot_sets.into_iter().enumerate() {
+        let (task, calls) = slot_set.task(set, inboxes.clone());
+        set_calls.push(calls);
+        core_tasks.spawn(task.run());
+    }
     for (number, inbox) in core_inboxes.into_iter().enumerate() {
         let task = CoreTask {
             number,
@@ -315,6 +348,8 @@ pub async fn run_on<N: Net, C: Clock, H: Host>(
             inbox,
             inboxes: inboxes.clone(),
             disk: disk.clone(),
+            // The first core looks after them.
+            slot_sets: std::mem::take(&mut set_calls),
             sleepers: Vec::new(),
             next_scan: Duration::ZERO,
         };

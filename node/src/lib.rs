@@ -1,7 +1,8 @@
 //! The node: a core that decides without I/O, and the driver around it.
 //!
 //! [`run`] is a node in production: tokio's sockets, the system's clock, this host's files and
-//! memory. [`driver::run_on`] is the same node on any network, clock and host.
+//! memory. [`embed`] is the same node in an application that has slots of its own ([`SlotSet`]), and
+//! [`driver::run_on`] on any network, clock and host.
 
 pub mod config;
 pub mod core;
@@ -12,7 +13,11 @@ use std::panic::resume_unwind;
 use annulus_net::{SystemClock, TokioNet};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use driver::{NodeSettings, Ready, Routing, RunError, TableSettings};
+pub use core::{SlotMember, SlotSetPolicy};
+pub use driver::{
+    GiveUp, NodeSettings, Ready, Routing, RunError, SlotHolder, SlotOffer, SlotSet, SlotSetError,
+    SlotsHandle, TableSettings, TakeUp,
+};
 
 /// The name and version of this software, as it presents itself.
 pub const SOFTWARE: &str = concat!("annulus ", env!("CARGO_PKG_VERSION"));
@@ -51,4 +56,21 @@ pub async fn run(settings: NodeSettings, ready: impl FnOnce(&Ready)) -> Result<(
     };
     let net = TokioNet::new().with_local_mode(settings.socket_mode);
     driver::run_on(settings, net, SystemClock, host, stop, ready).await
+}
+
+/// Runs a node within an application, which holds the slots of these sets, until `stop` completes. `ready`
+/// is called once it serves. Signals are the application's affair.
+///
+/// # Errors
+/// [`RunError`]: what kept it from starting, or made it give up its place.
+pub async fn embed(
+    settings: NodeSettings,
+    slot_sets: Vec<SlotSet>,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(&Ready),
+) -> Result<(), RunError> {
+    let fail = |source| RunError::DataDir { path: settings.data_dir.clone(), source };
+    let host = driver::SystemHost::open(&settings).map_err(fail)?;
+    let net = TokioNet::new().with_local_mode(settings.socket_mode);
+    driver::embed_on(settings, net, SystemClock, host, slot_sets, stop, ready).await
 }

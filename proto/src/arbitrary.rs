@@ -579,6 +579,22 @@ fn between_nodes() -> impl Strategy<Value = Message> {
         }),
         any::<(bool, u64)>()
             .prop_map(|(given, incarnation)| OfferAnswer { given, incarnation }.into()),
+        (text(), any::<(u16, u8)>(), any::<(u64, u64)>(), slot_sets()).prop_map(
+            |(set, (slots, replicas), (incarnation, revision), failed)| {
+                SetHello { set, slots, replicas, incarnation, revision, failed }.into()
+            }
+        ),
+        any::<bool>().prop_map(|noted| SetNoted { noted }.into()),
+        (text(), any::<u64>(), slot_sets()).prop_map(|(set, revision, slots)| HeldRequest {
+            set,
+            revision,
+            slots
+        }
+        .into()),
+        (slot_sets(), slot_sets()).prop_map(|(held, unsure)| Held { held, unsure }.into()),
+        (text(), any::<(u16, u64, u64)>()).prop_map(|(set, (slot, incarnation, counter))| {
+            SetOffer { set, slot, incarnation, counter }.into()
+        }),
         replicated.prop_map(Message::from),
         (text(), keys(), any::<u64>()).prop_map(|(table, key, digest)| CheckCopy {
             table,

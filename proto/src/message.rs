@@ -1115,13 +1115,73 @@ pub struct Offer {
     pub counter: u64,
 }
 
-/// The answer to an [`Offer`].
+/// The answer to an [`Offer`] and to a [`SetOffer`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct OfferAnswer {
     /// Whether this is a receipt: the receiver holds the slot, and all that belongs there.
     pub given: bool,
     /// The receiver's incarnation.
     pub incarnation: u64,
+}
+
+/// Node to node: I take part in this slot set of an application ([`SetNoted`] answers).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetHello {
+    /// The set.
+    pub set: String,
+    /// How many slots it has. Here and below they go by their numbers in the set, below this one.
+    pub slots: u16,
+    /// How many homes each of them has.
+    pub replicas: u8,
+    /// The sender's incarnation,
+    pub incarnation: u64,
+    /// and how often what follows has changed since.
+    pub revision: u64,
+    /// The slots that it does not take for now, since they failed there.
+    pub failed: SlotSet,
+}
+
+/// The answer to a [`SetHello`] of somebody who takes part, too.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetNoted {
+    /// Whether it is noted: the sender is a member. If not, say it again later.
+    pub noted: bool,
+}
+
+/// Node to node: which of these slots of a slot set, or of a table, do you hold?
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HeldRequest {
+    /// The set, or the table.
+    pub set: String,
+    /// The revision of the sender's last [`SetHello`]: whoever has not noted it is unsure of everything. 0: it
+    /// is about a table.
+    pub revision: u64,
+    /// The slots, by their numbers; of a table they are all of one core of the receiver.
+    pub slots: SlotSet,
+}
+
+/// The answer to a [`HeldRequest`]. Of the other slots the receiver holds nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Held {
+    /// Those that it holds, as their home or while it gives them away; of a table those that it has synced.
+    pub held: SlotSet,
+    /// Those that have to be asked for again: its application has not said yet that it takes no writes for
+    /// them any more, or that they are gone.
+    pub unsure: SlotSet,
+}
+
+/// Node to node: I am to give this slot of a slot set away. Have you got all that I have of it, and are you to keep
+/// it? [`OfferAnswer`] answers.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetOffer {
+    /// The set.
+    pub set: String,
+    /// The slot, by its number.
+    pub slot: u16,
+    /// The attempt: the sender's incarnation when it began,
+    pub incarnation: u64,
+    /// and a count.
+    pub counter: u64,
 }
 
 /// Node to node: these are the members I know; tell me of those you know.
@@ -1295,6 +1355,11 @@ messages! {
     95 PinnedRequest(PinnedRequest), SMALL;
     96 Pinned(Pinned), LISTING;
     97 PlanRequest(PlanRequest), MEMBERS;
+    100 SetHello(SetHello), PARTS;
+    101 SetNoted(SetNoted), SMALL;
+    102 HeldRequest(HeldRequest), PARTS;
+    103 Held(Held), PARTS;
+    104 SetOffer(SetOffer), SMALL;
 }
 
 #[cfg(test)]

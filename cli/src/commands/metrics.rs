@@ -99,6 +99,7 @@ fn metrics(node: &NodeStatus, peers: &Peers, members: &Members) -> Vec<Metric> {
 const GAUGES: &[&str] = &[
     "calls_open",
     "clock_off_by_ms",
+    "copies_below_k",
     "cores",
     "mesh_local_health",
     "mesh_peers_alive",
@@ -107,6 +108,11 @@ const GAUGES: &[&str] = &[
     "mesh_peers_presumed",
     "mesh_peers_suspected",
     "requests_waiting",
+    "slot_set_slots_failed",
+    "slot_set_slots_home",
+    "slot_set_slots_leaving",
+    "slot_set_slots_short",
+    "slot_set_slots_unready",
 ];
 
 fn of_node(node: &NodeStatus) -> Vec<Metric> {

@@ -51,7 +51,7 @@ pub(crate) async fn drain(cluster: &Cluster, args: &DrainArgs) -> anyhow::Result
         return output::line("draining");
     }
     let began = Instant::now();
-    let mut first: Option<u64> = None;
+    let mut first: Option<(u64, u64)> = None;
     let mut told = Instant::now();
     loop {
         let status = node.status().await?;
@@ -60,8 +60,9 @@ pub(crate) async fn drain(cluster: &Cluster, args: &DrainArgs) -> anyhow::Result
             return Err(Failed { code: NOT_YET, why: why.to_owned() }.into());
         }
         let left = slots_left(&status);
-        let of = *first.get_or_insert(left);
+        let (of, before) = *first.get_or_insert((left, bytes_given(&status)));
         let short: u64 = status.tables.iter().map(|table| u64::from(table.slots_short)).sum();
+        let short = short + counter(&status, "slot_set_slots_short");
         if left == 0 {
             break;
         }
@@ -79,7 +80,8 @@ pub(crate) async fn drain(cluster: &Cluster, args: &DrainArgs) -> anyhow::Result
         }
         if told.elapsed() >= Duration::from_secs(1) {
             told = Instant::now();
-            output::message(progress(left, of, began.elapsed()));
+            let bytes = bytes_given(&status).saturating_sub(before);
+            output::message(progress(left, of, bytes, began.elapsed()));
         }
         tokio::time::sleep(POLL).await;
     }
@@ -91,18 +93,33 @@ fn slots_left(status: &NodeStatus) -> u64 {
     let left = |table: &annulus_client::TableStatus| {
         u64::from(table.slots_home) + u64::from(table.slots_leaving)
     };
-    status.tables.iter().map(left).sum()
+    let of_sets =
+        counter(status, "slot_set_slots_home") + counter(status, "slot_set_slots_leaving");
+    status.tables.iter().map(left).sum::<u64>() + of_sets
 }
 
-fn progress(left: u64, of: u64, elapsed: Duration) -> String {
+/// What it has pushed to others so far, in bytes.
+fn bytes_given(status: &NodeStatus) -> u64 {
+    counter(status, "sync_bytes_pushed")
+}
+
+fn counter(status: &NodeStatus, name: &str) -> u64 {
+    status.counters.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count)
+}
+
+fn progress(left: u64, of: u64, bytes: u64, elapsed: Duration) -> String {
     let done = of.saturating_sub(left);
-    let rate = done as f64 / elapsed.as_secs_f64().max(0.001);
+    let seconds = elapsed.as_secs_f64().max(0.001);
+    let rate = done as f64 / seconds;
+    let pace = bytes as f64 / seconds / f64::from(1 << 20);
     let rest = if done == 0 {
         "unknown".to_owned()
     } else {
         output::span(Duration::from_secs_f64(left as f64 / rate))
     };
-    format!("{done} of {of} slots given away, {rate:.0} a second, time left {rest}")
+    format!(
+        "{done} of {of} slots given away, {rate:.0} a second, {pace:.1} MiB/s, time left {rest}"
+    )
 }
 
 /// Has all nodes count a dead member out.
@@ -162,8 +179,8 @@ mod tests {
     #[test]
     fn progress_tells_rate_and_rest() {
         let after = Duration::from_secs(10);
-        let text = progress(75, 100, after);
-        assert_eq!(text, "25 of 100 slots given away, 2 a second, time left 30s");
-        assert!(progress(100, 100, after).ends_with("time left unknown"));
+        let text = progress(75, 100, 25 << 20, after);
+        assert_eq!(text, "25 of 100 slots given away, 2 a second, 2.5 MiB/s, time left 30s");
+        assert!(progress(100, 100, 0, after).ends_with("time left unknown"));
     }
 }

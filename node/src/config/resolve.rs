@@ -176,6 +176,15 @@ impl Resolver {
             },
             |bytes| show_size(bytes.get()),
         );
+        let handover_rate = self.take(
+            Setting::HandoverRate,
+            core.handover_rate,
+            |raw| {
+                let bytes = size(raw, 64 << 10..=1 << 40)?;
+                Ok(NonZeroU64::new(bytes).expect("64 KiB at least"))
+            },
+            |bytes| show_size(bytes.get()),
+        );
         let home_timeout = self.take_time(Setting::HomeTimeout, core.home_timeout, MS..=MINUTE);
         let log = self.take(Setting::Log, "info".to_owned(), filter, Clone::clone);
         let settings = NodeSettings {
@@ -210,6 +219,7 @@ impl Resolver {
                 hints_bytes_max,
                 hints_max_age,
                 hints_rate,
+                handover_rate,
                 home_timeout,
                 ..core
             },

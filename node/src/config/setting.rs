@@ -73,6 +73,7 @@ settings! {
         HintsMax "hints_max" "SIZE" "The most bytes of writes kept for homes out of reach";
         HintsMaxAge "hints_max_age" "TIME" "How long such a write is kept before its slot is compared";
         HintsRate "hints_rate" "SIZE" "The most bytes of such writes per second to one home";
+        HandoverRate "handover_rate" "SIZE" "The most bytes per second that comparisons exchange";
         HomeTimeout "home_timeout" "TIME" "How long a home may take to answer";
         Log "log" "FILTER" "What to log: error, warn, info, debug, trace, or per module";
     }
@@ -120,6 +121,7 @@ impl Setting {
             Self::HintsMax => "hints-max",
             Self::HintsMaxAge => "hints-max-age",
             Self::HintsRate => "hints-rate",
+            Self::HandoverRate => "handover-rate",
             Self::HomeTimeout => "home-timeout",
             one_word => one_word.key(),
         }

@@ -190,6 +190,7 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::HintsMax, "1MiB", "1_048_576"),
         (Setting::HintsMaxAge, "2m", "\"2m\""),
         (Setting::HintsRate, "1MiB", "\"1MiB\""),
+        (Setting::HandoverRate, "8MiB", "\"8MiB\""),
         (Setting::HomeTimeout, "30ms", "\"30ms\""),
         (Setting::Log, "debug", "\"debug\""),
     ];
@@ -212,6 +213,7 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
     assert_eq!(settings.core.hints_bytes_max.get(), 1 << 20);
     assert_eq!(settings.core.hints_max_age, Duration::from_secs(120));
     assert_eq!(settings.core.hints_rate.get(), 1 << 20);
+    assert_eq!(settings.core.handover_rate.get(), 8 << 20);
     assert_eq!(settings.mesh.down_after, Duration::from_secs(20));
     assert!(settings.mesh.isolated_after > settings.mesh.down_after);
     assert_eq!(by_env.settings(), settings);
@@ -379,6 +381,7 @@ fn bounds_are_kept_and_named() {
         ("home_timeout = \"0s\"", "must be from \"1ms\" to \"1m\""),
         ("hints_max_age = \"0s\"", "must be from \"1s\" to \"1d\""),
         ("hints_rate = 5", "must be from 4KiB to 1TiB"),
+        ("handover_rate = 5", "must be from 64KiB to 1TiB"),
         ("hints_max = 5", "must be from 64KiB to 1TiB"),
         ("rings = []", "must name at least one ring"),
         ("rings = [8]", "must be a list of rings from 0 to 7"),

@@ -9,6 +9,8 @@ use annulus_proto::{Key, NodeId, Slot};
 use annulus_sketch::Sketch;
 use annulus_slots::Attempt;
 
+use super::handover::Whose;
+
 /// The calls under way, each with its deadline and what its answer is for.
 ///
 /// Their numbers tell to which part of the node the answers go ([`route::party_of_call`]).
@@ -111,10 +113,10 @@ pub(super) enum Purpose {
     },
     /// A slot offered to a home.
     Offer {
-        /// The table, by its place.
-        table: usize,
-        /// The slot.
-        slot: Slot,
+        /// Whose slot.
+        whose: Whose,
+        /// The slot, by its place there.
+        slot: u16,
         /// The attempt to give it away.
         attempt: Attempt,
     },
@@ -131,6 +133,27 @@ pub(super) enum Purpose {
         table: usize,
         /// The key.
         key: Key,
+    },
+    /// That this node takes part in a slot set.
+    SetHello {
+        /// The set, by its place.
+        set: usize,
+        /// What is told: in which run of the other, and this node's revision.
+        told: (u64, u64),
+    },
+    /// What a member holds of slots of a slot set.
+    Held {
+        /// The set, by its place.
+        set: usize,
+        /// The slots, by their numbers.
+        slots: Vec<u16>,
+    },
+    /// Which slots a node holds, for those who count copies.
+    Copies {
+        /// The table, by its place.
+        table: usize,
+        /// The slots.
+        slots: Vec<u16>,
     },
     /// A sign of life, of a node that hints wait for.
     Ping,

@@ -1,67 +1,243 @@
 //! Giving away what this node is no home of any more, and taking receipts for it.
 //!
-//! The rules are [`Holding`]'s; this is what drives them. A slot whose home this node ceases to be is
-//! *leaving*: it refuses new writes and says *absent* of nothing. Comparisons ([`super::sync`]) bring
-//! each new home everything that is here; whoever is even with this node is then offered the slot, and
-//! answers with a receipt once it is in sync itself. With receipts from as many homes as a slot has in
-//! this table the copy is dropped. With fewer homes than that in the whole cluster it is kept.
+//! [`Custody`] keeps the rules; this drives them, for tables and for the slot sets of applications alike
+//! ([`Keeper`]). A slot whose home this node ceases to be is *leaving*: it refuses new writes and says
+//! *absent* of nothing. Each new home that is known to hold everything that is here, or that looks itself,
+//! is offered the slot, and answers with a receipt once it is in sync itself. With receipts from as many
+//! homes as a slot has there the copy is dropped. With fewer homes than that in the whole cluster it is kept.
+//!
+//! What is known of homes comes from comparisons for tables ([`super::sync`]): they bring each new home
+//! everything that is here. Applications look themselves ([`super::slot_set`]).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use annulus_proto::message::{Failure, Message, Offer, OfferAnswer};
 use annulus_proto::{Entry, NodeId, Slot, Status};
 use annulus_slots::{Attempt, Phase, Receipt};
 
-use super::Core;
 use super::calls::Purpose;
+use super::custody::{Custody, Keeper};
 use super::io::Now;
 use super::replica::reject_table;
 use super::settings::Flaw;
+use super::standing::Standing;
+use super::{Core, Table};
 
-/// What is under way to give slots of one table away.
-#[derive(Debug, Default)]
-pub(super) struct Leaving {
-    /// The slots, by number.
-    slots: BTreeSet<u16>,
-    /// Which homes hold all that was here in which attempt, with the incarnation they had.
-    even: BTreeMap<(u16, NodeId), (Attempt, u64)>,
-    /// Which of them to offer next.
-    queue: VecDeque<(u16, NodeId)>,
-    /// Offers that are not answered yet.
-    offered: BTreeSet<(u16, NodeId)>,
-    /// When all of them are offered again, as far as they gave no receipt.
-    again: Duration,
-    /// How many slots were given up so far.
-    given_up: u64,
+/// Whose slots change hands, by their places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Whose {
+    /// A table's.
+    Table(usize),
+    /// A slot set's.
+    Set(usize),
 }
 
-/// How many offers may wait for their answers.
-const OFFERS_MAX: usize = 64;
-/// After how long homes that were not ready are asked again.
-const OFFER_AGAIN: Duration = Duration::from_millis(300);
-
-impl Leaving {
-    /// How many slots there are.
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
+impl Keeper for Table {
+    fn custody(&self) -> &Custody {
+        &self.custody
     }
 
-    /// How many were given up so far.
-    pub(super) fn given_up(&self) -> u64 {
-        self.given_up
+    fn custody_mut(&mut self) -> &mut Custody {
+        &mut self.custody
     }
 
-    fn forget(&mut self, slot: u16) {
-        self.slots.remove(&slot);
-        let from = (slot, NodeId::from_bits(0));
-        let of_slot = self.even.range(from..).map(|(key, _)| *key).take_while(|it| it.0 == slot);
-        for key in of_slot.collect::<Vec<_>>() {
-            self.even.remove(&key);
+    fn homes(&self, standing: &Standing, slot: u16) -> Vec<NodeId> {
+        let homes = Slot::new(slot).map_or(&[][..], |slot| standing.ring.homes(slot));
+        homes[..homes.len().min(self.receipts_min())].to_vec()
+    }
+
+    fn keeps(&self, slot: u16) -> bool {
+        let state = &self.slots[usize::from(slot)];
+        state.home || state.decides
+    }
+
+    fn receipts_min(&self) -> usize {
+        self.store.policy().replicas.get().into()
+    }
+
+    fn offer(&self, slot: u16, attempt: Attempt) -> Message {
+        let table = self.store.policy().name.clone();
+        let slot = Slot::new(slot).expect("custody of a table is of its slots");
+        let Attempt { incarnation, counter } = attempt;
+        Offer { table, slot, incarnation, counter }.into()
+    }
+
+    fn empty_slots(&self) -> Vec<u16> {
+        let is_empty =
+            |slot: &u16| Slot::new(*slot).is_some_and(|slot| self.store.slot_len(slot) == 0);
+        self.custody.leaving().filter(is_empty).collect()
+    }
+
+    fn homes_look(&self) -> bool {
+        false
+    }
+
+    fn let_go(&mut self, slot: u16, now_ms: u64) -> Option<u64> {
+        Slot::new(slot).map(|slot| self.store.drop_slot(slot, now_ms))
+    }
+}
+
+// What keeps slots, whatever is in them.
+impl Core {
+    fn keepers(&self) -> Vec<Whose> {
+        let sets = (0..self.sets.len()).map(Whose::Set);
+        (0..self.tables.len()).map(Whose::Table).chain(sets).collect()
+    }
+
+    fn keeper(&self, whose: Whose) -> &dyn Keeper {
+        match whose {
+            Whose::Table(table) => &self.tables[table],
+            Whose::Set(set) => &self.sets[set],
         }
     }
+
+    fn keeper_mut(&mut self, whose: Whose) -> &mut dyn Keeper {
+        match whose {
+            Whose::Table(table) => &mut self.tables[table],
+            Whose::Set(set) => &mut self.sets[set],
+        }
+    }
+
+    /// Offers leaving slots to their homes: all of them once in a while, a few at a time.
+    pub(super) fn offer_leaving(&mut self, now: Now) {
+        for whose in self.keepers() {
+            if self.keeper(whose).homes_look() || self.has(Flaw::EarlyReceipts) {
+                self.take_homes_for_even(whose);
+            }
+            if self.keeper(whose).custody().is_time(now.monotonic) {
+                let keeper = self.keeper_mut(whose);
+                for slot in keeper.empty_slots() {
+                    keeper.custody_mut().lose(slot);
+                }
+                keeper.custody_mut().offer_all(now.monotonic);
+            }
+            self.offer_next(now, whose);
+        }
+    }
+
+    fn take_homes_for_even(&mut self, whose: Whose) {
+        let standing = self.standing.clone();
+        let incarnation = |home| standing.view.get(home).map_or(0, |member| member.incarnation);
+        let keeper = self.keeper_mut(whose);
+        let leaving: Vec<u16> = keeper.custody().leaving().collect();
+        for slot in leaving {
+            let homes = keeper.homes(&standing, slot);
+            let homes: Vec<_> = homes.into_iter().map(|home| (home, incarnation(home))).collect();
+            keeper.custody_mut().count_as_even(slot, &homes);
+        }
+    }
+
+    fn offer_next(&mut self, now: Now, whose: Whose) {
+        while let Some((slot, home, attempt)) = self.keeper_mut(whose).custody_mut().next_offer() {
+            let keeper = self.keeper(whose);
+            let receipts = keeper.custody().holding(slot).receipts().iter();
+            let mut of_home = receipts.filter(|receipt| receipt.from == home);
+            let has_receipt = of_home.any(|it| self.is_current(whose, slot, home, it.incarnation));
+            if has_receipt || !keeper.homes(&self.standing, slot).contains(&home) {
+                continue;
+            }
+            let (message, purpose) =
+                (keeper.offer(slot, attempt), Purpose::Offer { whose, slot, attempt });
+            if self.call(now, home, purpose, message).is_some() {
+                self.keeper_mut(whose).custody_mut().offer_left(slot, home);
+            }
+        }
+    }
+
+    /// Whether what a node said in that run of it counts: it is a home of the slot still, and runs on.
+    fn is_current(&self, whose: Whose, slot: u16, node: NodeId, incarnation: u64) -> bool {
+        let member = self.standing.view.get(node).filter(|member| member.status.is_active());
+        member.is_some_and(|member| member.incarnation == incarnation)
+            && self.keeper(whose).homes(&self.standing, slot).contains(&node)
+    }
+
+    /// A home has answered an offer, or will not.
+    pub(super) fn on_offer_answer(
+        &mut self,
+        now: Now,
+        (whose, slot, attempt): (Whose, u16, Attempt),
+        node: NodeId,
+        answer: Option<OfferAnswer>,
+    ) {
+        self.keeper_mut(whose).custody_mut().offer_answered(slot, node);
+        if let Some(OfferAnswer { given: true, incarnation }) = answer {
+            let receipt = Receipt { from: node, incarnation, attempt };
+            self.take_receipt(now, whose, slot, receipt);
+        }
+        self.offer_next(now, whose);
+    }
+
+    fn take_receipt(&mut self, now: Now, whose: Whose, slot: u16, receipt: Receipt) {
+        let keeper = self.keeper_mut(whose);
+        if !keeper.custody_mut().is_from_even(slot, &receipt) {
+            // It restarted since: whether it still holds all that has to be known anew.
+            return self.look_again(now, whose, receipt.from);
+        }
+        if keeper.keeps(slot) {
+            return;
+        }
+        let keeper = self.keeper(whose);
+        let current: BTreeSet<(NodeId, u64)> = keeper
+            .custody()
+            .holding(slot)
+            .receipts()
+            .iter()
+            .chain([&receipt])
+            .map(|receipt| (receipt.from, receipt.incarnation))
+            .filter(|(node, incarnation)| self.is_current(whose, slot, *node, *incarnation))
+            .collect();
+        let is_current = |node, incarnation| current.contains(&(node, incarnation));
+        let keeper = self.keeper_mut(whose);
+        let needed = keeper.receipts_min();
+        if keeper.custody_mut().on_receipt(slot, receipt, needed, is_current) {
+            assert!(current.len() >= needed, "given up with too few receipts");
+            self.give_up(now, whose, slot);
+        }
+    }
+
+    fn give_up(&mut self, now: Now, whose: Whose, slot: u16) {
+        let now_ms = self.time.now_ms(now);
+        if let Some(dropped) = self.keeper_mut(whose).let_go(slot, now_ms) {
+            self.counters.add("slots_given_up");
+            self.counters.add_many("entries_given_up", dropped);
+        }
+        if let Whose::Set(set) = whose {
+            self.tell_application(set);
+        }
+    }
+
+    fn look_again(&mut self, now: Now, whose: Whose, home: NodeId) {
+        match whose {
+            Whose::Table(table) => drop(self.tables[table].sync_due.insert(home, now.monotonic)),
+            Whose::Set(_) => {} // It does, with the next offer.
+        }
+    }
+
+    /// Leaving slots that every home has a receipt for, and that are kept because there are fewer homes
+    /// than receipts are needed.
+    pub(super) fn slots_short_of_homes(&self, whose: Whose) -> usize {
+        let keeper = self.keeper(whose);
+        let is_short = |slot: &u16| {
+            let homes = keeper.homes(&self.standing, *slot).len();
+            let receipts = keeper.custody().holding(*slot).receipts().iter();
+            let current =
+                receipts.filter(|it| self.is_current(whose, *slot, it.from, it.incarnation));
+            homes < keeper.receipts_min() && current.count() >= homes.max(1)
+        };
+        keeper.custody().leaving().filter(is_short).count()
+    }
+
+    pub(super) fn has(&self, flaw: Flaw) -> bool {
+        self.settings.flaw == Some(flaw)
+    }
+
+    pub(super) fn incarnation(&self) -> u64 {
+        let me = self.standing.view.get(self.id());
+        me.map_or(0, |member| member.incarnation)
+    }
 }
 
+// Tables: what is held is known by comparing.
 impl Core {
     /// Begins to hold a slot, or to give it away, as this node is to keep it or not.
     pub(super) fn hold_or_leave(&mut self, table: usize, slot: Slot, keeps: bool) {
@@ -69,36 +245,22 @@ impl Core {
         let incarnation = self.incarnation();
         let now_ms = self.time.latest_ms();
         let lets_go = !keeps && self.has(Flaw::LetsGoByTable);
-        let table = &mut self.tables[table];
+        let Table { store, custody, .. } = &mut self.tables[table];
         let index = slot.index();
         if lets_go {
-            table.store.drop_slot(slot, now_ms);
+            store.drop_slot(slot, now_ms);
         }
-        let holding = &mut table.slots[usize::from(index)].holding;
-        if keeps && (!joins || holding.phase() == Phase::Drain) {
-            if holding.phase() != Phase::Hold {
-                holding.take_up();
-                table.leaving.forget(index);
-            }
-            return;
+        if keeps && (!joins || custody.holding(index).phase() == Phase::Drain) {
+            return custody.hold(index);
         }
         // What becomes of the rest is seen once it has joined.
         if joins {
             return;
         }
-        if table.store.slot_len(slot) == 0 {
-            holding.lose();
-            table.leaving.forget(index);
-            return;
+        if store.slot_len(slot) == 0 {
+            return custody.lose(index);
         }
-        if holding.phase() == Phase::None {
-            // It holds something, whatever it was: from an earlier run, or of others' word.
-            holding.take_up();
-        }
-        if holding.phase() == Phase::Hold {
-            holding.begin_drain(incarnation);
-            table.leaving.slots.insert(index);
-        }
+        custody.leave(index, incarnation);
     }
 
     /// Whether a copy may be merged into a slot, and whether receipts for the slot count no more if it is.
@@ -112,11 +274,11 @@ impl Core {
         slot: Slot,
         offered: &Entry,
     ) -> Result<bool, Failure> {
-        let state = self.slot_state(table, slot);
         if self.has(Flaw::StoresAsNoHome) {
             return Ok(false);
         }
-        let is_leaving = state.holding.phase() == Phase::Drain;
+        let holding = self.tables[table].custody.holding(slot.index());
+        let is_leaving = holding.phase() == Phase::Drain;
         if self.is_home(table, slot) || is_leaving && offered.is_ended() {
             return Ok(is_leaving);
         }
@@ -127,105 +289,16 @@ impl Core {
     /// Something was merged into a leaving slot: what was receipted counts no more.
     pub(super) fn renew_leaving(&mut self, now: Now, table: usize, slot: Slot) {
         let incarnation = self.incarnation();
-        self.tables[table].slots[usize::from(slot.index())].holding.renew(incarnation);
+        self.tables[table].custody.renew(slot.index(), incarnation);
         for home in self.homes(table, slot) {
             self.tables[table].sync_due.insert(home, now.monotonic);
         }
     }
 
-    /// A home holds everything that was here of a slot when the comparison began, in this attempt, with
-    /// a home of that incarnation.
-    pub(super) fn note_even(
-        &mut self,
-        table: usize,
-        slot: Slot,
-        node: NodeId,
-        (attempt, incarnation): (Attempt, u64),
-    ) {
-        let table = &mut self.tables[table];
-        if table.slots[usize::from(slot.index())].holding.attempt() == Some(attempt) {
-            let key = (slot.index(), node);
-            table.leaving.even.insert(key, (attempt, incarnation));
-            table.leaving.queue.push_back(key);
-        }
-    }
-
     /// The attempts to give slots away that a comparison with this home may bring on.
     pub(super) fn attempts(&self, table: usize, slots: &[Slot]) -> BTreeMap<Slot, Attempt> {
-        let attempt = |slot: &Slot| {
-            let attempt = self.slot_state(table, *slot).holding.attempt()?;
-            Some((*slot, attempt))
-        };
-        slots.iter().filter_map(attempt).collect()
-    }
-
-    /// Offers leaving slots to the homes that are even with this node: all of them once in a while, a few
-    /// at a time.
-    pub(super) fn offer_leaving(&mut self, now: Now) {
-        for table in 0..self.tables.len() {
-            if self.has(Flaw::EarlyReceipts) {
-                self.take_all_for_even(table);
-            }
-            let leaving = &self.tables[table].leaving;
-            let is_time = leaving.queue.is_empty() && leaving.again <= now.monotonic;
-            if is_time && !leaving.slots.is_empty() {
-                self.forget_empty(table);
-                let leaving = &mut self.tables[table].leaving;
-                leaving.again = now.monotonic + OFFER_AGAIN;
-                leaving.queue.extend(leaving.even.keys());
-            }
-            self.offer_next(now, table);
-        }
-    }
-
-    /// What has expired meanwhile nobody has to take.
-    fn forget_empty(&mut self, table: usize) {
-        let table = &mut self.tables[table];
-        let is_empty =
-            |index: &u16| Slot::new(*index).is_some_and(|slot| table.store.slot_len(slot) == 0);
-        let empty: Vec<u16> = table.leaving.slots.iter().copied().filter(is_empty).collect();
-        for index in empty {
-            table.slots[usize::from(index)].holding.lose();
-            table.leaving.forget(index);
-        }
-    }
-
-    fn offer_next(&mut self, now: Now, table: usize) {
-        while self.tables[table].leaving.offered.len() < OFFERS_MAX {
-            let Some(key) = self.tables[table].leaving.queue.pop_front() else { return };
-            let (index, node) = key;
-            let leaving = &mut self.tables[table].leaving;
-            let Some((attempt, _)) = leaving.even.get(&key).copied() else { continue };
-            let Some(slot) = Slot::new(index).filter(|_| !leaving.offered.contains(&key)) else {
-                continue;
-            };
-            let holding = &self.slot_state(table, slot).holding;
-            if holding.attempt() != Some(attempt) {
-                self.tables[table].leaving.even.remove(&key);
-                continue;
-            }
-            let has_receipt = holding
-                .receipts()
-                .iter()
-                .any(|it| it.from == node && self.is_current(table, slot, node, it.incarnation));
-            if has_receipt || !self.homes(table, slot).contains(&node) {
-                continue;
-            }
-            let name = self.tables[table].store.policy().name.clone();
-            let Attempt { incarnation, counter } = attempt;
-            let offer = Offer { table: name, slot, incarnation, counter };
-            let purpose = Purpose::Offer { table, slot, attempt };
-            if self.call(now, node, purpose, offer).is_some() {
-                self.tables[table].leaving.offered.insert(key);
-            }
-        }
-    }
-
-    /// Whether what a node said in that run of it counts: it is a home of the slot still, and runs on.
-    fn is_current(&self, table: usize, slot: Slot, node: NodeId, incarnation: u64) -> bool {
-        let member = self.standing.view.get(node).filter(|member| member.status.is_active());
-        member.is_some_and(|member| member.incarnation == incarnation)
-            && self.homes(table, slot).contains(&node)
+        let holding = |slot: &Slot| self.tables[table].custody.holding(slot.index());
+        slots.iter().filter_map(|slot| Some((*slot, holding(slot).attempt()?))).collect()
     }
 
     /// The answer to another node's offer. To somebody whom this node does not take for a member it owes no
@@ -238,105 +311,16 @@ impl Core {
         let attempt = Attempt { incarnation: offer.incarnation, counter: offer.counter };
         let ready =
             state.is_synced() && self.companions.contains(&from) || self.has(Flaw::EarlyReceipts);
-        let receipt = state.holding.on_offer(attempt, self.id(), self.incarnation(), ready);
+        let holding = self.tables[table].custody.holding(offer.slot.index());
+        let receipt = holding.on_offer(attempt, self.id(), self.incarnation(), ready);
+        self.answer_offer(receipt)
+    }
+
+    pub(super) fn answer_offer(&mut self, receipt: Option<Receipt>) -> Message {
         let given = receipt.is_some();
         if given {
             self.counters.add("receipts_given");
         }
         OfferAnswer { given, incarnation: self.incarnation() }.into()
-    }
-
-    /// A home has answered an offer, or will not.
-    pub(super) fn on_offer_answer(
-        &mut self,
-        now: Now,
-        (table, slot, attempt): (usize, Slot, Attempt),
-        node: NodeId,
-        answer: Option<OfferAnswer>,
-    ) {
-        self.tables[table].leaving.offered.remove(&(slot.index(), node));
-        if let Some(OfferAnswer { given: true, incarnation }) = answer {
-            let receipt = Receipt { from: node, incarnation, attempt };
-            self.take_receipt(now, table, slot, receipt);
-        }
-        self.offer_next(now, table);
-    }
-
-    fn take_receipt(&mut self, now: Now, table: usize, slot: Slot, receipt: Receipt) {
-        let key = (slot.index(), receipt.from);
-        let said = (receipt.attempt, receipt.incarnation);
-        let leaving = &mut self.tables[table].leaving;
-        if leaving.even.get(&key) != Some(&said) {
-            // It restarted since: whether it still holds all that, a comparison has to tell.
-            leaving.even.remove(&key);
-            self.tables[table].sync_due.insert(receipt.from, now.monotonic);
-            return;
-        }
-        let state = self.slot_state(table, slot);
-        if state.home || state.decides {
-            return;
-        }
-        let current: BTreeSet<(NodeId, u64)> = state
-            .holding
-            .receipts()
-            .iter()
-            .chain([&receipt])
-            .map(|receipt| (receipt.from, receipt.incarnation))
-            .filter(|(node, incarnation)| self.is_current(table, slot, *node, *incarnation))
-            .collect();
-        let is_current = |node, incarnation| current.contains(&(node, incarnation));
-        let needed = usize::from(self.tables[table].store.policy().replicas.get());
-        let holding = &mut self.tables[table].slots[usize::from(slot.index())].holding;
-        if holding.on_receipt(receipt, needed, is_current) {
-            assert!(current.len() >= needed, "given up with too few receipts");
-            self.give_up(now, table, slot);
-        }
-    }
-
-    fn give_up(&mut self, now: Now, table: usize, slot: Slot) {
-        let now_ms = self.time.now_ms(now);
-        let table = &mut self.tables[table];
-        table.leaving.forget(slot.index());
-        table.leaving.given_up += 1;
-        let dropped = table.store.drop_slot(slot, now_ms);
-        self.counters.add("slots_given_up");
-        self.counters.add_many("entries_given_up", dropped);
-    }
-
-    /// Leaving slots that every home has a receipt for, and that are kept because there are fewer homes
-    /// than the table asks for.
-    pub(super) fn slots_short_of_homes(&self, table: usize) -> usize {
-        let needed = usize::from(self.tables[table].store.policy().replicas.get());
-        let is_short = |index: &&u16| {
-            let Some(slot) = Slot::new(**index) else { return false };
-            let homes = self.homes(table, slot).len();
-            let receipts = self.slot_state(table, slot).holding.receipts().iter();
-            let current =
-                receipts.filter(|it| self.is_current(table, slot, it.from, it.incarnation));
-            homes < needed && current.count() >= homes.max(1)
-        };
-        self.tables[table].leaving.slots.iter().filter(is_short).count()
-    }
-
-    /// [`Flaw::EarlyReceipts`].
-    fn take_all_for_even(&mut self, table: usize) {
-        let slots: Vec<Slot> =
-            self.tables[table].leaving.slots.iter().filter_map(|index| Slot::new(*index)).collect();
-        for (slot, attempt) in self.attempts(table, &slots) {
-            for home in self.homes(table, slot) {
-                let incarnation = self.standing.view.get(home).map_or(0, |it| it.incarnation);
-                let even = &mut self.tables[table].leaving.even;
-                even.insert((slot.index(), home), (attempt, incarnation));
-            }
-        }
-    }
-
-    pub(super) fn has(&self, flaw: Flaw) -> bool {
-        self.settings.flaw == Some(flaw)
-    }
-
-    fn incarnation(&self) -> u64 {
-        let me = self.standing.view.get(self.id());
-        me.map_or(0, |member| member.incarnation)
     }
 }

@@ -16,6 +16,7 @@ use annulus_seal::datagram::Recipient;
 use serde::{Deserialize, Serialize};
 
 use super::kept::RecordChange;
+use super::slot_set::{SlotCall, SlotSaid};
 use super::standing::Standing;
 
 /// The present, on both clocks.
@@ -102,6 +103,13 @@ pub enum Input {
     },
     /// Compare all slots with the other homes now.
     SyncNow,
+    /// The application says something of its slots. For the first core.
+    SlotSet {
+        /// The slot set, by its place in [`CoreStart::slot_sets`](super::CoreStart::slot_sets).
+        set: usize,
+        /// What.
+        said: SlotSaid,
+    },
     /// Take no new requests; [`Notice::Stopped`] follows when those under way are answered.
     Stop,
 }
@@ -210,6 +218,13 @@ pub enum Output {
     Call(Ask),
     /// Tell the hub.
     Notice(Notice),
+    /// Have the application do something, after all that it was to do for this set before.
+    SlotSet {
+        /// The slot set, by its place.
+        set: usize,
+        /// What.
+        call: SlotCall,
+    },
     /// Keep this on disk, after all that was to be kept before and whole or not at all, then say
     /// [`Input::Persisted`] or [`Input::NotPersisted`].
     Persist {

@@ -7,13 +7,12 @@ use annulus_proto::{Key, NodeId};
 use super::Core;
 use super::io::{Now, Output};
 use super::kept::{Record, Space};
+use super::pace::Bucket;
 
 /// How fast hints go to one home, those of all tables together.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Bytes that may leave now; below zero after one that was larger.
-    left: i64,
-    filled: Duration,
+    bucket: Bucket,
     /// The table that is next.
     table: usize,
 }
@@ -38,8 +37,6 @@ const DELIVERY_OVERHEAD_BYTES: usize = 128;
 const AGES_STEP: usize = 1_024;
 /// How long after a failure the disk is tried again.
 const SAVE_RETRY: Duration = Duration::from_secs(1);
-/// The pace is kept over this time: no more leaves at once.
-const PACED_OVER: Duration = Duration::from_millis(100);
 
 impl Core {
     /// Takes back what an earlier run kept.
@@ -114,13 +111,11 @@ impl Core {
 
     fn deliver_hints_to(&mut self, now: Now, home: NodeId) {
         let rate = self.settings.hints_rate.get() / self.cores as u64;
-        let full = i64::try_from(rate / PACES_PER_SECOND).unwrap_or(i64::MAX).max(1);
-        let fresh = Pace { left: full, filled: now.monotonic, table: 0 };
+        let fresh = Pace { bucket: Bucket::new(now.monotonic, rate), table: 0 };
         let mut pace = self.paces.remove(&home).unwrap_or(fresh);
-        pace.fill(now.monotonic, rate, full);
         let now_ms = self.time.now_ms(now);
         let mut without = 0;
-        while pace.left > 0 && without < self.tables.len() {
+        while pace.bucket.may_go(now.monotonic, rate) && without < self.tables.len() {
             let table = pace.table;
             pace.table = (table + 1) % self.tables.len();
             let Some(key) = self.tables[table].hints.next(home, HINTS_UNDER_WAY_MAX) else {
@@ -134,7 +129,7 @@ impl Core {
             };
             let size = entry.body.as_ref().map_or(0, annulus_proto::Body::size);
             let size = size + key.as_bytes().len() + DELIVERY_OVERHEAD_BYTES;
-            pace.left -= i64::try_from(size).unwrap_or(i64::MAX);
+            pace.bucket.take(size);
             self.offer(now, table, home, key, entry, true);
         }
         self.paces.insert(home, pace);
@@ -179,19 +174,5 @@ impl Core {
     /// Whether all that is to be kept is on disk, as far as the disk takes it.
     pub(super) fn is_saved(&self) -> bool {
         self.saving.is_failing || self.tables.iter().all(|table| table.hints.is_saved())
-    }
-}
-
-const PACES_PER_SECOND: u64 = 1_000 / PACED_OVER.as_millis() as u64;
-
-impl Pace {
-    fn fill(&mut self, now: Duration, rate: u64, full: i64) {
-        let passed = now.saturating_sub(self.filled).min(Duration::from_secs(60));
-        let bytes = u128::from(rate) * passed.as_micros() / 1_000_000;
-        if bytes > 0 {
-            self.filled = now;
-            self.left =
-                self.left.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX)).min(full);
-        }
     }
 }

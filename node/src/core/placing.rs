@@ -127,7 +127,7 @@ impl Core {
         let watched = self.tables[table].store.watched();
         (watched.extras() > 0 || offered.is_placed())
             && !self.is_home(table, slot)
-            && self.slot_state(table, slot).holding.phase() != Phase::Drain
+            && self.tables[table].custody.holding(slot.index()).phase() != Phase::Drain
             && (watched.is_extra(slot, key) || self.is_meant(table, slot, offered))
     }
 

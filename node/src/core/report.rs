@@ -11,9 +11,11 @@ use annulus_proto::{Entry, Key, NodeId};
 
 use super::Core;
 use super::calls::Purpose;
+use super::handover::Whose;
 use super::hints::Hints;
 use super::io::{Asker, CoreReport, Now};
 use super::route::{CURSOR_PLACE_MASK, cursor_of_core};
+use super::slot_set::SetCounts;
 
 /// An explanation that waits for homes.
 pub(super) struct Explain {
@@ -224,6 +226,23 @@ impl Core {
         counters.push(("sessions_placed".to_owned(), placed as u64));
         let extras = watched().map(|watched| watched.extras()).sum::<usize>();
         counters.push(("sessions_besides_homes".to_owned(), extras as u64));
+        let below: usize = self.tables.iter().map(|table| table.copies.below()).sum();
+        counters.push(("copies_below_k".to_owned(), below as u64));
+        if !self.sets.is_empty() {
+            let sum = |count: fn(&SetCounts) -> usize| {
+                self.sets.iter().map(|set| count(&set.counts()) as u64).sum::<u64>()
+            };
+            let counts = [
+                ("slot_set_slots_home", sum(|counts| counts.home)),
+                ("slot_set_slots_unready", sum(|counts| counts.unready)),
+                ("slot_set_slots_leaving", sum(|counts| counts.leaving)),
+                ("slot_set_slots_failed", sum(|counts| counts.failed)),
+            ];
+            let sets = (0..self.sets.len()).map(Whose::Set);
+            let short: usize = sets.map(|set| self.slots_short_of_homes(set)).sum();
+            counters.push(("slot_set_slots_short".to_owned(), short as u64));
+            counters.extend(counts.map(|(name, count)| (name.to_owned(), count)));
+        }
         CoreReport {
             tables: (0..self.tables.len()).map(|table| self.table_status(table)).collect(),
             counters,
@@ -245,8 +264,8 @@ impl Core {
             reserve_used: stats.reserve_used as u64,
             slots_home: table.slots.iter().filter(|state| state.home).count() as u32,
             slots_unsynced: self.slots_unsynced(index) as u32,
-            slots_leaving: table.leaving.len() as u32,
-            slots_short: self.slots_short_of_homes(index) as u32,
+            slots_leaving: table.custody.leaving().len() as u32,
+            slots_short: self.slots_short_of_homes(Whose::Table(index)) as u32,
             hints: table.hints.len() as u64,
             replicas: policy.replicas.get(),
             write_homes: policy.write.count(policy.replicas.get().into()) as u8,

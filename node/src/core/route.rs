@@ -1,7 +1,7 @@
 //! Which part of a node something is for: the hub, or the core that owns a slot.
 
 use annulus_proto::Slot;
-use annulus_proto::message::Message;
+use annulus_proto::message::{HeldRequest, Message};
 
 /// A part of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +37,16 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::ExplainRequest(request) => request.key.slot(),
         Message::SlotListRequest(request) => request.slot,
         Message::Offer(offer) => offer.slot,
+        Message::HeldRequest(HeldRequest { revision: 0, slots, .. }) => {
+            match slots.slots().next() {
+                Some(slot) => slot,
+                None => return Party::Core(0),
+            }
+        }
+        // The first core looks after slot sets.
+        Message::SetHello(_) | Message::HeldRequest(_) | Message::SetOffer(_) => {
+            return Party::Core(0);
+        }
         // What is of no slot any core refuses.
         Message::Even(request) => match request.slot() {
             Some(slot) => slot,

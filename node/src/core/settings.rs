@@ -31,6 +31,10 @@ pub struct CoreSettings {
     /// it missed for longer; it is not all that it gets, since others have hints for it too. At most
     /// what is sent in [`CoreSettings::home_timeout`] is under way. Default 4 MiB.
     pub hints_rate: NonZeroU64,
+    /// How many bytes of entries this node exchanges per second by comparisons, with all others together:
+    /// what it pushes to those who take slots over from it, and what it fetches of slots that it takes
+    /// over. Lower leaves requests more room while slots move, and has them move for longer. Default 256 MiB.
+    pub handover_rate: NonZeroU64,
     /// How long a home may take to answer before the request goes on without it. Default 1 s; a
     /// request's own patience bounds it too.
     pub home_timeout: Duration,
@@ -66,6 +70,7 @@ impl Default for CoreSettings {
             hints_bytes_max: NonZeroU64::new(16 << 20).expect("16 MiB is not zero"),
             hints_max_age: Duration::from_secs(600),
             hints_rate: NonZeroU64::new(4 << 20).expect("4 MiB is not zero"),
+            handover_rate: NonZeroU64::new(256 << 20).expect("256 MiB is not zero"),
             home_timeout: Duration::from_secs(1),
             pending_max: 65_536,
             replies_max: 65_536,

@@ -175,7 +175,8 @@ impl Core {
                 state.sources.retain(|source| others.contains(source));
                 state.home = home;
                 state.decides = decides;
-                let is_free = state.holding.phase() == Phase::None && !is_joining;
+                let phase = self.tables[table].custody.holding(slot.index()).phase();
+                let is_free = phase == Phase::None && !is_joining;
                 match home || decides {
                     true => self.tables[table].store.adopt(slot, now_ms),
                     false if is_free => self.tables[table].store.set_aside(slot, now_ms),
@@ -189,6 +190,7 @@ impl Core {
             }
         }
         self.place_anew(now);
+        self.place_sets(now, &others, &back);
         self.extend_freshness(now);
     }
 
@@ -227,8 +229,8 @@ impl Core {
             SlotCounts {
                 home: home.count() as u32,
                 unsynced: unsynced.count() as u32,
-                leaving: table.leaving.len() as u32,
-                given_up: table.leaving.given_up(),
+                leaving: table.custody.leaving().len() as u32,
+                given_up: table.custody.given_up(),
             }
         };
         let counts: Vec<SlotCounts> = self.tables.iter().map(count).collect();

@@ -77,8 +77,14 @@ struct Nonsense;
 const WINDOW: usize = 32;
 /// How many batches among them.
 const BATCHES_OPEN: usize = 8;
+/// How many batches of all comparisons may be open at a time.
+const ALL_BATCHES_OPEN: usize = 32;
 /// From how many bytes of entries on a batch is full.
 const BATCH_BYTES: usize = 256 << 10;
+/// What an entry that is asked for is counted as until it is there.
+const WANTED_BYTES: usize = 1 << 10;
+/// How much there is room for in a batch at any rate.
+const BATCH_BYTES_MIN: usize = 16 << 10;
 /// The most keys that one batch asks for, or pushes.
 const BATCH_KEYS: usize = 256;
 /// The most parts that are compared with one message.
@@ -218,6 +224,9 @@ impl Core {
             (SyncStep::Compare, Some(Message::Compared(compared))) => {
                 session.agrees = agrees == Some(true);
                 session.cores = compared.cores.clamp(1, SLOT_COUNT);
+                let cores = session.cores;
+                self.tables[table].copies.note_cores(node, cores);
+                let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
                 if !session.agrees {
                     self.tables[table].sync_due.insert(node, now.monotonic + RETRY_DISAGREEING);
                 }
@@ -506,6 +515,10 @@ impl Core {
             return Err(Nonsense);
         }
         let (mut held, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        let bytes = answer.entries.iter().map(|(key, entry)| size_of(key, entry)).sum();
+        self.handover.put_back(WANTED_BYTES * wanted.len());
+        self.handover.take(bytes);
+        self.counters.add_many("sync_bytes_fetched", bytes as u64);
         for (key, theirs) in &answer.entries {
             let slot = key.slot();
             let Some(session) = self.tables[table].sync.get(&node) else { return Ok(()) };
@@ -580,7 +593,7 @@ impl Core {
             let incarnation = session.incarnation;
             table.slots[usize::from(slot.index())].sources.remove(&node);
             if let Some(attempt) = attempt {
-                self.note_even(index, slot, node, (attempt, incarnation));
+                table.custody.note_even(slot.index(), node, attempt, incarnation);
             }
         }
     }
@@ -603,13 +616,41 @@ impl Core {
             }
         }
         let session = self.tables[table].sync.get(&node);
-        if session.is_some_and(|session| session.open == 0) {
+        // What waits for its turn is gone on with later.
+        if session.is_some_and(|session| session.open == 0 && session.batches.is_empty()) {
             self.tables[table].sync.remove(&node);
             self.counters.add("syncs_finished");
             if self.slots_unsynced(table) == 0 {
                 self.extend_freshness(now);
             }
         }
+    }
+
+    /// Goes on with comparisons that would have exchanged more than they may at a time.
+    pub(super) fn go_on_with_paced_syncs(&mut self, now: Now) {
+        for table in 0..self.tables.len() {
+            let waits = |session: &SyncSession| {
+                !session.batches.is_empty() && session.batches_open < BATCHES_OPEN
+            };
+            let sessions = self.tables[table].sync.iter().filter(|(_, session)| waits(session));
+            let nodes: Vec<NodeId> = sessions.map(|(node, _)| *node).collect();
+            for node in nodes {
+                self.go_on_with_sync(now, table, node);
+            }
+        }
+    }
+
+    /// Whether another batch may be exchanged now.
+    fn may_exchange(&mut self, now: Now) -> bool {
+        let sessions = self.tables.iter().flat_map(|table| table.sync.values());
+        let open: usize = sessions.map(|session| session.batches_open).sum();
+        let rate = self.exchange_rate();
+        open < ALL_BATCHES_OPEN && self.handover.may_go(now.monotonic, rate)
+    }
+
+    /// How many bytes this core exchanges per second at most.
+    fn exchange_rate(&self) -> u64 {
+        self.settings.handover_rate.get() / self.cores as u64
     }
 
     /// What to ask next; `None` if there is nothing, or other answers have to come first.
@@ -621,9 +662,11 @@ impl Core {
     ) -> Option<(SyncStep, Message)> {
         let name = self.tables[table].store.policy().name.clone();
         loop {
+            let may_exchange = self.may_exchange(now);
             let session = self.tables[table].sync.get_mut(&node)?;
             let core = session.batches.first_key_value().map(|(core, _)| *core);
-            if let Some(core) = core.filter(|_| session.batches_open < BATCHES_OPEN) {
+            let may_exchange = may_exchange && session.batches_open < BATCHES_OPEN;
+            if let Some(core) = core.filter(|_| may_exchange) {
                 match self.next_batch(now, table, node, core) {
                     Some(batch) => return Some(batch),
                     None => continue,
@@ -651,11 +694,13 @@ impl Core {
         core: u16,
     ) -> Option<(SyncStep, Message)> {
         let now_ms = self.time.now_ms(now);
+        let paced = usize::try_from(self.exchange_rate() / 10).unwrap_or(usize::MAX);
+        let bytes_max = paced.clamp(BATCH_BYTES_MIN, BATCH_BYTES);
         let session = self.tables[table].sync.get_mut(&node)?;
         let mut batch = session.batches.remove(&core)?;
         let (mut pushed, mut entries, mut bytes, mut gone) =
             (Vec::new(), Vec::new(), 0, Vec::new());
-        while bytes < BATCH_BYTES && pushed.len() < BATCH_KEYS {
+        while bytes < bytes_max && pushed.len() < BATCH_KEYS {
             // All of one slot at a time, since finding them costs the slot's size.
             let Some(slot) = batch.pushed.front().and_then(|word| Slot::of_word(*word)) else {
                 break;
@@ -667,7 +712,7 @@ impl Core {
             let store = &mut self.tables[table].store;
             let keys = store.keys_of_words(slot, &words);
             for _ in 0..count {
-                if bytes >= BATCH_BYTES {
+                if bytes >= bytes_max {
                     break;
                 }
                 let Some(word) = batch.pushed.pop_front() else { break };
@@ -687,13 +732,15 @@ impl Core {
                 }
             }
         }
-        let count = batch.wanted.len().min(BATCH_KEYS);
+        let count = batch.wanted.len().min(BATCH_KEYS).min(bytes_max / WANTED_BYTES);
         let wanted: Vec<u64> = batch.wanted.drain(..count).collect();
         if let Some(session) = self.tables[table].sync.get_mut(&node)
             && !(batch.pushed.is_empty() && batch.wanted.is_empty())
         {
             session.batches.insert(core, batch);
         }
+        self.handover.take(bytes + WANTED_BYTES * wanted.len());
+        self.counters.add_many("sync_bytes_pushed", bytes as u64);
         gone.into_iter().for_each(|slot| self.on_sync_step_done(table, node, slot));
         if pushed.is_empty() && wanted.is_empty() {
             return None;

@@ -7,6 +7,7 @@ mod evening;
 mod guards;
 mod handover;
 mod placing;
+mod slot_sets;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use rand::RngExt;
 
 use super::*;
 use route::{Party, core_of};
+use slot_sets::{Application, Move};
 use whole::{Arrived, Sent, Whole};
 
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -60,6 +62,8 @@ struct Node {
     has_disk: bool,
     skew_ms: i64,
     fresh: bool,
+    /// What embeds it, if anything does.
+    application: Option<Application>,
 }
 
 impl World {
@@ -108,6 +112,10 @@ impl World {
 
     /// A node more. They differ in their number of cores, one to three.
     fn add(&mut self, id: u64) -> usize {
+        self.add_with(id, None)
+    }
+
+    fn add_with(&mut self, id: u64, application: Option<Application>) -> usize {
         let cores = 1 + (self.nodes.len() + self.cores_offset) % self.cores_max;
         self.nodes.push(Node {
             whole: None,
@@ -117,6 +125,7 @@ impl World {
             has_disk: true,
             skew_ms: 0,
             fresh: true,
+            application,
         });
         let node = self.nodes.len() - 1;
         self.start(node);
@@ -182,7 +191,9 @@ impl World {
             homes_max: policy.replicas.get(),
             seed,
         };
-        this.whole = Some(Whole::new(start, clock_floor_ms, tables, &this.kept, now));
+        let sets = this.application.as_ref().map(|application| application.policy.clone());
+        let sets: Vec<SlotSetPolicy> = sets.into_iter().collect();
+        this.whole = Some(Whole::new(start, clock_floor_ms, tables, &sets, &this.kept, now));
         self.input(node, Arrived::Hub(HubInput::Seeds(seeds)));
     }
 
@@ -197,6 +208,9 @@ impl World {
     }
 
     fn input(&mut self, node: usize, arrived: Arrived) {
+        if let Arrived::Application(step) = arrived {
+            return self.on_move(node, step);
+        }
         let now = self.present(node);
         if let Some(whole) = &mut self.nodes[node].whole {
             whole.take_in(now, arrived);
@@ -212,6 +226,12 @@ impl World {
         let latency = Duration::from_micros(self.rng.random_range(200..2_000));
         self.sequence += 1;
         self.queue.insert((self.now + latency, self.sequence), (to, arrival));
+    }
+
+    fn post_in(&mut self, wait: Duration, to: usize, step: Move) {
+        self.sequence += 1;
+        let arrived = Arrived::Application(step);
+        self.queue.insert((self.now + wait, self.sequence), (to, arrived));
     }
 
     fn drain(&mut self, node: usize) {
@@ -274,6 +294,7 @@ impl World {
                     self.nodes[node].state = state;
                     self.post(node, Arrived::Hub(HubInput::Persisted { generation }));
                 }
+                Sent::Slots(call) => self.on_slot_call(node, call),
                 Sent::Keep { core, ticket, changes } => {
                     let is_on_disk = self.nodes[node].has_disk;
                     for RecordChange { name, value } in changes.into_iter().filter(|_| is_on_disk) {

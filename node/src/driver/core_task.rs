@@ -8,7 +8,7 @@ use super::inboxes::{CoreEvent, Inboxes, Receiver};
 use super::post::Post;
 use super::present;
 use super::shared::{Shared, Sleepers};
-use crate::core::{HubInput, Input, NoAnswer, Outcome, Output};
+use crate::core::{HubInput, Input, NoAnswer, Outcome, Output, SlotCall};
 use annulus_net::{Clock, Net};
 use tokio::sync::mpsc;
 
@@ -22,6 +22,8 @@ pub(super) struct CoreTask<N: Net, C: Clock> {
     pub(super) inboxes: Inboxes,
     /// To the task that puts things on disk.
     pub(super) disk: mpsc::UnboundedSender<Batch>,
+    /// To what calls the application, for each of its slot sets.
+    pub(super) slot_sets: Vec<mpsc::UnboundedSender<SlotCall>>,
     /// Clients to wake; kept for its memory.
     pub(super) sleepers: Sleepers,
     pub(super) next_scan: Duration,
@@ -132,6 +134,11 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                 Some(Output::Persist { ticket, changes }) => {
                     // As below. It is little: cores wait for the one batch before they ask for the next.
                     let _ = self.disk.send(Batch { core: self.number, ticket, changes });
+                }
+                Some(Output::SlotSet { set, call }) => {
+                    if let Some(slot_set) = self.slot_sets.get(set) {
+                        let _ = slot_set.send(call);
+                    }
                 }
                 Some(Output::Notice(notice)) => {
                     // An error means that the node is stopping.

@@ -91,6 +91,9 @@ pub enum RunError {
         /// What is wrong.
         source: FileError,
     },
+    /// Two slot sets of the application that embeds the node have one name.
+    #[error("there are two slot sets {0:?}; each needs a name of its own")]
+    SlotSets(String),
     /// Another node, alive right now, bears this node's id.
     #[error(
         "node id {id} is in use at {addr}; if this host's data_dir was copied, remove node.toml \

@@ -348,7 +348,8 @@ fn doubts(name: &str, status: &NodeStatus, view: u64) -> Vec<String> {
         Status::Joining => why.push(format!("{name} is joining")),
         Status::Draining => {
             let has_slots = |table: &TableStatus| table.slots_home + table.slots_leaving > 0;
-            if status.tables.iter().any(has_slots) {
+            let leaving = counted(status, "slot_set_slots_leaving");
+            if status.tables.iter().any(has_slots) || leaving > 0 {
                 why.push(format!("{name} is draining"));
             }
         }
@@ -356,6 +357,10 @@ fn doubts(name: &str, status: &NodeStatus, view: u64) -> Vec<String> {
     }
     if status.view != view {
         why.push(format!("{name} sees other members"));
+    }
+    let slots = counted(status, "slot_set_slots_unready");
+    if slots > 0 {
+        why.push(format!("{name} has not taken up {slots} slots of its application"));
     }
     for table in &status.tables {
         let of = &table.name;
@@ -369,6 +374,11 @@ fn doubts(name: &str, status: &NodeStatus, view: u64) -> Vec<String> {
         }
     }
     why
+}
+
+/// One of a node's counters.
+fn counted(status: &NodeStatus, name: &str) -> u64 {
+    status.counters.iter().find(|(known, _)| known == name).map_or(0, |(_, count)| *count)
 }
 
 #[cfg(test)]

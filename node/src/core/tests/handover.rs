@@ -3,6 +3,7 @@
 use annulus_proto::message::{Offer, OfferAnswer, Order, Ordered};
 
 use super::*;
+use crate::core::handover::Whose;
 
 const KEYS: usize = 60;
 
@@ -54,7 +55,10 @@ impl World {
 
     fn leaving(&self) -> usize {
         let cores = self.nodes.iter().filter_map(|node| node.whole.as_ref());
-        cores.flat_map(|whole| &whole.cores).map(|core| core.tables[0].leaving.len()).sum()
+        cores
+            .flat_map(|whole| &whole.cores)
+            .map(|core| core.tables[0].custody.leaving().len())
+            .sum()
     }
 
     /// Runs until nobody has anything to give away, and looks all the time whether anything is on too
@@ -141,7 +145,8 @@ fn a_slot_that_has_too_few_other_homes_is_kept() {
     world.run_for(Duration::from_secs(20));
     world.assert_copies(3);
     let whole = world.nodes[0].whole.as_ref().unwrap();
-    let short: usize = whole.cores.iter().map(|core| core.slots_short_of_homes(0)).sum();
+    let short: usize =
+        whole.cores.iter().map(|core| core.slots_short_of_homes(Whose::Table(0))).sum();
     assert_eq!((world.leaving(), world.counter(0, "slots_given_up")), (short, 0));
     assert!(short > 0);
     world.assert_all_are_read();
@@ -280,6 +285,89 @@ fn copies_stay_while_nodes_come_and_go_and_messages_are_lost() {
     }
 }
 
+#[test]
+fn copies_are_known_to_be_too_few_after_a_crash_and_at_no_other_time() {
+    for seed in 1..=3 {
+        let mut world = World::new(5, seed);
+        let below = |world: &World| {
+            let wholes = world.nodes.iter().filter_map(|node| node.whole.as_ref());
+            let cores = wholes.flat_map(|whole| &whole.cores);
+            cores.map(|core| core.tables[0].copies.below()).sum::<usize>()
+        };
+        world.settle();
+        world.start_all();
+        world.run_for(Duration::from_secs(10));
+        let reached: usize = world.nodes[0].whole.as_ref().unwrap().cores[0].tables[0]
+            .copies
+            .reached()
+            .max()
+            .unwrap();
+        assert_eq!((reached, below(&world)), (3, 0), "it knows of all");
+        // Whoever joins, drains, and takes slots again changes nothing.
+        let joined = world.add(9);
+        for round in 0..3 {
+            match round {
+                0 => {}
+                1 => world.drain_node(0),
+                _ => drop(world.order(joined, Order::Drain)),
+            }
+            for _ in 0..200 {
+                world.run_for(Duration::from_millis(50));
+                assert_eq!(below(&world), 0, "round {round} at {:?}", world.now);
+            }
+        }
+        world.order(0, Order::StopDraining);
+        world.order(joined, Order::StopDraining);
+        world.settle();
+        world.run_for(Duration::from_secs(5));
+        assert_eq!(below(&world), 0);
+        // A node that is killed does, until others have what it had.
+        world.kill(2);
+        world.run_until("it is missed", Duration::from_secs(60), |world| below(world) > 0);
+        world.run_until("it is made good", Duration::from_secs(60), |world| below(world) == 0);
+        world.assert_copies(3);
+    }
+}
+
+#[test]
+fn slots_that_move_take_no_more_than_the_rate_that_they_may() {
+    const RATE: u64 = 64 << 10;
+    const VALUE_BYTES: usize = 3_000;
+    let mut world = World::with_record_size(4, 2, TablePolicy::default(), 4_096, 2);
+    world.settle();
+    for n in 0..5 * KEYS {
+        world.acknowledged(n % 4, &key(n), start(bytes(&"x".repeat(VALUE_BYTES))));
+    }
+    world.run_for(Duration::from_secs(2));
+    for core in world.nodes.iter_mut().flat_map(|node| &mut node.whole.as_mut().unwrap().cores) {
+        core.settings.handover_rate = RATE.try_into().unwrap();
+    }
+    let moved = |world: &World, node: usize| {
+        let count = |name| world.counter(node, name);
+        count("sync_bytes_pushed") + count("sync_bytes_fetched")
+    };
+    let (before, began) = ([0, 1, 2, 3].map(|node| moved(&world, node)), world.now);
+    world.drain_node(0);
+    world.run_until("slots are leaving", Duration::from_secs(5), |world| world.leaving() > 0);
+    let mut most = 0;
+    while world.leaving() > 0 {
+        assert!(world.now < began + Duration::from_secs(60), "it stands still");
+        world.run_for(Duration::from_millis(20));
+        let seconds = (world.now - began).as_secs_f64() + 0.1;
+        for node in 0..4 {
+            let bytes = moved(&world, node) - before[node];
+            // Two cores, each with a batch more than it may: what is fetched is known when it is there.
+            let batch = 16 * (VALUE_BYTES + 300);
+            let may = RATE as f64 * seconds + 2.0 * batch as f64;
+            assert!(bytes as f64 <= may, "{bytes} bytes in {seconds:.2} s at {node}");
+            most = most.max(bytes);
+        }
+    }
+    assert!(most > RATE, "it was never near the rate: {most}");
+    assert!(world.now - began > Duration::from_secs(1), "{:?}", world.now - began);
+    world.assert_copies(3);
+}
+
 /// A node that drains and reaches nobody from then on, with a session in a slot that it is to give away.
 struct Alone {
     world: World,
@@ -298,7 +386,7 @@ impl Alone {
         let slot = Key::new(&*key).unwrap().slot();
         world.drain_node(0);
         world.run_until("the slot is leaving", Duration::from_secs(5), |world| {
-            world.core(0, &key).slot_state(0, slot).holding.attempt().is_some()
+            world.core(0, &key).tables[0].custody.holding(slot.index()).attempt().is_some()
         });
         world.isolate(0);
         let core = world.core(0, &key);
@@ -313,12 +401,12 @@ impl Alone {
 
     fn attempt(&mut self) -> annulus_slots::Attempt {
         let slot = self.slot;
-        self.core().slot_state(0, slot).holding.attempt().unwrap()
+        self.core().tables[0].custody.holding(slot.index()).attempt().unwrap()
     }
 
     fn receipts(&mut self) -> usize {
         let slot = self.slot;
-        self.core().slot_state(0, slot).holding.receipts().len()
+        self.core().tables[0].custody.holding(slot.index()).receipts().len()
     }
 
     /// A home was found to be even with the node, and answers in another run of it, or the same one.
@@ -326,10 +414,11 @@ impl Alone {
         let ((node, incarnation), slot) = (self.homes[home], self.slot);
         let now = self.world.present(0);
         let core = self.core();
-        core.note_even(0, slot, node, (attempt, incarnation));
+        core.tables[0].custody.note_even(slot.index(), node, attempt, incarnation);
         let incarnation = incarnation + u64::from(later_run);
         let answer = OfferAnswer { given: true, incarnation };
-        core.on_offer_answer(now, (0, slot, attempt), node, Some(answer));
+        let place = (Whose::Table(0), slot.index(), attempt);
+        core.on_offer_answer(now, place, node, Some(answer));
     }
 }
 

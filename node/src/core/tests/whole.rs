@@ -38,15 +38,32 @@ pub(super) enum Arrived {
         ticket: u64,
         is_on_disk: bool,
     },
+    /// What the application says.
+    Said(SlotSaid),
+    /// Something of applications, which is none of a node's business.
+    Application(Move),
 }
 
 /// What leaves a node.
 pub(super) enum Sent {
-    Gossip { channel: Channel, to: SocketAddr, packet: Vec<u8> },
+    Gossip {
+        channel: Channel,
+        to: SocketAddr,
+        packet: Vec<u8>,
+    },
     Reply(Reply),
     Call(Ask),
-    Persist { generation: u64, state: NodeState },
-    Keep { core: usize, ticket: u64, changes: Vec<RecordChange> },
+    Persist {
+        generation: u64,
+        state: NodeState,
+    },
+    Keep {
+        core: usize,
+        ticket: u64,
+        changes: Vec<RecordChange>,
+    },
+    /// To the application, of the only slot set there is.
+    Slots(SlotCall),
 }
 
 impl Whole {
@@ -54,6 +71,7 @@ impl Whole {
         start: HubStart,
         clock_floor_ms: u64,
         tables: Vec<Vec<(TablePolicy, Writer)>>,
+        slot_sets: &[SlotSetPolicy],
         kept: &BTreeMap<RecordName, Vec<u8>>,
         now: Now,
     ) -> Self {
@@ -69,6 +87,7 @@ impl Whole {
                 clock_ceiling_ms,
                 clock_floor_ms,
                 tables,
+                slot_sets: slot_sets.to_vec(),
                 kept: records_of(kept, number, cores),
                 seed: seed.wrapping_add(number as u64),
             };
@@ -96,6 +115,8 @@ impl Whole {
                 Party::Core(core) => self.cores[core].handle(now, Input::Outcome(outcome)),
                 Party::Hub => self.hub.handle(now, HubInput::Outcome(outcome)),
             },
+            Arrived::Application(_) => {}
+            Arrived::Said(said) => self.cores[0].handle(now, Input::SlotSet { set: 0, said }),
             Arrived::Kept { core, ticket, is_on_disk } => self.cores[core].handle(
                 now,
                 match is_on_disk {
@@ -192,6 +213,7 @@ impl Whole {
                     Output::Persist { ticket, changes } => {
                         self.outputs.push_back(Sent::Keep { core: number, ticket, changes });
                     }
+                    Output::SlotSet { call, .. } => self.outputs.push_back(Sent::Slots(call)),
                     Output::Notice(notice) => {
                         let last = self.notices.back().map(|(at, _)| *at);
                         let at = self.arrival(now, last);

@@ -495,6 +495,28 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "01a1fb2c0101a201a3017a",
         ),
+        (
+            SetHello {
+                set: "t".into(),
+                slots: 64,
+                replicas: 2,
+                incarnation: 300,
+                revision: 7,
+                failed: numbers(&[3, 4]),
+            }
+            .into(),
+            "01744002fb2c01070100010302",
+        ),
+        (SetNoted { noted: true }.into(), "01"),
+        (
+            HeldRequest { set: "t".into(), revision: 7, slots: numbers(&[0, 1, 5]) }.into(),
+            "01740701000200020301",
+        ),
+        (Held { held: numbers(&[0]), unsure: numbers(&[]) }.into(), "0100010001010000"),
+        (
+            SetOffer { set: "t".into(), slot: 5, incarnation: 300, counter: 7 }.into(),
+            "017405fb2c0107",
+        ),
     ]
 }
 
@@ -506,6 +528,11 @@ pub(super) fn request(operation: Operation) -> Message {
 
 fn key() -> Key {
     Key::new("s3cret").expect("six bytes are a key")
+}
+
+fn numbers(numbers: &[u16]) -> SlotSet {
+    let slots: Vec<Slot> = numbers.iter().filter_map(|number| Slot::new(*number)).collect();
+    SlotSet::new(&slots, 1)
 }
 
 fn slot() -> Slot {
