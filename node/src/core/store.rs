@@ -394,9 +394,7 @@ impl Store {
             return;
         }
         self.read(slot);
-        let mut keys = Vec::new();
-        self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
-        for key in keys {
+        for key in self.keys_of(slot) {
             let (least, me) = (self.policy.replicas.get(), self.node);
             let is_meant = |entry: Entry| {
                 let replicas = entry.body.as_ref().map_or(0, |body| body.attributes.replicas);
@@ -461,7 +459,7 @@ impl Store {
         keys.len() as u64
     }
 
-    /// The keys of a slot, in no order.
+    /// The keys of a slot, in no order, without what is here besides its homes.
     fn keys_of(&self, slot: Slot) -> Vec<Key> {
         let mut keys = Vec::new();
         self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));

@@ -11,6 +11,7 @@ use super::*;
 
 const ORDINARY: Admission = Admission::Ordinary;
 const NODE: NodeId = NodeId::from_bits(7);
+const OTHER_NODE: NodeId = NodeId::from_bits(8);
 const CAP_MS: u64 = 1_000_000;
 const START_MS: u64 = 5_000_000;
 
@@ -459,12 +460,37 @@ fn a_cursor_from_anywhere_lists_and_ends() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Merge { key: u8, entry: Entry },
-    Touch { key: u8, ms: u64 },
-    Field { key: u8, version: Version, name: u8, value: Option<u8> },
-    Scan { expired: usize },
-    Pass { ms: u64 },
-    KeepSketches { kept: bool },
+    Merge {
+        key: u8,
+        entry: Entry,
+    },
+    Touch {
+        key: u8,
+        ms: u64,
+    },
+    Field {
+        key: u8,
+        version: Version,
+        name: u8,
+        value: Option<u8>,
+    },
+    Scan {
+        expired: usize,
+    },
+    Pass {
+        ms: u64,
+    },
+    /// A copy that is here besides the homes.
+    Extra {
+        key: u8,
+        entry: Entry,
+    },
+    Adopt,
+    SetAside,
+    DropSlot,
+    KeepSketches {
+        kept: bool,
+    },
 }
 
 fn versions() -> impl Strategy<Value = Version> + Clone {
@@ -491,6 +517,9 @@ fn entries() -> impl Strategy<Value = Entry> {
                 1 => entry.write_value(later, Value::Bytes(vec![1; size])),
                 _ => {}
             }
+            if size % 5 == 0 {
+                entry.write_pin(later, Some(if size % 2 == 0 { NODE } else { OTHER_NODE }));
+            }
             entry
         },
     )
@@ -506,6 +535,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => prop_oneof![Just(1), Just(usize::MAX)].prop_map(|expired| Step::Scan { expired }),
         2 => (0..60_000u64).prop_map(|ms| Step::Pass { ms }),
         1 => any::<bool>().prop_map(|kept| Step::KeepSketches { kept }),
+        2 => (0..40u8, entries()).prop_map(|(key, entry)| Step::Extra { key, entry }),
+        1 => prop_oneof![Just(Step::Adopt), Just(Step::SetAside), Just(Step::DropSlot)],
     ]
 }
 
@@ -559,16 +590,48 @@ proptest! {
                     store.keep_sketches();
                     store.read_on(usize::MAX);
                 }
+                Step::Extra { key: number, entry } => {
+                    let key = key(number);
+                    if let Ok(stored) = store.merge_extra(&key, &entry, now_ms) {
+                        prop_assert_eq!(store.get(&key, now_ms), Some(stored));
+                    }
+                }
+                Step::Adopt => {
+                    store.adopt(slot(), now_ms);
+                    prop_assert_eq!(store.watched().extras_in(slot()), 0);
+                }
+                Step::SetAside => store.set_aside(slot(), now_ms),
+                Step::DropSlot => {
+                    let meant: Vec<Key> = (0..40)
+                        .map(key)
+                        .filter(|key| {
+                            store.get(key, now_ms).is_some_and(|it| it.pin() == Some(NODE))
+                        })
+                        .collect();
+                    store.drop_slot(slot(), now_ms);
+                    prop_assert_eq!(store.slot_len(slot()), 0);
+                    for key in meant {
+                        prop_assert!(store.watched().is_extra(slot(), &key));
+                        prop_assert!(store.get(&key, now_ms).is_some());
+                    }
+                }
+            }
+            for key in (0..40).map(key) {
+                if let Some(entry) = store.get(&key, now_ms) {
+                    let watched = store.watched();
+                    let is_watched = entry.is_placed() || watched.is_extra(slot(), &key);
+                    prop_assert_eq!(watched.contains(slot(), &key), is_watched);
+                }
             }
             let (outline, counts) = from_segment(&mut store);
             let kept = store.slot_sketch(slot());
             let count = counts.get(&slot().index()).copied().unwrap_or(0);
             let sketch = outline.of_slot(slot()).filter(|_| store.outline.is_kept()).cloned();
-            prop_assert_eq!(kept, (count, sketch));
+            let of_slot = count - store.watched().extras_in(slot());
+            prop_assert_eq!(kept, (of_slot, sketch));
         }
         store.keep_sketches();
         store.read_on(usize::MAX);
-        assert_consistent(&mut store);
     }
 
     #[test]

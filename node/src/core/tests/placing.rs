@@ -476,10 +476,10 @@ fn pinned_sessions_are_listed_once_by_their_primaries() {
                     found.extend(sessions.into_iter().map(|(key, ..)| key));
                     place = next;
                 }
-                other => return Err(other),
+                _ => return None,
             }
         }
-        Ok(found)
+        Some(found)
     };
     let mut found = Vec::new();
     for node in 0..3 {
@@ -487,7 +487,7 @@ fn pinned_sessions_are_listed_once_by_their_primaries() {
     }
     assert_eq!(found.len(), 50);
     assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), keys);
-    assert!(list(&mut world, 0, Role::Worker).is_err());
+    assert_eq!(list(&mut world, 0, Role::Worker), None);
 }
 
 #[test]
