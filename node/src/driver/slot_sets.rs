@@ -350,3 +350,138 @@ impl SlotSetTask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::inboxes::Receivers;
+    use super::*;
+
+    /// Drops what it may, and does nothing else.
+    struct Obedient;
+
+    impl SlotHolder for Obedient {
+        fn take_up(&self, handle: &SlotsHandle, slot: TakeUp) {
+            handle.taken_up(&slot);
+        }
+
+        fn offered(&self, handle: &SlotsHandle, offer: SlotOffer) {
+            handle.has_all(&offer);
+        }
+
+        fn leave(&self, handle: &SlotsHandle, slot: u16) {
+            // Just before it takes no more.
+            handle.changed(slot);
+        }
+
+        fn give_up(&self, _handle: &SlotsHandle, slot: &GiveUp) -> bool {
+            slot.holds()
+        }
+    }
+
+    fn policy(slots: u16) -> SlotSetPolicy {
+        SlotSetPolicy {
+            name: "set".to_owned(),
+            slots,
+            replicas: 2.try_into().unwrap(),
+            members_min: 1,
+            held: Vec::new(),
+        }
+    }
+
+    fn task() -> (SlotSetTask, SlotsHandle, Receivers) {
+        let (inboxes, receivers) = Inboxes::new(1);
+        let set = SlotSet::new(policy(8), Arc::new(Obedient)).unwrap();
+        let handle = set.handle();
+        (set.task(0, inboxes).0, handle, receivers)
+    }
+
+    fn said(receivers: &mut Receivers) -> Option<SlotSaid> {
+        match receivers.cores[0].urgent.try_recv() {
+            Ok(Input::SlotSet { set: 0, said }) => Some(said),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_slot_that_was_changed_since_is_not_dropped() {
+        let (task, handle, mut receivers) = task();
+        task.carry_out(SlotCall::Leave { slot: 3, task: 1 });
+        assert_eq!(said(&mut receivers), Some(SlotSaid::Left { slot: 3, task: 1, changes: 1 }));
+        let give_up = |changes| SlotCall::GiveUp { slot: 3, task: 2, changes };
+        task.carry_out(give_up(1));
+        let dropped = |dropped| Some(SlotSaid::GaveUp { slot: 3, task: 2, dropped });
+        assert_eq!(said(&mut receivers), dropped(true));
+        handle.changed(4);
+        task.carry_out(give_up(1));
+        assert_eq!(said(&mut receivers), dropped(true), "another one was changed");
+        handle.changed(3);
+        task.carry_out(give_up(1));
+        assert_eq!(said(&mut receivers), dropped(false));
+        task.carry_out(give_up(2));
+        assert_eq!(said(&mut receivers), dropped(true));
+    }
+
+    #[test]
+    fn changes_wait_together_until_they_are_told() {
+        let (mut task, handle, mut receivers) = task();
+        for changes in [3, 5] {
+            while handle.shared.changes_of(7) < changes {
+                handle.changed(7);
+            }
+            let waiting = task.said.try_recv().unwrap();
+            assert!(task.said.try_recv().is_err(), "one for all of them");
+            task.pass_on(waiting);
+            assert_eq!(said(&mut receivers), Some(SlotSaid::Changed { slot: 7, changes }));
+        }
+        // What there is no slot for changes nothing.
+        handle.changed(8);
+        assert!(task.said.try_recv().is_err());
+    }
+
+    #[test]
+    fn homes_are_those_that_were_told_last() {
+        let (task, handle, _receivers) = task();
+        let member = |id: u64| SlotMember {
+            node: NodeId::from_bits(id),
+            name: format!("n{id}"),
+            addr: ([10, 0, 0, id as u8], 1).into(),
+        };
+        task.carry_out(SlotCall::Homes(vec![
+            (0, vec![member(1)]),
+            (7, vec![member(2), member(1)]),
+        ]));
+        assert_eq!(handle.homes(7), [member(2), member(1)]);
+        assert_eq!(handle.slots_of(NodeId::from_bits(1)), [0, 7]);
+        task.carry_out(SlotCall::Homes(vec![(7, Vec::new())]));
+        assert_eq!(handle.slots_of(NodeId::from_bits(1)), [0]);
+        assert_eq!((handle.homes(7), handle.homes(8)), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn keys_are_spread_over_all_slots_in_the_order_of_the_nodes_own() {
+        let set = SlotSet::new(policy(5), Arc::new(Obedient)).unwrap();
+        let mut found: Vec<(u16, u16)> = (0..2_000)
+            .map(|n| Key::new(format!("key {n}")).unwrap())
+            .map(|key| (key.slot().index(), set.handle().slot_of(&key)))
+            .collect();
+        found.sort_unstable();
+        assert!(found.is_sorted_by_key(|(_, slot)| *slot));
+        assert_eq!((found[0].1, found.last().unwrap().1), (0, 4));
+    }
+
+    #[test]
+    fn policies_out_of_bounds_are_refused() {
+        let refused = |policy: SlotSetPolicy| SlotSet::new(policy, Arc::new(Obedient)).err();
+        assert_eq!(refused(policy(SLOT_COUNT)), None);
+        for wrong in [
+            policy(0),
+            policy(SLOT_COUNT + 1),
+            SlotSetPolicy { name: String::new(), ..policy(1) },
+            SlotSetPolicy { name: "n".repeat(64), ..policy(1) },
+            SlotSetPolicy { replicas: 8.try_into().unwrap(), ..policy(1) },
+            SlotSetPolicy { held: vec![1], ..policy(1) },
+        ] {
+            assert!(refused(wrong.clone()).is_some(), "{wrong:?}");
+        }
+    }
+}

@@ -88,6 +88,8 @@ struct Cluster {
     healed_at: Duration,
     converged_after: Option<Duration>,
     copies: Copies,
+    /// Whether a node was stopped in any way, or cut off, so that others may not know what it holds.
+    has_lost_anything: bool,
     next_sample: Duration,
     violations: Vec<Violation>,
 }
@@ -232,6 +234,7 @@ impl Cluster {
             healed_at: Duration::ZERO,
             converged_after: None,
             copies: Copies::new(&all_keys, REPLICAS.get().into()),
+            has_lost_anything: false,
             next_sample: Duration::ZERO,
             violations: Vec::new(),
             parameters,
@@ -331,8 +334,25 @@ impl Cluster {
             self.next_sample = now + SAMPLE;
             let holdings = self.holdings();
             self.copies.observe(now, holdings);
+            self.look_for_lost_copies(now);
         }
         self.sim.step().map(|_| ()).map_err(|error| Died(error.to_string()))
+    }
+
+    /// As long as nothing was taken from the nodes, none of them knows of a slot on too few.
+    fn look_for_lost_copies(&mut self, now: Duration) {
+        if self.has_lost_anything || self.violations.iter().any(|found| found.rule == "copies") {
+            return;
+        }
+        let Some(snapshot) = self.watch.lock().seen.clone() else { return };
+        for (node, answer) in snapshot.nodes {
+            let below = answer.map_or(0, |(status, _)| below_k(&status));
+            if below > 0 {
+                let name = &self.machines[node].name;
+                let what = format!("{name} knows of {below} slots on too few nodes at {now:?}");
+                self.violations.push(Violation { rule: "copies", what });
+            }
+        }
     }
 
     fn until_time(&mut self, time: Duration) -> Result<(), Died> {
@@ -375,6 +395,19 @@ impl Cluster {
         let now = self.sim.elapsed();
         trace::set_now(now);
         trace::line(format_args!("NEMESIS {fault:?}"));
+        // Whoever leaves has given away what it had.
+        let takes_nothing = matches!(
+            fault,
+            Fault::Heal
+                | Fault::Rates(_)
+                | Fault::Join(_)
+                | Fault::Drain(_)
+                | Fault::StopDraining(_)
+                | Fault::Leave(_)
+                | Fault::Disk(..)
+                | Fault::ClockJump(..)
+        );
+        self.has_lost_anything |= !takes_nothing;
         match fault {
             Fault::Partition(groups) => {
                 self.faults.heal();
@@ -526,6 +559,11 @@ impl Cluster {
                     unmet.push(format!("{name} has {} hints", table.hints));
                 }
             }
+            let takers = up.len().saturating_sub(self.contacts.draining().len());
+            if entirely && takers >= usize::from(REPLICAS.get()) && below_k(status) > 0 {
+                let below = below_k(status);
+                unmet.push(format!("{name} knows of {below} slots on too few nodes"));
+            }
         }
         if views.len() > 1 {
             unmet.push(format!("{} views", views.len()));
@@ -637,6 +675,12 @@ fn add_process(sim: &mut Sim<'static>, process: &Process) {
             Ok(())
         }
     });
+}
+
+/// Slots that a node knows to be on too few nodes.
+fn below_k(status: &NodeStatus) -> u64 {
+    let below = status.counters.iter().find(|(name, _)| name == "copies_below_k");
+    below.map_or(0, |(_, count)| *count)
 }
 
 /// Somebody outside, whom no fault concerns, who asks the nodes how they are, and may give orders.

@@ -18,6 +18,8 @@ pub(super) struct Application {
     offers: BTreeMap<(u16, NodeId), Attempt>,
     /// It does nothing that it is told.
     is_stuck: bool,
+    /// It never gets what it is to take up.
+    is_slow: bool,
 }
 
 /// What it has of a slot.
@@ -54,6 +56,7 @@ impl Application {
             taking_up: BTreeMap::new(),
             offers: BTreeMap::new(),
             is_stuck: false,
+            is_slow: false,
         }
     }
 
@@ -159,6 +162,7 @@ impl World {
                 let Some(kept) = application.slots.get_mut(&slot) else { return };
                 kept.numbers.extend(numbers);
                 match why {
+                    Why::TakeUp(_) if application.is_slow => {}
                     Why::Offer(attempt) => {
                         self.say(node, SlotSaid::Has { slot, from, attempt });
                     }
@@ -317,6 +321,23 @@ impl World {
         }
     }
 
+    /// An application does what it was told meanwhile.
+    fn go_on(&mut self, node: usize) {
+        let application = self.nodes[node].application.as_mut().unwrap();
+        application.is_stuck = false;
+        for _ in 0..application.calls.len() {
+            self.post(node, Arrived::Application(Move::Turn));
+        }
+    }
+
+    /// The slots that this application has, and that are to be on another node.
+    fn kept_for(&self, node: usize, home: usize) -> usize {
+        let application = self.nodes[node].application.as_ref().unwrap();
+        let homes = &application.homes;
+        let is_for = |slot: &&u16| homes[*slot].contains(&self.id_of(home));
+        application.slots.keys().filter(is_for).count()
+    }
+
     fn order_drain(&mut self, node: usize, order: Order) {
         self.next_request += 1;
         let header = Header { id: self.next_request, view: 0, hlc: annulus_proto::Hlc::ZERO };
@@ -441,14 +462,84 @@ fn nothing_is_assumed_before_the_application_says_so() {
         world.set(joined).unwrap().counts().home,
         world.set(joined).unwrap().counts().unready
     );
-    // Nor does a leaving slot go before its holder takes no more writes.
-    let application = world.nodes[joined].application.as_mut().unwrap();
-    application.is_stuck = false;
-    for _ in 0..application.calls.len() {
-        world.post(joined, Arrived::Application(Move::Turn));
-    }
+    world.go_on(joined);
     world.settle_sets();
     world.assert_all_is_home(&all);
+}
+
+#[test]
+fn a_home_that_has_not_got_what_is_offered_gives_no_receipt() {
+    let mut world = World::embedded(4, 2, &policy());
+    world.settle_sets();
+    world.nodes[3].application.as_mut().unwrap().is_stuck = true;
+    world.order_drain(0, Order::Drain);
+    world.run_until("it gives slots away", Duration::from_secs(20), |world| {
+        world.set(0).unwrap().counts().leaving > 0 && world.set(0).unwrap().counts().home == 0
+    });
+    let kept = world.kept_for(0, 3);
+    world.run_for(Duration::from_secs(20));
+    assert!(kept > 0);
+    assert_eq!(world.set(0).unwrap().counts().leaving, kept, "all others went");
+    world.go_on(3);
+    world.settle_sets();
+    assert_eq!(world.set(0).unwrap().counts().leaving, 0);
+}
+
+#[test]
+fn a_home_that_has_not_taken_a_slot_up_gives_no_receipt() {
+    let mut world = World::embedded(3, 2, &policy());
+    world.settle_sets();
+    let joined = world.add_embedded(9, &policy());
+    world.nodes[joined].application.as_mut().unwrap().is_slow = true;
+    world.run_until("it has slots", Duration::from_secs(20), |world| {
+        world.set(joined).is_some_and(|set| set.counts().home > 0)
+    });
+    world.run_for(Duration::from_secs(20));
+    let leaving: usize = (0..3).map(|node| world.set(node).unwrap().counts().leaving).sum();
+    assert_eq!(leaving, world.set(joined).unwrap().counts().home);
+}
+
+#[test]
+fn nothing_goes_before_its_holder_takes_no_more_writes() {
+    let mut world = World::embedded(4, 3, &policy());
+    world.settle_sets();
+    let mut counted = BTreeSet::new();
+    // It goes on as if nothing had changed.
+    world.nodes[0].application.as_mut().unwrap().is_stuck = true;
+    world.order_drain(0, Order::Drain);
+    for number in 0..400 {
+        world.run_for(Duration::from_millis(10));
+        if world.count(0, number) {
+            counted.insert(number);
+        }
+        world.assert_counted(&counted, 2);
+    }
+    assert!(counted.len() > 200, "{}", counted.len());
+    world.go_on(0);
+    for _ in 0..200 {
+        world.run_for(Duration::from_millis(10));
+        world.assert_counted(&counted, 2);
+    }
+    world.settle_sets();
+    world.assert_all_is_home(&counted);
+}
+
+#[test]
+fn whoever_may_take_writes_still_is_asked_again() {
+    let mut world = World::embedded(3, 4, &policy());
+    world.settle_sets();
+    // One that should leave slots has not heard of it: whoever takes them up waits for it.
+    world.nodes[0].application.as_mut().unwrap().is_stuck = true;
+    let joined = world.add_embedded(9, &policy());
+    world.run_until("it has slots", Duration::from_secs(20), |world| {
+        world.set(joined).is_some_and(|set| set.counts().home > 0)
+    });
+    world.run_for(Duration::from_secs(10));
+    let left = world.set(0).unwrap().counts().leaving;
+    assert!(left > 0);
+    assert_eq!(world.set(joined).unwrap().counts().unready, left);
+    world.go_on(0);
+    world.settle_sets();
 }
 
 #[test]
