@@ -354,8 +354,8 @@ fn slots_that_move_take_no_more_than_the_rate_that_they_may() {
         assert!(world.now < began + Duration::from_secs(60), "it stands still");
         world.run_for(Duration::from_millis(20));
         let seconds = (world.now - began).as_secs_f64() + 0.1;
-        for node in 0..4 {
-            let bytes = moved(&world, node) - before[node];
+        for (node, before) in before.iter().enumerate() {
+            let bytes = moved(&world, node) - before;
             // Two cores, each with a batch more than it may: what is fetched is known when it is there.
             let batch = 16 * (VALUE_BYTES + 300);
             let may = RATE as f64 * seconds + 2.0 * batch as f64;
