@@ -366,6 +366,9 @@ impl Core {
             if !table.store.is_read() {
                 self.next_read.get_or_insert(now.monotonic);
             }
+            if self.settings.flaw == Some(Flaw::DropsTombstones) {
+                table.store.drop_tombstones(now_ms);
+            }
         }
     }
 

@@ -317,7 +317,8 @@ impl Core {
         let Some(stored) = stored else {
             return self.finish(now, id, pending, Err(Failure::Absent));
         };
-        let meant = operation.birth().is_none_or(|birth| birth == stored.birth);
+        let is_it = |birth| birth == stored.birth || self.has(Flaw::IgnoresBirths);
+        let meant = operation.birth().is_none_or(is_it);
         let is_end = matches!(operation, Operation::End { .. });
         let Some(body) = stored.body.as_ref().filter(|_| meant) else {
             if is_end && meant {
@@ -858,7 +859,10 @@ impl Core {
                 self.forward(now, id, pending, tried);
             }
             Stage::Reading(_) => self.judge_reading(now, id, pending),
-            Stage::Writing(_) => {
+            Stage::Writing(writing) => {
+                if self.has(Flaw::CountsHints) {
+                    writing.count(node);
+                }
                 self.hint(pending.table, node, &pending.request.key);
                 self.judge_writing(now, id, pending);
             }

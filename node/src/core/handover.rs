@@ -239,7 +239,8 @@ impl Core {
         let ready =
             state.is_synced() && self.companions.contains(&from) || self.has(Flaw::EarlyReceipts);
         let receipt = state.holding.on_offer(attempt, self.id(), self.incarnation(), ready);
-        let given = receipt.is_some();
+        let is_draining = state.holding.phase() == Phase::Drain;
+        let given = receipt.is_some() || is_draining && self.has(Flaw::ReceiptsWhileDraining);
         if given {
             self.counters.add("receipts_given");
         }
