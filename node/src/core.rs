@@ -494,7 +494,7 @@ impl Core {
         }
         match message {
             Message::SessionRequest(request) => match refusal(caller, &request) {
-                None => self.begin(now, asker, header.id, request),
+                None => self.begin(now, (asker, caller), header.id, request),
                 Some(failure) => self.reply_session(now, asker, header.id, Err(failure)),
             },
             Message::ExplainRequest(request) => self.explain(now, asker, header.id, request),
