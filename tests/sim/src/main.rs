@@ -61,9 +61,9 @@ enum Command {
         /// Do something wrong on purpose
         #[arg(long)]
         mutant: Option<String>,
-        /// Stop at the first seed that fails
+        /// Stop at the first seed that breaks this rule
         #[arg(long)]
-        first: bool,
+        until: Option<String>,
         /// Stop after so many minutes
         #[arg(long)]
         minutes: Option<u64>,
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
             }
             search(seeds, from, scenario.as_deref(), minutes)
         }
-        Command::Storms { seeds, from, kind, mutant, first, minutes } => {
+        Command::Storms { seeds, from, kind, mutant, until, minutes } => {
             let Some(kind) = Kind::named(&kind) else {
                 eprintln!("there is no such storm; `annulus-sim list` names them");
                 return ExitCode::FAILURE;
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
                 }
                 mutant => mutant.flatten(),
             };
-            storms(kind, from..from.saturating_add(seeds), mutant, first, minutes)
+            storms(kind, from..from.saturating_add(seeds), mutant, until.as_deref(), minutes)
         }
         Command::List => {
             for scenario in SCENARIOS {
@@ -126,7 +126,7 @@ fn storms(
     kind: &Kind,
     seeds: Range<u64>,
     mutant: Option<Mutant>,
-    first: bool,
+    rule: Option<&str>,
     minutes: Option<u64>,
 ) -> ExitCode {
     #[allow(clippy::disallowed_methods, reason = "how long the search takes is real time")]
@@ -142,7 +142,8 @@ fn storms(
             failed += 1;
             print!("{}", weathered.report(kind));
         }
-        until.is_none_or(|until| began.elapsed() < until) && !(first && failed > 0)
+        let is_found = weathered.violations().iter().any(|it| Some(it.rule) == rule);
+        until.is_none_or(|until| began.elapsed() < until) && !is_found
     });
     let took = began.elapsed();
     let per_hour = (passed + failed) as f64 * 3_600.0 / took.as_secs_f64();

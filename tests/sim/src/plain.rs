@@ -132,9 +132,11 @@ impl World {
         // Without an ending nothing can be said about it, and no split lasts long enough here for every table to
         // be written on both sides.
         let ended = !ending.homes.is_empty();
+        let decides_in_order = !self.storm.moves();
         let counts = |violation: &Violation| match violation.rule {
             "lost" | "revived" => ended,
             "one-sided" => false,
+            "linear" => decides_in_order,
             _ => true,
         };
         self.violations.extend(found.into_iter().filter(counts));

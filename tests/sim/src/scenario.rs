@@ -176,13 +176,13 @@ impl Mutant {
     /// Those that storms find ([`crate::plain`]), each with its name, the kind of storm, the rule that it breaks,
     /// and the first seed with which it shows.
     pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
-        (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 1),
+        (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 2),
         (Self::ReceiptsWhileDraining, "receipts-while-draining", "storm-moves", "copies", 1),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
-        (Self::CountHints, "count-hints", "storm", "lost", 1),
-        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 1),
-        (Self::ForgetfulClock, "forgetful-clock", "storm", "twice", 1),
-        (Self::CountTheLiving, "count-the-living", "storm", "linear", 1),
+        (Self::CountHints, "count-hints", "storm-losses", "lost", 1),
+        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 6),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 7),
+        (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
     ];
 
     /// A seed with which it shows. Some need luck: a write, or an end, at the right moment.

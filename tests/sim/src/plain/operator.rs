@@ -54,14 +54,6 @@ const ROUND_MAX: Duration = Duration::from_secs(2);
 const READ_PATIENCE_MS: u32 = 2_000;
 
 impl Operator {
-    /// Has a node drain, or take slots again.
-    pub(super) fn order(&mut self, node: usize, drains: bool) {
-        self.orders.insert(node, drains);
-        if !drains {
-            self.leaving.remove(&node);
-        }
-    }
-
     pub(super) fn leave_when_drained(&mut self, node: usize) {
         self.leaving.insert(node);
     }
@@ -78,6 +70,20 @@ impl Operator {
 }
 
 impl World {
+    /// Has a node drain, or take slots again: it is told until it has heard.
+    pub(super) fn order(&mut self, node: usize, drains: bool) {
+        self.operator.orders.insert(node, drains);
+        if !drains {
+            self.operator.leaving.remove(&node);
+        }
+        self.give_order(node, drains);
+    }
+
+    fn give_order(&mut self, node: usize, drains: bool) {
+        let order = if drains { Order::Drain } else { Order::StopDraining };
+        self.operate_on(node, Asked::Order(node, drains), &order.into());
+    }
+
     /// What the operator does now and then.
     pub(super) fn operate(&mut self) {
         self.after(LOOK, Event::Operate);
@@ -86,8 +92,7 @@ impl World {
             self.end_round();
         }
         for (node, drains) in self.operator.orders.clone() {
-            let order = if drains { Order::Drain } else { Order::StopDraining };
-            self.operate_on(node, Asked::Order(node, drains), &order.into());
+            self.give_order(node, drains);
         }
         let watches = self.operator.watches || !self.operator.leaving.is_empty();
         if watches && self.operator.round.is_none() {

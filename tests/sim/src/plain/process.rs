@@ -153,6 +153,11 @@ impl Process {
         false
     }
 
+    /// How many slots it has given up.
+    pub(super) fn slots_given_up(&self) -> u64 {
+        self.cores.iter().map(|core| core.counters().count("slots_given_up")).sum()
+    }
+
     /// When there is something to do by itself.
     pub(super) fn poll_timeout(&self) -> Duration {
         let cores = self.cores.iter().map(Core::poll_timeout);

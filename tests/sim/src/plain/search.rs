@@ -35,14 +35,20 @@ impl Weathered {
     #[must_use]
     pub fn report(&self, kind: &Kind) -> String {
         let violations = self.violations();
-        let first = violations.iter().take(SHOWN_MAX).map(|it| format!("    {it}\n"));
+        let mut shown: Vec<&Violation> = Vec::new();
+        for violation in &violations {
+            if shown.iter().filter(|it| it.rule == violation.rule).count() < SHOWN_MAX {
+                shown.push(violation);
+            }
+        }
+        let first = shown.into_iter().map(|it| format!("    {it}\n"));
         let replay = Job::new(kind.name, self.seed).replay();
         format!("{} {}\n{}    {replay}\n", kind.name, self.seed, first.collect::<String>())
     }
 }
 
-/// Violations of one storm that are shown.
-const SHOWN_MAX: usize = 4;
+/// Violations of one rule that are shown.
+const SHOWN_MAX: usize = 2;
 
 /// Runs a storm in this thread, with a trace of its own.
 #[must_use]

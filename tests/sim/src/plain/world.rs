@@ -9,7 +9,8 @@ use annulus_net::{Clock, Rates};
 use annulus_node::TableSettings;
 use annulus_node::core::{CEILING_LEAD_MS, CoreSettings, HubInput, HubStart, Now};
 use annulus_node::driver::Host as _;
-use annulus_proto::{Load, Member, NodeId, Status};
+use annulus_proto::{Key, Load, Member, NodeId, Status, record};
+use annulus_shm::Lookup;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -74,6 +75,8 @@ pub(super) struct Host {
     due: Duration,
     /// How much its wall clock was set.
     jumped_ms: i64,
+    /// How many slots its node has given up.
+    given_up: u64,
     /// What its memory held when it was last looked at, and whether its node has run since.
     held: Holding,
     is_held_old: bool,
@@ -155,6 +158,7 @@ impl World {
                 is_leaving: false,
                 due: Duration::MAX,
                 jumped_ms: 0,
+                given_up: 0,
                 held: Holding::new(),
                 is_held_old: false,
             }
@@ -331,7 +335,13 @@ impl World {
         }
     }
 
+    /// Notes when a node has something to do by itself, and looks at all copies if it has just let some go: what
+    /// is missing may be there again in a moment.
     fn note_due(&mut self, node: usize) {
+        let given_up = self.hosts[node].node.as_ref().map_or(0, Process::slots_given_up);
+        if std::mem::replace(&mut self.hosts[node].given_up, given_up) < given_up {
+            self.observe();
+        }
         let monotonic = self.present(node).monotonic;
         let host = &mut self.hosts[node];
         if let Some(process) = &host.node {
@@ -519,8 +529,8 @@ impl World {
                 self.start(*node);
                 self.begin_clients_of(*node);
             }
-            Fault::Drain(node) => self.operator.order(*node, true),
-            Fault::StopDraining(node) => self.operator.order(*node, false),
+            Fault::Drain(node) => self.order(*node, true),
+            Fault::StopDraining(node) => self.order(*node, false),
             Fault::Leave(node) => {
                 self.operator.leave_when_drained(*node);
                 return;
@@ -544,6 +554,10 @@ impl World {
             }
         }
         self.contacts.apply(self.now, fault);
+        if matches!(fault, Fault::Drain(_)) {
+            // Two homes out of two, or several nodes drain: a new home takes part once it is in sync.
+            self.contacts.begin(self.now, self.storm.settling.after_change);
+        }
     }
 
     /// A node that has given everything away goes for good.
@@ -583,14 +597,35 @@ impl World {
     }
 
     pub(super) fn holdings(&mut self) -> Vec<Holding> {
-        let table = self.table();
-        for host in &mut self.hosts {
+        for node in 0..self.hosts.len() {
+            let host = &mut self.hosts[node];
             // Nobody writes into the memory of a node that does not run.
             if std::mem::replace(&mut host.is_held_old, host.node.is_some()) {
-                host.held = host.machine.holding(&table);
+                self.hosts[node].held = self.held_by(node);
             }
         }
         self.hosts.iter().map(|host| host.held.clone()).collect()
+    }
+
+    /// What a host holds of the keys here, as a reader sees it to whom everything is fresh. What no reader may
+    /// see is read out of a copy of the whole segment, which costs a hundred times as much.
+    fn held_by(&self, node: usize) -> Holding {
+        let machine = &self.hosts[node].machine;
+        let Some(memory) = self.memory_of(node) else { return Holding::new() };
+        let mut held = Holding::new();
+        let mut buffer = Vec::new();
+        for key in self.keys.iter().filter_map(|key| Key::new(key).ok()) {
+            let hit = match memory.get(key.as_bytes(), 0, &mut buffer) {
+                Lookup::Hit(hit) => hit,
+                Lookup::Miss => continue,
+                _ => return machine.holding(&self.table()),
+            };
+            let view = record::View::parse(&buffer);
+            if let Ok(entry) = view.and_then(|view| view.entry(hit.mark)) {
+                held.insert(key, entry);
+            }
+        }
+        held
     }
 }
 
