@@ -97,11 +97,6 @@ fn nodes_that_let_go_by_table_are_caught() {
 }
 
 #[test]
-fn receipts_of_nodes_that_drain_themselves_are_caught() {
-    is_caught(Mutant::ReceiptsWhileDraining);
-}
-
-#[test]
 fn nodes_that_ignore_births_are_caught() {
     is_caught(Mutant::IgnoreBirths);
 }

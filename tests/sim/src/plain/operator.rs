@@ -148,10 +148,10 @@ impl World {
             (Asked::Routes(node), Message::Routes(routes)) => {
                 self.in_round(node, |answer| answer.1 = Some(routes));
             }
-            (Asked::Order(node, drains), Message::Ordered(Ordered::Done)) => {
-                if self.operator.orders.get(&node) == Some(&drains) {
-                    self.operator.orders.remove(&node);
-                }
+            (Asked::Order(node, drains), Message::Ordered(Ordered::Done))
+                if self.operator.orders.get(&node) == Some(&drains) =>
+            {
+                self.operator.orders.remove(&node);
             }
             (Asked::Read(node, key), Message::SessionReply(reply)) => {
                 let outcome = match reply {
