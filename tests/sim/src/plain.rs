@@ -1,9 +1,8 @@
-//! The unmodified node under a plain loop over what happens next: no tokio, no sockets, some hundred times as
-//! fast as turmoil.
+//! The unmodified node under a plain loop over what happens next: no tokio, no sockets, a tenth of turmoil's time.
 //!
 //! A hub and its cores on a host with memory, disk and clocks of its own are what the driver makes of them
-//! ([`mod@process`]); real frames travel between them over a simulated network ([`mod@net`]). Clients follow the
-//! client library's rules without being it ([`mod@client`]). Habits, history, checker, the count of copies and
+//! (`process`); real frames travel between them over a simulated network (`net`). Clients follow the
+//! client library's rules without being it (`client`). Habits, history, checker, the count of copies and
 //! the plan of faults are those of the simulations under turmoil.
 //!
 //! # Determinism
