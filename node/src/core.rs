@@ -388,6 +388,9 @@ impl Core {
             if !table.store.is_read() {
                 self.next_read.get_or_insert(now.monotonic);
             }
+            if self.settings.flaw == Some(Flaw::DropsTombstones) {
+                table.store.drop_tombstones(now_ms);
+            }
         }
     }
 
@@ -536,7 +539,7 @@ impl Core {
         }
         match message {
             Message::SessionRequest(request) => match refusal(caller, &request) {
-                None => self.begin(now, asker, header.id, request),
+                None => self.begin(now, (asker, caller), header.id, request),
                 Some(failure) => self.reply_session(now, asker, header.id, Err(failure)),
             },
             Message::ExplainRequest(request) => self.explain(now, asker, header.id, request),

@@ -18,7 +18,7 @@ use annulus_shm::Admission;
 
 use super::ballot::{Promising, unavailable};
 use super::calls::Purpose;
-use super::io::{Asker, Now};
+use super::io::{Asker, Caller, Now};
 use super::placing::Extras;
 use super::settings::{Flaw, Partition, majority};
 use super::time::NoStamp;
@@ -143,7 +143,13 @@ const PATIENCE_MAX: Duration = Duration::from_secs(30);
 
 impl Core {
     /// Takes in a request about a session.
-    pub(super) fn begin(&mut self, now: Now, asker: Asker, id: u64, request: SessionRequest) {
+    pub(super) fn begin(
+        &mut self,
+        now: Now,
+        (asker, caller): (Asker, Caller),
+        id: u64,
+        request: SessionRequest,
+    ) {
         debug_assert!(self.owns(request.key.slot()));
         self.counters.add(match request.operation {
             Operation::Start { .. } => "requests_start",
@@ -160,14 +166,16 @@ impl Core {
             self.counters.add("requests_repeated");
             return self.reply(now, asker, id, reply);
         }
-        let under_way = self.unanswered.get(&request.request).filter(|_| may_repeat);
-        if let Some(pending) = under_way.and_then(|id| self.pending.get_mut(id)) {
+        let under_way = self.unanswered.get(&request.request).filter(|_| may_repeat).copied();
+        if let Some(number) = under_way
+            && let Some(pending) = self.pending.get_mut(&number)
+        {
             self.counters.add("requests_repeated");
             if pending.askers.len() >= ASKERS_MAX {
                 pending.askers.remove(0);
             }
             pending.askers.push((asker, id));
-            return;
+            return self.take_back(now, number, caller, request.hops);
         }
         if self.stopping {
             let failure = Failure::Unavailable { answered: 0, needed: 1, homes: 0 };
@@ -294,6 +302,22 @@ impl Core {
         }
     }
 
+    /// Begins with a request that comes back from the node it was passed on to: that one is no home any more, or
+    /// met the request twice. It waits for this node now, which must not wait for it.
+    fn take_back(&mut self, now: Now, id: u64, caller: Caller, hops: u8) {
+        let Some(pending) = self.pending.get(&id) else { return };
+        let Stage::Forwarding { call, tried } = &pending.stage else { return };
+        let Caller::Node(node) = caller else { return };
+        if tried.last() != Some(&node) {
+            return;
+        }
+        self.counters.add("requests_taken_back");
+        self.calls.close(*call);
+        let Some(mut pending) = self.pending.remove(&id) else { return };
+        pending.request.hops = hops;
+        self.route(now, id, pending);
+    }
+
     fn coordinate(&mut self, now: Now, id: u64, pending: Pending) {
         let refuses = self.tables[pending.table].store.policy().partition == Partition::Refuse;
         if refuses && !pending.request.operation.is_end() && !self.reaches_majority(now, &pending) {
@@ -335,7 +359,8 @@ impl Core {
         let Some(stored) = stored else {
             return self.finish(now, id, pending, Err(Failure::Absent));
         };
-        let meant = operation.birth().is_none_or(|birth| birth == stored.birth);
+        let is_it = |birth| birth == stored.birth || self.has(Flaw::IgnoresBirths);
+        let meant = operation.birth().is_none_or(is_it);
         let is_end = matches!(operation, Operation::End { .. });
         let Some(body) = stored.body.as_ref().filter(|_| meant) else {
             if is_end && meant {
@@ -933,7 +958,10 @@ impl Core {
                 self.forward(now, id, pending, tried);
             }
             Stage::Reading(_) => self.judge_reading(now, id, pending),
-            Stage::Writing(_) => {
+            Stage::Writing(writing) => {
+                if self.has(Flaw::CountsHints) {
+                    writing.count(node);
+                }
                 self.hint(pending.table, node, &pending.request.key);
                 self.judge_writing(now, id, pending);
             }

@@ -312,7 +312,10 @@ impl Core {
         let ready =
             state.is_synced() && self.companions.contains(&from) || self.has(Flaw::EarlyReceipts);
         let holding = self.tables[table].custody.holding(offer.slot.index());
-        let receipt = holding.on_offer(attempt, self.id(), self.incarnation(), ready);
+        let mut receipt = holding.on_offer(attempt, self.id(), self.incarnation(), ready);
+        if holding.phase() == Phase::Drain && self.has(Flaw::ReceiptsWhileDraining) {
+            receipt = Some(Receipt { from: self.id(), incarnation: self.incarnation(), attempt });
+        }
         self.answer_offer(receipt)
     }
 

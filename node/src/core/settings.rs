@@ -48,7 +48,7 @@ pub struct CoreSettings {
     pub flaw: Option<Flaw>,
 }
 
-/// A rule of hand-over that a node breaks on purpose.
+/// A rule that a node breaks on purpose.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -59,6 +59,16 @@ pub enum Flaw {
     EarlyReceipts,
     /// It stores writes, and counts them, of slots that it is no home of.
     StoresAsNoHome,
+    /// It gives receipts for what it gives away itself.
+    ReceiptsWhileDraining,
+    /// It does not compare the birth that a change carries with that of the session that it finds.
+    IgnoresBirths,
+    /// It counts a home for which it keeps a hint as one that holds the write.
+    CountsHints,
+    /// It drops tombstones after some seconds.
+    DropsTombstones,
+    /// It decides with a majority of the homes that are there, and does not count the dead.
+    CountsTheLiving,
 }
 
 impl Default for CoreSettings {

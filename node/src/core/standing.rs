@@ -13,7 +13,7 @@ use rand::RngExt;
 
 use super::coordinator::Pending;
 use super::io::{Notice, Now, SlotCounts};
-use super::settings::{Partition, majority};
+use super::settings::{Flaw, Partition, majority};
 use super::{Core, PING_AFTER, route};
 
 /// What the cores know of the cluster: the members, the rings that follow from them, and where this
@@ -288,7 +288,11 @@ impl Core {
     /// tables that refuse to go on without one everything. The dead among them count, since nobody can
     /// tell them from those that are cut off; only whoever has left does not.
     pub(super) fn decision_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
-        let homes = self.standing.decision_ring.homes(slot);
+        let ring = match self.has(Flaw::CountsTheLiving) {
+            true => &self.standing.ring,
+            false => &self.standing.decision_ring,
+        };
+        let homes = ring.homes(slot);
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         &homes[..homes.len().min(replicas)]
     }

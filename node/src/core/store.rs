@@ -85,6 +85,9 @@ const _: () = assert!(record::OVERHEAD_BYTES_MAX + 16 < RECORD_OVERHEAD_BYTES as
 /// What most records take beside their value: as a guess, for memory to be asked for ahead of its use.
 const RECORD_HEAD_BYTES: usize = 64;
 
+/// After how long a tombstone goes where it goes too early.
+const EARLY_MS: u64 = 2_000;
+
 /// How long an expired entry is kept so that its client is told *expired* and not *absent*.
 pub(super) const EXPIRED_KEPT_MS: u64 = 60_000;
 
@@ -586,6 +589,17 @@ impl Store {
         self.watched.remove(slot, key);
         let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
         self.outline.change(change, now_ms);
+    }
+
+    /// [`Flaw::DropsTombstones`](super::settings::Flaw::DropsTombstones).
+    pub(super) fn drop_tombstones(&mut self, now_ms: u64) {
+        let mut ended = Vec::new();
+        self.list(0, usize::MAX, now_ms, &mut |key, entry| {
+            if entry.is_ended() && entry.version.hlc.ms() + EARLY_MS < now_ms {
+                ended.push(key);
+            }
+        });
+        ended.iter().for_each(|key| self.drop_entry(key, now_ms));
     }
 
     /// Lets this host's readers trust a slot until `until_ms` on the monotonic clock; 0 = not at all.

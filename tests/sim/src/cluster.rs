@@ -8,16 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use annulus_client::{
-    KeyChange, KeyId, KeyOrdered, KeyText, KeysReport, NodeKeys, NodeStatus, Order, Read, Routes,
-    Status,
-};
+use annulus_client::{KeyChange, KeyId, KeyOrdered, KeyText, KeysReport, NodeKeys, Order, Read};
 use annulus_gossip::MeshConfig;
 use annulus_net::{Faults, FaultyNet, Rates, Side};
 use annulus_node::core::{CoreSettings, Partition, TablePolicy};
 use annulus_node::driver::run_on;
 use annulus_node::{NodeSettings, TableSettings};
-use annulus_proto::{Key, NodeId};
 use annulus_seal::Key as ClusterKey;
 use turmoil::Sim;
 
@@ -29,6 +25,7 @@ use crate::host::{Disk, Machine, SimHost};
 use crate::net::TurmoilNet;
 use crate::plan::{Contacts, Fault};
 use crate::scenario::{Mutant, Parameters, Scenario, derive};
+use crate::snapshot::{self, Snapshot};
 use crate::trace;
 use crate::workload::{Process, SimClient};
 
@@ -109,13 +106,6 @@ struct WatchState {
     seen: Option<Snapshot>,
     read_all: bool,
     reads: Option<Vec<(usize, usize, Answer)>>,
-}
-
-/// What all nodes said of themselves; `None` of one that did not answer.
-#[derive(Clone)]
-struct Snapshot {
-    began: Duration,
-    nodes: BTreeMap<usize, Option<(NodeStatus, Routes)>>,
 }
 
 /// The simulation itself broke off.
@@ -421,7 +411,9 @@ impl Cluster {
             Fault::BlockOneWay { from, to } => self.block(*from, *to),
             Fault::Heal => self.faults.heal(),
             Fault::Rates(rates) => self.faults.set_rates(*rates),
-            Fault::Kill(node) => self.sim.crash(&*self.machines[*node].name),
+            Fault::Kill(node) | Fault::Crash { node, .. } => {
+                self.sim.crash(&*self.machines[*node].name)
+            }
             Fault::Stop(node) => self.machines[*node].stop(),
             Fault::Restart(node) | Fault::Join(node) => {
                 self.sim.bounce(&*self.machines[*node].name);
@@ -452,8 +444,10 @@ impl Cluster {
             Fault::Slow(node, latency) => self.each_link(*node, |sim, name, other| {
                 sim.set_link_latency(name, other, *latency);
             }),
-            Fault::Hold(node) => self.each_link(*node, |sim, name, other| sim.hold(name, other)),
-            Fault::Release(node) => {
+            Fault::Hold(node) | Fault::Pause(node) => {
+                self.each_link(*node, |sim, name, other| sim.hold(name, other))
+            }
+            Fault::Release(node) | Fault::Resume(node) => {
                 let (min, max) = self.parameters.latency;
                 self.each_link(*node, |sim, name, other| {
                     sim.release(name, other);
@@ -523,50 +517,20 @@ impl Cluster {
         let Some(snapshot) = self.watch.lock().seen.clone() else {
             return vec!["nobody was asked yet".to_owned()];
         };
-        let up = self.contacts.up();
         let mut unmet = Vec::new();
         if entirely && snapshot.began < self.healed_at + self.parameters.tail {
             unmet.push("nobody was asked since the healing".to_owned());
         }
-        if !snapshot.nodes.keys().eq(up) {
-            unmet.push("not everybody was asked yet".to_owned());
-        }
-        let mut views = BTreeSet::new();
-        for (node, answer) in &snapshot.nodes {
-            let name = &self.machines[*node].name;
-            let Some((status, routes)) = answer else {
-                unmet.push(format!("{name} does not answer"));
-                continue;
-            };
-            views.extend([status.view, routes.view]);
-            let may_drain = self.contacts.draining().contains(node);
-            let is_draining = status.member.status == Status::Draining;
-            if status.member.status != Status::Up && !(may_drain && is_draining) {
-                unmet.push(format!("{name} is {:?}", status.member.status));
-            }
-            let (active, agreeing) = (status.active_members, status.agreeing_members);
-            if (active as usize, agreeing as usize) != (up.len(), up.len()) {
-                unmet.push(format!("{name} knows {active} members, {agreeing} agree"));
-            }
-            for table in status.tables.iter() {
-                if table.slots_unsynced > 0 {
-                    unmet.push(format!("{name} has {} slots not in sync", table.slots_unsynced));
-                }
-                if entirely && table.slots_leaving > table.slots_short {
-                    unmet.push(format!("{name} has {} slots to give away", table.slots_leaving));
-                }
-                if table.hints > 0 {
-                    unmet.push(format!("{name} has {} hints", table.hints));
+        unmet.extend(snapshot.unmet(&self.contacts, entirely));
+        let takers = self.contacts.up().len().saturating_sub(self.contacts.draining().len());
+        if entirely && takers >= usize::from(REPLICAS.get()) {
+            for (node, answer) in &snapshot.nodes {
+                let below = answer.as_ref().map_or(0, |(status, _)| below_k(status));
+                if below > 0 {
+                    let name = &self.machines[*node].name;
+                    unmet.push(format!("{name} knows of {below} slots on too few nodes"));
                 }
             }
-            let takers = up.len().saturating_sub(self.contacts.draining().len());
-            if entirely && takers >= usize::from(REPLICAS.get()) && below_k(status) > 0 {
-                let below = below_k(status);
-                unmet.push(format!("{name} knows of {below} slots on too few nodes"));
-            }
-        }
-        if views.len() > 1 {
-            unmet.push(format!("{} views", views.len()));
         }
         if entirely && unmet.is_empty() {
             unmet = self.differences();
@@ -577,27 +541,14 @@ impl Cluster {
     /// Whether a node has said, after it was told to drain, that it has given away what others can take.
     fn is_drained(&self, node: usize) -> bool {
         let watch = self.watch.lock();
-        let answer = watch.seen.as_ref().and_then(|seen| seen.nodes.get(&node)?.as_ref());
-        let Some((status, _)) = answer.filter(|_| !watch.orders.contains_key(&node)) else {
-            return false;
-        };
-        let has_none = |table: &annulus_client::TableStatus| {
-            table.slots_home == 0 && table.slots_leaving == table.slots_short
-        };
-        status.member.status == Status::Draining && status.tables.iter().all(has_none)
+        let has_heard = !watch.orders.contains_key(&node);
+        has_heard && watch.seen.as_ref().is_some_and(|seen| seen.is_drained(node))
     }
 
     fn differences(&self) -> Vec<String> {
-        let (homes, holdings) = (self.homes(), self.holdings());
         let mut found = self.stale_keyrings();
-        for (key, homes) in homes.iter().enumerate() {
-            let Ok(name) = Key::new(&self.ending.keys[key]) else { continue };
-            let mut held = homes.iter().map(|home| holdings[*home].get(&name));
-            let first = held.next().flatten();
-            if !held.all(|other| check::is_equal(first, other, name.as_bytes())) {
-                found.push(format!("the homes of k{key} differ"));
-            }
-        }
+        let keys = &self.ending.keys;
+        found.extend(snapshot::differences(keys, &self.homes(), &self.holdings()));
         found
     }
 
@@ -618,21 +569,8 @@ impl Cluster {
 
     /// The homes of each key, as any node says that answered.
     fn homes(&self) -> Vec<Vec<usize>> {
-        let Some(snapshot) = self.watch.lock().seen.clone() else { return Vec::new() };
-        let answers: Vec<_> =
-            snapshot.nodes.iter().filter_map(|(n, a)| Some((*n, a.as_ref()?))).collect();
-        let Some((_, (_, routes))) = answers.first() else { return Vec::new() };
-        let ids: BTreeMap<NodeId, usize> =
-            answers.iter().map(|(node, (status, _))| (status.member.id, *node)).collect();
-        let per_slot = usize::from(routes.homes_per_slot);
-        let of_key = |key: &String| {
-            let Ok(key) = Key::new(key) else { return Vec::new() };
-            let from = usize::from(key.slot().index()) * per_slot;
-            let homes = routes.homes.get(from..from + per_slot).unwrap_or_default();
-            let id = |index: &u16| routes.nodes.get(usize::from(*index)).map(|node| node.id);
-            homes.iter().filter_map(id).filter_map(|id| ids.get(&id).copied()).collect()
-        };
-        self.ending.keys.iter().map(of_key).collect()
+        let watch = self.watch.lock();
+        watch.seen.as_ref().map_or_else(Vec::new, |seen| seen.homes(&self.ending.keys))
     }
 
     fn holdings(&self) -> Vec<crate::host::Holding> {
@@ -678,7 +616,7 @@ fn add_process(sim: &mut Sim<'static>, process: &Process) {
 }
 
 /// Slots that a node knows to be on too few nodes.
-fn below_k(status: &NodeStatus) -> u64 {
+fn below_k(status: &annulus_client::NodeStatus) -> u64 {
     let below = status.counters.iter().find(|(name, _)| name == "copies_below_k");
     below.map_or(0, |(_, count)| *count)
 }

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cluster;
 use crate::scenario::{Mutant, Scenario};
-use crate::trace;
+use crate::{cluster, plain, trace};
 
 /// The hidden first argument with which a program of this package runs one simulation.
 pub const SIMULATE: &str = "--simulate";
@@ -99,7 +98,7 @@ pub fn simulate_if_asked(arguments: &[String]) -> Option<ExitCode> {
 /// Runs one simulation in this process, and prints parameters, verdict and replay line.
 #[must_use]
 pub fn simulate(job: &Job) -> ExitCode {
-    let Some(scenario) = Scenario::named(&job.scenario) else {
+    let Some(subject) = Subject::named(&job.scenario) else {
         eprintln!("there is no scenario {:?}; `annulus-sim list` names them", job.scenario);
         return ExitCode::FAILURE;
     };
@@ -111,12 +110,16 @@ pub fn simulate(job: &Job) -> ExitCode {
         mutant => mutant.flatten(),
     };
     println!("simulation {} {}", job.scenario, job.seed);
-    println!("parameters {:?}", scenario.draw(job.seed));
+    println!("parameters {}", subject.parameters(job.seed));
+    // Storms are many, and only one that is looked at has anybody to read its log.
+    if matches!(subject, Subject::Scenario(_)) || job.trace.is_some() {
+        trace::take_logs();
+    }
     if let Err(error) = trace::begin(job.trace.as_deref()) {
         eprintln!("the trace cannot be written: {error}");
         return ExitCode::FAILURE;
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| cluster::run(scenario, job.seed, mutant)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| subject.run(job.seed, mutant)));
     if let Err(error) = trace::flush() {
         eprintln!("the trace cannot be written: {error}");
     }
@@ -145,6 +148,35 @@ pub fn simulate(job: &Job) -> ExitCode {
     println!("violations {printed:?}");
     println!("replay {}", job.replay());
     ExitCode::FAILURE
+}
+
+/// What there is to simulate.
+enum Subject {
+    /// Under turmoil.
+    Scenario(&'static Scenario),
+    /// In the plain world.
+    Storm(&'static plain::Kind),
+}
+
+impl Subject {
+    fn named(name: &str) -> Option<Self> {
+        let storm = plain::Kind::named(name).map(Self::Storm);
+        storm.or_else(|| Scenario::named(name).map(Self::Scenario))
+    }
+
+    fn parameters(&self, seed: u64) -> String {
+        match self {
+            Self::Scenario(scenario) => format!("{:?}", scenario.draw(seed)),
+            Self::Storm(kind) => format!("{:?}", kind.draw(seed)),
+        }
+    }
+
+    fn run(&self, seed: u64, mutant: Option<Mutant>) -> cluster::Outcome {
+        match self {
+            Self::Scenario(scenario) => cluster::run(scenario, seed, mutant),
+            Self::Storm(kind) => plain::run(kind, seed, mutant),
+        }
+    }
 }
 
 /// Violations of one rule that are printed; the trace has them all.

@@ -168,9 +168,9 @@ impl SimHost {
 }
 
 /// How long a disk may take, at most.
-const DISK_MS_MAX: u64 = 20;
+pub(crate) const DISK_MS_MAX: u64 = 20;
 /// So much longer does a slow one take.
-const SLOW_FACTOR: u64 = 150;
+pub(crate) const SLOW_FACTOR: u64 = 150;
 
 impl Host for SimHost {
     fn load_state(&self) -> io::Result<Option<Vec<u8>>> {
@@ -307,7 +307,7 @@ fn slot_of(key: &[u8]) -> u16 {
     Slot::of(key).index()
 }
 
-fn segment_path(host: &str, table: &str) -> String {
+pub(crate) fn segment_path(host: &str, table: &str) -> String {
     format!("/sim/{host}/{table}")
 }
 

@@ -6,6 +6,9 @@
 //! clients saw and the hosts hold ([`check`]). First safety under faults; then everything is healed
 //! and the cluster must converge within a budget of simulated time ([`cluster`]).
 //!
+//! [`plain`] is the third driver of hubs and cores: the same clients' habits, faults and checks without tokio,
+//! for thousands of seeds.
+//!
 //! # Determinism
 //! The same scenario and seed give the same [`trace`], byte for byte, in any process, as long as
 //! there is **one simulation per process** (the order in which a crash drops tasks depends on
@@ -29,13 +32,16 @@ pub mod check;
 pub mod clock;
 pub mod cluster;
 pub mod copies;
+pub mod habits;
 pub mod harness;
 pub mod history;
 pub mod host;
 pub mod linear;
 pub mod net;
+pub mod plain;
 pub mod plan;
 pub mod scenario;
+pub mod snapshot;
 pub mod trace;
 pub mod workload;
 

@@ -4,8 +4,12 @@
 //! linearizability*, 2017): of all that is under way, whatever may have taken effect by now, in every
 //! order. An operation takes effect once between its call and its answer; one whose outcome is unknown
 //! may take effect at any later time, or never.
+//!
+//! An end on a condition whose outcome is unknown may do so even though its condition does not hold any more:
+//! within a birth a tombstone wins whatever the versions, and one that a crash left at one home comes up when
+//! that one is back (`node/src/core/ballot.rs`). Its session is the one that it has seen, all the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use annulus_proto::Version;
@@ -49,6 +53,8 @@ pub enum Found {
 pub fn search(ops: &[&Op]) -> Found {
     let ops: Vec<&Op> = ops.iter().copied().filter(|op| is_of_interest(op)).collect();
     let owned: BTreeSet<Version> = ops.iter().filter_map(|op| Some(op.acknowledged()?.1)).collect();
+    let born = |op: &&Op| op.acknowledged().map(|(birth, version)| (version, birth));
+    let births: BTreeMap<Version, Version> = ops.iter().filter_map(born).collect();
     // Answers before calls, so that what met at one instant is not taken for concurrent.
     let mut events: Vec<(Duration, bool, usize)> = Vec::new();
     for (place, op) in ops.iter().enumerate() {
@@ -71,7 +77,9 @@ pub fn search(ops: &[&Op]) -> Found {
                 continue;
             }
             for next in under_way.difference(&taken) {
-                let Some(after) = step(state, *next, ops[*next], &owned) else { continue };
+                let Some(after) = step(state, *next, ops[*next], (&owned, &births)) else {
+                    continue;
+                };
                 let mut taken = taken.clone();
                 taken.insert(*next);
                 if configs.insert((after, taken.clone())) {
@@ -107,7 +115,12 @@ fn is_known(op: &Op) -> bool {
 }
 
 /// The state after an operation that took effect in this one; `None` if its answer does not fit that.
-fn step(state: State, place: usize, op: &Op, owned: &BTreeSet<Version>) -> Option<State> {
+fn step(
+    state: State,
+    place: usize,
+    op: &Op,
+    (owned, births): (&BTreeSet<Version>, &BTreeMap<Version, Version>),
+) -> Option<State> {
     let version = op.acknowledged().map(|(_, version)| version);
     let mine = Write { op: place, version };
     let done = version.is_some() || !is_known(op);
@@ -128,6 +141,11 @@ fn step(state: State, place: usize, op: &Op, owned: &BTreeSet<Version>) -> Optio
         }
         (Action::EndIf { version }, State::Live { last, .. }, _)
             if done && fits(last, *version) =>
+        {
+            Some(State::Ended)
+        }
+        (Action::EndIf { version }, State::Live { birth, .. }, _)
+            if !is_known(op) && births.get(version).is_some_and(|meant| fits(birth, *meant)) =>
         {
             Some(State::Ended)
         }
@@ -225,6 +243,20 @@ mod tests {
         assert_eq!(searched(&ops), Found::Order);
         let back = conflict(4, 40, 1);
         assert_eq!(searched(&[start, unknown, before, after, back]), Found::None(4));
+    }
+
+    #[test]
+    fn an_end_that_nobody_knows_of_may_come_up_in_its_own_session_alone() {
+        let start = op(0, (0, 9), Action::StartIfAbsent(value()), done(1, 1));
+        let end = op(1, (10, 19), Action::EndIf { version: version(1) }, Outcome::Unknown);
+        let next = op(2, (20, 29), cas(1), done(1, 2));
+        let late = op(3, (30, 39), cas(2), Outcome::Ended);
+        assert_eq!(searched(&[start.clone(), end.clone(), next.clone(), late]), Found::Order);
+        let known = op(3, (30, 39), Action::EndIf { version: version(2) }, done(1, 3));
+        let again = op(4, (40, 49), Action::StartIfAbsent(value()), done(5, 5));
+        let late = op(5, (50, 59), cas(5), Outcome::Ended);
+        let ops = [start, end, next, known, again, late];
+        assert_eq!(searched(&ops), Found::None(5));
     }
 
     #[test]

@@ -37,6 +37,14 @@ pub enum Fault {
     Rates(Rates),
     /// `kill -9`: the process is gone, its sockets are closed, shared memory and disk stay.
     Kill(usize),
+    /// The same, but after it has done so many things more: between any two of them, as far as the driver can
+    /// tell them apart. Under turmoil it is a [`Fault::Kill`].
+    Crash {
+        /// The node.
+        node: usize,
+        /// How many outputs of hub and cores are carried out before.
+        after: u32,
+    },
     /// The node starts, whether it ran or not.
     Restart(usize),
     /// SIGTERM.
@@ -60,6 +68,11 @@ pub enum Fault {
     Hold(usize),
     /// A node is as fast as the others again; what was held back arrives.
     Release(usize),
+    /// A node's process stands still (SIGSTOP): nothing that arrives or becomes due is seen to. Under turmoil it
+    /// is a [`Fault::Hold`].
+    Pause(usize),
+    /// It goes on where it was.
+    Resume(usize),
     /// A host's disk is like this from now on, for what cores keep.
     Disk(usize, Disk),
     /// A host's wall clock is set by this many milliseconds.
@@ -112,6 +125,7 @@ pub struct Epoch {
 pub struct Contacts {
     epochs: Vec<Epoch>,
     round_trip: Duration,
+    settling: Settling,
     sites: usize,
     up: BTreeSet<usize>,
     /// Those that were told to drain, and may have forgotten it in a restart.
@@ -123,15 +137,32 @@ pub struct Contacts {
     one_way: bool,
     lossy: bool,
     slow: BTreeSet<usize>,
+    paused: BTreeSet<usize>,
 }
 
-/// A death is noticed by then, and the slots have moved (gossip's `suspect_for`, its pings and
-/// `down_after`, then a comparison).
-const AFTER_DEATH: Duration = Duration::from_secs(25);
-/// A cut-off side goes on alone by then (`isolated_after`).
-const AFTER_PARTITION: Duration = Duration::from_secs(40);
-/// Streams that a block killed are replaced, members are found again, and slots are compared.
-const AFTER_CHANGE: Duration = Duration::from_secs(15);
+/// How long a cluster takes to get used to what happened, at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Settling {
+    /// Streams that a block killed are replaced, members are found again, and slots are compared.
+    pub after_change: Duration,
+    /// A death is noticed by then, and the slots have moved (gossip's `suspect_for`, its pings and
+    /// `down_after`, then a comparison).
+    pub after_death: Duration,
+    /// A cut-off side goes on alone by then (`isolated_after`).
+    pub after_partition: Duration,
+}
+
+impl Default for Settling {
+    /// With gossip's own timings.
+    fn default() -> Self {
+        Self {
+            after_change: Duration::from_secs(15),
+            after_death: Duration::from_secs(25),
+            after_partition: Duration::from_secs(40),
+        }
+    }
+}
+
 /// More loss than this, in thousandths, and nobody counts as in contact.
 const LOSS_BORNE: u16 = 50;
 
@@ -139,23 +170,27 @@ impl Contacts {
     /// Of a cluster in which these sites run from the start.
     #[must_use]
     pub fn new(sites: usize, up: BTreeSet<usize>, round_trip: Duration) -> Self {
-        let (one_way, lossy) = (false, false);
-        let (epochs, slow, down_since) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
-        let (draining, gone) = (BTreeSet::new(), BTreeSet::new());
-        let partition = None;
         Self {
-            epochs,
+            epochs: Vec::new(),
             round_trip,
+            settling: Settling::default(),
             sites,
             up,
-            draining,
-            gone,
-            down_since,
-            partition,
-            one_way,
-            lossy,
-            slow,
+            draining: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            down_since: BTreeMap::new(),
+            partition: None,
+            one_way: false,
+            lossy: false,
+            slow: BTreeSet::new(),
+            paused: BTreeSet::new(),
         }
+    }
+
+    /// The same for nodes that settle in other times.
+    #[must_use]
+    pub fn settling(self, settling: Settling) -> Self {
+        Self { settling, ..self }
     }
 
     /// The sites whose nodes run.
@@ -183,7 +218,10 @@ impl Contacts {
             Fault::BlockOneWay { .. } => self.one_way = true,
             Fault::Heal => (self.partition, self.one_way, self.lossy) = (None, false, false),
             Fault::Rates(rates) => self.lossy = rates.loss.in_per_mille() > LOSS_BORNE,
-            Fault::Kill(node) | Fault::Stop(node) | Fault::PowerOff(node) => {
+            Fault::Kill(node)
+            | Fault::Crash { node, .. }
+            | Fault::Stop(node)
+            | Fault::PowerOff(node) => {
                 self.up.remove(node);
                 self.down_since.insert(*node, now);
             }
@@ -196,6 +234,12 @@ impl Contacts {
             }
             Fault::Release(node) => {
                 self.slow.remove(node);
+            }
+            Fault::Pause(node) => {
+                self.paused.insert(*node);
+            }
+            Fault::Resume(node) => {
+                self.paused.remove(node);
             }
             Fault::Drain(node) => {
                 // Nobody is to notice: whoever is in contact stays so.
@@ -212,7 +256,7 @@ impl Contacts {
             }
             Fault::ClockJump(..) | Fault::Disk(..) => {}
         }
-        self.begin(now, AFTER_CHANGE);
+        self.begin(now, self.settling.after_change);
     }
 
     /// Begins an epoch that counts after `settle`, and after what is still under way.
@@ -220,11 +264,13 @@ impl Contacts {
         if let Some(last) = self.epochs.last_mut() {
             last.until = now;
         }
-        let deaths = self.down_since.values().map(|since| *since + AFTER_DEATH);
-        let partition = self.partition.iter().map(|(since, _)| *since + AFTER_PARTITION);
+        let deaths = self.down_since.values().map(|since| *since + self.settling.after_death);
+        let partition =
+            self.partition.iter().map(|(since, _)| *since + self.settling.after_partition);
         let settled = deaths.chain(partition).fold(now + settle, Duration::max);
+        let is_slow = !self.slow.is_empty() || !self.paused.is_empty();
         let groups = match &self.partition {
-            _ if self.one_way || self.lossy || !self.slow.is_empty() => Vec::new(),
+            _ if self.one_way || self.lossy || is_slow => Vec::new(),
             None => vec![(0..self.sites).collect()],
             Some((_, groups)) => {
                 groups.iter().map(|group| group.iter().copied().collect()).collect()

@@ -142,10 +142,22 @@ pub enum Mutant {
     EarlyReceipts,
     /// Nodes store writes, and count them, of slots that they are no home of.
     StoreAsNoHome,
+    /// Nodes give receipts for what they give away themselves.
+    ReceiptsWhileDraining,
+    /// Nodes let changes through that carry another birth than that of the session which they find.
+    IgnoreBirths,
+    /// Nodes count a hint as a copy.
+    CountHints,
+    /// Nodes drop tombstones after some seconds.
+    DropTombstones,
+    /// Nodes decide with a majority of the homes that are there.
+    CountTheLiving,
+    /// A restarted node does not find on its disk how far its clock had come.
+    ForgetfulClock,
 }
 
 impl Mutant {
-    /// All of them, each with its name, a scenario in which it shows, and the rule that it breaks.
+    /// Those that turmoil's scenarios find, each with its name, a scenario in which it shows, and the rule that it breaks.
     pub const ALL: &[(Self, &str, &str, &str)] = &[
         (Self::ForgetfulRestart, "forgetful-restart", "kill-all", "lost"),
         (Self::RevivingRestart, "reviving-restart", "kill-all", "revived"),
@@ -160,6 +172,23 @@ impl Mutant {
         (Self::EarlyReceipts, "early-receipts", "drain", "copies"),
         (Self::StoreAsNoHome, "store-as-no-home", "drain", "kept"),
     ];
+
+    /// Those that storms find ([`crate::plain`]), each with its name, the kind of storm, the rule that it breaks,
+    /// and the first seed with which it shows.
+    pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
+        (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 2),
+        (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
+        (Self::CountHints, "count-hints", "storm-losses", "lost", 42),
+        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 6),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 7),
+        (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
+    ];
+
+    /// Those that no storm has found yet, for those who search on. Two nodes that drain tell each other so before
+    /// either could have been compared with: the search of all that can happen to one slot finds it in eight
+    /// steps (`slots/tests`).
+    pub const UNFOUND: &[(Self, &str)] =
+        &[(Self::ReceiptsWhileDraining, "receipts-while-draining")];
 
     /// A seed with which it shows. Some need luck: a write, or an end, at the right moment.
     #[must_use]
@@ -177,6 +206,11 @@ impl Mutant {
             Self::LetGoByTable => Some(Flaw::LetsGoByTable),
             Self::EarlyReceipts => Some(Flaw::EarlyReceipts),
             Self::StoreAsNoHome => Some(Flaw::StoresAsNoHome),
+            Self::ReceiptsWhileDraining => Some(Flaw::ReceiptsWhileDraining),
+            Self::IgnoreBirths => Some(Flaw::IgnoresBirths),
+            Self::CountHints => Some(Flaw::CountsHints),
+            Self::DropTombstones => Some(Flaw::DropsTombstones),
+            Self::CountTheLiving => Some(Flaw::CountsTheLiving),
             _ => None,
         }
     }
@@ -184,7 +218,10 @@ impl Mutant {
     /// The one with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, other, ..)| *other == name).map(|(mutant, ..)| *mutant)
+        let under_turmoil = Self::ALL.iter().map(|(mutant, name, ..)| (*mutant, *name));
+        let in_storms = Self::IN_STORMS.iter().map(|(mutant, name, ..)| (*mutant, *name));
+        let mut all = under_turmoil.chain(in_storms).chain(Self::UNFOUND.iter().copied());
+        all.find(|(_, other)| *other == name).map(|(mutant, _)| mutant)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What happened in a simulation, line by line, in order: a hash always, the text on request.
+//!
+//! Each thread has a trace and a time of its own, and a simulation has one thread.
 
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::hash::Hasher;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::Level;
@@ -17,9 +18,10 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::prelude::*;
 use twox_hash::XxHash3_64;
 
-/// One simulation per process, so one trace.
-static TRACE: Mutex<Option<Trace>> = Mutex::new(None);
-static NOW_US: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
+    static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
 
 struct Trace {
     hash: XxHash3_64,
@@ -27,14 +29,21 @@ struct Trace {
     file: Option<BufWriter<File>>,
 }
 
-/// Begins the trace of this process, with its text in a file if there is one, and sends all log
-/// lines of node, client and simulation into it.
+/// Begins the trace of this thread, with its text in a file if there is one.
 ///
 /// # Errors
 /// If the file cannot be made.
 pub fn begin(file: Option<&Path>) -> io::Result<()> {
     let file = file.map(File::create).transpose()?.map(BufWriter::new);
-    *lock() = Some(Trace { hash: XxHash3_64::with_seed(0), lines: 0, file });
+    let trace = Trace { hash: XxHash3_64::with_seed(0), lines: 0, file };
+    TRACE.with_borrow_mut(|current| *current = Some(trace));
+    NOW.set(Duration::ZERO);
+    Ok(())
+}
+
+/// Sends all log lines of node, client and simulation into the trace, each into that of its thread. To be
+/// called once.
+pub fn take_logs() {
     let levels = Targets::new()
         .with_target("annulus_node", Level::DEBUG)
         .with_target("annulus_client", Level::DEBUG)
@@ -45,19 +54,18 @@ pub fn begin(file: Option<&Path>) -> io::Result<()> {
         .with_timer(SimulatedTime)
         .with_writer(IntoTrace)
         .with_filter(levels);
-    // A second simulation in one process would lack its log lines; there is none.
+    // It fails where it was done before.
     let _ = tracing_subscriber::registry().with(lines).try_init();
-    Ok(())
 }
 
-/// The simulated time since the start, to a tick.
+/// The simulated time since the start.
 pub fn now() -> Duration {
-    Duration::from_micros(NOW_US.load(Ordering::Relaxed))
+    NOW.get()
 }
 
-/// Sets the simulated time; only the cluster does that, before each tick.
+/// Sets the simulated time; only the cluster does that, before each tick, or the plain world, before each event.
 pub(crate) fn set_now(now: Duration) {
-    NOW_US.store(u64::try_from(now.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    NOW.set(now);
 }
 
 /// Adds a line, which gets the time in front.
@@ -68,9 +76,35 @@ pub(crate) fn line(what: fmt::Arguments<'_>) {
     add(text.as_bytes());
 }
 
+/// Adds a line to the text alone, if there is any: it has no part in the hash.
+pub(crate) fn note(what: impl FnOnce() -> String) {
+    let has_file = TRACE.with_borrow(|it| it.as_ref().is_some_and(|it| it.file.is_some()));
+    if !has_file {
+        return;
+    }
+    let mut text = String::with_capacity(128);
+    let _ = SimulatedTime.format_time(&mut Writer::new(&mut text));
+    let _ = writeln!(text, " {}", what());
+    TRACE.with_borrow_mut(|trace| {
+        if let Some(file) = trace.as_mut().and_then(|trace| trace.file.as_mut()) {
+            let _ = file.write_all(text.as_bytes());
+        }
+    });
+}
+
+/// Adds bytes that are no text to the hash alone.
+pub(crate) fn bytes(bytes: &[u8]) {
+    TRACE.with_borrow_mut(|trace| {
+        if let Some(trace) = trace {
+            trace.hash.write(bytes);
+        }
+    });
+}
+
 /// The hash of all lines so far, and their number.
 pub fn hash() -> (u64, u64) {
-    lock().as_ref().map_or((0, 0), |trace| (trace.hash.finish(), trace.lines))
+    let hash = |trace: &Trace| (trace.hash.finish(), trace.lines);
+    TRACE.with_borrow(|trace| trace.as_ref().map_or((0, 0), hash))
 }
 
 /// Completes the file, if there is one.
@@ -78,22 +112,21 @@ pub fn hash() -> (u64, u64) {
 /// # Errors
 /// If it cannot be written.
 pub fn flush() -> io::Result<()> {
-    lock().as_mut().and_then(|trace| trace.file.as_mut()).map_or(Ok(()), Write::flush)
+    TRACE.with_borrow_mut(|trace| {
+        trace.as_mut().and_then(|trace| trace.file.as_mut()).map_or(Ok(()), Write::flush)
+    })
 }
 
 fn add(line: &[u8]) {
-    let mut guard = lock();
-    let Some(trace) = guard.as_mut() else { return };
-    trace.hash.write(line);
-    trace.lines += 1;
-    if let Some(file) = &mut trace.file {
-        // The hash is what counts; a full disk shows at the flush.
-        let _ = file.write_all(line);
-    }
-}
-
-fn lock() -> MutexGuard<'static, Option<Trace>> {
-    TRACE.lock().unwrap_or_else(PoisonError::into_inner)
+    TRACE.with_borrow_mut(|trace| {
+        let Some(trace) = trace else { return };
+        trace.hash.write(line);
+        trace.lines += 1;
+        if let Some(file) = &mut trace.file {
+            // The hash is what counts; a full disk shows at the flush.
+            let _ = file.write_all(line);
+        }
+    });
 }
 
 struct SimulatedTime;

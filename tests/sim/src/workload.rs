@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::clock::SimClock;
+use crate::habits::{Habit, HotHabit};
 use crate::history::{Action, History, Outcome, content};
 use crate::host::Machine;
 use crate::net::TurmoilNet;
@@ -104,7 +105,7 @@ impl Process {
                 process: self.clone(),
                 client: client.clone(),
                 rng: StdRng::seed_from_u64(seed),
-                births: BTreeMap::new(),
+                habit: Habit::default(),
                 first_read: BTreeMap::new(),
             };
             tasks.spawn(worker.work());
@@ -114,7 +115,7 @@ impl Process {
             process: self.clone(),
             client,
             rng: StdRng::seed_from_u64(seed),
-            seen: BTreeMap::new(),
+            habit: HotHabit::default(),
         };
         tasks.spawn(hot.work());
         while tasks.join_next().await.is_some() {}
@@ -125,16 +126,10 @@ struct Worker {
     process: Process,
     client: SimClient,
     rng: StdRng,
-    /// The births this task has seen last.
-    births: BTreeMap<usize, Version>,
+    habit: Habit,
     /// For [`Mutant::StaleRead`].
     first_read: BTreeMap<usize, Outcome>,
 }
-
-/// The choice that is a read.
-const READ: u32 = 20;
-
-const FIELDS: [&[u8]; 4] = [b"user", b"cart", b"csrf", b"seen"];
 
 impl Worker {
     async fn work(mut self) {
@@ -145,63 +140,15 @@ impl Worker {
     }
 
     async fn step(&mut self) {
-        let key = self.rng.random_range(0..self.process.keys.len());
-        let known = self.births.get(&key).copied();
-        let birth = known.filter(|_| self.rng.random_range(0..10) < 8);
-        let began = Duration::from_micros(self.process.start_at_us.load(Ordering::Relaxed));
-        let is_written = trace::now() < began + self.process.written_for[key];
-        let choice = self.rng.random_range(0..100);
-        let choice = if is_written { choice } else { READ };
-        let length = match self.rng.random_range(0..10) {
-            0 => self.rng.random_range(600..4_000),
-            _ => self.rng.random_range(8..200),
-        };
-        let field = self.rng.random_range(0..FIELDS.len());
-        let also = self.rng.random_range(0..FIELDS.len());
-        let deletes = self.rng.random_range(0..6) == 0;
-        let is_bytes = key % 3 == 0;
-        let value = |id: usize| match is_bytes {
-            true => Value::Bytes(content(id, length)),
-            false => {
-                let field = |name: &&[u8]| (name.to_vec(), content(id, length));
-                Value::Map(FIELDS[..3].iter().map(field).collect())
-            }
-        };
-        let (id, action) =
-            self.process.history.invoke(&self.process.name, self.process.site, key, |id| {
-                match choice {
-                    0..15 => Action::Start(value(id)),
-                    15..55 => Action::Get,
-                    55..60 => Action::Touch { birth },
-                    60..70 => Action::End { birth },
-                    70..76 => Action::Replace { birth, value: value(id) },
-                    _ if is_bytes => Action::Replace { birth, value: value(id) },
-                    _ => {
-                        let mut set =
-                            BTreeMap::from([(FIELDS[field].to_vec(), content(id, length))]);
-                        let mut delete = Vec::new();
-                        if also != field && deletes {
-                            delete.push(FIELDS[also].to_vec());
-                        } else if also != field {
-                            set.insert(FIELDS[also].to_vec(), content(id, 12));
-                        }
-                        Action::SetFields { birth, set, delete }
-                    }
-                }
-            });
+        let process = &self.process;
+        let began = Duration::from_micros(process.start_at_us.load(Ordering::Relaxed));
+        let is_written = |key: usize| trace::now() < began + process.written_for[key];
+        let drawn = self.habit.draw(&mut self.rng, process.keys.len(), is_written);
+        let key = drawn.key;
+        let (name, site) = (&process.name, process.site);
+        let (id, action) = process.history.invoke(name, site, key, |id| drawn.action(id));
         let outcome = self.perform(key, action).await;
-        match &outcome {
-            Outcome::Acknowledged { birth, .. } => {
-                self.births.insert(key, *birth);
-            }
-            Outcome::Read { session, .. } => {
-                self.births.insert(key, session.birth);
-            }
-            Outcome::Ended | Outcome::Absent => {
-                self.births.remove(&key);
-            }
-            _ => {}
-        }
+        self.habit.learn(key, &outcome);
         self.process.history.complete(id, outcome);
     }
 
@@ -209,11 +156,11 @@ impl Worker {
         let name = self.process.keys[key].clone();
         if self.process.mutant == Some(Mutant::FalseAcknowledgement)
             && let (Action::SetFields { .. } | Action::Replace { .. }, Some(birth)) =
-                (&action, self.births.get(&key))
+                (&action, self.habit.birth(key))
             && self.rng.random_range(0..3) == 0
         {
             let later = Version::new(Hlc::from_ms(birth.hlc.ms() + 60_000), birth.node);
-            return Outcome::Acknowledged { birth: *birth, version: later };
+            return Outcome::Acknowledged { birth, version: later };
         }
         let acknowledged = match action {
             Action::Get => {
@@ -266,8 +213,7 @@ struct HotWorker {
     process: Process,
     client: SimClient,
     rng: StdRng,
-    /// By key: birth, if it knows it, and last write of the session it has seen.
-    seen: BTreeMap<usize, (Option<Version>, Version)>,
+    habit: HotHabit,
 }
 
 impl HotWorker {
@@ -279,38 +225,14 @@ impl HotWorker {
     }
 
     async fn step(&mut self) {
-        let hot = self.rng.random_range(0..self.process.hot_keys.len());
-        let key = self.process.keys.len() + hot;
-        let seen = self.seen.get(&key).copied();
-        let length = self.rng.random_range(8..200);
-        let choice = self.rng.random_range(0..100);
-        let (id, action) =
-            self.process.history.invoke(&self.process.name, self.process.site, key, |id| {
-                let value = Value::Bytes(content(id, length));
-                match (choice, seen) {
-                    (0..60, Some((_, version))) => Action::CompareAndSet { version, value },
-                    (60..66, Some((_, version))) => Action::EndIf { version },
-                    (66..70, Some((Some(birth), _))) => Action::End { birth: Some(birth) },
-                    (70..80, _) => Action::Get,
-                    _ => Action::StartIfAbsent(value),
-                }
-            });
-        let outcome = self.perform(hot, action).await;
-        match &outcome {
-            Outcome::Acknowledged { birth, version } => {
-                self.seen.insert(key, (Some(*birth), *version));
-            }
-            Outcome::Read { session, .. } => {
-                self.seen.insert(key, (Some(session.birth), session.version));
-            }
-            Outcome::Conflict { version } => {
-                self.seen.insert(key, (None, *version));
-            }
-            Outcome::Ended | Outcome::Absent => {
-                self.seen.remove(&key);
-            }
-            _ => {}
-        }
+        let process = &self.process;
+        let keys = process.keys.len();
+        let drawn = self.habit.draw(&mut self.rng, keys, process.hot_keys.len());
+        let key = drawn.key;
+        let (name, site) = (&process.name, process.site);
+        let (id, action) = process.history.invoke(name, site, key, |id| drawn.action(id));
+        let outcome = self.perform(key - keys, action).await;
+        self.habit.learn(key, &outcome);
         self.process.history.complete(id, outcome);
     }
 

@@ -56,6 +56,39 @@ fn session(birth: Version) -> Entry {
     Entry::start(birth, bytes("other"), (0, 0), Attributes::default(), 0)
 }
 
+/// Symptom: while a slot changed hands, a conditional operation timed out after a second, and its client was
+/// told that nobody knows. Cause: the home it was passed on to ceased to be one and passed it back; there it was
+/// taken for a repetition of a request that waited for that very home. Fix: what comes back from where it was
+/// passed on is begun with here.
+#[test]
+fn a_request_that_comes_back_from_where_it_was_passed_on_is_done_here() {
+    let mut world = World::new(3, 21);
+    world.settle();
+    let homes = world.decision_homes(KEY);
+    let (first, here) = (homes[0], homes[1]);
+    let id = world.request(here, KEY, start_if_absent(bytes("one")));
+    let is_passed_on = |(to, arrived): &(usize, Arrived)| {
+        let Arrived::Request(request) = arrived else { return false };
+        *to == first && matches!(request.message, Message::SessionRequest(_))
+    };
+    let found = world.queue.iter().find(|(_, it)| is_passed_on(it)).map(|(at, _)| *at);
+    let passed_on = world.queue.remove(&found.expect("it is passed on")).unwrap();
+    let (_, Arrived::Request(mut request)) = passed_on else { panic!("not a request") };
+    if let Message::SessionRequest(inner) = &mut request.message {
+        inner.hops += 1;
+    }
+    request.asker = Asker::Stream(PEER_STREAMS + first as u64);
+    request.caller = Caller::Node(NodeId::from_bits(world.nodes[first].state.id));
+    world.input(here, Arrived::Request(request));
+    world.run_for(Duration::from_millis(100));
+    let reply = world.replies.remove(&id);
+    assert!(
+        matches!(reply, Some(Message::SessionReply(SessionReply::Acknowledged(_)))),
+        "{reply:?}"
+    );
+    assert_eq!(world.counter(here, "requests_taken_back"), 1);
+}
+
 #[test]
 fn of_all_that_update_one_version_at_the_same_time_exactly_one_succeeds() {
     let mut world = World::new(3, 50);

@@ -1,0 +1,122 @@
+//! Storms with fixed seeds: whole nodes in a plain event loop.
+
+use annulus_sim::Mutant;
+use annulus_sim::plain::{Kind, weather, weather_all};
+
+fn kind(name: &str) -> &'static Kind {
+    Kind::named(name).expect("there is such a kind")
+}
+
+/// What all storms of a kind were made of together.
+#[derive(Default)]
+struct Sum {
+    acknowledged: usize,
+    let_go: usize,
+    conditional: usize,
+    ordered: usize,
+}
+
+/// No rule is broken with any of so many seeds.
+#[track_caller]
+fn weathers(name: &str, seeds: u64) -> Sum {
+    let kind = kind(name);
+    let mut failures = String::new();
+    let mut sum = Sum::default();
+    weather_all(kind, 1..=seeds, None, |weathered| {
+        if !weathered.violations().is_empty() {
+            failures.push_str(&weathered.report(kind));
+        }
+        if let Some(outcome) = weathered.outcome {
+            sum.acknowledged += outcome.tally.acknowledged;
+            sum.let_go += outcome.tally.let_go;
+            sum.conditional += outcome.tally.conditional;
+            sum.ordered += outcome.tally.ordered;
+        }
+        true
+    });
+    assert!(failures.is_empty(), "\n{failures}");
+    // Nobody is to mistake empty storms for weathered ones.
+    assert!(sum.acknowledged as u64 > 100 * seeds, "{} writes", sum.acknowledged);
+    sum
+}
+
+#[test]
+fn a_hundred_storms_break_no_rule_and_everything_is_even_after_them() {
+    let sum = weathers("storm", 100);
+    assert!(sum.let_go > 100, "{} copies let go", sum.let_go);
+    assert!(sum.conditional > 1_000 && sum.ordered > 100, "{} in {}", sum.conditional, sum.ordered);
+}
+
+#[test]
+fn fifty_storms_that_move_slots_leave_as_many_copies_as_there_were() {
+    let sum = weathers("storm-moves", 50);
+    assert!(sum.let_go > 500, "{} copies let go", sum.let_go);
+}
+
+#[test]
+fn twenty_five_storms_of_restarts_with_clocks_set_back_break_no_rule() {
+    let sum = weathers("storm-restarts", 25);
+    assert!(sum.conditional > 250 && sum.ordered > 25, "{} in {}", sum.conditional, sum.ordered);
+}
+
+#[test]
+fn twenty_five_hosts_that_lose_their_memory_lose_no_acknowledged_write() {
+    weathers("storm-losses", 25);
+}
+
+#[test]
+fn the_same_seed_leaves_the_same_trace_in_another_thread() {
+    for name in ["storm", "storm-moves"] {
+        let run = |seed: u64| {
+            let here = weather(kind(name), seed, None).outcome;
+            here.expect("it does not panic").trace
+        };
+        let first = run(7);
+        let again = std::thread::spawn(move || run(7)).join().expect("it does not panic");
+        assert_eq!(first, again);
+        assert_ne!(first, run(8));
+    }
+}
+
+/// Of a mutant the rule that it breaks, and the first seed with which it does.
+#[track_caller]
+fn is_caught(mutant: Mutant) {
+    let row = Mutant::IN_STORMS.iter().find(|(other, ..)| *other == mutant);
+    let (_, _, name, rule, seed) = row.expect("it is among them");
+    let kind = kind(name);
+    let found = weather(kind, *seed, Some(mutant));
+    let broken: Vec<&str> = found.violations().iter().map(|it| it.rule).collect();
+    assert!(broken.contains(rule), "{}", found.report(kind));
+    let sound = weather(kind, *seed, None);
+    assert!(sound.violations().is_empty(), "{}", sound.report(kind));
+}
+
+#[test]
+fn nodes_that_let_go_by_table_are_caught() {
+    is_caught(Mutant::LetGoByTable);
+}
+
+#[test]
+fn nodes_that_ignore_births_are_caught() {
+    is_caught(Mutant::IgnoreBirths);
+}
+
+#[test]
+fn hints_that_count_as_copies_are_caught() {
+    is_caught(Mutant::CountHints);
+}
+
+#[test]
+fn tombstones_that_go_too_early_are_caught() {
+    is_caught(Mutant::DropTombstones);
+}
+
+#[test]
+fn clocks_that_are_not_on_disk_are_caught() {
+    is_caught(Mutant::ForgetfulClock);
+}
+
+#[test]
+fn majorities_of_the_living_are_caught() {
+    is_caught(Mutant::CountTheLiving);
+}
