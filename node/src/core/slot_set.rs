@@ -217,8 +217,8 @@ pub(super) struct AppSet {
     others: BTreeSet<NodeId>,
     /// Those among them whose slots have to be looked at anew.
     back: BTreeSet<NodeId>,
-    /// Since when members are awaited that have not said whether they take part.
-    awaited: BTreeMap<NodeId, Duration>,
+    /// Since when members are unheard that have not said whether they take part.
+    unheard: BTreeMap<NodeId, Duration>,
     /// Whether something has changed that was not looked at yet.
     is_old: bool,
     /// For the application.
@@ -279,8 +279,8 @@ struct Failure {
     until: Option<Duration>,
 }
 
-/// How long members are awaited that have not said whether they take part.
-const AWAIT: Duration = Duration::from_secs(5);
+/// How long members are unheard that have not said whether they take part.
+const UNHEARD_MAX: Duration = Duration::from_secs(5);
 /// After how long whoever was unsure, or sees other members, is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// After how long whoever did not answer is asked again.
@@ -360,7 +360,7 @@ impl AppSet {
             tasks: 0,
             others: BTreeSet::new(),
             back: BTreeSet::new(),
-            awaited: BTreeMap::new(),
+            unheard: BTreeMap::new(),
             is_old: true,
             calls: VecDeque::new(),
         }
@@ -404,11 +404,11 @@ impl AppSet {
             |node: &NodeId| *node != standing.me && self.part(standing, *node).is_none();
         let unknown: BTreeSet<NodeId> =
             standing.ring.nodes().iter().copied().filter(is_unknown).collect();
-        self.awaited.retain(|node, _| unknown.contains(node));
+        self.unheard.retain(|node, _| unknown.contains(node));
         for node in unknown {
-            self.awaited.entry(node).or_insert(now);
+            self.unheard.entry(node).or_insert(now);
         }
-        if self.awaited.values().any(|since| *since + AWAIT > now) {
+        if self.unheard.values().any(|since| *since + UNHEARD_MAX > now) {
             return;
         }
         self.is_old = false;
