@@ -217,7 +217,7 @@ pub(super) struct AppSet {
     others: BTreeSet<NodeId>,
     /// Those among them whose slots have to be looked at anew.
     back: BTreeSet<NodeId>,
-    /// Since when members are unheard that have not said whether they take part.
+    /// Members that have not said whether they take part, and since when that is waited for.
     unheard: BTreeMap<NodeId, Duration>,
     /// Whether something has changed that was not looked at yet.
     is_old: bool,
@@ -279,7 +279,7 @@ struct Failure {
     until: Option<Duration>,
 }
 
-/// How long members are unheard that have not said whether they take part.
+/// How long that is waited for.
 const UNHEARD_MAX: Duration = Duration::from_secs(5);
 /// After how long whoever was unsure, or sees other members, is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
