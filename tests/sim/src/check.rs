@@ -532,7 +532,8 @@ fn in_contact(
     from: Duration,
     until: Duration,
 ) -> Option<Duration> {
-    let epoch = epochs.iter().find(|epoch| epoch.settled <= from && until <= epoch.until)?;
+    // What ends at the very instant at which contact does may be what ended it.
+    let epoch = epochs.iter().find(|epoch| epoch.settled <= from && until < epoch.until)?;
     let together = |group: &BTreeSet<usize>| group.contains(&one) && group.contains(&other);
     epoch.groups.iter().any(together).then_some(epoch.round_trip)
 }

@@ -195,6 +195,7 @@ impl Mutant {
     pub fn seed(self) -> u64 {
         match self {
             Self::StoreAsNoHome => 5,
+            Self::WriteOne => 3,
             _ => 1,
         }
     }
