@@ -178,8 +178,8 @@ impl Mutant {
     pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
         (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 2),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
-        (Self::CountHints, "count-hints", "storm-losses", "lost", 42),
-        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 6),
+        (Self::CountHints, "count-hints", "storm-losses", "lost", 127),
+        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 9),
         (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 7),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
     ];
