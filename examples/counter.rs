@@ -343,6 +343,9 @@ async fn main() -> anyhow::Result<()> {
     let mut flags = Flags::default();
     let dir = data_dir.display().to_string();
     flags.set(Setting::DataDir, &dir);
+    // Of the node's own sessions there are none here: where their segment lies does not matter, and with the rest
+    // it goes away with the directory.
+    flags.set(Setting::ShmDir, &dir);
     flags.set(Setting::Cluster, &args.cluster);
     flags.set(Setting::Listen, args.listen.to_string());
     flags.set(Setting::Seeds, args.seeds);
