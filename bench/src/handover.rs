@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use annulus_client::{Change, Client, NodeStatus, StartOptions, Table, Value};
 use anyhow::{Context, ensure};
+use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::Options;
 use crate::entries::{fill_value, key, shuffled};
 use crate::machine::{self, Machine};
-use crate::process::{Cluster, POLL, START_MAX, Site, TableConfig};
+use crate::process::{Cluster, Node, POLL, START_MAX, Site, TableConfig};
 use crate::report::{Goal, Report, Unit};
 use crate::sample::{Latencies, Rounds};
 
@@ -27,19 +28,36 @@ const BEFORE: Duration = Duration::from_secs(3);
 /// Between two of its requests: it is a user and no load.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// What only this suite is told.
+#[derive(Args)]
+pub(crate) struct HandoverArgs {
+    /// The most bytes per second that a node exchanges, as the setting `handover_rate`
+    /// [suite handover; default: the setting's]
+    #[arg(long, value_name = "SIZE")]
+    handover_rate: Option<String>,
+}
+
 /// Measures everything.
 ///
 /// # Errors
 /// If a node or a client cannot be started, or a request fails.
 pub(crate) fn run(
-    site: &Site,
+    site: &mut Site,
     machine: &Machine,
-    options: Options,
+    (options, args): (Options, &HandoverArgs),
     report: &mut Report,
 ) -> anyhow::Result<()> {
     machine::pin_to(&machine.cores)?;
+    if let Some(rate) = &args.handover_rate {
+        site.set_handover_rate(rate);
+        report.heading("rate", &format!("handover_rate is {rate}"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (entries, rounds) = if options.quick { (20_000, 1) } else { (100_000, 5) };
+    let (entries, rounds) = if options.quick {
+        (20_000, 1)
+    } else {
+        (100_000, std::env::var("H_ROUNDS").map_or(5, |r| r.parse().unwrap()))
+    };
     let mut found = Found::default();
     for round in 0..rounds {
         report.progress(&format!("round {} of {rounds}", round + 1));
@@ -51,6 +69,12 @@ pub(crate) fn run(
     // As times, since goals are limits from above.
     let goal = Goal { must: 10.0, stretch: None };
     report.goal(&what("hand-over of 1 MB (10⁶ bytes)"), Unit::Ms, &found.per_mb, None, goal);
+    report.row("processor time of all nodes for 1 MB", Unit::Ms, &found.processor_per_mb);
+    report.row(
+        "bytes exchanged by all nodes, of those that arrived",
+        Unit::Times,
+        &found.exchanged,
+    );
     for (name, before, during) in [
         ("read", &found.read_before, &found.read_during),
         ("write", &found.write_before, &found.write_during),
@@ -74,6 +98,8 @@ struct Found {
     synced: Rounds,
     dropped: Rounds,
     per_mb: Rounds,
+    processor_per_mb: Rounds,
+    exchanged: Rounds,
     read_before: Rounds,
     read_during: Rounds,
     write_before: Rounds,
@@ -100,7 +126,15 @@ async fn join(
     tokio::time::sleep(BEFORE).await;
     stop.send_replace(Phase::During);
     cluster.add(&tables)?;
+    let processor_before = processor_time(&cluster)?;
     let joined = Instant::now();
+    if std::env::var("H_PERF").is_ok() {
+        std::process::Command::new("perf")
+            .args(["record", "-a", "-g", "-F", "999", "-o", "/tmp/h2.perf", "--", "sleep", "2"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .ok();
+    }
     let joiner = cluster.nodes.last().context("it was added")?.addr;
     let is_synced = |status: &NodeStatus| {
         let mut tables = status.tables.iter();
@@ -114,12 +148,36 @@ async fn join(
         until(&client, node.addr, tables).await?;
     }
     let dropped = joined.elapsed();
+    let processor = processor_time(&cluster)?.saturating_sub(processor_before);
+    let mut exchanged = 0;
+    for node in &cluster.nodes {
+        let counters = client.node(node.addr).status().await?.counters;
+        if std::env::var("H_DEBUG").is_ok() {
+            eprintln!(
+                "{:?}",
+                counters
+                    .iter()
+                    .filter(|c| c.0.contains("sync")
+                        || c.0.contains("cop")
+                        || c.0.contains("call")
+                        || c.0.contains("max")
+                        || c.0.contains("slot")
+                        || c.0.contains("step"))
+                    .collect::<Vec<_>>()
+            );
+        }
+        let of_batches = |(name, _): &&(String, u64)| name.starts_with("sync_bytes_");
+        exchanged += counters.iter().filter(of_batches).map(|(_, bytes)| bytes).sum::<u64>();
+    }
     stop.send_replace(Phase::Over);
     let [(read_before, write_before), (read_during, write_during)] = user.await??;
     ensure!(bytes > entries * VALUE_BYTES as u64 / 2, "{bytes} bytes moved");
     found.synced.push(synced.as_secs_f64() * 1e3);
     found.dropped.push(dropped.as_secs_f64() * 1e3);
-    found.per_mb.push(synced.as_secs_f64() * 1e3 / (bytes as f64 / 1e6));
+    let megabytes = bytes as f64 / 1e6;
+    found.per_mb.push(synced.as_secs_f64() * 1e3 / megabytes);
+    found.processor_per_mb.push(processor.as_secs_f64() * 1e3 / megabytes);
+    found.exchanged.push(exchanged as f64 / bytes as f64);
     for (rounds, latencies) in [
         (&mut found.read_before, read_before),
         (&mut found.write_before, write_before),
@@ -129,6 +187,11 @@ async fn join(
         rounds.push(latencies.percentiles_us([0.99])[0]);
     }
     Ok(())
+}
+
+/// The processor time that all nodes have taken so far.
+fn processor_time(cluster: &Cluster) -> anyhow::Result<Duration> {
+    cluster.nodes.iter().map(Node::processor_time).sum()
 }
 
 async fn until(

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use rustix::param::clock_ticks_per_second;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The machine, as a reader of the figures needs to know it.
@@ -73,6 +75,21 @@ pub(crate) fn private_bytes(process: u32) -> Option<u64> {
     let status = file(&format!("/proc/{process}/status"));
     let kib: u64 = field(&status, "RssAnon")?.split(' ').next()?.parse().ok()?;
     Some(kib << 10)
+}
+
+/// The processor time that a process has taken so far, all of its threads together.
+///
+/// # Errors
+/// If the system does not say, for instance because the process is gone.
+pub(crate) fn processor_time(process: u32) -> anyhow::Result<Duration> {
+    let stat = file(&format!("/proc/{process}/stat"));
+    // The second field is the program's name, in brackets, and may be anything.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
+    let (Some(Ok(user)), Some(Ok(system))) = (times.next(), times.next()) else {
+        bail!("how much processor time {process} took is unknown");
+    };
+    Ok(Duration::from_secs_f64((user + system) as f64 / clock_ticks_per_second() as f64))
 }
 
 /// Keeps the calling thread, and the threads and processes it starts from now on, on one core.

@@ -29,6 +29,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use handover::HandoverArgs;
 use machine::Machine;
 use process::Site;
 use report::Report;
@@ -54,6 +55,8 @@ struct Run {
     options: Options,
     #[command(flatten)]
     table: TableArgs,
+    #[command(flatten)]
+    handover: HandoverArgs,
 }
 
 /// How to measure.
@@ -115,7 +118,7 @@ fn main() -> ExitCode {
         (Some(Inner::Node { core, config }), _) => process::be_node(&core, config),
         (Some(Inner::Exec { core, command }), _) => process::become_program(core, &command),
         (Some(Inner::TableWriter(args)), _) => table::be_writer(&args),
-        (None, Some(suite)) => run(suite, cli.run.options, &cli.run.table),
+        (None, Some(suite)) => run(suite, &cli.run),
         (None, None) => unreachable!("clap asks for a suite"),
     };
     if let Err(error) = done {
@@ -125,9 +128,11 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(suite: Suite, options: Options, table: &TableArgs) -> anyhow::Result<()> {
+fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
+    let Run { options, table, handover, .. } = args;
+    let options = *options;
     let machine = Machine::read();
-    let site = Site::open().context("no place for the nodes' files")?;
+    let mut site = Site::open().context("no place for the nodes' files")?;
     let mut report = Report::new(suite.name(), options.json);
     report.heading("machine", &machine.to_string());
     report.heading("build", &machine::build());
@@ -138,7 +143,7 @@ fn run(suite: Suite, options: Options, table: &TableArgs) -> anyhow::Result<()> 
         Suite::Ring => ring::run(&machine, options, &mut report)?,
         Suite::Restart => restart::run(&site, &machine, options, &mut report)?,
         Suite::Sync => sync::run(&site, &machine, options, &mut report)?,
-        Suite::Handover => handover::run(&site, &machine, options, &mut report)?,
+        Suite::Handover => handover::run(&mut site, &machine, (options, handover), &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()

@@ -28,6 +28,8 @@ pub(crate) struct Site {
     data: TempDir,
     shm: TempDir,
     clusters: AtomicU32,
+    /// What nodes are told of how fast they may exchange entries.
+    handover_rate: Option<String>,
 }
 
 /// How long a benchmark may take in all.
@@ -50,7 +52,12 @@ impl Site {
         let shm = named().tempdir_in(SHM).or_else(|_| named().tempdir())?;
         let paths = [data.path().to_owned(), shm.path().to_owned()];
         std::thread::Builder::new().name("guard".to_owned()).spawn(move || guard(&paths))?;
-        Ok(Self { data, shm, clusters: AtomicU32::new(0) })
+        Ok(Self { data, shm, clusters: AtomicU32::new(0), handover_rate: None })
+    }
+
+    /// Has all nodes started from now on exchange entries at that rate at most, as it is configured.
+    pub(crate) fn set_handover_rate(&mut self, rate: &str) {
+        self.handover_rate = Some(rate.to_owned());
     }
 
     /// A file in memory that is not there yet.
@@ -104,6 +111,7 @@ pub(crate) struct Cluster {
     name: String,
     shm: TempDir,
     data: TempDir,
+    handover_rate: Option<String>,
 }
 
 /// A node's process. Killed when dropped.
@@ -153,7 +161,9 @@ impl Cluster {
             let socket = home.join("node.sock");
             let config = home.join(CONFIG);
             let places = (home.as_path(), shm.path());
-            let text = node_config(&name, (index, cores), *addr, &addrs, places, tables)?;
+            let rate = site.handover_rate.as_deref();
+            let what = (tables, rate);
+            let text = node_config(&name, (index, cores), *addr, &addrs, places, what)?;
             fs::write(&config, text)?;
             let process = start_node(processors, &home)?;
             let processors = processors.to_vec();
@@ -162,7 +172,8 @@ impl Cluster {
         for node in &mut nodes {
             node.wait_until_ready()?;
         }
-        Ok(Self { nodes, name, data, shm })
+        let handover_rate = site.handover_rate.clone();
+        Ok(Self { nodes, name, data, shm, handover_rate })
     }
 
     /// Starts one more node, with all others as seeds, and returns when it serves.
@@ -175,7 +186,8 @@ impl Cluster {
         let home = self.data.path().join(format!("n{}", index + 1));
         fs::create_dir(&home)?;
         let places = (home.as_path(), self.shm.path());
-        let text = node_config(&self.name, (index, 1), addr, &seeds, places, tables)?;
+        let what = (tables, self.handover_rate.as_deref());
+        let text = node_config(&self.name, (index, 1), addr, &seeds, places, what)?;
         fs::write(home.join(CONFIG), text)?;
         let process = start_node(&processors, &home)?;
         let socket = home.join("node.sock");
@@ -253,6 +265,11 @@ impl Node {
         Ok(began)
     }
 
+    /// The processor time that it has taken so far.
+    pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
+        machine::processor_time(self.process.id())
+    }
+
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let stdout = self.process.child.stdout.take().context("a node is awaited once")?;
         let mut line = String::new();
@@ -287,7 +304,7 @@ fn node_config(
     addr: SocketAddr,
     seeds: &[SocketAddr],
     (home, shm): (&Path, &Path),
-    tables: &[TableConfig],
+    (tables, handover_rate): (&[TableConfig], Option<&str>),
 ) -> anyhow::Result<String> {
     #[derive(Serialize)]
     struct File<'a> {
@@ -299,6 +316,8 @@ fn node_config(
         socket: PathBuf,
         listen: SocketAddr,
         seeds: &'a [SocketAddr],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        handover_rate: Option<&'a str>,
         table: &'a [TableConfig],
     }
     // A node alone has nobody to wait for.
@@ -312,6 +331,7 @@ fn node_config(
         socket: home.join("node.sock"),
         listen: addr,
         seeds,
+        handover_rate,
         table: tables,
     };
     Ok(toml::to_string(&file)?)

@@ -129,6 +129,8 @@ pub struct Core {
     saving: Saving,
     stopping: bool,
     stopped: bool,
+    /// When comparisons may exchange more that have exchanged what they may.
+    next_exchange: Option<Duration>,
     next_tick: Duration,
     next_freshness: Duration,
     /// When to read on in what an earlier run left; `None` once all of it was read.
@@ -178,6 +180,8 @@ struct Table {
     sync: BTreeMap<NodeId, SyncSession>,
     sync_due: BTreeMap<NodeId, Duration>,
     sync_sessions: u64,
+    /// Those who were put off before this node had begun to fetch what they have.
+    put_off: BTreeSet<NodeId>,
 }
 
 /// What this node is to a slot.
@@ -223,6 +227,8 @@ const SHARE_AFTER: Duration = Duration::from_millis(400);
 const DOUBT: Duration = Duration::from_secs(10);
 /// How often the hub is told of a node that it sees other members.
 const OTHER_VIEW_PERIOD: Duration = Duration::from_millis(100);
+/// How many times as long as others the questions of comparisons wait for their answers: they yield to requests.
+const SYNC_PATIENCE: u32 = 3;
 /// How many records that an earlier run left are read at a time: a quarter of a millisecond, after which requests
 /// that came in are served.
 const READ_STEP: usize = 512;
@@ -256,10 +262,11 @@ impl Core {
             sync: BTreeMap::new(),
             sync_due: BTreeMap::new(),
             sync_sessions: 0,
+            put_off: BTreeSet::new(),
         };
         let tables = tables.into_iter().map(table).collect();
         let sets = slot_sets.into_iter().filter(|_| number == 0).map(AppSet::new).collect();
-        let handover = Bucket::new(now.monotonic, settings.handover_rate.get() / cores as u64);
+        let handover = Bucket::even(now.monotonic, settings.handover_rate.get() / cores as u64);
         let drift_max = settings.max_clock_drift;
         let mut core = Self {
             number,
@@ -291,6 +298,7 @@ impl Core {
             saving: Saving::default(),
             stopping: false,
             stopped: false,
+            next_exchange: None,
             next_tick: now.monotonic,
             next_freshness: now.monotonic,
             next_read: Some(now.monotonic),
@@ -358,6 +366,10 @@ impl Core {
         }
         self.end_pauses(now);
         self.take_turns(now);
+        if self.next_exchange.is_some_and(|at| at <= now.monotonic) {
+            self.next_exchange = None;
+            self.go_on_with_paced_syncs(now);
+        }
         if self.next_tick <= now.monotonic {
             self.next_tick = now.monotonic + TICK;
             self.tick(now);
@@ -416,6 +428,7 @@ impl Core {
             self.pending_deadlines.first().map(|(deadline, _)| *deadline),
             self.pauses.first().map(|(at, _)| *at),
             self.next_read,
+            self.next_exchange,
         ];
         others.into_iter().flatten().fold(self.next_tick, Duration::min)
     }
@@ -504,7 +517,7 @@ impl Core {
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::SketchRequest(request) => {
-                    let reply = self.sketches(&request);
+                    let reply = self.sketches(node, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::Even(request) => {
@@ -570,8 +583,13 @@ impl Core {
         let Some(call) = self.calls.close(number) else {
             return self.counters.add("answers_too_late");
         };
-        self.hear(now, node, header, call.asked);
-        self.share(node, header, call.asked);
+        let mut heard = header;
+        if let Purpose::Sync { .. } = call.purpose {
+            // It may have waited behind requests, and tells how late the other's clock was.
+            heard.hlc = annulus_proto::Hlc::ZERO;
+        }
+        self.hear(now, node, heard, call.asked);
+        self.share(node, heard, call.asked);
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_answer(now, id, number, call.node, message),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, Some(message)),
@@ -719,7 +737,11 @@ impl Core {
         message: impl Into<Message>,
     ) -> Option<u64> {
         let to = self.standing.view.get(node)?.addr;
-        let deadline = now.monotonic + self.settings.home_timeout;
+        let patience = match purpose {
+            Purpose::Sync { .. } => SYNC_PATIENCE,
+            _ => 1,
+        };
+        let deadline = now.monotonic + self.settings.home_timeout * patience;
         let call = self.calls.open(Call { node, asked: now.monotonic, deadline, purpose });
         let header = self.header(now, call);
         self.outputs.push_back(Output::Call(Ask { to, header, message: message.into() }));

@@ -63,6 +63,12 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
     Party::Core(core_of(slot, cores))
 }
 
+/// Whether this is one of many that bring two nodes' tables in line, or is about as large as those are. It waits behind
+/// requests wherever both wait: a user waits for each of those, and for none of these.
+pub fn is_bulk(message: &Message) -> bool {
+    matches!(message, Message::Even(_) | Message::SketchRequest(_) | Message::SlotListRequest(_))
+}
+
 /// Whose call this is.
 pub fn party_of_call(call: u64, cores: usize) -> Party {
     match (call % parties(cores) as u64) as usize {

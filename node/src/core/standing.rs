@@ -42,8 +42,8 @@ pub struct Standing {
     pub(super) generation: u64,
 }
 
-/// How long after a change of the view slots are compared, at most: the exact time is drawn, so that
-/// nodes do not all begin at once.
+/// How long after a change of the view slots are compared, at most, or by nodes that are in sync so much later: the
+/// exact time is drawn, so that nodes do not all begin at once.
 const SYNC_SPREAD: Duration = Duration::from_millis(200);
 
 impl Standing {
@@ -156,6 +156,7 @@ impl Core {
         for table in 0..self.tables.len() {
             // What is under way was begun for another set of slots.
             self.tables[table].sync.clear();
+            self.tables[table].put_off.clear();
             if !others.is_empty() {
                 self.keep_sketches(table);
             } else if self.is_up() && !standing.alone_by_misfortune {
@@ -184,8 +185,13 @@ impl Core {
                 }
                 self.hold_or_leave(table, slot, home || decides);
             }
+            // Whoever lacks something begins: what it fetches nobody has to bring.
+            let head_start = match self.slots_unsynced(table) {
+                0 => SYNC_SPREAD,
+                _ => Duration::ZERO,
+            };
             for &other in &others {
-                let wait = SYNC_SPREAD.mul_f64(self.rng.random::<f64>());
+                let wait = head_start + SYNC_SPREAD.mul_f64(self.rng.random::<f64>());
                 self.tables[table].sync_due.insert(other, now.monotonic + wait);
             }
         }

@@ -8,7 +8,8 @@
 //!
 //! It runs at intervals, when the view changes, and when hints were lost. A node that has just become a
 //! home of a slot compares it with every active member before it says *absent*, since any of them may
-//! have held it before.
+//! have held it before. What several of them hold it fetches once: a slot is the claim of one
+//! comparison at a time, and the others find it even, or nearly so, when they come to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -61,6 +62,11 @@ pub(super) struct SyncSession {
     agrees: bool,
     /// The slots that it is about, if it stands in for lost hints.
     only: Option<SlotMarks>,
+    /// Whether this node may lack much of what the other has: it compares some slots after the others then, and
+    /// with each of several such members other ones first.
+    fetches: bool,
+    /// The slots that it has begun to compare so, and that are not even yet.
+    claimed: BTreeSet<Slot>,
 }
 
 /// Entries to exchange, by the words of their keys.
@@ -77,10 +83,12 @@ struct Nonsense;
 const WINDOW: usize = 32;
 /// How many batches among them.
 const BATCHES_OPEN: usize = 8;
+/// How long comparisons that have exchanged what they may wait at least.
+const PACE_STEP: Duration = Duration::from_millis(1);
 /// How many batches of all comparisons may be open at a time.
 const ALL_BATCHES_OPEN: usize = 32;
 /// From how many bytes of entries on a batch is full.
-const BATCH_BYTES: usize = 256 << 10;
+const BATCH_BYTES: usize = 64 << 10;
 /// What an entry that is asked for is counted as until it is there.
 const WANTED_BYTES: usize = 1 << 10;
 /// How much there is room for in a batch at any rate.
@@ -89,6 +97,11 @@ const BATCH_BYTES_MIN: usize = 16 << 10;
 const BATCH_KEYS: usize = 256;
 /// The most parts that are compared with one message.
 pub(super) const PARTS_MAX: usize = 1_024;
+/// How many slots are compared at a time, of a node from which much is fetched.
+const CHUNK_SLOTS: usize = 128;
+/// How many questions about these may be open at a time, and how many keys may wait to be fetched before more is asked.
+const CHUNKS_OPEN: usize = 4;
+const KEYS_WAITING: usize = 1_024;
 /// The most pages of lists in one comparison: of a hundred million entries.
 const LISTS_MAX: usize = 100_000;
 /// How long to wait before a comparison with a member that sees other members.
@@ -172,8 +185,10 @@ impl Core {
             self.time.now_ms(now).saturating_sub(IN_FLIGHT_MS)
         };
         let incarnation = self.standing.view.get(node).map_or(0, |member| member.incarnation);
+        let fetches = slots.iter().any(is_source);
         let session = SyncSession {
             cut_ms,
+            fetches,
             slots,
             attempts,
             incarnation,
@@ -248,6 +263,7 @@ impl Core {
             return self.cut_off_sync(now, table, node);
         }
         self.go_on_with_sync(now, table, node);
+        self.go_on_with_idle_syncs(now, table);
     }
 
     fn cut_off_sync(&mut self, now: Now, table: usize, node: NodeId) {
@@ -346,7 +362,13 @@ impl Core {
         part: Range<usize>,
         difference: Sketch,
     ) -> Result<(), Nonsense> {
-        match next_step(&difference, part.len()) {
+        let step = next_step(&difference, part.len());
+        let is_found = matches!(step, Step::Found(_));
+        if !is_found && part.len() > CHUNK_SLOTS && self.tables[table].sync[&node].fetches {
+            self.split_in_chunks(table, node, part);
+            return Ok(());
+        }
+        match step {
             Step::Found(found) => return self.on_found(table, node, part, found),
             Step::List => {
                 let Some(session) = self.tables[table].sync.get_mut(&node) else { return Ok(()) };
@@ -372,10 +394,30 @@ impl Core {
         Ok(())
     }
 
+    /// Has a part that differs in much compared bit by bit: by the time of the last bits another member may have
+    /// given what there is in them. With each member that much is fetched from it begins at another place.
+    fn split_in_chunks(&mut self, table: usize, node: NodeId, part: Range<usize>) {
+        let fetching = self.tables[table].sync.iter().filter(|(_, session)| session.fetches);
+        let nodes: Vec<NodeId> = fetching.map(|(id, _)| *id).collect();
+        let place = nodes.iter().position(|id| *id == node).unwrap_or(0);
+        let starts = part.clone().step_by(CHUNK_SLOTS);
+        let mut chunks: Vec<Range<usize>> =
+            starts.map(|start| start..part.end.min(start + CHUNK_SLOTS)).collect();
+        let first = chunks.len() * place / nodes.len().max(1);
+        chunks.rotate_left(first);
+        for chunk in chunks {
+            self.split(table, node, Split { parts: vec![chunk], rest: None });
+        }
+    }
+
     fn split(&mut self, table: usize, node: NodeId, split: Split) {
         self.counters.add_many("sync_parts_compared", split.parts.len() as u64);
         if let Some(session) = self.tables[table].sync.get_mut(&node) {
-            session.splits.push_back(split);
+            // What is claimed is seen to the end before more is.
+            match split.parts.first().map(|part| session.slots[part.start]) {
+                Some(first) if session.claimed.contains(&first) => session.splits.push_front(split),
+                _ => session.splits.push_back(split),
+            }
         }
     }
 
@@ -542,6 +584,9 @@ impl Core {
                     // No room for it: this slot is not in sync, and will be tried again.
                     self.counters.add("sync_entries_refused");
                     refused.insert(slot);
+                    if let Some(session) = self.tables[table].sync.get_mut(&node) {
+                        session.claimed.remove(&slot);
+                    }
                 }
             }
         }
@@ -586,7 +631,8 @@ impl Core {
     /// A home that is itself behind is as good a source as any: what it lacks the others have.
     fn on_slot_even(&mut self, index: usize, node: NodeId, slot: Slot) {
         let table = &mut self.tables[index];
-        let Some(session) = table.sync.get(&node) else { return };
+        let Some(session) = table.sync.get_mut(&node) else { return };
+        session.claimed.remove(&slot);
         // If something was left out, it may be what is missing.
         if session.agrees && session.cut_ms == 0 {
             let attempt = session.attempts.get(&slot).copied();
@@ -617,7 +663,7 @@ impl Core {
         }
         let session = self.tables[table].sync.get(&node);
         // What waits for its turn is gone on with later.
-        if session.is_some_and(|session| session.open == 0 && session.batches.is_empty()) {
+        if session.is_some_and(|session| session.open == 0 && !session.waits()) {
             self.tables[table].sync.remove(&node);
             self.counters.add("syncs_finished");
             if self.slots_unsynced(table) == 0 {
@@ -626,12 +672,21 @@ impl Core {
         }
     }
 
+    /// Goes on with comparisons that wait for others: they may have come to an end with a slot.
+    fn go_on_with_idle_syncs(&mut self, now: Now, table: usize) {
+        let is_idle = |session: &SyncSession| session.fetches && session.open == 0;
+        let sessions = self.tables[table].sync.iter().filter(|(_, session)| is_idle(session));
+        let nodes: Vec<NodeId> = sessions.map(|(node, _)| *node).collect();
+        for node in nodes {
+            self.go_on_with_sync(now, table, node);
+        }
+    }
+
     /// Goes on with comparisons that would have exchanged more than they may at a time.
     pub(super) fn go_on_with_paced_syncs(&mut self, now: Now) {
         for table in 0..self.tables.len() {
-            let waits = |session: &SyncSession| {
-                !session.batches.is_empty() && session.batches_open < BATCHES_OPEN
-            };
+            let waits =
+                |session: &SyncSession| session.waits() && session.batches_open < BATCHES_OPEN;
             let sessions = self.tables[table].sync.iter().filter(|(_, session)| waits(session));
             let nodes: Vec<NodeId> = sessions.map(|(node, _)| *node).collect();
             for node in nodes {
@@ -645,7 +700,15 @@ impl Core {
         let sessions = self.tables.iter().flat_map(|table| table.sync.values());
         let open: usize = sessions.map(|session| session.batches_open).sum();
         let rate = self.exchange_rate();
-        open < ALL_BATCHES_OPEN && self.handover.may_go(now.monotonic, rate)
+        if open >= ALL_BATCHES_OPEN {
+            return false;
+        }
+        let may_go = self.handover.may_go(now.monotonic, rate);
+        if !may_go {
+            let wait = self.handover.wait(rate).max(PACE_STEP);
+            self.next_exchange.get_or_insert(now.monotonic + wait);
+        }
+        may_go
     }
 
     /// How many bytes this core exchanges per second at most.
@@ -672,6 +735,9 @@ impl Core {
                     None => continue,
                 }
             }
+            if session.fetches {
+                return self.next_chunk(table, node, name);
+            }
             if !session.splits.is_empty() {
                 return Some(session.next_sketches(name, self.cores as u16));
             }
@@ -683,6 +749,52 @@ impl Core {
             let message = SlotListRequest { table: name, slot, after: after.clone() };
             return Some((SyncStep::List { slot, after }, message.into()));
         }
+    }
+
+    /// What to compare next of what much is fetched of; `None` if enough is under way, or all that is left is
+    /// being fetched from others.
+    fn next_chunk(
+        &mut self,
+        table: usize,
+        node: NodeId,
+        name: String,
+    ) -> Option<(SyncStep, Message)> {
+        let stride = self.cores as u16;
+        let sessions = &mut self.tables[table].sync;
+        let mut session = sessions.remove(&node)?;
+        let is_free = |first: Slot, last: Slot| {
+            let mut others = sessions.values();
+            others.all(|other| other.claimed.range(first..=last).next().is_none())
+        };
+        let keys_waiting = session.batches.values().map(|it| it.wanted.len() + it.pushed.len());
+        let has_room = keys_waiting.sum::<usize>() < KEYS_WAITING
+            && session.open - session.batches_open < CHUNKS_OPEN;
+        let next = if !has_room {
+            None
+        } else if let Some(place) = session.lists.iter().position(|(slot, _)| is_free(*slot, *slot))
+            && session.lists_asked < LISTS_MAX
+        {
+            let (slot, after) = session.lists.remove(place).expect("it was found there");
+            session.lists_asked += 1;
+            session.claimed.insert(slot);
+            let message = SlotListRequest { table: name, slot, after: after.clone() };
+            Some((SyncStep::List { slot, after }, message.into()))
+        } else {
+            let slots_of = |split: &Split| {
+                let (first, last) = (split.parts.first()?, split.parts.last()?);
+                Some((session.slots[first.start], session.slots[last.end - 1]))
+            };
+            let is_ready = |split: &Split| slots_of(split).is_none_or(|(a, b)| is_free(a, b));
+            let place = session.splits.iter().position(is_ready);
+            place.map(|place| {
+                let split = session.splits.remove(place).expect("it was found there");
+                let slots = split.parts.iter().flat_map(|part| &session.slots[part.clone()]);
+                session.claimed.extend(slots);
+                session.sketches_of(name, stride, vec![split])
+            })
+        };
+        self.tables[table].sync.insert(node, session);
+        next
     }
 
     /// The next batch for a core of the other's; `None` if nothing is left of what was to be in it.
@@ -770,10 +882,17 @@ impl Core {
 // The other side.
 impl Core {
     /// The part of an answer that is this core's: of other cores' slots it has nothing.
-    pub(super) fn sketches(&mut self, request: &SketchRequest) -> Message {
+    ///
+    /// Whoever this node is fetching from is to compare later: all that it holds would go both ways.
+    pub(super) fn sketches(&mut self, from: NodeId, request: &SketchRequest) -> Message {
         let Some(table) = self.table_named(&request.table) else {
             return reject_table(&request.table);
         };
+        let begins = request.symbols == 1 && request.sizes.len() == 1;
+        if begins && self.goes_first(table, from) {
+            self.counters.add("syncs_put_off");
+            return reject("this node is fetching what you hold; compare later");
+        }
         if !self.tables[table].store.is_comparable() {
             self.keep_sketches(table);
             return reject("this node is reading what it holds; ask again in a second");
@@ -793,6 +912,24 @@ impl Core {
             }
             None => reject("parts that there cannot be"),
         }
+    }
+
+    /// Whether this node is to have fetched what another has before that one compares. One that it has not begun to
+    /// compare with is put off once after each change of the view: two that lack much of each other would wait for ever.
+    fn goes_first(&mut self, table: usize, other: NodeId) -> bool {
+        let may_begin = matches!(self.standing.status, Status::Up | Status::Draining);
+        let Table { sync, sync_due, slots, put_off, .. } = &mut self.tables[table];
+        if sync.get(&other).is_some_and(SyncSession::is_fetching) {
+            return true;
+        }
+        let is_behind = slots.iter().any(|slot| slot.home && slot.sources.contains(&other));
+        if !may_begin || !is_behind || !put_off.insert(other) {
+            return false;
+        }
+        if !sync.contains_key(&other) {
+            sync_due.insert(other, Duration::ZERO);
+        }
+        true
     }
 
     /// Takes in what another node pushes, and gives it what it wants.
@@ -863,6 +1000,17 @@ impl Core {
 }
 
 impl SyncSession {
+    /// Whether something is left to do once there is room, or others are done with it.
+    fn waits(&self) -> bool {
+        let has_lists = !self.lists.is_empty() && self.lists_asked < LISTS_MAX;
+        !self.batches.is_empty() || self.fetches && (has_lists || !self.splits.is_empty())
+    }
+
+    /// Whether the other is being asked for much that it has.
+    fn is_fetching(&self) -> bool {
+        self.fetches && (self.waits() || !self.claimed.is_empty())
+    }
+
     /// What is to be exchanged with the other's core that owns a slot.
     fn batch(&mut self, slot: Slot) -> &mut Batch {
         self.batches.entry(slot.index() % self.cores).or_default()
@@ -877,6 +1025,16 @@ impl SyncSession {
             count += split.parts.len();
             splits.extend(self.splits.pop_front());
         }
+        self.sketches_of(table, stride, splits)
+    }
+
+    /// A question for the sketches of the parts of these.
+    fn sketches_of(
+        &self,
+        table: String,
+        stride: u16,
+        mut splits: Vec<Split>,
+    ) -> (SyncStep, Message) {
         // The other takes the slots in ascending order.
         splits.sort_by_key(|split| split.parts.first().map_or(0, |part| part.start));
         let parts = || splits.iter().flat_map(|split| &split.parts);

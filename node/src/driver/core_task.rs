@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::Batch;
-use super::inboxes::{CoreEvent, Inboxes, Receiver};
+use super::inboxes::{CoreEvent, CoreReceiver, Inboxes};
 use super::post::Post;
 use super::present;
 use super::shared::{Shared, Sleepers};
@@ -18,7 +18,7 @@ pub(super) struct CoreTask<N: Net, C: Clock> {
     pub(super) shared: Arc<Shared>,
     pub(super) clock: C,
     pub(super) post: Arc<Post<N>>,
-    pub(super) inbox: Receiver<CoreEvent, Input>,
+    pub(super) inbox: CoreReceiver,
     pub(super) inboxes: Inboxes,
     /// To the task that puts things on disk.
     pub(super) disk: mpsc::UnboundedSender<Batch>,
@@ -54,13 +54,23 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
             }
             tokio::select! {
                 biased;
-                urgent = self.inbox.urgent.recv() => match urgent {
+                urgent = self.inbox.first.urgent.recv() => match urgent {
                     Some(input) => self.take_in(input).await,
                     None => return,
                 },
-                event = self.inbox.requests.recv() => {
+                event = self.inbox.first.requests.recv() => {
                     let Some(event) = event else { return };
                     self.take_in_all(event).await;
+                    // However many requests there are.
+                    self.take_in_bulk().await;
+                }
+                answer = self.inbox.bulk.urgent.recv() => {
+                    let Some(answer) = answer else { return };
+                    self.take_in(answer).await;
+                }
+                request = self.inbox.bulk.requests.recv() => {
+                    let Some(request) = request else { return };
+                    self.take_in(request).await;
                 }
                 () = tokio::time::sleep(wait) => {}
             }
@@ -69,11 +79,22 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
 
     /// Takes in what is here already.
     async fn take_in_waiting(&mut self) {
-        while let Ok(input) = self.inbox.urgent.try_recv() {
+        while let Ok(input) = self.inbox.first.urgent.try_recv() {
             self.take_in(input).await;
         }
-        if let Ok(event) = self.inbox.requests.try_recv() {
+        if let Ok(event) = self.inbox.first.requests.try_recv() {
             self.take_in_all(event).await;
+        }
+        self.take_in_bulk().await;
+    }
+
+    /// Takes in one of each of what waits behind requests, if there is any.
+    async fn take_in_bulk(&mut self) {
+        if let Ok(answer) = self.inbox.bulk.urgent.try_recv() {
+            self.take_in(answer).await;
+        }
+        if let Ok(request) = self.inbox.bulk.requests.try_recv() {
+            self.take_in(request).await;
         }
     }
 
@@ -92,7 +113,7 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                 CoreEvent::Nudge => {}
             }
             left -= 1;
-            event = if left > 0 { self.inbox.requests.try_recv().ok() } else { None };
+            event = if left > 0 { self.inbox.first.requests.try_recv().ok() } else { None };
         }
     }
 

@@ -1,4 +1,5 @@
-//! Streams to other nodes: one per address, opened when there is something to ask.
+//! Streams to other nodes: two per address, one of them for what yields to requests, each opened when there is
+//! something to ask.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,10 +16,19 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::WRITE_TIMEOUT;
-use super::inboxes::Inboxes;
+use super::inboxes::{Inboxes, Stopping};
 use super::keys::Keys;
 use super::stream::{FrameReader, Outbox, outbox};
 use crate::core::{Answered, NoAnswer, Outcome};
+
+/// What goes over a stream to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Load {
+    /// What somebody waits for.
+    Requests,
+    /// What there may be much of, and nobody waits for. What it is answered waits behind requests, too.
+    Bulk,
+}
 
 /// A stream to another node, as who sends over it holds it.
 pub(super) struct Link {
@@ -68,15 +78,15 @@ const FINISH_PAUSE: Duration = Duration::from_millis(10);
 const SILENCE: Duration = Duration::from_secs(2);
 
 impl Link {
-    /// A link to `addr`, not opened yet. Its task ends with it.
+    /// A link to an address, not opened yet. Its task ends with it.
     pub(super) fn new<N: Net>(
         net: N,
-        addr: SocketAddr,
+        (addr, load): (SocketAddr, Load),
         identity: Identity,
         inboxes: Inboxes,
     ) -> Self {
         let (items, receiver) = mpsc::channel(ITEMS_MAX);
-        tokio::spawn(run(net, addr, identity, receiver, inboxes));
+        tokio::spawn(run(net, addr, identity, receiver, Answers { inboxes, load }));
         Self { items }
     }
 
@@ -96,6 +106,13 @@ impl Link {
     }
 }
 
+/// Where answers are left.
+#[derive(Clone)]
+struct Answers {
+    inboxes: Inboxes,
+    load: Load,
+}
+
 /// The calls sent and not answered, each with when it was sent, and when something was last heard.
 struct Open {
     calls: BTreeMap<u64, Instant>,
@@ -109,32 +126,32 @@ async fn run<N: Net>(
     addr: SocketAddr,
     identity: Identity,
     mut items: mpsc::Receiver<Item>,
-    inboxes: Inboxes,
+    answers: Answers,
 ) {
     // Something must be there to be sent before a stream is opened; a call fails with the stream.
     while let Ok(Some(first)) = tokio::time::timeout(IDLE, items.recv()).await {
         let opened = tokio::time::timeout(OPEN_TIMEOUT, open(&net, addr, &identity)).await;
         let Ok(Some(Opened { node, reader, outbox, key })) = opened else {
             let failed = first.call().into_iter().chain(waiting(&mut items)).collect();
-            fail(&inboxes, failed, false);
+            fail(&answers, failed, false);
             continue;
         };
         let open = Open { calls: BTreeMap::new(), posted: None, heard: Instant::now() };
         let open = Arc::new(Mutex::new(open));
-        let reading = tokio::spawn(read(node, reader, open.clone(), inboxes.clone()));
+        let reading = tokio::spawn(read(node, reader, open.clone(), answers.clone()));
         let other_key = replaced(identity.keys.as_deref(), key);
         if write(first, &mut items, &outbox, &open, &reading, other_key).await == Done::OtherKey {
             // What comes next opens a stream under the other key; calls under way are still answered.
-            tokio::spawn(finish(outbox, open, reading, inboxes.clone()));
+            tokio::spawn(finish(outbox, open, reading, answers.clone()));
             continue;
         }
         reading.abort();
         let failed: Vec<u64> = std::mem::take(&mut lock(&open).calls).into_keys().collect();
-        fail(&inboxes, failed, true);
+        fail(&answers, failed, true);
     }
     // The driver makes a new link when it needs one; what slipped in meanwhile has failed.
     items.close();
-    fail(&inboxes, waiting(&mut items), false);
+    fail(&answers, waiting(&mut items), false);
 }
 
 /// The calls that wait, taken out with all else.
@@ -148,7 +165,7 @@ async fn finish(
     outbox: Outbox,
     open: Arc<Mutex<Open>>,
     reading: tokio::task::JoinHandle<()>,
-    inboxes: Inboxes,
+    answers: Answers,
 ) {
     let is_done = || {
         let open = lock(&open);
@@ -160,7 +177,7 @@ async fn finish(
     reading.abort();
     drop(outbox);
     let failed: Vec<u64> = std::mem::take(&mut lock(&open).calls).into_keys().collect();
-    fail(&inboxes, failed, true);
+    fail(&answers, failed, true);
 }
 
 /// Waits until another key is in use than the one that a stream was opened under.
@@ -255,10 +272,10 @@ async fn read<R: tokio::io::AsyncRead + Unpin>(
     node: NodeId,
     mut reader: FrameReader<R>,
     open: Arc<Mutex<Open>>,
-    inboxes: Inboxes,
+    answers: Answers,
 ) {
     while let Ok(frames) = reader.frames().await {
-        let mut answers = Vec::with_capacity(frames.len());
+        let mut outcomes = Vec::with_capacity(frames.len());
         {
             let mut open = lock(&open);
             open.heard = Instant::now();
@@ -266,22 +283,31 @@ async fn read<R: tokio::io::AsyncRead + Unpin>(
             for (header, message) in frames {
                 if open.calls.remove(&header.id).is_some() {
                     let (call, result) = (header.id, Ok(Answered { node, header, message }));
-                    answers.push(Outcome { call, result });
+                    outcomes.push(Outcome { call, result });
                 }
             }
         }
-        if inboxes.report(answers).is_err() {
+        if answers.report(outcomes).is_err() {
             return;
         }
     }
 }
 
-fn fail(inboxes: &Inboxes, calls: Vec<u64>, sent: bool) {
+fn fail(answers: &Answers, calls: Vec<u64>, sent: bool) {
     if !calls.is_empty() {
         let failed = |call| Outcome { call, result: Err(NoAnswer { sent }) };
         let failed = calls.into_iter().map(failed).collect();
         // An error means that the node is stopping, and then nobody waits for it.
-        let _ = inboxes.report(failed);
+        let _ = answers.report(failed);
+    }
+}
+
+impl Answers {
+    fn report(&self, outcomes: Vec<Outcome>) -> Result<(), Stopping> {
+        match self.load {
+            Load::Requests => self.inboxes.report(outcomes),
+            Load::Bulk => self.inboxes.report_bulk(outcomes),
+        }
     }
 }
 

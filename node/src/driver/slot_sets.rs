@@ -396,7 +396,7 @@ mod tests {
     }
 
     fn said(receivers: &mut Receivers) -> Option<SlotSaid> {
-        match receivers.cores[0].urgent.try_recv() {
+        match receivers.cores[0].first.urgent.try_recv() {
             Ok(Input::SlotSet { set: 0, said }) => Some(said),
             _ => None,
         }

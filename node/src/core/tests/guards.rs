@@ -344,7 +344,8 @@ fn hints_without_room_or_too_old_have_their_slots_compared_and_no_others() {
             world.whole().cores.iter().all(|core| core.tables[0].hints.slots_marked() == 0)
         });
         let compared = world.counter(0, "syncs_for_lost_hints") - before;
-        assert!((1..=3).contains(&compared), "by each core once: {compared}");
+        // Once more where the other, which lacks what it missed, was to compare first.
+        assert!((1..=6).contains(&compared), "by each core once or twice: {compared}");
     }
 }
 
@@ -371,7 +372,7 @@ fn nothing_is_compared_before_all_of_what_an_earlier_run_left_was_read() {
         sizes: vec![SLOT_COUNT],
         symbols: 1,
     };
-    let answer = world.whole().cores[0].sketches(&question);
+    let answer = world.whole().cores[0].sketches(NodeId::from_bits(9), &question);
     assert!(matches!(answer, Message::Rejected(_)), "{answer:?}");
     // A slot is read when it is needed.
     let key = Key::new("key 2999").unwrap();

@@ -368,6 +368,56 @@ fn slots_that_move_take_no_more_than_the_rate_that_they_may() {
     world.assert_copies(3);
 }
 
+/// Three nodes hold the same sessions, many to a slot or few, and a fourth joins. How much it fetched, and how much
+/// the others pushed, over what it has in the end.
+fn exchanged_over_held(count: u64, name: impl Fn(u64) -> String) -> (f64, f64) {
+    let mut world = World::of_single_cores(3, 3, TablePolicy::default());
+    world.settle();
+    let value = "x".repeat(100);
+    for number in 0..count {
+        let hlc = annulus_proto::Hlc::from_ms(START_WALL_MS - 3_600_000 + number);
+        let version = Version::new(hlc, NodeId::from_bits(9));
+        let attributes = Attributes::default();
+        let entry = Entry::start(version, bytes(&value), (0, 0), attributes, hlc.ms());
+        let key = Key::new(name(number)).unwrap();
+        for node in 0..3 {
+            let now = world.present(node);
+            let core = world.core(node, &name(number));
+            core.merge(now, 0, &key, &entry, Admission::Reserve).unwrap();
+        }
+    }
+    world.run_for(Duration::from_secs(3));
+    let before: u64 = (0..3).map(|node| world.counter(node, "sync_entries_pushed")).sum();
+    let joined = world.add(4);
+    world.run_until("nothing is leaving", Duration::from_secs(30), |world| {
+        let table = &world.nodes[joined].whole.as_ref().unwrap().cores[0].tables[0];
+        let homes = || table.slots.iter().filter(|slot| slot.home);
+        homes().count() > 0 && homes().all(SlotState::is_synced) && world.leaving() == 0
+    });
+    let held = (0..count).filter(|number| world.copy(joined, &name(*number)).is_some()).count();
+    let pushed: u64 = (0..3).map(|node| world.counter(node, "sync_entries_pushed")).sum();
+    let fetched = world.counter(joined, "sync_entries_fetched");
+    assert!(held as u64 > count / 2, "{held}");
+    (fetched as f64 / held as f64, (pushed - before) as f64 / held as f64)
+}
+
+/// Symptom: a node that joined got each session three to five times. Cause: it fetched at once from
+/// everybody who held it, and they pushed it as well. Fix: claims, and whoever is fetched from compares later.
+#[test]
+fn what_several_nodes_hold_a_new_home_fetches_once() {
+    let (fetched, pushed) = exchanged_over_held(2_500, |number| format!("key {number}"));
+    assert!(fetched < 1.1, "{fetched} times");
+    assert!(pushed < 0.1, "{pushed} times");
+}
+
+#[test]
+fn what_is_too_much_for_sketches_is_fetched_once_too() {
+    let (fetched, pushed) =
+        exchanged_over_held(2_000, |number| format!("{{tag {}}} {number}", number % 40));
+    assert!(fetched < 1.1, "{fetched} times");
+    assert!(pushed < 0.1, "{pushed} times");
+}
+
 /// A node that drains and reaches nobody from then on, with a session in a slot that it is to give away.
 struct Alone {
     world: World,
