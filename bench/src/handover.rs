@@ -53,11 +53,7 @@ pub(crate) fn run(
         report.heading("rate", &format!("handover_rate is {rate}"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (entries, rounds) = if options.quick {
-        (20_000, 1)
-    } else {
-        (100_000, std::env::var("H_ROUNDS").map_or(5, |r| r.parse().unwrap()))
-    };
+    let (entries, rounds) = if options.quick { (20_000, 1) } else { (100_000, 5) };
     let mut found = Found::default();
     for round in 0..rounds {
         report.progress(&format!("round {} of {rounds}", round + 1));
@@ -128,13 +124,6 @@ async fn join(
     cluster.add(&tables)?;
     let processor_before = processor_time(&cluster)?;
     let joined = Instant::now();
-    if std::env::var("H_PERF").is_ok() {
-        std::process::Command::new("perf")
-            .args(["record", "-a", "-g", "-F", "999", "-o", "/tmp/h2.perf", "--", "sleep", "2"])
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .ok();
-    }
     let joiner = cluster.nodes.last().context("it was added")?.addr;
     let is_synced = |status: &NodeStatus| {
         let mut tables = status.tables.iter();
@@ -152,20 +141,6 @@ async fn join(
     let mut exchanged = 0;
     for node in &cluster.nodes {
         let counters = client.node(node.addr).status().await?.counters;
-        if std::env::var("H_DEBUG").is_ok() {
-            eprintln!(
-                "{:?}",
-                counters
-                    .iter()
-                    .filter(|c| c.0.contains("sync")
-                        || c.0.contains("cop")
-                        || c.0.contains("call")
-                        || c.0.contains("max")
-                        || c.0.contains("slot")
-                        || c.0.contains("step"))
-                    .collect::<Vec<_>>()
-            );
-        }
         let of_batches = |(name, _): &&(String, u64)| name.starts_with("sync_bytes_");
         exchanged += counters.iter().filter(of_batches).map(|(_, bytes)| bytes).sum::<u64>();
     }

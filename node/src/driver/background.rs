@@ -50,8 +50,6 @@ pub(super) fn start(segments: Vec<Arc<dyn Region>>) -> Receiver<Report> {
 }
 
 fn watch(segments: &[Weak<dyn Region>], reports: &Sender<Report>) {
-    // Of this thread alone. Where it may not, it takes what it takes.
-    let _ = rustix::process::nice(19);
     let mut meter = Meter::default();
     meter.read();
     for (table, segment) in segments.iter().enumerate() {

@@ -23,7 +23,7 @@ use crate::core::{Answered, NoAnswer, Outcome};
 
 /// What goes over a stream to another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Load {
+pub(super) enum Traffic {
     /// What somebody waits for.
     Requests,
     /// What there may be much of, and nobody waits for. What it is answered waits behind requests, too.
@@ -81,12 +81,12 @@ impl Link {
     /// A link to an address, not opened yet. Its task ends with it.
     pub(super) fn new<N: Net>(
         net: N,
-        (addr, load): (SocketAddr, Load),
+        (addr, traffic): (SocketAddr, Traffic),
         identity: Identity,
         inboxes: Inboxes,
     ) -> Self {
         let (items, receiver) = mpsc::channel(ITEMS_MAX);
-        tokio::spawn(run(net, addr, identity, receiver, Answers { inboxes, load }));
+        tokio::spawn(run(net, addr, identity, receiver, Answers { inboxes, traffic }));
         Self { items }
     }
 
@@ -110,7 +110,7 @@ impl Link {
 #[derive(Clone)]
 struct Answers {
     inboxes: Inboxes,
-    load: Load,
+    traffic: Traffic,
 }
 
 /// The calls sent and not answered, each with when it was sent, and when something was last heard.
@@ -304,9 +304,9 @@ fn fail(answers: &Answers, calls: Vec<u64>, sent: bool) {
 
 impl Answers {
     fn report(&self, outcomes: Vec<Outcome>) -> Result<(), Stopping> {
-        match self.load {
-            Load::Requests => self.inboxes.report(outcomes),
-            Load::Bulk => self.inboxes.report_bulk(outcomes),
+        match self.traffic {
+            Traffic::Requests => self.inboxes.report(outcomes),
+            Traffic::Bulk => self.inboxes.report_bulk(outcomes),
         }
     }
 }

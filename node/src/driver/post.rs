@@ -10,7 +10,7 @@ use annulus_proto::message::{Gossip, Message, Rejected, StreamGossip};
 use annulus_seal::datagram::{INSIDE_BYTES_MAX, Recipient};
 
 use super::inboxes::Inboxes;
-use super::link::{Identity, Link, Load};
+use super::link::{Identity, Link, Traffic};
 use super::stream::Outbox;
 use super::tally::Tally;
 use crate::core::{Ask, Asker, Reply, route};
@@ -22,7 +22,7 @@ pub(super) struct Post<N: Net> {
     identity: Identity,
     inboxes: Inboxes,
     streams: Arc<Streams>,
-    links: Mutex<BTreeMap<(SocketAddr, Load), Link>>,
+    links: Mutex<BTreeMap<(SocketAddr, Traffic), Link>>,
     tally: Arc<Tally>,
 }
 
@@ -90,7 +90,7 @@ impl<N: Net> Post<N> {
         let mut frame = Vec::new();
         let message = StreamGossip { packet }.into();
         let encoded = codec::encode_frame(header, &message, &mut frame);
-        if encoded.is_err() || !self.with_link((to, Load::Requests), |link| link.post(frame)) {
+        if encoded.is_err() || !self.with_link((to, Traffic::Requests), |link| link.post(frame)) {
             self.tally.add("stream_gossip_not_sent");
         }
     }
@@ -131,11 +131,11 @@ impl<N: Net> Post<N> {
         if let Err(error) = &encoded {
             tracing::error!(%error, "a question is larger than its kind may be");
         }
-        let load = if route::is_bulk(&message) { Load::Bulk } else { Load::Requests };
-        encoded.is_ok() && self.with_link((to, load), |link| link.send(header.id, frame))
+        let traffic = if route::is_bulk(&message) { Traffic::Bulk } else { Traffic::Requests };
+        encoded.is_ok() && self.with_link((to, traffic), |link| link.send(header.id, frame))
     }
 
-    fn with_link(&self, to: (SocketAddr, Load), send: impl FnOnce(&Link) -> bool) -> bool {
+    fn with_link(&self, to: (SocketAddr, Traffic), send: impl FnOnce(&Link) -> bool) -> bool {
         let link = || {
             let (net, identity) = (self.net.clone(), self.identity.clone());
             Link::new(net, to, identity, self.inboxes.clone())
