@@ -389,7 +389,10 @@ fn exchanged_over_held(count: u64, name: impl Fn(u64) -> String) -> (f64, f64) {
     world.run_for(Duration::from_secs(3));
     let before: u64 = (0..3).map(|node| world.counter(node, "sync_entries_pushed")).sum();
     let joined = world.add(4);
-    world.run_until("nothing is leaving", Duration::from_secs(30), |world| {
+    // So slow that it is at it with all of them at the same time.
+    let core = &mut world.nodes[joined].whole.as_mut().unwrap().cores[0];
+    core.settings.handover_rate = (256 << 10).try_into().unwrap();
+    world.run_until("nothing is leaving", Duration::from_secs(60), |world| {
         let table = &world.nodes[joined].whole.as_ref().unwrap().cores[0].tables[0];
         let homes = || table.slots.iter().filter(|slot| slot.home);
         homes().count() > 0 && homes().all(SlotState::is_synced) && world.leaving() == 0
