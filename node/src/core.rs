@@ -769,10 +769,9 @@ impl Core {
         route::core_of(slot, self.cores) == self.number
     }
 
-    /// The slots that this core owns.
+    /// The slots that this core owns, in ascending order.
     fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
-        let (number, cores) = (self.number, self.cores);
-        Slot::all().filter(move |slot| route::core_of(*slot, cores) == number)
+        route::slots_of(self.number, self.cores)
     }
 
     fn table_named(&self, name: &str) -> Option<usize> {
@@ -780,9 +779,14 @@ impl Core {
     }
 
     fn homes(&self, table: usize, slot: Slot) -> Vec<NodeId> {
+        self.ring_homes(table, slot).to_vec()
+    }
+
+    /// The same, to look at.
+    fn ring_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
         let homes = self.standing.ring.homes(slot);
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
-        homes[..homes.len().min(replicas)].to_vec()
+        &homes[..homes.len().min(replicas)]
     }
 
     /// Whether this node counts as a home of a slot. One that has met nobody yet does: the others may count
