@@ -218,7 +218,7 @@ impl Entry {
         if let Some(body) = &mut self.body {
             let (base, fields) = whole(version, value);
             match join {
-                Some(join) => drop(body.base.join(&base, join)),
+                Some(join) => _ = body.base.join(&base, join),
                 None => body.base = base.max(std::mem::replace(&mut body.base, Base::ZERO)),
             }
             body.drop_fields_before_base();

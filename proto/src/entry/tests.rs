@@ -105,7 +105,9 @@ fn few_sets() -> impl Strategy<Value = Entry> {
 
 fn joined(entries: &[&Entry]) -> Entry {
     let mut joined = entries[0].clone();
-    entries[1..].iter().for_each(|entry| drop(joined.merge_by(entry, &mut union)));
+    for entry in &entries[1..] {
+        joined.merge_by(entry, &mut union);
+    }
     joined
 }
 
