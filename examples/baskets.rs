@@ -67,7 +67,9 @@ async fn main() -> anyhow::Result<()> {
         table.policy.merge = Some(merge.clone());
     }
     let mut terminate = signal(SignalKind::terminate())?;
-    let stop = async { drop(terminate.recv().await) };
+    let stop = async {
+        terminate.recv().await;
+    };
     annulus_node::embed(settings, Vec::new(), stop, |ready| {
         println!("node {} at {}", ready.node, ready.addr);
     })

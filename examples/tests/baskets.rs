@@ -77,10 +77,16 @@ async fn whatever_was_put_in_at_the_same_time_is_in_the_basket() {
     let nodes: Vec<SocketAddr> = (0..PROCESSES).map(|_| free_addr()).collect();
     let mut processes: Vec<Process> =
         nodes.iter().map(|node| Process::start(dir.path(), *node, &nodes)).collect();
-    let seeds = nodes.iter().map(SocketAddr::to_string);
-    let client = Client::builder().cluster(cluster()).seeds(seeds).connect().await.unwrap();
-    let table = client.table("sessions");
     let began = Instant::now();
+    let client = loop {
+        let seeds = nodes.iter().map(SocketAddr::to_string);
+        match Client::builder().cluster(cluster()).seeds(seeds).connect().await {
+            Ok(client) => break client,
+            Err(error) => assert!(began.elapsed() < LIMIT, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let table = client.table("sessions");
     // All three are to be its homes before it is begun.
     let is_held = async |table: &Table| {
         let empty = Value::Bytes(Vec::new());

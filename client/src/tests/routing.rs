@@ -109,8 +109,8 @@ async fn a_pinned_session_is_asked_for_at_its_node_until_a_home_says_otherwise()
     assert_ne!(home.id, id);
 }
 
-fn key(name: &str) -> annulus_proto::Key {
-    annulus_proto::Key::new(name).unwrap()
+fn key(name: &str) -> Key {
+    Key::new(name).unwrap()
 }
 
 fn peer(node: &FakeNode, smoothed_us: u32) -> Peer {
