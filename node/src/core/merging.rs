@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use annulus_proto::entry::Join;
+use annulus_proto::limits::MERGE_NAME_BYTES_MAX;
 use annulus_proto::message::{Failure, Message};
 use annulus_proto::{Entry, NodeId, Value, Version};
 
@@ -46,7 +47,9 @@ type MergeFn = dyn Fn(&[u8], &[u8]) -> Vec<u8> + Send + Sync;
 
 /// A name that a table's merge cannot have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a merge cannot be named {0:?}: take 1 to {NAME_MAX} of the characters a-z A-Z 0-9 - _ .")]
+#[error(
+    "a merge cannot be named {0:?}: take 1 to {MERGE_NAME_BYTES_MAX} of the characters a-z A-Z 0-9 - _ ."
+)]
 pub struct ValueMergeError(String);
 
 /// Why two values were not joined.
@@ -68,8 +71,6 @@ pub(super) struct UnjoinedCounts {
     pub(super) unlawful: u64,
 }
 
-/// The longest name of a merge, in bytes.
-const NAME_MAX: usize = 31;
 /// Between a table's name and its merge's where nodes talk to each other: no name has it.
 const SEPARATOR: char = '+';
 
@@ -91,7 +92,7 @@ impl ValueMerge {
     ) -> Result<Self, ValueMergeError> {
         let name = name.into();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(is_plain) {
+        if name.is_empty() || name.len() > MERGE_NAME_BYTES_MAX || !name.chars().all(is_plain) {
             return Err(ValueMergeError(name));
         }
         Ok(Self { name, merge: Arc::new(merge) })
@@ -279,11 +280,11 @@ mod tests {
 
     #[test]
     fn a_merge_has_a_name_that_no_tables_name_runs_into() {
-        for name in ["", "a+b", "a b", "ä", &"x".repeat(NAME_MAX + 1)] {
+        for name in ["", "a+b", "a b", "ä", &"x".repeat(MERGE_NAME_BYTES_MAX + 1)] {
             let error = ValueMerge::new(name, union).unwrap_err();
             assert!(error.to_string().contains("1 to 31"), "{error}");
         }
-        assert!(ValueMerge::new("x".repeat(NAME_MAX), union).is_ok());
+        assert!(ValueMerge::new("x".repeat(MERGE_NAME_BYTES_MAX), union).is_ok());
     }
 
     #[test]
