@@ -82,6 +82,7 @@ impl<N: Net, C: Clock> Client<N, C> {
             requests: Arc::new(AtomicU64::new(1)),
             frames: AtomicU64::new(1),
             pace: Pace::default(),
+            write_pace: Pace::default(),
             seen: AtomicU64::new(0),
             tally,
             settings,
@@ -366,6 +367,8 @@ pub(crate) struct Inner<N: Net, C: Clock> {
     frames: AtomicU64,
     /// How long nodes take to answer reads.
     pub(crate) pace: Pace,
+    /// How long they take to answer touches and ends.
+    pub(crate) write_pace: Pace,
     /// The latest instant of any version that a node showed us: what we ask for next is stamped
     /// later, at whichever node.
     seen: AtomicU64,

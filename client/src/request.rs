@@ -62,15 +62,20 @@ impl<N: Net, C: Clock> Inner<N, C> {
                 if left.is_zero() {
                     return Err(course.error(self));
                 }
-                // The last one gets all the time there is, the others half of what is left, or for a read as
-                // long as answers take: to ask another one, too, is harmless. A write that is late may come
-                // after those that follow it.
+                // The last one gets all the time there is, the others half of what is left, or as long as answers
+                // take, where to ask another one, too, is harmless. Any other write that is late may come after
+                // those that follow it.
                 let last = index + 1 == targets.len();
                 let half = (left / 2).max(PATIENCE_MIN).min(left);
-                let patience = match course.is_write {
+                let pace = match course.haste {
+                    Haste::Read => Some(&self.pace),
+                    Haste::HarmlessWrite => Some(&self.write_pace),
+                    Haste::None => None,
+                };
+                let patience = match pace {
                     _ if last => left,
-                    true => half,
-                    false => self.pace.patience().min(half),
+                    None => half,
+                    Some(pace) => pace.patience().min(half),
                 };
                 set_patience(&mut message, patience);
                 if course.tries > 0 {
@@ -79,8 +84,8 @@ impl<N: Net, C: Clock> Inner<N, C> {
                 course.tries += 1;
                 let asked = Instant::now();
                 let outcome = self.attempt(target, &message, asked + patience).await;
-                if !course.is_write {
-                    self.pace.note(asked.elapsed());
+                if let Some(pace) = pace {
+                    pace.note(asked.elapsed());
                 }
                 if let Some(answer) = course.judge(self, target, outcome)? {
                     return Ok(answer);
@@ -287,7 +292,7 @@ const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// How many nodes are asked that are neither homes nor in touch.
 const OTHERS: usize = 2;
 
-/// How long nodes take to answer reads, or are waited for: a mean, of which the latest counts for an eighth.
+/// How long nodes take to answer, or are waited for: a mean, of which the latest counts for an eighth.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     mean_us: AtomicU64,
@@ -297,7 +302,7 @@ impl Pace {
     /// How long a node may be silent until another one is asked. Where that was too short it is nearly twice as
     /// long the next time.
     fn patience(&self) -> Duration {
-        Duration::from_micros(8 * self.mean_us.load(Ordering::Relaxed)).max(READ_PATIENCE_MIN)
+        Duration::from_micros(8 * self.mean_us.load(Ordering::Relaxed)).max(PATIENCE_AT_LEAST)
     }
 
     /// Which of two that do this at the same time is heard does not matter.
@@ -308,8 +313,8 @@ impl Pace {
     }
 }
 
-/// How long a node may be silent at least until another one is asked for a read.
-const READ_PATIENCE_MIN: Duration = Duration::from_millis(50);
+/// How long a node may be silent at least until another one is asked where that is harmless.
+const PATIENCE_AT_LEAST: Duration = Duration::from_millis(50);
 
 enum Target {
     Contact(Contacted),
@@ -379,9 +384,34 @@ enum Missed {
     TooLarge(EncodeError),
 }
 
+/// How soon another node may be asked.
+#[derive(Clone, Copy)]
+enum Haste {
+    Read,
+    /// Done twice, later, and at two nodes it is what it was.
+    HarmlessWrite,
+    /// In its own time: done once more it would undo what was done since.
+    None,
+}
+
+impl Haste {
+    fn of(operation: Option<&Operation>) -> Self {
+        match operation {
+            None | Some(Operation::Get) => Self::Read,
+            // The last use only grows, and a session that has ended stays so. Without the birth it could be
+            // another session that ends.
+            Some(Operation::Touch { .. } | Operation::End { birth: Some(_) }) => {
+                Self::HarmlessWrite
+            }
+            Some(_) => Self::None,
+        }
+    }
+}
+
 /// What has become of a request so far.
 struct Course {
     is_write: bool,
+    haste: Haste,
     /// Whether a repetition could meet its own work, and take it for somebody else's.
     is_conditional: bool,
     tries: u32,
@@ -404,6 +434,7 @@ impl Course {
         };
         Self {
             is_write: operation.is_some_and(|operation| *operation != Operation::Get),
+            haste: Haste::of(operation),
             is_conditional: operation.is_some_and(Operation::is_conditional),
             tries: 0,
             lost: false,

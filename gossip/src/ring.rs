@@ -113,6 +113,7 @@ impl Ring {
     }
 
     /// The homes of a slot, the primary first; none when the ring has no nodes.
+    #[inline]
     pub fn homes(&self, slot: Slot) -> &[NodeId] {
         self.homes_of_group(group(slot))
     }
@@ -178,6 +179,7 @@ impl Ring {
         homes.iter().copied().chain(others).collect()
     }
 
+    #[inline]
     fn homes_of_group(&self, group: u16) -> &[NodeId] {
         let start = usize::from(group) * self.homes_per_slot;
         &self.homes[start..start + self.homes_per_slot]
@@ -272,6 +274,7 @@ impl<'a> Placing<'a> {
     }
 }
 
+#[inline]
 fn group(slot: Slot) -> u16 {
     slot.index() / SLOTS_PER_GROUP
 }

@@ -21,6 +21,7 @@ mod hub;
 mod io;
 mod keeping;
 mod kept;
+mod merging;
 mod pace;
 mod placing;
 mod replica;
@@ -56,6 +57,7 @@ use custody::Custody;
 use hints::Hints;
 use hub::out_of_place;
 use keeping::{Pace, Saving};
+use merging::name_among_clients;
 use pace::Bucket;
 use placing::Placing;
 use replies::Replies;
@@ -74,6 +76,7 @@ pub use io::{
 pub use kept::{
     RECORD_REST_BYTES_MAX, RECORD_VALUE_BYTES_MAX, Record, RecordChange, RecordName, Space,
 };
+pub use merging::{ValueMerge, ValueMergeError};
 #[doc(hidden)]
 pub use settings::Flaw;
 pub use settings::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, majority};
@@ -127,6 +130,8 @@ pub struct Core {
     /// How fast entries are exchanged by comparisons, with all others together.
     handover: Bucket,
     saving: Saving,
+    /// Those who join the values of a table otherwise than this node, as far as they were told of.
+    other_merges: BTreeSet<(NodeId, String)>,
     stopping: bool,
     stopped: bool,
     /// When comparisons may exchange more that have exchanged what they may.
@@ -253,7 +258,7 @@ impl Core {
             sources: BTreeSet::new(),
         };
         let table = |(policy, writer): (TablePolicy, Writer)| Table {
-            store: Store::new(policy, id, writer),
+            store: Store::new(policy.among_nodes(), id, writer, settings.flaw),
             hints: Hints::new(hints_max, hints_max_age),
             placing: Placing::default(),
             custody: Custody::new(annulus_proto::SLOT_COUNT.into()),
@@ -296,6 +301,7 @@ impl Core {
             paces: BTreeMap::new(),
             handover,
             saving: Saving::default(),
+            other_merges: BTreeSet::new(),
             stopping: false,
             stopped: false,
             next_exchange: None,
@@ -472,6 +478,10 @@ impl Core {
         }
         for table in &mut self.tables {
             self.counters.add_many("records_dropped_damaged", table.store.take_damaged());
+            let unjoined = table.store.take_unjoined();
+            self.counters.add_many("merges_panicked", unjoined.panicked);
+            self.counters.add_many("merges_too_large", unjoined.too_large);
+            self.counters.add_many("merges_unlawful", unjoined.unlawful);
         }
         self.deliver_hints(now);
         self.save(now);
@@ -495,6 +505,7 @@ impl Core {
         let Request { asker, caller, header, message } = request;
         if let Caller::Node(node) = caller {
             self.note_view(now, node, header);
+            self.note_merge(node, &message);
             match message {
                 Message::Replicate(request) => {
                     let reply = self.replicate(now, node, &request);
@@ -791,20 +802,39 @@ impl Core {
         route::core_of(slot, self.cores) == self.number
     }
 
-    /// The slots that this core owns.
+    /// The slots that this core owns, in ascending order.
     fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
-        let (number, cores) = (self.number, self.cores);
-        Slot::all().filter(move |slot| route::core_of(*slot, cores) == number)
+        route::slots_of(self.number, self.cores)
     }
 
+    /// The table that nodes call so among themselves.
     fn table_named(&self, name: &str) -> Option<usize> {
         self.tables.iter().position(|table| table.store.policy().name == name)
     }
 
+    /// The table that clients call so.
+    fn table_of_clients(&self, name: &str) -> Option<usize> {
+        let is_it = |table: &Table| name_among_clients(&table.store.policy().name) == name;
+        self.tables.iter().position(is_it)
+    }
+
+    /// The table that a request is about.
+    fn table_asked_for(&self, caller: Caller, name: &str) -> Option<usize> {
+        match caller {
+            Caller::Client(_) => self.table_of_clients(name),
+            Caller::Node(_) => self.table_named(name),
+        }
+    }
+
     fn homes(&self, table: usize, slot: Slot) -> Vec<NodeId> {
+        self.ring_homes(table, slot).to_vec()
+    }
+
+    /// The same, to look at.
+    fn ring_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
         let homes = self.standing.ring.homes(slot);
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
-        homes[..homes.len().min(replicas)].to_vec()
+        &homes[..homes.len().min(replicas)]
     }
 
     /// Whether this node counts as a home of a slot. One that has met nobody yet does: the others may count

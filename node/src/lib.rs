@@ -13,7 +13,7 @@ use std::panic::resume_unwind;
 use annulus_net::{SystemClock, TokioNet};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use core::{SlotMember, SlotSetPolicy};
+pub use core::{SlotMember, SlotSetPolicy, ValueMerge, ValueMergeError};
 pub use driver::{
     GiveUp, NodeSettings, Ready, Routing, RunError, SlotHolder, SlotOffer, SlotSet, SlotSetError,
     SlotsHandle, TableSettings, TakeUp,

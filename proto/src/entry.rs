@@ -117,6 +117,10 @@ pub struct Attributes {
     pub owner: Vec<u8>,
 }
 
+/// What two different values of one session become, in a table whose application says so. Copies converge
+/// if it is commutative, associative and idempotent. `None`: the later one stays.
+pub type Join<'a> = dyn FnMut(&[u8], &[u8]) -> Option<Vec<u8>> + 'a;
+
 /// A value as applications see it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Value {
@@ -166,6 +170,19 @@ impl Entry {
 
     /// Makes this the join of itself and `other`, and says whether that changed it.
     pub fn merge(&mut self, other: &Self) -> bool {
+        self.merge_as(other, None)
+    }
+
+    /// As [`Entry::merge`], in a table whose values are joined: two strings of bytes that differ become
+    /// what `join` makes of them, under the later of their versions. Where it says `None`, and of maps, the
+    /// later one stays.
+    ///
+    /// It is a semilattice if `join` is one: see there.
+    pub fn merge_by(&mut self, other: &Self, join: &mut Join<'_>) -> bool {
+        self.merge_as(other, Some(join))
+    }
+
+    fn merge_as(&mut self, other: &Self, join: Option<&mut Join<'_>>) -> bool {
         if other.birth != self.birth {
             if other.birth > self.birth {
                 *self = other.clone();
@@ -182,16 +199,28 @@ impl Entry {
             (None, None) => raise(&mut self.version, &other.version),
             (Some(mine), Some(theirs)) => {
                 let newer = raise(&mut self.version, &other.version);
-                mine.merge(theirs) | newer
+                mine.merge(theirs, join) | newer
             }
         }
     }
 
     /// Replaces the whole value. Like all writes it is a join: what is already there and newer stays.
     pub fn write_value(&mut self, version: Version, value: Value) {
+        self.write_value_as(version, value, None);
+    }
+
+    /// Joins a value with what is there, in a table whose values are joined: see [`Entry::merge_by`].
+    pub fn write_value_by(&mut self, version: Version, value: Value, join: &mut Join<'_>) {
+        self.write_value_as(version, value, Some(join));
+    }
+
+    fn write_value_as(&mut self, version: Version, value: Value, join: Option<&mut Join<'_>>) {
         if let Some(body) = &mut self.body {
             let (base, fields) = whole(version, value);
-            body.base = base.max(std::mem::replace(&mut body.base, Base::ZERO));
+            match join {
+                Some(join) => _ = body.base.join(&base, join),
+                None => body.base = base.max(std::mem::replace(&mut body.base, Base::ZERO)),
+            }
             body.drop_fields_before_base();
             for (name, field) in fields {
                 body.write_field(name, field);
@@ -257,7 +286,7 @@ impl Entry {
 
     /// A hash of everything by which two copies could differ, for comparing copies without sending
     /// them: XXH3-64 of the key and the versions of all parts (what has one version has one content,
-    /// since no two writes share one). The time of last use counts in sixteenths of the idle time, so
+    /// since no two writes share one, but where values are joined: see [`Entry::digest_with_value`]). The time of last use counts in sixteenths of the idle time, so
     /// that a touch on its way between two homes does not look like a difference.
     ///
     /// Nodes compare these, so the bytes that are hashed are part of the protocol.
@@ -283,6 +312,19 @@ impl Entry {
             bytes.extend_from_slice(&version_bytes(field.version));
         }
         XxHash3_64::oneshot(&bytes)
+    }
+}
+
+impl Entry {
+    /// The digest in a table whose values are joined, where a copy that missed a write may have the same
+    /// versions as one that did not: XXH3-64 of the value's bytes, seeded with [`Entry::digest`]. Of a
+    /// tombstone it is that alone. Costs a pass over the value.
+    ///
+    /// # Panics
+    /// If `key` is longer than a key may be.
+    pub fn digest_with_value(&self, key: &[u8]) -> u64 {
+        let digest = self.digest(key);
+        self.body.as_ref().map_or(digest, |body| with_value(digest, &body.base.bytes))
     }
 }
 
@@ -344,8 +386,11 @@ impl Body {
 
     /// The join: of each part the greatest, of the fields those at least as new as the base. Dropping
     /// a field early is safe: the bases of later joins are only newer.
-    fn merge(&mut self, other: &Self) -> bool {
-        let mut changed = raise(&mut self.base, &other.base);
+    fn merge(&mut self, other: &Self, join: Option<&mut Join<'_>>) -> bool {
+        let mut changed = match join {
+            Some(join) => self.base.join(&other.base, join),
+            None => raise(&mut self.base, &other.base),
+        };
         changed |= raise(&mut self.lease, &other.lease);
         changed |= raise(&mut self.touched, &other.touched);
         changed |= raise(&mut self.attributes, &other.attributes);
@@ -404,6 +449,18 @@ impl Body {
 
 impl Base {
     const ZERO: Self = Self { version: Version::ZERO, kind: Kind::Bytes, bytes: Vec::new() };
+
+    /// Joins the values, and says whether that changed this one.
+    fn join(&mut self, other: &Self, join: &mut Join<'_>) -> bool {
+        if (self.kind, other.kind) != (Kind::Bytes, Kind::Bytes) || self.bytes == other.bytes {
+            return raise(self, other);
+        }
+        let Some(bytes) = join(&self.bytes, &other.bytes) else { return raise(self, other) };
+        let version = self.version.max(other.version);
+        let changed = (version, &bytes) != (self.version, &self.bytes);
+        (self.version, self.bytes) = (version, bytes);
+        changed
+    }
 }
 
 impl Lease {
@@ -544,6 +601,11 @@ impl DigestBytes {
     fn before_counts(&self) -> &[u8] {
         &self.bytes[..self.size - Self::COUNTS]
     }
+}
+
+/// What a digest becomes where the value counts: see [`Entry::digest_with_value`].
+pub(crate) fn with_value(digest: u64, value: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(digest, value)
 }
 
 fn version_bytes(version: Version) -> [u8; 16] {

@@ -109,6 +109,7 @@ pub struct Slot(u16);
 
 impl Slot {
     /// The slot with this index; `None` from 16384 on.
+    #[inline]
     pub fn new(index: u16) -> Option<Self> {
         (index < SLOT_COUNT).then_some(Self(index))
     }
@@ -134,6 +135,7 @@ impl Slot {
     }
 
     /// 0 to 16383.
+    #[inline]
     pub fn index(self) -> u16 {
         self.0
     }

@@ -12,6 +12,9 @@ pub const FIELD_NAME_BYTES_MAX: usize = 1 << 10;
 /// Longest name of a cluster, a table, a zone or a node, in bytes.
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// Longest name of what joins a table's values, in bytes.
+pub const MERGE_NAME_BYTES_MAX: usize = 31;
+
 /// Longest owner of a session, in bytes.
 pub const OWNER_BYTES_MAX: usize = 255;
 

@@ -29,7 +29,7 @@
 use std::collections::BTreeMap;
 
 use crate::entry::{
-    Attributes, Base, Body, DigestBytes, Entry, Field, Kind, Lease, Note, deadline,
+    Attributes, Base, Body, DigestBytes, Entry, Field, Kind, Lease, Note, deadline, with_value,
 };
 use crate::limits::{NOTE_BYTES_MAX, NOTES_MAX};
 use crate::version::{Hlc, NodeId, Version};
@@ -162,6 +162,19 @@ impl<'a> View<'a> {
         self.check()?;
         let body = (!self.ended).then_some((self.base_version, &self.lease, touched(mark)));
         Ok(DigestBytes::new(key, self.birth, self.version, body).digest())
+    }
+
+    /// What an entry's digest becomes in a table whose values are joined: see [`Entry::digest_with_value`].
+    ///
+    /// # Errors
+    /// As for [`View::entry`].
+    pub fn with_value(&self, digest: u64) -> Result<u64, Malformed> {
+        let value = match (self.ended, self.has_fields) {
+            (true, _) => return Ok(digest),
+            (false, false) => self.rest,
+            (false, true) => self.base_and_fields()?.1,
+        };
+        Ok(with_value(digest, value))
     }
 
     /// The entry's digests before and after a change of the mark; `None` if they are the same, as they mostly are:

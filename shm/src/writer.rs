@@ -443,6 +443,7 @@ impl Writer {
     }
 
     /// Number of entries of a partition.
+    #[inline]
     pub fn partition_len(&self, partition: u16) -> usize {
         self.core.partition_len(partition)
     }
@@ -567,6 +568,7 @@ impl Writer {
     /// # Panics
     ///
     /// If `partition` is not below [`PARTITIONS`].
+    #[inline]
     pub fn freshness(&self, partition: u16) -> u64 {
         assert!(usize::from(partition) < PARTITIONS, "a partition below {PARTITIONS}");
         self.core.freshness(partition)

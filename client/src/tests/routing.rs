@@ -1,9 +1,13 @@
 use std::time::Duration;
 
-use annulus_proto::Rtt;
-use annulus_proto::message::{Failure, Peer, PeerState, Session, SessionReply};
+use annulus_proto::message::{
+    Change, Failure, Lifetimes, Operation, Peer, PeerState, RequestId, Session, SessionReply,
+    SessionRequest,
+};
+use annulus_proto::{Attributes, Key, Rtt, Value};
 
 use super::fake::{FakeNode, Script, builder, client, echo, routed, routes, session, version};
+use crate::request::Whom;
 use crate::{Error, Source};
 
 #[tokio::test]
@@ -105,8 +109,8 @@ async fn a_pinned_session_is_asked_for_at_its_node_until_a_home_says_otherwise()
     assert_ne!(home.id, id);
 }
 
-fn key(name: &str) -> annulus_proto::Key {
-    annulus_proto::Key::new(name).unwrap()
+fn key(name: &str) -> Key {
+    Key::new(name).unwrap()
 }
 
 fn peer(node: &FakeNode, smoothed_us: u32) -> Peer {
@@ -216,14 +220,63 @@ async fn a_read_waits_for_a_silent_home_as_long_as_answers_take_and_a_write_for_
     read.unwrap();
     // The mean of two answers at least is in there: what was waited for in vain counts as one.
     assert!((1..9_000).contains(&patience), "{patience} ms");
-    // Not so a write.
-    let (done, patience) = tokio::join!(client.touch("three", None), async {
+    // Not so a write that would undo what comes between.
+    let change = Change::Value(Value::Bytes(Vec::new()));
+    let (done, patience) = tokio::join!(client.update("three", None, change), async {
         let asked = second.next().await;
         asked.acknowledge(version(1));
         asked.session().patience_ms
     });
     done.unwrap();
     assert!((9_000..20_000).contains(&patience), "{patience} ms");
+}
+
+#[tokio::test]
+async fn a_touch_and_an_end_that_names_its_session_go_on_to_the_next_home_soon_and_others_do_not() {
+    let birth = version(3);
+    let end = |birth| Operation::End { birth };
+    let value = || Value::Bytes(Vec::new());
+    let (lifetimes, attributes) = (Lifetimes::default(), Attributes::default());
+    let start = Operation::Start { value: value(), lifetimes, attributes };
+    let change = Change::Value(value());
+    let update = Operation::Update { birth: Some(birth), change: change.clone() };
+    let update_if = Operation::UpdateIf { version: birth, change };
+    for (operation, is_soon) in [
+        (Operation::Touch { birth: None }, true),
+        (Operation::Touch { birth: Some(birth) }, true),
+        (end(Some(birth)), true),
+        (end(None), false),
+        (start, false),
+        (update, false),
+        (update_if, false),
+    ] {
+        let (mut silent, mut second) = (FakeNode::start(1).await, FakeNode::start(2).await);
+        second.set_routes(routes(1, &[&silent, &second]));
+        let client = routed(builder([second.seed()]).timeout(Duration::from_secs(20))).await;
+        let message = SessionRequest {
+            table: "sessions".to_owned(),
+            key: Key::new("k").unwrap(),
+            request: RequestId { client: 1, sequence: 1 },
+            hops: 0,
+            patience_ms: 0,
+            operation: operation.clone(),
+        };
+        let inner = client.sessions().handle().inner.clone();
+        let whom = Whom::Slot { slot: message.key.slot(), host: None, pin: None };
+        let asking = tokio::spawn(async move { inner.ask(whom, message.into()).await });
+        let first = silent.next().await;
+        let first = first.session();
+        assert_eq!((1..=50).contains(&first.patience_ms), is_soon, "{operation:?}");
+        if is_soon {
+            let asked = second.next().await;
+            assert_eq!(asked.session().request, first.request, "the same request");
+            asked.acknowledge(version(4));
+            assert_eq!(asking.await.unwrap().unwrap().1, second.id);
+        } else {
+            assert!(first.patience_ms > 9_000, "{operation:?}: {} ms", first.patience_ms);
+            asking.abort();
+        }
+    }
 }
 
 #[tokio::test]

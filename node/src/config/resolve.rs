@@ -381,6 +381,7 @@ impl Resolver {
             on_full,
             stale_max,
             partition,
+            merge: None,
         };
         TableSettings { policy, memory, record_size }
     }

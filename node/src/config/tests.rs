@@ -258,6 +258,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         max_value: 1 << 20,
         stale_max: Duration::from_secs(1),
         partition: Partition::Refuse,
+        merge: None,
     };
     assert_eq!(tables[0], TableSettings { policy: carts, memory: 32 << 20, record_size: 1024 });
     let policy = TablePolicy { name: "logins".to_owned(), ..TablePolicy::default() };

@@ -46,13 +46,14 @@ use annulus_proto::message::{Change, Failure, Message, Operation, Prepare, Promi
 use annulus_proto::{Entry, NodeId, Slot, Version};
 use rand::RngExt;
 
+use super::Core;
 use super::calls::Purpose;
 use super::coordinator::{Pending, Stage, WriteKind, lease, no_stamp};
 use super::io::Now;
 use super::replica::reject_table;
 use super::settings::majority;
+use super::store::Store;
 use super::time::NoStamp;
-use super::{Core, TablePolicy};
 
 /// What the homes said to a ballot.
 pub(super) struct Promising {
@@ -277,7 +278,7 @@ impl Core {
             match &mut merged {
                 None => merged = Some(entry.clone()),
                 Some(merged) => {
-                    merged.merge(entry);
+                    self.tables[pending.table].store.join(merged, entry);
                 }
             }
         }
@@ -292,13 +293,13 @@ impl Core {
         if floor > ballot {
             return self.outbid(now, id, pending, floor);
         }
-        let policy = self.tables[pending.table].store.policy();
+        let store = &mut self.tables[pending.table].store;
         let operation = &pending.request.operation;
         let before = pending.wrote.zip(merged.as_ref());
         let then = match before.filter(|(wrote, entry)| has_taken(operation, *wrote, entry)) {
             // An earlier round's write is there, and only has to be held by a majority.
             Some((wrote, entry)) => Ok((entry.birth, wrote)),
-            None => match decide(operation, policy, merged.as_ref(), ballot, now_ms) {
+            None => match decide(operation, store, merged.as_ref(), ballot, now_ms) {
                 Ok(entry) => {
                     let kind = WriteKind::Decided { ballot, then: None };
                     return self.start_writing(now, id, pending, entry, kind);
@@ -387,7 +388,7 @@ impl Core {
 /// [`Failure`]: the condition does not hold, or the result would be too large.
 fn decide(
     operation: &Operation,
-    policy: &TablePolicy,
+    store: &mut Store,
     stored: Option<&Entry>,
     ballot: Version,
     now_ms: u64,
@@ -397,7 +398,7 @@ fn decide(
             return match stored.filter(|entry| !entry.is_ended() && !entry.is_expired(now_ms)) {
                 Some(entry) => Err(Failure::Conflict { version: entry.version }),
                 None => {
-                    let lease = lease(policy, lifetimes, ballot.hlc.ms(), now_ms);
+                    let lease = lease(store.policy(), lifetimes, ballot.hlc.ms(), now_ms);
                     let (value, attributes) = (value.clone(), attributes.clone());
                     Ok(Entry::start(ballot, value, lease, attributes, now_ms))
                 }
@@ -428,7 +429,7 @@ fn decide(
     }
     let (mut idle, mut expire_at) = (body.lease.idle, body.lease.expire_at);
     match change {
-        Change::Value(value) => entry.write_value(ballot, value.clone()),
+        Change::Value(value) => store.write_value(&mut entry, ballot, value.clone())?,
         Change::Fields { set, delete } => {
             if body.base.kind != Kind::Map && body.fields.is_empty() {
                 let why = "the value is a string of bytes; it has no fields to set".to_owned();
@@ -443,7 +444,8 @@ fn decide(
             }
         }
         Change::Lifetimes(lifetimes) => {
-            let (new_idle, new_end) = lease(policy, lifetimes, entry.birth.hlc.ms(), now_ms);
+            let (new_idle, new_end) =
+                lease(store.policy(), lifetimes, entry.birth.hlc.ms(), now_ms);
             idle = if lifetimes.idle_ms.is_some() { new_idle } else { idle };
             expire_at = if lifetimes.lifetime_ms.is_some() { new_end } else { expire_at };
         }
@@ -456,7 +458,7 @@ fn decide(
     entry.write_lease(ballot, idle, expire_at);
     entry.touch(now_ms);
     let size = entry.body.as_ref().map_or(0, annulus_proto::Body::size) as u64;
-    let limit = policy.max_value.into();
+    let limit = store.policy().max_value.into();
     if size > limit { Err(Failure::TooLarge { size, limit }) } else { Ok(entry) }
 }
 

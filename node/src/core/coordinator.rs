@@ -19,6 +19,7 @@ use annulus_shm::Admission;
 use super::ballot::{Promising, unavailable};
 use super::calls::Purpose;
 use super::io::{Asker, Caller, Now};
+use super::merging::name_among_clients;
 use super::placing::Extras;
 use super::settings::{Flaw, Partition, majority};
 use super::time::NoStamp;
@@ -148,7 +149,7 @@ impl Core {
         now: Now,
         (asker, caller): (Asker, Caller),
         id: u64,
-        request: SessionRequest,
+        mut request: SessionRequest,
     ) {
         debug_assert!(self.owns(request.key.slot()));
         self.counters.add(match request.operation {
@@ -181,7 +182,7 @@ impl Core {
             let failure = Failure::Unavailable { answered: 0, needed: 1, homes: 0 };
             return self.reply_session(now, asker, id, Err(failure));
         }
-        let Some(table) = self.table_named(&request.table) else {
+        let Some(table) = self.table_asked_for(caller, &request.table) else {
             let why = format!("there is no table {:?}; check [[table]] on the node", request.table);
             return self.reply_session(now, asker, id, Err(Failure::Refused(why)));
         };
@@ -196,6 +197,7 @@ impl Core {
             let why = "too many requests wait for their homes; try again later".to_owned();
             return self.reply_session(now, asker, id, Err(Failure::Refused(why)));
         }
+        request.table.clone_from(&self.tables[table].store.policy().name);
         let patience = Duration::from_millis(request.patience_ms.into()).min(PATIENCE_MAX);
         let deadline = now.monotonic + patience;
         self.pending_next += 1;
@@ -398,7 +400,10 @@ impl Core {
         };
         match operation {
             Operation::Update { change: Change::Value(value), .. } => {
-                entry.write_value(version, value.clone());
+                let store = &mut self.tables[pending.table].store;
+                if let Err(failure) = store.write_value(&mut entry, version, value.clone()) {
+                    return self.finish(now, id, pending, Err(failure));
+                }
                 entry.touch(now_ms);
             }
             Operation::Update { change: Change::Fields { set, delete }, .. } => {
@@ -818,7 +823,7 @@ impl Core {
             match &mut merged {
                 None => merged = Some(entry.clone()),
                 Some(merged) => {
-                    merged.merge(entry);
+                    self.tables[pending.table].store.join(merged, entry);
                 }
             }
         }
@@ -993,9 +998,13 @@ impl Core {
             && self.homes(pending.table, pending.slot).contains(&self.id())
         {
             let now_ms = self.time.now_ms(now);
-            let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
+            let store = &mut self.tables[pending.table].store;
+            let stored = store.get(&pending.request.key, now_ms);
+            let is_joined = store.policy().merge.is_some();
             let is_behind = stored.is_none_or(|entry| {
-                let is_older = (entry.birth, entry.version) < (done.birth, done.version);
+                let (here, there) = ((entry.birth, entry.version), (done.birth, done.version));
+                // A later write need not contain this one then.
+                let is_older = here < there || is_joined && here.0 == there.0 && here != there;
                 is_older && !(entry.is_ended() && entry.birth == done.birth)
             });
             let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
@@ -1218,6 +1227,10 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
         check_size(value.size())?;
         match value {
             Value::Bytes(_) => Ok(()),
+            Value::Map(_) if policy.merge.is_some() => {
+                let name = name_among_clients(&policy.name);
+                refuse(format!("table {name:?} joins values as a whole, and takes no maps"))
+            }
             Value::Map(fields) => check_names(fields.keys().map(Vec::len).max()),
         }
     };
@@ -1238,7 +1251,7 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
                 return refuse(format!(
                     "{replicas} replicas, and the table {:?} has {least}: for sessions with fewer \
                      copies make a table of its own",
-                    policy.name
+                    name_among_clients(&policy.name)
                 ));
             }
             check_value(value)

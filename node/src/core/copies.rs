@@ -16,7 +16,7 @@ use super::calls::Purpose;
 use super::custody::Keeper;
 use super::io::Now;
 use super::replica::reject_table;
-use super::{Core, Table};
+use super::{Core, Table, route};
 
 /// What is known of the copies of one table's slots.
 #[derive(Debug, Default)]
@@ -69,6 +69,21 @@ impl Copies {
     fn holds(&self, node: NodeId, slot: u16) -> bool {
         self.seen.get(&node).is_some_and(|seen| seen.holds[usize::from(slot)])
     }
+
+    /// Of slots with these homes: whom to ask about those of which he is not known to hold what homes should and
+    /// no others. Each with what he is known to hold, by slot, and whether he is a home.
+    fn expected(&self, homes: &[NodeId], me: NodeId) -> Vec<(NodeId, Option<&[bool]>, bool)> {
+        let holds = |node: &NodeId| {
+            let seen = self.seen.get(node).filter(|_| !self.gone_since.contains_key(node));
+            seen.map(|seen| &seen.holds[..])
+        };
+        let of_home = homes.iter().filter(|home| **home != me);
+        let former = self.seen.keys().filter(|node| !homes.contains(node));
+        of_home
+            .map(|home| (*home, holds(home), true))
+            .chain(former.map(|node| (*node, holds(node), false)))
+            .collect()
+    }
 }
 
 impl Table {
@@ -116,24 +131,24 @@ impl Core {
         self.count_below(table);
         let of = &self.tables[table];
         let mut asked: BTreeMap<(NodeId, u16), Vec<Slot>> = BTreeMap::new();
-        for slot in Slot::all() {
+        let (mut last, mut expected) = (&[][..], Vec::new());
+        for slot in self.slots() {
             let index = slot.index();
             if !of.slots[usize::from(index)].is_synced() {
                 continue;
             }
             let homes = standing.ring.homes(slot);
             let homes = &homes[..homes.len().min(of.receipts_min())];
-            let unknown = homes.iter().copied().filter(|home| {
-                let is_gone = of.copies.gone_since.contains_key(home);
-                *home != standing.me && (is_gone || !of.copies.holds(*home, index))
-            });
-            let former = of.copies.seen.keys().copied().filter(|node| {
-                let is_there = !of.copies.gone_since.contains_key(node);
-                is_there && !homes.contains(node) && of.copies.holds(*node, index)
-            });
-            for node in unknown.chain(former) {
-                let cores = of.copies.cores.get(&node).copied().unwrap_or(1).max(1);
-                asked.entry((node, index % cores)).or_default().push(slot);
+            // Neighbouring slots mostly have the same.
+            if homes != last {
+                last = homes;
+                expected = of.copies.expected(homes, standing.me);
+            }
+            for (node, holds, is_home) in &expected {
+                if holds.is_some_and(|holds| holds[usize::from(index)]) != *is_home {
+                    let cores = of.copies.cores.get(node).copied().unwrap_or(1).max(1);
+                    asked.entry((*node, index % cores)).or_default().push(slot);
+                }
             }
         }
         self.tables[table].copies.round = Some(Round { is_whole: true, ..Round::default() });
@@ -225,13 +240,14 @@ impl Core {
         let Copies { seen, reached, below, .. } = &mut of.copies;
         reached.resize(SLOT_COUNT.into(), 0);
         *below = 0;
-        for ((slot, state), reached) in of.slots.iter().enumerate().zip(reached) {
-            let is_empty = Slot::new(slot as u16).is_none_or(|slot| of.store.slot_len(slot) == 0);
-            if !state.is_synced() || is_empty {
+        for slot in route::slots_of(self.number, self.cores) {
+            let index = usize::from(slot.index());
+            let reached = &mut reached[index];
+            if of.store.slot_len(slot) == 0 || !of.slots[index].is_synced() {
                 *reached = 0; // Nobody has to hold nothing.
                 continue;
             }
-            let copies = 1 + seen.values().filter(|seen| seen.holds[slot]).count();
+            let copies = 1 + seen.values().filter(|seen| seen.holds[index]).count();
             *reached = (*reached).max(copies.min(replicas) as u8);
             *below += usize::from(copies < members.min((*reached).into()));
         }

@@ -242,7 +242,6 @@ impl Core {
     /// Begins to hold a slot, or to give it away, as this node is to keep it or not.
     pub(super) fn hold_or_leave(&mut self, table: usize, slot: Slot, keeps: bool) {
         let joins = self.standing.status == Status::Joining;
-        let incarnation = self.incarnation();
         let now_ms = self.time.latest_ms();
         let lets_go = !keeps && self.has(Flaw::LetsGoByTable);
         let Table { store, custody, .. } = &mut self.tables[table];
@@ -260,7 +259,8 @@ impl Core {
         if store.slot_len(slot) == 0 {
             return custody.lose(index);
         }
-        custody.leave(index, incarnation);
+        let incarnation = self.incarnation();
+        self.tables[table].custody.leave(index, incarnation);
     }
 
     /// Whether a copy may be merged into a slot, and whether receipts for the slot count no more if it is.

@@ -353,6 +353,8 @@ impl Hub {
                     self.exchange_with(now, addr);
                 }
             }
+            // For people, whom the driver told.
+            Notice::OtherMerge { .. } => {}
             Notice::Heard { node, header, asked } => self.on_heard(node, header, asked),
             Notice::CeilingWanted(ms) => {
                 self.ceiling_wanted_ms = self.ceiling_wanted_ms.max(ms);

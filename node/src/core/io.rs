@@ -307,6 +307,18 @@ pub struct Ask {
 pub enum Notice {
     /// A node sees other members than this one.
     OtherView(NodeId),
+    /// A node joins the values of a table otherwise than this one, or only one of them joins them at all: nothing
+    /// of it is exchanged until somebody has their applications agree. Told once by each core.
+    OtherMerge {
+        /// The node.
+        node: NodeId,
+        /// The table.
+        table: String,
+        /// The name of this node's merge; `None`: the last writer wins.
+        ours: Option<String>,
+        /// That of the other one.
+        theirs: Option<String>,
+    },
     /// A node has answered: a sign of life for the other cores, too.
     Heard {
         /// The node.

@@ -286,7 +286,7 @@ impl Core {
         if holders.is_empty() || is_under_way {
             return 0;
         }
-        let digest = entry.digest(key.as_bytes());
+        let digest = self.tables[table].store.digest(key, &entry);
         let waiting = holders.iter().copied().collect();
         let letting_go = LettingGo { digest, waiting };
         self.tables[table].placing.letting_go.insert(key.clone(), letting_go);
@@ -306,7 +306,7 @@ impl Core {
 
     fn check_at(&mut self, now: Now, table: usize, node: NodeId, key: &Key, entry: &Entry) {
         let name = self.tables[table].store.policy().name.clone();
-        let digest = entry.digest(key.as_bytes());
+        let digest = self.tables[table].store.digest(key, entry);
         let message = CheckCopy { table: name, key: key.clone(), digest };
         let purpose = Purpose::Check { table, key: key.clone() };
         if self.call(now, node, purpose, message).is_some() {
@@ -324,7 +324,9 @@ impl Core {
         let stored = self.tables[table].store.get(&request.key, now_ms);
         let answer = match stored {
             None => Replicated::Missing,
-            Some(entry) if entry.digest(request.key.as_bytes()) == request.digest => {
+            Some(entry)
+                if self.tables[table].store.digest(&request.key, &entry) == request.digest =>
+            {
                 Replicated::Stored
             }
             Some(entry) => Replicated::Differs(entry),
@@ -389,7 +391,7 @@ impl Core {
         let digest = letting_go.digest;
         placing.letting_go.remove(key);
         let store = &mut self.tables[table].store;
-        let is_same = store.get(key, now_ms).is_some_and(|it| it.digest(key.as_bytes()) == digest);
+        let is_same = store.get(key, now_ms).is_some_and(|it| store.digest(key, &it) == digest);
         if is_same && store.watched().is_extra(key.slot(), key) {
             store.drop_entry(key, now_ms);
             self.counters.add("copies_let_go");
@@ -411,7 +413,7 @@ impl Core {
             let why = "to list what is pinned takes the role operator".to_owned();
             return Rejected::Malformed { why }.into();
         }
-        let Some(table) = self.table_named(&request.table) else {
+        let Some(table) = self.table_of_clients(&request.table) else {
             return reject_table(&request.table);
         };
         let now_ms = self.time.now_ms(now);

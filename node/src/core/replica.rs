@@ -10,6 +10,7 @@ use annulus_shm::Admission;
 
 use super::Core;
 use super::io::Now;
+use super::merging::{merge_of, name_among_clients};
 use super::settings::Flaw;
 
 /// How many entries one page of a slot's list has.
@@ -124,11 +125,24 @@ impl Core {
 }
 
 fn no_table(name: &str) -> Failure {
-    Failure::Refused(format!("this node has no table {name:?}; configure it alike on every node"))
+    Failure::Refused(match merge_of(name) {
+        None => format!("this node has no table {name:?}; configure it alike on every node"),
+        Some(merge) => format!(
+            "this node has no table {:?} whose values are joined by {merge:?}; every node needs an \
+             application that joins them so",
+            name_among_clients(name)
+        ),
+    })
 }
 
 pub(super) fn reject_table(name: &str) -> Message {
-    reject(&format!("there is no table {name:?} here"))
+    reject(&match merge_of(name) {
+        None => format!("there is no table {name:?} here"),
+        Some(merge) => {
+            let name = name_among_clients(name);
+            format!("there is no table {name:?} here whose values are joined by {merge:?}")
+        }
+    })
 }
 
 pub(super) fn reject(why: &str) -> Message {

@@ -14,6 +14,7 @@ use super::calls::Purpose;
 use super::handover::Whose;
 use super::hints::Hints;
 use super::io::{Asker, CoreReport, Now};
+use super::merging::name_among_clients;
 use super::route::{CURSOR_PLACE_MASK, cursor_of_core};
 use super::slot_set::SetCounts;
 
@@ -36,11 +37,12 @@ const PAGE_BYTES_MAX: usize = 256 << 10;
 const LISTED_OVERHEAD_BYTES: usize = 64;
 
 impl Core {
-    pub(super) fn explain(&mut self, now: Now, asker: Asker, id: u64, request: ExplainRequest) {
-        let Some(table) = self.table_named(&request.table) else {
+    pub(super) fn explain(&mut self, now: Now, asker: Asker, id: u64, mut request: ExplainRequest) {
+        let Some(table) = self.table_of_clients(&request.table) else {
             let why = format!("there is no table {:?} here", request.table);
             return self.reply(now, asker, id, Rejected::Malformed { why });
         };
+        request.table.clone_from(&self.tables[table].store.policy().name);
         if self.explains.len() >= EXPLAINS_MAX {
             let why = "too many explanations wait for their homes; try again later".to_owned();
             return self.reply(now, asker, id, Rejected::Malformed { why });
@@ -165,7 +167,7 @@ impl Core {
     }
 
     pub(super) fn list(&mut self, now: Now, request: &ListRequest) -> Message {
-        let Some(table) = self.table_named(&request.table) else {
+        let Some(table) = self.table_of_clients(&request.table) else {
             let why = format!("there is no table {:?} here", request.table);
             return Rejected::Malformed { why }.into();
         };
@@ -255,7 +257,7 @@ impl Core {
         let table = &self.tables[index];
         let (stats, policy) = (table.store.stats(), table.store.policy());
         TableStatus {
-            name: policy.name.clone(),
+            name: name_among_clients(&policy.name).to_owned(),
             entries: stats.entries as u64,
             capacity: stats.capacity_records as u64,
             bytes: stats.bytes_live,

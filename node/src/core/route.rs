@@ -1,7 +1,7 @@
 //! Which part of a node something is for: the hub, or the core that owns a slot.
 
-use annulus_proto::Slot;
 use annulus_proto::message::{HeldRequest, Message};
+use annulus_proto::{SLOT_COUNT, Slot};
 
 /// A part of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,11 @@ pub enum Party {
 /// has its shards by the same rule (`annulus_shm`).
 pub fn core_of(slot: Slot, cores: usize) -> usize {
     usize::from(slot.index()) % cores
+}
+
+/// The slots that a core owns, out of so many, in ascending order.
+pub(super) fn slots_of(core: usize, cores: usize) -> impl Iterator<Item = Slot> {
+    (core..usize::from(SLOT_COUNT)).step_by(cores).filter_map(|index| Slot::new(index as u16))
 }
 
 /// Whom a request is for.

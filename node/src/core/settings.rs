@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use annulus_proto::limits::REPLICAS_MAX;
 
+use super::merging::ValueMerge;
+
 /// How the core behaves, but for its tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CoreSettings {
@@ -67,6 +69,10 @@ pub enum Flaw {
     CountsHints,
     /// It drops tombstones after some seconds.
     DropsTombstones,
+    /// It compares copies of joined values by their versions alone.
+    ComparesVersions,
+    /// It takes the later of two values where they are to be joined.
+    KeepsTheLater,
     /// It decides with a majority of the homes that are there, and does not count the dead.
     CountsTheLiving,
 }
@@ -112,6 +118,9 @@ pub struct TablePolicy {
     pub stale_max: Duration,
     /// What plain reads and writes do while a slot's homes cannot reach each other. Default: they go on.
     pub partition: Partition,
+    /// How an application that embeds the node joins values that were written at the same time. Default
+    /// none: the last writer wins.
+    pub merge: Option<ValueMerge>,
 }
 
 impl Default for TablePolicy {
@@ -126,6 +135,7 @@ impl Default for TablePolicy {
             on_full: OnFull::Refuse,
             stale_max: Duration::from_secs(10),
             partition: Partition::Serve,
+            merge: None,
         }
     }
 }

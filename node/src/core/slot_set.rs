@@ -24,6 +24,7 @@ use super::calls::Purpose;
 use super::custody::{Custody, Keeper};
 use super::io::{Now, Output};
 use super::replica::reject;
+use super::settings::Flaw;
 use super::standing::Standing;
 
 /// A slot set of an application. It must be the same on every node that takes part, but for what is held.
@@ -212,6 +213,8 @@ pub(super) struct AppSet {
     failures: BTreeMap<u16, Failure>,
     /// Of which slots this node takes.
     revision: u64,
+    /// This node's own, under which it tells.
+    incarnation: u64,
     tasks: u64,
     /// Members that may hold something.
     others: BTreeSet<NodeId>,
@@ -357,6 +360,7 @@ impl AppSet {
             offers: BTreeMap::new(),
             failures: BTreeMap::new(),
             revision: 1,
+            incarnation: 0,
             tasks: 0,
             others: BTreeSet::new(),
             back: BTreeSet::new(),
@@ -666,12 +670,13 @@ impl AppSet {
         from: NodeId,
         offer: &SetOffer,
         standing: &Standing,
-        incarnation: u64,
+        (incarnation, also_drains): (u64, bool),
     ) -> Option<Receipt> {
         let slot = offer.slot;
         let state = self.slots.get(usize::from(slot))?;
+        let also_drains = also_drains && state.stage == Stage::Draining;
         // Until the application was told to hold it, it would not keep what it gets.
-        if state.stage != Stage::Held || !state.home || !state.told {
+        if (state.stage != Stage::Held || !state.home || !state.told) && !also_drains {
             return None;
         }
         let ready = state.ready;
@@ -679,6 +684,9 @@ impl AppSet {
         match self.offers.get(&(slot, from)) {
             Some((known, _)) if *known > attempt => None,
             Some((known, has)) if *known == attempt => {
+                if also_drains && *has {
+                    return Some(Receipt { from: standing.me, incarnation, attempt });
+                }
                 let ready = ready && *has;
                 self.custody.holding(slot).on_offer(attempt, standing.me, incarnation, ready)
             }
@@ -799,6 +807,11 @@ impl Core {
     /// Tells members that this node takes part, and which slots it takes, as far as they do not know.
     fn greet(&mut self, now: Now, set: usize) {
         let (incarnation, standing) = (self.incarnation(), self.standing.clone());
+        let state = &mut self.sets[set];
+        if std::mem::replace(&mut state.incarnation, incarnation) != incarnation {
+            // What was said of an earlier one counts no more.
+            state.revision += 1;
+        }
         let state = &self.sets[set];
         let revision = state.revision;
         let is_news = |node: &NodeId| {
@@ -935,7 +948,8 @@ impl Core {
             return self.answer_offer(None);
         }
         let (incarnation, standing) = (self.incarnation(), self.standing.clone());
-        let receipt = self.sets[set].on_offer(from, offer, &standing, incarnation);
+        let how = (incarnation, self.has(Flaw::ReceiptsWhileDraining));
+        let receipt = self.sets[set].on_offer(from, offer, &standing, how);
         self.tell_application(set);
         self.answer_offer(receipt)
     }

@@ -163,7 +163,7 @@ impl Core {
                 self.tables[table].store.put_off_sketches();
             }
             for slot in self.slots() {
-                let home = self.homes(table, slot).contains(&me);
+                let home = self.ring_homes(table, slot).contains(&me);
                 let decides = self.decision_homes(table, slot).contains(&me);
                 let state = &mut self.tables[table].slots[usize::from(slot.index())];
                 if home && !state.home {
@@ -212,10 +212,11 @@ impl Core {
                 // times as well.
                 self.tables[table].store.set_clock_offset(offset);
             }
+            let mut last = LastHeard::default();
             for slot in self.slots() {
                 let synced = vouches && self.slot_state(table, slot).is_synced();
                 let homes = self.vouching_homes(table, slot);
-                let heard = if synced { self.majority_heard(now, homes) } else { None };
+                let heard = if synced { last.of(self, now, homes) } else { None };
                 let store = &mut self.tables[table].store;
                 match heard {
                     Some(at) => store.set_freshness(slot, as_ms(at + stale_max)),
@@ -230,11 +231,15 @@ impl Core {
     /// Tells the hub how many slots there are, if that has changed.
     fn tell_slots(&mut self) {
         let count = |table: &super::Table| {
-            let home = table.slots.iter().filter(|slot| slot.home);
-            let unsynced = home.clone().filter(|slot| !slot.is_synced());
+            let (mut home, mut unsynced) = (0, 0);
+            for slot in self.slots() {
+                let state = &table.slots[usize::from(slot.index())];
+                home += u32::from(state.home);
+                unsynced += u32::from(state.home && !state.is_synced());
+            }
             SlotCounts {
-                home: home.count() as u32,
-                unsynced: unsynced.count() as u32,
+                home,
+                unsynced,
                 leaving: table.custody.leaving().len() as u32,
                 given_up: table.custody.given_up(),
             }
@@ -332,6 +337,24 @@ impl Core {
         times.sort_unstable_by(|a, b| b.cmp(a));
         let at = *times.get(majority(homes.len()).checked_sub(1)?)?;
         (at > Duration::ZERO).then_some(at)
+    }
+}
+
+/// When a majority of the homes was heard of that were looked at last: neighbouring slots mostly have the same.
+#[derive(Default)]
+struct LastHeard {
+    homes: Vec<NodeId>,
+    at: Option<Duration>,
+}
+
+impl LastHeard {
+    fn of(&mut self, core: &Core, now: Now, homes: &[NodeId]) -> Option<Duration> {
+        if self.homes != homes {
+            self.homes.clear();
+            self.homes.extend_from_slice(homes);
+            self.at = core.majority_heard(now, homes);
+        }
+        self.at
     }
 }
 

@@ -6,11 +6,12 @@ mod watched;
 use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
 use annulus_proto::submission::Action;
-use annulus_proto::{Entry, Hlc, Key, NodeId, SLOT_COUNT, Slot, Version, record};
+use annulus_proto::{Entry, Hlc, Key, NodeId, SLOT_COUNT, Slot, Value, Version, record};
 use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
 use annulus_sketch::Sketch;
 
-use super::settings::TablePolicy;
+use super::merging::UnjoinedCounts;
+use super::settings::{Flaw, TablePolicy};
 use outline::{Change, Outline};
 
 pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
@@ -39,6 +40,8 @@ pub(super) struct Store {
     watched: Watched,
     unread: Unread,
     scan_cursor: u64,
+    unjoined: UnjoinedCounts,
+    flaw: Option<Flaw>,
     /// The record that was read last.
     buffer: Vec<u8>,
     /// The record that is to be written.
@@ -93,7 +96,12 @@ pub(super) const EXPIRED_KEPT_MS: u64 = 60_000;
 
 impl Store {
     /// Takes over a table as it is. Nothing of it was read then.
-    pub(super) fn new(policy: TablePolicy, node: NodeId, writer: Writer) -> Self {
+    pub(super) fn new(
+        policy: TablePolicy,
+        node: NodeId,
+        writer: Writer,
+        flaw: Option<Flaw>,
+    ) -> Self {
         let lifetime_max_ms = u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX);
         Self {
             policy,
@@ -104,6 +112,8 @@ impl Store {
             watched: Watched::default(),
             unread: Unread::all(),
             scan_cursor: 0,
+            unjoined: UnjoinedCounts::default(),
+            flaw,
             buffer: Vec::new(),
             next: Vec::new(),
         }
@@ -161,6 +171,11 @@ impl Store {
         std::mem::take(&mut self.unread.damaged)
     }
 
+    /// How often values could not be joined since this was last asked.
+    pub(super) fn take_unjoined(&mut self) -> UnjoinedCounts {
+        std::mem::take(&mut self.unjoined)
+    }
+
     /// Reads a slot, unless it was read before. Costs its size. Returns how many records it had.
     fn read(&mut self, slot: Slot) -> usize {
         let index = usize::from(slot.index());
@@ -168,6 +183,7 @@ impl Store {
             return 0;
         }
         self.unread.left -= 1;
+        let of_values = self.digests_are_of_values();
         let (outline, watched) = (&mut self.outline, &mut self.watched);
         let verified = self.writer.verify_partition(slot.index(), &mut |item| {
             if may_be_placed(item.value) || watched.extras() > 0 {
@@ -178,7 +194,7 @@ impl Store {
                 watched.set(slot, &key, is_placed(item.value, item.mark), false);
             }
             if outline.is_kept() {
-                let after = digest_of(item.key, item.value, item.mark);
+                let after = digest_of((item.key, item.value, item.mark), of_values);
                 outline.put(Change { word: slot.word(item.key), before: 0, after, made_ms: 0 });
             }
         });
@@ -211,6 +227,41 @@ impl Store {
         &self.policy
     }
 
+    /// Whether values are joined, so that versions do not tell them apart.
+    fn digests_are_of_values(&self) -> bool {
+        self.policy.merge.is_some() && self.flaw != Some(Flaw::ComparesVersions)
+    }
+
+    /// What stands for all of an entry where copies are compared.
+    pub(super) fn digest(&self, key: &Key, entry: &Entry) -> u64 {
+        match self.digests_are_of_values() {
+            true => entry.digest_with_value(key.as_bytes()),
+            false => entry.digest(key.as_bytes()),
+        }
+    }
+
+    /// Makes one entry the join of itself and another, as this table's values are joined, and says whether that
+    /// changed it. Nothing is stored.
+    pub(super) fn join(&mut self, mine: &mut Entry, theirs: &Entry) -> bool {
+        if self.flaw == Some(Flaw::KeepsTheLater) {
+            return mine.merge(theirs);
+        }
+        self.policy.join(mine, theirs, &mut self.unjoined)
+    }
+
+    /// Writes a client's value into an entry: it replaces what is there, or is joined with it. Nothing is stored.
+    ///
+    /// # Errors
+    /// [`Failure::TooLarge`] or [`Failure::Refused`], if they cannot be joined; the entry is spoilt.
+    pub(super) fn write_value(
+        &mut self,
+        entry: &mut Entry,
+        version: Version,
+        value: Value,
+    ) -> Result<(), Failure> {
+        self.policy.write_value(entry, version, value, &mut self.unjoined)
+    }
+
     /// The copy under a key, dead or alive, but nothing past its last day.
     pub(super) fn get(&mut self, key: &Key, now_ms: u64) -> Option<Entry> {
         self.read_for(key);
@@ -238,6 +289,10 @@ impl Store {
             Action::Update { birth, value } => (birth, Some(value.len())),
             Action::Other(_) => return None,
         };
+        if expected.is_some() && self.policy.merge.is_some() {
+            return None;
+        }
+        let of_values = self.digests_are_of_values();
         if self.unread.left > 0 {
             self.read(slot);
         }
@@ -265,7 +320,12 @@ impl Store {
                 self.births.record_deadline(before.birth, Some(before.deadline(touched)));
             entry.set_times(deadline, touched);
             let versions = (before.birth, before.version);
-            if let Some((before, after)) = change {
+            if let Some(change) = change {
+                let with_value = |digest| match of_values {
+                    true => before.with_value(digest).ok(),
+                    false => Some(digest),
+                };
+                let (before, after) = (with_value(change.0)?, with_value(change.1)?);
                 let made_ms = record::touched(touched);
                 let change = Change { word: slot.word(key), before, after, made_ms };
                 self.outline.change(change, now_ms);
@@ -273,7 +333,7 @@ impl Store {
             return Some(versions);
         }
         let is_sketched = self.outline.is_kept();
-        let digest = if is_sketched { before.digest(key, mark).ok()? } else { 0 };
+        let digest = if is_sketched { of_view((&before, key, mark), of_values)? } else { 0 };
         let (after, admission) = match action {
             Action::Update { value, .. } if value.len() <= self.policy.max_value as usize => {
                 (before.with_bytes(stamp(before.version.hlc)?, value), Admission::Ordinary)
@@ -294,7 +354,8 @@ impl Store {
         entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
         let (birth, version) = (after.birth, after.version);
         if is_sketched {
-            let after = after.digest(key, mark).expect("what was well formed stays so");
+            let after = of_view((&after, key, mark), of_values);
+            let after = after.expect("what was well formed stays so");
             let made_ms = version.hlc.ms().max(record::touched(mark));
             let change = Change { word: slot.word(key), before: digest, after, made_ms };
             self.outline.change(change, now_ms);
@@ -341,6 +402,10 @@ impl Store {
         is_extra: bool,
     ) -> Result<Entry, Failure> {
         let admission = if offered.is_ended() { Admission::Reserve } else { admission };
+        if self.policy.merge.is_some() && offered.body.as_ref().is_some_and(Body::is_map) {
+            let why = "values of this table are joined as a whole; it has no fields";
+            return Err(Failure::Refused(why.to_owned()));
+        }
         let stored = self.get(key, now_ms);
         if !self.births.accept(offered.birth, now_ms) {
             let why = "everything of this session's birth is past its last day (lifetime_max)";
@@ -355,11 +420,11 @@ impl Store {
             return Ok(offered.clone());
         };
         let mut entry = before.clone();
-        if !entry.merge(offered) {
+        if !self.join(&mut entry, offered) {
             return Ok(before);
         }
         let is_sketched = self.outline.is_kept();
-        let digest = if is_sketched { before.digest(key.as_bytes()) } else { 0 };
+        let digest = if is_sketched { self.digest(key, &before) } else { 0 };
         let rewrite = (!only_touched(&before, &entry)).then_some(admission);
         self.replace((key, key.slot()), digest, &entry, now_ms, rewrite, is_extra)?;
         Ok(entry)
@@ -514,7 +579,8 @@ impl Store {
         let mut keys = self.keys_of(slot);
         keys.sort_unstable();
         let digest = |key: Key| {
-            let digest = self.get(&key, now_ms)?.digest(key.as_bytes());
+            let entry = self.get(&key, now_ms)?;
+            let digest = self.digest(&key, &entry);
             Some((key, digest))
         };
         keys.into_iter().filter_map(digest).collect()
@@ -548,10 +614,11 @@ impl Store {
             self.unread_all();
             self.watched.slots().into_iter().for_each(|slot| self.forget_gone(slot));
         }
+        let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
         let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
         let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
-            forget(outline, (unread, &mut *watched), item, now_ms);
+            forget(outline, (unread, &mut *watched), (item, of_values), now_ms);
             true
         });
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
@@ -667,12 +734,13 @@ impl Store {
     /// Drops what has expired, or else the coolest near copy, but not what lies under `key`: the caller
     /// counts that out itself.
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
+        let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
         let last_used = |mark| record::last_used(mark, now_ms);
         let dropped = self.writer.make_room(now_ms, &last_used, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
-                forget(outline, (unread, &mut *watched), item, now_ms);
+                forget(outline, (unread, &mut *watched), (item, of_values), now_ms);
             }
             other
         });
@@ -682,7 +750,10 @@ impl Store {
     /// The digest of what lies under a key, acceptable or not; 0 of nothing.
     fn raw_digest(&mut self, key: &Key) -> u64 {
         match self.writer.get(key.as_bytes(), &mut self.buffer) {
-            Some(found) => digest_of(key.as_bytes(), &self.buffer, found.mark),
+            Some(found) => {
+                let of_values = self.digests_are_of_values();
+                digest_of((key.as_bytes(), &self.buffer, found.mark), of_values)
+            }
             None => 0,
         }
     }
@@ -702,7 +773,7 @@ impl Store {
             let change = Change {
                 word: slot.word(key.as_bytes()),
                 before: if was_extra { 0 } else { before },
-                after: if is_extra { 0 } else { entry.digest(key.as_bytes()) },
+                after: if is_extra { 0 } else { self.digest(key, entry) },
                 made_ms: entry.version.hlc.ms().max(touched),
             };
             self.outline.change(change, now_ms);
@@ -747,7 +818,7 @@ impl Births {
 fn forget(
     outline: &mut Outline,
     (unread, watched): (&Unread, &mut Watched),
-    item: ExpiredItem<'_>,
+    (item, of_values): (ExpiredItem<'_>, bool),
     now_ms: u64,
 ) {
     let Some(slot) = Slot::new(item.partition) else { return };
@@ -765,7 +836,7 @@ fn forget(
     }
     let change = Change {
         word: slot.word(item.key),
-        before: digest_of(item.key, item.value, item.mark),
+        before: digest_of((item.key, item.value, item.mark), of_values),
         after: 0,
         made_ms: match item.deadline {
             0 => now_ms,
@@ -775,8 +846,15 @@ fn forget(
     outline.change(change, now_ms);
 }
 
-fn digest_of(key: &[u8], value: &[u8], mark: u64) -> u64 {
-    record::View::parse(value).and_then(|view| view.digest(key, mark)).unwrap_or(0)
+/// The digest of a key's record and mark, of its value, too, or of its versions alone; 0 of what is none.
+fn digest_of((key, record, mark): (&[u8], &[u8], u64), of_values: bool) -> u64 {
+    let view = record::View::parse(record).ok();
+    view.and_then(|view| of_view((&view, key, mark), of_values)).unwrap_or(0)
+}
+
+fn of_view((view, key, mark): (&record::View<'_>, &[u8], u64), of_values: bool) -> Option<u64> {
+    let digest = view.digest(key, mark).ok()?;
+    if of_values { view.with_value(digest).ok() } else { Some(digest) }
 }
 
 /// Whether a record is worth a closer look for what it says of its place.

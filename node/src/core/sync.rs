@@ -166,8 +166,8 @@ impl Core {
             let homes = self.standing.ring.homes(*slot);
             let theirs = homes[..homes.len().min(replicas)].contains(&node);
             let state = self.slot_state(table, *slot);
-            let held = self.tables[table].store.slot_len(*slot) > 0;
-            let wanted = (theirs && (state.home || held)) || state.sources.contains(&node);
+            let held = || self.tables[table].store.slot_len(*slot) > 0;
+            let wanted = (theirs && (state.home || held())) || state.sources.contains(&node);
             wanted && only.as_ref().is_none_or(|only| only.contains(*slot))
         };
         let slots: Vec<Slot> = self.slots().filter(of_interest).collect();
@@ -425,7 +425,7 @@ impl Core {
     fn on_nothing_there(&mut self, table: usize, node: NodeId, part: Range<usize>) {
         for place in part {
             let slot = self.tables[table].sync[&node].slots[place];
-            let is_home = self.homes(table, slot).contains(&node);
+            let is_home = self.ring_homes(table, slot).contains(&node);
             if is_home && self.tables[table].store.slot_len(slot) > 0 {
                 let session = self.tables[table].sync.get_mut(&node);
                 session.expect("it was there just now").lists.push_back((slot, None));
@@ -479,7 +479,7 @@ impl Core {
     /// Has entries pushed to the other, as far as it is their home.
     fn push(&mut self, table: usize, node: NodeId, words: impl IntoIterator<Item = u64>) {
         for (word, slot) in words.into_iter().filter_map(|it| Some((it, Slot::of_word(it)?))) {
-            if !self.homes(table, slot).contains(&node) {
+            if !self.ring_homes(table, slot).contains(&node) {
                 continue;
             }
             let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
@@ -875,7 +875,11 @@ impl Core {
     }
 
     pub(super) fn slots_unsynced(&self, table: usize) -> usize {
-        self.tables[table].slots.iter().filter(|state| state.home && !state.is_synced()).count()
+        let is_unsynced = |slot: &Slot| {
+            let state = self.slot_state(table, *slot);
+            state.home && !state.is_synced()
+        };
+        self.slots().filter(is_unsynced).count()
     }
 }
 

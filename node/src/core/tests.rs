@@ -6,6 +6,7 @@ mod contact;
 mod evening;
 mod guards;
 mod handover;
+mod merging;
 mod placing;
 mod slot_sets;
 mod whole;
@@ -50,6 +51,8 @@ struct World {
     cores_offset: usize,
     /// Who makes the requests that are asked for.
     asker: Asker,
+    /// The rule that nodes break.
+    flaw: Option<Flaw>,
 }
 
 struct Node {
@@ -103,6 +106,7 @@ impl World {
             cores_max,
             cores_offset: seed as usize % cores_max,
             asker: Asker::Stream(0),
+            flaw: None,
         };
         for node in 0..count {
             world.add(node as u64 + 1);
@@ -180,7 +184,7 @@ impl World {
             load: Load::default(),
         };
         let start = HubStart {
-            settings: CoreSettings::default(),
+            settings: CoreSettings { flaw: self.flaw, ..CoreSettings::default() },
             mesh: MeshConfig::default(),
             cluster: "test".to_owned(),
             me,

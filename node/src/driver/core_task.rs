@@ -8,7 +8,7 @@ use super::inboxes::{CoreEvent, CoreReceiver, Inboxes};
 use super::post::Post;
 use super::present;
 use super::shared::{Shared, Sleepers};
-use crate::core::{HubInput, Input, NoAnswer, Outcome, Output, SlotCall};
+use crate::core::{HubInput, Input, NoAnswer, Notice, Outcome, Output, SlotCall};
 use annulus_net::{Clock, Net};
 use tokio::sync::mpsc;
 
@@ -162,6 +162,17 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                     }
                 }
                 Some(Output::Notice(notice)) => {
+                    if let Notice::OtherMerge { node, table, ours, theirs } = &notice {
+                        let name = |merge: &Option<String>| match merge {
+                            None => "last writer wins".to_owned(),
+                            Some(name) => name.clone(),
+                        };
+                        tracing::error!(
+                            %node, table, ours = name(ours), theirs = name(theirs),
+                            "a node merges this table otherwise, and nothing of it is exchanged \
+                             with that node; run the same application on every node"
+                        );
+                    }
                     // An error means that the node is stopping.
                     let _ = self.inboxes.tell_hub(HubInput::Notice { core: self.number, notice });
                 }

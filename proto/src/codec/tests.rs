@@ -561,8 +561,9 @@ fn the_document_numbers_variants_and_states_limits_as_they_are() {
 
     let limits: Vec<usize> =
         rows("limit").iter().map(|row| name(row[1]).parse().unwrap()).collect();
-    let expected =
-        [KEY_BYTES_MAX, VALUE_BYTES_MAX, FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX, NAME_BYTES_MAX];
+    let names = [NAME_BYTES_MAX, MERGE_NAME_BYTES_MAX];
+    let values = [KEY_BYTES_MAX, VALUE_BYTES_MAX, FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX];
+    let expected = [&values[..], &names].concat();
     assert_eq!(limits, expected);
     assert!(WIRE_MD.contains(&format!("at most {DATAGRAM_BYTES_MAX} bytes")));
     assert!(WIRE_MD.contains(&format!("at most {REASON_BYTES_MAX} bytes")));

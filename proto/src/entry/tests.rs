@@ -84,6 +84,87 @@ proptest! {
     }
 }
 
+/// The bytes that are in one of the values, in ascending order: a set that only grows.
+fn union(one: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+    let all: std::collections::BTreeSet<u8> = one.iter().chain(other).copied().collect();
+    Some(all.into_iter().collect())
+}
+
+/// Entries without maps, of which some share a version though their values differ, as copies do that lack
+/// different writes.
+fn few_sets() -> impl Strategy<Value = Entry> {
+    (few_entries(), vec(0..4u8, 0..3)).prop_map(|(mut entry, bytes)| {
+        if let Some(body) = &mut entry.body {
+            (body.base.kind, body.base.bytes) = (Kind::Bytes, union(&bytes, &[]).unwrap());
+            body.fields.clear();
+            entry.version = greatest(body);
+        }
+        entry
+    })
+}
+
+fn joined(entries: &[&Entry]) -> Entry {
+    let mut joined = entries[0].clone();
+    for entry in &entries[1..] {
+        joined.merge_by(entry, &mut union);
+    }
+    joined
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn values_that_are_joined_are_a_semilattice(
+        a in few_sets(), b in few_sets(), c in few_sets(),
+    ) {
+        prop_assert_eq!(joined(&[&a, &b]), joined(&[&b, &a]));
+        let (left, right) = (joined(&[&a, &b]), joined(&[&b, &c]));
+        let whole = joined(&[&left, &c]);
+        prop_assert_eq!(&whole, &joined(&[&a, &right]));
+        prop_assert_eq!(whole.check(), Ok(()));
+        for part in [&a, &b, &c] {
+            let mut again = whole.clone();
+            prop_assert!(!again.merge_by(part, &mut union));
+            prop_assert_eq!(&again, &whole);
+        }
+        let mut merged = a.clone();
+        let changed = merged.merge_by(&b, &mut union);
+        prop_assert_eq!(changed, merged != a);
+    }
+}
+
+#[test]
+fn values_that_are_joined_lose_nothing_within_one_birth_and_nothing_outlives_its_birth() {
+    let bytes = |bytes: &[u8]| Value::Bytes(bytes.to_vec());
+    let start = started(version(1, 1), bytes(b"a"));
+    let (mut left, mut right) = (start.clone(), start.clone());
+    left.write_value_by(version(2, 1), bytes(b"b"), &mut union);
+    right.write_value_by(version(3, 1), bytes(b"c"), &mut union);
+    assert_eq!(left.body.as_ref().unwrap().base.bytes, b"ab");
+    let later = right.clone();
+    assert!(right.merge_by(&left, &mut union));
+    assert_eq!(right.body.as_ref().unwrap().base.bytes, b"abc");
+    assert_eq!(right.version, later.version, "the value is another one, and the version is not");
+    assert_eq!(right.digest(b"key"), later.digest(b"key"));
+    assert_ne!(right.digest_with_value(b"key"), later.digest_with_value(b"key"));
+    // A late write of a lower version counts, too.
+    let mut late = start.clone();
+    late.write_value_by(version(2, 0), bytes(b"d"), &mut union);
+    assert!(right.merge_by(&late, &mut union));
+    assert_eq!(right.body.as_ref().unwrap().base.bytes, b"abcd");
+    // What cannot be joined is as anywhere: the later write stays.
+    left.write_value_by(version(4, 1), bytes(b"x"), &mut |_, _| None);
+    assert_eq!(left.body.as_ref().unwrap().base.bytes, b"x");
+    let next = started(version(5, 1), bytes(b"e"));
+    assert!(right.merge_by(&next, &mut union));
+    assert_eq!(right, next);
+    let end = Entry::ended(version(5, 1), version(6, 1));
+    assert!(right.merge_by(&end, &mut union));
+    assert!(!right.merge_by(&next, &mut union));
+    assert_eq!(right.digest_with_value(b"key"), right.digest(b"key"));
+}
+
 /// A write of one session.
 #[derive(Clone, Debug)]
 enum Write {
@@ -434,4 +515,7 @@ fn digests_are_what_they_always_were() {
         digests.map(|digest| format!("{digest:016x}")),
         ["da1bb57262c9d58c", "a915060a244f8469", "29f69da20b3eb845"]
     );
+    let start = started(version(1, 1), Value::Bytes(b"value".to_vec()));
+    let with_value = start.digest_with_value(b"key");
+    assert_eq!(format!("{with_value:016x}"), "b12e3577e36aeac7");
 }

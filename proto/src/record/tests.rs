@@ -67,6 +67,8 @@ proptest! {
         let view = View::parse(&record).unwrap();
         let used = mark | u64::from(used) << 48;
         prop_assert_eq!(view.digest(&key, used), Ok(entry.digest(&key)));
+        let with_value = view.with_value(entry.digest(&key));
+        prop_assert_eq!(with_value, Ok(entry.digest_with_value(&key)));
         prop_assert_eq!(view.deadline(used), entry.deadline());
         let other = view.entry(touched_ms).unwrap();
         let digests = (entry.digest(&key), other.digest(&key));

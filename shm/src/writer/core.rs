@@ -374,6 +374,7 @@ impl<W: Words> Core<W> {
         true
     }
 
+    #[inline]
     pub(crate) fn partition_len(&self, partition: u16) -> usize {
         self.partitions.get(usize::from(partition)).map_or(0, Vec::len)
     }
@@ -595,6 +596,7 @@ impl<W: Words> Core<W> {
             .store(self.table.geometry().freshness + usize::from(partition), until_monotonic_ms);
     }
 
+    #[inline]
     pub(crate) fn freshness(&self, partition: u16) -> u64 {
         self.table.words().load(self.table.geometry().freshness + usize::from(partition))
     }

@@ -8,6 +8,7 @@ use annulus_shm::{Admission, EXPIRY_LATENESS_MS, HeapRegion, TableOptions};
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::ValueMerge;
 
 const ORDINARY: Admission = Admission::Ordinary;
 const NODE: NodeId = NodeId::from_bits(7);
@@ -33,7 +34,7 @@ fn store_of(segment_bytes: u64, max_value: u32) -> Store {
     let options = options(segment_bytes, max_value);
     let region = HeapRegion::new(segment_bytes as usize);
     let writer = Writer::create(region.handle(), &options).unwrap();
-    read(Store::new(policy(max_value), NODE, writer))
+    read(Store::new(policy(max_value), NODE, writer, None))
 }
 
 fn read(mut store: Store) -> Store {
@@ -118,11 +119,35 @@ fn a_slots_sketch_says_whether_two_stores_hold_the_same() {
 }
 
 #[test]
+fn a_slots_sketch_tells_joined_values_of_one_version_apart() {
+    let (mut one, mut other) = (store(), store());
+    for store in [&mut one, &mut other] {
+        store.policy.merge = Some(greatest());
+    }
+    let (a, b) = (session(START_MS, b"a", 0, 0), session(START_MS, b"b", 0, 0));
+    assert_eq!(a.version, b.version);
+    one.merge(&key("a"), &a, START_MS, ORDINARY).unwrap();
+    other.merge(&key("a"), &b, START_MS, ORDINARY).unwrap();
+    assert_ne!(one.slot_sketch(slot()), other.slot_sketch(slot()));
+    assert_eq!(one.merge(&key("a"), &b, START_MS, ORDINARY), Ok(b.clone()));
+    assert_eq!(other.merge(&key("a"), &a, START_MS, ORDINARY), Ok(b));
+    assert_eq!(one.slot_sketch(slot()), other.slot_sketch(slot()));
+    assert_consistent(&mut one);
+    // What rewrites records in place joins nothing, and leaves that to others.
+    let stamp = |_| Some(version(START_MS + 9, 1));
+    let mut change = |action| one.change(key("a").as_bytes(), slot(), &action, START_MS + 9, stamp);
+    assert_eq!(change(Action::Update { birth: None, value: b"c" }), None);
+    assert!(change(Action::Touch { birth: None }).is_some());
+    assert!(change(Action::End { birth: None }).is_some());
+    assert_consistent(&mut one);
+}
+
+#[test]
 fn a_restart_computes_the_sketches_it_had() {
     let region = HeapRegion::new(1 << 20);
     let options = options(1 << 20, 4 << 10);
     let writer = Writer::create(region.handle(), &options).unwrap();
-    let mut store = read(Store::new(policy(4 << 10), NODE, writer));
+    let mut store = read(Store::new(policy(4 << 10), NODE, writer, None));
     for number in 0..50 {
         let entry = session(START_MS + number, &[7; 700], 16_000, 0);
         store.merge(&key(number), &entry, START_MS, ORDINARY).unwrap();
@@ -133,7 +158,7 @@ fn a_restart_computes_the_sketches_it_had() {
     let before = store.slot_sketch(slot());
     drop(store);
     let (writer, _) = Writer::open(region.handle(), &options).unwrap();
-    let mut store = read(Store::new(policy(4 << 10), NODE, writer));
+    let mut store = read(Store::new(policy(4 << 10), NODE, writer, None));
     assert_eq!(store.slot_sketch(slot()), before);
     assert_eq!(before.0, 50);
     assert_consistent(&mut store);
@@ -547,8 +572,10 @@ proptest! {
     #[test]
     fn sketches_stay_equal_to_a_rebuild_whatever_is_done(
         history in proptest::collection::vec(steps(), 1..120),
+        are_joined in any::<bool>(),
     ) {
         let mut store = store_of(192 << 10, 4 << 10);
+        store.policy.merge = are_joined.then(greatest);
         let mut now_ms = START_MS;
         for step in history {
             match step {
@@ -654,6 +681,11 @@ proptest! {
         prop_assert_eq!(one.get(&key(1), START_MS), other.get(&key(1), START_MS));
         prop_assert_eq!(one.slot_sketch(slot()), other.slot_sketch(slot()));
     }
+}
+
+/// Joins values by taking the greatest one.
+fn greatest() -> ValueMerge {
+    ValueMerge::new("greatest", |one, other| one.max(other).to_vec()).unwrap()
 }
 
 fn refused(merged: Result<Entry, Failure>) -> bool {

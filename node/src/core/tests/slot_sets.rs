@@ -421,6 +421,30 @@ fn a_node_that_dies_takes_nothing_with_it_that_two_had() {
 }
 
 #[test]
+fn a_node_that_was_declared_down_without_reason_gets_its_slots_back() {
+    for seed in 1..=3 {
+        let mut world = World::embedded(4, seed, &policy());
+        world.settle_sets();
+        let all: BTreeSet<u64> = (0..200).filter(|n| world.count(*n as usize % 4, *n)).collect();
+        // It refutes that by an incarnation for which the others have heard of no slots yet.
+        let before = world.nodes[2].whole.as_ref().unwrap().cores[0].incarnation();
+        world.isolate(2);
+        world.run_until("it counts as down", Duration::from_secs(60), |world| {
+            world.view(0).active().count() == 3 && world.view(1).active().count() == 3
+        });
+        world.cut.clear();
+        world.settle();
+        world.settle_sets();
+        assert!(world.nodes[2].whole.as_ref().unwrap().cores[0].incarnation() > before);
+        for node in 0..4 {
+            let counts = world.set(node).unwrap().counts();
+            assert!(counts.home > 0, "node {node} has no slots");
+        }
+        world.assert_all_is_home(&all);
+    }
+}
+
+#[test]
 fn nothing_is_given_up_while_messages_are_lost_and_members_flap() {
     for seed in 1..=4 {
         let mut world = World::embedded(4, seed, &policy());

@@ -22,6 +22,8 @@ pub(super) struct Whole {
     outputs: VecDeque<Sent>,
     /// Whether it has said that it has stopped.
     pub(super) has_stopped: bool,
+    /// What it has said of nodes that join values otherwise.
+    pub(super) other_merges: Vec<Notice>,
 }
 
 /// How long it takes at most until one part of a node hears what another one says, in microseconds.
@@ -98,7 +100,9 @@ impl Whole {
         let rng = StdRng::seed_from_u64(seed);
         let notices = VecDeque::new();
         let (outputs, has_stopped) = (VecDeque::new(), false);
-        let mut whole = Self { hub, cores, orders, notices, rng, outputs, has_stopped };
+        let other_merges = Vec::new();
+        let mut whole =
+            Self { hub, cores, orders, notices, rng, outputs, has_stopped, other_merges };
         whole.pass_on(now);
         whole
     }
@@ -215,6 +219,9 @@ impl Whole {
                     }
                     Output::SlotSet { call, .. } => self.outputs.push_back(Sent::Slots(call)),
                     Output::Notice(notice) => {
+                        if matches!(notice, Notice::OtherMerge { .. }) {
+                            self.other_merges.push(notice.clone());
+                        }
                         let last = self.notices.back().map(|(at, _)| *at);
                         let at = self.arrival(now, last);
                         self.notices.push_back((at, (number, notice)));
