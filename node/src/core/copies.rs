@@ -23,7 +23,8 @@ use super::{Core, Table, route};
 pub(super) struct Copies {
     /// By node: the run in which it was seen to hold these slots.
     seen: BTreeMap<NodeId, Seen>,
-    /// By slot: on how many nodes it was since this one is in sync, k at most. Empty until that was looked at.
+    /// By slot: on how many nodes it was since this one is in sync, k at most, or 0 if it was empty. Empty until
+    /// that was looked at.
     reached: Vec<u8>,
     /// How many cores other nodes have.
     cores: BTreeMap<NodeId, u16>,
@@ -128,7 +129,7 @@ impl Core {
         for node in left {
             of.copies.gone_since.entry(node).or_insert(now.monotonic);
         }
-        self.count_below(table);
+        self.count_below(table, false);
         let of = &self.tables[table];
         let mut asked: BTreeMap<(NodeId, u16), Vec<Slot>> = BTreeMap::new();
         let (mut last, mut expected) = (&[][..], Vec::new());
@@ -230,10 +231,12 @@ impl Core {
                 }
             }
         }
-        self.count_below(table);
+        self.count_below(table, is_whole);
     }
 
-    fn count_below(&mut self, table: usize) {
+    /// What is known of who holds a slot may be from when there was nothing in it, and nobody offers nothing to
+    /// others: it counts after everybody was asked since (`is_news`).
+    fn count_below(&mut self, table: usize, is_news: bool) {
         let members = self.standing.decision_ring.nodes().len();
         let of = &mut self.tables[table];
         let replicas = of.receipts_min();
@@ -248,7 +251,11 @@ impl Core {
                 continue;
             }
             let copies = 1 + seen.values().filter(|seen| seen.holds[index]).count();
-            *reached = (*reached).max(copies.min(replicas) as u8);
+            *reached = match (*reached, is_news) {
+                (0, _) => u8::from(!is_news),
+                (before, true) => before.max(copies.min(replicas) as u8),
+                (before, false) => before,
+            };
             *below += usize::from(copies < members.min((*reached).into()));
         }
     }

@@ -104,8 +104,8 @@ const CHUNKS_OPEN: usize = 4;
 const KEYS_WAITING: usize = 1_024;
 /// The most pages of lists in one comparison: of a hundred million entries.
 const LISTS_MAX: usize = 100_000;
-/// How long to wait before a comparison with a member that sees other members.
-const RETRY_DISAGREEING: Duration = Duration::from_millis(300);
+/// How long to wait before a comparison with a member that sees other members, or that is not ready for it.
+const RETRY_SOON: Duration = Duration::from_millis(300);
 /// How long to wait after a comparison that was cut off.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -230,11 +230,14 @@ impl Core {
         }
         if !self.tables[table].store.is_comparable() {
             // A damaged record was dropped meanwhile, and with it what was known of all slots.
-            return self.cut_off_sync(now, table, node);
+            return self.cut_off_sync(now, table, node, RETRY);
         }
         let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
         session.open -= 1;
         let (answer, agrees) = answer.unzip();
+        if let Some(Message::Rejected(_)) = answer {
+            return self.cut_off_sync(now, table, node, RETRY_SOON);
+        }
         let taken = match (step, answer) {
             (SyncStep::Compare, Some(Message::Compared(compared))) => {
                 session.agrees = agrees == Some(true);
@@ -243,7 +246,7 @@ impl Core {
                 self.tables[table].copies.note_cores(node, cores);
                 let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
                 if !session.agrees {
-                    self.tables[table].sync_due.insert(node, now.monotonic + RETRY_DISAGREEING);
+                    self.tables[table].sync_due.insert(node, now.monotonic + RETRY_SOON);
                 }
                 self.on_compared(table, node, compared)
             }
@@ -260,18 +263,18 @@ impl Core {
             _ => Err(Nonsense),
         };
         if let Err(Nonsense) = taken {
-            return self.cut_off_sync(now, table, node);
+            return self.cut_off_sync(now, table, node, RETRY);
         }
         self.go_on_with_sync(now, table, node);
         self.go_on_with_idle_syncs(now, table);
     }
 
-    fn cut_off_sync(&mut self, now: Now, table: usize, node: NodeId) {
+    fn cut_off_sync(&mut self, now: Now, table: usize, node: NodeId, retry: Duration) {
         self.counters.add("syncs_cut_off");
         let Table { sync, sync_due, hints, .. } = &mut self.tables[table];
         match sync.remove(&node).and_then(|session| session.only) {
             Some(only) => hints.put_marks_back(node, &only),
-            None => drop(sync_due.insert(node, now.monotonic + RETRY)),
+            None => drop(sync_due.insert(node, now.monotonic + retry)),
         }
     }
 
