@@ -178,8 +178,8 @@ impl Mutant {
     pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
         (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 2),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
-        (Self::CountHints, "count-hints", "storm-losses", "lost", 127),
-        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 9),
+        (Self::CountHints, "count-hints", "storm-losses", "lost", 118),
+        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 10),
         (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 7),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
     ];
@@ -195,7 +195,6 @@ impl Mutant {
     pub fn seed(self) -> u64 {
         match self {
             Self::StoreAsNoHome => 5,
-            Self::WriteOne => 3,
             _ => 1,
         }
     }
