@@ -2,12 +2,14 @@
 //!
 //! A task of its own writes what callers hand it and gives the answers out by the id in their
 //! frames. What waits to be written is bounded in bytes; what was received is bounded by the limits
-//! of the message kinds. A stream on which nothing came back by a request's deadline is given up:
-//! neither turmoil's TCP after a partition nor a real one behind a silent firewall ever recovers.
+//! of the message kinds. A stream on which nothing came back by a request's deadline, and for a
+//! quarter of a second at least, is given up: neither turmoil's TCP after a partition nor a real one
+//! behind a silent firewall ever recovers.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use annulus_proto::codec::{self, DecodeError, Header};
 use annulus_proto::message::{Hello, Message, Rejected, Welcome};
@@ -79,7 +81,8 @@ impl Link {
         };
         let (outbound, queue) = mpsc::unbounded_channel();
         let (ended, _) = watch::channel(false);
-        let state = State { end: None, waiting: BTreeMap::new(), heard: Instant::now() };
+        let (waiting, heard) = (BTreeMap::new(), Instant::now());
+        let state = State { end: None, waiting, heard, doubted: None };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             ended,
@@ -107,7 +110,7 @@ impl Link {
             Ok(Ok(permit)) => permit.forget(),
             Ok(Err(_)) => return Err(CallError::NotSent(shared.end())),
             Err(_) => {
-                shared.give_up_unless_heard_since(asked);
+                shared.doubt(asked);
                 return Err(CallError::NotSent(End::Silent));
             }
         }
@@ -120,7 +123,7 @@ impl Link {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(CallError::Lost(shared.end())),
             Err(_) => {
-                shared.give_up_unless_heard_since(asked);
+                shared.doubt(asked);
                 Err(CallError::Lost(End::Silent))
             }
         }
@@ -164,7 +167,13 @@ struct State {
     end: Option<End>,
     waiting: BTreeMap<u64, oneshot::Sender<Answer>>,
     heard: Instant,
+    /// When the first call was sent since then that got no answer in its time.
+    doubted: Option<Instant>,
 }
+
+/// For how long nothing is heard of a node that was asked before its stream is given up. Calls may have less time:
+/// that the answer to one takes longer says nothing about the others.
+const SILENCE: Duration = Duration::from_millis(250);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -185,7 +194,7 @@ impl Shared {
     fn deliver(&self, answer: Answer) {
         let waiting = {
             let mut state = self.lock();
-            state.heard = Instant::now();
+            (state.heard, state.doubted) = (Instant::now(), None);
             state.waiting.remove(&answer.0.id)
         };
         // Nobody waits any more for what comes late.
@@ -194,8 +203,14 @@ impl Shared {
         }
     }
 
-    fn give_up_unless_heard_since(&self, asked: Instant) {
-        if self.lock().heard <= asked {
+    /// A call that was sent then got no answer in its time.
+    fn doubt(&self, asked: Instant) {
+        let mut state = self.lock();
+        if state.heard > asked {
+            return;
+        }
+        let doubted = *state.doubted.get_or_insert(asked);
+        if doubted.min(asked).elapsed() >= SILENCE {
             self.give_up.notify_one();
         }
     }

@@ -232,6 +232,28 @@ async fn a_read_waits_for_a_silent_home_as_long_as_answers_take_and_a_write_for_
 }
 
 #[tokio::test]
+async fn a_touch_that_goes_on_to_the_next_home_soon_costs_no_other_call_its_stream() {
+    let (mut first, mut second) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    second.set_routes(routes(1, &[&first, &second]));
+    let client = routed(builder([second.seed()]).timeout(Duration::from_secs(20))).await;
+    let touch = client.touch("one", Some(version(3)));
+    let change = Change::Value(Value::Bytes(Vec::new()));
+    let update = client.update("two", None, change);
+    let (touched, updated, ()) = tokio::join!(touch, update, async {
+        let (mut one, mut two) = (first.next().await, first.next().await);
+        if one.session().key.as_bytes() == b"two" {
+            std::mem::swap(&mut one, &mut two);
+        }
+        second.next().await.acknowledge(version(3));
+        // The first home is slow, and answers after that.
+        assert!(!two.is_closed(), "the stream was given up");
+        two.acknowledge(version(4));
+    });
+    touched.unwrap();
+    updated.unwrap();
+}
+
+#[tokio::test]
 async fn a_touch_and_an_end_that_names_its_session_go_on_to_the_next_home_soon_and_others_do_not() {
     let birth = version(3);
     let end = |birth| Operation::End { birth };
