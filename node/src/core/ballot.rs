@@ -36,7 +36,8 @@
 //! A plain write that was refused because of a promise is stamped again, on what is stored by then. If
 //! it was seen before, at its coordinator, and replaced since, it takes effect twice, like any plain
 //! write that is repeated. A conditional one is never done twice: once it has sent out its write, it
-//! ends up done, or its client is told that nobody knows.
+//! ends up done, or its client is told that nobody knows. An end of which nobody knows may come up later,
+//! though what it was for has been updated since: its tombstone wins where it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -296,7 +297,11 @@ impl Core {
         let store = &mut self.tables[pending.table].store;
         let operation = &pending.request.operation;
         let before = pending.wrote.zip(merged.as_ref());
-        let then = match before.filter(|(wrote, entry)| has_taken(operation, *wrote, entry)) {
+        let is_done = |(wrote, entry): &(Version, &Entry)| {
+            has_taken(operation, *wrote, entry)
+                && !answers.values().flatten().any(|answer| has_passed_by(*wrote, entry, answer))
+        };
+        let then = match before.filter(is_done) {
             // An earlier round's write is there, and only has to be held by a majority.
             Some((wrote, entry)) => Ok((entry.birth, wrote)),
             None => match decide(operation, store, merged.as_ref(), ballot, now_ms) {
@@ -467,6 +472,13 @@ fn has_taken(operation: &Operation, wrote: Version, entry: &Entry) -> bool {
     let began = operation.is_start() && entry.birth == wrote;
     let is_base = entry.body.as_ref().is_some_and(|body| body.base.version == wrote);
     began || is_base || entry.version == wrote
+}
+
+/// Whether an answer shows that a later write of the same session knew nothing of the end that was written with this
+/// version and is in what was merged, where a tombstone wins whatever the versions.
+fn has_passed_by(wrote: Version, merged: &Entry, answer: &Entry) -> bool {
+    let is_other = answer.birth == merged.birth && !answer.is_ended();
+    merged.is_ended() && is_other && answer.version > wrote
 }
 
 /// Whether two copies say the same but for when they were last used.

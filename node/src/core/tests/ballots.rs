@@ -115,6 +115,34 @@ fn of_all_that_update_one_version_at_the_same_time_exactly_one_succeeds() {
     }
 }
 
+/// Symptom: an update and an end that were both for the same version were both acknowledged. Cause: the end was held by
+/// its coordinator alone when an update with a later ballot passed it by; its coordinator found its own
+/// tombstone there, which wins whatever the versions, and took its work for done. Fix: where a later write is seen
+/// that did not know of it, nobody knows.
+#[test]
+fn an_end_that_an_update_has_passed_by_is_not_said_to_be_done() {
+    let mut world = World::new(3, 64);
+    world.settle();
+    let birth = world.acknowledged(0, KEY, start(bytes("zero"))).version;
+    let homes = world.decision_homes(KEY);
+    let end = world.request(homes[0], KEY, Operation::EndIf { version: birth });
+    while world.copy(homes[0], KEY).is_some_and(|entry| !entry.is_ended()) {
+        world.step();
+    }
+    // Before that is known to the others these decide about an update.
+    let later = world.version(20);
+    let mut updated = world.copy(homes[1], KEY).unwrap();
+    updated.version = later;
+    updated.body.as_mut().unwrap().base.version = later;
+    for &home in &homes[1..] {
+        let promised = world.prepare(home, KEY, later);
+        assert_eq!(promised.entry.unwrap().version, birth);
+        let stored = world.replicate(home, KEY, updated.clone(), Fresh::By(later));
+        assert_eq!(stored, Replicated::Stored);
+    }
+    assert_eq!(world.wait(end), SessionReply::Failed(Failure::TimedOut));
+}
+
 #[test]
 fn a_start_if_absent_finds_what_lives_and_nothing_else() {
     let mut world = World::new(3, 51);
