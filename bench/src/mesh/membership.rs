@@ -43,6 +43,7 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<
         row("longest gap after", &found.gap);
         row("first write through another node after", &found.other);
         row("first write of a routing client after", &found.first);
+        row("first touch of a routing client after", &found.touch);
     }
     Ok(())
 }
@@ -60,6 +61,7 @@ enum Loss {
 struct Found {
     other: Rounds,
     first: Rounds,
+    touch: Rounds,
     gap: Rounds,
     gap_before: Rounds,
 }
@@ -72,10 +74,9 @@ async fn lose_a_primary(
 ) -> anyhow::Result<()> {
     cluster.agreed().await?;
     let survivors = [cluster.nodes[0].addr, cluster.nodes[2].addr];
-    let client = cluster.client().via(Via::Tcp).without_shared_memory();
-    let client = client.seeds(survivors.map(|addr| addr.to_string())).connect().await?;
-    client.routes().await?;
-    let table = client.table("quorum");
+    // One for each, so that what one of them finds out is no help to the other.
+    let table = routing_client(cluster, survivors).await?;
+    let touched = routing_client(cluster, survivors).await?;
     let victim = cluster.nodes[1].addr;
     let affected = sessions_of(&table, victim).await?;
 
@@ -83,7 +84,8 @@ async fn lose_a_primary(
     let after = Duration::from_secs(if quick { 3 } else { 10 });
     let began = Instant::now();
     let until = began + BEFORE + after;
-    let writing = tokio::spawn(write_until(table.clone(), affected.clone(), until));
+    let writing = tokio::spawn(repeat_until(table.clone(), affected.clone(), until, What::Update));
+    let touching = tokio::spawn(repeat_until(touched, affected.clone(), until, What::Touch));
     let (gone, mut is_gone) = watch::channel(None);
     let through_other = tokio::spawn(async move {
         let gone = is_gone.wait_for(Option::is_some).await.map(|gone| *gone);
@@ -101,13 +103,25 @@ async fn lose_a_primary(
     let writes = writing.await?;
     let (before, later): (Vec<Write>, Vec<Write>) =
         writes.into_iter().partition(|write| write.done <= killed);
-    // One that was under way when the node went may have been done before that.
-    let first = later.iter().find(|write| write.begun >= killed).context("no write succeeded")?;
     found.other.push(ms(other));
-    found.first.push(ms(first.done - killed));
+    found.first.push(ms(first_after(killed, &later)?));
+    found.touch.push(ms(first_after(killed, &touching.await?)?));
     found.gap_before.push(ms(longest_gap(began, &before, killed)));
     found.gap.push(ms(longest_gap(killed, &later, until)));
     Ok(())
+}
+
+async fn routing_client(cluster: &Cluster, seeds: [SocketAddr; 2]) -> anyhow::Result<Table> {
+    let client = cluster.client().via(Via::Tcp).without_shared_memory();
+    let client = client.seeds(seeds.map(|addr| addr.to_string())).connect().await?;
+    client.routes().await?;
+    Ok(client.table("quorum"))
+}
+
+/// When the first write succeeded that was begun after the node went: one that was under way may have been done before.
+fn first_after(gone: Instant, writes: &[Write]) -> anyhow::Result<Duration> {
+    let first = writes.iter().find(|write| write.begun >= gone).context("no write succeeded")?;
+    Ok(first.done - gone)
 }
 
 /// Starts sessions in slots that the node at `primary` is the primary of.
@@ -128,21 +142,32 @@ async fn sessions_of(table: &Table, primary: SocketAddr) -> anyhow::Result<Vec<u
     Ok(found)
 }
 
+/// What is done to sessions, one after the other.
+#[derive(Clone, Copy)]
+enum What {
+    Update,
+    Touch,
+}
+
 /// A write that succeeded.
 struct Write {
     begun: Instant,
     done: Instant,
 }
 
-/// Writes one session after the other; what fails is not in the result.
-async fn write_until(table: Table, sessions: Vec<u64>, until: Instant) -> Vec<Write> {
+/// Does that to one session after the other; what fails is not in the result.
+async fn repeat_until(table: Table, sessions: Vec<u64>, until: Instant, what: What) -> Vec<Write> {
     let mut writes = Vec::new();
     for number in sessions.into_iter().cycle() {
         let begun = Instant::now();
         if begun >= until {
             break;
         }
-        if write(&table, number).await {
+        let is_done = match what {
+            What::Update => write(&table, number).await,
+            What::Touch => table.touch(key(number), None).await.is_ok(),
+        };
+        if is_done {
             writes.push(Write { begun, done: Instant::now() });
         } else {
             tokio::time::sleep(RETRY_PAUSE).await;
