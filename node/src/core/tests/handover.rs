@@ -330,6 +330,28 @@ fn copies_are_known_to_be_too_few_after_a_crash_and_at_no_other_time() {
 }
 
 #[test]
+fn a_slot_that_was_given_away_empty_is_missed_by_nobody_once_it_is_written_to() {
+    let mut world = World::new(4, 7);
+    world.settle();
+    world.run_for(Duration::from_secs(5));
+    let taker = world.outsider("key");
+    let giver = (taker + 1) % 4;
+    // Its new home is not in sync for long, since it cannot compare with who gave it away.
+    world.cut.extend([(taker, giver), (giver, taker)]);
+    world.drain_node(giver);
+    let other = (giver + 1) % 4;
+    world.acknowledged(other, "key", start(bytes("value")));
+    for _ in 0..80 {
+        world.run_for(Duration::from_millis(50));
+        for node in 0..4 {
+            let copies = &world.core(node, "key").tables[0].copies;
+            assert_eq!(copies.below(), 0, "at node {node}, {:?}", world.now);
+        }
+    }
+    assert!(world.core(taker, "key").tables[0].store.slot_len(Key::new("key").unwrap().slot()) > 0);
+}
+
+#[test]
 fn slots_that_move_take_no_more_than_the_rate_that_they_may() {
     const RATE: u64 = 64 << 10;
     const VALUE_BYTES: usize = 3_000;
