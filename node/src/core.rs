@@ -14,6 +14,7 @@ mod coordinator;
 mod copies;
 mod counters;
 mod custody;
+mod epochs;
 mod evict;
 mod handover;
 mod hints;
@@ -54,6 +55,7 @@ use calls::{Call, Calls, Purpose};
 use coordinator::Pending;
 use copies::Copies;
 use custody::Custody;
+use epochs::{Effects, Epochs, GivenUp};
 use hints::Hints;
 use hub::out_of_place;
 use keeping::{Pace, Saving};
@@ -112,6 +114,11 @@ pub struct Core {
     lines: Lines,
     /// What an earlier run may have promised is below this.
     floor_at_start: Version,
+    /// The lineage of epochs that this run of the node founds.
+    lineage: Version,
+    /// What waits until seats are on disk.
+    effects: Effects,
+    given_up: GivenUp,
     explains: BTreeMap<u64, Explain>,
     replies: Replies,
     heard: BTreeMap<NodeId, Heard>,
@@ -180,6 +187,8 @@ struct Table {
     custody: Custody,
     /// Who else was seen to hold what.
     copies: Copies,
+    /// Who decides about the slots.
+    epochs: Epochs,
     /// By slot: whether this node holds everything a home should.
     slots: Vec<SlotState>,
     sync: BTreeMap<NodeId, SyncSession>,
@@ -193,8 +202,8 @@ struct Table {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SlotState {
     home: bool,
-    /// Whether it is one of those that decide: it keeps what it has then, though others may be the homes
-    /// as long as a member is down.
+    /// Whether it is a home of the slot's epoch: it keeps what it has then, though others may be the homes by
+    /// placement.
     decides: bool,
     /// The greatest ballot that was promised: no fresh write below it counts here.
     floor: Version,
@@ -251,6 +260,8 @@ impl Core {
         settings.replies_max = settings.replies_max.div_ceil(cores);
         let floor_at_start =
             Version { hlc: annulus_proto::Hlc::from_ms(clock_floor_ms), ..Version::ZERO };
+        let incarnation = standing.view.get(id).map_or(0, |member| member.incarnation);
+        let lineage = Version::new(annulus_proto::Hlc::from_ms(incarnation), id);
         let slot = SlotState {
             home: false,
             decides: false,
@@ -263,6 +274,7 @@ impl Core {
             placing: Placing::default(),
             custody: Custody::new(annulus_proto::SLOT_COUNT.into()),
             copies: Copies::default(),
+            epochs: Epochs::new(id),
             slots: vec![slot.clone(); usize::from(annulus_proto::SLOT_COUNT)],
             sync: BTreeMap::new(),
             sync_due: BTreeMap::new(),
@@ -291,6 +303,9 @@ impl Core {
             pauses: BTreeSet::new(),
             lines: Lines::default(),
             floor_at_start,
+            lineage,
+            effects: Effects::default(),
+            given_up: GivenUp::default(),
             explains: BTreeMap::new(),
             heard: BTreeMap::new(),
             proximity: Arc::default(),
@@ -316,6 +331,7 @@ impl Core {
         core.time.notice(now);
         core.inherit_freshness(now);
         core.restore(now, &kept);
+        core.restore_seats(&kept);
         core.take_up_slots(now);
         core.handle_timeout(now);
         core
@@ -348,9 +364,11 @@ impl Core {
             }
             Input::SyncNow => self.sync_soon(now),
             Input::SlotSet { set, said } => self.on_slot_said(now, set, said),
+            Input::GiveUp(node) => self.give_up_member(now, node),
             Input::Stop => self.stopping = true,
         }
         self.take_turns(now);
+        self.flush_epochs(now);
     }
 
     /// Does what has become due.
@@ -380,6 +398,7 @@ impl Core {
             self.next_tick = now.monotonic + TICK;
             self.tick(now);
         }
+        self.flush_epochs(now);
     }
 
     /// Reads some more of what an earlier run left.
@@ -399,15 +418,19 @@ impl Core {
             return;
         }
         let now_ms = self.time.now_ms(now);
-        for table in &mut self.tables {
-            let scanned = table.store.scan(now_ms, expired, verified);
-            self.counters.add_many("entries_dropped_expired", scanned.dropped);
-            self.counters.add_many("records_dropped_damaged", scanned.damaged);
-            if !table.store.is_read() {
+        for index in 0..self.tables.len() {
+            let store = &mut self.tables[index].store;
+            let scanned = store.scan(now_ms, expired, verified);
+            if !store.is_read() {
                 self.next_read.get_or_insert(now.monotonic);
             }
+            self.counters.add_many("entries_dropped_expired", scanned.dropped);
+            self.counters.add_many("records_dropped_damaged", scanned.damaged);
+            if scanned.damaged > 0 {
+                self.lose_all(index);
+            }
             if self.settings.flaw == Some(Flaw::DropsTombstones) {
-                table.store.drop_tombstones(now_ms);
+                self.tables[index].store.drop_tombstones(now_ms);
             }
         }
     }
@@ -476,8 +499,8 @@ impl Core {
         if let Some(ceiling) = self.time.wanted_ceiling(now) {
             self.notify(Notice::CeilingWanted(ceiling));
         }
+        self.drive_epochs(now);
         for table in &mut self.tables {
-            self.counters.add_many("records_dropped_damaged", table.store.take_damaged());
             let unjoined = table.store.take_unjoined();
             self.counters.add_many("merges_panicked", unjoined.panicked);
             self.counters.add_many("merges_too_large", unjoined.too_large);
@@ -534,6 +557,9 @@ impl Core {
                 Message::Even(request) => {
                     let reply = self.even(now, node, &request);
                     return self.reply(now, asker, header.id, reply);
+                }
+                Message::Epochs(message) => {
+                    return self.on_epochs(now, asker, header.id, node, &message);
                 }
                 Message::Offer(offer) => {
                     let answer = self.take_offer(node, &offer);
@@ -634,6 +660,9 @@ impl Core {
             Purpose::LetGo { table, key } => {
                 self.on_let_go_answer(now, (table, &key), call.node, Some(message));
             }
+            Purpose::Epochs { table, slots } => {
+                self.on_epochs_answer(now, table, slots, call.node, Some(message));
+            }
             Purpose::Ping => {}
         }
     }
@@ -669,6 +698,9 @@ impl Core {
             }
             Purpose::LetGo { table, key } => {
                 self.on_let_go_answer(now, (table, &key), call.node, None);
+            }
+            Purpose::Epochs { table, slots } => {
+                self.on_epochs_answer(now, table, slots, call.node, None);
             }
             Purpose::Ping => {}
         }
@@ -731,7 +763,8 @@ impl Core {
     /// Sends a home an entry, which need not be stored here. If it does not arrive it becomes a hint of what is.
     fn offer(&mut self, now: Now, table: usize, home: NodeId, key: Key, entry: Entry, hint: bool) {
         let name = self.tables[table].store.policy().name.clone();
-        let message = Replicate { table: name, key: key.clone(), entry, fresh: Fresh::No };
+        let (fresh, under) = (Fresh::No, None);
+        let message = Replicate { table: name, key: key.clone(), entry, fresh, under };
         let purpose = Purpose::Repair { table, key: key.clone(), hint };
         if self.call(now, home, purpose, message).is_none() {
             self.tables[table].hints.failed(home, &key);
@@ -853,6 +886,11 @@ impl Core {
 impl SlotState {
     fn is_synced(&self) -> bool {
         self.home && self.sources.is_empty()
+    }
+
+    /// Whether this node is a home of the slot, by placement or in its epoch.
+    fn is_kept(&self) -> bool {
+        self.home || self.decides
     }
 }
 

@@ -371,6 +371,7 @@ fn operator_messages() -> impl Strategy<Value = Message> {
         slots().prop_map(|(table, slots)| Happened::SlotsLeaving { table, slots }),
         slots().prop_map(|(table, slots)| Happened::SlotsGivenUp { table, slots }),
         text().prop_map(|order| Happened::Ordered { order }),
+        slots().prop_map(|(table, slots)| Happened::EpochsDecided { table, slots }),
     ];
     let event = (any::<(u64, u64)>(), happened).prop_map(|((number, at_ms), what)| Event {
         number,
@@ -405,7 +406,7 @@ fn status() -> impl Strategy<Value = Message> {
     let node =
         (node_ids(), text(), addrs()).prop_map(|(id, name, addr)| RouteNode { id, name, addr });
     let routes = (any::<u64>(), vec(node, 0..4), any::<u8>(), vec(any::<u16>(), 0..20));
-    let table = (text(), any::<[u64; 7]>(), any::<[u32; 4]>(), any::<(u8, u8)>()).prop_map(
+    let table = (text(), any::<[u64; 7]>(), any::<[u32; 5]>(), any::<(u8, u8)>()).prop_map(
         |(name, numbers, slots, (replicas, write_homes))| {
             let [entries, capacity, bytes, segment_bytes, huge_bytes, reserve_used, hints] =
                 numbers;
@@ -421,6 +422,7 @@ fn status() -> impl Strategy<Value = Message> {
                 slots_unsynced: slots[1],
                 slots_leaving: slots[2],
                 slots_short: slots[3],
+                slots_undecided: slots[4],
                 hints,
                 replicas,
                 write_homes,
@@ -550,6 +552,7 @@ fn between_nodes() -> impl Strategy<Value = Message> {
     let replicated = prop_oneof![
         Just(Replicated::Stored),
         Just(Replicated::NoHome),
+        Just(Replicated::OtherEpoch),
         wide_entries().prop_map(Replicated::Differs),
         Just(Replicated::Missing),
         failure().prop_map(Replicated::Failed),
@@ -558,22 +561,30 @@ fn between_nodes() -> impl Strategy<Value = Message> {
     ];
     let fresh = prop_oneof![Just(Fresh::No), Just(Fresh::Yes), versions().prop_map(Fresh::By),];
     prop_oneof![
-        (text(), keys(), wide_entries(), fresh).prop_map(|(table, key, entry, fresh)| {
-            Replicate { table, key, entry, fresh }.into()
-        }),
-        (text(), keys(), versions()).prop_map(|(table, key, ballot)| Prepare {
-            table,
-            key,
-            ballot
-        }
-        .into()),
-        (versions(), any::<bool>(), option::of(wide_entries()))
-            .prop_map(|(floor, synced, entry)| Promised { floor, synced, entry }.into()),
-        (text(), keys(), versions(), versions(), any::<u64>()).prop_map(
-            |(table, key, birth, version, touched)| {
-                TouchCopy { table, key, birth, version, touched }.into()
+        (text(), keys(), wide_entries(), fresh, option::of(epoch_names())).prop_map(
+            |(table, key, entry, fresh, under)| {
+                Replicate { table, key, entry, fresh, under }.into()
             }
         ),
+        (text(), keys(), versions(), epoch_names()).prop_map(|(table, key, ballot, under)| {
+            Prepare { table, key, ballot, under }.into()
+        }),
+        (versions(), any::<(bool, bool)>(), option::of(wide_entries())).prop_map(
+            |(floor, (counts, other_epoch), entry)| {
+                Promised { floor, counts, other_epoch, entry }.into()
+            }
+        ),
+        ((text(), keys()), versions(), versions(), any::<u64>(), option::of(epoch_names()))
+            .prop_map(|((table, key), birth, version, touched, under)| {
+                TouchCopy { table, key, birth, version, touched, under }.into()
+            }),
+        (text(), vec((slot_sets(), epoch_steps()), 0..3)).prop_map(|(table, steps)| Epochs {
+            table,
+            steps
+        }
+        .into()),
+        vec((slot_sets(), epoch_answers()), 0..3)
+            .prop_map(|answers| EpochsAnswer { answers }.into()),
         (text(), slots(), any::<(u64, u64)>()).prop_map(|(table, slot, (incarnation, counter))| {
             Offer { table, slot, incarnation, counter }.into()
         }),
@@ -602,12 +613,15 @@ fn between_nodes() -> impl Strategy<Value = Message> {
             digest
         }
         .into()),
-        (text(), keys()).prop_map(|(table, key)| Fetch { table, key }.into()),
-        (option::of(wide_entries()), any::<bool>()).prop_map(|(entry, synced)| Fetched {
-            entry,
-            synced
+        (text(), keys(), option::of(epoch_names())).prop_map(|(table, key, under)| Fetch {
+            table,
+            key,
+            under
         }
         .into()),
+        (option::of(wide_entries()), any::<(bool, bool)>()).prop_map(
+            |(entry, (synced, other_epoch))| Fetched { entry, synced, other_epoch }.into()
+        ),
         (text(), any::<u64>(), slot_sets(), any::<[u8; SYMBOL_BYTES]>()).prop_map(
             |(table, cut_ms, slots, symbol)| Compare { table, cut_ms, slots, symbol }.into()
         ),
@@ -642,6 +656,72 @@ fn between_nodes() -> impl Strategy<Value = Message> {
         vec(any::<u8>(), 0..200).prop_map(|packet| StreamGossip { packet }.into()),
         key_change().prop_map(|change| KeyOrder { change }.into()),
         key_ordered().prop_map(Message::from),
+    ]
+}
+
+fn epoch_names() -> impl Strategy<Value = EpochName> + Clone {
+    (versions(), any::<u64>()).prop_map(|(lineage, number)| EpochName { lineage, number })
+}
+
+fn epoch_configs() -> impl Strategy<Value = EpochConfig> + Clone {
+    let homes = || vec(node_ids(), 0..4);
+    let source = (epoch_names(), homes(), option::of(homes()))
+        .prop_map(|(name, homes, written_off)| EpochSource { name, homes, written_off });
+    (epoch_names(), homes(), vec(source, 0..3), vec(epoch_names(), 0..3))
+        .prop_map(|(name, homes, sources, absorbed)| EpochConfig { name, homes, sources, absorbed })
+}
+
+fn epoch_ballots() -> impl Strategy<Value = EpochBallot> + Clone {
+    (any::<u64>(), node_ids()).prop_map(|(round, node)| EpochBallot { round, node })
+}
+
+fn epoch_successors() -> impl Strategy<Value = EpochSuccessor> + Clone {
+    prop_oneof![
+        epoch_configs().prop_map(|config| EpochSuccessor::Next(Box::new(config))),
+        epoch_names().prop_map(EpochSuccessor::Ended),
+    ]
+}
+
+fn epoch_steps() -> impl Strategy<Value = EpochStep> {
+    prop_oneof![
+        option::of(epoch_names()).prop_map(EpochStep::Meet),
+        epoch_configs().prop_map(|config| EpochStep::Learn(Box::new(config))),
+        epoch_names().prop_map(EpochStep::Testify),
+        (epoch_names(), epoch_ballots())
+            .prop_map(|(under, ballot)| EpochStep::Prepare { under, ballot }),
+        (epoch_names(), epoch_ballots(), epoch_successors())
+            .prop_map(|(under, ballot, successor)| EpochStep::Accept { under, ballot, successor }),
+        (epoch_configs(), epoch_names())
+            .prop_map(|(ended, into)| EpochStep::Absorb { ended: Box::new(ended), into }),
+    ]
+}
+
+fn epoch_answers() -> impl Strategy<Value = EpochAnswer> {
+    let standings = || {
+        prop_oneof![
+            Just(EpochStanding::Outside),
+            Just(EpochStanding::Fresh),
+            Just(EpochStanding::Ready),
+            Just(EpochStanding::Lost),
+            Just(EpochStanding::Blank),
+            Just(EpochStanding::HandedOver),
+        ]
+    };
+    let before = option::of((any::<u8>(), standings()));
+    let accepted = option::of((epoch_ballots(), epoch_successors()).prop_map(Box::new));
+    prop_oneof![
+        Just(EpochAnswer::Agrees),
+        option::of(epoch_configs().prop_map(Box::new)).prop_map(EpochAnswer::Knows),
+        (epoch_names(), standings(), before, versions()).prop_map(
+            |(under, here, before, floor)| EpochAnswer::Testimony { under, here, before, floor }
+        ),
+        (epoch_names(), epoch_ballots(), accepted).prop_map(|(under, ballot, accepted)| {
+            EpochAnswer::Promise { under, ballot, accepted }
+        }),
+        (epoch_names(), epoch_ballots())
+            .prop_map(|(under, ballot)| EpochAnswer::Accepted { under, ballot }),
+        epoch_ballots().prop_map(EpochAnswer::Outbid),
+        Just(EpochAnswer::Refused),
     ]
 }
 

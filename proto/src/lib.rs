@@ -8,6 +8,7 @@
 
 pub mod codec;
 pub mod entry;
+pub mod epochs;
 pub mod key;
 pub mod limits;
 pub mod member;

@@ -18,6 +18,10 @@ use serde::Serialize;
 use zeroize::Zeroize;
 
 use crate::entry::{Attributes, Entry, Value};
+pub use crate::epochs::{
+    EpochAnswer, EpochBallot, EpochConfig, EpochName, EpochSource, EpochStanding, EpochStep,
+    EpochSuccessor, Epochs, EpochsAnswer,
+};
 use crate::key::{Key, Slot};
 use crate::member::Member;
 pub use crate::operate::{
@@ -677,6 +681,8 @@ pub struct TableStatus {
     /// Those among them that all their homes have, and that are kept because there are fewer of these
     /// than the table asks for.
     pub slots_short: u32,
+    /// Slots that it is to decide about and cannot: it does not know of a majority that would do so with it.
+    pub slots_undecided: u32,
     /// Writes kept for homes that could not be reached.
     pub hints: u64,
     /// How many homes a slot has.
@@ -875,6 +881,8 @@ pub struct Replicate {
     pub entry: Entry,
     /// Whether promises stand in its way.
     pub fresh: Fresh,
+    /// The epoch in whose name it is to count toward a decision, if it is to.
+    pub under: Option<EpochName>,
 }
 
 /// Whether a copy is a write that does not count yet: a home that has promised a later ballot for the
@@ -900,6 +908,8 @@ pub struct Prepare {
     pub key: Key,
     /// The ballot: the version of the write that may follow.
     pub ballot: Version,
+    /// The epoch in whose name it is promised.
+    pub under: EpochName,
 }
 
 /// The answer to [`Prepare`].
@@ -909,8 +919,10 @@ pub struct Promised {
     /// promised. A greater one: try again above it. A smaller one: not promised yet, since it is further
     /// ahead than the receiver has room on disk for; it will be.
     pub floor: Version,
-    /// Whether the receiver is in sync for the slot: its promise counts only then.
-    pub synced: bool,
+    /// Whether the receiver may answer in the name of the epoch: its promise counts only then.
+    pub counts: bool,
+    /// Whether it does not since it knows another epoch: find out which, and ask again.
+    pub other_epoch: bool,
     /// Its copy, dead or alive, if it promised.
     pub entry: Option<Entry>,
 }
@@ -928,6 +940,8 @@ pub struct TouchCopy {
     pub version: Version,
     /// When it was used, in hybrid milliseconds.
     pub touched: u64,
+    /// The epoch in whose name it is to count toward a decision, if it is to.
+    pub under: Option<EpochName>,
 }
 
 /// Node to node: this is the digest of my copy of an entry that both of us are to hold; is yours the
@@ -965,6 +979,9 @@ pub enum Replicated {
     } = 4,
     /// The receiver is no home of the slot, as it sees the members: this counts for nothing.
     NoHome = 5,
+    /// The receiver knows another epoch, or not yet this one for certain: it may have stored it, and does
+    /// not count. Find out which, and send it again.
+    OtherEpoch = 6,
 }
 
 /// Node to node: what do you hold under this key?
@@ -974,6 +991,8 @@ pub struct Fetch {
     pub table: String,
     /// The key.
     pub key: Key,
+    /// The epoch in whose name the answer is to count toward a decision, if it is to.
+    pub under: Option<EpochName>,
 }
 
 /// The answer to [`Fetch`].
@@ -981,8 +1000,11 @@ pub struct Fetch {
 pub struct Fetched {
     /// The receiver's copy, dead or alive.
     pub entry: Option<Entry>,
-    /// Whether the receiver is in sync for the slot, so that `None` means that there is no such entry.
+    /// Whether the receiver is in sync for the slot, so that `None` means that there is no such entry; if an
+    /// epoch was named, whether it may answer in its name.
     pub synced: bool,
+    /// Whether it may not since it knows another epoch: find out which, and ask again.
+    pub other_epoch: bool,
 }
 
 /// Node to node: this is the sum of what I hold in these slots; is yours the same?
@@ -1347,6 +1369,8 @@ messages! {
     73 Promised(Promised), MERGED;
     76 Offer(Offer), SMALL;
     77 OfferAnswer(OfferAnswer), SMALL;
+    78 Epochs(Epochs), LISTING;
+    79 EpochsAnswer(EpochsAnswer), LISTING;
     90 CheckCopy(CheckCopy), SMALL;
     91 LoadRequest(LoadRequest), SMALL;
     92 HostLoad(HostLoad), SMALL;

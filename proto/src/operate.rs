@@ -151,4 +151,11 @@ pub enum Happened {
         /// What, in words.
         order: String,
     } = 6,
+    /// By ballots of this node successors of slots' epochs were decided, so that others decide about them now.
+    EpochsDecided {
+        /// The table.
+        table: String,
+        /// How many.
+        slots: u32,
+    } = 7,
 }

@@ -493,6 +493,16 @@ impl Seat {
         all
     }
 
+    /// Whether a node is one of [`Self::wanted`].
+    pub fn wants(&self, node: NodeId) -> bool {
+        let waits = matches!(self.standing, Standing::Fresh | Standing::Blank);
+        let config = self.config.as_ref().filter(|_| waits && node != self.me);
+        config.is_some_and(|config| {
+            let is_of_source = |source: &Source| source.homes.contains(&node);
+            config.homes.contains(&node) || config.sources.iter().any(is_of_source)
+        })
+    }
+
     /// Begins a comparison.
     pub fn ask(&self) -> Option<Ask> {
         self.id().map(|under| Ask { under, losses: self.losses })

@@ -150,7 +150,7 @@ fn of_node(node: &NodeStatus) -> Vec<Metric> {
 type Figure = (&'static str, &'static str, fn(&TableStatus) -> u64);
 
 fn of_tables(tables: &[TableStatus]) -> Vec<Metric> {
-    let figures: [Figure; 9] = [
+    let figures: [Figure; 10] = [
         ("table_entries", "Entries held, ended ones too.", |table| table.entries),
         ("table_capacity", "The most entries it takes.", |table| table.capacity),
         ("table_bytes", "Bytes of keys and values.", |table| table.bytes),
@@ -159,6 +159,7 @@ fn of_tables(tables: &[TableStatus]) -> Vec<Metric> {
         ("table_reserve_used", "Entries in the reserve of a full table.", |t| t.reserve_used),
         ("table_slots_home", "Slots that it is a home of.", |table| table.slots_home.into()),
         ("table_slots_unsynced", "Of these, not in sync yet.", |table| table.slots_unsynced.into()),
+        ("table_slots_undecided", "Slots without a known majority.", |t| t.slots_undecided.into()),
         ("table_hints", "Writes kept for homes out of reach.", |table| table.hints),
     ];
     let figures = figures.into_iter().map(|(name, help, figure)| {

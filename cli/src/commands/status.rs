@@ -94,6 +94,12 @@ fn print_one(node: &NodeStatus, peers: &Peers) -> anyhow::Result<()> {
             table.name, table.reserve_used
         ))?;
     }
+    for table in node.tables.iter().filter(|table| table.slots_undecided > 0) {
+        output::line(format!(
+            "{}: knows no majority for {} slots; logouts and conditional operations wait there",
+            table.name, table.slots_undecided
+        ))?;
+    }
     for table in node.tables.iter().filter(|table| table.slots_leaving > 0) {
         let short = match table.slots_short {
             0 => String::new(),

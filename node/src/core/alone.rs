@@ -56,7 +56,7 @@ impl Core {
         let homes = self.standing.ring.homes(slot);
         homes[..homes.len().min(replicas)] == [self.id()]
             && *self.quorum_homes(table, slot) == [self.id()]
-            && *self.decision_homes(table, slot) == [self.id()]
+            && self.deciding(table, slot).is_some_and(|config| config.homes == [self.id()])
             && self.slot_state(table, slot).is_synced()
             && !self.standing.alone_by_misfortune
     }

@@ -1,10 +1,10 @@
 //! Conditional operations: an update or an end of what was seen, and a start where nothing is.
 //!
-//! Each is one round of CASPaxos (Rystsov, arXiv 1802.07000) at a majority of the slot's *decision
-//! homes*, the dead among them counted ([`Core::decision_homes`]); without one it is refused. The ballot
+//! Each is one round of CASPaxos (Rystsov, arXiv 1802.07000) at a majority of the homes of the slot's
+//! *epoch* ([`super::epochs`]), the dead among them counted; without one it is refused. The ballot
 //! is the version that its write will have. The coordinator, the first of these homes that is in
-//! contact, has the others promise the ballot and say what they hold; what a majority in sync says,
-//! merged, is what the condition is about; the write goes out under the ballot, and counts once a
+//! contact and may, has the others promise the ballot and say what they hold; what a majority that is ready
+//! says, merged, is what the condition is about; the write goes out under the ballot, and counts once a
 //! majority holds it. If the condition does not hold and the homes differ, what was merged goes out
 //! under the ballot first: an answer is about what is decided, never about what one home happens to
 //! have. A coordinator does this for one operation of a slot at a time.
@@ -26,7 +26,8 @@
 //! # Restarts
 //! Floors are in memory only. A home promises no ballot at or after its *ceiling*, the instant on disk
 //! that its own stamps stay below ([`NodeTime`](super::time::NodeTime)); a ballot further ahead waits
-//! until the ceiling is above it. A home that has restarted takes the ceiling of the run before for the floor of
+//! until the ceiling is above it. Floors move with entries: whoever becomes ready in a later epoch has
+//! those of whom it compared with. A home that has restarted takes the ceiling of the run before for the floor of
 //! every slot: whatever it may have promised is below. Until clocks have passed that, at most
 //! [`CEILING_LEAD_MS`](super::time::CEILING_LEAD_MS) later, it merges what is fresh and does not count as
 //! a holder. Where it is needed for a majority, as when all nodes restart at once, coordinators stamp
@@ -45,11 +46,13 @@ use std::time::Duration;
 use annulus_proto::entry::Kind;
 use annulus_proto::message::{Change, Failure, Message, Operation, Prepare, Promised};
 use annulus_proto::{Entry, NodeId, Slot, Version};
+use annulus_slots::{EpochId, Refused};
 use rand::RngExt;
 
 use super::Core;
 use super::calls::Purpose;
 use super::coordinator::{Pending, Stage, WriteKind, lease, no_stamp};
+use super::epochs::wire::{id_of, name};
 use super::io::Now;
 use super::replica::reject_table;
 use super::settings::majority;
@@ -59,12 +62,20 @@ use super::time::NoStamp;
 /// What the homes said to a ballot.
 pub(super) struct Promising {
     pub(super) ballot: Version,
+    /// In whose name.
+    under: EpochId,
     pub(super) homes: Vec<NodeId>,
+    /// How many of them are a majority.
+    needed: usize,
     pub(super) waiting: BTreeMap<u64, NodeId>,
     /// What those hold that promised.
     answers: BTreeMap<NodeId, Option<Entry>>,
-    /// How many of them are in sync.
-    pub(super) synced: usize,
+    /// How many of them count.
+    pub(super) counting: usize,
+    /// Whether one of them knows another epoch.
+    met_other_epoch: bool,
+    /// How many answered that they are not ready.
+    not_ready: usize,
     /// Whether another try may find more promises, and the greatest floor that was in the way.
     refused: Option<Version>,
 }
@@ -80,12 +91,14 @@ pub(super) struct Lines {
 /// How long before what stands in the way is looked at again, at most: the exact time is drawn, so that
 /// two coordinators do not outbid each other for ever.
 const PAUSE: Duration = Duration::from_millis(40);
+/// How long before a request's patience is over nobody is asked any more who might yet begin with it.
+const LAST_TRY: Duration = Duration::from_millis(150);
 
 impl Core {
     /// Takes in a conditional operation, if this node may coordinate it, or passes it on.
     pub(super) fn route_conditional(&mut self, now: Now, id: u64, pending: Pending) {
         let me = self.id();
-        let homes = self.decision_homes(pending.table, pending.slot);
+        let homes = self.deciders(pending.table, pending.slot);
         let (count, mine) = (homes.len(), self.may_decide(now, &pending));
         let is_there = |home: &NodeId| match *home == me {
             true => mine,
@@ -96,14 +109,46 @@ impl Core {
         if mine && (pending.request.hops > 0 || first == Some(me)) {
             return self.stand_in_line(now, id, pending);
         }
-        if homes.iter().any(|home| *home != me && self.is_active(*home)) {
+        let is_for_others = pending.request.hops == 0 || !homes.contains(&me);
+        if is_for_others && homes.iter().any(|home| *home != me && self.is_active(*home)) {
             return self.forward(now, id, pending, Vec::new());
         }
-        let failure = match self.time.can_stamp(now) {
-            Err(trouble) => no_stamp(trouble, count),
-            Ok(()) => unavailable(0, count),
-        };
-        self.finish(now, id, pending, Err(failure));
+        let outcome = self.time.can_stamp(now).map_err(|trouble| no_stamp(trouble, count));
+        match outcome {
+            Err(failure) => self.finish(now, id, pending, Err(failure)),
+            Ok(()) => self.decide_nothing(now, id, pending),
+        }
+    }
+
+    /// Nobody who was asked may decide. Whoever passed it on asks others; else it is tried again in a moment
+    /// if that can be of use.
+    pub(super) fn decide_nothing(&mut self, now: Now, id: u64, pending: Pending) {
+        let deciders = self.deciders(pending.table, pending.slot);
+        let is_there = |home: &&NodeId| **home == self.id() || self.is_in_contact(now, **home);
+        let homes = deciders.len();
+        let are_there = deciders.iter().filter(is_there).count() >= majority(homes);
+        let is_kept = self.slot_state(pending.table, pending.slot).is_kept();
+        if pending.request.hops > 0 && (are_there || !is_kept) {
+            return self.finish(now, id, pending, Err(UNWILLING));
+        }
+        if are_there && pending.deadline > now.monotonic + LAST_TRY {
+            return self.pause(now, id, pending);
+        }
+        self.finish(now, id, pending, Err(unavailable(0, homes)));
+    }
+
+    /// Who is to be asked for a decision: the homes of the epoch that is known here, or those that would know.
+    ///
+    /// In the order of placement, which need not be the epoch's: clients and those that know of no epoch go by it,
+    /// and of two nodes that decide at the same time one is outbid.
+    pub(super) fn deciders(&self, table: usize, slot: Slot) -> Vec<NodeId> {
+        let placed = self.homes(table, slot);
+        // Nobody tells those that it does not concern which epochs came later.
+        let epoch = self.epoch(table, slot).filter(|_| self.slot_state(table, slot).is_kept());
+        let Some(config) = epoch else { return placed };
+        let mut homes = config.homes.clone();
+        homes.sort_by_key(|home| placed.iter().position(|it| it == home).unwrap_or(placed.len()));
+        homes
     }
 
     /// Whether this node may coordinate a conditional operation.
@@ -111,7 +156,7 @@ impl Core {
         self.is_up()
             && !self.standing.alone_by_misfortune
             && self.time.can_stamp(now).is_ok()
-            && self.decision_homes(pending.table, pending.slot).contains(&self.id())
+            && self.deciding(pending.table, pending.slot).is_some()
     }
 
     /// Begins with the operation once those before it are done.
@@ -153,12 +198,14 @@ impl Core {
     fn start_ballot(&mut self, now: Now, id: u64, mut pending: Pending) {
         let (table, slot) = (pending.table, pending.slot);
         let now_ms = self.time.now_ms(now);
-        let homes = self.decision_homes(table, slot).to_vec();
-        if !self.may_decide(now, &pending) {
+        let stored = self.tables[table].store.get(&pending.request.key, now_ms);
+        self.note_damage(table);
+        let config = self.deciding(table, slot).cloned();
+        let Some(config) = config.filter(|_| self.may_decide(now, &pending)) else {
             // It has changed while this one waited for its turn.
             return self.begin_elsewhere(now, id, pending);
-        }
-        let stored = self.tables[table].store.get(&pending.request.key, now_ms);
+        };
+        let (under, homes) = (config.id, config.homes.clone());
         let known = stored.as_ref().map_or(Version::ZERO, |entry| entry.version.max(entry.birth));
         let ballot = match self.stamp(now, table, slot, known.max(pending.above)) {
             Ok(ballot) if self.time.is_below_ceiling(ballot.hlc) => ballot,
@@ -177,10 +224,14 @@ impl Core {
         let me = self.id();
         let mut promising = Promising {
             ballot,
+            under,
             homes: homes.clone(),
+            needed: self.majority_of(&config),
             waiting: BTreeMap::new(),
             answers: BTreeMap::from([(me, stored)]),
-            synced: usize::from(self.slot_state(table, slot).is_synced()),
+            counting: 1,
+            met_other_epoch: false,
+            not_ready: 0,
             refused: None,
         };
         for home in homes.into_iter().filter(|home| *home != me) {
@@ -188,7 +239,7 @@ impl Core {
                 continue;
             }
             let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
-            let prepare = Prepare { table, key, ballot };
+            let prepare = Prepare { table, key, ballot, under: name(under) };
             if let Some(call) = self.call(now, home, Purpose::Pending(id), prepare) {
                 promising.waiting.insert(call, home);
             }
@@ -204,18 +255,23 @@ impl Core {
         };
         let slot = request.key.slot();
         debug_assert!(self.owns(slot));
-        let state = self.slot_state(table, slot);
-        let (floor, synced) = (state.floor, state.is_synced());
+        let now_ms = self.time.now_ms(now);
+        let entry = self.tables[table].store.get(&request.key, now_ms);
+        let floor = self.slot_state(table, slot).floor;
+        if let Err(refused) = self.may_answer(table, slot, id_of(request.under)) {
+            self.counters.add("promises_of_no_count");
+            let other_epoch = refused == Refused::OtherEpoch;
+            return Promised { floor, counts: false, other_epoch, entry: None }.into();
+        }
+        let (counts, other_epoch) = (true, false);
         if request.ballot < floor || !self.time.is_below_ceiling(request.ballot.hlc) {
             self.time.want(now, request.ballot.hlc);
             self.counters.add("promises_refused");
-            return Promised { floor, synced, entry: None }.into();
+            return Promised { floor, counts, other_epoch, entry: None }.into();
         }
         self.counters.add("promises_given");
         self.raise_floor(table, slot, request.ballot);
-        let now_ms = self.time.now_ms(now);
-        let entry = self.tables[table].store.get(&request.key, now_ms);
-        Promised { floor: request.ballot, synced, entry }.into()
+        Promised { floor: request.ballot, counts, other_epoch, entry }.into()
     }
 
     pub(super) fn on_promise(
@@ -235,8 +291,14 @@ impl Core {
             self.pending.insert(id, pending);
             return;
         };
-        if answer.floor == promising.ballot {
-            promising.synced += usize::from(answer.synced);
+        if !answer.counts {
+            promising.met_other_epoch |= answer.other_epoch;
+            promising.not_ready += usize::from(!answer.other_epoch);
+            if answer.other_epoch {
+                self.meet_about(pending.table, pending.slot, home);
+            }
+        } else if answer.floor == promising.ballot {
+            promising.counting += 1;
             promising.answers.insert(home, answer.entry);
         } else {
             let before = promising.refused.unwrap_or(Version::ZERO);
@@ -245,31 +307,39 @@ impl Core {
         self.judge_promises(now, id, pending);
     }
 
-    /// Enough is known once a majority that is in sync has promised.
+    /// Enough is known once a majority that counts has promised.
     pub(super) fn judge_promises(&mut self, now: Now, id: u64, mut pending: Pending) {
         let Stage::Promising(promising) = &mut pending.stage else { return };
-        let needed = majority(promising.homes.len());
-        if promising.synced >= needed {
+        let needed = promising.needed;
+        if promising.counting >= needed {
             let stage = std::mem::replace(&mut pending.stage, Stage::Done);
             let Stage::Promising(promising) = stage else { return };
             return self.on_promised(now, id, pending, promising);
         }
-        if promising.synced + promising.waiting.len() >= needed {
+        if promising.counting + promising.waiting.len() >= needed {
             self.pending.insert(id, pending);
             return;
         }
         match promising.refused {
             Some(floor) => self.outbid(now, id, pending, floor),
+            None if promising.met_other_epoch => self.pause(now, id, pending),
+            // They are there, and may soon be ready.
+            None if promising.counting + promising.not_ready >= needed
+                && pending.deadline > now.monotonic + LAST_TRY =>
+            {
+                self.pause(now, id, pending);
+            }
             None => {
-                let failure = unavailable(promising.synced, promising.homes.len());
+                let failure = unavailable(promising.counting, promising.homes.len());
                 self.finish(now, id, pending, Err(failure));
             }
         }
     }
 
     fn on_promised(&mut self, now: Now, id: u64, pending: Pending, promising: Promising) {
-        let Promising { ballot, answers, homes, .. } = promising;
-        if *self.decision_homes(pending.table, pending.slot) != *homes {
+        let Promising { ballot, answers, under, .. } = promising;
+        let deciding = self.deciding(pending.table, pending.slot);
+        if deciding.is_none_or(|config| config.id != under) {
             // Others decide now, who have promised nothing.
             return self.outbid(now, id, pending, ballot);
         }
@@ -492,7 +562,10 @@ fn is_same(one: Option<&Entry>, other: Option<&Entry>) -> bool {
     parts(one) == parts(other) && of_body(one) == of_body(other)
 }
 
-/// That so many of the decision homes are not enough.
+/// Of a node that may not decide, and has begun nothing.
+pub(super) const UNWILLING: Failure = Failure::Unavailable { answered: 0, needed: 1, homes: 0 };
+
+/// That so many of the homes that decide are not enough.
 pub(super) fn unavailable(answered: usize, homes: usize) -> Failure {
     let (answered, needed, homes) = (answered as u8, majority(homes) as u8, homes as u8);
     Failure::Unavailable { answered, needed, homes }

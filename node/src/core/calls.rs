@@ -155,6 +155,13 @@ pub(super) enum Purpose {
         /// The slots.
         slots: Vec<u16>,
     },
+    /// What was told of the epochs of so many slots.
+    Epochs {
+        /// The table, by its place.
+        table: usize,
+        /// How many.
+        slots: usize,
+    },
     /// A sign of life, of a node that hints wait for.
     Ping,
 }
@@ -162,6 +169,11 @@ pub(super) enum Purpose {
 /// A step of a synchronisation.
 #[derive(Clone, Debug)]
 pub(super) enum SyncStep {
+    /// What the other is to the epochs of these slots: before all else, or once more after it.
+    Testify {
+        /// Whether it is asked after all else.
+        again: bool,
+    },
     /// The first symbols.
     Compare,
     /// Sketches of the parts of these.

@@ -15,9 +15,11 @@ use annulus_proto::message::{
 };
 use annulus_proto::{Entry, NodeId, Slot, Value, Version};
 use annulus_shm::Admission;
+use annulus_slots::EpochId;
 
-use super::ballot::{Promising, unavailable};
+use super::ballot::{Promising, UNWILLING, unavailable};
 use super::calls::Purpose;
+use super::epochs::wire::name;
 use super::io::{Asker, Caller, Now};
 use super::merging::name_among_clients;
 use super::placing::Extras;
@@ -31,7 +33,7 @@ pub(super) struct Pending {
     pub(super) table: usize,
     pub(super) slot: Slot,
     pub(super) request: SessionRequest,
-    deadline: Duration,
+    pub(super) deadline: Duration,
     /// What it counts against the bound on waiting requests, in bytes.
     size: usize,
     pub(super) rounds: u8,
@@ -92,8 +94,12 @@ pub(super) struct Reading {
     synced_homes: usize,
     /// How many of those asked did not answer.
     silent: usize,
-    /// Whether the homes asked are those that decide, and nobody stands in for them.
-    decides: bool,
+    /// The epoch whose homes are asked, if they are those that decide, and nobody stands in for them.
+    under: Option<EpochId>,
+    /// How many of the homes are enough.
+    needed: usize,
+    /// Whether one of them knows another epoch.
+    met_other_epoch: bool,
     /// When they were asked.
     began: Duration,
 }
@@ -113,8 +119,12 @@ pub(super) struct Writing {
     /// How many of those that count hold it, and how many have to, the homes included.
     extras_held: usize,
     needed_with_extras: usize,
-    /// The homes of which a majority has to hold it, too; none if that does not matter.
+    /// Whether a majority of the epoch's homes has to hold it, too.
+    decides: bool,
+    /// The epoch, if it is known, its homes then, and how many of them are a majority.
+    under: Option<EpochId>,
     decision: Vec<NodeId>,
+    decisive: usize,
     decided_by: usize,
     waiting: BTreeMap<u64, NodeId>,
     failure: Option<Failure>,
@@ -122,6 +132,8 @@ pub(super) struct Writing {
     floor: Option<Version>,
     /// Whether one of them said that it is no home.
     met_no_home: bool,
+    /// Whether one of them knows another epoch.
+    met_other_epoch: bool,
     answered: bool,
 }
 
@@ -179,8 +191,7 @@ impl Core {
             return self.take_back(now, number, caller, request.hops);
         }
         if self.stopping {
-            let failure = Failure::Unavailable { answered: 0, needed: 1, homes: 0 };
-            return self.reply_session(now, asker, id, Err(failure));
+            return self.reply_session(now, asker, id, Err(UNWILLING));
         }
         let Some(table) = self.table_asked_for(caller, &request.table) else {
             let why = format!("there is no table {:?}; check [[table]] on the node", request.table);
@@ -266,7 +277,7 @@ impl Core {
     ) {
         let is_conditional = pending.request.operation.is_conditional();
         let homes = match is_conditional {
-            true => self.decision_homes(pending.table, pending.slot).to_vec(),
+            true => self.deciders(pending.table, pending.slot),
             false => self.homes(pending.table, pending.slot),
         };
         let me = self.id();
@@ -284,6 +295,9 @@ impl Core {
         let Some(home) = next else {
             if is_conditional && self.may_decide(now, &pending) {
                 return self.stand_in_line(now, id, pending);
+            }
+            if is_conditional {
+                return self.decide_nothing(now, id, pending);
             }
             let homes = homes.len() as u8;
             let failure = Failure::Unavailable { answered: 0, needed: 1, homes };
@@ -322,10 +336,15 @@ impl Core {
 
     fn coordinate(&mut self, now: Now, id: u64, pending: Pending) {
         let refuses = self.tables[pending.table].store.policy().partition == Partition::Refuse;
-        if refuses && !pending.request.operation.is_end() && !self.reaches_majority(now, &pending) {
-            // A write would stay here, and come up at healing though nobody was told that it counts.
-            let homes = self.decision_homes(pending.table, pending.slot).len();
-            return self.finish(now, id, pending, Err(unavailable(1, homes)));
+        if refuses && !pending.request.operation.is_end() {
+            let Some(config) = self.epoch(pending.table, pending.slot) else {
+                return self.pause(now, id, pending);
+            };
+            if !self.is_majority_in_contact(now, config) {
+                // A write would stay here, and come up at healing though nobody was told that it counts.
+                let homes = config.homes.len();
+                return self.finish(now, id, pending, Err(unavailable(1, homes)));
+            }
         }
         let now_ms = self.time.now_ms(now);
         let key = &pending.request.key;
@@ -337,7 +356,7 @@ impl Core {
             (operation, Some(entry)) if vouches && is_answer(operation, &entry, now_ms) => {
                 self.apply(now, id, pending, Some(entry));
             }
-            _ => self.start_reading(now, id, pending),
+            _ => self.start_reading(now, id, pending, refuses),
         }
     }
 
@@ -487,24 +506,29 @@ impl Core {
         let (table, slot) = (pending.table, pending.slot);
         let homes = self.homes(table, slot);
         let policy = self.tables[table].store.policy();
-        let operation = &pending.request.operation;
-        let decides = operation.is_end()
-            || operation.is_conditional()
-            || policy.partition == Partition::Refuse;
         let needed = policy.write.count(homes.len());
         let needed_with_extras = match counted + usize::from(is_counted) {
             0 => needed,
             others => needed.max(majority(homes.len() + others)),
         };
-        let decision = if decides { self.decision_homes(table, slot).to_vec() } else { Vec::new() };
+        let decides = self.is_decided(&pending);
+        let config = self.epoch(table, slot).filter(|_| decides).cloned();
+        let under = config.as_ref().map(|config| config.id);
+        let decisive = config.as_ref().map_or(1, |config| self.majority_of(config));
+        let decision = config.map_or(Vec::new(), |config| config.homes.clone());
         let me = self.id();
+        let counts = under.is_some_and(|under| self.may_store(table, slot, under).is_ok());
+        let unsaved = decision.contains(&me) && !self.is_saved_seat(table, slot);
         let mut writing = Writing {
             entry,
             kind,
             needed,
             // The view may have changed while this request waited.
             held_by: usize::from(homes.contains(&me) || self.has(Flaw::StoresAsNoHome)),
-            decided_by: usize::from(decision.contains(&me)),
+            decides,
+            under,
+            decisive,
+            decided_by: usize::from(counts),
             extras,
             counted,
             is_counted,
@@ -516,6 +540,8 @@ impl Core {
             failure: None,
             floor: None,
             met_no_home: false,
+            // One's own seat that is not on disk is soon.
+            met_other_epoch: unsaved,
             answered: false,
         };
         for at in 0..writing.homes.len() {
@@ -540,6 +566,13 @@ impl Core {
         self.judge_writing(now, id, pending);
     }
 
+    /// Whether an operation needs a majority of those who decide.
+    fn is_decided(&self, pending: &Pending) -> bool {
+        let operation = &pending.request.operation;
+        let policy = self.tables[pending.table].store.policy();
+        operation.is_end() || operation.is_conditional() || policy.partition == Partition::Refuse
+    }
+
     fn send_copy(
         &mut self,
         now: Now,
@@ -557,12 +590,13 @@ impl Core {
             WriteKind::Decided { ballot, .. } if ballot == entry.version => Fresh::Yes,
             WriteKind::Decided { ballot, .. } => Fresh::By(ballot),
         };
+        let under = writing.under.map(name);
         let message: Message = match (&writing.kind, &entry.body) {
             (WriteKind::Touch, Some(body)) if !whole => {
                 let (birth, version, touched) = (entry.birth, entry.version, body.touched);
-                TouchCopy { table, key, birth, version, touched }.into()
+                TouchCopy { table, key, birth, version, touched, under }.into()
             }
-            _ => Replicate { table, key, entry, fresh }.into(),
+            _ => Replicate { table, key, entry, fresh, under }.into(),
         };
         match self.call(now, home, Purpose::Pending(id), message) {
             Some(call) => {
@@ -574,7 +608,7 @@ impl Core {
 
     fn judge_writing(&mut self, now: Now, id: u64, mut pending: Pending) {
         let Stage::Writing(writing) = &mut pending.stage else { return };
-        let decisive = majority(writing.decision.len());
+        let decisive = if writing.decides { writing.decisive } else { 0 };
         let waiting_of =
             |homes: &[NodeId]| writing.waiting.values().filter(|home| homes.contains(home)).count();
         let (homes, decision) = (writing.homes.len(), writing.decision.len());
@@ -606,8 +640,10 @@ impl Core {
         {
             return self.on_promised_elsewhere(now, id, pending, floor);
         }
+        let may_become_known = writing.decides && writing.under.is_none();
+        let seen_otherwise = writing.met_no_home || writing.met_other_epoch || may_become_known;
         if let (Some(Err(Failure::Unavailable { .. })), true, None) =
-            (&outcome, writing.met_no_home, &writing.failure)
+            (&outcome, seen_otherwise, &writing.failure)
         {
             return self.on_other_homes(now, id, pending);
         }
@@ -641,7 +677,7 @@ impl Core {
         self.route(now, id, pending);
     }
 
-    /// Too few homes hold a write, since some of them see other members: by the time that this is tried
+    /// Too few homes hold a write, since some of them see other members, or know another epoch: by the time that this is tried
     /// again both will have told each other.
     fn on_other_homes(&mut self, now: Now, id: u64, mut pending: Pending) {
         self.counters.add("writes_at_no_home");
@@ -700,6 +736,10 @@ impl Core {
                 }
             }
             Replicated::NoHome => writing.met_no_home = true,
+            Replicated::OtherEpoch => {
+                writing.met_other_epoch = true;
+                self.meet_about(pending.table, pending.slot, home);
+            }
             Replicated::Missing => {
                 let mut writing = std::mem::replace(&mut pending.stage, Stage::Done).into_writing();
                 self.send_copy(now, id, &pending, &mut writing, home, true);
@@ -749,22 +789,32 @@ impl Core {
 
     // Reading.
 
-    fn start_reading(&mut self, now: Now, id: u64, mut pending: Pending) {
+    /// Asks the homes, or those that decide.
+    fn start_reading(&mut self, now: Now, id: u64, mut pending: Pending, decides: bool) {
         self.counters.add("reads_of_homes");
         let now_ms = self.time.now_ms(now);
         let me = self.id();
-        let decides = self.tables[pending.table].store.policy().partition == Partition::Refuse;
-        let homes = match decides {
-            true => self.decision_homes(pending.table, pending.slot).to_vec(),
-            false => self.homes(pending.table, pending.slot),
+        let (table, slot) = (pending.table, pending.slot);
+        let stored = self.tables[table].store.get(&pending.request.key, now_ms);
+        let mut reading = Reading::default();
+        let counts = if decides {
+            let Some(config) = self.epoch(table, slot).cloned() else {
+                return self.pause(now, id, pending);
+            };
+            reading.under = Some(config.id);
+            reading.needed = self.majority_of(&config);
+            reading.homes.clone_from(&config.homes);
+            self.may_answer(table, slot, config.id).is_ok()
+        } else {
+            reading.homes = self.homes(table, slot);
+            reading.needed = majority(reading.homes.len());
+            self.slot_state(table, slot).is_synced() && reading.homes.contains(&me)
         };
-        let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
-        let synced = self.slot_state(pending.table, pending.slot).is_synced();
-        let began = now.monotonic;
-        let mut reading = Reading { homes: homes.clone(), decides, began, ..Reading::default() };
+        reading.began = now.monotonic;
+        let homes = reading.homes.clone();
         reading.asked.push(me);
         reading.answers.insert(me, stored);
-        reading.synced_homes = usize::from(synced && homes.contains(&me));
+        reading.synced_homes = usize::from(counts);
         for home in homes.into_iter().filter(|home| *home != me) {
             if !decides || self.is_active(home) {
                 self.ask(now, id, &pending, &mut reading, home);
@@ -777,7 +827,8 @@ impl Core {
     fn ask(&mut self, now: Now, id: u64, pending: &Pending, reading: &mut Reading, node: NodeId) {
         reading.asked.push(node);
         let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
-        if let Some(call) = self.call(now, node, Purpose::Pending(id), Fetch { table, key }) {
+        let fetch = Fetch { table, key, under: reading.under.map(name) };
+        if let Some(call) = self.call(now, node, Purpose::Pending(id), fetch) {
             reading.waiting.insert(call, node);
         }
     }
@@ -786,9 +837,10 @@ impl Core {
     /// too few of those, everybody who may still hold something for the slot is asked as well.
     fn judge_reading(&mut self, now: Now, id: u64, mut pending: Pending) {
         let mut reading = std::mem::replace(&mut pending.stage, Stage::Done).into_reading();
-        let needed = majority(reading.homes.len());
+        let needed = reading.needed;
+        let decides = reading.under.is_some();
         let in_sync_at_best = reading.synced_homes + reading.waiting.len();
-        let may_ask_others = !reading.decides && reading.waiting.len() < ASKED_MAX;
+        let may_ask_others = !decides && reading.waiting.len() < ASKED_MAX;
         if in_sync_at_best < needed && may_ask_others {
             let asked = &reading.asked;
             let more: Vec<NodeId> = self.possible_holders(pending.slot);
@@ -802,9 +854,14 @@ impl Core {
             reading.homes.iter().filter(|home| reading.answers.contains_key(home)).count();
         // Nobody may say *absent* for those who did not answer.
         let found = reading.answers.values().any(Option::is_some);
-        let all_told = !reading.decides && reading.waiting.is_empty() && answered >= needed;
+        let all_told = !decides && reading.waiting.is_empty() && answered >= needed;
         if reading.synced_homes >= needed || (all_told && (found || reading.silent == 0)) {
             return self.on_read(now, id, pending, reading);
+        }
+        if reading.waiting.is_empty() && decides && (reading.met_other_epoch || answered >= needed)
+        {
+            // They are there, and may soon be ready.
+            return self.pause(now, id, pending);
         }
         if reading.waiting.is_empty() {
             let (answered, needed, homes) =
@@ -853,14 +910,10 @@ impl Core {
         }
         let meant = pending.request.operation.birth();
         let is_there = |entry: &Entry| meant.is_none_or(|birth| birth == entry.birth);
-        if pending.request.operation.is_end() && !merged.as_ref().is_some_and(is_there) {
+        let is_to_end = merged.as_ref().is_some_and(is_there);
+        if pending.request.operation.is_end() && !is_to_end && reading.under.is_none() {
             // That there is nothing to end is for those to say who would have to know of the end.
-            let decision = self.decision_homes(pending.table, pending.slot);
-            let told = decision.iter().filter(|home| reading.answers.contains_key(home)).count();
-            if told < majority(decision.len()) {
-                let failure = unavailable(told, decision.len());
-                return self.finish(now, id, pending, Err(failure));
-            }
+            return self.start_reading(now, id, pending, true);
         }
         self.apply(now, id, pending, merged);
     }
@@ -889,9 +942,8 @@ impl Core {
             (Stage::Forwarding { call: open, .. }, Message::SessionReply(reply))
                 if *open == call =>
             {
-                let unwilling = Failure::Unavailable { answered: 0, needed: 1, homes: 0 };
-                if reply == SessionReply::Failed(unwilling) {
-                    // It is about to stop, and has not begun with it.
+                if reply == SessionReply::Failed(UNWILLING) {
+                    // It is about to stop, or may not decide, and has not begun with it.
                     self.pending.insert(id, pending);
                     return self.on_pending_failure(now, id, call, node, false);
                 }
@@ -912,6 +964,10 @@ impl Core {
             (Stage::Reading(reading), Message::Fetched(fetched)) => {
                 if let Some(node) = reading.waiting.remove(&call) {
                     let is_home = reading.homes.contains(&node);
+                    if fetched.other_epoch {
+                        reading.met_other_epoch = true;
+                        self.meet_about(pending.table, pending.slot, node);
+                    }
                     reading.synced_homes += usize::from(fetched.synced && is_home);
                     reading.answers.insert(node, fetched.entry);
                 }
@@ -1009,7 +1065,8 @@ impl Core {
             });
             let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
             if is_behind
-                && let Some(call) = self.call(now, node, Purpose::Pending(id), Fetch { table, key })
+                && let fetch = (Fetch { table, key, under: None })
+                && let Some(call) = self.call(now, node, Purpose::Pending(id), fetch)
             {
                 pending.stage = Stage::CatchingUp { call, reply };
                 self.pending.insert(id, pending);
@@ -1028,14 +1085,14 @@ impl Core {
             return self.finish(now, id, pending, Ok(reply));
         }
         let failure = match &pending.stage {
-            Stage::Promising(promising) => unavailable(promising.synced, promising.homes.len()),
-            Stage::Queued | Stage::Pausing if pending.request.operation.is_conditional() => {
-                unavailable(0, self.decision_homes(pending.table, pending.slot).len())
+            Stage::Promising(promising) => unavailable(promising.counting, promising.homes.len()),
+            Stage::Queued | Stage::Pausing if self.is_decided(&pending) => {
+                unavailable(0, self.deciders(pending.table, pending.slot).len())
             }
             Stage::Reading(reading) => {
                 let homes = reading.homes.len();
                 let answered = reading.answers.keys().filter(|n| reading.homes.contains(n)).count();
-                let needed = majority(homes) as u8;
+                let needed = reading.needed as u8;
                 Failure::Unavailable { answered: answered as u8, needed, homes: homes as u8 }
             }
             _ if is_write => Failure::TimedOut,

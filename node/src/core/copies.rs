@@ -93,7 +93,9 @@ impl Table {
         let state = &self.slots[usize::from(slot)];
         match self.custody.holding(slot).phase() {
             Phase::None => false,
-            Phase::Hold => state.is_synced(),
+            Phase::Hold if state.home => state.is_synced(),
+            // Kept for those who decide, from before others became its homes.
+            Phase::Hold => Slot::new(slot).is_some_and(|it| self.epochs.seat(it).is_ready()),
             Phase::Drain => true,
         }
     }
@@ -237,7 +239,7 @@ impl Core {
     /// What is known of who holds a slot may be from when there was nothing in it, and nobody offers nothing to
     /// others: it counts after everybody was asked since (`is_news`).
     fn count_below(&mut self, table: usize, is_news: bool) {
-        let members = self.standing.decision_ring.nodes().len();
+        let members = self.standing.roster_ring.nodes().len();
         let of = &mut self.tables[table];
         let replicas = of.receipts_min();
         let Copies { seen, reached, below, .. } = &mut of.copies;

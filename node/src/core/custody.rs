@@ -34,9 +34,6 @@ pub(super) trait Keeper {
     /// Whether homes may be offered slots unasked, and look themselves whether they have everything. Else
     /// it has to be known before ([`Custody::note_even`]).
     fn homes_look(&self) -> bool;
-    /// There are receipts enough: the copy of a slot may go. Returns how many entries went; `None` if somebody
-    /// else has to drop them.
-    fn let_go(&mut self, slot: u16, now_ms: u64) -> Option<u64>;
 }
 
 /// Copies of slots, by their places.
@@ -214,8 +211,13 @@ impl Custody {
 
     /// A copy that might go did not: it is held as before, and nothing was given up.
     pub(super) fn keep_after_all(&mut self, slot: u16) {
-        self.given_up -= 1;
+        self.not_given_up();
         self.hold(slot);
+    }
+
+    /// A copy that might go did not, and is held again already.
+    pub(super) fn not_given_up(&mut self) {
+        self.given_up -= 1;
     }
 
     fn forget(&mut self, slot: u16) {

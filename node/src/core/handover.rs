@@ -71,10 +71,6 @@ impl Keeper for Table {
     fn homes_look(&self) -> bool {
         false
     }
-
-    fn let_go(&mut self, slot: u16, now_ms: u64) -> Option<u64> {
-        Slot::new(slot).map(|slot| self.store.drop_slot(slot, now_ms))
-    }
 }
 
 // What keeps slots, whatever is in them.
@@ -191,18 +187,22 @@ impl Core {
         let needed = keeper.receipts_min();
         if keeper.custody_mut().on_receipt(slot, receipt, needed, is_current) {
             assert!(current.len() >= needed, "given up with too few receipts");
-            self.give_up(now, whose, slot);
+            self.give_up(whose, slot);
         }
     }
 
-    fn give_up(&mut self, now: Now, whose: Whose, slot: u16) {
-        let now_ms = self.time.now_ms(now);
-        if let Some(dropped) = self.keeper_mut(whose).let_go(slot, now_ms) {
-            self.counters.add("slots_given_up");
-            self.counters.add_many("entries_given_up", dropped);
-        }
-        if let Whose::Set(set) = whose {
-            self.tell_application(set);
+    /// A copy may go: of a table once it is on disk that others speak for it, of a slot set once the
+    /// application says so.
+    fn give_up(&mut self, whose: Whose, slot: u16) {
+        match whose {
+            Whose::Table(table) => {
+                let slot = Slot::new(slot).expect("custody of a table is of its slots");
+                self.hand_over_seat(table, slot);
+            }
+            Whose::Set(set) => {
+                self.sets[set].let_go(slot);
+                self.tell_application(set);
+            }
         }
     }
 
@@ -309,14 +309,54 @@ impl Core {
         };
         let state = self.slot_state(table, offer.slot);
         let attempt = Attempt { incarnation: offer.incarnation, counter: offer.counter };
-        let ready =
-            state.is_synced() && self.companions.contains(&from) || self.has(Flaw::EarlyReceipts);
+        // Those that decide may look for it here and nowhere else.
+        let decides =
+            self.seat(table, offer.slot).is_ready() && self.is_saved_seat(table, offer.slot);
+        let ready = state.is_synced() && decides && self.companions.contains(&from)
+            || self.has(Flaw::EarlyReceipts);
         let holding = self.tables[table].custody.holding(offer.slot.index());
         let mut receipt = holding.on_offer(attempt, self.id(), self.incarnation(), ready);
         if holding.phase() == Phase::Drain && self.has(Flaw::ReceiptsWhileDraining) {
             receipt = Some(Receipt { from: self.id(), incarnation: self.incarnation(), attempt });
         }
         self.answer_offer(receipt)
+    }
+
+    /// That others speak for a copy is on disk: it is dropped, unless it is held again.
+    pub(super) fn drop_handed_over(&mut self, now: Now, table: usize, slot: Slot) {
+        let now_ms = self.time.now_ms(now);
+        let table = &mut self.tables[table];
+        let phase = table.custody.holding(slot.index()).phase();
+        if table.keeps(slot.index()) || phase != Phase::None {
+            return table.custody.not_given_up();
+        }
+        let dropped = table.store.drop_slot(slot, now_ms);
+        self.counters.add("slots_given_up");
+        self.counters.add_many("entries_given_up", dropped);
+    }
+
+    /// Slots that this node is no home of by placement, and still holds: those that it gives away, and those
+    /// whose epoch counts on it.
+    pub(super) fn slots_leaving(&self, table: usize) -> usize {
+        let stays = self.slots().filter(|slot| self.stays_as_decider(table, *slot)).count();
+        self.tables[table].custody.leaving().len() + stays
+    }
+
+    /// Whether a slot's epoch counts on this node, though placement does not.
+    pub(super) fn stays_as_decider(&self, table: usize, slot: Slot) -> bool {
+        let state = self.slot_state(table, slot);
+        state.decides && !state.home && self.tables[table].store.slot_len(slot) > 0
+    }
+
+    /// Those of them that all their homes have, or that nobody takes this node's place for among those who
+    /// decide, and that are kept because there are fewer homes than the table asks for.
+    pub(super) fn slots_short(&self, table: usize) -> usize {
+        let needed = usize::from(self.tables[table].store.policy().replicas.get());
+        let stays = |slot: &Slot| {
+            self.stays_as_decider(table, *slot) && self.homes(table, *slot).len() < needed
+        };
+        let leaving = self.slots_short_of_homes(Whose::Table(table));
+        leaving + self.slots().filter(stays).count()
     }
 
     pub(super) fn answer_offer(&mut self, receipt: Option<Receipt>) -> Message {

@@ -156,7 +156,7 @@ impl Hub {
             view: mesh.view().clone(),
             ring: ring.clone(),
             quorum_ring: ring.clone(),
-            decision_ring: ring,
+            roster_ring: ring,
             partners: BTreeSet::new(),
             presumed: BTreeSet::new(),
             alone_by_misfortune,
@@ -302,6 +302,9 @@ impl Hub {
                 }
                 Message::SketchRequest(request) => {
                     return self.split(now, asker, caller, header, request);
+                }
+                Message::Epochs(message) => {
+                    return self.tell_of_epochs(now, asker, caller, header, message);
                 }
                 _ => {}
             }
@@ -457,7 +460,7 @@ impl Hub {
             Arc::new(Ring::build(&view.iter().map(before).collect(), 0, self.homes_max))
         };
         let is_out = |member: &Member| matches!(member.status, Status::Joining | Status::Down);
-        let decision_ring = match view.iter().any(is_out) {
+        let roster_ring = match view.iter().any(is_out) {
             false => ring.clone(),
             true => Arc::new(Ring::build(&view.iter().map(counted).collect(), 0, self.homes_max)),
         };
@@ -468,7 +471,7 @@ impl Hub {
             partners: ring.partners(self.mesh.me().id),
             ring,
             quorum_ring,
-            decision_ring,
+            roster_ring,
             presumed: presumed.into_keys().collect(),
             alone_by_misfortune: self.alone_by_misfortune,
             revivals: self.revivals,

@@ -110,6 +110,9 @@ pub enum Input {
         /// What.
         said: SlotSaid,
     },
+    /// Whoever runs the cluster gives a member up for lost, with all that only it has: found the slots anew
+    /// that cannot be decided about without it.
+    GiveUp(NodeId),
     /// Take no new requests; [`Notice::Stopped`] follows when those under way are answered.
     Stop,
 }
@@ -304,6 +307,7 @@ pub struct Ask {
 
 /// What a core tells the hub.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "few are under way at a time")]
 pub enum Notice {
     /// A node sees other members than this one.
     OtherView(NodeId),
@@ -363,6 +367,8 @@ pub struct SlotCounts {
     pub leaving: u32,
     /// How many were given up so far.
     pub given_up: u64,
+    /// How many epochs were decided so far by ballots of this core.
+    pub decided: u64,
 }
 
 /// How things are with a core.

@@ -49,6 +49,7 @@ impl Core {
                     self.counters.add("hints_restored");
                 }
                 Space::Hints => self.counters.add("hints_not_restored"),
+                Space::Epochs => {}
             }
         }
     }
@@ -146,14 +147,16 @@ impl Core {
         if changes.is_empty() {
             return;
         }
-        self.saving.tickets += 1;
-        let ticket = self.saving.tickets;
+        let ticket = self.saving.next_ticket();
         self.saving.under_way = Some(ticket);
         self.outputs.push_back(Output::Persist { ticket, changes });
     }
 
     /// A batch is on disk, or it is not known to be.
     pub(super) fn on_persisted(&mut self, now: Now, ticket: u64, is_on_disk: bool) {
+        if self.on_seats_persisted(now, ticket, is_on_disk) {
+            return;
+        }
         if self.saving.under_way.take_if(|open| *open == ticket).is_none() {
             return;
         }
@@ -174,5 +177,13 @@ impl Core {
     /// Whether all that is to be kept is on disk, as far as the disk takes it.
     pub(super) fn is_saved(&self) -> bool {
         self.saving.is_failing || self.tables.iter().all(|table| table.hints.is_saved())
+    }
+}
+
+impl Saving {
+    /// The number of the next batch.
+    pub(super) fn next_ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
     }
 }

@@ -13,12 +13,14 @@ use annulus_proto::Slot;
 pub enum Space {
     /// Writes that a home has not got: hints.
     Hints = 1,
+    /// What the node is to the epochs of slots, and what it promised; and which segment its copies are in.
+    Epochs = 2,
 }
 
 impl Space {
     /// The one with this number.
     pub fn of_number(number: u8) -> Option<Self> {
-        [Self::Hints].into_iter().find(|space| *space as u8 == number)
+        [Self::Hints, Self::Epochs].into_iter().find(|space| *space as u8 == number)
     }
 }
 
@@ -55,5 +57,6 @@ pub struct RecordChange {
 
 /// The longest [`RecordName::rest`], in bytes: a node's id and a key have room.
 pub const RECORD_REST_BYTES_MAX: usize = 512;
-/// The longest value of a record, in bytes.
-pub const RECORD_VALUE_BYTES_MAX: usize = 4_096;
+/// The longest value of a record, in bytes: two epochs have room, the one that is known and the one that was
+/// accepted.
+pub const RECORD_VALUE_BYTES_MAX: usize = 40 << 10;

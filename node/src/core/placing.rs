@@ -294,7 +294,8 @@ impl Core {
         for holder in &holders {
             let name = self.tables[table].store.policy().name.clone();
             let (key, entry) = (key.clone(), entry.clone());
-            let message = Replicate { table: name, key: key.clone(), entry, fresh: Fresh::No };
+            let message =
+                Replicate { table: name, key: key.clone(), entry, fresh: Fresh::No, under: None };
             let purpose = Purpose::LetGo { table, key: key.clone() };
             match self.call(now, *holder, purpose, message) {
                 Some(_) => self.tables[table].placing.open += 1,

@@ -8,7 +8,10 @@ use annulus_proto::message::{
 use annulus_proto::{NodeId, Slot};
 use annulus_shm::Admission;
 
+use annulus_slots::Refused;
+
 use super::Core;
+use super::epochs::wire::id_of;
 use super::io::Now;
 use super::merging::{merge_of, name_among_clients};
 use super::settings::Flaw;
@@ -30,6 +33,12 @@ impl Core {
             Fresh::By(ballot) => Some(ballot),
         };
         let floor = self.slot_state(table, slot).floor;
+        // A home of the epoch or not, whoever knows it counts for what it is.
+        let is_other_epoch = |core: &Self| {
+            let under = request.under.map(id_of);
+            let counts = under.map(|under| core.may_store(table, slot, under));
+            counts == Some(Err(Refused::OtherEpoch))
+        };
         let is_late = ballot.is_some_and(|ballot| ballot < floor);
         // What an earlier run promised is not known: it does no harm here, but it must not count.
         let stored = floor <= self.floor_at_start;
@@ -44,6 +53,10 @@ impl Core {
                 && !self.has(Flaw::StoresAsNoHome) =>
             {
                 Replicated::NoHome
+            }
+            Ok(_) if is_other_epoch(self) => {
+                self.counters.add("copies_of_another_epoch");
+                Replicated::OtherEpoch
             }
             Ok(_) if is_late => {
                 self.counters.add("copies_below_a_promise");
@@ -91,7 +104,14 @@ impl Core {
             return Replicated::Differs(entry);
         }
         entry.touch(request.touched);
-        match store.merge(&request.key, &entry, now_ms, Admission::Reserve) {
+        let merged = store.merge(&request.key, &entry, now_ms, Admission::Reserve);
+        if let Some(under) = request.under
+            && self.may_store(table, request.key.slot(), id_of(under)) == Err(Refused::OtherEpoch)
+        {
+            self.counters.add("copies_of_another_epoch");
+            return Replicated::OtherEpoch;
+        }
+        match merged {
             Err(failure) => Replicated::Failed(failure),
             Ok(_) if entry.version == request.version => Replicated::Stored,
             Ok(_) if entry.version < request.version => Replicated::Missing,
@@ -104,9 +124,15 @@ impl Core {
         let Some(table) = self.table_named(&request.table) else {
             return reject_table(&request.table);
         };
-        let synced = self.slot_state(table, request.key.slot()).is_synced();
+        let slot = request.key.slot();
         let entry = self.tables[table].store.get(&request.key, now_ms);
-        Fetched { entry, synced }.into()
+        let Some(under) = request.under else {
+            let synced = self.slot_state(table, slot).is_synced();
+            return Fetched { entry, synced, other_epoch: false }.into();
+        };
+        let counts = self.may_answer(table, slot, id_of(under));
+        let other_epoch = counts == Err(Refused::OtherEpoch);
+        Fetched { entry, synced: counts.is_ok(), other_epoch }.into()
     }
 
     pub(super) fn slot_list(&mut self, now: Now, request: &SlotListRequest) -> Message {

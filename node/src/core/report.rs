@@ -111,7 +111,8 @@ impl Core {
             return 0;
         }
         let (table, key) = (request.table.clone(), request.key.clone());
-        let call = self.call(now, node, Purpose::Explain(number), Fetch { table, key });
+        let call =
+            self.call(now, node, Purpose::Explain(number), Fetch { table, key, under: None });
         usize::from(call.is_some())
     }
 
@@ -266,8 +267,9 @@ impl Core {
             reserve_used: stats.reserve_used as u64,
             slots_home: table.slots.iter().filter(|state| state.home).count() as u32,
             slots_unsynced: self.slots_unsynced(index) as u32,
-            slots_leaving: table.custody.leaving().len() as u32,
-            slots_short: self.slots_short_of_homes(Whose::Table(index)) as u32,
+            slots_leaving: self.slots_leaving(index) as u32,
+            slots_short: self.slots_short(index) as u32,
+            slots_undecided: table.epochs.undecided,
             hints: table.hints.len() as u64,
             replicas: policy.replicas.get(),
             write_homes: policy.write.count(policy.replicas.get().into()) as u8,

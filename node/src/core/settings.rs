@@ -57,10 +57,17 @@ pub struct CoreSettings {
 pub enum Flaw {
     /// It drops a slot as soon as its view says that it is no home of it.
     LetsGoByTable,
-    /// It asks for receipts without having compared, and gives them for what it is not in sync with.
+    /// It asks for receipts without having compared, while the slot's epoch still counts on it, and
+    /// gives them for what it is not in sync with.
     EarlyReceipts,
     /// It stores writes, and counts them, of slots that it is no home of.
     StoresAsNoHome,
+    /// Its majorities are of the homes that it takes for alive.
+    CountsTheLiving,
+    /// It keeps on disk neither what it promised nor what it accepted.
+    ForgetsPromises,
+    /// It answers in the name of an epoch though it lost what it had.
+    LostHomesAnswer,
     /// It gives receipts for what it gives away itself.
     ReceiptsWhileDraining,
     /// It does not compare the birth that a change carries with that of the session that it finds.
@@ -73,8 +80,6 @@ pub enum Flaw {
     ComparesVersions,
     /// It takes the later of two values where they are to be joined.
     KeepsTheLater,
-    /// It decides with a majority of the homes that are there, and does not count the dead.
-    CountsTheLiving,
 }
 
 impl Default for CoreSettings {

@@ -327,18 +327,18 @@ impl Keeper for AppSet {
     fn homes_look(&self) -> bool {
         true
     }
+}
 
-    /// The application may have changed something that nobody here has heard of yet: it has the last word.
-    fn let_go(&mut self, slot: u16, _now_ms: u64) -> Option<u64> {
+impl AppSet {
+    /// There are receipts enough. The application may have changed something that nobody here has heard of
+    /// yet: it has the last word.
+    pub(super) fn let_go(&mut self, slot: u16) {
         let task = self.next_task();
         let state = &mut self.slots[usize::from(slot)];
         (state.stage, state.task) = (Stage::Going, task);
         self.calls.push_back(SlotCall::GiveUp { slot, task, changes: state.changes });
-        None
     }
-}
 
-impl AppSet {
     /// A set that nothing is known of but what the application holds.
     pub(super) fn new(policy: SlotSetPolicy) -> Self {
         let count = usize::from(policy.slots);
@@ -421,7 +421,7 @@ impl AppSet {
         let is_enough = members >= usize::from(self.policy.members_min);
         self.place(standing, is_enough);
         for slot in 0..self.policy.slots {
-            let deciding = standing.decision_ring.homes(self.ring_slot(slot));
+            let deciding = standing.roster_ring.homes(self.ring_slot(slot));
             let decides =
                 deciding[..deciding.len().min(self.receipts_min())].contains(&standing.me);
             let home = self.homes[usize::from(slot)].contains(&standing.me);

@@ -11,10 +11,9 @@ use annulus_proto::{Entry, Key, Member, NodeId, RouteTable, Slot, Status};
 use annulus_slots::Phase;
 use rand::RngExt;
 
-use super::coordinator::Pending;
 use super::io::{Notice, Now, SlotCounts};
-use super::settings::{Flaw, Partition, majority};
-use super::{Core, PING_AFTER, route};
+use super::settings::{Partition, majority};
+use super::{Core, Table, route};
 
 /// What the cores know of the cluster: the members, the rings that follow from them, and where this
 /// node stands. The hub makes a new one with each change.
@@ -27,8 +26,9 @@ pub struct Standing {
     /// The ring with the members counted in that are only presumed dead: to vouch for anything, a
     /// node has to be in touch with a majority of these homes.
     pub(super) quorum_ring: Arc<Ring>,
-    /// The ring with all members counted in that have not left, dead or alive: who decides.
-    pub(super) decision_ring: Arc<Ring>,
+    /// The ring with all members counted in that have not left, dead or alive: whoever is one of these homes
+    /// keeps what an application has there, while some of them are away.
+    pub(super) roster_ring: Arc<Ring>,
     /// The other homes of the ring's slots that this node is a home of.
     pub(super) partners: BTreeSet<NodeId>,
     /// Members that are only presumed dead.
@@ -123,6 +123,7 @@ impl Core {
         self.heard.remove(&node);
         for table in 0..self.tables.len() {
             self.forget_hints(table, node);
+            self.tables[table].epochs.forget(node);
             self.tables[table].sync.remove(&node);
             self.tables[table].sync_due.remove(&node);
         }
@@ -164,7 +165,7 @@ impl Core {
             }
             for slot in self.slots() {
                 let home = self.ring_homes(table, slot).contains(&me);
-                let decides = self.decision_homes(table, slot).contains(&me);
+                let decides = self.is_decider(table, slot);
                 let state = &mut self.tables[table].slots[usize::from(slot.index())];
                 if home && !state.home {
                     state.sources.clone_from(&others);
@@ -197,14 +198,16 @@ impl Core {
         }
         self.place_anew(now);
         self.place_sets(now, &others, &back);
+        self.meet_all(now, &self.companions.clone());
         self.extend_freshness(now);
     }
 
     /// Extends what this host's readers may trust: a slot in sync, `stale_max` from when a majority
-    /// of its homes was last heard of.
+    /// of its homes was last heard of. Counts the slots as well, for the hub.
     pub(super) fn extend_freshness(&mut self, now: Now) {
         let offset = self.time.offset_ms(now);
         let vouches = self.is_up() && !self.standing.alone_by_misfortune;
+        let mut counts = Vec::with_capacity(self.tables.len());
         for table in 0..self.tables.len() {
             let stale_max = self.tables[table].store.policy().stale_max;
             if !self.inherits {
@@ -212,11 +215,24 @@ impl Core {
                 // times as well.
                 self.tables[table].store.set_clock_offset(offset);
             }
-            let mut last = LastHeard::default();
+            let (mut heard_of, mut in_contact) = (OfHomes::default(), OfHomes::default());
+            let (mut count, mut undecided) = (SlotCounts::default(), 0);
             for slot in self.slots() {
-                let synced = vouches && self.slot_state(table, slot).is_synced();
-                let homes = self.vouching_homes(table, slot);
-                let heard = if synced { last.of(self, now, homes) } else { None };
+                let state = self.slot_state(table, slot);
+                let synced = vouches && state.is_synced();
+                let homes = if synced { self.vouching_homes(table, slot) } else { None };
+                let heard = homes.and_then(|homes| {
+                    *heard_of.get(homes, |homes| self.majority_heard(now, homes))
+                });
+                let mut is_decided = || {
+                    self.deciding(table, slot).is_some_and(|config| {
+                        *in_contact.get(&config.homes, |_| self.is_majority_in_contact(now, config))
+                    })
+                };
+                count.home += u32::from(state.home);
+                count.unsynced += u32::from(state.home && !state.is_synced());
+                count.leaving += u32::from(self.stays_as_decider(table, slot));
+                undecided += u32::from(state.is_kept() && !is_decided());
                 let store = &mut self.tables[table].store;
                 match heard {
                     Some(at) => store.set_freshness(slot, as_ms(at + stale_max)),
@@ -224,27 +240,13 @@ impl Core {
                     None => store.set_freshness(slot, 0),
                 }
             }
+            let Table { custody, epochs, .. } = &mut self.tables[table];
+            epochs.undecided = undecided;
+            count.leaving += custody.leaving().len() as u32;
+            count.given_up = custody.given_up();
+            count.decided = epochs.decided;
+            counts.push(count);
         }
-        self.tell_slots();
-    }
-
-    /// Tells the hub how many slots there are, if that has changed.
-    fn tell_slots(&mut self) {
-        let count = |table: &super::Table| {
-            let (mut home, mut unsynced) = (0, 0);
-            for slot in self.slots() {
-                let state = &table.slots[usize::from(slot.index())];
-                home += u32::from(state.home);
-                unsynced += u32::from(state.home && !state.is_synced());
-            }
-            SlotCounts {
-                home,
-                unsynced,
-                leaving: table.custody.leaving().len() as u32,
-                given_up: table.custody.given_up(),
-            }
-        };
-        let counts: Vec<SlotCounts> = self.tables.iter().map(count).collect();
         if counts != self.slots_told {
             self.slots_told.clone_from(&counts);
             self.notify(Notice::Slots(counts));
@@ -282,7 +284,7 @@ impl Core {
     /// of the homes within `stale_max`.
     pub(super) fn vouches(&self, now: Now, table: usize, slot: Slot) -> bool {
         let stale_max = self.tables[table].store.policy().stale_max;
-        let heard = self.majority_heard(now, self.vouching_homes(table, slot));
+        let heard = self.vouching_heard(now, table, slot);
         self.slot_state(table, slot).is_synced()
             && !self.standing.alone_by_misfortune
             && heard.is_some_and(|at| at + stale_max > now.monotonic)
@@ -295,31 +297,18 @@ impl Core {
         &homes[..homes.len().min(replicas)]
     }
 
-    /// The homes of which a majority decides about a slot: what ends, what is done on a condition, and in
-    /// tables that refuse to go on without one everything. The dead among them count, since nobody can
-    /// tell them from those that are cut off; only whoever has left does not.
-    pub(super) fn decision_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
-        let ring = match self.has(Flaw::CountsTheLiving) {
-            true => &self.standing.ring,
-            false => &self.standing.decision_ring,
-        };
-        let homes = ring.homes(slot);
-        let replicas = usize::from(self.tables[table].store.policy().replicas.get());
-        &homes[..homes.len().min(replicas)]
+    /// When a majority was heard of that has to be in touch for this node to vouch for a slot.
+    fn vouching_heard(&self, now: Now, table: usize, slot: Slot) -> Option<Duration> {
+        self.majority_heard(now, self.vouching_homes(table, slot)?)
     }
 
-    /// The homes of which a majority has to be in touch for this node to vouch for a slot.
-    fn vouching_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
+    /// Of whom a majority has to be in touch for this node to vouch for a slot: its homes, or in tables that
+    /// refuse to go on without one those that decide, if this node is one that may.
+    fn vouching_homes(&self, table: usize, slot: Slot) -> Option<&[NodeId]> {
         match self.tables[table].store.policy().partition {
-            Partition::Serve => self.quorum_homes(table, slot),
-            Partition::Refuse => self.decision_homes(table, slot),
+            Partition::Serve => Some(self.quorum_homes(table, slot)),
+            Partition::Refuse => Some(&self.deciding(table, slot)?.homes),
         }
-    }
-
-    /// Whether a majority of the homes that decide was heard of lately.
-    pub(super) fn reaches_majority(&self, now: Now, pending: &Pending) -> bool {
-        let heard = self.majority_heard(now, self.decision_homes(pending.table, pending.slot));
-        heard.is_some_and(|at| at + 4 * PING_AFTER > now.monotonic)
     }
 
     /// The latest time at which a majority of these homes had been heard of, this node included.
@@ -340,21 +329,28 @@ impl Core {
     }
 }
 
-/// When a majority of the homes was heard of that were looked at last: neighbouring slots mostly have the same.
-#[derive(Default)]
-struct LastHeard {
+/// What follows from homes alone, for slot after slot: neighbours mostly have the same.
+#[derive(Debug)]
+struct OfHomes<T> {
     homes: Vec<NodeId>,
-    at: Option<Duration>,
+    it: Option<T>,
 }
 
-impl LastHeard {
-    fn of(&mut self, core: &Core, now: Now, homes: &[NodeId]) -> Option<Duration> {
+impl<T> Default for OfHomes<T> {
+    fn default() -> Self {
+        Self { homes: Vec::new(), it: None }
+    }
+}
+
+impl<T> OfHomes<T> {
+    /// What follows from these homes: what did last time, if they were the same.
+    fn get(&mut self, homes: &[NodeId], make: impl FnOnce(&[NodeId]) -> T) -> &T {
         if self.homes != homes {
             self.homes.clear();
             self.homes.extend_from_slice(homes);
-            self.at = core.majority_heard(now, homes);
+            self.it = None;
         }
-        self.at
+        self.it.get_or_insert_with(|| make(homes))
     }
 }
 

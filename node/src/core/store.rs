@@ -222,6 +222,11 @@ impl Store {
         }
     }
 
+    /// The number of the segment that the entries are in: a new one with each that is made.
+    pub(super) fn instance(&self) -> u64 {
+        self.writer.instance()
+    }
+
     /// The table's policy.
     pub(super) fn policy(&self) -> &TablePolicy {
         &self.policy

@@ -17,16 +17,17 @@ use std::time::Duration;
 
 use annulus_proto::entry::Body;
 use annulus_proto::message::{
-    Compare, Compared, ComparedDifference, Even, Evened, Message, SketchRequest, Sketches,
-    SlotList, SlotListRequest,
+    Compare, Compared, ComparedDifference, Epochs as EpochsMessage, EpochsAnswer, Even, Evened,
+    Message, SketchRequest, Sketches, SlotList, SlotListRequest,
 };
-use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, SlotSet, Status};
+use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, SlotSet, Status, Version};
 use annulus_shm::Admission;
 use annulus_sketch::{Sketch, Step, next_step};
-use annulus_slots::Attempt;
+use annulus_slots::{Ask, Attempt, Testimony};
 use rand::RngExt;
 
 use super::calls::{Purpose, Split, SyncStep};
+use super::epochs::wire::{Said, Step as EpochStep, runs, step_and_key};
 use super::hints::SlotMarks;
 use super::io::Now;
 use super::replica::{reject, reject_table};
@@ -62,6 +63,14 @@ pub(super) struct SyncSession {
     agrees: bool,
     /// The slots that it is about, if it stands in for lost hints.
     only: Option<SlotMarks>,
+    /// Of slots whose seats want this comparison: what it was begun with.
+    asks: BTreeMap<Slot, Ask>,
+    /// What the other said before all else, with the greatest ballot that it had promised.
+    testimonies: BTreeMap<Slot, (Testimony, Version)>,
+    /// Those of these slots that are even, to be asked for once more.
+    even: BTreeSet<Slot>,
+    /// Whether the first symbols are to be compared next.
+    compares_next: bool,
     /// Whether this node may lack much of what the other has: it compares some slots after the others then, and
     /// with each of several such members other ones first.
     fetches: bool,
@@ -106,7 +115,7 @@ const KEYS_WAITING: usize = 1_024;
 const LISTS_MAX: usize = 100_000;
 /// How long to wait before a comparison with a member that sees other members, or that is not ready for it.
 const RETRY_SOON: Duration = Duration::from_millis(300);
-/// How long to wait after a comparison that was cut off.
+/// How long to wait after a comparison that was cut off, or after which a seat wants more.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Core {
@@ -167,7 +176,9 @@ impl Core {
             let theirs = homes[..homes.len().min(replicas)].contains(&node);
             let state = self.slot_state(table, *slot);
             let held = || self.tables[table].store.slot_len(*slot) > 0;
-            let wanted = (theirs && (state.home || held())) || state.sources.contains(&node);
+            let wanted = (theirs && (state.home || held()))
+                || state.sources.contains(&node)
+                || self.seat(table, *slot).wants(node);
             wanted && only.as_ref().is_none_or(|only| only.contains(*slot))
         };
         let slots: Vec<Slot> = self.slots().filter(of_interest).collect();
@@ -179,7 +190,16 @@ impl Core {
         // whose hints were lost.
         let is_source = |slot: &Slot| self.slot_state(table, *slot).sources.contains(&node);
         let attempts = self.attempts(table, &slots);
-        let cut_ms = if only.is_some() || !attempts.is_empty() || slots.iter().any(is_source) {
+        let ask = |slot: &Slot| {
+            let ask = self.seat(table, *slot).ask()?;
+            self.seat(table, *slot).wants(node).then_some((*slot, ask))
+        };
+        let asks: BTreeMap<Slot, Ask> = slots.iter().filter_map(ask).collect();
+        let cut_ms = if !asks.is_empty()
+            || only.is_some()
+            || !attempts.is_empty()
+            || slots.iter().any(is_source)
+        {
             0
         } else {
             self.time.now_ms(now).saturating_sub(IN_FLIGHT_MS)
@@ -193,25 +213,76 @@ impl Core {
             attempts,
             incarnation,
             only,
+            asks,
             open: 1,
             cores: 1,
             ..SyncSession::default()
         };
-        let Some(mine) = self.tables[table].sketch(&session, 0..session.slots.len(), 1) else {
-            return;
-        };
-        let message = Compare {
-            table: self.tables[table].store.policy().name.clone(),
-            cut_ms,
-            slots: SlotSet::new(&session.slots, self.cores as u16),
-            symbol: mine.first().to_bytes(),
+        let (step, message) = if session.asks.is_empty() {
+            let Some(message) = self.first_symbols(table, &session) else { return };
+            (SyncStep::Compare, message)
+        } else {
+            let slots = session.asks.iter().map(|(slot, ask)| (*slot, *ask));
+            (SyncStep::Testify { again: false }, self.testify(table, slots))
         };
         self.tables[table].sync_sessions += 1;
         let number = self.tables[table].sync_sessions;
-        let purpose = Purpose::Sync { table, session: number, step: SyncStep::Compare };
+        let purpose = Purpose::Sync { table, session: number, step };
         if self.call(now, node, purpose, message).is_some() {
             self.counters.add("syncs_started");
             self.tables[table].sync.insert(node, SyncSession { number, ..session });
+        }
+    }
+
+    /// Whether the seat of a slot wants to compare with a node.
+    fn first_symbols(&self, table: usize, session: &SyncSession) -> Option<Message> {
+        let mine = self.tables[table].sketch(session, 0..session.slots.len(), 1)?;
+        let compare = Compare {
+            table: self.tables[table].store.policy().name.clone(),
+            cut_ms: session.cut_ms,
+            slots: SlotSet::new(&session.slots, self.cores as u16),
+            symbol: mine.first().to_bytes(),
+        };
+        Some(compare.into())
+    }
+
+    /// Asks what a node is to the epochs of slots.
+    fn testify(&self, table: usize, slots: impl Iterator<Item = (Slot, Ask)>) -> Message {
+        let steps: Vec<(Slot, EpochStep)> =
+            slots.map(|(slot, ask)| (slot, EpochStep::Testify(ask.under))).collect();
+        let (steps, _) = runs(&steps, self.cores as u16, usize::MAX, step_and_key);
+        EpochsMessage { table: self.tables[table].store.policy().name.clone(), steps }.into()
+    }
+
+    /// What a node said that it is to the epochs of slots, before all else or after it.
+    fn on_testimonies(
+        &mut self,
+        now: Now,
+        table: usize,
+        node: NodeId,
+        again: bool,
+        answers: EpochsAnswer,
+    ) {
+        for (set, answer) in answers.answers {
+            let Some(said) = Said::from_wire(answer) else { continue };
+            for slot in set.slots() {
+                let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
+                let Some(ask) = session.asks.get(&slot).copied() else { continue };
+                match &said {
+                    Said::Testimony { under, testimony, floor } if *under == ask.under => {
+                        if !again {
+                            session.testimonies.insert(slot, (*testimony, *floor));
+                        } else if let Some((before, floor_before)) =
+                            session.testimonies.remove(&slot)
+                            && before == *testimony
+                        {
+                            let floor = floor_before.max(*floor);
+                            self.on_testimony(table, slot, node, (ask, before, floor));
+                        }
+                    }
+                    _ => self.on_said(now, table, slot, node, &said),
+                }
+            }
         }
     }
 
@@ -239,6 +310,11 @@ impl Core {
             return self.cut_off_sync(now, table, node, RETRY_SOON);
         }
         let taken = match (step, answer) {
+            (SyncStep::Testify { again }, Some(Message::EpochsAnswer(answers))) => {
+                session.compares_next = !again;
+                self.on_testimonies(now, table, node, again, answers);
+                Ok(())
+            }
             (SyncStep::Compare, Some(Message::Compared(compared))) => {
                 session.agrees = agrees == Some(true);
                 session.cores = compared.cores.clamp(1, SLOT_COUNT);
@@ -468,7 +544,7 @@ impl Core {
     /// Whether this node fetches what others hold of an entry's slot: only as its home. What it gives away
     /// they have from it.
     fn wants(&self, table: usize, word: u64) -> bool {
-        Slot::of_word(word).is_none_or(|slot| self.slot_state(table, slot).home)
+        Slot::of_word(word).is_none_or(|slot| self.slot_state(table, slot).is_kept())
     }
 
     fn want(&mut self, table: usize, node: NodeId, words: impl IntoIterator<Item = u64>) {
@@ -521,13 +597,13 @@ impl Core {
             .map(|(key, _)| word(key))
             .collect();
         let lacking = ours.keys().filter(|key| !theirs.contains_key(key)).map(word);
-        let (wanted, lacking): (BTreeSet<u64>, BTreeSet<u64>) = if self.slot_state(table, slot).home
-        {
-            (wanted, lacking.collect())
-        } else {
-            let other = ours.iter().filter(|(key, digest)| theirs.get(key) != Some(*digest));
-            (BTreeSet::new(), other.map(|(key, _)| word(key)).collect())
-        };
+        let (wanted, lacking): (BTreeSet<u64>, BTreeSet<u64>) =
+            if self.slot_state(table, slot).is_kept() {
+                (wanted, lacking.collect())
+            } else {
+                let other = ours.iter().filter(|(key, digest)| theirs.get(key) != Some(*digest));
+                (BTreeSet::new(), other.map(|(key, _)| word(key)).collect())
+            };
         self.counters.add("sync_slots_listed");
         if after.is_none() {
             // A step for all pages, so that the slot is not even before the last one.
@@ -572,7 +648,7 @@ impl Core {
                 self.counters.add("sync_entries_misplaced");
                 continue;
             }
-            if !self.slot_state(table, slot).home {
+            if !self.slot_state(table, slot).is_kept() {
                 // It has what was pushed, and more.
                 continue;
             }
@@ -635,6 +711,9 @@ impl Core {
     fn on_slot_even(&mut self, index: usize, node: NodeId, slot: Slot) {
         let table = &mut self.tables[index];
         let Some(session) = table.sync.get_mut(&node) else { return };
+        if session.cut_ms == 0 && session.testimonies.contains_key(&slot) {
+            session.even.insert(slot);
+        }
         session.claimed.remove(&slot);
         // If something was left out, it may be what is missing.
         if session.agrees && session.cut_ms == 0 {
@@ -653,7 +732,10 @@ impl Core {
             if session.open >= WINDOW {
                 return;
             }
-            let Some((step, message)) = self.next_step_of_sync(now, table, node) else { break };
+            let next = self.next_step_of_sync(now, table, node);
+            let Some((step, message)) = next.or_else(|| self.last_step_of_sync(table, node)) else {
+                break;
+            };
             let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
             session.open += 1;
             session.batches_open += usize::from(matches!(step, SyncStep::Even { .. }));
@@ -664,11 +746,14 @@ impl Core {
                 return;
             }
         }
-        let session = self.tables[table].sync.get(&node);
         // What waits for its turn is gone on with later.
-        if session.is_some_and(|session| session.open == 0 && !session.waits()) {
-            self.tables[table].sync.remove(&node);
+        let session = self.tables[table].sync.get(&node);
+        let over = session.is_some_and(|it| it.open == 0 && !it.waits());
+        if over && let Some(session) = self.tables[table].sync.remove(&node) {
             self.counters.add("syncs_finished");
+            if session.asks.keys().any(|slot| self.seat(table, *slot).wants(node)) {
+                self.tables[table].sync_due.insert(node, now.monotonic + RETRY);
+            }
             if self.slots_unsynced(table) == 0 {
                 self.extend_freshness(now);
             }
@@ -727,6 +812,11 @@ impl Core {
         node: NodeId,
     ) -> Option<(SyncStep, Message)> {
         let name = self.tables[table].store.policy().name.clone();
+        let session = self.tables[table].sync.get_mut(&node)?;
+        if std::mem::take(&mut session.compares_next) {
+            let session = &self.tables[table].sync[&node];
+            return Some((SyncStep::Compare, self.first_symbols(table, session)?));
+        }
         loop {
             let may_exchange = self.may_exchange(now);
             let session = self.tables[table].sync.get_mut(&node)?;
@@ -752,6 +842,18 @@ impl Core {
             let message = SlotListRequest { table: name, slot, after: after.clone() };
             return Some((SyncStep::List { slot, after }, message.into()));
         }
+    }
+
+    /// Once nothing else is left to ask: what the other is to the epochs of the slots that are even.
+    fn last_step_of_sync(&mut self, table: usize, node: NodeId) -> Option<(SyncStep, Message)> {
+        let session = self.tables[table].sync.get_mut(&node).filter(|it| it.open == 0)?;
+        let even = std::mem::take(&mut session.even);
+        let asks: Vec<(Slot, Ask)> =
+            even.iter().filter_map(|slot| Some((*slot, *session.asks.get(slot)?))).collect();
+        if asks.is_empty() {
+            return None;
+        }
+        Some((SyncStep::Testify { again: true }, self.testify(table, asks.into_iter())))
     }
 
     /// What to compare next of what much is fetched of; `None` if enough is under way, or all that is left is

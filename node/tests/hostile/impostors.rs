@@ -59,6 +59,28 @@ fn entry(rng: &mut StdRng) -> Entry {
     entry
 }
 
+fn epoch(rng: &mut StdRng) -> EpochName {
+    EpochName { lineage: version(rng), number: rng.random() }
+}
+
+fn epoch_step(rng: &mut StdRng) -> EpochStep {
+    let homes = (0..rng.random_range(0..9)).map(|_| NodeId::from_bits(rng.random())).collect();
+    let (sources, absorbed) = (Vec::new(), vec![epoch(rng); rng.random_range(0..3)]);
+    let config = Box::new(EpochConfig { name: epoch(rng), homes, sources, absorbed });
+    let ballot = EpochBallot { round: rng.random(), node: NodeId::from_bits(rng.random()) };
+    match rng.random_range(0..6) {
+        0 => EpochStep::Meet(Some(epoch(rng))),
+        1 => EpochStep::Learn(config),
+        2 => EpochStep::Testify(epoch(rng)),
+        3 => EpochStep::Prepare { under: epoch(rng), ballot },
+        4 => {
+            let successor = EpochSuccessor::Next(config);
+            EpochStep::Accept { under: epoch(rng), ballot, successor }
+        }
+        _ => EpochStep::Absorb { ended: config, into: epoch(rng) },
+    }
+}
+
 fn table(rng: &mut StdRng) -> String {
     if rng.random_bool(0.9) { "sessions".to_owned() } else { "no such".to_owned() }
 }
@@ -86,14 +108,17 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
     let (table, key) = (table(rng), key(rng));
     let slot = Slot::new(rng.random_range(0..16_384)).unwrap();
     let failure = Failure::Refused("no".to_owned());
-    match rng.random_range(0..34) {
+    match rng.random_range(0..36) {
         0 => hello("elsewhere", CLIENT),
         1 => Rejected::AskOverStream.into(),
-        32 => Prepare { table, key, ballot: version(rng) }.into(),
+        32 => Prepare { table, key, ballot: version(rng), under: epoch(rng) }.into(),
         33 => {
             let entry = Some(entry(rng));
-            Promised { floor: version(rng), synced: rng.random(), entry }.into()
+            let (counts, other_epoch) = rng.random();
+            Promised { floor: version(rng), counts, other_epoch, entry }.into()
         }
+        34 => Epochs { table, steps: vec![(slot_set(rng), epoch_step(rng))] }.into(),
+        35 => EpochsAnswer { answers: vec![(slot_set(rng), EpochAnswer::Agrees)] }.into(),
         2 => Ping {}.into(),
         3 => Pong { node: NodeId::from_bits(rng.random()) }.into(),
         4..=6 => {
@@ -138,16 +163,24 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
                 1 => Fresh::Yes,
                 _ => Fresh::By(version(rng)),
             };
-            Replicate { table, key, entry: entry(rng), fresh }.into()
+            let under = rng.random::<bool>().then(|| epoch(rng));
+            Replicate { table, key, entry: entry(rng), fresh, under }.into()
         }
         16 => {
             let (birth, version, touched) = (version(rng), version(rng), rng.random());
-            TouchCopy { table, key, birth, version, touched }.into()
+            let under = rng.random::<bool>().then(|| epoch(rng));
+            TouchCopy { table, key, birth, version, touched, under }.into()
         }
         17 => Replicated::Differs(entry(rng)).into(),
         18 => Replicated::Failed(failure).into(),
-        19 => Fetch { table, key }.into(),
-        20 => Fetched { entry: Some(entry(rng)), synced: rng.random() }.into(),
+        19 => {
+            let under = rng.random::<bool>().then(|| epoch(rng));
+            Fetch { table, key, under }.into()
+        }
+        20 => {
+            let (synced, other_epoch) = rng.random();
+            Fetched { entry: Some(entry(rng)), synced, other_epoch }.into()
+        }
         21 => {
             let (cut_ms, slots) = (rng.random(), slot_set(rng));
             Compare { table, cut_ms, slots, symbol: rng.random() }.into()
@@ -403,7 +436,7 @@ async fn a_record_from_the_far_future_does_not_take_the_clock_along() {
         entry.write_value(Version { hlc, ..birth }, bytes("forged"));
         let key = Key::new(name).unwrap();
         let (table, fresh) = ("sessions".to_owned(), Fresh::Yes);
-        let message = Replicate { table, key, entry, fresh }.into();
+        let message = Replicate { table, key, entry, fresh, under: None }.into();
         tcp.ask(id as u64 + 2, &message).await.unwrap();
     }
     let updated = client.update("far", None, Change::Value(bytes("new"))).await.unwrap();

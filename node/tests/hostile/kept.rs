@@ -123,6 +123,6 @@ async fn a_node_that_cannot_keep_anything_serves_and_stops_all_the_same() {
     counted_at(&of_a, a.addr(), "disk_failures", 1).await;
     let now = status(&of_a, a.addr()).await;
     assert_eq!((now.tables[0].hints, counter(&now, "hints_saved")), (1, 0));
-    assert_eq!(counter(&now, "disk_failing"), 1);
+    assert!(counter(&now, "disk_failing") > 0);
     a.stop().await;
 }

@@ -125,7 +125,21 @@ fn every_variant_has_its_number() {
         Replicated {
             0 Replicated::Stored, 1 Replicated::Differs(_), 2 Replicated::Missing,
             3 Replicated::Failed(_), 4 Replicated::Promised { .. },
-            5 Replicated::NoHome,
+            5 Replicated::NoHome, 6 Replicated::OtherEpoch,
+        }
+        EpochSuccessor { 0 EpochSuccessor::Next(_), 1 EpochSuccessor::Ended(_) }
+        EpochStanding {
+            0 EpochStanding::Outside, 1 EpochStanding::Fresh, 2 EpochStanding::Ready,
+            3 EpochStanding::Lost, 4 EpochStanding::Blank, 5 EpochStanding::HandedOver,
+        }
+        EpochStep {
+            0 EpochStep::Meet(_), 1 EpochStep::Learn(_), 2 EpochStep::Testify(_),
+            3 EpochStep::Prepare { .. }, 4 EpochStep::Accept { .. }, 5 EpochStep::Absorb { .. },
+        }
+        EpochAnswer {
+            0 EpochAnswer::Agrees, 1 EpochAnswer::Knows(_), 2 EpochAnswer::Testimony { .. },
+            3 EpochAnswer::Promise { .. }, 4 EpochAnswer::Accepted { .. }, 5 EpochAnswer::Outbid(_),
+            6 EpochAnswer::Refused,
         }
         Fresh { 0 Fresh::No, 1 Fresh::Yes, 2 Fresh::By(_) }
         ComparedDifference {
@@ -395,7 +409,7 @@ fn payloads_that_break_a_types_own_rules_are_refused() {
         0,
     );
     entry.body.as_mut().unwrap().base.version = version(6, 1);
-    let payload = encode_value(&Fetched { entry: Some(entry), synced: true });
+    let payload = encode_value(&Fetched { entry: Some(entry), synced: true, other_epoch: false });
     assert!(refused(52, &payload).contains("a field older than its value"));
 }
 
@@ -550,6 +564,10 @@ fn the_document_numbers_variants_and_states_limits_as_they_are() {
         ("Happened", names::<Happened>()),
         ("KeyChange", names::<KeyChange>()),
         ("KeyOrdered", names::<KeyOrdered>()),
+        ("EpochStep", names::<EpochStep>()),
+        ("EpochAnswer", names::<EpochAnswer>()),
+        ("EpochSuccessor", names::<EpochSuccessor>()),
+        ("EpochStanding", names::<EpochStanding>()),
     ];
     assert_eq!(written, expected);
     let first_cells = |heading: &str| {

@@ -21,6 +21,7 @@ fn a_new_home_stores_and_answers_only_once_it_compared() {
     assert_eq!(joining.may_store(next.id), Ok(()));
     assert_eq!(joining.may_answer(next.id), Err(Refused::NotReady));
     assert_eq!(joining.wanted(), [id(1)]);
+    assert!(joining.wants(id(1)) && !joining.wants(id(2)) && !joining.wants(id(3)));
     // Who does not know the epoch is told of it first, and has sealed its own by then.
     assert_eq!(founder.testify(next.id), Err(Refused::OtherEpoch));
     assert_eq!(founder.learn(&next), Ok(true));
@@ -28,7 +29,7 @@ fn a_new_home_stores_and_answers_only_once_it_compared() {
     let ask = joining.ask().unwrap();
     assert!(joining.on_compared(ask, id(1), founder.testify(next.id).unwrap()));
     assert_eq!(joining.may_answer(next.id), Ok(()));
-    assert!(joining.wanted().is_empty());
+    assert!(joining.wanted().is_empty() && !joining.wants(id(1)));
 }
 
 #[test]

@@ -216,6 +216,7 @@ impl Cluster {
                 partition: parameters.partition,
                 keys: all_keys.clone(),
                 replicas: usize::from(REPLICAS.get()),
+                touches_short_ms: parameters.plan.touches_short_ms(IDLE),
                 up: BTreeSet::new(),
                 homes: Vec::new(),
                 holdings: Vec::new(),
@@ -583,6 +584,8 @@ impl Cluster {
 const LOOK: Duration = Duration::from_millis(200);
 /// How often the memory of all nodes is looked at.
 const SAMPLE: Duration = Duration::from_millis(200);
+/// How long sessions may be idle: longer than any run, shorter than the hour that a clock jumps.
+const IDLE: Duration = Duration::from_secs(30 * 60);
 /// How many homes a slot has.
 const REPLICAS: NonZeroU8 = NonZeroU8::new(3).expect("three is not zero");
 
@@ -797,14 +800,8 @@ fn table(parameters: &Parameters, mutant: Option<Mutant>) -> TableSettings {
         Some(Mutant::ServeAnyway) => Partition::Serve,
         _ => parameters.partition,
     };
-    let policy = TablePolicy {
-        partition,
-        replicas: REPLICAS,
-        write,
-        // Longer than any run, shorter than the hour that a clock jumps.
-        idle: Duration::from_secs(30 * 60),
-        ..TablePolicy::default()
-    };
+    let policy =
+        TablePolicy { partition, replicas: REPLICAS, write, idle: IDLE, ..TablePolicy::default() };
     TableSettings { policy, memory: 2 << 20, record_size: 512 }
 }
 

@@ -48,13 +48,13 @@ pub enum Found {
     TooMany,
 }
 
-/// Searches for an order of the operations of one key: conditional ones, and ends that name a birth.
+/// Searches for an order of the operations of one key: conditional ones, and ends that name a birth. All others may
+/// tell of which session a version is.
 #[must_use]
 pub fn search(ops: &[&Op]) -> Found {
+    let births: BTreeMap<Version, Version> = ops.iter().filter_map(|op| op.told()).collect();
     let ops: Vec<&Op> = ops.iter().copied().filter(|op| is_of_interest(op)).collect();
     let owned: BTreeSet<Version> = ops.iter().filter_map(|op| Some(op.acknowledged()?.1)).collect();
-    let born = |op: &&Op| op.acknowledged().map(|(birth, version)| (version, birth));
-    let births: BTreeMap<Version, Version> = ops.iter().filter_map(born).collect();
     // Answers before calls, so that what met at one instant is not taken for concurrent.
     let mut events: Vec<(Duration, bool, usize)> = Vec::new();
     for (place, op) in ops.iter().enumerate() {
@@ -173,7 +173,9 @@ fn step(
 
 #[cfg(test)]
 mod tests {
-    use annulus_proto::{Hlc, NodeId, Value};
+    use annulus_client::Source;
+    use annulus_proto::message::Session;
+    use annulus_proto::{Attributes, Hlc, NodeId, Value};
 
     use super::*;
 
@@ -204,6 +206,20 @@ mod tests {
 
     fn cas(expected: u64) -> Action {
         Action::CompareAndSet { version: version(expected), value: value() }
+    }
+
+    /// The first write of a session is read.
+    fn read(id: usize, at: (u64, u64), birth: u64) -> Op {
+        let session = Session {
+            birth: version(birth),
+            version: version(1),
+            deadline: 0,
+            touched: 0,
+            attributes: Attributes::default(),
+            pin: None,
+            value: value(),
+        };
+        op(id, at, Action::Get, Outcome::Read { session, source: Source::SharedMemory })
     }
 
     fn searched(ops: &[Op]) -> Found {
@@ -251,7 +267,14 @@ mod tests {
         let end = op(1, (10, 19), Action::EndIf { version: version(1) }, Outcome::Unknown);
         let next = op(2, (20, 29), cas(1), done(1, 2));
         let late = op(3, (30, 39), cas(2), Outcome::Ended);
-        assert_eq!(searched(&[start.clone(), end.clone(), next.clone(), late]), Found::Order);
+        let ops = [start.clone(), end.clone(), next.clone(), late.clone()];
+        assert_eq!(searched(&ops), Found::Order);
+        // Of which session its version is may be known from a read alone.
+        let start_unknown = Op { outcome: Outcome::Unknown, ..start.clone() };
+        let mut ops = [start_unknown, end.clone(), next.clone(), late, read(4, (11, 12), 1)];
+        assert_eq!(searched(&ops), Found::Order);
+        (ops[0], ops[4]) = (start.clone(), read(4, (11, 12), 9));
+        assert_eq!(searched(&ops), Found::None(3));
         let known = op(3, (30, 39), Action::EndIf { version: version(2) }, done(1, 3));
         let again = op(4, (40, 49), Action::StartIfAbsent(value()), done(5, 5));
         let late = op(5, (50, 59), cas(5), Outcome::Ended);

@@ -80,6 +80,16 @@ pub enum Fault {
 }
 
 impl Plan {
+    /// By how many milliseconds touches may count for less than they said, where sessions may be idle so long.
+    /// Copies are even whose times of last use are in the same sixteenth of it, so whoever has let go of a slot
+    /// may take the rest along.
+    #[must_use]
+    pub fn touches_short_ms(&self, idle: Duration) -> u64 {
+        let gives_slots = |fault: &Fault| matches!(fault, Fault::Join(_) | Fault::Drain(_));
+        let moves = self.steps.iter().any(|(_, fault)| gives_slots(fault));
+        if moves { u64::try_from(idle.as_millis() / 16).unwrap_or(u64::MAX) } else { 0 }
+    }
+
     /// A plan of these steps that ends `rest` after the last of them.
     #[must_use]
     pub fn new(mut steps: Vec<(Duration, Fault)>, rest: Duration) -> Self {

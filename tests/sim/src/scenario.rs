@@ -138,7 +138,8 @@ pub enum Mutant {
     ServeAnyway,
     /// Nodes drop a slot as soon as their view says that they are no home of it.
     LetGoByTable,
-    /// Nodes ask for receipts without having compared, and give them for what they are not in sync with.
+    /// Nodes ask for receipts without having compared, while the slot's epoch still counts on them, and
+    /// give them for what they are not in sync with.
     EarlyReceipts,
     /// Nodes store writes, and count them, of slots that they are no home of.
     StoreAsNoHome,
@@ -176,10 +177,10 @@ impl Mutant {
     /// Those that storms find ([`crate::plain`]), each with its name, the kind of storm, the rule that it breaks,
     /// and the first seed with which it shows.
     pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
-        (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 2),
+        (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 4),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
-        (Self::CountHints, "count-hints", "storm-losses", "lost", 118),
-        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 10),
+        (Self::CountHints, "count-hints", "storm-losses", "lost", 89),
+        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 15),
         (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 7),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
     ];

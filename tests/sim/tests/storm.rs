@@ -51,6 +51,8 @@ fn a_hundred_storms_break_no_rule_and_everything_is_even_after_them() {
 fn fifty_storms_that_move_slots_leave_as_many_copies_as_there_were() {
     let sum = weathers("storm-moves", 50);
     assert!(sum.let_go > 500, "{} copies let go", sum.let_go);
+    // Whoever decides hands over to others meanwhile, who decide in the same order.
+    assert!(sum.conditional > 500 && sum.ordered > 50, "{} in {}", sum.conditional, sum.ordered);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use annulus_proto::NodeId;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
-    Compare, Compared, ComparedDifference, Message, NodeStatus, PeerState, Rejected, SketchRequest,
-    Sketches, TableStatus,
+    Compare, Compared, ComparedDifference, Epochs, EpochsAnswer, Message, NodeStatus, PeerState,
+    Rejected, SketchRequest, Sketches, TableStatus,
 };
 use annulus_sketch::{Sketch, Symbol};
 
@@ -21,6 +21,7 @@ use crate::core::store::SYMBOLS;
 pub(super) struct Gathers {
     tickets: u64,
     comparisons: BTreeMap<u64, Comparison>,
+    epochs: BTreeMap<u64, EpochsSoFar>,
     /// At most one at a time: whoever asks meanwhile gets the same answer.
     status: Option<StatusSoFar>,
 }
@@ -42,6 +43,16 @@ struct Comparison {
     rejected: Option<Message>,
 }
 
+/// What the cores said of the epochs of their slots.
+#[derive(Debug)]
+struct EpochsSoFar {
+    asker: Asker,
+    id: u64,
+    waiting: usize,
+    answer: EpochsAnswer,
+    rejected: Option<Message>,
+}
+
 #[derive(Debug)]
 struct StatusSoFar {
     ticket: u64,
@@ -52,6 +63,8 @@ struct StatusSoFar {
 
 /// Comparisons that may wait for the cores: these answer at once, so a handful is much.
 const COMPARISONS_MAX: usize = 256;
+/// Messages about epochs that may wait for the cores, and these for the disk: two of each other node.
+const EPOCHS_MAX: usize = 8_192;
 /// Those who may wait for one status.
 const STATUS_ASKERS_MAX: usize = 4_096;
 
@@ -140,8 +153,49 @@ impl Hub {
         self.reply(now, asker, id, Rejected::Malformed { why });
     }
 
-    /// A core has given its part of some sketches.
+    /// Tells all cores what another node says of epochs; each takes what is of its slots.
+    pub(super) fn tell_of_epochs(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        caller: Caller,
+        header: Header,
+        message: Epochs,
+    ) {
+        if self.gathers.epochs.len() >= EPOCHS_MAX {
+            return self.refuse_as_busy(now, asker, header.id);
+        }
+        let ticket = self.gathers.next_ticket();
+        let (answer, rejected) = (EpochsAnswer { answers: Vec::new() }, None);
+        let (id, waiting) = (header.id, self.cores);
+        let so_far = EpochsSoFar { asker, id, waiting, answer, rejected };
+        self.gathers.epochs.insert(ticket, so_far);
+        let (asker, message) = (Asker::Hub { ticket }, message.into());
+        let input = Input::Request(Request { asker, caller, header, message });
+        self.outputs.push_back(HubOutput::Cores(input));
+    }
+
+    fn on_part_of_epochs(&mut self, mut so_far: EpochsSoFar, ticket: u64, part: (Header, Message)) {
+        let (header, message) = part;
+        so_far.waiting -= 1;
+        match message {
+            Message::EpochsAnswer(part) => so_far.answer.answers.extend(part.answers),
+            other => so_far.rejected = Some(other),
+        }
+        if so_far.waiting > 0 {
+            self.gathers.epochs.insert(ticket, so_far);
+            return;
+        }
+        let EpochsSoFar { asker, id, answer, rejected, .. } = so_far;
+        let (header, message) = (Header { id, ..header }, rejected.unwrap_or(answer.into()));
+        self.outputs.push_back(HubOutput::Reply(Reply { to: asker, header, message }));
+    }
+
+    /// A core has given its part of some sketches, or of what is known of epochs.
     pub(super) fn on_part(&mut self, ticket: u64, header: Header, message: Message) {
+        if let Some(so_far) = self.gathers.epochs.remove(&ticket) {
+            return self.on_part_of_epochs(so_far, ticket, (header, message));
+        }
         let Some(mut comparison) = self.gathers.comparisons.remove(&ticket) else { return };
         comparison.waiting -= 1;
         match message {
@@ -339,6 +393,7 @@ fn add_table(whole: &mut TableStatus, part: &TableStatus) {
     whole.slots_unsynced += part.slots_unsynced;
     whole.slots_leaving += part.slots_leaving;
     whole.slots_short += part.slots_short;
+    whole.slots_undecided += part.slots_undecided;
     whole.hints += part.hints;
 }
 

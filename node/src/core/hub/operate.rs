@@ -68,6 +68,7 @@ impl SlotsOfCores {
             unsynced: sum.unsynced + part.unsynced,
             leaving: sum.leaving + part.leaving,
             given_up: sum.given_up + part.given_up,
+            decided: sum.decided + part.decided,
         })
     }
 }
@@ -117,6 +118,10 @@ impl Hub {
             if after.given_up > before.given_up {
                 let slots = (after.given_up - before.given_up) as u32;
                 events.push(Happened::SlotsGivenUp { table: table(), slots });
+            }
+            if after.decided > before.decided {
+                let slots = (after.decided - before.decided) as u32;
+                events.push(Happened::EpochsDecided { table: table(), slots });
             }
             if after.unsynced == 0 && (before.unsynced > 0 || after.home > before.home) {
                 events.push(Happened::Synced { table: table(), slots: after.home });
@@ -209,6 +214,9 @@ impl Hub {
                     ));
                 }
                 self.mesh.remove(now.monotonic, node).map_err(|error| error.to_string())?;
+                if accept_loss {
+                    self.outputs.push_back(HubOutput::Cores(Input::GiveUp(node)));
+                }
                 format!("remove {node}")
             }
             Order::Weigh(weight) => {
@@ -367,6 +375,10 @@ fn doubts(name: &str, status: &NodeStatus, view: u64) -> Vec<String> {
         if table.slots_unsynced > 0 {
             let slots = table.slots_unsynced;
             why.push(format!("{name} has not synced {slots} slots of table {of}"));
+        }
+        if table.slots_undecided > 0 {
+            let slots = table.slots_undecided;
+            why.push(format!("{name} knows no majority for {slots} slots of table {of}"));
         }
         if table.hints > 0 {
             let hints = table.hints;

@@ -4,6 +4,7 @@ use annulus_proto::Hlc;
 use annulus_proto::message::{Fresh, Prepare, Promised};
 
 use super::*;
+use crate::core::epochs::wire::name;
 
 const KEY: &str = "key";
 
@@ -19,7 +20,7 @@ fn start_if_absent(value: Value) -> Operation {
 impl World {
     /// The numbers of the nodes that decide about a key, the first of them first.
     fn decision_homes(&mut self, key: &str) -> Vec<usize> {
-        let homes = self.core(0, key).decision_homes(0, Key::new(key).unwrap().slot()).to_vec();
+        let homes = self.core(0, key).deciders(0, Key::new(key).unwrap().slot());
         homes.into_iter().map(|id| self.node_of(id)).collect()
     }
 
@@ -31,8 +32,11 @@ impl World {
     /// What a home answers that another node asks for a promise.
     fn prepare(&mut self, node: usize, key: &str, ballot: Version) -> Promised {
         let (table, now) = ("sessions".to_owned(), self.present(node));
-        let prepare = Prepare { table, key: Key::new(key).unwrap(), ballot };
-        match self.core(node, key).prepare(now, &prepare) {
+        let key = Key::new(key).unwrap();
+        let core = self.nodes[node].whole.as_mut().unwrap().core_of(key.slot());
+        let under = name(core.epoch(0, key.slot()).unwrap().id);
+        let prepare = Prepare { table, key, ballot, under };
+        match core.prepare(now, &prepare) {
             Message::Promised(promised) => promised,
             other => panic!("not a promise: {other:?}"),
         }
@@ -41,7 +45,7 @@ impl World {
     /// What a home answers that is sent a copy.
     fn replicate(&mut self, node: usize, key: &str, entry: Entry, fresh: Fresh) -> Replicated {
         let (table, now) = ("sessions".to_owned(), self.present(node));
-        let copy = Replicate { table, key: Key::new(key).unwrap(), entry, fresh };
+        let copy = Replicate { table, key: Key::new(key).unwrap(), entry, fresh, under: None };
         self.core(node, key).replicate(now, NodeId::from_bits(77), &copy)
     }
 
@@ -50,6 +54,10 @@ impl World {
         let now_ms = START_WALL_MS + self.now.as_millis() as u64;
         Version::new(Hlc::from_ms(now_ms + ahead_ms), NodeId::from_bits(77))
     }
+}
+
+fn given(floor: Version, entry: Option<Entry>) -> Promised {
+    Promised { floor, counts: true, other_epoch: false, entry }
 }
 
 fn session(birth: Version) -> Entry {
@@ -214,21 +222,21 @@ fn a_home_takes_no_part_in_fresh_writes_below_its_promise() {
     world.settle();
     let (below, ballot, above) = (world.version(100), world.version(200), world.version(300));
     let promised = world.prepare(1, KEY, ballot);
-    assert_eq!(promised, Promised { floor: ballot, synced: true, entry: None });
+    assert_eq!(promised, given(ballot, None));
     let floor = ballot;
     let refused = Replicated::Promised { floor, stored: false };
     assert_eq!(world.replicate(1, KEY, session(below), Fresh::Yes), refused);
     assert_eq!(world.replicate(1, KEY, session(below), Fresh::By(below)), refused);
     assert_eq!(world.copy(1, KEY), None);
     let lower = world.prepare(1, KEY, below);
-    assert_eq!(lower, Promised { floor, synced: true, entry: None });
+    assert_eq!(lower, given(floor, None));
 
     assert_eq!(world.replicate(1, KEY, session(below), Fresh::No), Replicated::Stored);
     let decided = Fresh::By(ballot);
     assert_eq!(world.replicate(1, KEY, session(below), decided), Replicated::Stored);
     assert_eq!(world.replicate(1, KEY, session(above), Fresh::Yes), Replicated::Stored);
     let higher = world.prepare(1, KEY, above);
-    assert_eq!(higher, Promised { floor: above, synced: true, entry: Some(session(above)) });
+    assert_eq!(higher, given(above, Some(session(above))));
 }
 
 #[test]
@@ -316,6 +324,7 @@ fn an_answer_about_what_one_home_has_is_held_by_a_majority_first() {
     let mut world = World::new(3, 59);
     world.settle();
     let started = world.acknowledged(0, KEY, start(bytes("old")));
+    world.run_for(Duration::from_millis(5));
     let first = world.decision_homes(KEY)[0];
     let mut entry = world.copy(first, KEY).unwrap();
     let newer = world.version(0);

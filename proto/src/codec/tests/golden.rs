@@ -261,6 +261,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                     slots_unsynced: 8,
                     slots_leaving: 12,
                     slots_short: 13,
+                    slots_undecided: 14,
                     hints: 9,
                     replicas: 10,
                     write_homes: 11,
@@ -268,7 +269,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 counters: vec![("reads".into(), 12)],
             }
             .into(),
-            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c0d090a0b010572656164730c",
+            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c0d0e090a0b010572656164730c",
         ),
         (MembersRequest {}.into(), ""),
         (
@@ -330,11 +331,18 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (EventsRequest { after: 7 }.into(), "07"),
         (
             events().into(),
-            "a1fb2c010701fb2c0100a1026e31fb2c010102fb2c0101090303fb2c010201741004fb2c010301741005fb2c010401741006fb2c010501741007fb2c010605647261696e01",
+            "a1fb2c010801fb2c0100a1026e31fb2c010102fb2c0101090303fb2c010201741004fb2c010301741005fb2c010401741006fb2c010501741007fb2c010605647261696e08fb2c010701741001",
         ),
         (
-            Replicate { table: "t".into(), key: key(), entry: entry(), fresh: Fresh::No }.into(),
-            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a1010900",
+            Replicate {
+                table: "t".into(),
+                key: key(),
+                entry: entry(),
+                fresh: Fresh::No,
+                under: None,
+            }
+            .into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a101090000",
         ),
         (
             Replicate {
@@ -342,9 +350,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 key: key(),
                 entry: Entry::ended(birth(), later()),
                 fresh: Fresh::Yes,
+                under: Some(epoch()),
             }
             .into(),
-            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000001",
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000000101fd0000006c50c4a001a102",
         ),
         (
             Replicate {
@@ -352,9 +361,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 key: key(),
                 entry: Entry::ended(birth(), later()),
                 fresh: Fresh::By(later()),
+                under: None,
             }
             .into(),
-            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000002fd0100056c50c4a001fda6a5a4a3a2a10000",
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a100000002fd0100056c50c4a001fda6a5a4a3a2a1000000",
         ),
         (
             TouchCopy {
@@ -363,9 +373,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 birth: birth(),
                 version: later(),
                 touched: 1_790_000_000_000,
+                under: Some(epoch()),
             }
             .into(),
-            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fd006c50c4a0010000",
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fd006c50c4a001000001fd0000006c50c4a001a102",
         ),
         (Replicated::Stored.into(), "00"),
         (
@@ -374,16 +385,21 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         ),
         (Replicated::Missing.into(), "02"),
         (Replicated::NoHome.into(), "05"),
+        (Replicated::OtherEpoch.into(), "06"),
         (Replicated::Failed(Failure::Absent).into(), "0300"),
         (
             Replicated::Promised { floor: later(), stored: true }.into(),
             "04fd0100056c50c4a001fda6a5a4a3a2a1000001",
         ),
-        (Fetch { table: "t".into(), key: key() }.into(), "017406733363726574"),
-        (Fetched { entry: None, synced: true }.into(), "0001"),
+        (Fetch { table: "t".into(), key: key(), under: None }.into(), "01740673336372657400"),
         (
-            Fetched { entry: Some(entry()), synced: false }.into(),
-            "01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a1010900",
+            Fetch { table: "t".into(), key: key(), under: Some(epoch()) }.into(),
+            "01740673336372657401fd0000006c50c4a001a102",
+        ),
+        (Fetched { entry: None, synced: true, other_epoch: false }.into(), "000100"),
+        (
+            Fetched { entry: Some(entry()), synced: false, other_epoch: true }.into(),
+            "01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000001fd0000006c50c4a001a10100020463617274fd0100056c50c4a001fda6a5a4a3a2a1000000000475736572fd0000006c50c4a001a1010361646100fd0000006c50c4a001a1fc40771b00fda0275ec4a0010000fd006c50c4a0010000020275310101fd0000006c50c4a001a101090001",
         ),
         (
             SlotListRequest { table: "t".into(), slot: slot(), after: Some(key()) }.into(),
@@ -454,19 +470,88 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         ),
         (Evened { entries: Vec::new(), done: 3 }.into(), "0003"),
         (
-            Prepare { table: "t".into(), key: key(), ballot: later() }.into(),
-            "017406733363726574fd0100056c50c4a001fda6a5a4a3a2a10000",
+            Prepare { table: "t".into(), key: key(), ballot: later(), under: epoch() }.into(),
+            "017406733363726574fd0100056c50c4a001fda6a5a4a3a2a10000fd0000006c50c4a001a102",
         ),
         (
-            Promised { floor: later(), synced: true, entry: Some(Entry::ended(birth(), later())) }
-                .into(),
-            "fd0100056c50c4a001fda6a5a4a3a2a100000101fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000000",
+            Promised {
+                floor: later(),
+                counts: true,
+                other_epoch: false,
+                entry: Some(Entry::ended(birth(), later())),
+            }
+            .into(),
+            "fd0100056c50c4a001fda6a5a4a3a2a10000010001fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000000",
         ),
         (
             Offer { table: "t".into(), slot: slot(), incarnation: 300, counter: 7 }.into(),
             "0174fbea17fb2c0107",
         ),
         (OfferAnswer { given: true, incarnation: 300 }.into(), "01fb2c01"),
+        (step(EpochStep::Meet(None)), "01740103000100020000"),
+        (step(EpochStep::Meet(Some(epoch()))), "01740103000100020001fd0000006c50c4a001a102"),
+        (
+            step(EpochStep::Learn(config())),
+            "017401030001000201fd0000006c50c4a001a10202a1fda6a5a4a3a2a1000001fd0000006c50c4a001a10101a10101a101fd0100056c50c4a001fda6a5a4a3a2a1000003",
+        ),
+        (step(EpochStep::Testify(epoch())), "017401030001000202fd0000006c50c4a001a102"),
+        (
+            step(EpochStep::Prepare { under: epoch(), ballot: ballot() }),
+            "017401030001000203fd0000006c50c4a001a10207a1",
+        ),
+        (
+            step(EpochStep::Accept {
+                under: epoch(),
+                ballot: ballot(),
+                successor: EpochSuccessor::Next(config()),
+            }),
+            "017401030001000204fd0000006c50c4a001a10207a100fd0000006c50c4a001a10202a1fda6a5a4a3a2a1000001fd0000006c50c4a001a10101a10101a101fd0100056c50c4a001fda6a5a4a3a2a1000003",
+        ),
+        (
+            step(EpochStep::Accept {
+                under: epoch(),
+                ballot: ballot(),
+                successor: EpochSuccessor::Ended(epoch()),
+            }),
+            "017401030001000204fd0000006c50c4a001a10207a101fd0000006c50c4a001a102",
+        ),
+        (
+            step(EpochStep::Absorb { ended: config(), into: epoch() }),
+            "017401030001000205fd0000006c50c4a001a10202a1fda6a5a4a3a2a1000001fd0000006c50c4a001a10101a10101a101fd0100056c50c4a001fda6a5a4a3a2a1000003fd0000006c50c4a001a102",
+        ),
+        (answer(EpochAnswer::Agrees), "01030001000200"),
+        (answer(EpochAnswer::Knows(None)), "0103000100020100"),
+        (
+            answer(EpochAnswer::Knows(Some(config()))),
+            "0103000100020101fd0000006c50c4a001a10202a1fda6a5a4a3a2a1000001fd0000006c50c4a001a10101a10101a101fd0100056c50c4a001fda6a5a4a3a2a1000003",
+        ),
+        (
+            answer(EpochAnswer::Testimony {
+                under: epoch(),
+                here: EpochStanding::Fresh,
+                before: Some((1, EpochStanding::Ready)),
+                floor: birth(),
+            }),
+            "01030001000202fd0000006c50c4a001a10201010102fd0000006c50c4a001a1",
+        ),
+        (
+            answer(EpochAnswer::Promise { under: epoch(), ballot: ballot(), accepted: None }),
+            "01030001000203fd0000006c50c4a001a10207a100",
+        ),
+        (
+            answer(EpochAnswer::Promise {
+                under: epoch(),
+                ballot: ballot(),
+                accepted: Some(Box::new((ballot(), EpochSuccessor::Ended(epoch())))),
+            }),
+            "01030001000203fd0000006c50c4a001a10207a10107a101fd0000006c50c4a001a102",
+        ),
+        (
+            answer(EpochAnswer::Accepted { under: epoch(), ballot: ballot() }),
+            "01030001000204fd0000006c50c4a001a10207a1",
+        ),
+        (answer(EpochAnswer::Outbid(ballot())), "0103000100020507a1"),
+        (answer(EpochAnswer::Refused), "01030001000206"),
         (
             CheckCopy { table: "t".into(), key: key(), digest: 258 }.into(),
             "017406733363726574fb0201",
@@ -524,6 +609,35 @@ pub(super) fn request(operation: Operation) -> Message {
     let request = RequestId { client: 7, sequence: 1 };
     let (table, key) = ("sessions".into(), key());
     SessionRequest { table, key, request, hops: 0, patience_ms: 2_000, operation }.into()
+}
+
+fn epoch() -> EpochName {
+    EpochName { lineage: birth(), number: 2 }
+}
+
+fn ballot() -> EpochBallot {
+    EpochBallot { round: 7, node: node(0xa1) }
+}
+
+fn config() -> Box<EpochConfig> {
+    let name = EpochName { lineage: birth(), number: 1 };
+    let (homes, written_off) = (vec![node(0xa1)], Some(vec![node(0xa1)]));
+    let source = EpochSource { name, homes, written_off };
+    let absorbed = vec![EpochName { lineage: later(), number: 3 }];
+    let homes = vec![node(0xa1), node(0xa1a2_a3a4_a5a6)];
+    Box::new(EpochConfig { name: epoch(), homes, sources: vec![source], absorbed })
+}
+
+fn some_slots() -> SlotSet {
+    SlotSet { stride: 3, offset: 0, runs: vec![(0, 2)] }
+}
+
+fn step(step: EpochStep) -> Message {
+    Epochs { table: "t".into(), steps: vec![(some_slots(), step)] }.into()
+}
+
+fn answer(answer: EpochAnswer) -> Message {
+    EpochsAnswer { answers: vec![(some_slots(), answer)] }.into()
 }
 
 fn key() -> Key {
@@ -597,6 +711,7 @@ fn events() -> Events {
         Happened::SlotsLeaving { table: table(), slots: 16 },
         Happened::SlotsGivenUp { table: table(), slots: 16 },
         Happened::Ordered { order: "drain".into() },
+        Happened::EpochsDecided { table: table(), slots: 16 },
     ];
     let event = |(number, what)| Event { number, at_ms: 300, what };
     let events = (1..).zip(happened).map(event).collect();

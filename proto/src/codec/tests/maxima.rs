@@ -31,6 +31,33 @@ fn addr() -> std::net::SocketAddr {
     (std::net::Ipv6Addr::from([0xff; 16]), u16::MAX).into()
 }
 
+fn epoch() -> EpochName {
+    EpochName { lineage: LATE, number: u64::MAX }
+}
+
+/// Slots that all have epochs of their own, as many as fit, and one with as much history as may be.
+#[test]
+fn the_largest_epochs_pass() {
+    let homes = || vec![LATE.node; REPLICAS_MAX];
+    let source = EpochSource { name: epoch(), homes: homes(), written_off: Some(homes()) };
+    let config = |sources: usize, absorbed: usize| {
+        let (sources, absorbed) = (vec![source.clone(); sources], vec![epoch(); absorbed]);
+        Box::new(EpochConfig { name: epoch(), homes: homes(), sources, absorbed })
+    };
+    let slots = || SlotSet { stride: u16::MAX, offset: u16::MAX, runs: vec![(u16::MAX, 1); 2] };
+    let ballot = EpochBallot { round: u64::MAX, node: LATE.node };
+    for (count, sources, absorbed) in [(0, 0, 0), (1, 64, 300), (16, 64, 300), (1_000, 1, 1)] {
+        let successor = EpochSuccessor::Next(config(sources, absorbed));
+        let accepted = Some(Box::new((ballot, successor.clone())));
+        let step = EpochStep::Accept { under: epoch(), ballot, successor };
+        passes(Epochs { table: table(), steps: vec![(slots(), step); count] });
+        let answer = EpochAnswer::Promise { under: epoch(), ballot, accepted };
+        passes(EpochsAnswer { answers: vec![(slots(), answer); count] });
+    }
+    passes(Epochs { table: table(), steps: vec![(slots(), EpochStep::Meet(None)); 16_384] });
+    passes(EpochsAnswer { answers: vec![(slots(), EpochAnswer::Agrees); 16_384] });
+}
+
 fn attributes() -> Attributes {
     Attributes { replicas: u8::MAX, owner: vec![0xff; OWNER_BYTES_MAX] }
 }
@@ -131,11 +158,12 @@ fn the_largest_values_pass() {
         }
         for entry in entries(size) {
             let fresh = Fresh::By(LATE);
-            passes(Replicate { table: table(), key: key(), entry: entry.clone(), fresh });
+            let under = Some(epoch());
+            passes(Replicate { table: table(), key: key(), entry: entry.clone(), fresh, under });
             let promised = Some(entry.clone());
-            passes(Promised { floor: LATE, synced: true, entry: promised });
+            passes(Promised { floor: LATE, counts: true, other_epoch: true, entry: promised });
             passes(Replicated::Differs(entry.clone()));
-            passes(Fetched { entry: Some(entry.clone()), synced: true });
+            passes(Fetched { entry: Some(entry.clone()), synced: true, other_epoch: true });
             let entries = vec![(key(), entry)];
             passes(Even { table: table(), wanted: vec![[0xff; 8]; 512], entries: entries.clone() });
             passes(Evened { entries, done: u32::MAX });
@@ -153,7 +181,8 @@ fn the_largest_fields_pass() {
     let value = Value::Map(names.collect());
     assert!(value.size() <= VALUE_BYTES_MAX);
     let entry = Entry::start(LATE, value, (0, 0), attributes(), 0);
-    passes(Replicate { table: table(), key: key(), entry, fresh: Fresh::By(LATE) });
+    let (fresh, under) = (Fresh::By(LATE), Some(epoch()));
+    passes(Replicate { table: table(), key: key(), entry, fresh, under });
 }
 
 #[test]
@@ -292,6 +321,7 @@ fn the_largest_answers_about_a_node_pass() {
             slots_unsynced: u32::MAX,
             slots_leaving: u32::MAX,
             slots_short: u32::MAX,
+            slots_undecided: u32::MAX,
             hints: u64::MAX,
             replicas: u8::MAX,
             write_homes: u8::MAX,
@@ -334,9 +364,16 @@ fn the_largest_small_messages_pass_and_fit_a_datagram() {
         Replicated::Failed(refused).into(),
         ExplainRequest { table: table(), key: key(), ask_homes: true }.into(),
         ListRequest { table: table(), cursor: u64::MAX, limit: u16::MAX }.into(),
-        TouchCopy { table: table(), key: key(), birth: LATE, version: LATE, touched: u64::MAX }
-            .into(),
-        Fetch { table: table(), key: key() }.into(),
+        TouchCopy {
+            table: table(),
+            key: key(),
+            birth: LATE,
+            version: LATE,
+            touched: u64::MAX,
+            under: Some(epoch()),
+        }
+        .into(),
+        Fetch { table: table(), key: key(), under: Some(epoch()) }.into(),
         CheckCopy { table: table(), key: key(), digest: u64::MAX }.into(),
         PinnedRequest { table: table(), to: LATE.node, core: u16::MAX, after: Some(key()) }.into(),
         SlotListRequest { table: table(), slot: Slot::new(0).unwrap(), after: Some(key()) }.into(),

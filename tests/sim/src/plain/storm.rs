@@ -149,14 +149,6 @@ impl Kind {
 }
 
 impl Storm {
-    /// Whether slots are given to others on purpose. Who decides about a slot changes then, and not under epochs
-    /// yet: two majorities need not meet, and an order of the conditional operations may be missing.
-    #[must_use]
-    pub fn moves(&self) -> bool {
-        let mut steps = self.parameters.plan.steps.iter();
-        steps.any(|(_, fault)| matches!(fault, Fault::Join(_) | Fault::Drain(_)))
-    }
-
     /// The table's policy.
     #[must_use]
     pub fn policy(&self) -> TablePolicy {
@@ -272,8 +264,10 @@ impl Nemesis {
         self.clocks.sort_by_key(|(at, ..)| *at);
         let mut off_by = vec![0; self.nodes];
         for (at, node, next) in self.clocks {
-            self.steps.push((at, Fault::ClockJump(node, next - off_by[node])));
-            off_by[node] = next;
+            let jump = next - std::mem::replace(&mut off_by[node], next);
+            if jump != 0 {
+                self.steps.push((at, Fault::ClockJump(node, jump)));
+            }
         }
         Plan::new(self.steps, ms(1_000))
     }
@@ -337,9 +331,10 @@ impl Nemesis {
         self.at = at + ms(rng.random_range(0..4_000));
     }
 
-    /// What was under way is over, and the cluster gets over it.
+    /// What was under way is over, clocks are right, and the cluster gets over it.
     fn calm_down(&mut self) {
         let over = self.busy.iter().copied().fold(self.at, Duration::max);
+        (0..self.nodes).for_each(|node| self.set_clock_to(node, over, 0));
         self.at = over + ms(6_000);
     }
 

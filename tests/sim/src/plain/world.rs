@@ -18,7 +18,7 @@ use super::client::Client;
 use super::disk::Disk;
 use super::net::{Arrival, CLUSTER, End, Net, addr};
 use super::operator::Operator;
-use super::process::{Process, Sent};
+use super::process::{Process, Sent, is_simulated};
 use super::storm::Storm;
 use crate::check::Violation;
 use crate::clock::SimClock;
@@ -164,8 +164,11 @@ impl World {
             }
         };
         let hosts: Vec<Host> = (0..parameters.nodes).map(host).collect();
-        let ordinary = (0..parameters.keys).map(|key| format!("{seed}/{key}"));
-        let hot = (0..parameters.hot_keys).map(|key| format!("{seed}/hot/{key}"));
+        let is_there = |key: &String| Key::new(key).is_ok_and(|key| is_simulated(key.slot()));
+        let ordinary =
+            (0..).map(|key| format!("{seed}/{key}")).filter(is_there).take(parameters.keys);
+        let hot =
+            (0..).map(|key| format!("{seed}/hot/{key}")).filter(is_there).take(parameters.hot_keys);
         let keys: Vec<String> = ordinary.chain(hot).collect();
         let up: BTreeSet<usize> = (0..parameters.first).collect();
         let round_trip = 2 * parameters.latency.1;
