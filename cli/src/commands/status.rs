@@ -96,7 +96,7 @@ fn print_one(node: &NodeStatus, peers: &Peers) -> anyhow::Result<()> {
     }
     for table in node.tables.iter().filter(|table| table.slots_undecided > 0) {
         output::line(format!(
-            "{}: knows no majority for {} slots; logouts and conditional operations wait there",
+            "{}: no majority for {} slots: logouts and conditional operations wait",
             table.name, table.slots_undecided
         ))?;
     }

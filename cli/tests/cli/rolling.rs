@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use annulus_client::{Change, Client, Error, StartOptions, Table, Value};
 
-use super::{Node, Place, eventually};
+use super::{Node, Place, Ran, eventually};
 
 const NODES: usize = 5;
 /// How many clients go on at the same time.
@@ -19,6 +19,8 @@ const SESSIONS: usize = 8;
 struct Rolling {
     place: Place,
     config: String,
+    /// Of its own: while a node is away, its port may be that of another test's node.
+    cluster: String,
     nodes: Vec<Node>,
 }
 
@@ -59,7 +61,8 @@ impl Rolling {
         let table =
             format!("[[table]]\nname = \"sessions\"\nreplicas = {replicas}\nmemory = \"16MiB\"\n");
         let config = place.write("annulus.toml", table);
-        let mut rolling = Self { place, config, nodes: Vec::new() };
+        let cluster = format!("rolling-{replicas}");
+        let mut rolling = Self { place, config, cluster, nodes: Vec::new() };
         for index in 0..NODES {
             let node = rolling.node(index, "127.0.0.1:0");
             rolling.nodes.push(node);
@@ -70,13 +73,18 @@ impl Rolling {
 
     fn node(&self, index: usize, listen: &str) -> Node {
         let seeds: Vec<&str> = self.nodes.iter().map(|node| node.addr.as_str()).collect();
-        let more = ["--config", &self.config];
+        let more = ["--config", &self.config, "--cluster", &self.cluster];
         self.place.node_at(&format!("n{index}"), listen, &seeds, &more)
+    }
+
+    /// What a command says that is told so at a node.
+    fn run(&self, args: &[&str], node: &str) -> Ran {
+        self.place.run(&[args, &["--node", node, "--cluster", &self.cluster]].concat())
     }
 
     fn settle(&self) {
         eventually("all nodes agree and are in sync", || {
-            let ran = self.place.run(&["status", "--all", "--json", "--node", &self.nodes[0].addr]);
+            let ran = self.run(&["status", "--all", "--json"], &self.nodes[0].addr);
             let document: serde_json::Value = serde_json::from_str(&ran.stdout).ok()?;
             let agreed = document["nodes"].as_array()?.iter().filter(|node| {
                 node["agreeing_members"] == NODES
@@ -91,27 +99,28 @@ impl Rolling {
     fn roll(&mut self, stop: impl Fn(&mut Node)) {
         for index in 0..NODES {
             let node = &self.nodes[index];
-            self.place.run(&["safe-to-stop", "--wait", "60s", "--node", &node.addr]).ok();
+            self.run(&["safe-to-stop", "--wait", "60s"], &node.addr).ok();
             let addr = node.addr.clone();
             stop(&mut self.nodes[index]);
             self.nodes[index] = self.node(index, &addr);
         }
         // Whoever asks the last one asks all others, too.
         let last = &self.nodes[NODES - 1].addr;
-        self.place.run(&["safe-to-stop", "--wait", "60s", "--node", last]).ok();
+        self.run(&["safe-to-stop", "--wait", "60s"], last).ok();
     }
 
     /// Clients that write, read and end sessions until they are told to stop.
     fn clients(&self, stop: &Arc<AtomicBool>) -> JoinHandle<Vec<(BTreeMap<String, Known>, Done)>> {
         let seeds: Vec<String> = self.nodes.iter().map(|node| node.addr.clone()).collect();
-        let stop = stop.clone();
+        let (stop, cluster) = (stop.clone(), self.cluster.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let mut tasks = tokio::task::JoinSet::new();
                 for number in 0..CLIENTS {
-                    let client = Client::builder().seeds(seeds.clone()).without_shared_memory();
-                    let client = client.connect().await.expect("a node answers");
+                    let client = Client::builder().seeds(seeds.clone()).cluster(&cluster);
+                    let client =
+                        client.without_shared_memory().connect().await.expect("a node answers");
                     let table = client.table("sessions");
                     tasks.spawn(go_on(table, number, stop.clone()));
                 }
@@ -125,8 +134,8 @@ impl Rolling {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let seeds = self.nodes.iter().map(|node| node.addr.clone());
-            let client = Client::builder().seeds(seeds).without_shared_memory();
-            let client = client.connect().await.expect("a node answers");
+            let client = Client::builder().seeds(seeds).cluster(&self.cluster);
+            let client = client.without_shared_memory().connect().await.expect("a node answers");
             for node in &self.nodes {
                 let table = client.table("sessions").at(node.addr.parse().expect("an address"));
                 for (key, known) in known {
