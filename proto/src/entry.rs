@@ -48,7 +48,7 @@ pub struct Body {
     pub attributes: Attributes,
     /// What nodes note about the session beside its value, by number: at most 4 of 20 bytes each.
     /// Writes of the value leave them alone. A number never changes its meaning; a node keeps and
-    /// passes on those it does not know. In use is [`PIN`].
+    /// passes on those it does not know. In use are [`PIN`] and [`ENDING`].
     pub notes: BTreeMap<u8, Note>,
 }
 
@@ -96,6 +96,10 @@ pub struct Note {
 /// The number of the note that names the node to which a session is pinned: its id in 6 bytes,
 /// little-endian. Anything else in it is no pin.
 pub const PIN: u8 = 1;
+
+/// The number of the note that an end of the session was proposed by the write that set it: one byte, 1. It counts
+/// while nothing was written later ([`Entry::is_ending`]).
+pub const ENDING: u8 = 2;
 
 /// When a session expires: at the earlier of its two deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
@@ -255,6 +259,22 @@ impl Entry {
             raise_all(&mut body.notes, &BTreeMap::from([(PIN, note)]), |_| true);
             raise(&mut self.version, &version);
         }
+    }
+
+    /// Notes that the session is to end by this write. It is no tombstone, which would win whatever is written
+    /// elsewhere: like any write it loses to a later one.
+    pub fn propose_end(&mut self, version: Version) {
+        if let Some(body) = &mut self.body {
+            let note = Note { version, bytes: vec![1] };
+            raise_all(&mut body.notes, &BTreeMap::from([(ENDING, note)]), |_| true);
+            raise(&mut self.version, &version);
+        }
+    }
+
+    /// Whether the last write proposed that the session end.
+    pub fn is_ending(&self) -> bool {
+        let note = self.body.as_ref().and_then(|body| body.notes.get(&ENDING));
+        note.is_some_and(|note| note.version == self.version && !note.bytes.is_empty())
     }
 
     /// The node that the session is pinned to.

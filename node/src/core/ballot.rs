@@ -18,10 +18,18 @@
 //! hints, comparisons) is always merged. It can bring up a write that nobody acknowledged: that one
 //! takes effect late, which its client has to expect. Touches change nothing that a condition is about.
 //!
+//! # Ends
+//! Within a birth a tombstone wins whatever the versions. Sent out under a ballot that is outbid, it would take
+//! with it what a later ballot decided without knowing of it. So an end on a condition goes out as a proposal first:
+//! a note beside the value ([`Entry::propose_end`]), which loses to later writes as any write does. Once a majority
+//! holds that as the session's last write no later ballot passes it by, and the tombstone goes out. Readers see
+//! the session until then. A ballot that meets a proposal finishes it before it begins with its own
+//! operation: it may have been decided. A plain write that comes between makes it void; one that a majority
+//! did not hold by then may lose to the tombstone, like one that is made at the same time as an end.
+//!
 //! The write of a conditional operation carries the ballot in all its parts, so that a version says
 //! which value there is; fields that a plain update sets may still join those of another one under the
-//! version that is there. Within a birth a tombstone wins whatever the versions, as always: a write
-//! that meets one was overtaken by the end.
+//! version that is there. A write that meets a tombstone was overtaken by the end.
 //!
 //! # Restarts
 //! Floors are in memory only. A home promises no ballot at or after its *ceiling*, the instant on disk
@@ -55,7 +63,7 @@ use super::coordinator::{Pending, Stage, WriteKind, lease, no_stamp};
 use super::epochs::wire::{id_of, name};
 use super::io::Now;
 use super::replica::reject_table;
-use super::settings::majority;
+use super::settings::{Flaw, majority};
 use super::store::Store;
 use super::time::NoStamp;
 
@@ -364,22 +372,28 @@ impl Core {
         if floor > ballot {
             return self.outbid(now, id, pending, floor);
         }
+        if let Some(entry) = merged.as_ref().filter(|entry| entry.is_ending()).cloned() {
+            // It may have been decided: so it is, before anything else.
+            let kind = WriteKind::Decided { ballot, then: Some(Err(Failure::Ended)) };
+            return self.start_writing(now, id, pending, entry, kind);
+        }
+        let ends_at_once = self.has(Flaw::EndsAtOnce);
         let store = &mut self.tables[pending.table].store;
         let operation = &pending.request.operation;
         let before = pending.wrote.zip(merged.as_ref());
-        let is_done = |(wrote, entry): &(Version, &Entry)| {
-            has_taken(operation, *wrote, entry)
-                && !answers.values().flatten().any(|answer| has_passed_by(*wrote, entry, answer))
-        };
+        let is_done = |(wrote, entry): &(Version, &Entry)| has_taken(operation, *wrote, entry);
         let then = match before.filter(is_done) {
             // An earlier round's write is there, and only has to be held by a majority.
             Some((wrote, entry)) => Ok((entry.birth, wrote)),
             None => match decide(operation, store, merged.as_ref(), ballot, now_ms) {
-                Ok(entry) => {
+                Ok(mut entry) => {
+                    if ends_at_once && entry.is_ending() {
+                        entry = Entry::ended(entry.birth, ballot);
+                    }
                     let kind = WriteKind::Decided { ballot, then: None };
                     return self.start_writing(now, id, pending, entry, kind);
                 }
-                // Whether that write counted before it was replaced, or was passed by, nobody can say.
+                // Whether that write counted before it was replaced nobody can say.
                 Err(_) if pending.wrote.is_some() => Err(Failure::TimedOut),
                 Err(failure) => Err(failure),
             },
@@ -395,6 +409,22 @@ impl Core {
                 self.finish(now, id, pending, Err(failure));
             }
         }
+    }
+
+    /// A majority of those who decide holds as the last write of a session that it is to end: no ballot passes that
+    /// by. Now its tombstone may go out, which wins whatever the versions.
+    pub(super) fn end_for_good(&mut self, now: Now, id: u64, pending: Pending, ending: &Entry) {
+        let tombstone = Entry::ended(ending.birth, ending.version);
+        self.start_writing(now, id, pending, tombstone, WriteKind::Ended);
+    }
+
+    /// A majority holds a tombstone that a ballot decided. If that was another operation's, this one begins.
+    pub(super) fn after_end(&mut self, now: Now, id: u64, mut pending: Pending) {
+        self.counters.add("ends_finished_for_others");
+        if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
+            self.hint_those_waited_for(&pending, *writing);
+        }
+        self.start_ballot(now, id, pending);
     }
 
     /// Tries again above a floor that was in the way.
@@ -492,7 +522,10 @@ fn decide(
     if entry.version != expected {
         return Err(Failure::Conflict { version: entry.version });
     }
-    let Some(change) = change else { return Ok(Entry::ended(entry.birth, ballot)) };
+    let Some(change) = change else {
+        entry.propose_end(ballot);
+        return Ok(entry);
+    };
     // Every part gets the ballot: nothing older comes up beside it later.
     if !matches!(change, Change::Value(_)) {
         body.fields.retain(|_, field| {
@@ -542,13 +575,6 @@ fn has_taken(operation: &Operation, wrote: Version, entry: &Entry) -> bool {
     let began = operation.is_start() && entry.birth == wrote;
     let is_base = entry.body.as_ref().is_some_and(|body| body.base.version == wrote);
     began || is_base || entry.version == wrote
-}
-
-/// Whether an answer shows that a later write of the same session knew nothing of the end that was written with this
-/// version and is in what was merged, where a tombstone wins whatever the versions.
-fn has_passed_by(wrote: Version, merged: &Entry, answer: &Entry) -> bool {
-    let is_other = answer.birth == merged.birth && !answer.is_ended();
-    merged.is_ended() && is_other && answer.version > wrote
 }
 
 /// Whether two copies say the same but for when they were last used.

@@ -82,6 +82,8 @@ pub(super) enum WriteKind {
         /// nothing was done; `None` = that this was done.
         then: Option<Result<(Version, Version), Failure>>,
     },
+    /// The tombstone of a session that a ballot decided to end.
+    Ended,
 }
 
 /// What the homes said that were asked for an entry.
@@ -585,7 +587,7 @@ impl Core {
         let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
         let entry = writing.entry.clone();
         let fresh = match writing.kind {
-            WriteKind::Touch | WriteKind::Known => Fresh::No,
+            WriteKind::Touch | WriteKind::Known | WriteKind::Ended => Fresh::No,
             WriteKind::Plain => Fresh::Yes,
             WriteKind::Decided { ballot, .. } if ballot == entry.version => Fresh::Yes,
             WriteKind::Decided { ballot, .. } => Fresh::By(ballot),
@@ -620,7 +622,16 @@ impl Core {
             && held >= writing.needed_with_extras
             && writing.decided_by >= decisive
         {
-            Some(writing.success())
+            match writing.kind {
+                WriteKind::Decided { .. } if writing.entry.is_ending() => {
+                    let ending = writing.entry.clone();
+                    return self.end_for_good(now, id, pending, &ending);
+                }
+                WriteKind::Ended if pending.wrote != Some(writing.entry.version) => {
+                    return self.after_end(now, id, pending);
+                }
+                _ => Some(writing.success()),
+            }
         } else if writing.held_by + waiting_of(&writing.homes) < writing.needed {
             let (answered, needed) = (writing.held_by as u8, writing.needed as u8);
             Some(Err(Failure::Unavailable { answered, needed, homes: homes as u8 }))
@@ -682,19 +693,22 @@ impl Core {
     fn on_other_homes(&mut self, now: Now, id: u64, mut pending: Pending) {
         self.counters.add("writes_at_no_home");
         if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
-            for home in writing.waiting.into_values() {
-                self.hint(pending.table, home, &pending.request.key);
-            }
+            self.hint_those_waited_for(&pending, *writing);
         }
         self.pause(now, id, pending);
+    }
+
+    /// Who has not answered yet may not get it.
+    pub(super) fn hint_those_waited_for(&mut self, pending: &Pending, writing: Writing) {
+        for home in writing.waiting.into_values() {
+            self.hint(pending.table, home, &pending.request.key);
+        }
     }
 
     /// Too few homes hold a write, since some have promised not to below this ballot: it is stamped again.
     fn on_promised_elsewhere(&mut self, now: Now, id: u64, mut pending: Pending, floor: Version) {
         if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
-            for home in writing.waiting.into_values() {
-                self.hint(pending.table, home, &pending.request.key);
-            }
+            self.hint_those_waited_for(&pending, *writing);
         }
         if pending.request.operation.is_conditional() {
             return self.outbid(now, id, pending, floor);
@@ -758,8 +772,15 @@ impl Core {
                 }
                 let (birth, ended, answered) = ours;
                 // Of what a ballot decided, whatever is greater came after it.
-                let is_decided = matches!(writing.kind, WriteKind::Decided { .. });
-                if is_decided || theirs.birth == birth && theirs.is_ended() == ended {
+                let is_decided =
+                    matches!(writing.kind, WriteKind::Decided { .. } | WriteKind::Ended);
+                let is_passed_by = writing.entry.is_ending()
+                    && (theirs.birth, theirs.is_ended()) == (birth, false)
+                    && !theirs.is_ending();
+                if is_decided && is_passed_by {
+                    // A plain write has made it void there.
+                    writing.floor = writing.floor.max(Some(theirs.version));
+                } else if is_decided || theirs.birth == birth && theirs.is_ended() == ended {
                     writing.count(home);
                 } else if !answered {
                     return self.on_superseded(now, id, pending);
@@ -1124,9 +1145,7 @@ impl Core {
         self.pending_bytes -= pending.size;
         // Copies that are still on their way to homes become hints, should they fail.
         if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
-            for home in writing.waiting.into_values() {
-                self.hint(pending.table, home, &pending.request.key);
-            }
+            self.hint_those_waited_for(&pending, *writing);
         }
         self.answer_all(now, &mut pending, outcome);
     }

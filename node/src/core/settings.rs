@@ -76,6 +76,8 @@ pub enum Flaw {
     CountsHints,
     /// It drops tombstones after some seconds.
     DropsTombstones,
+    /// It sends out the tombstone of an end on a condition before a majority holds that the session is to end.
+    EndsAtOnce,
     /// It compares copies of joined values by their versions alone.
     ComparesVersions,
     /// It takes the later of two values where they are to be joined.

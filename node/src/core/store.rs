@@ -406,7 +406,8 @@ impl Store {
         admission: Admission,
         is_extra: bool,
     ) -> Result<Entry, Failure> {
-        let admission = if offered.is_ended() { Admission::Reserve } else { admission };
+        let ends = offered.is_ended() || offered.is_ending();
+        let admission = if ends { Admission::Reserve } else { admission };
         if self.policy.merge.is_some() && offered.body.as_ref().is_some_and(Body::is_map) {
             let why = "values of this table are joined as a whole; it has no fields";
             return Err(Failure::Refused(why.to_owned()));

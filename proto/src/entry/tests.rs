@@ -337,6 +337,28 @@ fn a_tombstone_wins_within_its_birth_over_later_writes_too() {
     }
 }
 
+#[test]
+fn a_proposed_end_counts_while_nothing_is_written_after_it_and_is_no_end() {
+    let before = started(version(1, 1), Value::Bytes(vec![1]));
+    let mut ending = before.clone();
+    ending.propose_end(version(3, 1));
+    assert!(ending.is_ending() && !ending.is_ended() && ending.check().is_ok());
+    assert_eq!(ending.version, version(3, 1));
+    assert_ne!(ending.digest(b"key"), before.digest(b"key"));
+    let mut merged = before.clone();
+    assert!(merged.merge(&ending) && merged.is_ending());
+    merged.touch(9);
+    assert!(merged.is_ending());
+    // Whoever did not know of it wrote in the meantime.
+    let mut later = before;
+    later.write_value(version(4, 1), Value::Bytes(vec![2]));
+    assert!(later.merge(&ending) && !later.is_ending());
+    assert_eq!(later.body.as_ref().map(|body| body.base.bytes.clone()), Some(vec![2]));
+    assert!(ending.merge(&later) && !ending.is_ending());
+    ending.propose_end(version(5, 1));
+    assert!(ending.is_ending());
+}
+
 fn map(fields: &[(&str, &str)]) -> Value {
     let pair = |&(name, value): &(&str, &str)| (name.into(), value.into());
     Value::Map(fields.iter().map(pair).collect())

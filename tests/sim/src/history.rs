@@ -172,16 +172,6 @@ impl Op {
         }
     }
 
-    /// The version that its client saw or wrote, and the birth of the session that it is of.
-    #[must_use]
-    pub fn told(&self) -> Option<(Version, Version)> {
-        match &self.outcome {
-            Outcome::Acknowledged { birth, version } => Some((*version, *birth)),
-            Outcome::Read { session, .. } => Some((session.version, session.birth)),
-            _ => None,
-        }
-    }
-
     /// The session that a change was meant for, if the client said.
     #[must_use]
     pub fn meant(&self) -> Option<Version> {

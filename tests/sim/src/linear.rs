@@ -4,12 +4,8 @@
 //! linearizability*, 2017): of all that is under way, whatever may have taken effect by now, in every
 //! order. An operation takes effect once between its call and its answer; one whose outcome is unknown
 //! may take effect at any later time, or never.
-//!
-//! An end on a condition whose outcome is unknown may do so even though its condition does not hold any more:
-//! within a birth a tombstone wins whatever the versions, and one that a crash left at one home comes up when
-//! that one is back (`node/src/core/ballot.rs`). Its session is the one that it has seen, all the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use annulus_proto::Version;
@@ -48,11 +44,9 @@ pub enum Found {
     TooMany,
 }
 
-/// Searches for an order of the operations of one key: conditional ones, and ends that name a birth. All others may
-/// tell of which session a version is.
+/// Searches for an order of the operations of one key: conditional ones, and ends that name a birth.
 #[must_use]
 pub fn search(ops: &[&Op]) -> Found {
-    let births: BTreeMap<Version, Version> = ops.iter().filter_map(|op| op.told()).collect();
     let ops: Vec<&Op> = ops.iter().copied().filter(|op| is_of_interest(op)).collect();
     let owned: BTreeSet<Version> = ops.iter().filter_map(|op| Some(op.acknowledged()?.1)).collect();
     // Answers before calls, so that what met at one instant is not taken for concurrent.
@@ -77,7 +71,7 @@ pub fn search(ops: &[&Op]) -> Found {
                 continue;
             }
             for next in under_way.difference(&taken) {
-                let Some(after) = step(state, *next, ops[*next], (&owned, &births)) else {
+                let Some(after) = step(state, *next, ops[*next], &owned) else {
                     continue;
                 };
                 let mut taken = taken.clone();
@@ -115,12 +109,7 @@ fn is_known(op: &Op) -> bool {
 }
 
 /// The state after an operation that took effect in this one; `None` if its answer does not fit that.
-fn step(
-    state: State,
-    place: usize,
-    op: &Op,
-    (owned, births): (&BTreeSet<Version>, &BTreeMap<Version, Version>),
-) -> Option<State> {
+fn step(state: State, place: usize, op: &Op, owned: &BTreeSet<Version>) -> Option<State> {
     let version = op.acknowledged().map(|(_, version)| version);
     let mine = Write { op: place, version };
     let done = version.is_some() || !is_known(op);
@@ -141,11 +130,6 @@ fn step(
         }
         (Action::EndIf { version }, State::Live { last, .. }, _)
             if done && fits(last, *version) =>
-        {
-            Some(State::Ended)
-        }
-        (Action::EndIf { version }, State::Live { birth, .. }, _)
-            if !is_known(op) && births.get(version).is_some_and(|meant| fits(birth, *meant)) =>
         {
             Some(State::Ended)
         }
@@ -173,9 +157,7 @@ fn step(
 
 #[cfg(test)]
 mod tests {
-    use annulus_client::Source;
-    use annulus_proto::message::Session;
-    use annulus_proto::{Attributes, Hlc, NodeId, Value};
+    use annulus_proto::{Hlc, NodeId, Value};
 
     use super::*;
 
@@ -206,20 +188,6 @@ mod tests {
 
     fn cas(expected: u64) -> Action {
         Action::CompareAndSet { version: version(expected), value: value() }
-    }
-
-    /// The first write of a session is read.
-    fn read(id: usize, at: (u64, u64), birth: u64) -> Op {
-        let session = Session {
-            birth: version(birth),
-            version: version(1),
-            deadline: 0,
-            touched: 0,
-            attributes: Attributes::default(),
-            pin: None,
-            value: value(),
-        };
-        op(id, at, Action::Get, Outcome::Read { session, source: Source::SharedMemory })
     }
 
     fn searched(ops: &[Op]) -> Found {
@@ -262,24 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_nobody_knows_of_may_come_up_in_its_own_session_alone() {
+    fn an_end_that_nobody_knows_of_may_come_up_while_its_condition_holds() {
         let start = op(0, (0, 9), Action::StartIfAbsent(value()), done(1, 1));
         let end = op(1, (10, 19), Action::EndIf { version: version(1) }, Outcome::Unknown);
+        let late = op(3, (30, 39), cas(1), Outcome::Ended);
+        assert_eq!(searched(&[start.clone(), end.clone(), late.clone()]), Found::Order);
         let next = op(2, (20, 29), cas(1), done(1, 2));
-        let late = op(3, (30, 39), cas(2), Outcome::Ended);
-        let ops = [start.clone(), end.clone(), next.clone(), late.clone()];
-        assert_eq!(searched(&ops), Found::Order);
-        // Of which session its version is may be known from a read alone.
-        let start_unknown = Op { outcome: Outcome::Unknown, ..start.clone() };
-        let mut ops = [start_unknown, end.clone(), next.clone(), late, read(4, (11, 12), 1)];
-        assert_eq!(searched(&ops), Found::Order);
-        (ops[0], ops[4]) = (start.clone(), read(4, (11, 12), 9));
-        assert_eq!(searched(&ops), Found::None(3));
-        let known = op(3, (30, 39), Action::EndIf { version: version(2) }, done(1, 3));
-        let again = op(4, (40, 49), Action::StartIfAbsent(value()), done(5, 5));
-        let late = op(5, (50, 59), cas(5), Outcome::Ended);
-        let ops = [start, end, next, known, again, late];
-        assert_eq!(searched(&ops), Found::None(5));
+        assert_eq!(searched(&[start, end, next, late]), Found::None(3));
     }
 
     #[test]

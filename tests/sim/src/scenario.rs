@@ -155,6 +155,8 @@ pub enum Mutant {
     CountTheLiving,
     /// A restarted node does not find on its disk how far its clock had come.
     ForgetfulClock,
+    /// Nodes send out the tombstone of an end on a condition before a majority holds that the session is to end.
+    EndAtOnce,
 }
 
 impl Mutant {
@@ -179,10 +181,11 @@ impl Mutant {
     pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
         (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 4),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
-        (Self::CountHints, "count-hints", "storm-losses", "lost", 89),
-        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 15),
-        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 7),
-        (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
+        (Self::CountHints, "count-hints", "storm-losses", "linear", 12),
+        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 14),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 4),
+        (Self::CountTheLiving, "count-the-living", "storm", "linear", 4),
+        (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 249),
     ];
 
     /// Those that no storm has found yet, for those who search on. Two nodes that drain tell each other so before
@@ -196,6 +199,7 @@ impl Mutant {
     pub fn seed(self) -> u64 {
         match self {
             Self::StoreAsNoHome => 5,
+            Self::WriteOne => 3,
             _ => 1,
         }
     }
@@ -212,6 +216,7 @@ impl Mutant {
             Self::CountHints => Some(Flaw::CountsHints),
             Self::DropTombstones => Some(Flaw::DropsTombstones),
             Self::CountTheLiving => Some(Flaw::CountsTheLiving),
+            Self::EndAtOnce => Some(Flaw::EndsAtOnce),
             _ => None,
         }
     }

@@ -119,6 +119,11 @@ fn clocks_that_are_not_on_disk_are_caught() {
 }
 
 #[test]
+fn ends_that_go_out_before_they_are_decided_are_caught() {
+    is_caught(Mutant::EndAtOnce);
+}
+
+#[test]
 fn majorities_of_the_living_are_caught() {
     is_caught(Mutant::CountTheLiving);
 }
