@@ -14,6 +14,7 @@
 //! the slots only each seventeenth has a core, and there are keys in no others: what is done by
 //! slot is most of what nodes do, and a hundred keys need no more of them.
 
+mod application;
 mod client;
 mod disk;
 mod net;
@@ -83,6 +84,9 @@ impl World {
         self.began = began;
         self.contacts.begin(began, WARM_UP);
         self.begin_clients();
+        if self.storm.slots > 0 {
+            self.on_number();
+        }
         for (at, fault) in self.storm.parameters.plan.steps.clone() {
             self.until_time(began + at);
             self.apply(&fault);
@@ -130,7 +134,7 @@ impl World {
         let (found, mut tally) = check::check(&ops, self.contacts.epochs(), &ending);
         let (too_few, copies) = self.copies.verdict();
         self.violations.extend(too_few);
-        (tally.samples, tally.let_go) = (copies.samples, copies.let_go);
+        (tally.samples, tally.let_go) = (copies.samples, copies.let_go + self.numbers.dropped);
         // Without an ending nothing can be said about it, and no split lasts long enough here for every table to
         // be written on both sides.
         let ended = !ending.homes.is_empty();
@@ -165,6 +169,7 @@ impl World {
             let (homes, holdings) = (self.homes(), self.holdings());
             unmet.extend(snapshot::differences(&self.keys, &homes, &holdings));
             unmet.extend(self.stale(&homes));
+            unmet.extend(self.unmet_slots());
         }
         unmet
     }

@@ -157,6 +157,8 @@ pub enum Mutant {
     ForgetfulClock,
     /// Nodes send out the tombstone of an end on a condition before a majority holds that the session is to end.
     EndAtOnce,
+    /// An application drops a slot of its own though it changed since others got it.
+    DropChangedSlots,
 }
 
 impl Mutant {
@@ -186,6 +188,7 @@ impl Mutant {
         (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 4),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 4),
         (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 249),
+        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 28),
     ];
 
     /// Those that no storm has found yet, for those who search on. Two nodes that drain tell each other so before

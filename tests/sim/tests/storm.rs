@@ -67,8 +67,14 @@ fn twenty_five_hosts_that_lose_their_memory_lose_no_acknowledged_write() {
 }
 
 #[test]
+fn twenty_five_storms_of_an_applications_slots_lose_none_of_its_numbers() {
+    let sum = weathers("storm-slots", 25);
+    assert!(sum.let_go > 500, "{} copies and slots let go", sum.let_go);
+}
+
+#[test]
 fn the_same_seed_leaves_the_same_trace_in_another_thread() {
-    for name in ["storm", "storm-moves"] {
+    for name in ["storm", "storm-moves", "storm-slots"] {
         let run = |seed: u64| {
             let here = weather(kind(name), seed, None).outcome;
             here.expect("it does not panic").trace
@@ -121,6 +127,11 @@ fn clocks_that_are_not_on_disk_are_caught() {
 #[test]
 fn ends_that_go_out_before_they_are_decided_are_caught() {
     is_caught(Mutant::EndAtOnce);
+}
+
+#[test]
+fn an_application_that_drops_what_changed_is_caught() {
+    is_caught(Mutant::DropChangedSlots);
 }
 
 #[test]

@@ -230,7 +230,7 @@ impl World {
     }
 
     /// Whether nothing gets from one end to the other now: it is lost, or held up.
-    fn is_blocked(&self, from: End, to: End) -> bool {
+    pub(super) fn is_blocked(&self, from: End, to: End) -> bool {
         if from == End::Operator || to == End::Operator {
             return false;
         }
@@ -242,6 +242,11 @@ impl World {
         let cut = matches!(sites, (Some(from), Some(to)) if self.net.cuts.contains(&(from, to)));
         let held = [hosts.0, hosts.1].into_iter().flatten().any(|it| self.net.held.contains(&it));
         cut || held
+    }
+
+    /// How long something takes from one host to another.
+    pub(super) fn travel(&mut self, from: usize, to: usize) -> Duration {
+        self.net.latency(Some(from), Some(to))
     }
 
     fn hold_up(&mut self) -> Duration {

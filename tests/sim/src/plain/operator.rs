@@ -104,7 +104,8 @@ impl World {
                 self.operate_on(node, Asked::Routes(node), &RoutesRequest {}.into());
             }
         }
-        let drained: Vec<usize> = self.operator.drained();
+        let mut drained: Vec<usize> = self.operator.drained();
+        drained.retain(|node| self.hosts[*node].application.is_empty());
         for node in drained {
             self.operator.leaving.remove(&node);
             if self.contacts.up().contains(&node) {

@@ -9,7 +9,8 @@ use annulus_gossip::Channel;
 use annulus_node::core::route::{self, Party};
 use annulus_node::core::{
     Ask, Core, CoreStart, Hub, HubInput, HubOutput, HubStart, Input, NodeState, Notice, Now,
-    Outcome, Output, Record, RecordChange, RecordName, Reply, Request, TablePolicy,
+    Outcome, Output, Record, RecordChange, RecordName, Reply, Request, SlotCall, SlotSaid,
+    SlotSetPolicy, TablePolicy,
 };
 use annulus_proto::Slot;
 use annulus_proto::codec::Header;
@@ -48,6 +49,8 @@ pub(super) enum Sent {
         ticket: u64,
         changes: Vec<RecordChange>,
     },
+    /// What the application that embeds it is to do.
+    Slots(SlotCall),
     /// Another node bears its id, and it has to stop.
     GiveWay,
     Stopped,
@@ -79,7 +82,7 @@ impl Process {
     /// its slots.
     pub(super) fn start(
         start: HubStart,
-        (clock_floor_ms, policy): (u64, &TablePolicy),
+        (clock_floor_ms, policy, slot_sets): (u64, &TablePolicy, &[SlotSetPolicy]),
         writers: Vec<Writer>,
         kept: &BTreeMap<RecordName, Vec<u8>>,
         now: Now,
@@ -100,7 +103,7 @@ impl Process {
                 clock_ceiling_ms,
                 clock_floor_ms,
                 tables: vec![(policy.clone(), writer)],
-                slot_sets: Vec::new(),
+                slot_sets: slot_sets.to_vec(),
                 kept: records_of(number),
                 seed: seed.wrapping_add(number as u64),
             };
@@ -123,6 +126,11 @@ impl Process {
             false => Input::NotPersisted { ticket },
         };
         self.cores[core].handle(now, told);
+    }
+
+    /// The application says something of its slots.
+    pub(super) fn say(&mut self, now: Now, said: SlotSaid) {
+        self.cores[0].handle(now, Input::SlotSet { set: 0, said });
     }
 
     pub(super) fn request(&mut self, now: Now, request: Request) {
@@ -220,7 +228,7 @@ impl Process {
                 match output {
                     Output::Reply(reply) => return Some(Sent::Reply(reply)),
                     Output::Call(ask) => return Some(self.call(number, ask)),
-                    Output::SlotSet { .. } => unreachable!("no application has slots here"),
+                    Output::SlotSet { call, .. } => return Some(Sent::Slots(call)),
                     Output::Persist { ticket, changes } => {
                         return Some(Sent::Keep { core: number, ticket, changes });
                     }

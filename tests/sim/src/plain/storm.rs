@@ -34,6 +34,8 @@ struct Shape {
     keys: RangeInclusive<usize>,
     /// The longest pause between two operations of a task, in milliseconds.
     think_ms: RangeInclusive<u64>,
+    /// How many slots an application has.
+    slots: u16,
 }
 
 /// Everything about one that is drawn from its seed.
@@ -43,6 +45,8 @@ pub struct Storm {
     pub parameters: Parameters,
     /// How long after the beginning each key is written.
     pub written_for: Vec<Duration>,
+    /// How many slots an application has that embeds the nodes; 0 = there is none.
+    pub slots: u16,
     /// How many homes a slot has.
     pub replicas: NonZeroU8,
     /// How long a client's request may take in all.
@@ -72,6 +76,12 @@ pub const KINDS: &[Kind] = &[
         shape: moves,
     },
     Kind {
+        name: "storm-slots",
+        about: "slots on the move, and an application that embeds the nodes and has slots of its own, which \
+                nodes offer each other unasked",
+        shape: slots,
+    },
+    Kind {
         name: "storm-restarts",
         about: "nodes whose clocks are ahead, within the bound, die at any step and are back at once with \
                 their clocks set right, while clients are in a hurry",
@@ -95,7 +105,7 @@ impl Kind {
     #[must_use]
     pub fn draw(&self, seed: u64) -> Storm {
         let mut rng = StdRng::seed_from_u64(derive(seed, self.name));
-        let Shape { nodes, first, plan, keys, think_ms } = (self.shape)(&mut rng);
+        let Shape { nodes, first, plan, keys, think_ms, slots } = (self.shape)(&mut rng);
         let latency_min = rng.random_range(0..=2);
         let latency_max = latency_min + rng.random_range(1..=8);
         let parameters = Parameters {
@@ -123,9 +133,11 @@ impl Kind {
             tail: TAIL,
             plan,
         };
-        let replicas = if rng.random_range(0..3) == 0 { 2 } else { 3 };
+        let of_two = if slots > 0 { 2 } else { 1 };
+        let replicas = if rng.random_range(0..3) < of_two { 2 } else { 3 };
         Storm {
             written_for: parameters.written_for(),
+            slots,
             replicas: NonZeroU8::new(replicas).expect("two or three"),
             timeout: ms(rng.random_range(1_500..5_000)),
             stale_max: Duration::from_secs(rng.random_range(3..=10)),
@@ -192,7 +204,21 @@ fn storm(rng: &mut StdRng) -> Shape {
             _ => nemesis.rage(rng),
         }
     }
-    Shape { nodes, first, plan: nemesis.plan(), keys: KEYS, think_ms: THINK_MS }
+    Shape { nodes, first, plan: nemesis.plan(), keys: KEYS, think_ms: THINK_MS, slots: 0 }
+}
+
+fn slots(rng: &mut StdRng) -> Shape {
+    let nodes = rng.random_range(4..=6);
+    let first = rng.random_range(4..=nodes);
+    let mut nemesis = Nemesis::new(nodes, first);
+    for _ in 0..rng.random_range(4..=6) {
+        match rng.random_range(0..3) {
+            0 => nemesis.move_slots(rng),
+            _ => nemesis.drain_together(rng),
+        }
+    }
+    let slots = rng.random_range(8..=40);
+    Shape { nodes, first, plan: nemesis.plan(), keys: KEYS, think_ms: 200..=600, slots }
 }
 
 fn moves(rng: &mut StdRng) -> Shape {
@@ -202,7 +228,7 @@ fn moves(rng: &mut StdRng) -> Shape {
     for _ in 0..rng.random_range(3..=5) {
         nemesis.move_slots(rng);
     }
-    Shape { nodes, first, plan: nemesis.plan(), keys: KEYS, think_ms: THINK_MS }
+    Shape { nodes, first, plan: nemesis.plan(), keys: KEYS, think_ms: THINK_MS, slots: 0 }
 }
 
 fn restarts(rng: &mut StdRng) -> Shape {
@@ -212,7 +238,7 @@ fn restarts(rng: &mut StdRng) -> Shape {
         nemesis.restart(rng);
     }
     // So many keys that most were not written since the clock went back: else their versions tell.
-    Shape { nodes, first: nodes, plan: nemesis.plan(), keys: 80..=160, think_ms: 10..=40 }
+    Shape { nodes, first: nodes, plan: nemesis.plan(), keys: 80..=160, think_ms: 10..=40, slots: 0 }
 }
 
 fn losses(rng: &mut StdRng) -> Shape {
@@ -224,7 +250,14 @@ fn losses(rng: &mut StdRng) -> Shape {
     }
     nemesis.lose_memory(rng);
     // So many keys that what is lost is not written again soon.
-    Shape { nodes, first: nodes, plan: nemesis.plan(), keys: 60..=120, think_ms: 20..=100 }
+    Shape {
+        nodes,
+        first: nodes,
+        plan: nemesis.plan(),
+        keys: 60..=120,
+        think_ms: 20..=100,
+        slots: 0,
+    }
 }
 
 /// Makes a plan, incident by incident.
@@ -311,6 +344,20 @@ impl Nemesis {
                 4 | 5 => self.flip(rng, at),
                 _ => self.move_a_node(rng, at, lasts),
             }
+        }
+        self.end_at(from + lasts, rng);
+    }
+
+    /// Two nodes drain within moments while datagrams get lost: each goes on taking the other for one that stays.
+    fn drain_together(&mut self, rng: &mut StdRng) {
+        let (from, lasts) = (self.at, ms(rng.random_range(1_500..4_000)));
+        self.harm_datagrams(rng, from);
+        for _ in 0..2 {
+            let at = from + ms(rng.random_range(200..260));
+            let again = at + lasts.mul_f64(0.3 + rng.random::<f64>() * 0.6);
+            let Some(node) = self.take(rng, at, again) else { break };
+            self.add(at, Fault::Drain(node));
+            self.add(again, Fault::StopDraining(node));
         }
         self.end_at(from + lasts, rng);
     }

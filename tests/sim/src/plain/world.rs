@@ -14,6 +14,7 @@ use annulus_shm::Lookup;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::application::{Application, Move, Numbers};
 use super::client::Client;
 use super::disk::Disk;
 use super::net::{Arrival, CLUSTER, End, Net, addr};
@@ -44,6 +45,7 @@ pub(super) struct World {
     pub(super) contacts: Contacts,
     pub(super) history: History,
     pub(super) copies: Copies,
+    pub(super) numbers: Numbers,
     pub(super) violations: Vec<Violation>,
     /// When clients began, and when they are to end.
     pub(super) began: Duration,
@@ -62,6 +64,7 @@ pub(super) struct Host {
     pub(super) disk: Disk,
     pub(super) id: NodeId,
     pub(super) node: Option<Process>,
+    pub(super) application: Application,
     /// Grows with each start, so that what was under way to an earlier run gets lost.
     pub(super) life: u32,
     /// What waits for its process while that stands still.
@@ -127,6 +130,13 @@ pub(super) enum Event {
         turn: u32,
     },
     Operate,
+    /// An application's, or between its processes.
+    Application {
+        node: usize,
+        step: Move,
+    },
+    /// An application stores another number.
+    Number,
 }
 
 /// How often the memory of all nodes is looked at.
@@ -151,6 +161,7 @@ impl World {
                 disk: Disk::new(),
                 id: NodeId::from_bits(drawn & ((1 << NodeId::BITS) - 1)),
                 node: None,
+                application: Application::default(),
                 life: 0,
                 paused: None,
                 is_off: false,
@@ -185,6 +196,7 @@ impl World {
             is_sealed: parameters.sealed,
             contacts,
             history: History::default(),
+            numbers: Numbers::default(),
             violations: Vec::new(),
             began: Duration::MAX,
             stop_at: Duration::MAX,
@@ -292,6 +304,8 @@ impl World {
             Event::Stored { .. } | Event::Kept { .. } | Event::GiveUp { .. } => {}
             Event::Task { client, run, task, turn } => self.on_turn(client, run, task, turn),
             Event::Operate => self.operate(),
+            Event::Application { node, step } => self.on_move(node, step),
+            Event::Number => self.on_number(),
         }
     }
 
@@ -375,6 +389,7 @@ impl World {
                 let at = disk.keep(rng, self.now, changes);
                 self.at(at, Event::Kept { node, life, core, ticket });
             }
+            Sent::Slots(call) => self.on_slot_call(node, call),
             Sent::GiveWay => {
                 let what = format!("n{} met another node with its id", node + 1);
                 self.violate("died", what);
@@ -438,7 +453,10 @@ impl World {
             homes_max: self.storm.replicas.get(),
             seed,
         };
-        let policy = (clock_floor_ms, &table.policy);
+        host.application.restart();
+        let (slots, replicas) = (self.storm.slots, self.storm.replicas);
+        let sets = (slots > 0).then(|| host.application.policy(slots, replicas));
+        let policy = (clock_floor_ms, &table.policy, sets.as_slice());
         host.node = Some(Process::start(start, policy, opened.writers, &host.disk.kept, now));
         let others = (0..self.hosts.len()).filter(|other| *other != node).map(addr).collect();
         self.process(node, |process| process.tell_hub(now, HubInput::Seeds(others)));
