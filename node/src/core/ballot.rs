@@ -18,6 +18,10 @@
 //! hints, comparisons) is always merged. It can bring up a write that nobody acknowledged: that one
 //! takes effect late, which its client has to expect. Touches change nothing that a condition is about.
 //!
+//! The write of a conditional operation carries the ballot in all its parts, so that a version says
+//! which value there is; fields that a plain update sets may still join those of another one under the
+//! version that is there. A write that meets a tombstone was overtaken by the end.
+//!
 //! # Ends
 //! Within a birth a tombstone wins whatever the versions. Sent out under a ballot that is outbid, it would take
 //! with it what a later ballot decided without knowing of it. So an end on a condition goes out as a proposal first:
@@ -26,10 +30,6 @@
 //! the session until then. A ballot that meets a proposal finishes it before it begins with its own
 //! operation: it may have been decided. A plain write that comes between makes it void; one that a majority
 //! did not hold by then may lose to the tombstone, like one that is made at the same time as an end.
-//!
-//! The write of a conditional operation carries the ballot in all its parts, so that a version says
-//! which value there is; fields that a plain update sets may still join those of another one under the
-//! version that is there. A write that meets a tombstone was overtaken by the end.
 //!
 //! # Restarts
 //! Floors are in memory only. A home promises no ballot at or after its *ceiling*, the instant on disk
@@ -45,8 +45,8 @@
 //! A plain write that was refused because of a promise is stamped again, on what is stored by then. If
 //! it was seen before, at its coordinator, and replaced since, it takes effect twice, like any plain
 //! write that is repeated. A conditional one is never done twice: once it has sent out its write, it
-//! ends up done, or its client is told that nobody knows. An end of which nobody knows may come up later,
-//! though what it was for has been updated since: its tombstone wins where it is.
+//! ends up done, or its client is told that nobody knows. An end of which nobody knows may be finished at any
+//! later time, as long as nothing was written since.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -142,9 +142,9 @@ fn an_end_that_an_update_has_passed_by_does_not_come_up() {
     let birth = world.acknowledged(0, KEY, start(bytes("zero"))).version;
     let homes = world.decision_homes(KEY);
     let end = world.request(homes[0], KEY, Operation::EndIf { version: birth });
-    while !world.copy(homes[0], KEY).is_some_and(|entry| entry.is_ending()) {
-        world.step();
-    }
+    world.run_until("the end is proposed", Duration::from_secs(1), |world| {
+        world.copy(homes[0], KEY).is_some_and(|entry| entry.version > birth)
+    });
     // Before that is known to the others these decide about an update.
     let later = world.version(20);
     let mut updated = world.copy(homes[1], KEY).unwrap();
