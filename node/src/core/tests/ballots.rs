@@ -530,7 +530,7 @@ fn a_repeated_request_is_not_held_to_its_own_work() {
 fn random_conditional_operations_under_faults_form_one_chain() {
     let mut all_done = 0;
     for seed in 0..8 {
-        let mut world = World::new(5, 5_000 + seed);
+        let mut world = World::sparse(5, 5_000 + seed);
         world.settle();
         world.loss = 0.05;
         // By key and the version it was done on (none: a start): what came of it.
@@ -552,7 +552,7 @@ fn random_conditional_operations_under_faults_form_one_chain() {
             if round % 40 == 30 {
                 world.cut.clear();
             }
-            let key = format!("key {}", world.rng.random_range(0..3));
+            let key = sparse(&format!("key {}", world.rng.random_range(0..3)));
             let node = world.rng.random_range(0..5);
             let expected = seen.get(&key).copied();
             let operation = match expected {
@@ -600,7 +600,7 @@ fn random_conditional_operations_under_faults_form_one_chain() {
         let mut last: BTreeMap<String, Version> = BTreeMap::new();
         for node in 0..5 {
             for number in 0..3 {
-                let key = format!("key {number}");
+                let key = sparse(&format!("key {number}"));
                 if let Some(entry) = world.copy(node, &key) {
                     let known = last.entry(key).or_insert(entry.version);
                     *known = entry.version.max(*known);

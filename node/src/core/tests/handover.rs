@@ -8,7 +8,7 @@ use crate::core::handover::Whose;
 const KEYS: usize = 60;
 
 fn key(n: usize) -> String {
-    format!("key {n}")
+    sparse(&format!("key {n}"))
 }
 
 /// Whether a receipt is given for an offer.
@@ -88,7 +88,7 @@ impl World {
 #[test]
 fn what_a_joining_node_takes_up_the_others_drop_once_enough_have_it() {
     for seed in 1..=3 {
-        let mut world = World::new(4, seed);
+        let mut world = World::sparse(4, seed);
         world.settle();
         world.start_all();
         world.assert_copies(3);
@@ -109,7 +109,7 @@ fn what_a_joining_node_takes_up_the_others_drop_once_enough_have_it() {
 #[test]
 fn a_node_that_drains_gives_everything_away_while_it_is_written() {
     for seed in 1..=3 {
-        let mut world = World::new(5, seed);
+        let mut world = World::sparse(5, seed);
         world.settle();
         world.start_all();
         world.drain_node(0);
@@ -276,7 +276,7 @@ fn a_home_that_is_not_in_sync_gives_no_receipt() {
 #[test]
 fn copies_stay_while_nodes_come_and_go_and_messages_are_lost() {
     for seed in 1..=6 {
-        let mut world = World::new(5, seed);
+        let mut world = World::sparse(5, seed);
         world.settle();
         world.start_all();
         world.loss = 0.1;
@@ -306,7 +306,7 @@ fn copies_stay_while_nodes_come_and_go_and_messages_are_lost() {
 #[test]
 fn copies_are_known_to_be_too_few_after_a_crash_and_at_no_other_time() {
     for seed in 1..=3 {
-        let mut world = World::new(5, seed);
+        let mut world = World::sparse(5, seed);
         let below = |world: &World| {
             let wholes = world.nodes.iter().filter_map(|node| node.whole.as_ref());
             let cores = wholes.flat_map(|whole| &whole.cores);

@@ -92,26 +92,26 @@ fn a_write_on_a_condition_is_joined_too_and_its_condition_is_the_version() {
 /// there, now and then.
 #[test]
 fn whoever_had_a_conditional_write_done_reads_it_though_it_holds_a_later_one() {
-    let mut done = 0;
+    let (mut done, key) = (0, sparse("key"));
     for seed in 0..120 {
-        let mut world = World::with_policy(3, 100 + seed, sets());
+        let mut world = World::sparse_with_policy(3, 100 + seed, sets());
         world.settle();
-        let version = world.acknowledged(0, "key", start(set(&[1]))).version;
+        let version = world.acknowledged(0, &key, start(set(&[1]))).version;
         world.run_for(Duration::from_millis(20));
-        let homes = world.core(0, "key").homes(0, Key::new("key").unwrap().slot());
+        let homes = world.core(0, &key).homes(0, Key::new(key.as_str()).unwrap().slot());
         let last = homes[2];
         let node = (0..3).find(|node| last.bits() == world.nodes[*node].state.id).unwrap();
         world.loss = 0.25;
         let change = Change::Value(set(&[2]));
-        let decided = world.request(node, "key", Operation::UpdateIf { version, change });
+        let decided = world.request(node, &key, Operation::UpdateIf { version, change });
         world.run_for(Duration::from_millis(4));
-        world.request(node, "key", add(3));
+        world.request(node, &key, add(3));
         let asked = world.now;
         let reply = world.wait(decided);
         // Later than that it gave up to fetch what was lost.
         let is_prompt = world.now < asked + CoreSettings::default().home_timeout / 2;
         if let (SessionReply::Acknowledged(_), true) = (reply, is_prompt) {
-            let held = world.held(node, "key");
+            let held = world.held(node, &key);
             assert!(held.contains(&2), "seed {seed}: {held:?}");
             done += u32::from(held.contains(&3));
         }
@@ -221,12 +221,12 @@ fn a_copy_besides_the_homes_that_missed_a_write_is_found() {
 /// A cluster of four under loss, partitions and restarts, in which three in four operations add a number of
 /// their own to one of some sets: what is missing, or differs, after healing.
 fn history(seed: u64, flaw: Option<Flaw>) -> Vec<String> {
-    let mut world = World::with_policy(4, seed, sets());
+    let mut world = World::sparse_with_policy(4, seed, sets());
     world.flaw = flaw;
     (0..4).for_each(|node| world.kill(node));
     (0..4).for_each(|node| world.start(node));
     world.settle();
-    let keys: Vec<String> = (0..4).map(|number| format!("key {number}")).collect();
+    let keys: Vec<String> = (0..4).map(|number| sparse(&format!("key {number}"))).collect();
     let mut acknowledged: BTreeMap<(String, Version), BTreeSet<u32>> = BTreeMap::new();
     let mut asked: Vec<(u64, String, Option<u32>)> = Vec::new();
     for key in &keys {

@@ -86,7 +86,7 @@ fn policy() -> SlotSetPolicy {
 impl World {
     /// Nodes that an application embeds.
     fn embedded(count: usize, seed: u64, policy: &SlotSetPolicy) -> Self {
-        let mut world = Self::new(0, seed);
+        let mut world = Self::sparse(0, seed);
         for id in 0..count {
             world.add_embedded(id as u64 + 1, policy);
         }
