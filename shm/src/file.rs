@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::header::{self, OpenError};
 use crate::layout::{Geometry, PAGE, Shape, TableOptions};
-use crate::region::{FileRegion, Region};
+use crate::region::{FileRegion, HUGE_PAGE, Region};
 use crate::shards::{
     Shards, carry_shards, create_shards, open_shards, retire_shards, withdraw_shards,
 };
@@ -371,10 +371,22 @@ fn rename_aside(path: &Path) -> Result<PathBuf, FileError> {
     }
 }
 
-/// Gives the file its size and its memory.
+/// Gives an empty file its size and its memory.
 fn reserve(file: &File, size: u64) -> io::Result<()> {
     if free_bytes(file) < size {
         return Err(Errno::NOSPC.into()); // Without filling what is left.
+    }
+    // What does not come in huge pages comes in small ones.
+    let is_in_memory = rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC);
+    if is_in_memory && size >= HUGE_PAGE as u64 {
+        file.set_len(size)?;
+        let region = FileRegion::map_writable(file.try_clone()?)?;
+        let pages = (0..region.len() / HUGE_PAGE).map(|page| page * HUGE_PAGE);
+        for from in pages {
+            if region.reserve_huge(from).is_err() {
+                break;
+            }
+        }
     }
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         Err(Errno::OPNOTSUPP) => {

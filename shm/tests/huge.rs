@@ -1,5 +1,6 @@
 //! On a tmpfs whose pages are large from the start.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,6 +35,22 @@ fn what_is_written_to_collapsed_pages_is_there_for_other_processes() {
         // Whether a user may mount in a namespace of its own is the machine's affair.
         other => eprintln!("not checked, no tmpfs can be mounted here: {other:?}"),
     }
+}
+
+/// A new segment is reserved in huge pages where the kernel has some.
+#[test]
+fn a_new_segment_lies_in_huge_pages_at_once() {
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory");
+    let options = TableOptions { segment_bytes: 16 << 20, ..TableOptions::new(1, 2) };
+    let probe = open_or_create(dir.path().join("probe"), &options).expect("a table");
+    if !matches!(probe.region.collapse(0, 2 << 20), Ok(Huge::Collapsed)) {
+        return eprintln!("not checked, this kernel does not collapse");
+    }
+    let mut made = open_or_create(dir.path().join("segment"), &options).expect("a table");
+    made.writers[0].put(b"key", 7, b"value", 0, 0).expect("there is room");
+    assert!(made.region.huge_bytes() > 0);
+    let blocks = std::fs::metadata(dir.path().join("segment")).expect("it is there").blocks();
+    assert!(blocks * 512 >= options.segment_bytes, "all of it is reserved");
 }
 
 fn write_collapsed_and_read(directory: &Path) {
