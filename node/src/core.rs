@@ -143,6 +143,8 @@ pub struct Core {
     stopped: bool,
     /// When comparisons may exchange more that have exchanged what they may.
     next_exchange: Option<Duration>,
+    /// When to go on with what is to be done about epochs; `None` = with the next tick.
+    next_epochs: Option<Duration>,
     next_tick: Duration,
     next_freshness: Duration,
     /// When to read on in what an earlier run left; `None` once all of it was read.
@@ -192,7 +194,11 @@ struct Table {
     /// By slot: whether this node holds everything a home should.
     slots: Vec<SlotState>,
     sync: BTreeMap<NodeId, SyncSession>,
+    /// When to compare all slots with each other node, and when those that something waits for.
     sync_due: BTreeMap<NodeId, Duration>,
+    awaited_due: BTreeMap<NodeId, Duration>,
+    /// Who refused to compare, and when to ask it whether it still does.
+    not_ready: BTreeMap<NodeId, Duration>,
     sync_sessions: u64,
     /// Those who were put off before this node had begun to fetch what they have.
     put_off: BTreeSet<NodeId>,
@@ -278,6 +284,8 @@ impl Core {
             slots: vec![slot.clone(); usize::from(annulus_proto::SLOT_COUNT)],
             sync: BTreeMap::new(),
             sync_due: BTreeMap::new(),
+            awaited_due: BTreeMap::new(),
+            not_ready: BTreeMap::new(),
             sync_sessions: 0,
             put_off: BTreeSet::new(),
         };
@@ -320,6 +328,7 @@ impl Core {
             stopping: false,
             stopped: false,
             next_exchange: None,
+            next_epochs: None,
             next_tick: now.monotonic,
             next_freshness: now.monotonic,
             next_read: Some(now.monotonic),
@@ -397,7 +406,10 @@ impl Core {
         if self.next_tick <= now.monotonic {
             self.next_tick = now.monotonic + TICK;
             self.tick(now);
+        } else if self.next_epochs.is_some_and(|at| at <= now.monotonic) {
+            self.drive_epochs(now);
         }
+        self.carry_out_some(now);
         self.flush_epochs(now);
     }
 
@@ -458,6 +470,8 @@ impl Core {
             self.pauses.first().map(|(at, _)| *at),
             self.next_read,
             self.next_exchange,
+            self.next_epochs,
+            self.effects.are_ready().then_some(Duration::ZERO),
         ];
         others.into_iter().flatten().fold(self.next_tick, Duration::min)
     }

@@ -40,6 +40,14 @@ impl Sketch {
         self.pair_with(other, Symbol::merge);
     }
 
+    /// Adds a set of which only the first symbol is known: so is it of the sum.
+    pub fn merge_first(&mut self, other: &Symbol) {
+        if self.symbols.len() > 1 {
+            self.symbols = [self.first()].into();
+        }
+        self.symbols[0].merge(other);
+    }
+
     /// Makes this the sketch of the difference of two sets. If the other sketch has fewer symbols, so has the
     /// difference.
     pub fn subtract(&mut self, other: &Self) {

@@ -48,15 +48,17 @@ pub(super) struct Custody {
     queue: VecDeque<(u16, NodeId)>,
     /// Offers that are not answered yet.
     offered: BTreeSet<(u16, NodeId)>,
-    /// When all of them are offered again, as far as they gave no receipt.
+    /// When the next part of them is offered again, as far as they gave no receipt, and from which slot on.
     again: Duration,
+    again_from: usize,
     given_up: u64,
 }
 
 /// How many offers may wait for their answers.
 const OFFERS_MAX: usize = 64;
-/// After how long homes that were not ready are asked again.
+/// After how long homes that were not ready are asked again: in so many parts, one after the other.
 const OFFER_AGAIN: Duration = Duration::from_millis(300);
+const OFFER_PARTS: u32 = 3;
 
 impl Custody {
     /// Of so many slots, none of which is held.
@@ -68,6 +70,7 @@ impl Custody {
             queue: VecDeque::new(),
             offered: BTreeSet::new(),
             again: Duration::ZERO,
+            again_from: 0,
             given_up: 0,
         }
     }
@@ -134,6 +137,12 @@ impl Custody {
         }
     }
 
+    /// Whether a home in that run of it is known to hold all that was here of a slot when its attempt began.
+    pub(super) fn is_even(&self, slot: u16, home: NodeId, incarnation: u64) -> bool {
+        let attempt = self.holding(slot).attempt();
+        attempt.is_some_and(|it| self.even.get(&(slot, home)) == Some(&(it, incarnation)))
+    }
+
     /// The same of homes who look themselves, or of whom it is not known and taken for granted.
     pub(super) fn count_as_even(&mut self, slot: u16, homes: &[(NodeId, u64)]) {
         let Some(attempt) = self.holding(slot).attempt() else { return };
@@ -142,15 +151,25 @@ impl Custody {
         }
     }
 
-    /// Whether it is time to offer everything again that nobody gave a receipt for.
+    /// Whether it is time to offer a part again of what nobody gave a receipt for.
     pub(super) fn is_time(&self, now: Duration) -> bool {
         self.queue.is_empty() && self.again <= now && !self.leaving.is_empty()
     }
 
-    /// Offers everything again.
-    pub(super) fn offer_all(&mut self, now: Duration) {
-        self.again = now + OFFER_AGAIN;
-        self.queue.extend(self.even.keys());
+    /// Offers a part again of what there is no receipt for.
+    pub(super) fn offer_again(&mut self, now: Duration) {
+        self.again = now + OFFER_AGAIN / OFFER_PARTS;
+        let from = self.again_from;
+        let to = from + self.holdings.len().div_ceil(OFFER_PARTS as usize);
+        self.again_from = if to < self.holdings.len() { to } else { 0 };
+        let (first, none) = (from as u16, NodeId::from_bits(0));
+        let of_part = self.even.range((first, none)..);
+        let of_part = of_part.take_while(|((slot, _), _)| usize::from(*slot) < to);
+        let lacks_receipt = |&((slot, home), (_, incarnation)): &(&(u16, NodeId), &(_, u64))| {
+            let mut receipts = self.holdings[usize::from(*slot)].receipts().iter();
+            !receipts.any(|it| it.from == *home && it.incarnation == *incarnation)
+        };
+        self.queue.extend(of_part.filter(lacks_receipt).map(|(key, _)| *key));
     }
 
     /// What to offer next, to whom and in which attempt, if its [`Keeper`] still counts that one as a home;

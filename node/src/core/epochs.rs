@@ -99,6 +99,8 @@ struct Outbox {
     steps: BTreeMap<u16, Step>,
     /// These, of which there may be several of a slot: told when nothing else is to be.
     endings: BTreeMap<u16, VecDeque<Ending>>,
+    /// The slot to go on with: none waits for others that always have something more.
+    next_slot: u16,
     open: usize,
     /// The state of the view in which everything was begun to be exchanged, if that did not fail since.
     meets: Option<u64>,
@@ -125,7 +127,16 @@ pub(super) struct GivenUp {
 pub(super) struct Effects {
     waiting: Vec<Effect>,
     under_way: Option<(u64, Vec<Effect>)>,
+    /// What waits for nothing any more but its turn.
+    ready: VecDeque<Effect>,
     again_at: Duration,
+}
+
+impl Effects {
+    /// Whether something is left to do at once.
+    pub(super) fn are_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
 }
 
 /// What a slot's epoch should become.
@@ -139,6 +150,12 @@ const MESSAGES_OPEN: usize = 2;
 /// When a message is full, and an answer, that of all cores together: in bytes of what is said.
 const MESSAGE_BYTES: usize = 96 << 10;
 const ANSWER_BYTES: usize = 400 << 10;
+/// What is done in one go, a quarter of a millisecond, after which requests that came in are served: slots that are
+/// told, ballots that are begun, effects, entries that are dropped.
+const STEPS_STEP: usize = 1_024;
+const PROPOSALS_STEP: usize = 256;
+const EFFECTS_STEP: usize = 1_024;
+const DROPPED_STEP: u64 = 64;
 /// Ballots of a table that may be under way.
 const PROPOSALS_MAX: usize = 4_096;
 /// How long each further home waits before it proposes, and one that is not ready beyond that.
@@ -162,16 +179,21 @@ impl Outbox {
         self.steps.is_empty() && self.endings.is_empty()
     }
 
-    /// What goes next, in ascending order of slots.
+    /// Some of what goes next, in ascending order of slots.
     fn next(&self) -> Vec<(Slot, Step)> {
         let of_slot = |(index, step)| Some((Slot::new(index)?, step));
         if self.steps.is_empty() {
             let ending = |(index, endings): (&u16, &VecDeque<Ending>)| {
                 Some((*index, Step::Absorb(endings.front()?.clone())))
             };
-            return self.endings.iter().filter_map(ending).filter_map(of_slot).collect();
+            let endings = self.endings.iter().take(STEPS_STEP);
+            return endings.filter_map(ending).filter_map(of_slot).collect();
         }
-        let steps = self.steps.iter().map(|(index, step)| (*index, step.clone()));
+        let is_last_before =
+            self.steps.last_key_value().is_some_and(|(last, _)| *last < self.next_slot);
+        let from = if is_last_before { 0 } else { self.next_slot };
+        let steps = self.steps.range(from..).take(STEPS_STEP);
+        let steps = steps.map(|(index, step)| (*index, step.clone()));
         steps.filter_map(of_slot).collect()
     }
 
@@ -181,6 +203,7 @@ impl Outbox {
             let index = slot.index();
             if !matches!(step, Step::Absorb(_)) {
                 self.steps.remove(&index);
+                self.next_slot = index + 1;
                 continue;
             }
             let Some(endings) = self.endings.get_mut(&index) else { continue };
@@ -472,14 +495,13 @@ impl Core {
         }
     }
 
-    /// Sends to disk what is not there yet, and does what waits for nothing more.
+    /// Sends to disk what is not there yet. What waits for nothing more is done with the next timeouts.
     pub(super) fn flush_epochs(&mut self, now: Now) {
         if self.effects.under_way.is_none() {
             if self.tables.iter().any(|table| table.epochs.lacks_disk()) {
                 self.save_seats(now);
-            } else if !self.effects.waiting.is_empty() {
-                let done = std::mem::take(&mut self.effects.waiting);
-                self.carry_out_all(now, done);
+            } else {
+                self.effects.ready.extend(self.effects.waiting.drain(..));
             }
         }
         self.send_outboxes(now);
@@ -547,7 +569,7 @@ impl Core {
             }
         }
         if is_on_disk {
-            self.carry_out_all(now, effects);
+            self.effects.ready.extend(effects);
         } else {
             self.counters.add("disk_failures");
             self.effects.again_at = now.monotonic + SAVE_RETRY;
@@ -569,19 +591,26 @@ impl Core {
         true
     }
 
-    fn carry_out_all(&mut self, now: Now, effects: Vec<Effect>) {
-        for effect in effects {
+    /// Does some of what waits for nothing any more.
+    pub(super) fn carry_out_some(&mut self, now: Now) {
+        let (mut effects, mut dropped) = (0, 0);
+        while effects < EFFECTS_STEP && dropped < DROPPED_STEP {
+            let Some(effect) = self.effects.ready.pop_front() else { break };
+            effects += 1;
             match effect {
                 Effect::Reply { to, id, said } => {
                     // What is left out is asked for again.
                     let bytes_max = ANSWER_BYTES / self.cores;
                     let (answers, _) = runs(&said, self.cores as u16, bytes_max, said_and_key);
+                    effects += said.len();
                     self.reply(now, to, id, EpochsAnswer { answers });
                 }
                 Effect::Tell { table, node, slot, step } => {
                     self.tables[table].epochs.tell(node, slot, step);
                 }
-                Effect::Drop { table, slot } => self.drop_handed_over(now, table, slot),
+                Effect::Drop { table, slot } => {
+                    dropped += self.drop_handed_over(now, table, slot);
+                }
             }
         }
     }
@@ -612,7 +641,7 @@ impl Core {
             if !keeps && self.tables[table].custody.holding(slot.index()).attempt().is_some() {
                 // Its homes are to be compared with, and not when their time comes.
                 for home in self.homes(table, slot) {
-                    self.tables[table].sync_due.insert(home, Duration::ZERO);
+                    self.tables[table].compare_awaited(home, Duration::ZERO);
                 }
             }
         }
@@ -667,8 +696,7 @@ impl Core {
     fn compare_with_wanted(&mut self, now: Now, table: usize, slot: Slot) {
         let wanted = self.seat(table, slot).wanted();
         for node in wanted {
-            let due = self.tables[table].sync_due.entry(node).or_insert(now.monotonic);
-            *due = (*due).min(now.monotonic);
+            self.tables[table].compare_awaited(node, now.monotonic);
         }
     }
 
@@ -843,6 +871,10 @@ impl Core {
             let index = slot.index();
             let epochs = &self.tables[table].epochs;
             if begun == room && !epochs.proposals.contains_key(&index) {
+                break;
+            }
+            if begun == PROPOSALS_STEP {
+                self.go_on_with_epochs(now);
                 break;
             }
             let Some(target) = self.target(table, slot) else {
@@ -1095,6 +1127,7 @@ impl Core {
     /// What is done with each tick.
     pub(super) fn drive_epochs(&mut self, now: Now) {
         self.force_epochs(now);
+        self.next_epochs = None;
         for table in 0..self.tables.len() {
             self.note_damage(table);
             self.meet_due(now, table);
@@ -1103,6 +1136,11 @@ impl Core {
                 self.propose_due(now, table);
             }
         }
+    }
+
+    /// There is more to do of it, once others had their turn.
+    fn go_on_with_epochs(&mut self, now: Now) {
+        self.next_epochs = Some(now.monotonic);
     }
 
     /// The members changed: everybody is told what this node knows, and hears what they do.
@@ -1130,8 +1168,8 @@ impl Core {
     fn meet_due(&mut self, now: Now, table: usize) {
         let epochs = &self.tables[table].epochs;
         let due = epochs.meet_due.iter().filter(|(_, at)| **at <= now.monotonic);
-        let due: Vec<NodeId> = due.map(|(node, _)| *node).collect();
-        for node in due {
+        let mut due = due.map(|(node, _)| *node).collect::<Vec<_>>().into_iter();
+        for node in due.by_ref() {
             if !self.is_active(node) {
                 self.tables[table].epochs.meet_due.remove(&node);
                 continue;
@@ -1151,6 +1189,10 @@ impl Core {
             if outbox.is_empty() && outbox.open == 0 {
                 epochs.met.insert(node, generation);
             }
+            break;
+        }
+        if due.next().is_some() {
+            self.go_on_with_epochs(now);
         }
     }
 

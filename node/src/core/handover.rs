@@ -105,7 +105,7 @@ impl Core {
                 for slot in keeper.empty_slots() {
                     keeper.custody_mut().lose(slot);
                 }
-                keeper.custody_mut().offer_all(now.monotonic);
+                keeper.custody_mut().offer_again(now.monotonic);
             }
             self.offer_next(now, whose);
         }
@@ -208,7 +208,7 @@ impl Core {
 
     fn look_again(&mut self, now: Now, whose: Whose, home: NodeId) {
         match whose {
-            Whose::Table(table) => drop(self.tables[table].sync_due.insert(home, now.monotonic)),
+            Whose::Table(table) => self.tables[table].compare_awaited(home, now.monotonic),
             Whose::Set(_) => {} // It does, with the next offer.
         }
     }
@@ -291,7 +291,7 @@ impl Core {
         let incarnation = self.incarnation();
         self.tables[table].custody.renew(slot.index(), incarnation);
         for home in self.homes(table, slot) {
-            self.tables[table].sync_due.insert(home, now.monotonic);
+            self.tables[table].compare_awaited(home, now.monotonic);
         }
     }
 
@@ -322,17 +322,19 @@ impl Core {
         self.answer_offer(receipt)
     }
 
-    /// That others speak for a copy is on disk: it is dropped, unless it is held again.
-    pub(super) fn drop_handed_over(&mut self, now: Now, table: usize, slot: Slot) {
+    /// That others speak for a copy is on disk: it is dropped, unless it is held again. Returns how many entries went.
+    pub(super) fn drop_handed_over(&mut self, now: Now, table: usize, slot: Slot) -> u64 {
         let now_ms = self.time.now_ms(now);
         let table = &mut self.tables[table];
         let phase = table.custody.holding(slot.index()).phase();
         if table.keeps(slot.index()) || phase != Phase::None {
-            return table.custody.not_given_up();
+            table.custody.not_given_up();
+            return 0;
         }
         let dropped = table.store.drop_slot(slot, now_ms);
         self.counters.add("slots_given_up");
         self.counters.add_many("entries_given_up", dropped);
+        dropped
     }
 
     /// Slots that this node is no home of by placement, and still holds: those that it gives away, and those

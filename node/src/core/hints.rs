@@ -234,7 +234,7 @@ impl Hints {
         self.disk.delete(home, key.clone(), hint.on_disk);
     }
 
-    fn mark(&mut self, home: NodeId, slot: Slot) {
+    pub(super) fn mark(&mut self, home: NodeId, slot: Slot) {
         self.marks.entry(home).or_insert_with(SlotMarks::none).insert(slot);
     }
 

@@ -126,6 +126,8 @@ impl Core {
             self.tables[table].epochs.forget(node);
             self.tables[table].sync.remove(&node);
             self.tables[table].sync_due.remove(&node);
+            self.tables[table].awaited_due.remove(&node);
+            self.tables[table].not_ready.remove(&node);
         }
     }
 
@@ -149,6 +151,7 @@ impl Core {
         };
         back.extend(view.iter().filter(active).filter(is_new).map(|member| member.id));
         back.retain(|id| companions.contains(id));
+        let has_lost = self.companions.iter().any(|node| !companions.contains(node));
         self.companions.clone_from(&companions);
         let mut others = companions;
         others.extend(&standing.presumed);
@@ -156,8 +159,9 @@ impl Core {
         self.inherits &= others.is_empty() && (!self.is_up() || standing.alone_by_misfortune);
         for table in 0..self.tables.len() {
             // What is under way was begun for another set of slots.
-            self.tables[table].sync.clear();
+            let cut_off = std::mem::take(&mut self.tables[table].sync);
             self.tables[table].put_off.clear();
+            self.tables[table].not_ready.clear();
             if !others.is_empty() {
                 self.keep_sketches(table);
             } else if self.is_up() && !standing.alone_by_misfortune {
@@ -192,8 +196,17 @@ impl Core {
                 _ => Duration::ZERO,
             };
             for &other in &others {
-                let wait = head_start + SYNC_SPREAD.mul_f64(self.rng.random::<f64>());
-                self.tables[table].sync_due.insert(other, now.monotonic + wait);
+                let at = now.monotonic + head_start + SYNC_SPREAD.mul_f64(self.rng.random::<f64>());
+                // Whoever joins leaves what others hold in common as it was: all is compared when its time comes.
+                let is_known = self.tables[table].sync_due.contains_key(&other);
+                if has_lost
+                    || !is_known
+                    || cut_off.get(&other).is_some_and(|session| session.has_to_be_done())
+                {
+                    self.tables[table].sync_due.insert(other, at);
+                } else {
+                    self.tables[table].compare_awaited(other, at);
+                }
             }
         }
         self.place_anew(now);

@@ -12,7 +12,7 @@
 //! comparison at a time, and the others find it even, or nearly so, when they come to it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::time::Duration;
 
 use annulus_proto::entry::Body;
@@ -61,21 +61,36 @@ pub(super) struct SyncSession {
     /// Whether the other sees the members as this node does. If not, it may still coordinate writes
     /// without this node as a home, and being equal to it does not last.
     agrees: bool,
-    /// The slots that it is about, if it stands in for lost hints.
-    only: Option<SlotMarks>,
+    extent: Extent,
     /// Of slots whose seats want this comparison: what it was begun with.
     asks: BTreeMap<Slot, Ask>,
+    /// The last of them that the other was asked about before all else.
+    asked: Option<Slot>,
     /// What the other said before all else, with the greatest ballot that it had promised.
     testimonies: BTreeMap<Slot, (Testimony, Version)>,
     /// Those of these slots that are even, to be asked for once more.
     even: BTreeSet<Slot>,
-    /// Whether the first symbols are to be compared next.
-    compares_next: bool,
+    /// Whether what comes before all else is to be gone on with: what the other is to epochs, then the first symbols.
+    is_to_begin: bool,
     /// Whether this node may lack much of what the other has: it compares some slots after the others then, and
     /// with each of several such members other ones first.
     fetches: bool,
     /// The slots that it has begun to compare so, and that are not even yet.
     claimed: BTreeSet<Slot>,
+}
+
+/// Which of the slots that two nodes have in common are compared.
+#[derive(Debug, Default)]
+pub(super) enum Extent {
+    /// All.
+    #[default]
+    All,
+    /// Those that something waits for: a slot to be in sync, a seat to be ready, a copy to be dropped.
+    Awaited,
+    /// Those whose hints for the other were lost.
+    Marked(SlotMarks),
+    /// One of them: the other was not ready for more when it was asked last.
+    Probe,
 }
 
 /// Entries to exchange, by the words of their keys.
@@ -88,6 +103,8 @@ struct Batch {
 /// An answer that no node of ours gives.
 struct Nonsense;
 
+/// Of how many slots the other is asked at a time what it is to their epochs.
+const ASKS_STEP: usize = 1_024;
 /// How many questions of one comparison may be open at a time.
 const WINDOW: usize = 32;
 /// How many batches among them.
@@ -124,21 +141,31 @@ impl Core {
             return;
         }
         for table in 0..self.tables.len() {
-            let due: Vec<NodeId> = self.tables[table]
-                .sync_due
-                .iter()
-                .filter(|(_, at)| **at <= now.monotonic)
-                .map(|(node, _)| *node)
-                .collect();
+            let Table { sync_due, awaited_due, .. } = &self.tables[table];
+            let is_due = |(_, at): &(&NodeId, &Duration)| **at <= now.monotonic;
+            let nodes = sync_due.iter().chain(awaited_due).filter(is_due);
+            let due: BTreeSet<NodeId> = nodes.map(|(node, _)| *node).collect();
             for node in due {
-                let table_of = &self.tables[table];
-                if table_of.sync.contains_key(&node) || !table_of.store.is_comparable() {
+                let Table { store, sync, sync_due, awaited_due, not_ready, .. } =
+                    &mut self.tables[table];
+                if sync.contains_key(&node) || !store.is_comparable() {
                     continue;
                 }
-                let again =
-                    self.settings.sync_interval.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
-                self.tables[table].sync_due.insert(node, now.monotonic + again);
-                self.start_sync(now, table, node, None);
+                if let Some(at) = not_ready.get(&node) {
+                    if *at <= now.monotonic {
+                        self.start_sync(now, table, node, Extent::Probe);
+                    }
+                    continue;
+                }
+                awaited_due.remove(&node);
+                let mut extent = Extent::Awaited;
+                if sync_due.get(&node).is_some_and(|at| *at <= now.monotonic) {
+                    extent = Extent::All;
+                    let spread = 0.75 + self.rng.random::<f64>() / 2.0;
+                    let again = self.settings.sync_interval.mul_f64(spread);
+                    sync_due.insert(node, now.monotonic + again);
+                }
+                self.start_sync(now, table, node, extent);
             }
         }
     }
@@ -146,6 +173,7 @@ impl Core {
     /// Compares with everybody at once.
     pub(super) fn sync_soon(&mut self, now: Now) {
         for table in &mut self.tables {
+            table.not_ready.clear();
             table.sync_due.values_mut().for_each(|due| *due = now.monotonic);
         }
     }
@@ -159,18 +187,13 @@ impl Core {
         }
         if let Some(marked) = hints.take_marks(node) {
             self.counters.add("syncs_for_lost_hints");
-            self.start_sync(now, table, node, Some(marked));
+            self.start_sync(now, table, node, Extent::Marked(marked));
         }
     }
 
-    pub(super) fn start_sync(
-        &mut self,
-        now: Now,
-        table: usize,
-        node: NodeId,
-        only: Option<SlotMarks>,
-    ) {
+    pub(super) fn start_sync(&mut self, now: Now, table: usize, node: NodeId, extent: Extent) {
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
+        let incarnation = self.standing.view.get(node).map_or(0, |member| member.incarnation);
         let of_interest = |slot: &Slot| {
             let homes = self.standing.ring.homes(*slot);
             let theirs = homes[..homes.len().min(replicas)].contains(&node);
@@ -179,10 +202,18 @@ impl Core {
             let wanted = (theirs && (state.home || held()))
                 || state.sources.contains(&node)
                 || self.seat(table, *slot).wants(node);
-            wanted && only.as_ref().is_none_or(|only| only.contains(*slot))
+            wanted
+                && match &extent {
+                    Extent::All | Extent::Probe => true,
+                    Extent::Awaited => self.is_awaited(table, *slot, node, incarnation),
+                    Extent::Marked(marks) => marks.contains(*slot),
+                }
         };
-        let slots: Vec<Slot> = self.slots().filter(of_interest).collect();
+        let is_probe = matches!(extent, Extent::Probe);
+        let slots_max = if is_probe { 1 } else { usize::from(SLOT_COUNT) };
+        let slots: Vec<Slot> = self.slots().filter(of_interest).take(slots_max).collect();
         if slots.is_empty() {
+            self.tables[table].not_ready.remove(&node);
             return;
         }
         // To a slot that is not in sync yet nothing may be missing, however late it was written: whoever
@@ -191,12 +222,12 @@ impl Core {
         let is_source = |slot: &Slot| self.slot_state(table, *slot).sources.contains(&node);
         let attempts = self.attempts(table, &slots);
         let ask = |slot: &Slot| {
-            let ask = self.seat(table, *slot).ask()?;
+            let ask = self.seat(table, *slot).ask().filter(|_| !is_probe)?;
             self.seat(table, *slot).wants(node).then_some((*slot, ask))
         };
         let asks: BTreeMap<Slot, Ask> = slots.iter().filter_map(ask).collect();
         let cut_ms = if !asks.is_empty()
-            || only.is_some()
+            || !matches!(extent, Extent::All)
             || !attempts.is_empty()
             || slots.iter().any(is_source)
         {
@@ -204,15 +235,14 @@ impl Core {
         } else {
             self.time.now_ms(now).saturating_sub(IN_FLIGHT_MS)
         };
-        let incarnation = self.standing.view.get(node).map_or(0, |member| member.incarnation);
         let fetches = slots.iter().any(is_source);
-        let session = SyncSession {
+        let mut session = SyncSession {
             cut_ms,
             fetches,
             slots,
             attempts,
             incarnation,
-            only,
+            extent,
             asks,
             open: 1,
             cores: 1,
@@ -222,8 +252,8 @@ impl Core {
             let Some(message) = self.first_symbols(table, &session) else { return };
             (SyncStep::Compare, message)
         } else {
-            let slots = session.asks.iter().map(|(slot, ask)| (*slot, *ask));
-            (SyncStep::Testify { again: false }, self.testify(table, slots))
+            let asks = session.next_asks();
+            (SyncStep::Testify { again: false }, self.testify(table, asks.into_iter()))
         };
         self.tables[table].sync_sessions += 1;
         let number = self.tables[table].sync_sessions;
@@ -234,7 +264,16 @@ impl Core {
         }
     }
 
-    /// Whether the seat of a slot wants to compare with a node.
+    /// Whether something waits for a comparison of a slot with a node.
+    fn is_awaited(&self, table: usize, slot: Slot, node: NodeId, incarnation: u64) -> bool {
+        let custody = &self.tables[table].custody;
+        self.slot_state(table, slot).sources.contains(&node)
+            || self.seat(table, slot).wants(node)
+            || custody.holding(slot.index()).attempt().is_some()
+                && !custody.is_even(slot.index(), node, incarnation)
+    }
+
+    /// The first question of a comparison: whether there is any difference at all.
     fn first_symbols(&self, table: usize, session: &SyncSession) -> Option<Message> {
         let mine = self.tables[table].sketch(session, 0..session.slots.len(), 1)?;
         let compare = Compare {
@@ -307,11 +346,12 @@ impl Core {
         session.open -= 1;
         let (answer, agrees) = answer.unzip();
         if let Some(Message::Rejected(_)) = answer {
+            self.tables[table].not_ready.insert(node, now.monotonic + RETRY_SOON);
             return self.cut_off_sync(now, table, node, RETRY_SOON);
         }
         let taken = match (step, answer) {
             (SyncStep::Testify { again }, Some(Message::EpochsAnswer(answers))) => {
-                session.compares_next = !again;
+                session.is_to_begin = !again;
                 self.on_testimonies(now, table, node, again, answers);
                 Ok(())
             }
@@ -322,7 +362,7 @@ impl Core {
                 self.tables[table].copies.note_cores(node, cores);
                 let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
                 if !session.agrees {
-                    self.tables[table].sync_due.insert(node, now.monotonic + RETRY_SOON);
+                    self.tables[table].compare_awaited(node, now.monotonic + RETRY_SOON);
                 }
                 self.on_compared(table, node, compared)
             }
@@ -347,10 +387,12 @@ impl Core {
 
     fn cut_off_sync(&mut self, now: Now, table: usize, node: NodeId, retry: Duration) {
         self.counters.add("syncs_cut_off");
-        let Table { sync, sync_due, hints, .. } = &mut self.tables[table];
-        match sync.remove(&node).and_then(|session| session.only) {
-            Some(only) => hints.put_marks_back(node, &only),
-            None => drop(sync_due.insert(node, now.monotonic + retry)),
+        let of = &mut self.tables[table];
+        match of.sync.remove(&node).map(|session| session.extent) {
+            Some(Extent::Marked(marks)) => of.hints.put_marks_back(node, &marks),
+            Some(Extent::Awaited) => of.compare_awaited(node, now.monotonic + retry),
+            Some(Extent::Probe) => drop(of.not_ready.insert(node, now.monotonic + retry)),
+            Some(Extent::All) | None => drop(of.sync_due.insert(node, now.monotonic + retry)),
         }
     }
 
@@ -751,8 +793,9 @@ impl Core {
         let over = session.is_some_and(|it| it.open == 0 && !it.waits());
         if over && let Some(session) = self.tables[table].sync.remove(&node) {
             self.counters.add("syncs_finished");
+            self.tables[table].not_ready.remove(&node);
             if session.asks.keys().any(|slot| self.seat(table, *slot).wants(node)) {
-                self.tables[table].sync_due.insert(node, now.monotonic + RETRY);
+                self.tables[table].compare_awaited(node, now.monotonic + RETRY);
             }
             if self.slots_unsynced(table) == 0 {
                 self.extend_freshness(now);
@@ -813,7 +856,12 @@ impl Core {
     ) -> Option<(SyncStep, Message)> {
         let name = self.tables[table].store.policy().name.clone();
         let session = self.tables[table].sync.get_mut(&node)?;
-        if std::mem::take(&mut session.compares_next) {
+        if std::mem::take(&mut session.is_to_begin) {
+            let asks = session.next_asks();
+            if !asks.is_empty() {
+                let message = self.testify(table, asks.into_iter());
+                return Some((SyncStep::Testify { again: false }, message));
+            }
             let session = &self.tables[table].sync[&node];
             return Some((SyncStep::Compare, self.first_symbols(table, session)?));
         }
@@ -847,9 +895,11 @@ impl Core {
     /// Once nothing else is left to ask: what the other is to the epochs of the slots that are even.
     fn last_step_of_sync(&mut self, table: usize, node: NodeId) -> Option<(SyncStep, Message)> {
         let session = self.tables[table].sync.get_mut(&node).filter(|it| it.open == 0)?;
-        let even = std::mem::take(&mut session.even);
-        let asks: Vec<(Slot, Ask)> =
-            even.iter().filter_map(|slot| Some((*slot, *session.asks.get(slot)?))).collect();
+        let mut asks = Vec::new();
+        while asks.len() < ASKS_STEP {
+            let Some(slot) = session.even.pop_first() else { break };
+            asks.extend(session.asks.get(&slot).map(|ask| (slot, *ask)));
+        }
         if asks.is_empty() {
             return None;
         }
@@ -1027,7 +1077,7 @@ impl Core {
     /// compare with is put off once after each change of the view: two that lack much of each other would wait for ever.
     fn goes_first(&mut self, table: usize, other: NodeId) -> bool {
         let may_begin = matches!(self.standing.status, Status::Up | Status::Draining);
-        let Table { sync, sync_due, slots, put_off, .. } = &mut self.tables[table];
+        let Table { sync, slots, put_off, .. } = &mut self.tables[table];
         if sync.get(&other).is_some_and(SyncSession::is_fetching) {
             return true;
         }
@@ -1036,7 +1086,7 @@ impl Core {
             return false;
         }
         if !sync.contains_key(&other) {
-            sync_due.insert(other, Duration::ZERO);
+            self.tables[table].compare_awaited(other, Duration::ZERO);
         }
         true
     }
@@ -1109,6 +1159,20 @@ impl Core {
 }
 
 impl SyncSession {
+    /// Some of what the other is to be asked before all else; empty once it was asked for all.
+    fn next_asks(&mut self) -> Vec<(Slot, Ask)> {
+        let after = self.asked.map_or(Bound::Unbounded, Bound::Excluded);
+        let left = self.asks.range((after, Bound::Unbounded));
+        let next: Vec<_> = left.take(ASKS_STEP).map(|(slot, ask)| (*slot, *ask)).collect();
+        self.asked = next.last().map(|(slot, _)| *slot).or(self.asked);
+        next
+    }
+
+    /// Whether it would find what nothing else looks for.
+    pub(super) fn has_to_be_done(&self) -> bool {
+        matches!(self.extent, Extent::All | Extent::Marked(_))
+    }
+
     /// Whether something is left to do once there is room, or others are done with it.
     fn waits(&self) -> bool {
         let has_lists = !self.lists.is_empty() && self.lists_asked < LISTS_MAX;
@@ -1161,6 +1225,12 @@ impl SyncSession {
 }
 
 impl Table {
+    /// Has what waits for that compared with a node, at that time or before.
+    pub(super) fn compare_awaited(&mut self, node: NodeId, at: Duration) {
+        let due = self.awaited_due.entry(node).or_insert(at);
+        *due = at.min(*due);
+    }
+
     /// The sketch of a part of what a session compares.
     fn sketch(&self, session: &SyncSession, part: Range<usize>, symbols: usize) -> Option<Sketch> {
         let (size, slots) = (part.len(), session.slots[part].iter().copied());

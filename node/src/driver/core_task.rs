@@ -32,11 +32,11 @@ pub(super) struct CoreTask<N: Net, C: Clock> {
 /// Batches that are handled before what is due is looked at again.
 const BATCHES_MAX: usize = 32;
 /// How many expired entries a step of the scan drops at most, and how many records it checks: some
-/// milliseconds together.
-const EXPIRED_STEP: usize = 4_096;
-const VERIFIED_STEP: usize = 512;
+/// milliseconds together if all have expired, and else a fifth of one.
+const EXPIRED_STEP: usize = 2_048;
+const VERIFIED_STEP: usize = 256;
 /// How often a step is done.
-const SCAN_PERIOD: Duration = Duration::from_millis(100);
+const SCAN_PERIOD: Duration = Duration::from_millis(50);
 
 impl<N: Net, C: Clock> CoreTask<N, C> {
     /// Runs until the node stops.
@@ -44,7 +44,8 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
         loop {
             self.carry_out().await;
             let now = self.clock.monotonic();
-            let wait = self.shared.lock().core.poll_timeout().saturating_sub(now);
+            let due = self.shared.lock().core.poll_timeout().min(self.next_scan);
+            let wait = due.saturating_sub(now);
             if wait.is_zero() {
                 self.on_time();
                 // There may be more of it to do at once for a while, and neither requests nor sockets wait for that.

@@ -183,12 +183,12 @@ impl Mutant {
     pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
         (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 4),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
-        (Self::CountHints, "count-hints", "storm-losses", "linear", 12),
-        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 14),
-        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 4),
+        (Self::CountHints, "count-hints", "storm-losses", "lost", 6),
+        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 43),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 20),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 4),
-        (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 249),
-        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 28),
+        (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 197),
+        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 21),
     ];
 
     /// Those that no storm has found yet, for those who search on. Two nodes that drain tell each other so before

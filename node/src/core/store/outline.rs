@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use annulus_proto::{SLOT_COUNT, Slot};
-use annulus_sketch::Sketch;
+use annulus_sketch::{Sketch, Symbol};
 
 /// How many symbols a slot's sketch has. They take 512 bytes for each slot that holds something, 8 MiB per table at
 /// most, and some five of them are changed by each write. With fewer, sets are split more often.
@@ -17,6 +17,8 @@ pub(in crate::core) const IN_FLIGHT_MS: u64 = 2_000;
 pub(super) struct Outline {
     /// Of slots that hold nothing there is none. Empty while no sketches are kept.
     slots: Box<[Option<Sketch>]>,
+    /// The first symbol of each, side by side: all are looked at wherever two nodes begin to compare.
+    firsts: Box<[Symbol]>,
     recent: VecDeque<Change>,
 }
 
@@ -42,12 +44,13 @@ const REMEMBERED_MAX: usize = 1 << 18;
 impl Outline {
     pub(super) fn new() -> Self {
         let slots = vec![None; usize::from(SLOT_COUNT)].into_boxed_slice();
-        Self { slots, recent: VecDeque::new() }
+        let firsts = vec![Symbol::default(); usize::from(SLOT_COUNT)].into_boxed_slice();
+        Self { slots, firsts, recent: VecDeque::new() }
     }
 
     /// That keeps nothing, and takes in nothing.
     pub(super) fn put_off() -> Self {
-        Self { slots: Box::default(), recent: VecDeque::new() }
+        Self { slots: Box::default(), firsts: Box::default(), recent: VecDeque::new() }
     }
 
     /// Whether sketches are kept.
@@ -58,6 +61,7 @@ impl Outline {
     /// Forgets everything, to be told of it anew.
     pub(super) fn clear(&mut self) {
         self.slots.fill(None);
+        self.firsts.fill(Symbol::default());
     }
 
     /// Takes in a change, made or found out at `now_ms`.
@@ -81,9 +85,11 @@ impl Outline {
     /// Takes in a change that is no news.
     pub(super) fn put(&mut self, change: Change) {
         let Some(slot) = Slot::of_word(change.word) else { return };
-        let Some(sketch) = self.slots.get_mut(usize::from(slot.index())) else { return };
+        let index = usize::from(slot.index());
+        let Some(sketch) = self.slots.get_mut(index) else { return };
         let kept = sketch.get_or_insert_with(|| Sketch::new(SYMBOLS));
         kept.change(change.word, change.before, change.after);
+        self.firsts[index] = kept.first();
         if change.after == 0 && kept.is_zero() {
             *sketch = None;
         }
@@ -120,16 +126,20 @@ impl Outline {
         if !self.is_kept() {
             return None;
         }
-        let mut part_of = vec![NONE; self.slots.len()];
+        let mut part_of = vec![NONE; if cut_ms == 0 { 0 } else { self.slots.len() }];
         let mut sketches = Vec::new();
         let mut slots = slots.into_iter();
         for size in sizes {
             let mut sketch = Sketch::new(symbols);
             for _ in 0..size {
                 let slot = usize::from(slots.next()?.index());
-                part_of[slot] = sketches.len() as u16;
-                if let Some(kept) = &self.slots[slot] {
-                    sketch.merge(kept);
+                if let Some(part) = part_of.get_mut(slot) {
+                    *part = sketches.len() as u16;
+                }
+                match &self.slots[slot] {
+                    _ if symbols == 1 => sketch.merge_first(&self.firsts[slot]),
+                    Some(kept) => sketch.merge(kept),
+                    None => {}
                 }
             }
             sketches.push(sketch);

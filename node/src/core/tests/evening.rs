@@ -7,6 +7,7 @@ use annulus_proto::message::{
 use annulus_sketch::Sketch;
 
 use super::*;
+use crate::core::sync::Extent;
 
 /// An instant at which nothing is in flight any more.
 const LONG_AGO_MS: u64 = START_WALL_MS - 3_600_000;
@@ -35,9 +36,9 @@ impl World {
 
     /// Has one node compare with all others, and waits until that is done.
     fn compare(&mut self, node: usize) {
-        let now = self.now;
+        let now = self.present(node);
         for core in &mut self.nodes[node].whole.as_mut().unwrap().cores {
-            core.tables[0].sync_due.values_mut().for_each(|at| *at = now);
+            core.sync_soon(now);
         }
         self.run_for(TICK);
         self.run_until("it has compared", Duration::from_secs(30), |world| {
@@ -112,6 +113,71 @@ fn nodes_that_hold_the_same_exchange_one_small_message() {
     assert!(asked.cut_ms > 0, "they were in sync");
     assert_eq!(asked.slots.slots().count(), 16_384);
     assert!(payload(&said[0]) + payload(answer) <= 60, "{} bytes", payload(&said[0]));
+}
+
+/// Symptom: while one slot after the other changed hands, all slots were compared again and again.
+#[test]
+fn what_waits_for_a_comparison_is_compared_alone() {
+    let mut world = two_alike(100);
+    let asked_of = |world: &mut World| {
+        world.overheard = Some(Vec::new());
+        world.run_for(2 * TICK);
+        let mut overheard = world.overheard.take().unwrap().into_iter();
+        overheard.find_map(|(_, _, message)| match message {
+            Message::Compare(asked) => Some(asked.slots.slots().collect::<Vec<_>>()),
+            _ => None,
+        })
+    };
+    let other = NodeId::from_bits(world.nodes[1].state.id);
+    let due = |world: &mut World| {
+        let now = world.now;
+        world.core(0, "key 1").tables[0].compare_awaited(other, now);
+    };
+    due(&mut world);
+    assert_eq!(asked_of(&mut world), None, "nothing waits");
+    let slot = Key::new("key 1").unwrap().slot();
+    world.core(0, "key 1").tables[0].slots[usize::from(slot.index())].sources.insert(other);
+    due(&mut world);
+    assert_eq!(asked_of(&mut world), Some(vec![slot]));
+    assert_eq!(world.core(0, "key 1").slots_unsynced(0), 0);
+}
+
+#[test]
+fn a_comparison_for_lost_hints_that_a_new_member_cuts_off_is_of_everything_then() {
+    for (is_for_lost_hints, is_due) in [(true, true), (false, false)] {
+        let mut world = two_alike(100);
+        let other = NodeId::from_bits(world.nodes[1].state.id);
+        let now = world.present(0);
+        let core = world.core(0, "key 1");
+        let far = now.monotonic + Duration::from_secs(60);
+        core.tables[0].sync_due.insert(other, far);
+        if is_for_lost_hints {
+            core.tables[0].hints.mark(other, Key::new("key 1").unwrap().slot());
+            core.sync_marked(now, 0, other);
+            assert!(core.tables[0].sync.contains_key(&other), "it is under way");
+        }
+        core.take_up_slots(now);
+        assert_eq!(core.tables[0].sync_due[&other] < far, is_due);
+    }
+}
+
+/// Symptom: a node that fetched what others hold was asked by each of them about all slots, three times a second, to
+/// answer that it was not ready.
+#[test]
+fn whoever_is_not_ready_to_compare_is_asked_about_one_slot_until_it_is() {
+    let mut world = two_alike(100);
+    let other = NodeId::from_bits(world.nodes[1].state.id);
+    let at = world.now + Duration::from_millis(500);
+    world.core(0, "key 1").tables[0].not_ready.insert(other, at);
+    world.overheard = Some(Vec::new());
+    let now = world.now;
+    world.core(0, "key 1").tables[0].sync_due.insert(other, now);
+    world.run_for(Duration::from_secs(1));
+    let asked = world.overheard.take().unwrap().into_iter().filter_map(|(_, _, message)| {
+        let Message::Compare(asked) = message else { return None };
+        Some(asked.slots.slots().count())
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), [1, 16_384]);
 }
 
 #[test]
@@ -315,7 +381,7 @@ fn a_slot_is_in_sync_only_after_everything_was_compared() {
     world.run_for(Duration::from_secs(3));
     let now = world.present(0);
     let core = world.core(0, "key 1");
-    core.start_sync(now, 0, OTHER, None);
+    core.start_sync(now, 0, OTHER, Extent::All);
     core.stop_vouching(0, slot, OTHER);
     world.run_for(Duration::from_millis(50));
     assert_eq!(world.core(0, "key 1").slots_unsynced(0), 1);
@@ -379,7 +445,7 @@ fn nonsense_for_an_answer_brings_nothing_down_and_goes_on_for_ever_with_nothing(
             core.stop_vouching(0, slot, OTHER);
         }
         if !core.tables[0].sync.contains_key(&OTHER) {
-            core.start_sync(now, 0, OTHER, None);
+            core.start_sync(now, 0, OTHER, Extent::All);
         }
         let mut steps = 0;
         while let Some(output) = core.poll_output() {
