@@ -337,17 +337,18 @@ impl Core {
         dropped
     }
 
-    /// Slots that this node is no home of by placement, and still holds: those that it gives away, and those
+    /// Slots that this node is no home of by placement, and has to do with: those that it gives away, and those
     /// whose epoch counts on it.
     pub(super) fn slots_leaving(&self, table: usize) -> usize {
         let stays = self.slots().filter(|slot| self.stays_as_decider(table, *slot)).count();
         self.tables[table].custody.leaving().len() + stays
     }
 
-    /// Whether a slot's epoch counts on this node, though placement does not.
+    /// Whether a slot's epoch counts on this node, though placement does not. It may be empty: were the node to leave,
+    /// too few might be left to decide about it.
     pub(super) fn stays_as_decider(&self, table: usize, slot: Slot) -> bool {
         let state = self.slot_state(table, slot);
-        state.decides && !state.home && self.tables[table].store.slot_len(slot) > 0
+        state.decides && !state.home
     }
 
     /// Those of them that all their homes have, or that nobody takes this node's place for among those who
