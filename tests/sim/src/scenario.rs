@@ -184,11 +184,11 @@ impl Mutant {
         (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 4),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
         (Self::CountHints, "count-hints", "storm-losses", "lost", 6),
-        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 43),
-        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 20),
+        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 28),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 7),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 4),
-        (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 197),
-        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 21),
+        (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 487),
+        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 36),
     ];
 
     /// Those that no storm has found yet, for those who search on. Two nodes that drain tell each other so before
