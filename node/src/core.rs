@@ -196,7 +196,7 @@ struct Table {
     sync: BTreeMap<NodeId, SyncSession>,
     /// When to compare all slots with each other node, and when those that something waits for.
     sync_due: BTreeMap<NodeId, Duration>,
-    awaited_due: BTreeMap<NodeId, Duration>,
+    waiting_due: BTreeMap<NodeId, Duration>,
     /// Who refused to compare, and when to ask it whether it still does.
     not_ready: BTreeMap<NodeId, Duration>,
     sync_sessions: u64,
@@ -284,7 +284,7 @@ impl Core {
             slots: vec![slot.clone(); usize::from(annulus_proto::SLOT_COUNT)],
             sync: BTreeMap::new(),
             sync_due: BTreeMap::new(),
-            awaited_due: BTreeMap::new(),
+            waiting_due: BTreeMap::new(),
             not_ready: BTreeMap::new(),
             sync_sessions: 0,
             put_off: BTreeSet::new(),

@@ -641,7 +641,7 @@ impl Core {
             if !keeps && self.tables[table].custody.holding(slot.index()).attempt().is_some() {
                 // Its homes are to be compared with, and not when their time comes.
                 for home in self.homes(table, slot) {
-                    self.tables[table].compare_awaited(home, Duration::ZERO);
+                    self.tables[table].compare_waiting(home, Duration::ZERO);
                 }
             }
         }
@@ -696,7 +696,7 @@ impl Core {
     fn compare_with_wanted(&mut self, now: Now, table: usize, slot: Slot) {
         let wanted = self.seat(table, slot).wanted();
         for node in wanted {
-            self.tables[table].compare_awaited(node, now.monotonic);
+            self.tables[table].compare_waiting(node, now.monotonic);
         }
     }
 

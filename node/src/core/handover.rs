@@ -208,7 +208,7 @@ impl Core {
 
     fn look_again(&mut self, now: Now, whose: Whose, home: NodeId) {
         match whose {
-            Whose::Table(table) => self.tables[table].compare_awaited(home, now.monotonic),
+            Whose::Table(table) => self.tables[table].compare_waiting(home, now.monotonic),
             Whose::Set(_) => {} // It does, with the next offer.
         }
     }
@@ -291,7 +291,7 @@ impl Core {
         let incarnation = self.incarnation();
         self.tables[table].custody.renew(slot.index(), incarnation);
         for home in self.homes(table, slot) {
-            self.tables[table].compare_awaited(home, now.monotonic);
+            self.tables[table].compare_waiting(home, now.monotonic);
         }
     }
 

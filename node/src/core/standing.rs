@@ -126,7 +126,7 @@ impl Core {
             self.tables[table].epochs.forget(node);
             self.tables[table].sync.remove(&node);
             self.tables[table].sync_due.remove(&node);
-            self.tables[table].awaited_due.remove(&node);
+            self.tables[table].waiting_due.remove(&node);
             self.tables[table].not_ready.remove(&node);
         }
     }
@@ -205,7 +205,7 @@ impl Core {
                 {
                     self.tables[table].sync_due.insert(other, at);
                 } else {
-                    self.tables[table].compare_awaited(other, at);
+                    self.tables[table].compare_waiting(other, at);
                 }
             }
         }

@@ -86,7 +86,7 @@ pub(super) enum Extent {
     #[default]
     All,
     /// Those that something waits for: a slot to be in sync, a seat to be ready, a copy to be dropped.
-    Awaited,
+    Waiting,
     /// Those whose hints for the other were lost.
     Marked(SlotMarks),
     /// One of them: the other was not ready for more when it was asked last.
@@ -141,12 +141,12 @@ impl Core {
             return;
         }
         for table in 0..self.tables.len() {
-            let Table { sync_due, awaited_due, .. } = &self.tables[table];
+            let Table { sync_due, waiting_due, .. } = &self.tables[table];
             let is_due = |(_, at): &(&NodeId, &Duration)| **at <= now.monotonic;
-            let nodes = sync_due.iter().chain(awaited_due).filter(is_due);
+            let nodes = sync_due.iter().chain(waiting_due).filter(is_due);
             let due: BTreeSet<NodeId> = nodes.map(|(node, _)| *node).collect();
             for node in due {
-                let Table { store, sync, sync_due, awaited_due, not_ready, .. } =
+                let Table { store, sync, sync_due, waiting_due, not_ready, .. } =
                     &mut self.tables[table];
                 if sync.contains_key(&node) || !store.is_comparable() {
                     continue;
@@ -157,8 +157,8 @@ impl Core {
                     }
                     continue;
                 }
-                awaited_due.remove(&node);
-                let mut extent = Extent::Awaited;
+                waiting_due.remove(&node);
+                let mut extent = Extent::Waiting;
                 if sync_due.get(&node).is_some_and(|at| *at <= now.monotonic) {
                     extent = Extent::All;
                     let spread = 0.75 + self.rng.random::<f64>() / 2.0;
@@ -205,7 +205,7 @@ impl Core {
             wanted
                 && match &extent {
                     Extent::All | Extent::Probe => true,
-                    Extent::Awaited => self.is_awaited(table, *slot, node, incarnation),
+                    Extent::Waiting => self.something_waits_for(table, *slot, node, incarnation),
                     Extent::Marked(marks) => marks.contains(*slot),
                 }
         };
@@ -265,7 +265,13 @@ impl Core {
     }
 
     /// Whether something waits for a comparison of a slot with a node.
-    fn is_awaited(&self, table: usize, slot: Slot, node: NodeId, incarnation: u64) -> bool {
+    fn something_waits_for(
+        &self,
+        table: usize,
+        slot: Slot,
+        node: NodeId,
+        incarnation: u64,
+    ) -> bool {
         let custody = &self.tables[table].custody;
         self.slot_state(table, slot).sources.contains(&node)
             || self.seat(table, slot).wants(node)
@@ -362,7 +368,7 @@ impl Core {
                 self.tables[table].copies.note_cores(node, cores);
                 let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
                 if !session.agrees {
-                    self.tables[table].compare_awaited(node, now.monotonic + RETRY_SOON);
+                    self.tables[table].compare_waiting(node, now.monotonic + RETRY_SOON);
                 }
                 self.on_compared(table, node, compared)
             }
@@ -390,7 +396,7 @@ impl Core {
         let of = &mut self.tables[table];
         match of.sync.remove(&node).map(|session| session.extent) {
             Some(Extent::Marked(marks)) => of.hints.put_marks_back(node, &marks),
-            Some(Extent::Awaited) => of.compare_awaited(node, now.monotonic + retry),
+            Some(Extent::Waiting) => of.compare_waiting(node, now.monotonic + retry),
             Some(Extent::Probe) => drop(of.not_ready.insert(node, now.monotonic + retry)),
             Some(Extent::All) | None => drop(of.sync_due.insert(node, now.monotonic + retry)),
         }
@@ -795,7 +801,7 @@ impl Core {
             self.counters.add("syncs_finished");
             self.tables[table].not_ready.remove(&node);
             if session.asks.keys().any(|slot| self.seat(table, *slot).wants(node)) {
-                self.tables[table].compare_awaited(node, now.monotonic + RETRY);
+                self.tables[table].compare_waiting(node, now.monotonic + RETRY);
             }
             if self.slots_unsynced(table) == 0 {
                 self.extend_freshness(now);
@@ -1086,7 +1092,7 @@ impl Core {
             return false;
         }
         if !sync.contains_key(&other) {
-            self.tables[table].compare_awaited(other, Duration::ZERO);
+            self.tables[table].compare_waiting(other, Duration::ZERO);
         }
         true
     }
@@ -1226,8 +1232,8 @@ impl SyncSession {
 
 impl Table {
     /// Has what waits for that compared with a node, at that time or before.
-    pub(super) fn compare_awaited(&mut self, node: NodeId, at: Duration) {
-        let due = self.awaited_due.entry(node).or_insert(at);
+    pub(super) fn compare_waiting(&mut self, node: NodeId, at: Duration) {
+        let due = self.waiting_due.entry(node).or_insert(at);
         *due = at.min(*due);
     }
 

@@ -131,7 +131,7 @@ fn what_waits_for_a_comparison_is_compared_alone() {
     let other = NodeId::from_bits(world.nodes[1].state.id);
     let due = |world: &mut World| {
         let now = world.now;
-        world.core(0, "key 1").tables[0].compare_awaited(other, now);
+        world.core(0, "key 1").tables[0].compare_waiting(other, now);
     };
     due(&mut world);
     assert_eq!(asked_of(&mut world), None, "nothing waits");
