@@ -202,7 +202,7 @@ impl Mutant {
     pub fn seed(self) -> u64 {
         match self {
             Self::StoreAsNoHome => 5,
-            Self::WriteOne => 3,
+            Self::WriteOne => 4,
             _ => 1,
         }
     }
