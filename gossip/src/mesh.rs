@@ -62,8 +62,8 @@ mod wire;
 ///
 /// # Call order
 /// `now` is a monotonic time since any fixed start, and never goes back.
-/// 1. [`Mesh::new`] with this node's own record (`Joining`), then [`Mesh::remember_deaths`], and
-///    [`Mesh::announce`] for each seed and each remembered peer.
+/// 1. [`Mesh::new`] with this node's own record (`Joining`), then [`Mesh::remember_deaths`] and
+///    [`Mesh::remember`], and [`Mesh::announce`] for each seed.
 /// 2. After every call that takes `&mut self`: [`Mesh::poll_transmit`] until `None`, then
 ///    [`Mesh::poll_event`] until `None`, then [`Mesh::poll_timeout`] for the next deadline.
 /// 3. A packet that arrives goes to [`Mesh::handle_datagram`] or [`Mesh::handle_stream_packet`], with
@@ -113,6 +113,8 @@ pub struct Mesh {
     missing: BTreeMap<NodeId, Missing>,
     /// Members presumed down in isolation, with their records from before.
     presumed: BTreeMap<NodeId, Member>,
+    /// Members that an earlier run knew, and that nothing was heard of in this one.
+    unmet: BTreeMap<NodeId, Member>,
     /// When somebody was first heard after the isolation.
     contact_at: Option<Duration>,
     verifying: BTreeMap<NodeId, Verifying>,
@@ -230,6 +232,7 @@ impl Mesh {
             held: BTreeMap::new(),
             missing: BTreeMap::new(),
             presumed: BTreeMap::new(),
+            unmet: BTreeMap::new(),
             contact_at: None,
             verifying: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -380,6 +383,19 @@ impl Mesh {
         self.presumed.values()
     }
 
+    /// Takes in whom the run before knew that had not left, right after [`Mesh::new`]. They are announced to like
+    /// seeds, and are no members before something is heard of them.
+    pub fn remember(&mut self, members: Vec<Member>) {
+        let others = members.into_iter().filter(|it| it.id != self.me.id && is_acceptable(it));
+        self.unmet = others.take(MEMBERS_MAX).map(|member| (member.id, member)).collect();
+    }
+
+    /// Members that an earlier run knew and that nothing was heard of in this one, not even that they left: what
+    /// they know nobody here does.
+    pub fn unmet(&self) -> impl Iterator<Item = &Member> {
+        self.unmet.values()
+    }
+
     /// All records to send in a full exchange, in ascending order of ids.
     pub fn snapshot(&self) -> Vec<Member> {
         let own_guess = |member: &&Member| !self.presumed.contains_key(&member.id);
@@ -492,10 +508,12 @@ impl Mesh {
         Counters { members_refused, ..self.counters }
     }
 
-    /// Where the members other than this one are reached, the dead included, those that left not;
-    /// in ascending order of ids.
-    pub fn peers(&self) -> Vec<SocketAddr> {
-        self.others().filter(|m| m.status != Status::Left).map(|m| self.addr_of(m)).collect()
+    /// The members other than this one and those that were not met yet, the dead included, those that left not:
+    /// for [`Mesh::remember`] in the next run. In ascending order of ids, those not met last.
+    pub fn peers(&self) -> impl Iterator<Item = Member> {
+        let known = self.others().filter(|member| member.status != Status::Left);
+        let known = known.map(|member| Member { addr: self.addr_of(member), ..member.clone() });
+        known.chain(self.unmet.values().cloned())
     }
 }
 
@@ -695,7 +713,7 @@ impl Mesh {
     }
 }
 
-/// Most seeds and remembered peers that are announced to.
+/// Most seeds that are announced to.
 pub const SEEDS_MAX: usize = 256;
 
 const ANNOUNCE_FIRST: Duration = Duration::from_millis(150);

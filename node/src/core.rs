@@ -72,8 +72,8 @@ use time::NodeTime;
 pub use counters::Counters;
 pub use hub::{Hub, HubStart};
 pub use io::{
-    Answered, Ask, Asker, Caller, CoreReport, GivenWeight, HubInput, HubOutput, Input, LaneAnswer,
-    NoAnswer, NodeState, Notice, Now, Outcome, Output, Reply, Request, SlotCounts,
+    Answered, Ask, Asker, Caller, CoreReport, GivenWeight, HubInput, HubOutput, Input, KnownMember,
+    LaneAnswer, NoAnswer, NodeState, Notice, Now, Outcome, Output, Reply, Request, SlotCounts,
 };
 pub use kept::{
     RECORD_REST_BYTES_MAX, RECORD_VALUE_BYTES_MAX, Record, RecordChange, RecordName, Space,

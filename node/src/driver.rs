@@ -40,7 +40,7 @@ use annulus_gossip::mesh::DEATHS_MAX;
 use annulus_gossip::view::INCARNATION_MAX;
 use annulus_net::{Clock, Listener, Net, Udp};
 use annulus_proto::codec::{self, DecodeError, Header};
-use annulus_proto::limits::DATAGRAM_BYTES_MAX;
+use annulus_proto::limits::{DATAGRAM_BYTES_MAX, MEMBERS_MAX};
 use annulus_proto::message::{Gossip, Message, Rejected, Role, Welcome};
 use annulus_proto::{Hlc, Load, Member, NodeId, Status};
 use annulus_seal::datagram::{FromOutside, INSIDE_BYTES_MAX, Recipient, Refused, SEALED_BYTES_MAX};
@@ -50,8 +50,8 @@ use tokio::task::JoinSet;
 
 use crate::SOFTWARE;
 use crate::core::{
-    Asker, CEILING_LEAD_MS, Caller, Core, CoreStart, Hub, HubInput, HubStart, NodeState, Now,
-    Record, Request, TablePolicy, route,
+    Asker, CEILING_LEAD_MS, Caller, Core, CoreStart, Hub, HubInput, HubStart, KnownMember,
+    NodeState, Now, Record, Request, TablePolicy, route,
 };
 use accept::Reception;
 use core_task::CoreTask;
@@ -231,7 +231,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             mesh: settings.mesh.clone(),
             cluster: settings.cluster.clone(),
             me,
-            joins_others: !settings.seeds.is_empty() || !state.peers.is_empty(),
+            joins_others: !settings.seeds.is_empty() || !state.members.is_empty(),
             state,
             cores,
             tables: settings.tables.iter().map(|table| table.policy.name.clone()).collect(),
@@ -475,6 +475,12 @@ fn check_state(state: &NodeState) -> Result<(), &'static str> {
     }
     if state.deaths.len() > DEATHS_MAX {
         return Err("`deaths` are more than a node remembers");
+    }
+    let is_known = |it: &KnownMember| {
+        it.id <= ID_MASK && it.incarnation < INCARNATION_MAX && it.member().is_well_formed()
+    };
+    if state.members.len() > MEMBERS_MAX || !state.members.iter().all(is_known) {
+        return Err("`members` are not what a node knows of others");
     }
     if state.clock_ceiling_ms > Hlc::MS_MAX / 2 {
         return Err("`clock_ceiling_ms` is beyond the year 6000");

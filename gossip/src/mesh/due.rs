@@ -16,9 +16,9 @@ impl Mesh {
     /// name may each be content with itself.
     pub(super) fn on_announce_due(&mut self) {
         let active = self.foca.iter_members().map(|m| m.id().addr).collect::<BTreeSet<_>>();
-        let known = self.peers();
+        let known = self.peers().map(|peer| peer.addr);
         let mut all = self.seeds.clone();
-        all.extend(known.iter().filter(|addr| !self.seeds.contains(addr)));
+        all.extend(known.filter(|addr| !self.seeds.contains(addr)));
         let lost = all.iter().filter(|addr| !active.contains(addr)).copied().collect::<Vec<_>>();
         let mut pause = self.announce_after;
         let mut target = None;

@@ -57,6 +57,7 @@ impl Mesh {
         if self.held.get(&member.id).is_some_and(|held| !beats(&held.member, &member)) {
             self.held.remove(&member.id);
         }
+        self.unmet.remove(&member.id);
         self.facts.note(&member);
         let is_new_life = known.as_ref().is_none_or(|known| {
             known.incarnation != member.incarnation

@@ -59,13 +59,18 @@ impl Mesh {
 }
 
 impl Mesh {
-    /// Counts a dead member out for good, as if it had left, and tells the others. Should it come back
-    /// after all, it joins anew.
+    /// Counts a dead member, or one that was not met ([`Mesh::unmet`]), out for good, as if it had left, and
+    /// tells the others. Should it come back after all, it joins anew.
     ///
     /// # Errors
     /// [`NotRemoved`]; nothing has changed.
     pub fn remove(&mut self, now: Duration, id: NodeId) -> Result<(), NotRemoved> {
         self.enter(now);
+        if let Some(member) = self.unmet.get(&id).cloned() {
+            self.take_up(Member { status: Status::Left, ..member }, Spread::News);
+            self.settle();
+            return Ok(());
+        }
         let member = self.view.get(id).cloned().ok_or(NotRemoved::Unknown(id))?;
         match member.status {
             Status::Left => return Ok(()),

@@ -6,7 +6,7 @@
 //!
 //! # How an epoch comes about
 //! - **Founding.** The primary of a slot founds it, alone, once it is in sync and every other member that has
-//!   not left has told it that it knows no epoch of it. So nodes that start together found each slot once;
+//!   not left has told it that it knows no epoch of it, those included that only an earlier run knew. So nodes that start together found each slot once;
 //!   those that start alone found all, and when they meet the younger lineages end in the oldest.
 //! - **Following placement.** Where the ring's homes are others than the epoch's, where lineages wait to be
 //!   absorbed, and where a home lost its memory, the first home that is there proposes a successor, and the
@@ -1002,7 +1002,8 @@ impl Core {
 
     /// Founds the slots that nobody knows an epoch of.
     fn found(&mut self, now: Now, table: usize) {
-        if !self.tables[table].epochs.founds || !self.is_up() || self.standing.alone_by_misfortune {
+        let lacks_others = self.standing.alone_by_misfortune || self.standing.has_unmet;
+        if !self.tables[table].epochs.founds || !self.is_up() || lacks_others {
             return;
         }
         let me = self.id();
@@ -1386,7 +1387,8 @@ impl Core {
                 }
                 let is_said = &mut is_said[usize::from(slot.index())];
                 if self.owns(slot) && !std::mem::replace(is_said, true) {
-                    said.push((slot, self.on_step(now, table, slot, from, &step)));
+                    let answer = self.on_step(now, table, slot, from, &step);
+                    said.extend(answer.map(|said| (slot, said)));
                 }
             }
         }
@@ -1394,9 +1396,19 @@ impl Core {
         self.effects.waiting.push(Effect::Reply { to: asker, id, said });
     }
 
-    fn on_step(&mut self, now: Now, table: usize, slot: Slot, from: NodeId, step: &Step) -> Said {
+    /// What there is to say of what another node said; nothing if that has to be asked again later.
+    fn on_step(
+        &mut self,
+        now: Now,
+        table: usize,
+        slot: Slot,
+        from: NodeId,
+        step: &Step,
+    ) -> Option<Said> {
         let mine = self.epoch(table, slot).cloned();
-        match step {
+        Some(match step {
+            // Nobody founds a slot of which those may know that this node has not met again.
+            Step::Meet(None) if mine.is_none() && self.standing.has_unmet => return None,
             Step::Meet(id) if mine.as_ref().map(|config| config.id) == *id => {
                 self.agree(table, slot)
             }
@@ -1421,7 +1433,7 @@ impl Core {
                 let seat = self.tables[table].epochs.seat_mut(slot);
                 if seat.standing() == Standing::Blank {
                     // It may have forgotten what it had promised, and accepts nothing anyway.
-                    return Said::Refused;
+                    return Some(Said::Refused);
                 }
                 match seat.on_prepare(*under, *ballot) {
                     Ok(promise) => {
@@ -1446,7 +1458,7 @@ impl Core {
                 debug_assert!(from != self.id());
                 self.absorb(now, table, slot, ending.clone())
             }
-        }
+        })
     }
 
     /// That both know the same epoch. A home without memory says so: no other gets it its next epoch.

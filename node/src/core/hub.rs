@@ -23,8 +23,8 @@ use annulus_proto::{Member, NodeId, Rtt, Status};
 use super::calls::{Calls, HubCall, HubPurpose};
 use super::counters::Counters;
 use super::io::{
-    Ask, Asker, Caller, GivenWeight, HubInput, HubOutput, Input, NoAnswer, NodeState, Notice, Now,
-    Outcome, Reply, Request,
+    Ask, Asker, Caller, GivenWeight, HubInput, HubOutput, Input, KnownMember, NoAnswer, NodeState,
+    Notice, Now, Outcome, Reply, Request,
 };
 use super::route::parties;
 use super::settings::CoreSettings;
@@ -148,8 +148,9 @@ impl Hub {
         let me_incarnation = me.incarnation;
         let mut mesh = Mesh::new(mesh, me, seed, now.monotonic);
         mesh.remember_deaths(&state.deaths);
+        mesh.remember(state.members.iter().map(KnownMember::member).collect());
         let ring = Arc::new(Ring::build(mesh.view(), 0, homes_max));
-        let alone_by_misfortune = !state.peers.is_empty();
+        let alone_by_misfortune = !state.members.is_empty();
         let standing = Standing {
             me: mesh.me().id,
             status: mesh.me().status,
@@ -159,6 +160,7 @@ impl Hub {
             roster_ring: ring,
             partners: BTreeSet::new(),
             presumed: BTreeSet::new(),
+            has_unmet: mesh.unmet().next().is_some(),
             alone_by_misfortune,
             revivals: 0,
             generation: 0,
@@ -473,6 +475,7 @@ impl Hub {
             quorum_ring,
             roster_ring,
             presumed: presumed.into_keys().collect(),
+            has_unmet: self.mesh.unmet().next().is_some(),
             alone_by_misfortune: self.alone_by_misfortune,
             revivals: self.revivals,
             generation: self.standing.generation + 1,
@@ -504,7 +507,8 @@ impl Hub {
             state.clock_ceiling_ms = self.ceiling_wanted_ms;
         }
         state.incarnation = self.mesh.me().incarnation;
-        state.peers = self.mesh.peers();
+        state.members = self.mesh.peers().map(|member| KnownMember::of(&member)).collect();
+        state.members.sort_unstable_by_key(|member| member.id);
         state.deaths = self.mesh.deaths().to_vec();
         state.weight = self.given_weight;
         if state == self.persisted.state {

@@ -11,7 +11,7 @@ use annulus_proto::Rtt;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{HostLoad, Message, Role, TableStatus};
 use annulus_proto::submission::Answer;
-use annulus_proto::{Load, NodeId};
+use annulus_proto::{Load, Member, NodeId, Status};
 use annulus_seal::datagram::Recipient;
 use serde::{Deserialize, Serialize};
 
@@ -406,14 +406,52 @@ pub struct NodeState {
     pub incarnation: u64,
     /// No write was stamped at or after this, in hybrid milliseconds.
     pub clock_ceiling_ms: u64,
-    /// Other members it knew, to rejoin through.
-    pub peers: Vec<SocketAddr>,
     /// When it learned that it had been declared dead, lately; as the mesh says it.
     #[serde(default)]
     pub deaths: Vec<u64>,
     /// The weight that somebody gave it while it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<GivenWeight>,
+    /// Members that it knew and that had not left, to rejoin through, and to ask before it founds anything.
+    #[serde(default)]
+    pub members: Vec<KnownMember>,
+}
+
+/// What is kept of another member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownMember {
+    /// Its id, 48 bits.
+    pub id: u64,
+    /// The last that was heard of.
+    pub incarnation: u64,
+    /// Its name for people.
+    pub name: String,
+    /// Where it was reached.
+    pub addr: SocketAddr,
+}
+
+impl KnownMember {
+    pub(super) fn of(member: &Member) -> Self {
+        let Member { id, incarnation, name, addr, .. } = member;
+        Self { id: id.bits(), incarnation: *incarnation, name: name.clone(), addr: *addr }
+    }
+
+    /// A record of it that says as little as possible.
+    pub(crate) fn member(&self) -> Member {
+        Member {
+            id: NodeId::from_bits(self.id),
+            incarnation: self.incarnation,
+            revision: 0,
+            status: Status::Down,
+            addr: self.addr,
+            name: self.name.clone(),
+            zone: String::new(),
+            weight: 0,
+            rings: 0,
+            load: Load::default(),
+        }
+    }
 }
 
 /// A weight that stands in place of the configured one, until another one is configured.

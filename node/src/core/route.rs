@@ -26,6 +26,64 @@ pub(super) fn slots_of(core: usize, cores: usize) -> impl Iterator<Item = Slot> 
     (core..usize::from(SLOT_COUNT)).step_by(cores).filter_map(|index| Slot::new(index as u16))
 }
 
+/// Which slots a simulation has cores for. Most of what it does is the same for each slot, so some are enough.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Simulated {
+    /// All.
+    All,
+    /// Each seventeenth: a core is told that it is one of seventeen times as many. Odd, so that two or three of them have
+    /// their shares of these slots, and a table's shards are where its readers look for them.
+    Sparse,
+}
+
+impl Simulated {
+    fn of(self) -> usize {
+        match self {
+            Self::All => 1,
+            Self::Sparse => 17,
+        }
+    }
+
+    /// Whether a slot has a core.
+    pub fn has_core(self, slot: Slot) -> bool {
+        usize::from(slot.index()).is_multiple_of(self.of())
+    }
+
+    /// Which of so many cores has a slot.
+    pub fn core_of(self, slot: Slot, cores: usize) -> usize {
+        core_of(slot, self.of() * cores) / self.of()
+    }
+
+    /// What one of so many cores is told: its number, and how many there are.
+    pub fn told(self, core: usize, cores: usize) -> (usize, usize) {
+        (self.of() * core, self.of() * cores)
+    }
+
+    /// Whom of so many cores and the hub a request is for.
+    pub fn party_of_request(self, message: &Message, cores: usize) -> Party {
+        match party_of_request(message, self.of() * cores) {
+            Party::Core(core) => Party::Core(core / self.of()),
+            Party::Hub => Party::Hub,
+        }
+    }
+
+    /// A number for a call of one of the parts that no other part's has: they count as if there were as many cores as they
+    /// are told.
+    pub fn number_outside(party: Party, call: u64, cores: usize) -> u64 {
+        let number = match party {
+            Party::Core(core) => core,
+            Party::Hub => cores,
+        };
+        call * parties(cores) as u64 + number as u64
+    }
+
+    /// Whose call has that number, and the number that it has there.
+    pub fn party_of_call(call: u64, cores: usize) -> (Party, u64) {
+        (party_of_call(call, cores), call / parties(cores) as u64)
+    }
+}
+
 /// Whom a request is for.
 ///
 /// What names a key or a slot is for its core, and a page of a listing for the core where the cursor

@@ -33,6 +33,9 @@ pub struct Standing {
     pub(super) partners: BTreeSet<NodeId>,
     /// Members that are only presumed dead.
     pub(super) presumed: BTreeSet<NodeId>,
+    /// Whether an earlier run knew members that nothing was heard of yet in this one. They may know of epochs
+    /// that nobody here does.
+    pub(super) has_unmet: bool,
     /// Whether there is reason to believe that others hold more: an earlier run knew members, and
     /// none was met yet.
     pub(super) alone_by_misfortune: bool,

@@ -26,7 +26,7 @@ use annulus_shm::{HeapRegion, TableOptions};
 use rand::RngExt;
 
 use super::*;
-use route::{Party, core_of};
+use route::{Party, Simulated};
 use slot_sets::{Application, Move};
 use whole::{Arrived, Sent, Whole, sparse};
 
@@ -56,9 +56,8 @@ struct World {
     segments: u64,
     /// The rule that nodes break.
     flaw: Option<Flaw>,
-    /// Whether only each so-manyth slot has a core, as is enough for most and takes a tenth of the time. Keys have
-    /// to be [`sparse`] then.
-    is_sparse: bool,
+    /// Some are enough for most, and take a tenth of the time. Keys have to be [`sparse`] then.
+    slots: Simulated,
 }
 
 struct Node {
@@ -90,7 +89,7 @@ impl World {
     }
 
     fn sparse_with_policy(count: usize, seed: u64, policy: TablePolicy) -> Self {
-        let mut world = Self { is_sparse: true, ..Self::with_policy(0, seed, policy) };
+        let mut world = Self { slots: Simulated::Sparse, ..Self::with_policy(0, seed, policy) };
         for id in 1..=count as u64 {
             world.add(id);
         }
@@ -127,7 +126,7 @@ impl World {
             asker: Asker::Stream(0),
             segments: 0,
             flaw: None,
-            is_sparse: false,
+            slots: Simulated::All,
         };
         for node in 0..count {
             world.add(node as u64 + 1);
@@ -220,7 +219,7 @@ impl World {
         let sets = this.application.as_ref().map(|application| application.policy.clone());
         let sets: Vec<SlotSetPolicy> = sets.into_iter().collect();
         this.whole =
-            Some(Whole::new(start, self.is_sparse, clock_floor_ms, tables, &sets, &this.kept, now));
+            Some(Whole::new(start, self.slots, clock_floor_ms, tables, &sets, &this.kept, now));
         self.input(node, Arrived::Hub(HubInput::Seeds(seeds)));
     }
 

@@ -429,14 +429,47 @@ fn a_node_that_stood_still_accuses_nobody() {
 fn known_peers_are_remembered() {
     let mut sim = Sim::booted(4, 25);
     let others = (1..4).map(|i| sim.hosts[i].addr).collect::<BTreeSet<_>>();
-    assert_eq!(sim.mesh(0).peers().into_iter().collect::<BTreeSet<_>>(), others);
+    assert_eq!(sim.mesh(0).peers().map(|peer| peer.addr).collect::<BTreeSet<_>>(), others);
     assert!(sim.hosts[0].events.iter().any(|(_, e)| *e == Event::PeersChanged));
     sim.crash(3);
     sim.run_until(secs(20), |sim| sim.all_say(3, Status::Down));
-    assert_eq!(sim.mesh(0).peers().len(), 3, "the dead may come back");
+    assert_eq!(sim.mesh(0).peers().count(), 3, "the dead may come back");
     sim.with_mesh(2, |mesh, now| mesh.leave(now));
     sim.run_until(secs(5), |sim| sim.status(0, 2) == Some(Status::Left));
-    assert_eq!(sim.mesh(0).peers().len(), 2);
+    assert_eq!(sim.mesh(0).peers().count(), 2);
+}
+
+#[test]
+fn who_was_remembered_is_announced_to_and_is_no_member_until_something_is_heard() {
+    let member = |id: u8, status| Member {
+        id: NodeId::from_bits(id.into()),
+        incarnation: 5,
+        revision: 0,
+        status,
+        addr: ([10, 0, 0, id], 7946).into(),
+        name: format!("n{id}"),
+        zone: String::new(),
+        weight: 100,
+        rings: 1,
+        load: Load::default(),
+    };
+    let mut mesh = Mesh::new(MeshConfig::default(), member(1, Status::Up), 7, secs(1));
+    mesh.remember((1..=4).map(|id| member(id, Status::Down)).collect());
+    let unmet = |mesh: &Mesh| mesh.unmet().map(|it| it.id.bits()).collect::<Vec<_>>();
+    assert_eq!(unmet(&mesh), [2, 3, 4]);
+    assert_eq!(mesh.view().len(), 1);
+    let mut told = BTreeSet::new();
+    for tick in 0..100 {
+        mesh.handle_timeout(secs(1) + tick * Duration::from_millis(100));
+        told.extend(std::iter::from_fn(|| mesh.poll_transmit()).map(|it| it.to));
+    }
+    assert_eq!(told, mesh.peers().map(|it| it.addr).collect());
+    mesh.merge(secs(12), vec![member(2, Status::Up), member(3, Status::Left)]);
+    assert_eq!(unmet(&mesh), [4]);
+    mesh.remove(secs(12), NodeId::from_bits(4)).unwrap();
+    assert!(unmet(&mesh).is_empty());
+    assert_eq!(mesh.view().get(NodeId::from_bits(4)).unwrap().status, Status::Left);
+    assert_eq!(mesh.peers().map(|it| it.id.bits()).collect::<Vec<_>>(), [2]);
 }
 
 #[test]

@@ -323,6 +323,7 @@ impl Hub {
             ("mesh_peers_missing", found(PeerState::Missing)),
             ("mesh_peers_presumed", found(PeerState::Presumed)),
             ("mesh_peers_down", found(PeerState::Down)),
+            ("mesh_peers_unmet", self.mesh.unmet().count() as u64),
         ];
         counts.into_iter().chain(present).map(|(name, count)| (name.to_owned(), count))
     }

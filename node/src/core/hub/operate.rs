@@ -202,6 +202,7 @@ impl Hub {
                 }
                 let is_there = |member: &&Member| member.status != Status::Left;
                 let members = self.mesh.view().iter();
+                let members = members.chain(self.mesh.unmet());
                 let others: Vec<&Member> =
                     members.filter(is_there).filter(|member| member.id != node).collect();
                 let active = others.iter().filter(|member| member.status.is_active()).count();
@@ -270,6 +271,14 @@ impl Hub {
                 _ => continue,
             };
             reasons.insert(Some(*node), vec![why]);
+        }
+        for unmet in self.mesh.unmet() {
+            let why = format!(
+                "nothing was heard of {} ({}) since this node started: until then it begins to decide about nothing; \
+                 `annulus remove` it if it does not come back",
+                unmet.name, unmet.id
+            );
+            reasons.insert(Some(unmet.id), vec![why]);
         }
         if !others.iter().any(serves) {
             let why = "no other node serves sessions: until it is back, nothing does";

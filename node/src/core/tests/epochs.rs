@@ -165,6 +165,65 @@ fn two_clusters_that_meet_go_on_as_the_older_one_and_lose_nothing() {
 }
 
 #[test]
+fn a_node_that_restarts_founds_nothing_before_it_met_all_that_it_knew() {
+    let policy = || TablePolicy { replicas: 2.try_into().unwrap(), ..TablePolicy::default() };
+    let (near, far, newcomer) = (1, [0, 2, 3], 4);
+    let founded = |world: &World| -> u64 {
+        [near, newcomer].map(|node| world.counter(node, "epochs_founded")).iter().sum()
+    };
+    let standing = |world: &World, node: usize| {
+        let whole = world.nodes[node].whole.as_ref().unwrap();
+        whole.cores[0].standing.clone()
+    };
+    for by_removal in [false, true] {
+        let mut world = World::sparse_with_policy(4, 315, policy());
+        world.settle();
+        for node in [near, newcomer] {
+            world.cut.extend(far.into_iter().flat_map(|far| [(node, far), (far, node)]));
+        }
+        let is_far =
+            |node: &NodeId| far.iter().any(|far| world.nodes[*far].state.id == node.bits());
+        let cores = &world.nodes[far[0]].whole.as_ref().unwrap().cores;
+        let epochs = cores.iter().flat_map(|core| {
+            core.slots().filter_map(|slot| Some((slot, core.epoch(0, slot)?.clone())))
+        });
+        let of_far = epochs.filter(|(_, config)| config.homes.iter().all(is_far));
+        let of_far: BTreeSet<Slot> = of_far.map(|(slot, _)| slot).collect();
+        world.kill(near);
+        // As if it had never had to do with what is theirs.
+        let is_theirs = |it: &RecordName| it.rest.is_empty() && of_far.contains(&it.slot);
+        world.nodes[near].kept.retain(|name, _| !is_theirs(name));
+        world.start(near);
+        // One that never knew the others hears nothing of them from this one, and founds nothing either.
+        world.add(77);
+        world.run_for(Duration::from_secs(20));
+        assert_eq!(standing(&world, near).view.active().count(), 2);
+        assert_eq!(founded(&world), 0);
+        // It knows whom it did not meet however often it restarts.
+        world.kill(near);
+        world.start(near);
+        world.run_for(Duration::from_secs(20));
+        assert!(standing(&world, near).has_unmet);
+        assert_eq!(founded(&world), 0);
+        if by_removal {
+            // Until somebody says that those will not come back.
+            for far in far {
+                world.order_remove(near, far);
+            }
+            world.run_until("they begin anew", Duration::from_secs(60), |world| {
+                [near, newcomer].into_iter().all(|node| world.is_decided(node))
+            });
+            assert!(founded(&world) > 0);
+            assert!(!standing(&world, near).has_unmet);
+        } else {
+            world.cut.clear();
+            world.settle();
+            assert_eq!(founded(&world), 0);
+        }
+    }
+}
+
+#[test]
 fn a_home_that_restarts_with_its_memory_goes_on_in_the_same_epoch() {
     let mut world = World::new(3, 303);
     world.settle();

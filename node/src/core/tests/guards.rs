@@ -807,7 +807,14 @@ fn a_node_that_joins_asks_all_it_remembers_and_few_at_a_time() {
         rings: 1,
         load: Load::default(),
     };
-    let state = NodeState { id: 77, peers: (0..PEERS).map(peer).collect(), ..NodeState::default() };
+    let known = |n: u16| KnownMember {
+        id: 100 + u64::from(n),
+        incarnation: 1,
+        name: format!("n{n}"),
+        addr: peer(n),
+    };
+    let members = (0..PEERS).map(known).collect();
+    let state = NodeState { id: 77, members, ..NodeState::default() };
     let start = HubStart {
         settings: CoreSettings::default(),
         mesh: MeshConfig::default(),

@@ -5,15 +5,11 @@ use std::collections::VecDeque;
 
 use super::*;
 
-/// In a sparse world, each so-manyth slot has a core. Odd, so that nodes of one, two and three cores all have
-/// their shares of these.
-const SPARSE: usize = 17;
-
 /// A key like this one whose slot has a core in sparse worlds.
 pub(super) fn sparse(name: &str) -> String {
     let is_there = |key: &String| {
         let slot = Key::new(key.as_str()).unwrap().slot();
-        usize::from(slot.index()).is_multiple_of(SPARSE)
+        Simulated::Sparse.has_core(slot)
     };
     (0..).map(|number| format!("{name}/{number}")).find(is_there).unwrap()
 }
@@ -21,8 +17,7 @@ pub(super) fn sparse(name: &str) -> String {
 pub(super) struct Whole {
     pub(super) hub: Hub,
     pub(super) cores: Vec<Core>,
-    /// How many cores there would have to be for each core that there is.
-    of: usize,
+    slots: Simulated,
     /// To each core, with when it arrives.
     orders: Vec<VecDeque<(Duration, Input)>>,
     /// To the hub, with the core that it comes from.
@@ -80,7 +75,7 @@ pub(super) enum Sent {
 impl Whole {
     pub(super) fn new(
         start: HubStart,
-        is_sparse: bool,
+        slots: Simulated,
         clock_floor_ms: u64,
         tables: Vec<Vec<(TablePolicy, Writer)>>,
         slot_sets: &[SlotSetPolicy],
@@ -90,16 +85,15 @@ impl Whole {
         let (settings, seed, cores) = (start.settings.clone(), start.seed, start.cores);
         let clock_ceiling_ms = start.state.clock_ceiling_ms;
         let hub = Hub::new(start, now);
-        let of = if is_sparse { SPARSE } else { 1 };
         let records_of = |number: usize| -> Vec<Record> {
-            let ours =
-                kept.iter().filter(|(name, _)| core_of(name.slot, of * cores) == of * number);
+            let ours = kept.iter().filter(|(name, _)| slots.core_of(name.slot, cores) == number);
             ours.map(|(name, value)| Record { name: name.clone(), value: value.clone() }).collect()
         };
         let core = |(number, tables): (usize, Vec<(TablePolicy, Writer)>)| {
+            let (told, of) = slots.told(number, cores);
             let start = CoreStart {
-                number: of * number,
-                cores: of * cores,
+                number: told,
+                cores: of,
                 settings: settings.clone(),
                 standing: hub.standing(),
                 clock_ceiling_ms,
@@ -118,7 +112,7 @@ impl Whole {
         let (outputs, has_stopped) = (VecDeque::new(), false);
         let other_merges = Vec::new();
         let mut whole =
-            Self { hub, cores, of, orders, notices, rng, outputs, has_stopped, other_merges };
+            Self { hub, cores, slots, orders, notices, rng, outputs, has_stopped, other_merges };
         whole.pass_on(now);
         whole
     }
@@ -127,20 +121,19 @@ impl Whole {
         match arrived {
             Arrived::Hub(input) => self.hub.handle(now, input),
             Arrived::Request(request) => {
-                match route::party_of_request(&request.message, self.of * self.cores.len()) {
+                match self.slots.party_of_request(&request.message, self.cores.len()) {
                     Party::Core(core) => {
-                        self.cores[core / self.of].handle(now, Input::Request(request));
+                        self.cores[core].handle(now, Input::Request(request));
                     }
                     Party::Hub => self.hub.handle(now, HubInput::Request(request)),
                 }
             }
             Arrived::Outcome(mut outcome) => {
-                let parties = self.cores.len() as u64 + 1;
-                let party = (outcome.call % parties) as usize;
-                outcome.call /= parties;
-                match self.cores.get_mut(party) {
-                    Some(core) => core.handle(now, Input::Outcome(outcome)),
-                    None => self.hub.handle(now, HubInput::Outcome(outcome)),
+                let (party, call) = Simulated::party_of_call(outcome.call, self.cores.len());
+                outcome.call = call;
+                match party {
+                    Party::Core(core) => self.cores[core].handle(now, Input::Outcome(outcome)),
+                    Party::Hub => self.hub.handle(now, HubInput::Outcome(outcome)),
                 }
             }
             Arrived::Application(_) => {}
@@ -194,13 +187,9 @@ impl Whole {
     }
 
     pub(super) fn core_of(&mut self, slot: Slot) -> &mut Core {
-        let number = core_of(slot, self.of * self.cores.len());
-        assert!(
-            number.is_multiple_of(self.of),
-            "slot {} has no core in a sparse world",
-            slot.index()
-        );
-        &mut self.cores[number / self.of]
+        let number = self.slots.core_of(slot, self.cores.len());
+        assert!(self.slots.has_core(slot), "slot {} has no core in a sparse world", slot.index());
+        &mut self.cores[number]
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -224,7 +213,7 @@ impl Whole {
                     self.outputs.push_back(Sent::Gossip { channel, to, packet });
                 }
                 HubOutput::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
-                HubOutput::Call(ask) => self.call(self.cores.len(), ask),
+                HubOutput::Call(ask) => self.call(Party::Hub, ask),
                 HubOutput::Core { core, input } => self.order(now, core, input),
                 HubOutput::Cores(input) => {
                     for core in 0..self.cores.len() {
@@ -242,7 +231,7 @@ impl Whole {
             while let Some(output) = self.cores[number].poll_output() {
                 match output {
                     Output::Reply(reply) => self.outputs.push_back(Sent::Reply(reply)),
-                    Output::Call(ask) => self.call(number, ask),
+                    Output::Call(ask) => self.call(Party::Core(number), ask),
                     Output::Persist { ticket, changes } => {
                         self.outputs.push_back(Sent::Keep { core: number, ticket, changes });
                     }
@@ -261,8 +250,8 @@ impl Whole {
     }
 
     /// A call of one of the parts, with a number that no other part's has.
-    fn call(&mut self, party: usize, mut ask: Ask) {
-        ask.header.id = ask.header.id * (self.cores.len() as u64 + 1) + party as u64;
+    fn call(&mut self, party: Party, mut ask: Ask) {
+        ask.header.id = Simulated::number_outside(party, ask.header.id, self.cores.len());
         self.outputs.push_back(Sent::Call(ask));
     }
 

@@ -6,13 +6,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use annulus_gossip::Channel;
-use annulus_node::core::route::{self, Party};
+use annulus_node::core::route::{Party, Simulated};
 use annulus_node::core::{
     Ask, Core, CoreStart, Hub, HubInput, HubOutput, HubStart, Input, NodeState, Notice, Now,
     Outcome, Output, Record, RecordChange, RecordName, Reply, Request, SlotCall, SlotSaid,
     SlotSetPolicy, TablePolicy,
 };
-use annulus_proto::Slot;
 use annulus_proto::codec::Header;
 use annulus_shm::Writer;
 use rand::rngs::StdRng;
@@ -63,19 +62,8 @@ const SCAN_PERIOD: Duration = Duration::from_millis(400);
 const EXPIRED_STEP: usize = 64;
 const VERIFIED_STEP: usize = 64;
 
-/// Each so-manyth slot has a core. Odd, so that one or two cores have their shares of these, and the shards of
-/// their table where its readers look for them.
-const SPARSE: usize = 17;
-
-/// Whether a slot is simulated.
-pub(super) fn is_simulated(slot: Slot) -> bool {
-    usize::from(slot.index()).is_multiple_of(SPARSE)
-}
-
-/// The core that has a slot, as if it were one of so many times as many.
-fn core_of(slot: Slot, cores: usize) -> usize {
-    route::core_of(slot, SPARSE * cores) / SPARSE
-}
+/// Which slots a node has.
+pub(super) const SLOTS: Simulated = Simulated::Sparse;
 
 impl Process {
     /// A node that starts on what is on its host: each core gets its shard of the table, and what was kept of
@@ -91,13 +79,14 @@ impl Process {
         let clock_ceiling_ms = start.state.clock_ceiling_ms;
         let hub = Hub::new(start, now);
         let records_of = |core: usize| -> Vec<Record> {
-            let ours = kept.iter().filter(|(name, _)| core_of(name.slot, cores) == core);
+            let ours = kept.iter().filter(|(name, _)| SLOTS.core_of(name.slot, cores) == core);
             ours.map(|(name, value)| Record { name: name.clone(), value: value.clone() }).collect()
         };
         let core = |(number, writer): (usize, Writer)| {
+            let (told, of) = SLOTS.told(number, cores);
             let start = CoreStart {
-                number: SPARSE * number,
-                cores: SPARSE * cores,
+                number: told,
+                cores: of,
                 settings: settings.clone(),
                 standing: hub.standing(),
                 clock_ceiling_ms,
@@ -134,25 +123,24 @@ impl Process {
     }
 
     pub(super) fn request(&mut self, now: Now, request: Request) {
-        match route::party_of_request(&request.message, SPARSE * self.cores.len()) {
-            Party::Core(core) => self.cores[core / SPARSE].handle(now, Input::Request(request)),
+        match SLOTS.party_of_request(&request.message, self.cores.len()) {
+            Party::Core(core) => self.cores[core].handle(now, Input::Request(request)),
             Party::Hub => self.hub.handle(now, HubInput::Request(request)),
         }
     }
 
     pub(super) fn outcome(&mut self, now: Now, mut outcome: Outcome) {
-        let parties = self.cores.len() as u64 + 1;
-        let party = (outcome.call % parties) as usize;
-        outcome.call /= parties;
-        match self.cores.get_mut(party) {
-            Some(core) => core.handle(now, Input::Outcome(outcome)),
-            None => self.hub.handle(now, HubInput::Outcome(outcome)),
+        let (party, call) = Simulated::party_of_call(outcome.call, self.cores.len());
+        outcome.call = call;
+        match party {
+            Party::Core(core) => self.cores[core].handle(now, Input::Outcome(outcome)),
+            Party::Hub => self.hub.handle(now, HubInput::Outcome(outcome)),
         }
     }
 
     /// A call of one of the parts, as it is numbered outside.
-    fn call(&self, party: usize, mut ask: Ask) -> Sent {
-        ask.header.id = ask.header.id * (self.cores.len() as u64 + 1) + party as u64;
+    fn call(&self, party: Party, mut ask: Ask) -> Sent {
+        ask.header.id = Simulated::number_outside(party, ask.header.id, self.cores.len());
         Sent::Call(ask)
     }
 
@@ -208,7 +196,7 @@ impl Process {
                     return Some(Sent::Gossip { channel, to, header, packet });
                 }
                 HubOutput::Reply(reply) => return Some(Sent::Reply(reply)),
-                HubOutput::Call(ask) => return Some(self.call(self.cores.len(), ask)),
+                HubOutput::Call(ask) => return Some(self.call(Party::Hub, ask)),
                 HubOutput::Core { core, input } => self.order(now, core, input),
                 HubOutput::Cores(input) => {
                     for core in 0..self.cores.len() {
@@ -227,7 +215,7 @@ impl Process {
             while let Some(output) = self.cores[number].poll_output() {
                 match output {
                     Output::Reply(reply) => return Some(Sent::Reply(reply)),
-                    Output::Call(ask) => return Some(self.call(number, ask)),
+                    Output::Call(ask) => return Some(self.call(Party::Core(number), ask)),
                     Output::SlotSet { call, .. } => return Some(Sent::Slots(call)),
                     Output::Persist { ticket, changes } => {
                         return Some(Sent::Keep { core: number, ticket, changes });

@@ -19,7 +19,7 @@ use super::client::Client;
 use super::disk::Disk;
 use super::net::{Arrival, CLUSTER, End, Net, addr};
 use super::operator::Operator;
-use super::process::{Process, Sent, is_simulated};
+use super::process::{Process, SLOTS, Sent};
 use super::storm::Storm;
 use crate::check::Violation;
 use crate::clock::SimClock;
@@ -175,7 +175,7 @@ impl World {
             }
         };
         let hosts: Vec<Host> = (0..parameters.nodes).map(host).collect();
-        let is_there = |key: &String| Key::new(key).is_ok_and(|key| is_simulated(key.slot()));
+        let is_there = |key: &String| Key::new(key).is_ok_and(|key| SLOTS.has_core(key.slot()));
         let ordinary =
             (0..).map(|key| format!("{seed}/{key}")).filter(is_there).take(parameters.keys);
         let hot =
