@@ -185,7 +185,7 @@ impl Mutant {
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
         (Self::CountHints, "count-hints", "storm-losses", "lost", 6),
         (Self::DropTombstones, "drop-tombstones", "storm", "revived", 28),
-        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 7),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 21),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 4),
         (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 487),
         (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 36),

@@ -73,6 +73,14 @@ impl Snapshot {
         status.member.status == Status::Draining && status.tables.iter().all(has_none)
     }
 
+    /// Whether a node said that it drains and keeps nothing any more, not even for want of others who would.
+    #[must_use]
+    pub fn is_empty(&self, node: usize) -> bool {
+        let Some(Some((status, _))) = self.nodes.get(&node) else { return false };
+        let has_none = |table: &TableStatus| table.slots_home + table.slots_leaving == 0;
+        status.member.status == Status::Draining && status.tables.iter().all(has_none)
+    }
+
     /// The homes of each key, as any node says that answered.
     #[must_use]
     pub fn homes(&self, keys: &[String]) -> Vec<Vec<usize>> {

@@ -207,10 +207,11 @@ impl World {
 }
 
 impl Operator {
-    /// Those that are to leave, and have heard and given everything away.
+    /// Those that are to leave, and have heard and given everything away: one that went with what it keeps since
+    /// others drain as well could leave too few to decide.
     fn drained(&self) -> Vec<usize> {
         let Some(seen) = &self.seen else { return Vec::new() };
-        let may_go = |node: &&usize| !self.orders.contains_key(node) && seen.is_drained(**node);
+        let may_go = |node: &&usize| !self.orders.contains_key(node) && seen.is_empty(**node);
         self.leaving.iter().filter(may_go).copied().collect()
     }
 }
