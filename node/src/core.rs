@@ -16,6 +16,7 @@ mod counters;
 mod custody;
 mod epochs;
 mod evict;
+mod freshness;
 mod handover;
 mod hints;
 mod hub;
@@ -56,6 +57,7 @@ use coordinator::Pending;
 use copies::Copies;
 use custody::Custody;
 use epochs::{Effects, Epochs, GivenUp};
+use freshness::Freshness;
 use hints::Hints;
 use hub::out_of_place;
 use keeping::{Pace, Saving};
@@ -146,6 +148,7 @@ pub struct Core {
     /// When to go on with what is to be done about epochs; `None` = with the next tick.
     next_epochs: Option<Duration>,
     next_tick: Duration,
+    freshness: Freshness,
     next_freshness: Duration,
     /// When to read on in what an earlier run left; `None` once all of it was read.
     next_read: Option<Duration>,
@@ -330,6 +333,7 @@ impl Core {
             next_exchange: None,
             next_epochs: None,
             next_tick: now.monotonic,
+            freshness: Freshness::default(),
             next_freshness: now.monotonic,
             next_read: Some(now.monotonic),
             rng: StdRng::seed_from_u64(seed),
@@ -409,6 +413,7 @@ impl Core {
         } else if self.next_epochs.is_some_and(|at| at <= now.monotonic) {
             self.drive_epochs(now);
         }
+        self.extend_freshness_on(now);
         self.carry_out_some(now);
         self.flush_epochs(now);
     }
@@ -472,6 +477,7 @@ impl Core {
             self.next_exchange,
             self.next_epochs,
             self.effects.are_ready().then_some(Duration::ZERO),
+            self.freshness.is_under_way().then_some(Duration::ZERO),
         ];
         others.into_iter().flatten().fold(self.next_tick, Duration::min)
     }
@@ -530,7 +536,7 @@ impl Core {
         self.count_copies(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
-            self.extend_freshness(now);
+            self.begin_freshness_again();
         }
         if self.stopping && self.pending.is_empty() && self.is_saved() && !self.stopped {
             self.stopped = true;
@@ -851,7 +857,12 @@ impl Core {
 
     /// The slots that this core owns, in ascending order.
     fn slots(&self) -> impl Iterator<Item = Slot> + use<> {
-        route::slots_of(self.number, self.cores)
+        self.slots_after(0)
+    }
+
+    /// Its slots without so many of the first.
+    fn slots_after(&self, done: usize) -> impl Iterator<Item = Slot> + use<> {
+        route::slots_of(self.number + done * self.cores, self.cores)
     }
 
     /// The table that nodes call so among themselves.

@@ -70,6 +70,8 @@ pub(super) struct Epochs {
     foreign: BTreeMap<u16, BTreeMap<NodeId, Version>>,
     /// Slots with a home that neither answers nor promises anything before the next epoch.
     lame: BTreeSet<u16>,
+    /// How many slots were looked at since the members changed; `None` once that were all.
+    considered: Option<usize>,
     /// Whether there may be slots to found.
     founds: bool,
     outboxes: BTreeMap<NodeId, Outbox>,
@@ -151,7 +153,7 @@ const MESSAGES_OPEN: usize = 2;
 const MESSAGE_BYTES: usize = 96 << 10;
 const ANSWER_BYTES: usize = 400 << 10;
 /// What is done in one go, a quarter of a millisecond, after which requests that came in are served: slots that are
-/// told, ballots that are begun, effects, entries that are dropped.
+/// told or looked at, ballots that are begun, effects, entries that are dropped.
 const STEPS_STEP: usize = 1_024;
 const PROPOSALS_STEP: usize = 256;
 const EFFECTS_STEP: usize = 1_024;
@@ -230,6 +232,7 @@ impl Epochs {
             endings: BTreeMap::new(),
             foreign: BTreeMap::new(),
             lame: BTreeSet::new(),
+            considered: None,
             founds: true,
             outboxes: BTreeMap::new(),
             meet_due: BTreeMap::new(),
@@ -1132,6 +1135,7 @@ impl Core {
         for table in 0..self.tables.len() {
             self.note_damage(table);
             self.meet_due(now, table);
+            self.consider_some(now, table);
             self.found(now, table);
             if self.effects.again_at <= now.monotonic {
                 self.propose_due(now, table);
@@ -1159,10 +1163,22 @@ impl Core {
                 let due = &mut self.tables[table].epochs.meet_due;
                 due.insert(*node, now.monotonic + wait);
             }
-            for slot in self.slots() {
-                self.follow_seat(table, slot);
-                self.consider(now, table, slot);
-            }
+            self.tables[table].epochs.considered = Some(0);
+        }
+        self.go_on_with_epochs(now);
+    }
+
+    /// Looks at some slots: other members may make other homes of an epoch.
+    fn consider_some(&mut self, now: Now, table: usize) {
+        let Some(done) = self.tables[table].epochs.considered else { return };
+        for slot in self.slots_after(done).take(STEPS_STEP) {
+            self.consider(now, table, slot);
+        }
+        let done = done + STEPS_STEP;
+        let is_more = self.slots_after(done).next().is_some();
+        self.tables[table].epochs.considered = is_more.then_some(done);
+        if is_more {
+            self.go_on_with_epochs(now);
         }
     }
 

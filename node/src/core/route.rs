@@ -21,9 +21,9 @@ pub fn core_of(slot: Slot, cores: usize) -> usize {
     usize::from(slot.index()) % cores
 }
 
-/// The slots that a core owns, out of so many, in ascending order.
-pub(super) fn slots_of(core: usize, cores: usize) -> impl Iterator<Item = Slot> {
-    (core..usize::from(SLOT_COUNT)).step_by(cores).filter_map(|index| Slot::new(index as u16))
+/// The slots that the core owns that has this one, out of so many cores, from there on in ascending order.
+pub(super) fn slots_of(first: usize, cores: usize) -> impl Iterator<Item = Slot> {
+    (first..usize::from(SLOT_COUNT)).step_by(cores).filter_map(|index| Slot::new(index as u16))
 }
 
 /// Which slots a simulation has cores for. Most of what it does is the same for each slot, so some are enough.

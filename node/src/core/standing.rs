@@ -11,9 +11,9 @@ use annulus_proto::{Entry, Key, Member, NodeId, RouteTable, Slot, Status};
 use annulus_slots::Phase;
 use rand::RngExt;
 
-use super::io::{Notice, Now, SlotCounts};
+use super::io::Now;
 use super::settings::{Partition, majority};
-use super::{Core, Table, route};
+use super::Core;
 
 /// What the cores know of the cluster: the members, the rings that follow from them, and where this
 /// node stands. The hub makes a new one with each change.
@@ -159,6 +159,7 @@ impl Core {
         let mut others = companions;
         others.extend(&standing.presumed);
         // Whoever is in touch with somebody either knows what became of its slots, or says nothing of them.
+        let inherited = self.inherits;
         self.inherits &= others.is_empty() && (!self.is_up() || standing.alone_by_misfortune);
         for table in 0..self.tables.len() {
             // What is under way was begun for another set of slots.
@@ -215,72 +216,10 @@ impl Core {
         self.place_anew(now);
         self.place_sets(now, &others, &back);
         self.meet_all(now, &self.companions.clone());
-        self.extend_freshness(now);
-    }
-
-    /// Extends what this host's readers may trust: a slot in sync, `stale_max` from when a majority
-    /// of its homes was last heard of. Counts the slots as well, for the hub.
-    pub(super) fn extend_freshness(&mut self, now: Now) {
-        let offset = self.time.offset_ms(now);
-        let vouches = self.is_up() && !self.standing.alone_by_misfortune;
-        let mut counts = Vec::with_capacity(self.tables.len());
-        for table in 0..self.tables.len() {
-            let stale_max = self.tables[table].store.policy().stale_max;
-            if !self.inherits {
-                // The wall clock may be another one than before: readers take the earlier run's word for
-                // times as well.
-                self.tables[table].store.set_clock_offset(offset);
-            }
-            let (mut heard_of, mut in_contact) = (OfHomes::default(), OfHomes::default());
-            let (mut count, mut undecided) = (SlotCounts::default(), 0);
-            for slot in self.slots() {
-                let state = self.slot_state(table, slot);
-                let synced = vouches && state.is_synced();
-                let homes = if synced { self.vouching_homes(table, slot) } else { None };
-                let heard = homes.and_then(|homes| {
-                    *heard_of.get(homes, |homes| self.majority_heard(now, homes))
-                });
-                let mut is_decided = || {
-                    self.deciding(table, slot).is_some_and(|config| {
-                        *in_contact.get(&config.homes, |_| self.is_majority_in_contact(now, config))
-                    })
-                };
-                count.home += u32::from(state.home);
-                count.unsynced += u32::from(state.home && !state.is_synced());
-                count.leaving += u32::from(self.stays_as_decider(table, slot));
-                undecided += u32::from(state.is_kept() && !is_decided());
-                let store = &mut self.tables[table].store;
-                match heard {
-                    Some(at) => store.set_freshness(slot, as_ms(at + stale_max)),
-                    None if self.inherits => {} // It ends by itself.
-                    None => store.set_freshness(slot, 0),
-                }
-            }
-            let Table { custody, epochs, .. } = &mut self.tables[table];
-            epochs.undecided = undecided;
-            count.leaving += custody.leaving().len() as u32;
-            count.given_up = custody.given_up();
-            count.decided = epochs.decided;
-            counts.push(count);
-        }
-        if counts != self.slots_told {
-            self.slots_told.clone_from(&counts);
-            self.notify(Notice::Slots(counts));
-        }
-    }
-
-    /// What an earlier run vouched for may be trusted as long as it said, and no longer than any run may say
-    /// (docs/segment.md, Freshness over a restart).
-    pub(super) fn inherit_freshness(&mut self, now: Now) {
-        let (number, cores) = (self.number, self.cores);
-        for table in &mut self.tables {
-            let latest = as_ms(now.monotonic + table.store.policy().stale_max);
-            // Of all slots: none but this core's has any business in its shard.
-            for slot in Slot::all() {
-                let is_ours = route::core_of(slot, cores) == number;
-                let until = if is_ours { table.store.freshness(slot).min(latest) } else { 0 };
-                table.store.set_freshness(slot, until);
-            }
+        match inherited && !self.inherits {
+            // What the earlier run said counts no more.
+            true => self.extend_freshness(now),
+            false => self.begin_freshness(),
         }
     }
 
@@ -320,7 +259,7 @@ impl Core {
 
     /// Of whom a majority has to be in touch for this node to vouch for a slot: its homes, or in tables that
     /// refuse to go on without one those that decide, if this node is one that may.
-    fn vouching_homes(&self, table: usize, slot: Slot) -> Option<&[NodeId]> {
+    pub(super) fn vouching_homes(&self, table: usize, slot: Slot) -> Option<&[NodeId]> {
         match self.tables[table].store.policy().partition {
             Partition::Serve => Some(self.quorum_homes(table, slot)),
             Partition::Refuse => Some(&self.deciding(table, slot)?.homes),
@@ -328,7 +267,7 @@ impl Core {
     }
 
     /// The latest time at which a majority of these homes had been heard of, this node included.
-    fn majority_heard(&self, now: Now, homes: &[NodeId]) -> Option<Duration> {
+    pub(super) fn majority_heard(&self, now: Now, homes: &[NodeId]) -> Option<Duration> {
         let me = self.id();
         let mut times = [Duration::ZERO; annulus_proto::limits::REPLICAS_MAX];
         for (time, home) in times.iter_mut().zip(homes) {
@@ -345,31 +284,6 @@ impl Core {
     }
 }
 
-/// What follows from homes alone, for slot after slot: neighbours mostly have the same.
-#[derive(Debug)]
-struct OfHomes<T> {
-    homes: Vec<NodeId>,
-    it: Option<T>,
-}
-
-impl<T> Default for OfHomes<T> {
-    fn default() -> Self {
-        Self { homes: Vec::new(), it: None }
-    }
-}
-
-impl<T> OfHomes<T> {
-    /// What follows from these homes: what did last time, if they were the same.
-    fn get(&mut self, homes: &[NodeId], make: impl FnOnce(&[NodeId]) -> T) -> &T {
-        if self.homes != homes {
-            self.homes.clear();
-            self.homes.extend_from_slice(homes);
-            self.it = None;
-        }
-        self.it.get_or_insert_with(|| make(homes))
-    }
-}
-
-fn as_ms(duration: Duration) -> u64 {
+pub(super) fn as_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -804,7 +804,7 @@ impl Core {
                 self.tables[table].compare_waiting(node, now.monotonic + RETRY);
             }
             if self.slots_unsynced(table) == 0 {
-                self.extend_freshness(now);
+                self.begin_freshness_again();
             }
         }
     }
