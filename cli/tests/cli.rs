@@ -892,6 +892,35 @@ fn a_dead_member_is_counted_out_and_a_live_one_is_not() {
 }
 
 #[test]
+fn a_restarted_node_names_whom_it_did_not_meet_again_and_decides_once_they_are_counted_out() {
+    let place = Place::new();
+    let nodes = place.cluster();
+    let gone = [nodes[1].id.clone(), nodes[2].id.clone()];
+    drop(nodes);
+    let first = place.node("n1", &[], &[]);
+    let run = |args: &[&str]| place.run(&[args, &["--node", &first.addr]].concat());
+    eventually("it serves alone", || {
+        (run(&["status", "--json"]).json()["member"]["status"] == "up").then_some(())
+    });
+    let reasons = run(&["safe-to-stop", "--json"]).stdout;
+    for (name, id) in ["n2", "n3"].iter().zip(&gone) {
+        assert!(reasons.contains(&format!("nothing was heard of {name} ({id})")), "{reasons}");
+    }
+    assert!(run(&["metrics"]).ok().contains("annulus_mesh_peers_unmet 2"));
+    let ran = run(&["remove", &gone[0]]);
+    assert!(ran.code != 0 && ran.stderr.contains("--accept-loss"), "{}", ran.stderr);
+    for id in &gone {
+        let text = run(&["remove", id, "--accept-loss"]).ok();
+        assert_eq!(text, format!("{id} is counted out\n"));
+    }
+    assert!(run(&["metrics"]).ok().contains("annulus_mesh_peers_unmet 0"));
+    eventually("it decides", || {
+        (run(&["start", "cart", "one", "--if-absent"]).code == 0).then_some(())
+    });
+    assert_eq!(run(&["get", "cart"]).ok(), "one");
+}
+
+#[test]
 fn a_node_tells_what_happened_a_line_each() {
     let place = Place::new();
     let nodes = place.cluster();

@@ -484,7 +484,7 @@ impl Hub {
     }
 
     /// There are others after all.
-    fn end_misfortune(&mut self) {
+    pub(super) fn end_misfortune(&mut self) {
         if std::mem::take(&mut self.alone_by_misfortune) {
             let alone_by_misfortune = false;
             let standing = Standing { alone_by_misfortune, ..(*self.standing).clone() };

@@ -11,9 +11,9 @@ use annulus_proto::{Entry, Key, Member, NodeId, RouteTable, Slot, Status};
 use annulus_slots::Phase;
 use rand::RngExt;
 
+use super::Core;
 use super::io::Now;
 use super::settings::{Partition, majority};
-use super::Core;
 
 /// What the cores know of the cluster: the members, the rings that follow from them, and where this
 /// node stands. The hub makes a new one with each change.

@@ -185,10 +185,10 @@ impl Mutant {
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
         (Self::CountHints, "count-hints", "storm-losses", "lost", 6),
         (Self::DropTombstones, "drop-tombstones", "storm", "revived", 28),
-        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 21),
-        (Self::CountTheLiving, "count-the-living", "storm", "linear", 4),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 35),
+        (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
         (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 487),
-        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 36),
+        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 1),
     ];
 
     /// Those that no storm has found yet, for those who search on. Two nodes that drain tell each other so before

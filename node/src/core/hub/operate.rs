@@ -215,6 +215,10 @@ impl Hub {
                     ));
                 }
                 self.mesh.remove(now.monotonic, node).map_err(|error| error.to_string())?;
+                if self.mesh.peers().next().is_none() {
+                    // There is nobody else to wait for.
+                    self.end_misfortune();
+                }
                 if accept_loss {
                     self.outputs.push_back(HubOutput::Cores(Input::GiveUp(node)));
                 }
