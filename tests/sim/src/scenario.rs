@@ -187,7 +187,7 @@ impl Mutant {
         (Self::DropTombstones, "drop-tombstones", "storm", "revived", 28),
         (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 35),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
-        (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 487),
+        (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 741),
         (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 1),
     ];
 
