@@ -84,7 +84,7 @@ pub(crate) enum Command {
     SafeToStop(SafeToStopArgs),
     /// Have a node give its slots away, so that it can be stopped for good
     Drain(DrainArgs),
-    /// Count a dead member out for good
+    /// Count a member out for good that is dead, or was not met again
     Remove(RemoveArgs),
     /// Pin a session to a node, which holds it and is asked first, or undo that
     Migrate(MigrateArgs),
@@ -197,7 +197,7 @@ pub(crate) struct DrainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
-    /// The member's name or id, as `annulus members` shows it
+    /// The member's name or id, as `annulus members` shows it, or `safe-to-stop` if the node did not meet it
     #[arg(value_name = "NODE")]
     pub(crate) member: String,
     /// Though most of the other members are out of reach: what they alone hold is given up for lost

@@ -360,7 +360,7 @@ impl Mesh {
         self.events.pop_front()
     }
 
-    /// Announces this node to a seed or remembered peer, now and, while it is no active member, for
+    /// Announces this node to a seed, now and, while it is no active member, for
     /// ever after. The last [`SEEDS_MAX`] addresses are kept; give a name's addresses again when
     /// they change.
     pub fn announce(&mut self, now: Duration, addr: SocketAddr) {
@@ -386,8 +386,11 @@ impl Mesh {
     /// Takes in whom the run before knew that had not left, right after [`Mesh::new`]. They are announced to like
     /// seeds, and are no members before something is heard of them.
     pub fn remember(&mut self, members: Vec<Member>) {
-        let others = members.into_iter().filter(|it| it.id != self.me.id && is_acceptable(it));
-        self.unmet = others.take(MEMBERS_MAX).map(|member| (member.id, member)).collect();
+        for member in members.into_iter().take(MEMBERS_MAX) {
+            if member.id != self.me.id && self.is_believable(&member) {
+                self.unmet.insert(member.id, member);
+            }
+        }
     }
 
     /// Members that an earlier run knew and that nothing was heard of in this one, not even that they left: what

@@ -231,7 +231,9 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             mesh: settings.mesh.clone(),
             cluster: settings.cluster.clone(),
             me,
-            joins_others: !settings.seeds.is_empty() || !state.members.is_empty(),
+            joins_others: !settings.seeds.is_empty()
+                || !state.members.is_empty()
+                || !state.peers.is_empty(),
             state,
             cores,
             tables: settings.tables.iter().map(|table| table.policy.name.clone()).collect(),

@@ -124,19 +124,16 @@ fn progress(left: u64, of: u64, bytes: u64, elapsed: Duration) -> String {
 
 /// Has all nodes count a dead member out.
 pub(crate) async fn remove(cluster: &Cluster, args: &RemoveArgs) -> anyhow::Result<()> {
-    let (node, who) = match cluster.member(&args.member).await {
-        Ok(member) => (member.id, format!("{} ({})", member.name, member.id)),
-        // One that the connected node has not met since it started is no member: it knows its id.
-        Err(error) => (id_of(&args.member).ok_or(error)?, args.member.clone()),
+    let (node, who) = match NodeId::parse(&args.member) {
+        // One that the connected node has not met since it started is not among the members.
+        Some(id) => (id, id.to_string()),
+        None => {
+            let member = cluster.member(&args.member).await?;
+            (member.id, format!("{} ({})", member.name, member.id))
+        }
     };
     cluster.client.any_node().order(Order::Remove { node, accept_loss: args.accept_loss }).await?;
     output::line(format!("{who} is counted out"))
-}
-
-/// An id, as they are shown.
-fn id_of(shown: &str) -> Option<NodeId> {
-    let id = NodeId::from_bits(u64::from_str_radix(shown, 16).ok()?);
-    (id.to_string() == shown).then_some(id)
 }
 
 /// Has the connected node compare its slots with the other homes at once.

@@ -66,7 +66,7 @@ impl Mesh {
     /// [`NotRemoved`]; nothing has changed.
     pub fn remove(&mut self, now: Duration, id: NodeId) -> Result<(), NotRemoved> {
         self.enter(now);
-        if let Some(member) = self.unmet.get(&id).cloned() {
+        if let Some(member) = self.unmet.remove(&id) {
             self.take_up(Member { status: Status::Left, ..member }, Spread::News);
             self.settle();
             return Ok(());
@@ -89,7 +89,9 @@ impl Mesh {
 #[non_exhaustive]
 pub enum NotRemoved {
     /// Nobody has this id.
-    #[error("no member has the id {0}; `annulus members` lists them")]
+    #[error(
+        "no member has the id {0}; `annulus members` lists them, and `safe-to-stop` those that were not met"
+    )]
     Unknown(NodeId),
     /// It takes part, or was not missing for long enough.
     #[error(

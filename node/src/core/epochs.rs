@@ -78,6 +78,8 @@ pub(super) struct Epochs {
     meet_due: BTreeMap<NodeId, Duration>,
     /// With whom all was exchanged that there is, and in which state of the view.
     met: BTreeMap<NodeId, u64>,
+    /// Who would not say that nobody knows a slot: it has not met all that it knew. Nothing is founded meanwhile.
+    withheld: BTreeSet<NodeId>,
     /// How many successors were decided by ballots of this node.
     pub(super) decided: u64,
     /// How many slots could not be decided about when that was last looked at.
@@ -237,6 +239,7 @@ impl Epochs {
             outboxes: BTreeMap::new(),
             meet_due: BTreeMap::new(),
             met: BTreeMap::new(),
+            withheld: BTreeSet::new(),
             decided: 0,
             undecided: 0,
         }
@@ -265,6 +268,7 @@ impl Epochs {
         self.outboxes.remove(&node);
         self.meet_due.remove(&node);
         self.met.remove(&node);
+        self.withheld.remove(&node);
     }
 
     /// Something did not get to a node: it is told everything again before long.
@@ -1012,7 +1016,9 @@ impl Core {
         let me = self.id();
         let generation = self.standing.generation;
         let epochs = &self.tables[table].epochs;
-        let is_told = |node: NodeId| epochs.met.get(&node) == Some(&generation);
+        let is_told = |node: NodeId| {
+            epochs.met.get(&node) == Some(&generation) && !epochs.withheld.contains(&node)
+        };
         let others = self.standing.members().filter(|it| it.id != me && it.status != Status::Left);
         if !others.into_iter().all(|member| is_told(member.id)) {
             return;
@@ -1193,6 +1199,7 @@ impl Core {
             }
             let again = self.settings.sync_interval.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
             self.tables[table].epochs.meet_due.insert(node, now.monotonic + again);
+            self.tables[table].epochs.withheld.remove(&node);
             let generation = self.standing.generation;
             for slot in self.slots() {
                 if self.is_common(table, slot, node) {
@@ -1322,6 +1329,10 @@ impl Core {
     ) {
         let index = slot.index();
         match said {
+            // Of what is known here it refuses a ballot, or to absorb something: that is tried again.
+            Said::Refused if self.epoch(table, slot).is_none() => {
+                self.tables[table].epochs.withheld.insert(node);
+            }
             Said::Refused => {}
             Said::Testimony { under, testimony, .. } => {
                 self.tables[table].epochs.note_lineage(slot, node, None);
@@ -1403,8 +1414,7 @@ impl Core {
                 }
                 let is_said = &mut is_said[usize::from(slot.index())];
                 if self.owns(slot) && !std::mem::replace(is_said, true) {
-                    let answer = self.on_step(now, table, slot, from, &step);
-                    said.extend(answer.map(|said| (slot, said)));
+                    said.push((slot, self.on_step(now, table, slot, from, &step)));
                 }
             }
         }
@@ -1412,19 +1422,11 @@ impl Core {
         self.effects.waiting.push(Effect::Reply { to: asker, id, said });
     }
 
-    /// What there is to say of what another node said; nothing if that has to be asked again later.
-    fn on_step(
-        &mut self,
-        now: Now,
-        table: usize,
-        slot: Slot,
-        from: NodeId,
-        step: &Step,
-    ) -> Option<Said> {
+    fn on_step(&mut self, now: Now, table: usize, slot: Slot, from: NodeId, step: &Step) -> Said {
         let mine = self.epoch(table, slot).cloned();
-        Some(match step {
+        match step {
             // Nobody founds a slot of which those may know that this node has not met again.
-            Step::Meet(None) if mine.is_none() && self.standing.has_unmet => return None,
+            Step::Meet(None) if mine.is_none() && self.standing.has_unmet => Said::Refused,
             Step::Meet(id) if mine.as_ref().map(|config| config.id) == *id => {
                 self.agree(table, slot)
             }
@@ -1449,7 +1451,7 @@ impl Core {
                 let seat = self.tables[table].epochs.seat_mut(slot);
                 if seat.standing() == Standing::Blank {
                     // It may have forgotten what it had promised, and accepts nothing anyway.
-                    return Some(Said::Refused);
+                    return Said::Refused;
                 }
                 match seat.on_prepare(*under, *ballot) {
                     Ok(promise) => {
@@ -1474,7 +1476,7 @@ impl Core {
                 debug_assert!(from != self.id());
                 self.absorb(now, table, slot, ending.clone())
             }
-        })
+        }
     }
 
     /// That both know the same epoch. A home without memory says so: no other gets it its next epoch.

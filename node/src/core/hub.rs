@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use annulus_gossip::{Event, Mesh, MeshConfig, Ring, Transmit, view_of};
 use annulus_proto::codec::Header;
+use annulus_proto::limits::MEMBERS_MAX;
 use annulus_proto::message::{HostLoad, Members, Message, Peer, Peers, Ping, Pong, Rejected};
 use annulus_proto::{Member, NodeId, Rtt, Status};
 
@@ -150,7 +151,7 @@ impl Hub {
         mesh.remember_deaths(&state.deaths);
         mesh.remember(state.members.iter().map(KnownMember::member).collect());
         let ring = Arc::new(Ring::build(mesh.view(), 0, homes_max));
-        let alone_by_misfortune = !state.members.is_empty();
+        let alone_by_misfortune = mesh.unmet().next().is_some() || !state.peers.is_empty();
         let standing = Standing {
             me: mesh.me().id,
             status: mesh.me().status,
@@ -507,7 +508,8 @@ impl Hub {
             state.clock_ceiling_ms = self.ceiling_wanted_ms;
         }
         state.incarnation = self.mesh.me().incarnation;
-        state.members = self.mesh.peers().map(|member| KnownMember::of(&member)).collect();
+        let known = self.mesh.peers().take(MEMBERS_MAX);
+        state.members = known.map(|member| KnownMember::of(&member)).collect();
         state.members.sort_unstable_by_key(|member| member.id);
         state.deaths = self.mesh.deaths().to_vec();
         state.weight = self.given_weight;

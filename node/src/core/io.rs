@@ -415,6 +415,9 @@ pub struct NodeState {
     /// Members that it knew and that had not left, to rejoin through, and to ask before it founds anything.
     #[serde(default)]
     pub members: Vec<KnownMember>,
+    /// Where earlier builds, which kept no more of them, reached other members.
+    #[serde(default, skip_serializing)]
+    pub peers: Vec<SocketAddr>,
 }
 
 /// What is kept of another member.

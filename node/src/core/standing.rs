@@ -160,6 +160,7 @@ impl Core {
         others.extend(&standing.presumed);
         // Whoever is in touch with somebody either knows what became of its slots, or says nothing of them.
         let inherited = self.inherits;
+        let vouches = self.is_up() && !standing.alone_by_misfortune;
         self.inherits &= others.is_empty() && (!self.is_up() || standing.alone_by_misfortune);
         for table in 0..self.tables.len() {
             // What is under way was begun for another set of slots.
@@ -193,6 +194,11 @@ impl Core {
                     false => {}
                 }
                 self.hold_or_leave(table, slot, home || decides);
+                let vouches = vouches && self.slot_state(table, slot).is_synced();
+                if !vouches && !self.inherits {
+                    // Extending the others' words can wait.
+                    self.tables[table].store.set_freshness(slot, 0);
+                }
             }
             // Whoever lacks something begins: what it fetches nobody has to bring.
             let head_start = match self.slots_unsynced(table) {
@@ -219,7 +225,7 @@ impl Core {
         match inherited && !self.inherits {
             // What the earlier run said counts no more.
             true => self.extend_freshness(now),
-            false => self.begin_freshness(),
+            false => self.begin_freshness_again(),
         }
     }
 

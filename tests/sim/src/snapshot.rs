@@ -75,7 +75,7 @@ impl Snapshot {
 
     /// Whether a node said that it drains and keeps nothing any more, not even for want of others who would.
     #[must_use]
-    pub fn is_empty(&self, node: usize) -> bool {
+    pub fn keeps_nothing(&self, node: usize) -> bool {
         let Some(Some((status, _))) = self.nodes.get(&node) else { return false };
         let has_none = |table: &TableStatus| table.slots_home + table.slots_leaving == 0;
         status.member.status == Status::Draining && status.tables.iter().all(has_none)

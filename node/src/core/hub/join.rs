@@ -75,10 +75,12 @@ impl Hub {
             return;
         }
         // Each begins elsewhere, so that nodes that restart together do not all ask the same ones.
-        let peers = &self.persisted.state.members;
+        let state = &self.persisted.state;
+        let members = state.members.iter().map(|member| member.addr);
+        let peers: Vec<SocketAddr> = members.chain(state.peers.iter().copied()).collect();
         let start = self.mesh.me().id.bits() as usize % peers.len().max(1);
-        let peers = peers[start..].iter().chain(&peers[..start]).map(|peer| peer.addr);
-        let known: Vec<SocketAddr> = self.seeds.iter().copied().chain(peers).collect();
+        let peers = peers[start..].iter().chain(&peers[..start]);
+        let known: Vec<SocketAddr> = self.seeds.iter().chain(peers).copied().collect();
         if known.is_empty() {
             return;
         }

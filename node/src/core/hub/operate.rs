@@ -278,7 +278,8 @@ impl Hub {
         }
         for unmet in self.mesh.unmet() {
             let why = format!(
-                "nothing was heard of {} ({}) since this node started: until then it begins to decide about nothing; \
+                "nothing was heard of {} ({}) since this node started: until then nobody begins to decide about \
+                 what none of those here knows; \
                  `annulus remove` it if it does not come back",
                 unmet.name, unmet.id
             );
@@ -378,6 +379,10 @@ fn doubts(name: &str, status: &NodeStatus, view: u64) -> Vec<String> {
     }
     if status.view != view {
         why.push(format!("{name} sees other members"));
+    }
+    let unmet = counted(status, "mesh_peers_unmet");
+    if unmet > 0 {
+        why.push(format!("{name} has not met {unmet} members again that it knew; ask it which"));
     }
     let slots = counted(status, "slot_set_slots_unready");
     if slots > 0 {

@@ -96,6 +96,35 @@ impl World {
         }
     }
 
+    /// Cuts nodes off from others.
+    fn split(&mut self, some: &[usize], others: &[usize]) {
+        for one in some {
+            self.cut.extend(others.iter().flat_map(|other| [(*one, *other), (*other, *one)]));
+        }
+    }
+
+    /// Restarts a node as if it had never had to do with the slots all of whose homes are among these.
+    fn restart_without_what_is_of(&mut self, node: usize, homes: &[usize]) {
+        let is_one = |id: &NodeId| homes.iter().any(|it| self.nodes[*it].state.id == id.bits());
+        let cores = &self.nodes[homes[0]].whole.as_ref().unwrap().cores;
+        let epochs = cores.iter().flat_map(|core| {
+            core.slots().filter_map(|slot| Some((slot, core.epoch(0, slot)?.clone())))
+        });
+        let theirs = epochs.filter(|(_, config)| config.homes.iter().all(is_one));
+        let theirs: BTreeSet<Slot> = theirs.map(|(slot, _)| slot).collect();
+        assert!(!theirs.is_empty());
+        self.kill(node);
+        let is_theirs = |it: &RecordName| it.rest.is_empty() && theirs.contains(&it.slot);
+        self.nodes[node].kept.retain(|name, _| !is_theirs(name));
+        self.start(node);
+    }
+
+    /// Whether a node did not meet all yet that it knew.
+    fn has_unmet(&self, node: usize) -> bool {
+        let whole = self.nodes[node].whole.as_ref().unwrap();
+        whole.cores.iter().any(|core| core.standing.has_unmet)
+    }
+
     fn order_remove(&mut self, node: usize, removed: usize) {
         self.next_request += 1;
         let header = Header { id: self.next_request, view: 0, hlc: annulus_proto::Hlc::ZERO };
@@ -171,39 +200,21 @@ fn a_node_that_restarts_founds_nothing_before_it_met_all_that_it_knew() {
     let founded = |world: &World| -> u64 {
         [near, newcomer].map(|node| world.counter(node, "epochs_founded")).iter().sum()
     };
-    let standing = |world: &World, node: usize| {
-        let whole = world.nodes[node].whole.as_ref().unwrap();
-        whole.cores[0].standing.clone()
-    };
     for by_removal in [false, true] {
         let mut world = World::sparse_with_policy(4, 315, policy());
         world.settle();
-        for node in [near, newcomer] {
-            world.cut.extend(far.into_iter().flat_map(|far| [(node, far), (far, node)]));
-        }
-        let is_far =
-            |node: &NodeId| far.iter().any(|far| world.nodes[*far].state.id == node.bits());
-        let cores = &world.nodes[far[0]].whole.as_ref().unwrap().cores;
-        let epochs = cores.iter().flat_map(|core| {
-            core.slots().filter_map(|slot| Some((slot, core.epoch(0, slot)?.clone())))
-        });
-        let of_far = epochs.filter(|(_, config)| config.homes.iter().all(is_far));
-        let of_far: BTreeSet<Slot> = of_far.map(|(slot, _)| slot).collect();
-        world.kill(near);
-        // As if it had never had to do with what is theirs.
-        let is_theirs = |it: &RecordName| it.rest.is_empty() && of_far.contains(&it.slot);
-        world.nodes[near].kept.retain(|name, _| !is_theirs(name));
-        world.start(near);
+        world.split(&[near, newcomer], &far);
+        world.restart_without_what_is_of(near, &far);
         // One that never knew the others hears nothing of them from this one, and founds nothing either.
         world.add(77);
         world.run_for(Duration::from_secs(20));
-        assert_eq!(standing(&world, near).view.active().count(), 2);
+        assert_eq!(world.view(near).active().count(), 2);
         assert_eq!(founded(&world), 0);
         // It knows whom it did not meet however often it restarts.
         world.kill(near);
         world.start(near);
         world.run_for(Duration::from_secs(20));
-        assert!(standing(&world, near).has_unmet);
+        assert!(world.has_unmet(near));
         assert_eq!(founded(&world), 0);
         if by_removal {
             // Until somebody says that those will not come back.
@@ -214,12 +225,43 @@ fn a_node_that_restarts_founds_nothing_before_it_met_all_that_it_knew() {
                 [near, newcomer].into_iter().all(|node| world.is_decided(node))
             });
             assert!(founded(&world) > 0);
-            assert!(!standing(&world, near).has_unmet);
+            assert!(!world.has_unmet(near));
         } else {
             world.cut.clear();
             world.settle();
             assert_eq!(founded(&world), 0);
         }
+    }
+}
+
+#[test]
+fn slots_that_are_known_go_on_while_others_may_not_be_founded() {
+    let (near, far) = ([1, 2, 5], [0, 3, 4]);
+    let mut world = World::sparse(6, 316);
+    world.settle();
+    world.split(&near, &far);
+    for node in near {
+        world.restart_without_what_is_of(node, &far);
+    }
+    let is_near = |world: &World, home: &NodeId| {
+        near.iter().any(|near| world.nodes[*near].state.id == home.bits())
+    };
+    // Slots with a majority here, and those of them that have all their homes here.
+    let counts = |world: &World| {
+        let cores = near.iter().flat_map(|node| &world.nodes[*node].whole.as_ref().unwrap().cores);
+        let epochs = cores.flat_map(|core| core.slots().filter_map(|slot| core.epoch(0, slot)));
+        let here = epochs.map(|it| it.homes.iter().filter(|home| is_near(world, home)).count());
+        here.fold((0, 0), |(most, all), here| {
+            (most + u32::from(here >= 2), all + u32::from(here == 3))
+        })
+    };
+    world.run_until("homes that are here take over", Duration::from_secs(60), |world| {
+        let (most, all) = counts(world);
+        most > 0 && most == all
+    });
+    for node in near {
+        assert!(world.has_unmet(node));
+        assert_eq!(world.counter(node, "epochs_founded"), 0);
     }
 }
 

@@ -211,7 +211,7 @@ impl Operator {
     /// others drain as well could leave too few to decide.
     fn drained(&self) -> Vec<usize> {
         let Some(seen) = &self.seen else { return Vec::new() };
-        let may_go = |node: &&usize| !self.orders.contains_key(node) && seen.is_empty(**node);
+        let may_go = |node: &&usize| !self.orders.contains_key(node) && seen.keeps_nothing(**node);
         self.leaving.iter().filter(may_go).copied().collect()
     }
 }
