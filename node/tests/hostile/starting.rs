@@ -128,7 +128,7 @@ async fn a_damaged_state_file_is_an_error_and_stays_as_it_is() {
         };
         good.lines().map(line).collect::<String>()
     };
-    let damaged: [Vec<u8>; 11] = [
+    let damaged: [Vec<u8>; 12] = [
         Vec::new(),
         good.as_bytes()[..good.len() / 2].to_vec(),
         good.replace("id = ", "ID = ").into(),
@@ -139,7 +139,9 @@ async fn a_damaged_state_file_is_an_error_and_stays_as_it_is() {
         with("id", "281474976710656").into(),
         with("incarnation", "9223372036854775807").into(),
         with("clock_ceiling_ms", "9223372036854775807").into(),
-        with("peers", "[\"nobody\"]").into(),
+        with("members", "[{ id = 1 }]").into(),
+        // As an earlier build kept them.
+        format!("peers = [\"nobody\"]\n{good}").into(),
     ];
     for damaged in damaged {
         fs::write(&path, &damaged).unwrap();
