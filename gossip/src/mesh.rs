@@ -513,10 +513,10 @@ impl Mesh {
 
     /// The members other than this one and those that were not met yet, the dead included, those that left not:
     /// for [`Mesh::remember`] in the next run. In ascending order of ids, those not met last.
-    pub fn peers(&self) -> impl Iterator<Item = Member> {
+    pub fn peers(&self) -> impl Iterator<Item = (&Member, SocketAddr)> {
         let known = self.others().filter(|member| member.status != Status::Left);
-        let known = known.map(|member| Member { addr: self.addr_of(member), ..member.clone() });
-        known.chain(self.unmet.values().cloned())
+        let known = known.map(|member| (member, self.addr_of(member)));
+        known.chain(self.unmet.values().map(|member| (member, member.addr)))
     }
 }
 

@@ -16,7 +16,7 @@ impl Mesh {
     /// name may each be content with itself.
     pub(super) fn on_announce_due(&mut self) {
         let active = self.foca.iter_members().map(|m| m.id().addr).collect::<BTreeSet<_>>();
-        let known = self.peers().map(|peer| peer.addr);
+        let known = self.peers().map(|(_, addr)| addr);
         let mut all = self.seeds.clone();
         all.extend(known.filter(|addr| !self.seeds.contains(addr)));
         let lost = all.iter().filter(|addr| !active.contains(addr)).copied().collect::<Vec<_>>();

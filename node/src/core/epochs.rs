@@ -6,8 +6,9 @@
 //!
 //! # How an epoch comes about
 //! - **Founding.** The primary of a slot founds it, alone, once it is in sync and every other member that has
-//!   not left has told it that it knows no epoch of it, those included that only an earlier run knew. So nodes that start together found each slot once;
-//!   those that start alone found all, and when they meet the younger lineages end in the oldest.
+//!   not left has told it that it knows no epoch of it, those included that only an earlier run knew. So nodes
+//!   that start together found each slot once; those that start alone found all, and when they meet the younger
+//!   lineages end in the oldest.
 //! - **Following placement.** Where the ring's homes are others than the epoch's, where lineages wait to be
 //!   absorbed, and where a home lost its memory, the first home that is there proposes a successor, and the
 //!   next ones after a while. A home that lost its memory does so at once.

@@ -37,7 +37,7 @@ impl Freshness {
 impl Core {
     /// Begins to extend what this host's readers may trust: a slot in sync, `stale_max` from when a majority of
     /// its homes was last heard of. Counts the slots as well, for the hub.
-    pub(super) fn begin_freshness(&mut self) {
+    fn begin_freshness(&mut self) {
         self.freshness = Freshness { pass: Some(Pass::default()), again: false };
     }
 

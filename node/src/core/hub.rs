@@ -151,7 +151,8 @@ impl Hub {
         mesh.remember_deaths(&state.deaths);
         mesh.remember(state.members.iter().map(KnownMember::member).collect());
         let ring = Arc::new(Ring::build(mesh.view(), 0, homes_max));
-        let alone_by_misfortune = mesh.unmet().next().is_some() || !state.peers.is_empty();
+        let has_unmet = mesh.unmet().next().is_some();
+        let alone_by_misfortune = has_unmet || !state.peers.is_empty();
         let standing = Standing {
             me: mesh.me().id,
             status: mesh.me().status,
@@ -161,7 +162,7 @@ impl Hub {
             roster_ring: ring,
             partners: BTreeSet::new(),
             presumed: BTreeSet::new(),
-            has_unmet: mesh.unmet().next().is_some(),
+            has_unmet,
             alone_by_misfortune,
             revivals: 0,
             generation: 0,
@@ -509,7 +510,7 @@ impl Hub {
         }
         state.incarnation = self.mesh.me().incarnation;
         let known = self.mesh.peers().take(MEMBERS_MAX);
-        state.members = known.map(|member| KnownMember::of(&member)).collect();
+        state.members = known.map(|(member, addr)| KnownMember::of(member, addr)).collect();
         state.members.sort_unstable_by_key(|member| member.id);
         state.deaths = self.mesh.deaths().to_vec();
         state.weight = self.given_weight;

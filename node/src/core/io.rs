@@ -435,9 +435,9 @@ pub struct KnownMember {
 }
 
 impl KnownMember {
-    pub(super) fn of(member: &Member) -> Self {
-        let Member { id, incarnation, name, addr, .. } = member;
-        Self { id: id.bits(), incarnation: *incarnation, name: name.clone(), addr: *addr }
+    pub(super) fn of(member: &Member, addr: SocketAddr) -> Self {
+        let Member { id, incarnation, name, .. } = member;
+        Self { id: id.bits(), incarnation: *incarnation, name: name.clone(), addr }
     }
 
     /// A record of it that says as little as possible.

@@ -32,13 +32,14 @@ pub(super) fn slots_of(first: usize, cores: usize) -> impl Iterator<Item = Slot>
 pub enum Simulated {
     /// All.
     All,
-    /// Each seventeenth: a core is told that it is one of seventeen times as many. Odd, so that two or three of them have
-    /// their shares of these slots, and a table's shards are where its readers look for them.
+    /// Each seventeenth: a core is told that it is one of seventeen times as many. Odd, so that two or three of
+    /// them have their shares of these slots, and a table's shards are where its readers look for them.
     Sparse,
 }
 
 impl Simulated {
-    fn of(self) -> usize {
+    /// Of how many slots one has a core.
+    fn one_in(self) -> usize {
         match self {
             Self::All => 1,
             Self::Sparse => 17,
@@ -47,29 +48,28 @@ impl Simulated {
 
     /// Whether a slot has a core.
     pub fn has_core(self, slot: Slot) -> bool {
-        usize::from(slot.index()).is_multiple_of(self.of())
+        usize::from(slot.index()).is_multiple_of(self.one_in())
     }
 
     /// Which of so many cores has a slot.
     pub fn core_of(self, slot: Slot, cores: usize) -> usize {
-        core_of(slot, self.of() * cores) / self.of()
+        core_of(slot, self.one_in() * cores) / self.one_in()
     }
 
     /// What one of so many cores is told: its number, and how many there are.
     pub fn told(self, core: usize, cores: usize) -> (usize, usize) {
-        (self.of() * core, self.of() * cores)
+        (self.one_in() * core, self.one_in() * cores)
     }
 
     /// Whom of so many cores and the hub a request is for.
     pub fn party_of_request(self, message: &Message, cores: usize) -> Party {
-        match party_of_request(message, self.of() * cores) {
-            Party::Core(core) => Party::Core(core / self.of()),
+        match party_of_request(message, self.one_in() * cores) {
+            Party::Core(core) => Party::Core(core / self.one_in()),
             Party::Hub => Party::Hub,
         }
     }
 
-    /// A number for a call of one of the parts that no other part's has: they count as if there were as many cores as they
-    /// are told.
+    /// A number for a call of one of the parts that no other part's call has.
     pub fn number_outside(party: Party, call: u64, cores: usize) -> u64 {
         let number = match party {
             Party::Core(core) => core,

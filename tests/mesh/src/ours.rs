@@ -314,7 +314,7 @@ impl Subject for Ours {
     }
 
     fn peers(&self) -> Vec<SocketAddr> {
-        self.mesh.peers().map(|peer| peer.addr).collect()
+        self.mesh.peers().map(|(_, addr)| addr).collect()
     }
 
     fn own_deaths(&self) -> Vec<u64> {

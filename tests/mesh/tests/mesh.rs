@@ -429,7 +429,7 @@ fn a_node_that_stood_still_accuses_nobody() {
 fn known_peers_are_remembered() {
     let mut sim = Sim::booted(4, 25);
     let others = (1..4).map(|i| sim.hosts[i].addr).collect::<BTreeSet<_>>();
-    assert_eq!(sim.mesh(0).peers().map(|peer| peer.addr).collect::<BTreeSet<_>>(), others);
+    assert_eq!(sim.mesh(0).peers().map(|(_, addr)| addr).collect::<BTreeSet<_>>(), others);
     assert!(sim.hosts[0].events.iter().any(|(_, e)| *e == Event::PeersChanged));
     sim.crash(3);
     sim.run_until(secs(20), |sim| sim.all_say(3, Status::Down));
@@ -463,13 +463,13 @@ fn who_was_remembered_is_announced_to_and_is_no_member_until_something_is_heard(
         mesh.handle_timeout(secs(1) + tick * Duration::from_millis(100));
         told.extend(std::iter::from_fn(|| mesh.poll_transmit()).map(|it| it.to));
     }
-    assert_eq!(told, mesh.peers().map(|it| it.addr).collect());
+    assert_eq!(told, mesh.peers().map(|(_, addr)| addr).collect());
     mesh.merge(secs(12), vec![member(2, Status::Up), member(3, Status::Left)]);
     assert_eq!(unmet(&mesh), [4]);
     mesh.remove(secs(12), NodeId::from_bits(4)).unwrap();
     assert!(unmet(&mesh).is_empty());
     assert_eq!(mesh.view().get(NodeId::from_bits(4)).unwrap().status, Status::Left);
-    assert_eq!(mesh.peers().map(|it| it.id.bits()).collect::<Vec<_>>(), [2]);
+    assert_eq!(mesh.peers().map(|(it, _)| it.id.bits()).collect::<Vec<_>>(), [2]);
 }
 
 #[test]

@@ -201,8 +201,7 @@ impl Hub {
                     return Err("this is the node itself; drain it, then stop it".to_owned());
                 }
                 let is_there = |member: &&Member| member.status != Status::Left;
-                let members = self.mesh.view().iter();
-                let members = members.chain(self.mesh.unmet());
+                let members = self.mesh.view().iter().chain(self.mesh.unmet());
                 let others: Vec<&Member> =
                     members.filter(is_there).filter(|member| member.id != node).collect();
                 let active = others.iter().filter(|member| member.status.is_active()).count();
@@ -278,9 +277,8 @@ impl Hub {
         }
         for unmet in self.mesh.unmet() {
             let why = format!(
-                "nothing was heard of {} ({}) since this node started: until then nobody begins to decide about \
-                 what none of those here knows; \
-                 `annulus remove` it if it does not come back",
+                "nothing was heard of {} ({}) since this node started: until then nobody begins to decide \
+                 about what none of those here knows; `annulus remove` it if it does not come back",
                 unmet.name, unmet.id
             );
             reasons.insert(Some(unmet.id), vec![why]);

@@ -611,6 +611,26 @@ fn a_member_agrees_if_whichever_core_heard_of_it_last_says_so() {
 }
 
 #[test]
+fn all_slots_are_vouched_for_by_and_by_and_none_any_more_at_once() {
+    let mut world = World::of_single_cores(3, 41, TablePolicy::default());
+    world.settle();
+    world.run_for(Duration::from_secs(2));
+    let now = world.present(0);
+    let core = &mut world.whole().cores[0];
+    let words = |core: &Core| -> Vec<u64> {
+        core.slots().map(|slot| core.tables[0].store.freshness(slot)).collect()
+    };
+    let soon_ms = now.monotonic.as_millis() as u64 + 5_000;
+    assert!(words(core).iter().all(|until| *until > soon_ms));
+    // The others held it for dead, and kept nothing for it.
+    let plain = core.standing.clone();
+    let (revivals, generation) = (plain.revivals + 1, plain.generation + 1);
+    let revived = Standing { revivals, generation, ..(*plain).clone() };
+    core.handle(now, Input::Standing(Arc::new(revived)));
+    assert!(words(core).iter().all(|until| *until == 0));
+}
+
+#[test]
 fn a_node_that_has_met_the_others_by_itself_is_alone_by_misfortune_no_more() {
     let mut world = World::new(2, THREE_CORES);
     world.settle();
@@ -813,8 +833,9 @@ fn a_node_that_joins_asks_all_it_remembers_and_few_at_a_time() {
         name: format!("n{n}"),
         addr: peer(n),
     };
-    let members = (0..PEERS).map(known).collect();
-    let state = NodeState { id: 77, members, ..NodeState::default() };
+    let members = (1..PEERS).map(known).collect();
+    // One as an earlier build kept it.
+    let state = NodeState { id: 77, members, peers: vec![peer(0)], ..NodeState::default() };
     let start = HubStart {
         settings: CoreSettings::default(),
         mesh: MeshConfig::default(),
