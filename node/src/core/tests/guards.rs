@@ -622,6 +622,16 @@ fn all_slots_are_vouched_for_by_and_by_and_none_any_more_at_once() {
     };
     let soon_ms = now.monotonic.as_millis() as u64 + 5_000;
     assert!(words(core).iter().all(|until| *until > soon_ms));
+    // A slot that comes to be in sync behind a pass is done by the one after it.
+    core.begin_freshness_again();
+    core.extend_freshness_on(now);
+    let first = core.slots().next().unwrap();
+    core.tables[0].store.set_freshness(first, 0);
+    core.begin_freshness_again();
+    while core.freshness.is_under_way() {
+        core.extend_freshness_on(now);
+    }
+    assert!(words(core).iter().all(|until| *until > soon_ms));
     // The others held it for dead, and kept nothing for it.
     let plain = core.standing.clone();
     let (revivals, generation) = (plain.revivals + 1, plain.generation + 1);
