@@ -237,14 +237,19 @@ fn state(word: u64) -> u64 {
     mixed(word) | 1
 }
 
-/// What a write costs more: an entry's state goes out of its slot's sketch, and another comes in.
+/// What a write costs more: an entry's state goes out of its slot's sketch and of that of the slots about it, and
+/// another comes in.
 fn upkeep(rounds: usize, report: &mut Report) {
     const KEYS: u64 = 1 << 18;
     let keys: Vec<_> = (0..KEYS).map(key).collect();
+    const RUN_SLOTS: usize = 16;
     let mut sketches = vec![Sketch::new(SYMBOLS); SLOT_COUNT.into()];
+    let mut sums = vec![Sketch::new(SYMBOLS); usize::from(SLOT_COUNT) / RUN_SLOTS];
     let slots: Vec<Slot> = keys.iter().map(|key| Slot::of(key)).collect();
     for (key, slot) in keys.iter().zip(&slots) {
-        sketches[usize::from(slot.index())].change(slot.word(key), 0, 1);
+        let index = usize::from(slot.index());
+        let sum = &mut sums[index / RUN_SLOTS];
+        sketches[index].change_with(sum, slot.word(key), 0, 1);
     }
     let mut order: Vec<usize> = (0..keys.len()).collect();
     let mut rng = StdRng::seed_from_u64(1);
@@ -258,7 +263,9 @@ fn upkeep(rounds: usize, report: &mut Report) {
             for &at in &order {
                 let (slot, word) = (slots[at], slots[at].word(&keys[at]));
                 let before = mixed(round);
-                sketches[usize::from(slot.index())].change(word, before, before + 1);
+                let index = usize::from(slot.index());
+                let sum = &mut sums[index / RUN_SLOTS];
+                sketches[index].change_with(sum, word, before, before + 1);
             }
         });
         times.push(took / keys.len() as f64);
@@ -270,7 +277,7 @@ fn upkeep(rounds: usize, report: &mut Report) {
         });
         before.push(took / keys.len() as f64);
     }
-    black_box((&sketches, &digests));
+    black_box((&sketches, &sums, &digests));
     let goal = Goal { must: 400.0, stretch: None };
     report.goal("a write, upkeep: sketches", Unit::Ns, &times, None, goal);
     report.row("a write, upkeep: a hash and an XOR into its slot's word", Unit::Ns, &before);

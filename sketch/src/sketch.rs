@@ -35,17 +35,19 @@ impl Sketch {
         Change::new(key, before, after, self.symbols.len()).make(&mut self.symbols);
     }
 
+    /// The same, of this set and of another that it is a part of.
+    ///
+    /// # Panics
+    /// If the other sketch has fewer symbols.
+    pub fn change_with(&mut self, whole: &mut Self, key: u64, before: u64, after: u64) {
+        let change = Change::new(key, before, after, self.symbols.len());
+        change.make(&mut self.symbols);
+        change.make(&mut whole.symbols);
+    }
+
     /// Adds a set that has no key in common with this one. If the other sketch has fewer symbols, so has the sum.
     pub fn merge(&mut self, other: &Self) {
         self.pair_with(other, Symbol::merge);
-    }
-
-    /// Adds a set of which only the first symbol is known: so is it of the sum.
-    pub fn merge_first(&mut self, other: &Symbol) {
-        if self.symbols.len() > 1 {
-            self.symbols = [self.first()].into();
-        }
-        self.symbols[0].merge(other);
     }
 
     /// Makes this the sketch of the difference of two sets. If the other sketch has fewer symbols, so has the
@@ -121,7 +123,7 @@ impl Sketch {
         is_whole.then(|| Self { symbols: symbols.iter().map(Symbol::from_bytes).collect() })
     }
 
-    fn pair_with(&mut self, other: &Self, what: fn(&mut Symbol, &Symbol)) {
+    fn pair_with(&mut self, other: &Self, what: impl Fn(&mut Symbol, &Symbol)) {
         if other.symbols.len() < self.symbols.len() {
             self.symbols = self.symbols[..other.symbols.len()].into();
         }

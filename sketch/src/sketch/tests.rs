@@ -106,11 +106,15 @@ proptest! {
         symbols in 1..=SYMBOLS_MAX,
     ) {
         let (mut kept, mut set) = (sketch(symbols, &stays), stays.clone());
+        let others = sketch(symbols, &BTreeMap::from([(1_000, 7)]));
+        let mut whole = kept.clone();
+        whole.merge(&others);
         for (key, state) in changes {
-            kept.change(key, set.get(&key).copied().unwrap_or(0), state);
+            kept.change_with(&mut whole, key, set.get(&key).copied().unwrap_or(0), state);
             if state == 0 { set.remove(&key) } else { set.insert(key, state) };
         }
         prop_assert_eq!(&kept, &sketch(symbols, &set));
+        prop_assert_eq!(minus(&whole, &others), sketch(symbols, &set));
         let keys: Vec<u64> = set.keys().chain(stays.keys()).copied().collect();
         for key in keys {
             let [is, was] = [&set, &stays].map(|set| set.get(&key).copied().unwrap_or(0));

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use annulus_proto::{SLOT_COUNT, Slot};
-use annulus_sketch::{Sketch, Symbol};
+use annulus_sketch::Sketch;
 
 /// How many symbols a slot's sketch has. They take 512 bytes for each slot that holds something, 8 MiB per table at
-/// most, and some five of them are changed by each write. With fewer, sets are split more often.
+/// most, and some five of them are changed by each write, here and in a sum. With fewer, sets are split more often.
 pub(in crate::core) const SYMBOLS: usize = 16;
 
 /// What others wrote is on its way here for so long at most, mostly: what is younger is left out when slots are
@@ -17,10 +17,22 @@ pub(in crate::core) const IN_FLIGHT_MS: u64 = 2_000;
 pub(super) struct Outline {
     /// Of slots that hold nothing there is none. Empty while no sketches are kept.
     slots: Box<[Option<Sketch>]>,
-    /// The first symbol of each, side by side: all are looked at wherever two nodes begin to compare.
-    firsts: Box<[Symbol]>,
+    /// Neighbours mostly are compared together: so many of them are summed up as they change, and not each time.
+    runs: Box<[Run]>,
     recent: VecDeque<Change>,
 }
+
+/// Neighbouring slots.
+#[derive(Clone, Debug, Default)]
+struct Run {
+    /// The sketch of all that they hold, if that is anything.
+    sum: Option<Sketch>,
+    /// Bit *i* says whether slot *i* of them holds anything.
+    held: u16,
+}
+
+/// How many slots have a sum: as many as are placed together (decision 7).
+const RUN_SLOTS: usize = 16;
 
 /// A change of one entry. A digest of 0 is that of none.
 #[derive(Clone, Copy, Debug)]
@@ -44,13 +56,13 @@ const REMEMBERED_MAX: usize = 1 << 18;
 impl Outline {
     pub(super) fn new() -> Self {
         let slots = vec![None; usize::from(SLOT_COUNT)].into_boxed_slice();
-        let firsts = vec![Symbol::default(); usize::from(SLOT_COUNT)].into_boxed_slice();
-        Self { slots, firsts, recent: VecDeque::new() }
+        let runs = vec![Run::default(); slots.len() / RUN_SLOTS].into_boxed_slice();
+        Self { slots, runs, recent: VecDeque::new() }
     }
 
     /// That keeps nothing, and takes in nothing.
     pub(super) fn put_off() -> Self {
-        Self { slots: Box::default(), firsts: Box::default(), recent: VecDeque::new() }
+        Self { slots: Box::default(), runs: Box::default(), recent: VecDeque::new() }
     }
 
     /// Whether sketches are kept.
@@ -61,7 +73,7 @@ impl Outline {
     /// Forgets everything, to be told of it anew.
     pub(super) fn clear(&mut self) {
         self.slots.fill(None);
-        self.firsts.fill(Symbol::default());
+        self.runs.fill(Run::default());
     }
 
     /// Takes in a change, made or found out at `now_ms`.
@@ -87,11 +99,18 @@ impl Outline {
         let Some(slot) = Slot::of_word(change.word) else { return };
         let index = usize::from(slot.index());
         let Some(sketch) = self.slots.get_mut(index) else { return };
+        let run = &mut self.runs[index / RUN_SLOTS];
+        let bit = 1 << (index % RUN_SLOTS);
         let kept = sketch.get_or_insert_with(|| Sketch::new(SYMBOLS));
-        kept.change(change.word, change.before, change.after);
-        self.firsts[index] = kept.first();
+        let sum = run.sum.get_or_insert_with(|| Sketch::new(SYMBOLS));
+        kept.change_with(sum, change.word, change.before, change.after);
+        run.held |= bit;
         if change.after == 0 && kept.is_zero() {
             *sketch = None;
+            run.held &= !bit;
+            if run.held == 0 {
+                run.sum = None;
+            }
         }
     }
 
@@ -111,7 +130,8 @@ impl Outline {
     /// was made after `cut_ms` is left out as far as it is remembered; 0 = nothing is. `None` if the sizes do
     /// not add up, or no sketches are kept.
     ///
-    /// Costs the number of slots, and of changes that are left out.
+    /// Costs the number of slots, much less of those whose neighbours are in the same part, and of changes that are
+    /// left out.
     ///
     /// # Panics
     /// If `symbols` is not in 1 to [`SYMBOLS`].
@@ -128,19 +148,25 @@ impl Outline {
         }
         let mut part_of = vec![NONE; if cut_ms == 0 { 0 } else { self.slots.len() }];
         let mut sketches = Vec::new();
-        let mut slots = slots.into_iter();
+        let mut slots = slots.into_iter().map(|slot| usize::from(slot.index())).peekable();
         for size in sizes {
             let mut sketch = Sketch::new(symbols);
-            for _ in 0..size {
-                let slot = usize::from(slots.next()?.index());
-                if let Some(part) = part_of.get_mut(slot) {
-                    *part = sketches.len() as u16;
+            let mut left = size;
+            while left > 0 {
+                let run = slots.peek()? / RUN_SLOTS;
+                let mut named = 0_u16;
+                while left > 0
+                    // Whoever names a slot twice has it twice.
+                    && let Some(slot) = slots
+                        .next_if(|it| it / RUN_SLOTS == run && named >> (it % RUN_SLOTS) & 1 == 0)
+                {
+                    left -= 1;
+                    named |= 1 << (slot % RUN_SLOTS);
+                    if let Some(part) = part_of.get_mut(slot) {
+                        *part = sketches.len() as u16;
+                    }
                 }
-                match &self.slots[slot] {
-                    _ if symbols == 1 => sketch.merge_first(&self.firsts[slot]),
-                    Some(kept) => sketch.merge(kept),
-                    None => {}
-                }
+                self.merge_run(&mut sketch, run, named);
             }
             sketches.push(sketch);
         }
@@ -154,5 +180,19 @@ impl Outline {
             }
         }
         Some(sketches)
+    }
+
+    /// Adds what those slots of a run hold whose bits are set.
+    fn merge_run(&self, sketch: &mut Sketch, run: usize, named: u16) {
+        let Run { sum, held } = &self.runs[run];
+        if held & !named == 0 {
+            return sum.iter().for_each(|sum| sketch.merge(sum));
+        }
+        let first = run * RUN_SLOTS;
+        for (bit, slot) in self.slots[first..first + RUN_SLOTS].iter().enumerate() {
+            if named >> bit & 1 == 1 {
+                slot.iter().for_each(|kept| sketch.merge(kept));
+            }
+        }
     }
 }

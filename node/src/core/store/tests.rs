@@ -91,6 +91,20 @@ fn assert_consistent(store: &mut Store) {
         let sketch = outline.of_slot(slot).cloned();
         assert_eq!(store.slot_sketch(slot), (count, sketch), "slot {slot}");
     }
+    assert_sums(&store.outline);
+}
+
+/// Sketches of many slots are the sums of those of each.
+#[track_caller]
+fn assert_sums(outline: &Outline) {
+    let all = Slot::all().collect::<Vec<_>>();
+    let odd = all.iter().copied().filter(|slot| slot.index() % 16 != 7).collect::<Vec<_>>();
+    for (slots, symbols) in [(&all, SYMBOLS), (&odd, SYMBOLS), (&all, 1), (&odd, 1)] {
+        let mut sum = Sketch::new(symbols);
+        slots.iter().filter_map(|slot| outline.of_slot(*slot)).for_each(|it| sum.merge(it));
+        let told = outline.sketches(slots.iter().copied(), [slots.len()], symbols, 0);
+        assert_eq!(told, outline.is_kept().then(|| vec![sum]));
+    }
 }
 
 /// The sketch of a slot with these entries.
@@ -657,8 +671,10 @@ proptest! {
             let of_slot = count - store.watched().extras_in(slot());
             prop_assert_eq!(kept, (of_slot, sketch));
         }
+        assert_sums(&store.outline);
         store.keep_sketches();
         store.read_on(usize::MAX);
+        assert_sums(&store.outline);
     }
 
     #[test]
