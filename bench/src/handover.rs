@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::Options;
 use crate::entries::{fill_value, key, shuffled};
 use crate::machine::{self, Machine};
-use crate::process::{Cluster, Node, POLL, START_MAX, Site, TableConfig};
+use crate::process::{Cluster, Node, START_MAX, Site, TableConfig};
 use crate::report::{Goal, Report, Unit};
 use crate::sample::{Latencies, Rounds};
 
@@ -27,6 +27,8 @@ const IN_FLIGHT: u64 = 32;
 const BEFORE: Duration = Duration::from_secs(3);
 /// Between two of its requests: it is a user and no load.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How often a node is asked how far it is: the answer takes it up to a millisecond.
+const POLL: Duration = Duration::from_millis(20);
 
 /// What only this suite is told.
 #[derive(Args)]

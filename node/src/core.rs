@@ -147,6 +147,8 @@ pub struct Core {
     next_exchange: Option<Duration>,
     /// When to go on with what is to be done about epochs; `None` = with the next tick.
     next_epochs: Option<Duration>,
+    /// When to begin another comparison that is due; `None` = with the next tick.
+    next_sync: Option<Duration>,
     next_tick: Duration,
     freshness: Freshness,
     next_freshness: Duration,
@@ -332,6 +334,7 @@ impl Core {
             stopped: false,
             next_exchange: None,
             next_epochs: None,
+            next_sync: None,
             next_tick: now.monotonic,
             freshness: Freshness::default(),
             next_freshness: now.monotonic,
@@ -410,8 +413,13 @@ impl Core {
         if self.next_tick <= now.monotonic {
             self.next_tick = now.monotonic + TICK;
             self.tick(now);
-        } else if self.next_epochs.is_some_and(|at| at <= now.monotonic) {
-            self.drive_epochs(now);
+        } else {
+            if self.next_epochs.is_some_and(|at| at <= now.monotonic) {
+                self.drive_epochs(now);
+            }
+            if self.next_sync.is_some_and(|at| at <= now.monotonic) {
+                self.start_syncs(now);
+            }
         }
         self.extend_freshness_on(now);
         self.carry_out_some(now);
@@ -476,6 +484,7 @@ impl Core {
             self.next_read,
             self.next_exchange,
             self.next_epochs,
+            self.next_sync,
             self.effects.are_ready().then_some(Duration::ZERO),
             self.freshness.is_under_way().then_some(Duration::ZERO),
         ];

@@ -77,6 +77,8 @@ pub(super) struct Epochs {
     founds: bool,
     outboxes: BTreeMap<NodeId, Outbox>,
     meet_due: BTreeMap<NodeId, Duration>,
+    /// Who is being told of all slots, and of how many it was.
+    meeting: Option<(NodeId, usize)>,
     /// With whom all was exchanged that there is, and in which state of the view.
     met: BTreeMap<NodeId, u64>,
     /// Who would not say that nobody knows a slot: it has not met all that it knew. Nothing is founded meanwhile.
@@ -151,14 +153,15 @@ enum Target {
 }
 
 /// Messages to one node that may wait for their answers.
-const MESSAGES_OPEN: usize = 2;
+const MESSAGES_OPEN: usize = 4;
 /// When a message is full, and an answer, that of all cores together: in bytes of what is said.
 const MESSAGE_BYTES: usize = 96 << 10;
 const ANSWER_BYTES: usize = 400 << 10;
 /// What is done in one go, a quarter of a millisecond, after which requests that came in are served: slots that are
-/// told or looked at, ballots that are begun, effects, entries that are dropped.
-const STEPS_STEP: usize = 1_024;
-const PROPOSALS_STEP: usize = 256;
+/// looked at, what is said with one message, ballots that are begun, effects, entries that are dropped.
+const SLOTS_STEP: usize = 1_024;
+const STEPS_STEP: usize = 256;
+const PROPOSALS_STEP: usize = 128;
 const EFFECTS_STEP: usize = 1_024;
 const DROPPED_STEP: u64 = 64;
 /// Ballots of a table that may be under way.
@@ -239,6 +242,7 @@ impl Epochs {
             founds: true,
             outboxes: BTreeMap::new(),
             meet_due: BTreeMap::new(),
+            meeting: None,
             met: BTreeMap::new(),
             withheld: BTreeSet::new(),
             decided: 0,
@@ -268,8 +272,37 @@ impl Epochs {
     pub(super) fn forget(&mut self, node: NodeId) {
         self.outboxes.remove(&node);
         self.meet_due.remove(&node);
+        self.meeting.take_if(|(other, _)| *other == node);
         self.met.remove(&node);
         self.withheld.remove(&node);
+    }
+
+    /// Has a node told everything anew.
+    #[cfg(test)]
+    pub(super) fn meet_anew(&mut self, now: Now, node: NodeId) {
+        self.meet_due.insert(node, now.monotonic);
+        self.met.remove(&node);
+    }
+
+    /// Whether somebody is being told everything.
+    #[cfg(test)]
+    pub(super) fn is_meeting(&self) -> bool {
+        self.meeting.is_some()
+    }
+
+    /// Whether a node was told everything that there is, and took it in.
+    #[cfg(test)]
+    pub(super) fn has_met(&self, node: NodeId) -> bool {
+        self.met.contains_key(&node)
+    }
+
+    /// Notes that a node has been told all that there is, and has said what it knows, if that is so.
+    fn note_met(&mut self, node: NodeId, generation: u64) {
+        let is_over = self.meeting.is_none_or(|(other, _)| other != node);
+        let outbox = self.outboxes.get(&node).filter(|it| it.open == 0 && it.is_empty());
+        if is_over && outbox.is_some_and(|it| it.meets == Some(generation)) {
+            self.met.insert(node, generation);
+        }
     }
 
     /// Something did not get to a node: it is told everything again before long.
@@ -873,17 +906,14 @@ impl Core {
         }
         let room = PROPOSALS_MAX.saturating_sub(epochs.proposals.len());
         let due = epochs.due.iter().filter(|(_, at)| **at <= now.monotonic);
-        let due: Vec<u16> = due.map(|(index, _)| *index).collect();
+        let due: Vec<u16> = due.map(|(index, _)| *index).take(PROPOSALS_STEP).collect();
+        let is_more = due.len() == PROPOSALS_STEP;
         let (mut begun, mut last) = (0, None::<(Arc<Config>, Vec<NodeId>, Arc<Config>)>);
         for slot in due.into_iter().filter_map(Slot::new) {
             let index = slot.index();
             let epochs = &self.tables[table].epochs;
-            if begun == room && !epochs.proposals.contains_key(&index) {
-                break;
-            }
-            if begun == PROPOSALS_STEP {
-                self.go_on_with_epochs(now);
-                break;
+            if begun >= room && !epochs.proposals.contains_key(&index) {
+                return;
             }
             let Some(target) = self.target(table, slot) else {
                 self.tables[table].epochs.due.remove(&index);
@@ -938,6 +968,9 @@ impl Core {
             self.tables[table].epochs.proposals.insert(index, proposal);
             self.seat_changed(table, slot);
             self.go_on_with_proposal(now, table, slot);
+        }
+        if is_more {
+            self.go_on_with_epochs(now);
         }
     }
 
@@ -1160,6 +1193,7 @@ impl Core {
         for table in 0..self.tables.len() {
             let epochs = &mut self.tables[table].epochs;
             epochs.founds = true;
+            epochs.meeting = None;
             epochs.outboxes.retain(|node, _| others.contains(node));
             epochs.meet_due.retain(|node, _| others.contains(node));
             for outbox in epochs.outboxes.values_mut() {
@@ -1178,10 +1212,10 @@ impl Core {
     /// Looks at some slots: other members may make other homes of an epoch.
     fn consider_some(&mut self, now: Now, table: usize) {
         let Some(done) = self.tables[table].epochs.considered else { return };
-        for slot in self.slots_after(done).take(STEPS_STEP) {
+        for slot in self.slots_after(done).take(SLOTS_STEP) {
             self.consider(now, table, slot);
         }
-        let done = done + STEPS_STEP;
+        let done = done + SLOTS_STEP;
         let is_more = self.slots_after(done).next().is_some();
         self.tables[table].epochs.considered = is_more.then_some(done);
         if is_more {
@@ -1189,35 +1223,49 @@ impl Core {
         }
     }
 
+    /// Tells nodes whose time has come of all slots, one after the other and some slots at a time.
     fn meet_due(&mut self, now: Now, table: usize) {
         let epochs = &self.tables[table].epochs;
-        let due = epochs.meet_due.iter().filter(|(_, at)| **at <= now.monotonic);
-        let mut due = due.map(|(node, _)| *node).collect::<Vec<_>>().into_iter();
-        for node in due.by_ref() {
-            if !self.is_active(node) {
-                self.tables[table].epochs.meet_due.remove(&node);
-                continue;
-            }
-            let again = self.settings.sync_interval.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
-            self.tables[table].epochs.meet_due.insert(node, now.monotonic + again);
-            self.tables[table].epochs.withheld.remove(&node);
-            let generation = self.standing.generation;
-            for slot in self.slots() {
-                if self.is_common(table, slot, node) {
-                    let id = self.epoch(table, slot).map(|config| config.id);
-                    self.tables[table].epochs.tell(node, slot, Step::Meet(id));
-                }
-            }
-            let epochs = &mut self.tables[table].epochs;
-            let outbox = epochs.outboxes.entry(node).or_default();
-            outbox.meets = Some(generation);
-            if outbox.is_empty() && outbox.open == 0 {
-                epochs.met.insert(node, generation);
-            }
-            break;
+        if epochs.meeting.is_none() {
+            let mut due = epochs.meet_due.iter().filter(|(_, at)| **at <= now.monotonic);
+            let Some(node) = due.next().map(|(node, _)| *node) else { return };
+            self.begin_to_meet(now, table, node);
         }
-        if due.next().is_some() {
+        self.go_on_with_meeting(table);
+        let epochs = &self.tables[table].epochs;
+        if epochs.meeting.is_some() || epochs.meet_due.values().any(|at| *at <= now.monotonic) {
             self.go_on_with_epochs(now);
+        }
+    }
+
+    fn begin_to_meet(&mut self, now: Now, table: usize, node: NodeId) {
+        if !self.is_active(node) {
+            self.tables[table].epochs.meet_due.remove(&node);
+            return;
+        }
+        let again = self.settings.sync_interval.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
+        let epochs = &mut self.tables[table].epochs;
+        epochs.meet_due.insert(node, now.monotonic + again);
+        epochs.withheld.remove(&node);
+        epochs.outboxes.entry(node).or_default().meets = Some(self.standing.generation);
+        epochs.meeting = Some((node, 0));
+    }
+
+    fn go_on_with_meeting(&mut self, table: usize) {
+        let Some((node, done)) = self.tables[table].epochs.meeting.take() else { return };
+        for slot in self.slots_after(done).take(SLOTS_STEP) {
+            if self.is_common(table, slot, node) {
+                let id = self.epoch(table, slot).map(|config| config.id);
+                self.tables[table].epochs.tell(node, slot, Step::Meet(id));
+            }
+        }
+        let done = done + SLOTS_STEP;
+        let is_more = self.slots_after(done).next().is_some();
+        let generation = self.standing.generation;
+        let epochs = &mut self.tables[table].epochs;
+        match is_more {
+            true => epochs.meeting = Some((node, done)),
+            false => epochs.note_met(node, generation),
         }
     }
 
@@ -1315,8 +1363,8 @@ impl Core {
             // Something was not heard, or cannot be said yet.
             outbox.meets = None;
             epochs.meet_soon(now, node);
-        } else if outbox.open == 0 && outbox.is_empty() && outbox.meets == Some(generation) {
-            epochs.met.insert(node, generation);
+        } else {
+            epochs.note_met(node, generation);
         }
     }
 

@@ -77,6 +77,8 @@ pub(super) struct SyncSession {
     fetches: bool,
     /// The slots that it has begun to compare so, and that are not even yet.
     claimed: BTreeSet<Slot>,
+    /// Slots of which everything is known to be the same: what follows from that is seen to a few at a time.
+    same: VecDeque<Slot>,
 }
 
 /// Which of the slots that two nodes have in common are compared.
@@ -104,7 +106,9 @@ struct Batch {
 struct Nonsense;
 
 /// Of how many slots the other is asked at a time what it is to their epochs.
-const ASKS_STEP: usize = 1_024;
+const ASKS_STEP: usize = 256;
+/// How many slots are noted to be even in one go, in a quarter of a millisecond.
+const EVEN_STEP: usize = 1_024;
 /// How many questions of one comparison may be open at a time.
 const WINDOW: usize = 32;
 /// How many batches among them.
@@ -121,8 +125,11 @@ const WANTED_BYTES: usize = 1 << 10;
 const BATCH_BYTES_MIN: usize = 16 << 10;
 /// The most keys that one batch asks for, or pushes.
 const BATCH_KEYS: usize = 256;
-/// The most parts that are compared with one message.
-pub(super) const PARTS_MAX: usize = 1_024;
+/// How many parts are compared with one message: a sketch tells in some microseconds what differs in its part, or that it
+/// does not.
+const PARTS_STEP: usize = 128;
+/// The most parts that another node may ask for with one.
+const PARTS_MAX: usize = 1_024;
 /// How many slots are compared at a time, of a node from which much is fetched.
 const CHUNK_SLOTS: usize = 128;
 /// How many questions about these may be open at a time, and how many keys may wait to be fetched before more is asked.
@@ -136,7 +143,9 @@ const RETRY_SOON: Duration = Duration::from_millis(300);
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Core {
+    /// Begins a comparison that is due: one, since that looks at all slots. The others follow with the next timeouts.
     pub(super) fn start_syncs(&mut self, now: Now) {
+        self.next_sync = None;
         if !matches!(self.standing.status, Status::Up | Status::Draining) {
             return;
         }
@@ -152,10 +161,12 @@ impl Core {
                     continue;
                 }
                 if let Some(at) = not_ready.get(&node) {
-                    if *at <= now.monotonic {
-                        self.start_sync(now, table, node, Extent::Probe);
+                    if *at > now.monotonic {
+                        continue;
                     }
-                    continue;
+                    not_ready.insert(node, now.monotonic + RETRY_SOON);
+                    self.next_sync = Some(now.monotonic);
+                    return self.start_sync(now, table, node, Extent::Probe);
                 }
                 waiting_due.remove(&node);
                 let mut extent = Extent::Waiting;
@@ -165,7 +176,8 @@ impl Core {
                     let again = self.settings.sync_interval.mul_f64(spread);
                     sync_due.insert(node, now.monotonic + again);
                 }
-                self.start_sync(now, table, node, extent);
+                self.next_sync = Some(now.monotonic);
+                return self.start_sync(now, table, node, extent);
             }
         }
     }
@@ -509,10 +521,10 @@ impl Core {
                 let Some(session) = self.tables[table].sync.get_mut(&node) else { return Ok(()) };
                 // What differs in the last part is the rest, as long as both nodes leave out what
                 // was made since.
-                let follows = session.cut_ms != 0 && count <= PARTS_MAX;
+                let follows = session.cut_ms != 0 && count <= PARTS_STEP;
                 let rest = if follows { parts.pop().map(|last| (last, difference)) } else { None };
-                while parts.len() > PARTS_MAX {
-                    let more = parts.split_off(parts.len() - PARTS_MAX);
+                while parts.len() > PARTS_STEP {
+                    let more = parts.split_off(parts.len() - PARTS_STEP);
                     self.split(table, node, Split { parts: more, rest: None });
                 }
                 self.split(table, node, Split { parts, rest });
@@ -582,10 +594,8 @@ impl Core {
             words.into_iter().partition(|word| self.wants(table, *word));
         self.want(table, node, wanted);
         self.push(table, node, given);
-        let session = &self.tables[table].sync[&node];
-        let even: Vec<Slot> =
-            slots.into_iter().filter(|slot| !session.left.contains_key(slot)).collect();
-        even.into_iter().for_each(|slot| self.on_slot_even(table, node, slot));
+        let session = self.tables[table].sync.get_mut(&node);
+        session.expect("it was there just now").same.extend(slots);
         Ok(())
     }
 
@@ -742,6 +752,19 @@ impl Core {
         Ok(())
     }
 
+    /// Sees to some of the slots that are the same on both sides.
+    fn note_some_even(&mut self, now: Now, table: usize, node: NodeId) {
+        for _ in 0..EVEN_STEP {
+            let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
+            let Some(slot) = session.same.pop_front() else { return };
+            // If something of it is to be exchanged, it is even after that.
+            if !session.left.contains_key(&slot) {
+                self.on_slot_even(table, node, slot);
+            }
+        }
+        self.next_exchange = Some(now.monotonic);
+    }
+
     fn on_sync_step_done(&mut self, table: usize, node: NodeId, slot: Slot) {
         let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
         let Some(left) = session.left.get_mut(&slot) else { return };
@@ -775,6 +798,7 @@ impl Core {
     }
 
     fn go_on_with_sync(&mut self, now: Now, table: usize, node: NodeId) {
+        self.note_some_even(now, table, node);
         loop {
             let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
             if session.open >= WINDOW {
@@ -822,8 +846,9 @@ impl Core {
     /// Goes on with comparisons that would have exchanged more than they may at a time.
     pub(super) fn go_on_with_paced_syncs(&mut self, now: Now) {
         for table in 0..self.tables.len() {
-            let waits =
-                |session: &SyncSession| session.waits() && session.batches_open < BATCHES_OPEN;
+            let waits = |session: &SyncSession| {
+                session.waits() && session.batches_open < BATCHES_OPEN || !session.same.is_empty()
+            };
             let sessions = self.tables[table].sync.iter().filter(|(_, session)| waits(session));
             let nodes: Vec<NodeId> = sessions.map(|(node, _)| *node).collect();
             for node in nodes {
@@ -1182,7 +1207,9 @@ impl SyncSession {
     /// Whether something is left to do once there is room, or others are done with it.
     fn waits(&self) -> bool {
         let has_lists = !self.lists.is_empty() && self.lists_asked < LISTS_MAX;
-        !self.batches.is_empty() || self.fetches && (has_lists || !self.splits.is_empty())
+        !self.batches.is_empty()
+            || !self.same.is_empty()
+            || self.fetches && (has_lists || !self.splits.is_empty())
     }
 
     /// Whether the other is being asked for much that it has.
@@ -1199,7 +1226,7 @@ impl SyncSession {
     fn next_sketches(&mut self, table: String, stride: u16) -> (SyncStep, Message) {
         let (mut splits, mut count) = (Vec::new(), 0);
         while let Some(split) = self.splits.front()
-            && (splits.is_empty() || count + split.parts.len() <= PARTS_MAX)
+            && (splits.is_empty() || count + split.parts.len() <= PARTS_STEP)
         {
             count += split.parts.len();
             splits.extend(self.splits.pop_front());

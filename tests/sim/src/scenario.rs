@@ -183,12 +183,12 @@ impl Mutant {
     pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
         (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 4),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
-        (Self::CountHints, "count-hints", "storm-losses", "lost", 6),
-        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 28),
-        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 35),
+        (Self::CountHints, "count-hints", "storm-losses", "lost", 84),
+        (Self::DropTombstones, "drop-tombstones", "storm", "revived", 2),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 4),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
-        (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 741),
-        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 1),
+        (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 630),
+        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 5),
     ];
 
     /// Those that no storm has found yet, for those who search on. Two nodes that drain tell each other so before

@@ -575,3 +575,46 @@ fn everybody_asks_the_same_home_first_for_a_decision() {
     }
     assert!(differ > 0, "no epoch has another order than placement");
 }
+
+#[test]
+fn whoever_missed_a_part_of_what_there_is_has_not_been_met() {
+    let mut world = World::of_single_cores(2, 318, TablePolicy::default());
+    world.settle();
+    world.run_for(Duration::from_secs(2));
+    let other = NodeId::from_bits(world.nodes[1].state.id);
+    let (mut now, view) = (world.present(0), world.view(0).digest());
+    let core = &mut world.whole().cores[0];
+    let mut told = 0;
+    for lost in [None, Some(0), Some(9), None] {
+        now.monotonic += Duration::from_secs(1);
+        core.tables[0].epochs.meet_anew(now, other);
+        let mut turns = 0;
+        told = 0;
+        while core.tables[0].epochs.is_meeting() || turns == 0 || core.has_output() {
+            core.drive_epochs(now);
+            core.flush_epochs(now);
+            while let Some(output) = core.poll_output() {
+                let Output::Call(ask) = output else { continue };
+                let Message::Epochs(message) = ask.message else { continue };
+                let agrees = |(slots, _): &(_, _)| {
+                    (annulus_proto::SlotSet::clone(slots), EpochAnswer::Agrees)
+                };
+                let answers = message.steps.iter().map(agrees).collect();
+                let answered = Answered {
+                    node: other,
+                    header: Header { view, ..ask.header },
+                    message: EpochsAnswer { answers }.into(),
+                };
+                let result =
+                    if lost == Some(told) { Err(NoAnswer { sent: true }) } else { Ok(answered) };
+                told += 1;
+                core.handle(now, Input::Outcome(Outcome { call: ask.header.id, result }));
+            }
+            turns += 1;
+        }
+        assert!(turns >= 16, "all was looked at in {turns} turns");
+        let is_met = core.tables[0].epochs.has_met(other);
+        assert_eq!(is_met, lost.is_none(), "with message {lost:?} lost");
+    }
+    assert!(told >= 64, "all was said with {told} messages");
+}

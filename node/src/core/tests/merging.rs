@@ -316,7 +316,8 @@ fn nothing_acknowledged_is_missing_after_loss_partitions_and_restarts() {
 
 #[test]
 fn nodes_that_let_the_later_value_win_are_found_out() {
-    assert!(!history(2_000, Some(Flaw::KeepsTheLater)).is_empty());
+    let is_found = |seed| !history(seed, Some(Flaw::KeepsTheLater)).is_empty();
+    assert!((2_000..2_006).any(is_found), "with none of the seeds that the sound ones pass");
 }
 
 #[test]
