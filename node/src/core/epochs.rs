@@ -18,7 +18,7 @@
 //!   and after.
 //!
 //! All this is said of many slots at once: what is alike goes as one run. Each other node is sent
-//! [`MESSAGES_OPEN`] messages of [`MESSAGE_BYTES`] at a time, and [`PROPOSALS_MAX`] slots of a table are decided
+//! [`MESSAGES_OPEN`] messages of [`STEPS_STEP`] slots and [`MESSAGE_BYTES`] at a time, and [`PROPOSALS_MAX`] slots of a table are decided
 //! at a time.
 //!
 //! # On disk
@@ -61,6 +61,8 @@ pub(super) struct Epochs {
     proposals: BTreeMap<u16, Proposal>,
     /// Slots that should get a successor, and when this node is to propose one.
     due: BTreeMap<u16, Duration>,
+    /// The slot to go on with among these: none waits for others that are put off again and again.
+    due_from: u16,
     /// Epochs of other lineages that are to absorb this one.
     rivals: BTreeMap<u16, Arc<Config>>,
     /// Slots whose lineage has ended, and into which.
@@ -158,7 +160,7 @@ const MESSAGES_OPEN: usize = 4;
 const MESSAGE_BYTES: usize = 96 << 10;
 const ANSWER_BYTES: usize = 400 << 10;
 /// What is done in one go, a quarter of a millisecond, after which requests that came in are served: slots that are
-/// looked at, what is said with one message, ballots that are begun, effects, entries that are dropped.
+/// looked at, what is said with one message, slots that may get a ballot, effects, entries that are dropped.
 const SLOTS_STEP: usize = 1_024;
 const STEPS_STEP: usize = 256;
 const PROPOSALS_STEP: usize = 128;
@@ -233,6 +235,7 @@ impl Epochs {
             memory: Memory { is_saved: false, is_saving: false, amnesia: false },
             proposals: BTreeMap::new(),
             due: BTreeMap::new(),
+            due_from: 0,
             rivals: BTreeMap::new(),
             ended: BTreeMap::new(),
             endings: BTreeMap::new(),
@@ -905,9 +908,13 @@ impl Core {
             return;
         }
         let room = PROPOSALS_MAX.saturating_sub(epochs.proposals.len());
-        let due = epochs.due.iter().filter(|(_, at)| **at <= now.monotonic);
+        let from = epochs.due_from;
+        let due = epochs.due.range(from..).filter(|(_, at)| **at <= now.monotonic);
         let due: Vec<u16> = due.map(|(index, _)| *index).take(PROPOSALS_STEP).collect();
-        let is_more = due.len() == PROPOSALS_STEP;
+        let is_full = due.len() == PROPOSALS_STEP;
+        epochs.due_from = due.last().filter(|_| is_full).map_or(0, |last| last + 1);
+        // Those before it once more, once all after it had their turn.
+        let is_more = is_full || from > 0;
         let (mut begun, mut last) = (0, None::<(Arc<Config>, Vec<NodeId>, Arc<Config>)>);
         for slot in due.into_iter().filter_map(Slot::new) {
             let index = slot.index();
@@ -1246,7 +1253,10 @@ impl Core {
         let again = self.settings.sync_interval.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
         let epochs = &mut self.tables[table].epochs;
         epochs.meet_due.insert(node, now.monotonic + again);
-        epochs.withheld.remove(&node);
+        if epochs.withheld.remove(&node) {
+            // What it would not say last time it may say now, and until then it has not.
+            epochs.met.remove(&node);
+        }
         epochs.outboxes.entry(node).or_default().meets = Some(self.standing.generation);
         epochs.meeting = Some((node, 0));
     }

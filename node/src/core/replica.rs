@@ -80,6 +80,10 @@ impl Core {
         if state.home && is_companion {
             state.sources.insert(other);
             table.store.set_freshness(slot, 0);
+            // Whatever is under way with it was begun before it had this.
+            if let Some(session) = table.sync.get_mut(&other) {
+                session.set_back(slot);
+            }
         }
     }
 

@@ -79,6 +79,8 @@ pub(super) struct SyncSession {
     claimed: BTreeSet<Slot>,
     /// Slots of which everything is known to be the same: what follows from that is seen to a few at a time.
     same: VecDeque<Slot>,
+    /// Slots of which this node did not take something that the other has, since the comparison began.
+    set_back: BTreeSet<Slot>,
 }
 
 /// Which of the slots that two nodes have in common are compared.
@@ -125,8 +127,8 @@ const WANTED_BYTES: usize = 1 << 10;
 const BATCH_BYTES_MIN: usize = 16 << 10;
 /// The most keys that one batch asks for, or pushes.
 const BATCH_KEYS: usize = 256;
-/// How many parts are compared with one message: a sketch tells in some microseconds what differs in its part, or that it
-/// does not.
+/// How many parts are compared with one message: a sketch takes some microseconds to tell what differs in its part, or
+/// that nothing does.
 const PARTS_STEP: usize = 128;
 /// The most parts that another node may ask for with one.
 const PARTS_MAX: usize = 1_024;
@@ -782,10 +784,13 @@ impl Core {
     fn on_slot_even(&mut self, index: usize, node: NodeId, slot: Slot) {
         let table = &mut self.tables[index];
         let Some(session) = table.sync.get_mut(&node) else { return };
+        session.claimed.remove(&slot);
+        if session.set_back.contains(&slot) {
+            return;
+        }
         if session.cut_ms == 0 && session.testimonies.contains_key(&slot) {
             session.even.insert(slot);
         }
-        session.claimed.remove(&slot);
         // If something was left out, it may be what is missing.
         if session.agrees && session.cut_ms == 0 {
             let attempt = session.attempts.get(&slot).copied();
@@ -1197,6 +1202,11 @@ impl SyncSession {
         let next: Vec<_> = left.take(ASKS_STEP).map(|(slot, ask)| (*slot, *ask)).collect();
         self.asked = next.last().map(|(slot, _)| *slot).or(self.asked);
         next
+    }
+
+    /// This node lacks something of a slot, whatever comes out of this comparison.
+    pub(super) fn set_back(&mut self, slot: Slot) {
+        self.set_back.insert(slot);
     }
 
     /// Whether it would find what nothing else looks for.

@@ -63,7 +63,7 @@ struct StatusSoFar {
 
 /// Comparisons that may wait for the cores: these answer at once, so a handful is much.
 const COMPARISONS_MAX: usize = 256;
-/// Messages about epochs that may wait for the cores, and these for the disk: two of each other node.
+/// Messages about epochs that may wait for the cores, and these for the disk: four of each other node.
 const EPOCHS_MAX: usize = 8_192;
 /// Those who may wait for one status.
 const STATUS_ASKERS_MAX: usize = 4_096;

@@ -31,7 +31,8 @@ struct Run {
     held: u16,
 }
 
-/// How many slots have a sum: as many as are placed together (decision 7).
+/// How many slots have a sum: as many as are placed together (decision 7). Of a node with several cores each has sums
+/// of its own slots among them.
 const RUN_SLOTS: usize = 16;
 
 /// A change of one entry. A digest of 0 is that of none.
@@ -156,7 +157,7 @@ impl Outline {
                 let run = slots.peek()? / RUN_SLOTS;
                 let mut named = 0_u16;
                 while left > 0
-                    // Whoever names a slot twice has it twice.
+                    // No set of slots has one twice: it would be there twice.
                     && let Some(slot) = slots
                         .next_if(|it| it / RUN_SLOTS == run && named >> (it % RUN_SLOTS) & 1 == 0)
                 {

@@ -471,6 +471,40 @@ fn nonsense_for_an_answer_brings_nothing_down_and_goes_on_for_ever_with_nothing(
     assert!(core.counters.count("syncs_cut_off") > 100);
 }
 
+#[test]
+fn a_slot_that_something_was_refused_of_is_not_even_by_what_was_compared_before() {
+    let mut world = two_alike(300);
+    world.run_until("nothing is compared", Duration::from_secs(60), |world| {
+        world.core(0, "key 1").tables[0].sync.is_empty()
+    });
+    let (view, now) = (world.view(0).digest(), world.present(0));
+    let core = world.core(0, "key 1");
+    let slots: Vec<Slot> = core.slots().collect();
+    let [first, last] = [slots[0], slots[slots.len() - 1]];
+    core.stop_vouching(0, first, OTHER);
+    core.start_sync(now, 0, OTHER, Extent::All);
+    let mut is_refused = false;
+    for _ in 0..100 {
+        while let Some(output) = core.poll_output() {
+            let Output::Call(ask) = output else { continue };
+            let Message::Compare(_) = ask.message else { continue };
+            let difference = ComparedDifference::None;
+            let message = Compared { cores: 1, difference }.into();
+            let header = Header { view, ..ask.header };
+            let answered = Answered { node: OTHER, header, message };
+            core.handle(now, Input::Outcome(Outcome { call: ask.header.id, result: Ok(answered) }));
+            // Before all that follows from the answer was seen to.
+            assert!(core.tables[0].sync.contains_key(&OTHER));
+            core.stop_vouching(0, last, OTHER);
+            is_refused = true;
+        }
+        core.go_on_with_paced_syncs(now);
+    }
+    assert!(is_refused && core.tables[0].sync.is_empty());
+    assert!(core.slot_state(0, first).is_synced());
+    assert!(!core.slot_state(0, last).is_synced());
+}
+
 fn after(now: Now, passed: Duration) -> Now {
     let wall_ms = now.wall_ms + passed.as_millis() as u64;
     Now { monotonic: now.monotonic + passed, wall_ms }
