@@ -241,8 +241,9 @@ fn state(word: u64) -> u64 {
 /// another comes in.
 fn upkeep(rounds: usize, report: &mut Report) {
     const KEYS: u64 = 1 << 18;
-    let keys: Vec<_> = (0..KEYS).map(key).collect();
+    /// As a node has them.
     const RUN_SLOTS: usize = 16;
+    let keys: Vec<_> = (0..KEYS).map(key).collect();
     let mut sketches = vec![Sketch::new(SYMBOLS); SLOT_COUNT.into()];
     let mut sums = vec![Sketch::new(SYMBOLS); usize::from(SLOT_COUNT) / RUN_SLOTS];
     let slots: Vec<Slot> = keys.iter().map(|key| Slot::of(key)).collect();

@@ -18,8 +18,8 @@
 //!   and after.
 //!
 //! All this is said of many slots at once: what is alike goes as one run. Each other node is sent
-//! [`MESSAGES_OPEN`] messages of [`STEPS_STEP`] slots and [`MESSAGE_BYTES`] at a time, and [`PROPOSALS_MAX`] slots of a table are decided
-//! at a time.
+//! [`MESSAGES_OPEN`] messages of [`STEPS_STEP`] slots or [`MESSAGE_BYTES`] at a time, and [`PROPOSALS_MAX`] slots
+//! of a table are decided at a time.
 //!
 //! # On disk
 //! A seat that changed counts for nothing until it is on disk as it is ([`Core::is_saved`]), and whatever follows

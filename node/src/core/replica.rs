@@ -80,9 +80,9 @@ impl Core {
         if state.home && is_companion {
             state.sources.insert(other);
             table.store.set_freshness(slot, 0);
-            // Whatever is under way with it was begun before it had this.
+            // A comparison that is under way with it began before it had this.
             if let Some(session) = table.sync.get_mut(&other) {
-                session.set_back(slot);
+                session.note_refused(slot);
             }
         }
     }

@@ -80,7 +80,7 @@ pub(super) struct SyncSession {
     /// Slots of which everything is known to be the same: what follows from that is seen to a few at a time.
     same: VecDeque<Slot>,
     /// Slots of which this node did not take something that the other has, since the comparison began.
-    set_back: BTreeSet<Slot>,
+    refused: BTreeSet<Slot>,
 }
 
 /// Which of the slots that two nodes have in common are compared.
@@ -785,7 +785,8 @@ impl Core {
         let table = &mut self.tables[index];
         let Some(session) = table.sync.get_mut(&node) else { return };
         session.claimed.remove(&slot);
-        if session.set_back.contains(&slot) {
+        // What was refused may be what the other had when it was compared.
+        if session.refused.contains(&slot) {
             return;
         }
         if session.cut_ms == 0 && session.testimonies.contains_key(&slot) {
@@ -1204,9 +1205,9 @@ impl SyncSession {
         next
     }
 
-    /// This node lacks something of a slot, whatever comes out of this comparison.
-    pub(super) fn set_back(&mut self, slot: Slot) {
-        self.set_back.insert(slot);
+    /// This node did not take something that the other has: the slot is not even, whatever comes out of this comparison.
+    pub(super) fn note_refused(&mut self, slot: Slot) {
+        self.refused.insert(slot);
     }
 
     /// Whether it would find what nothing else looks for.

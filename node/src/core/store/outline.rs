@@ -34,6 +34,8 @@ struct Run {
 /// How many slots have a sum: as many as are placed together (decision 7). Of a node with several cores each has sums
 /// of its own slots among them.
 const RUN_SLOTS: usize = 16;
+const _: () =
+    assert!((SLOT_COUNT as usize).is_multiple_of(RUN_SLOTS) && RUN_SLOTS == u16::BITS as usize);
 
 /// A change of one entry. A digest of 0 is that of none.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +159,7 @@ impl Outline {
                 let run = slots.peek()? / RUN_SLOTS;
                 let mut named = 0_u16;
                 while left > 0
-                    // No set of slots has one twice: it would be there twice.
+                    // A slot that is named twice counts twice. No set of slots names one twice.
                     && let Some(slot) = slots
                         .next_if(|it| it / RUN_SLOTS == run && named >> (it % RUN_SLOTS) & 1 == 0)
                 {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use annulus_proto::{Attributes, Hlc, Value, Version};
 use annulus_shm::{Admission, EXPIRY_LATENESS_MS, HeapRegion, TableOptions};
 use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::core::ValueMerge;
@@ -349,6 +351,53 @@ fn what_is_dropped_at_its_time_by_one_node_before_the_other_is_no_difference() {
     assert_eq!(told(&early, cut_ms), told(&late, cut_ms));
     late.scan(now_ms + 700, usize::MAX, 0);
     assert_eq!(told(&early, cut_ms), told(&late, cut_ms));
+}
+
+#[test]
+fn parts_of_neighbours_add_up_however_they_are_cut() {
+    // Three runs of sixteen, and their states now and at the cut; changes after it are left out.
+    const KEYS: u64 = 3;
+    let slots: Vec<Slot> = (0..48).filter_map(Slot::new).collect();
+    let mut rng = StdRng::seed_from_u64(7);
+    for round in 0..40 {
+        let mut outline = Outline::new();
+        let mut states = BTreeMap::<u64, u64>::new();
+        let mut at_cut = states.clone();
+        for number in 0..300 {
+            let slot = slots[rng.random_range(0..slots.len())];
+            let word = slot.word(&rng.random_range(0..KEYS).to_le_bytes());
+            let after = rng.random_range(0..3);
+            let before = states.insert(word, after).unwrap_or(0);
+            let made_ms = START_MS + u64::from(number >= 280);
+            outline.change(Change { word, before, after, made_ms }, START_MS);
+            if number < 280 {
+                at_cut.clone_from(&states);
+            }
+        }
+        let cuts = 1 + round % 5;
+        let mut places: Vec<usize> = (0..cuts).map(|_| rng.random_range(0..=48)).collect();
+        places.sort_unstable();
+        let sizes: Vec<usize> =
+            [0].iter().chain(&places).zip(places.iter().chain(&[48])).map(|(a, b)| b - a).collect();
+        for (symbols, cut_ms, held) in
+            [(SYMBOLS, 0, &states), (1, 0, &states), (SYMBOLS, START_MS, &at_cut)]
+        {
+            let told = outline.sketches(slots.iter().copied(), sizes.clone(), symbols, cut_ms);
+            let mut left = slots.iter();
+            let wanted = sizes.iter().map(|size| {
+                let part: Vec<&Slot> = left.by_ref().take(*size).collect();
+                let mut sketch = Sketch::new(symbols);
+                for (word, state) in held {
+                    let slot = Slot::of_word(*word).unwrap();
+                    if part.contains(&&slot) {
+                        sketch.change(*word, 0, *state);
+                    }
+                }
+                sketch
+            });
+            assert_eq!(told, Some(wanted.collect()), "round {round}, parts of {sizes:?}");
+        }
+    }
 }
 
 #[test]
