@@ -46,7 +46,7 @@ use annulus_proto::message::{
     Failure, Fresh, Message, Ping, Replicate, Replicated, RequestId, Role,
 };
 use annulus_proto::submission::Answer;
-use annulus_proto::{Entry, Key, NodeId, Slot, Status, Version};
+use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, Status, Version};
 use annulus_shm::{Admission, Used, Writer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -136,8 +136,9 @@ pub struct Core {
     inherits: bool,
     /// How fast hints go to each home that gets some.
     paces: BTreeMap<NodeId, Pace>,
-    /// How fast entries are exchanged by comparisons, with all others together.
+    /// How fast comparisons exchange what they do, with all others together, and how fast ballots begin.
     handover: Bucket,
+    ballots: Bucket,
     saving: Saving,
     /// Those who join the values of a table otherwise than this node, as far as they were told of.
     other_merges: BTreeSet<(NodeId, String)>,
@@ -283,10 +284,10 @@ impl Core {
             store: Store::new(policy.among_nodes(), id, writer, settings.flaw),
             hints: Hints::new(hints_max, hints_max_age),
             placing: Placing::default(),
-            custody: Custody::new(annulus_proto::SLOT_COUNT.into()),
+            custody: Custody::new(SLOT_COUNT.into()),
             copies: Copies::default(),
             epochs: Epochs::new(id),
-            slots: vec![slot.clone(); usize::from(annulus_proto::SLOT_COUNT)],
+            slots: vec![slot.clone(); usize::from(SLOT_COUNT)],
             sync: BTreeMap::new(),
             sync_due: BTreeMap::new(),
             waiting_due: BTreeMap::new(),
@@ -296,7 +297,9 @@ impl Core {
         };
         let tables = tables.into_iter().map(table).collect();
         let sets = slot_sets.into_iter().filter(|_| number == 0).map(AppSet::new).collect();
-        let handover = Bucket::even(now.monotonic, settings.handover_rate.get() / cores as u64);
+        let handover_rate = settings.handover_rate.get() / cores as u64;
+        let handover = Bucket::even(now.monotonic, handover_rate);
+        let ballots = Bucket::even(now.monotonic, handover_rate);
         let drift_max = settings.max_clock_drift;
         let mut core = Self {
             number,
@@ -328,6 +331,7 @@ impl Core {
             inherits: true,
             paces: BTreeMap::new(),
             handover,
+            ballots,
             saving: Saving::default(),
             other_merges: BTreeSet::new(),
             stopping: false,
@@ -485,6 +489,7 @@ impl Core {
             self.next_exchange,
             self.next_epochs,
             self.next_sync,
+            self.effects.next_save(),
             self.effects.are_ready().then_some(Duration::ZERO),
             self.freshness.is_under_way().then_some(Duration::ZERO),
         ];
@@ -689,8 +694,8 @@ impl Core {
             Purpose::LetGo { table, key } => {
                 self.on_let_go_answer(now, (table, &key), call.node, Some(message));
             }
-            Purpose::Epochs { table, slots } => {
-                self.on_epochs_answer(now, table, slots, call.node, Some(message));
+            Purpose::Epochs { table, slots, learns } => {
+                self.on_epochs_answer(now, (table, slots, learns), call.node, Some(message));
             }
             Purpose::Ping => {}
         }
@@ -728,8 +733,8 @@ impl Core {
             Purpose::LetGo { table, key } => {
                 self.on_let_go_answer(now, (table, &key), call.node, None);
             }
-            Purpose::Epochs { table, slots } => {
-                self.on_epochs_answer(now, table, slots, call.node, None);
+            Purpose::Epochs { table, slots, learns } => {
+                self.on_epochs_answer(now, (table, slots, learns), call.node, None);
             }
             Purpose::Ping => {}
         }
@@ -872,6 +877,12 @@ impl Core {
     /// Its slots without so many of the first.
     fn slots_after(&self, done: usize) -> impl Iterator<Item = Slot> + use<> {
         route::slots_of(self.number + done * self.cores, self.cores)
+    }
+
+    /// How many slots are looked at in one go, in a quarter of a millisecond at most, where all are to be: a sixteenth of
+    /// those that this core has.
+    fn slots_step(&self) -> usize {
+        usize::from(SLOT_COUNT).div_ceil(16 * self.cores)
     }
 
     /// The table that nodes call so among themselves.

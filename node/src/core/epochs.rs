@@ -46,6 +46,7 @@ use super::io::{Asker, Now, Output};
 use super::kept::{Record, RecordChange, RecordName, Space};
 use super::replica::{reject, reject_table};
 use super::settings::Flaw;
+use super::sync::PACE_STEP;
 use super::{Core, Table};
 use wire::{CONFIG_BYTES_MAX, Said, Step, record_of, record_to, runs, said_and_key, step_and_key};
 
@@ -111,6 +112,8 @@ struct Outbox {
     /// The slot to go on with: none waits for others that always have something more.
     next_slot: u16,
     open: usize,
+    /// How many epochs are on their way.
+    learns_open: usize,
     /// The state of the view in which everything was begun to be exchanged, if that did not fail since.
     meets: Option<u64>,
 }
@@ -139,12 +142,21 @@ pub(super) struct Effects {
     /// What waits for nothing any more but its turn.
     ready: VecDeque<Effect>,
     again_at: Duration,
+    /// Before that nothing more is sent to disk.
+    paused_until: Duration,
+    /// Whether something is to be sent there then.
+    is_paused: bool,
 }
 
 impl Effects {
     /// Whether something is left to do at once.
     pub(super) fn are_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// When to send to disk what came too soon after what was sent last, if anything did.
+    pub(super) fn next_save(&self) -> Option<Duration> {
+        self.is_paused.then_some(self.paused_until)
     }
 }
 
@@ -159,15 +171,18 @@ const MESSAGES_OPEN: usize = 4;
 /// When a message is full, and an answer, that of all cores together: in bytes of what is said.
 const MESSAGE_BYTES: usize = 96 << 10;
 const ANSWER_BYTES: usize = 400 << 10;
-/// What is done in one go, a quarter of a millisecond, after which requests that came in are served: slots that are
-/// looked at, what is said with one message, slots that may get a ballot, effects, entries that are dropped.
-const SLOTS_STEP: usize = 1_024;
+/// What is done in one go, a quarter of a millisecond, after which requests that came in are served: what is said with
+/// one message, slots that may get a ballot, effects, entries that are dropped.
 const STEPS_STEP: usize = 256;
 const PROPOSALS_STEP: usize = 128;
 const EFFECTS_STEP: usize = 1_024;
 const DROPPED_STEP: u64 = 64;
 /// Ballots of a table that may be under way.
 const PROPOSALS_MAX: usize = 4_096;
+/// Ballots go at the rate that bounds what moves slots, beside the entries: one takes all who have to do with it together
+/// as much of their processors as so many bytes of entries (BENCHMARKS.md, handover). So many may begin at any rate.
+const BALLOT_BYTES: u64 = 4 << 10;
+const BALLOTS_PER_SECOND_MIN: u64 = 256;
 /// How long each further home waits before it proposes, and one that is not ready beyond that.
 const TURN: Duration = Duration::from_millis(600);
 const TURN_OF_UNREADY: Duration = Duration::from_secs(2);
@@ -177,6 +192,9 @@ const PROPOSE_AGAIN: Duration = Duration::from_millis(900);
 const MEET_AGAIN: Duration = Duration::from_secs(1);
 /// At most how long after a change of members nodes tell each other what they know: the exact time is drawn.
 const MEET_SPREAD: Duration = Duration::from_millis(100);
+/// How soon after one batch for the disk the next one goes there: a commit costs some tenths of a millisecond of processor
+/// time however little is in it, and where many slots change hands there is always something.
+const SAVE_PAUSE: Duration = Duration::from_millis(20);
 /// How long before a disk that took nothing is tried again.
 const SAVE_RETRY: Duration = Duration::from_secs(1);
 /// How long others have to say what they know before an operator's word counts for an epoch.
@@ -552,9 +570,11 @@ impl Core {
     }
 
     fn save_seats(&mut self, now: Now) {
-        if self.effects.again_at > now.monotonic {
+        self.effects.is_paused = self.effects.paused_until > now.monotonic;
+        if self.effects.is_paused || self.effects.again_at > now.monotonic {
             return;
         }
+        self.effects.paused_until = now.monotonic + SAVE_PAUSE;
         let mut changes = Vec::new();
         let number = self.number;
         let skips_ballots = self.has(Flaw::ForgetsPromises);
@@ -659,6 +679,28 @@ impl Core {
         }
     }
 
+    /// How many slots have an epoch of which this node has not told somebody yet who is to follow it: were a node that
+    /// decided it to leave, nobody might know.
+    pub(super) fn slots_untold(&self, table: usize) -> usize {
+        let Effects { waiting, under_way, ready, .. } = &self.effects;
+        let under_way = under_way.iter().flat_map(|(_, effects)| effects);
+        let to_tell = |effect: &Effect| match effect {
+            Effect::Tell { table: of, slot, step: Step::Learn(_), .. } if *of == table => {
+                Some(slot.index())
+            }
+            _ => None,
+        };
+        let mut slots: BTreeSet<u16> =
+            waiting.iter().chain(under_way).chain(ready).filter_map(to_tell).collect();
+        let mut on_their_way = 0;
+        for outbox in self.tables[table].epochs.outboxes.values() {
+            let learns = outbox.steps.iter().filter(|(_, step)| matches!(step, Step::Learn(_)));
+            slots.extend(learns.map(|(index, _)| *index));
+            on_their_way = on_their_way.max(outbox.learns_open);
+        }
+        slots.len() + on_their_way
+    }
+
     fn tell_soon(&mut self, table: usize, node: NodeId, slot: Slot, step: Step) {
         if node != self.id() {
             self.effects.waiting.push(Effect::Tell { table, node, slot, step });
@@ -716,7 +758,17 @@ impl Core {
         let index = slot.index();
         epochs.proposals.remove(&index);
         epochs.ended.remove(&index);
-        epochs.foreign.remove(&index);
+        // Who is of another lineage is so still, unless that is known to have ended in this epoch.
+        let follows = |node: &NodeId, lineage: Version| {
+            let mut merged = config.absorbed.iter().map(|it| it.lineage).chain([config.id.lineage]);
+            config.homes.contains(node) || merged.any(|it| it == lineage)
+        };
+        if let Some(foreign) = epochs.foreign.get_mut(&index) {
+            foreign.retain(|node, lineage| !follows(node, *lineage));
+            if foreign.is_empty() {
+                epochs.foreign.remove(&index);
+            }
+        }
         epochs.lame.remove(&index);
         epochs.due.remove(&index);
         let is_behind = |it: &Arc<Config>| config.supersedes(it.id) || it.id == config.id;
@@ -915,12 +967,18 @@ impl Core {
         epochs.due_from = due.last().filter(|_| is_full).map_or(0, |last| last + 1);
         // Those before it once more, once all after it had their turn.
         let is_more = is_full || from > 0;
+        let rate = self.move_rate().max(BALLOTS_PER_SECOND_MIN * BALLOT_BYTES);
         let (mut begun, mut last) = (0, None::<(Arc<Config>, Vec<NodeId>, Arc<Config>)>);
         for slot in due.into_iter().filter_map(Slot::new) {
             let index = slot.index();
             let epochs = &self.tables[table].epochs;
             if begun >= room && !epochs.proposals.contains_key(&index) {
                 return;
+            }
+            if !self.ballots.may_go(now.monotonic, rate) {
+                self.tables[table].epochs.due_from = index;
+                let wait = self.ballots.wait(rate).max(PACE_STEP);
+                return self.go_on_with_epochs(now.monotonic + wait);
             }
             let Some(target) = self.target(table, slot) else {
                 self.tables[table].epochs.due.remove(&index);
@@ -971,13 +1029,14 @@ impl Core {
             let seat = self.tables[table].epochs.seat_mut(slot);
             let Ok(proposal) = Proposal::begin(seat, successor) else { continue };
             begun += 1;
+            self.ballots.take(BALLOT_BYTES as usize);
             self.counters.add("epochs_proposed");
             self.tables[table].epochs.proposals.insert(index, proposal);
             self.seat_changed(table, slot);
             self.go_on_with_proposal(now, table, slot);
         }
         if is_more {
-            self.go_on_with_epochs(now);
+            self.go_on_with_epochs(now.monotonic);
         }
     }
 
@@ -1191,8 +1250,8 @@ impl Core {
     }
 
     /// There is more to do of it, once others had their turn.
-    fn go_on_with_epochs(&mut self, now: Now) {
-        self.next_epochs = Some(now.monotonic);
+    fn go_on_with_epochs(&mut self, at: Duration) {
+        self.next_epochs = Some(self.next_epochs.map_or(at, |next| next.min(at)));
     }
 
     /// The members changed: everybody is told what this node knows, and hears what they do.
@@ -1213,20 +1272,21 @@ impl Core {
             }
             self.tables[table].epochs.considered = Some(0);
         }
-        self.go_on_with_epochs(now);
+        self.go_on_with_epochs(now.monotonic);
     }
 
     /// Looks at some slots: other members may make other homes of an epoch.
     fn consider_some(&mut self, now: Now, table: usize) {
         let Some(done) = self.tables[table].epochs.considered else { return };
-        for slot in self.slots_after(done).take(SLOTS_STEP) {
+        let step = self.slots_step();
+        for slot in self.slots_after(done).take(step) {
             self.consider(now, table, slot);
         }
-        let done = done + SLOTS_STEP;
+        let done = done + step;
         let is_more = self.slots_after(done).next().is_some();
         self.tables[table].epochs.considered = is_more.then_some(done);
         if is_more {
-            self.go_on_with_epochs(now);
+            self.go_on_with_epochs(now.monotonic);
         }
     }
 
@@ -1241,7 +1301,7 @@ impl Core {
         self.go_on_with_meeting(table);
         let epochs = &self.tables[table].epochs;
         if epochs.meeting.is_some() || epochs.meet_due.values().any(|at| *at <= now.monotonic) {
-            self.go_on_with_epochs(now);
+            self.go_on_with_epochs(now.monotonic);
         }
     }
 
@@ -1263,13 +1323,14 @@ impl Core {
 
     fn go_on_with_meeting(&mut self, table: usize) {
         let Some((node, done)) = self.tables[table].epochs.meeting.take() else { return };
-        for slot in self.slots_after(done).take(SLOTS_STEP) {
+        let step = self.slots_step();
+        for slot in self.slots_after(done).take(step) {
             if self.is_common(table, slot, node) {
                 let id = self.epoch(table, slot).map(|config| config.id);
                 self.tables[table].epochs.tell(node, slot, Step::Meet(id));
             }
         }
-        let done = done + SLOTS_STEP;
+        let done = done + step;
         let is_more = self.slots_after(done).next().is_some();
         let generation = self.standing.generation;
         let epochs = &mut self.tables[table].epochs;
@@ -1331,8 +1392,11 @@ impl Core {
                 true => outbox.steps.clear(),
                 false => outbox.take(&next[..taken]),
             }
+            let is_learn = |(_, step): &&(Slot, Step)| matches!(step, Step::Learn(_));
+            let learns = next[..taken].iter().filter(is_learn).count();
             outbox.open += 1;
-            let purpose = Purpose::Epochs { table, slots: taken };
+            outbox.learns_open += learns;
+            let purpose = Purpose::Epochs { table, slots: taken, learns };
             let message = EpochsMessage { table: name.clone(), steps };
             if self.call(now, node, purpose, message).is_none() {
                 self.tables[table].epochs.outboxes.remove(&node);
@@ -1347,8 +1411,7 @@ impl Core {
     pub(super) fn on_epochs_answer(
         &mut self,
         now: Now,
-        table: usize,
-        slots: usize,
+        (table, slots, learns): (usize, usize, usize),
         node: NodeId,
         answer: Option<Message>,
     ) {
@@ -1369,6 +1432,7 @@ impl Core {
         let epochs = &mut self.tables[table].epochs;
         let Some(outbox) = epochs.outboxes.get_mut(&node) else { return };
         outbox.open = outbox.open.saturating_sub(1);
+        outbox.learns_open = outbox.learns_open.saturating_sub(learns);
         if heard < slots {
             // Something was not heard, or cannot be said yet.
             outbox.meets = None;
@@ -1496,7 +1560,8 @@ impl Core {
                 match meeting {
                     Meeting::TheyAreBehind | Meeting::TheyYield => Said::Knows(mine),
                     Meeting::Same | Meeting::WeAreBehind => self.agree(table, slot),
-                    Meeting::WeYield => Said::Agrees,
+                    // Not before this lineage has ended.
+                    Meeting::WeYield => Said::Refused,
                 }
             }
             Step::Testify(under) => {

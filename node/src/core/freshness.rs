@@ -24,9 +24,6 @@ struct Pass {
     counts: Vec<SlotCounts>,
 }
 
-/// How many slots are done in one go, in a tenth of a millisecond.
-const STEP: usize = 1_024;
-
 impl Freshness {
     /// Whether a pass is under way.
     pub(super) fn is_under_way(&self) -> bool {
@@ -90,7 +87,8 @@ impl Core {
         let vouches = self.is_up() && !self.standing.alone_by_misfortune;
         let (mut heard_of, mut in_contact) = (OfHomes::default(), OfHomes::default());
         let (mut count, mut undecided) = (SlotCounts::default(), 0);
-        for slot in self.slots_after(pass.done).take(STEP) {
+        let step = self.slots_step();
+        for slot in self.slots_after(pass.done).take(step) {
             let state = self.slot_state(table, slot);
             let synced = vouches && state.is_synced();
             let homes = if synced { self.vouching_homes(table, slot) } else { None };
@@ -117,10 +115,11 @@ impl Core {
         so_far.unsynced += count.unsynced;
         so_far.leaving += count.leaving;
         pass.undecided += undecided;
-        pass.done += STEP;
+        pass.done += step;
         if self.slots_after(pass.done).next().is_some() {
             return;
         }
+        so_far.leaving += self.slots_to_tell(table) as u32;
         let Table { custody, epochs, .. } = &mut self.tables[table];
         epochs.undecided = pass.undecided;
         so_far.leaving += custody.leaving().len() as u32;

@@ -337,11 +337,16 @@ impl Core {
         dropped
     }
 
-    /// Slots that this node is no home of by placement, and has to do with: those that it gives away, and those
-    /// whose epoch counts on it.
+    /// Slots that this node is no home of by placement, and has to do with: those that it gives away, those whose
+    /// epoch counts on it, and where it drains those of which it has to tell others.
     pub(super) fn slots_leaving(&self, table: usize) -> usize {
         let stays = self.slots().filter(|slot| self.stays_as_decider(table, *slot)).count();
-        self.tables[table].custody.leaving().len() + stays
+        self.tables[table].custody.leaving().len() + stays + self.slots_to_tell(table)
+    }
+
+    /// Slots of which a node that drains has to tell others before it has done so.
+    pub(super) fn slots_to_tell(&self, table: usize) -> usize {
+        if self.standing.status == Status::Draining { self.slots_untold(table) } else { 0 }
     }
 
     /// Whether a slot's epoch counts on this node, though placement does not. It may be empty: were the node to leave,

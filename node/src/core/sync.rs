@@ -70,8 +70,10 @@ pub(super) struct SyncSession {
     testimonies: BTreeMap<Slot, (Testimony, Version)>,
     /// Those of these slots that are even, to be asked for once more.
     even: BTreeSet<Slot>,
-    /// Whether what comes before all else is to be gone on with: what the other is to epochs, then the first symbols.
-    is_to_begin: bool,
+    /// Questions open about what the other is to epochs.
+    asks_open: usize,
+    /// Whether the first symbols were sent: after all answers to what comes before all else.
+    has_begun: bool,
     /// Whether this node may lack much of what the other has: it compares some slots after the others then, and
     /// with each of several such members other ones first.
     fetches: bool,
@@ -79,6 +81,8 @@ pub(super) struct SyncSession {
     claimed: BTreeSet<Slot>,
     /// Slots of which everything is known to be the same: what follows from that is seen to a few at a time.
     same: VecDeque<Slot>,
+    /// Whether slots were waiting for this comparison to be in sync, and do not any more.
+    evens: bool,
     /// Slots of which this node did not take something that the other has, since the comparison began.
     refused: BTreeSet<Slot>,
 }
@@ -107,23 +111,24 @@ struct Batch {
 /// An answer that no node of ours gives.
 struct Nonsense;
 
-/// Of how many slots the other is asked at a time what it is to their epochs.
+/// Of how many slots the other is asked with one message what it is to their epochs, and how many such may be open.
 const ASKS_STEP: usize = 256;
-/// How many slots are noted to be even in one go, in a quarter of a millisecond.
-const EVEN_STEP: usize = 1_024;
+const ASKS_OPEN: usize = 4;
 /// How many questions of one comparison may be open at a time.
 const WINDOW: usize = 32;
 /// How many batches among them.
 const BATCHES_OPEN: usize = 8;
-/// How long comparisons that have exchanged what they may wait at least.
-const PACE_STEP: Duration = Duration::from_millis(1);
+/// How long what has used up its share of the rate waits at least.
+pub(super) const PACE_STEP: Duration = Duration::from_millis(1);
 /// How many batches of all comparisons may be open at a time.
 const ALL_BATCHES_OPEN: usize = 32;
 /// From how many bytes of entries on a batch is full.
 const BATCH_BYTES: usize = 64 << 10;
 /// What an entry that is asked for is counted as until it is there.
 const WANTED_BYTES: usize = 1 << 10;
-/// How much there is room for in a batch at any rate.
+/// At lower rates batches are smaller, as if so many were to leave per second: whoever shares a processor with this
+/// node waits for one. How much there is room for at any rate.
+const BATCHES_PER_SECOND: u64 = 512;
 const BATCH_BYTES_MIN: usize = 16 << 10;
 /// The most keys that one batch asks for, or pushes.
 const BATCH_KEYS: usize = 256;
@@ -213,19 +218,22 @@ impl Core {
             let theirs = homes[..homes.len().min(replicas)].contains(&node);
             let state = self.slot_state(table, *slot);
             let held = || self.tables[table].store.slot_len(*slot) > 0;
-            let wanted = (theirs && (state.home || held()))
+            (theirs && (state.home || held()))
                 || state.sources.contains(&node)
-                || self.seat(table, *slot).wants(node);
-            wanted
-                && match &extent {
-                    Extent::All | Extent::Probe => true,
-                    Extent::Waiting => self.something_waits_for(table, *slot, node, incarnation),
-                    Extent::Marked(marks) => marks.contains(*slot),
-                }
+                || self.seat(table, *slot).wants(node)
         };
         let is_probe = matches!(extent, Extent::Probe);
-        let slots_max = if is_probe { 1 } else { usize::from(SLOT_COUNT) };
-        let slots: Vec<Slot> = self.slots().filter(of_interest).take(slots_max).collect();
+        let slots: Vec<Slot> = match &extent {
+            Extent::All => self.slots().filter(of_interest).collect(),
+            Extent::Probe => self.slots().find(of_interest).into_iter().collect(),
+            Extent::Waiting => {
+                let waiting = self.slots_that_wait(table, node, incarnation).into_iter();
+                waiting.filter(of_interest).collect()
+            }
+            Extent::Marked(marks) => {
+                self.slots().filter(|slot| marks.contains(*slot)).filter(of_interest).collect()
+            }
+        };
         if slots.is_empty() {
             self.tables[table].not_ready.remove(&node);
             return;
@@ -250,7 +258,9 @@ impl Core {
             self.time.now_ms(now).saturating_sub(IN_FLIGHT_MS)
         };
         let fetches = slots.iter().any(is_source);
-        let mut session = SyncSession {
+        self.tables[table].sync_sessions += 1;
+        let session = SyncSession {
+            number: self.tables[table].sync_sessions,
             cut_ms,
             fetches,
             slots,
@@ -258,39 +268,30 @@ impl Core {
             incarnation,
             extent,
             asks,
-            open: 1,
             cores: 1,
             ..SyncSession::default()
         };
-        let (step, message) = if session.asks.is_empty() {
-            let Some(message) = self.first_symbols(table, &session) else { return };
-            (SyncStep::Compare, message)
-        } else {
-            let asks = session.next_asks();
-            (SyncStep::Testify { again: false }, self.testify(table, asks.into_iter()))
-        };
-        self.tables[table].sync_sessions += 1;
-        let number = self.tables[table].sync_sessions;
-        let purpose = Purpose::Sync { table, session: number, step };
-        if self.call(now, node, purpose, message).is_some() {
-            self.counters.add("syncs_started");
-            self.tables[table].sync.insert(node, SyncSession { number, ..session });
-        }
+        self.counters.add("syncs_started");
+        self.tables[table].sync.insert(node, session);
+        self.go_on_with_sync(now, table, node);
     }
 
-    /// Whether something waits for a comparison of a slot with a node.
-    fn something_waits_for(
-        &self,
-        table: usize,
-        slot: Slot,
-        node: NodeId,
-        incarnation: u64,
-    ) -> bool {
+    /// The slots for which something waits for a comparison with a node, in ascending order.
+    fn slots_that_wait(&self, table: usize, node: NodeId, incarnation: u64) -> Vec<Slot> {
         let custody = &self.tables[table].custody;
-        self.slot_state(table, slot).sources.contains(&node)
-            || self.seat(table, slot).wants(node)
-            || custody.holding(slot.index()).attempt().is_some()
-                && !custody.is_even(slot.index(), node, incarnation)
+        let mut waits = vec![false; usize::from(SLOT_COUNT)];
+        // One after the other: most of the time goes to memory, which comes faster in a row.
+        for slot in self.slots() {
+            let sources = &self.slot_state(table, slot).sources;
+            waits[usize::from(slot.index())] = sources.contains(&node);
+        }
+        for slot in self.slots() {
+            waits[usize::from(slot.index())] |= self.seat(table, slot).wants(node);
+        }
+        for index in custody.leaving() {
+            waits[usize::from(index)] |= !custody.is_even(index, node, incarnation);
+        }
+        self.slots().filter(|slot| waits[usize::from(slot.index())]).collect()
     }
 
     /// The first question of a comparison: whether there is any difference at all.
@@ -371,7 +372,7 @@ impl Core {
         }
         let taken = match (step, answer) {
             (SyncStep::Testify { again }, Some(Message::EpochsAnswer(answers))) => {
-                session.is_to_begin = !again;
+                session.asks_open -= 1;
                 self.on_testimonies(now, table, node, again, answers);
                 Ok(())
             }
@@ -756,7 +757,7 @@ impl Core {
 
     /// Sees to some of the slots that are the same on both sides.
     fn note_some_even(&mut self, now: Now, table: usize, node: NodeId) {
-        for _ in 0..EVEN_STEP {
+        for _ in 0..self.slots_step() {
             let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
             let Some(slot) = session.same.pop_front() else { return };
             // If something of it is to be exchanged, it is even after that.
@@ -796,7 +797,7 @@ impl Core {
         if session.agrees && session.cut_ms == 0 {
             let attempt = session.attempts.get(&slot).copied();
             let incarnation = session.incarnation;
-            table.slots[usize::from(slot.index())].sources.remove(&node);
+            session.evens |= table.slots[usize::from(slot.index())].sources.remove(&node);
             if let Some(attempt) = attempt {
                 table.custody.note_even(slot.index(), node, attempt, incarnation);
             }
@@ -816,7 +817,15 @@ impl Core {
             };
             let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
             session.open += 1;
-            session.batches_open += usize::from(matches!(step, SyncStep::Even { .. }));
+            match &step {
+                SyncStep::Testify { .. } => session.asks_open += 1,
+                SyncStep::Even { .. } => session.batches_open += 1,
+                SyncStep::Sketches(splits) => {
+                    let parts = splits.iter().map(|split| split.parts.len()).sum::<usize>();
+                    self.handover.take(parts * Sketch::bytes(SYMBOLS));
+                }
+                SyncStep::Compare | SyncStep::List { .. } => {}
+            }
             let purpose = Purpose::Sync { table, session: session.number, step };
             if self.call(now, node, purpose, message).is_none() {
                 // It has no address any more.
@@ -833,7 +842,7 @@ impl Core {
             if session.asks.keys().any(|slot| self.seat(table, *slot).wants(node)) {
                 self.tables[table].compare_waiting(node, now.monotonic + RETRY);
             }
-            if self.slots_unsynced(table) == 0 {
+            if session.evens && self.slots_unsynced(table) == 0 {
                 self.begin_freshness_again();
             }
         }
@@ -867,10 +876,13 @@ impl Core {
     fn may_exchange(&mut self, now: Now) -> bool {
         let sessions = self.tables.iter().flat_map(|table| table.sync.values());
         let open: usize = sessions.map(|session| session.batches_open).sum();
-        let rate = self.exchange_rate();
-        if open >= ALL_BATCHES_OPEN {
-            return false;
-        }
+        open < ALL_BATCHES_OPEN && self.may_move(now)
+    }
+
+    /// Whether more may be done now for slots to move, at the rate that bounds that. If not, comparisons are gone on
+    /// with once it may.
+    fn may_move(&mut self, now: Now) -> bool {
+        let rate = self.move_rate();
         let may_go = self.handover.may_go(now.monotonic, rate);
         if !may_go {
             let wait = self.handover.wait(rate).max(PACE_STEP);
@@ -879,8 +891,8 @@ impl Core {
         may_go
     }
 
-    /// How many bytes this core exchanges per second at most.
-    fn exchange_rate(&self) -> u64 {
+    /// How many bytes this core exchanges per second at most so that slots move.
+    pub(super) fn move_rate(&self) -> u64 {
         self.settings.handover_rate.get() / self.cores as u64
     }
 
@@ -893,13 +905,17 @@ impl Core {
     ) -> Option<(SyncStep, Message)> {
         let name = self.tables[table].store.policy().name.clone();
         let session = self.tables[table].sync.get_mut(&node)?;
-        if std::mem::take(&mut session.is_to_begin) {
+        if !session.has_begun {
+            if session.asks_open == ASKS_OPEN {
+                return None;
+            }
             let asks = session.next_asks();
             if !asks.is_empty() {
                 let message = self.testify(table, asks.into_iter());
                 return Some((SyncStep::Testify { again: false }, message));
             }
-            let session = &self.tables[table].sync[&node];
+            session.has_begun = session.open == 0;
+            let session = session.has_begun.then(|| &self.tables[table].sync[&node])?;
             return Some((SyncStep::Compare, self.first_symbols(table, session)?));
         }
         loop {
@@ -913,6 +929,10 @@ impl Core {
                     None => continue,
                 }
             }
+            if !self.may_move(now) {
+                return None;
+            }
+            let session = self.tables[table].sync.get_mut(&node)?;
             if session.fetches {
                 return self.next_chunk(table, node, name);
             }
@@ -931,7 +951,10 @@ impl Core {
 
     /// Once nothing else is left to ask: what the other is to the epochs of the slots that are even.
     fn last_step_of_sync(&mut self, table: usize, node: NodeId) -> Option<(SyncStep, Message)> {
-        let session = self.tables[table].sync.get_mut(&node).filter(|it| it.open == 0)?;
+        let session = self.tables[table].sync.get_mut(&node)?;
+        if session.open > session.asks_open || session.asks_open == ASKS_OPEN {
+            return None;
+        }
         let mut asks = Vec::new();
         while asks.len() < ASKS_STEP {
             let Some(slot) = session.even.pop_first() else { break };
@@ -998,7 +1021,7 @@ impl Core {
         core: u16,
     ) -> Option<(SyncStep, Message)> {
         let now_ms = self.time.now_ms(now);
-        let paced = usize::try_from(self.exchange_rate() / 10).unwrap_or(usize::MAX);
+        let paced = usize::try_from(self.move_rate() / BATCHES_PER_SECOND).unwrap_or(usize::MAX);
         let bytes_max = paced.clamp(BATCH_BYTES_MIN, BATCH_BYTES);
         let session = self.tables[table].sync.get_mut(&node)?;
         let mut batch = session.batches.remove(&core)?;
@@ -1218,9 +1241,7 @@ impl SyncSession {
     /// Whether something is left to do once there is room, or others are done with it.
     fn waits(&self) -> bool {
         let has_lists = !self.lists.is_empty() && self.lists_asked < LISTS_MAX;
-        !self.batches.is_empty()
-            || !self.same.is_empty()
-            || self.fetches && (has_lists || !self.splits.is_empty())
+        has_lists || !(self.batches.is_empty() && self.same.is_empty() && self.splits.is_empty())
     }
 
     /// Whether the other is being asked for much that it has.

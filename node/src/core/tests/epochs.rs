@@ -566,7 +566,7 @@ fn everybody_asks_the_same_home_first_for_a_decision() {
         world.run_for(Duration::from_secs(20));
     }
     let mut differ = 0;
-    for slot in (0..annulus_proto::SLOT_COUNT).step_by(37).filter_map(Slot::new) {
+    for slot in (0..SLOT_COUNT).step_by(37).filter_map(Slot::new) {
         let nodes = world.nodes.iter_mut().filter_map(|node| node.whole.as_mut());
         let cores: Vec<&Core> = nodes.map(|whole| &*whole.core_of(slot)).collect();
         let firsts: BTreeSet<NodeId> = cores.iter().map(|core| core.deciders(0, slot)[0]).collect();

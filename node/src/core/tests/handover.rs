@@ -417,7 +417,9 @@ fn slots_that_move_take_no_more_than_the_rate_that_they_may() {
         let count = |name| world.counter(node, name);
         count("sync_bytes_pushed") + count("sync_bytes_fetched")
     };
+    let proposed = |world: &World, node: usize| world.counter(node, "epochs_proposed");
     let (before, began) = ([0, 1, 2, 3].map(|node| moved(&world, node)), world.now);
+    let proposed_before = [0, 1, 2, 3].map(|node| proposed(&world, node));
     world.drain_node(0);
     world.run_until_seen("slots are leaving", Duration::from_secs(5), |world| world.leaving() > 0);
     let mut most = 0;
@@ -433,6 +435,9 @@ fn slots_that_move_take_no_more_than_the_rate_that_they_may() {
             let may = RATE as f64 * seconds + 4.0 * batch as f64;
             assert!(bytes as f64 <= may, "{bytes} bytes in {seconds:.2} s at {node}");
             most = most.max(bytes);
+            let ballots = proposed(&world, node) - proposed_before[node];
+            let may = 2.0 * (256.0 * seconds + 1.0);
+            assert!(ballots as f64 <= may, "{ballots} ballots in {seconds:.2} s at {node}");
         }
     }
     assert!(most > RATE, "it was never near the rate: {most}");

@@ -68,6 +68,8 @@ fn values_written_at_the_same_time_are_all_there() {
     // Another session under the key has nothing of the first, and an end is an end.
     world.acknowledged(2, "key", start(set(&[2])));
     world.acknowledged(0, "key", add(3));
+    // The third home has it a little later than the client its answer.
+    world.run_for(Duration::from_millis(5));
     assert_eq!(world.value(1, "key"), set(&[2, 3]));
     world.acknowledged(1, "key", Operation::End { birth: None });
     assert_eq!(world.fails(2, "key", add(4)), Failure::Ended);

@@ -653,12 +653,12 @@ fn members_without_the_set_are_passed_over() {
 
 #[test]
 fn the_slots_of_a_set_are_spread_over_the_ring_in_order() {
-    for slots in [1, 3, 40, 1_000, 5_461, 8_191, annulus_proto::SLOT_COUNT] {
+    for slots in [1, 3, 40, 1_000, 5_461, 8_191, SLOT_COUNT] {
         let set = AppSet::new(SlotSetPolicy { slots, ..policy() });
         let places: Vec<u16> = (0..slots).map(|slot| set.ring_slot(slot).index()).collect();
         assert!(places.is_sorted_by(|a, b| a < b), "{slots}");
         assert_eq!(places[0], 0);
-        let gap = annulus_proto::SLOT_COUNT / slots;
+        let gap = SLOT_COUNT / slots;
         assert!(places.windows(2).all(|pair| (gap..=gap + 1).contains(&(pair[1] - pair[0]))));
     }
 }
