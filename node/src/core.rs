@@ -139,6 +139,11 @@ pub struct Core {
     /// How fast comparisons exchange what they do, with all others together, and how fast ballots begin.
     handover: Bucket,
     ballots: Bucket,
+    /// The table whose ballots are first, and until when there are too few for all that should begin.
+    first_to_propose: usize,
+    ballots_short_until: Duration,
+    /// Counts how often comparisons that waited for their share of the rate were gone on with.
+    paced_turn: usize,
     saving: Saving,
     /// Those who join the values of a table otherwise than this node, as far as they were told of.
     other_merges: BTreeSet<(NodeId, String)>,
@@ -332,6 +337,9 @@ impl Core {
             paces: BTreeMap::new(),
             handover,
             ballots,
+            paced_turn: 0,
+            first_to_propose: 0,
+            ballots_short_until: Duration::ZERO,
             saving: Saving::default(),
             other_merges: BTreeSet::new(),
             stopping: false,
@@ -695,7 +703,7 @@ impl Core {
                 self.on_let_go_answer(now, (table, &key), call.node, Some(message));
             }
             Purpose::Epochs { table, slots, learns } => {
-                self.on_epochs_answer(now, (table, slots, learns), call.node, Some(message));
+                self.on_epochs_answer(now, (table, slots, &learns), call.node, Some(message));
             }
             Purpose::Ping => {}
         }
@@ -734,7 +742,7 @@ impl Core {
                 self.on_let_go_answer(now, (table, &key), call.node, None);
             }
             Purpose::Epochs { table, slots, learns } => {
-                self.on_epochs_answer(now, (table, slots, learns), call.node, None);
+                self.on_epochs_answer(now, (table, slots, &learns), call.node, None);
             }
             Purpose::Ping => {}
         }

@@ -676,7 +676,7 @@ pub struct TableStatus {
     pub slots_home: u32,
     /// Slots it is a home of and has not synced yet.
     pub slots_unsynced: u32,
-    /// Slots it is no home of any more, and still holds.
+    /// Slots it is no home of any more, and still holds, decides about, or has to tell others of.
     pub slots_leaving: u32,
     /// Those among them that all their homes have, and that are kept because there are fewer of these
     /// than the table asks for.

@@ -161,8 +161,8 @@ pub(super) enum Purpose {
         table: usize,
         /// How many.
         slots: usize,
-        /// Of how many of them it was an epoch to follow.
-        learns: usize,
+        /// Those of them of which it was an epoch to follow.
+        learns: Vec<u16>,
     },
     /// A sign of life, of a node that hints wait for.
     Ping,

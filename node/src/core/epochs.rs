@@ -112,8 +112,8 @@ struct Outbox {
     /// The slot to go on with: none waits for others that always have something more.
     next_slot: u16,
     open: usize,
-    /// How many epochs are on their way.
-    learns_open: usize,
+    /// Slots whose epochs it was told and has not been heard to have taken in.
+    learns: BTreeSet<u16>,
     /// The state of the view in which everything was begun to be exchanged, if that did not fail since.
     meets: Option<u64>,
 }
@@ -296,6 +296,10 @@ impl Epochs {
         self.meeting.take_if(|(other, _)| *other == node);
         self.met.remove(&node);
         self.withheld.remove(&node);
+        self.foreign.retain(|_, foreign| {
+            foreign.remove(&node);
+            !foreign.is_empty()
+        });
     }
 
     /// Has a node told everything anew.
@@ -346,19 +350,25 @@ impl Epochs {
         }
     }
 
-    /// Whether a node may become a home of a slot: an epoch most of whose homes are of another lineage would
-    /// have no majority, and no successor.
-    fn may_follow(&self, slot: Slot, node: NodeId) -> bool {
+    fn is_foreign(&self, slot: Slot, node: NodeId) -> bool {
+        self.foreign.get(&slot.index()).is_some_and(|foreign| foreign.contains_key(&node))
+    }
+
+    /// Whether a node may become a home of a slot where those lineages are absorbed: an epoch most of whose homes are of
+    /// another lineage would have no majority, and no successor.
+    fn may_follow(&self, slot: Slot, node: NodeId, absorbed: &[EpochId]) -> bool {
         let foreign = self.foreign.get(&slot.index()).and_then(|foreign| foreign.get(&node));
-        let endings = self.endings.get(&slot.index()).map_or(&[][..], Vec::as_slice);
-        foreign.is_none_or(|lineage| endings.iter().any(|it| it.config.id.lineage == *lineage))
+        foreign.is_none_or(|lineage| absorbed.iter().any(|it| it.lineage == *lineage))
     }
 
     fn tell(&mut self, node: NodeId, slot: Slot, step: Step) {
         let outbox = self.outboxes.entry(node).or_default();
         let Step::Absorb(ending) = step else {
-            // What is newer says all of what is older.
-            outbox.steps.insert(slot.index(), step);
+            // What is newer says all of what is older, but that a question tells nothing.
+            let is_told = matches!(outbox.steps.get(&slot.index()), Some(Step::Learn(_)));
+            if !(is_told && matches!(step, Step::Meet(_))) {
+                outbox.steps.insert(slot.index(), step);
+            }
             return;
         };
         let endings = outbox.endings.entry(slot.index()).or_default();
@@ -644,8 +654,12 @@ impl Core {
                     Effect::Reply { to, id, .. } => {
                         self.reply(now, to, id, EpochsAnswer { answers: Vec::new() });
                     }
-                    Effect::Tell { table, node, .. } => {
-                        self.tables[table].epochs.meet_soon(now, node);
+                    Effect::Tell { table, node, slot, step } => {
+                        let epochs = &mut self.tables[table].epochs;
+                        if matches!(step, Step::Learn(_)) {
+                            epochs.outboxes.entry(node).or_default().learns.insert(slot.index());
+                        }
+                        epochs.meet_soon(now, node);
                     }
                     // Its receipts are used up: nothing else would have it done.
                     Effect::Drop { .. } => self.effects.waiting.push(effect),
@@ -679,9 +693,9 @@ impl Core {
         }
     }
 
-    /// How many slots have an epoch of which this node has not told somebody yet who is to follow it: were a node that
+    /// The slots with an epoch that somebody who is to follow has not been heard to have taken in: were a node that
     /// decided it to leave, nobody might know.
-    pub(super) fn slots_untold(&self, table: usize) -> usize {
+    pub(super) fn slots_untold(&self, table: usize) -> BTreeSet<u16> {
         let Effects { waiting, under_way, ready, .. } = &self.effects;
         let under_way = under_way.iter().flat_map(|(_, effects)| effects);
         let to_tell = |effect: &Effect| match effect {
@@ -692,16 +706,14 @@ impl Core {
         };
         let mut slots: BTreeSet<u16> =
             waiting.iter().chain(under_way).chain(ready).filter_map(to_tell).collect();
-        let mut on_their_way = 0;
         for outbox in self.tables[table].epochs.outboxes.values() {
             let learns = outbox.steps.iter().filter(|(_, step)| matches!(step, Step::Learn(_)));
-            slots.extend(learns.map(|(index, _)| *index));
-            on_their_way = on_their_way.max(outbox.learns_open);
+            slots.extend(learns.map(|(index, _)| *index).chain(outbox.learns.iter().copied()));
         }
-        slots.len() + on_their_way
+        slots
     }
 
-    fn tell_soon(&mut self, table: usize, node: NodeId, slot: Slot, step: Step) {
+    pub(super) fn tell_soon(&mut self, table: usize, node: NodeId, slot: Slot, step: Step) {
         if node != self.id() {
             self.effects.waiting.push(Effect::Tell { table, node, slot, step });
         }
@@ -759,12 +771,11 @@ impl Core {
         epochs.proposals.remove(&index);
         epochs.ended.remove(&index);
         // Who is of another lineage is so still, unless that is known to have ended in this epoch.
-        let follows = |node: &NodeId, lineage: Version| {
-            let mut merged = config.absorbed.iter().map(|it| it.lineage).chain([config.id.lineage]);
-            config.homes.contains(node) || merged.any(|it| it == lineage)
+        let is_merged = |lineage: Version| {
+            config.id.lineage == lineage || config.absorbed.iter().any(|it| it.lineage == lineage)
         };
         if let Some(foreign) = epochs.foreign.get_mut(&index) {
-            foreign.retain(|node, lineage| !follows(node, *lineage));
+            foreign.retain(|_, lineage| !is_merged(*lineage));
             if foreign.is_empty() {
                 epochs.foreign.remove(&index);
             }
@@ -909,13 +920,18 @@ impl Core {
         let is_same = |one: &[NodeId], other: &[NodeId]| {
             one.len() == other.len() && one.iter().all(|node| other.contains(node))
         };
-        let absorbs = epochs.endings.contains_key(&index);
+        // Of what has ended that only which ended in this lineage, or in one that is absorbed.
+        let endings = epochs.endings.get(&index);
+        let next = endings.map(|endings| next_within_bounds(config, &[], endings));
+        let absorbed = next.as_ref().map_or(&config.absorbed, |next| &next.absorbed);
+        let absorbs = absorbed.len() != config.absorbed.len();
         let lost = seat.standing() == Standing::Lost || epochs.lame.contains(&index);
         let all_follow = !epochs.foreign.contains_key(&index);
         if !absorbs && !lost && all_follow && is_same(placed, &config.homes) {
             return None;
         }
-        let followers = placed.iter().copied().filter(|node| epochs.may_follow(slot, *node));
+        let followers =
+            placed.iter().copied().filter(|node| epochs.may_follow(slot, *node, absorbed));
         let placed = &followers.collect::<Vec<_>>()[..];
         if !absorbs && !lost && is_same(placed, &config.homes) {
             return None;
@@ -978,14 +994,22 @@ impl Core {
             if !self.ballots.may_go(now.monotonic, rate) {
                 self.tables[table].epochs.due_from = index;
                 let wait = self.ballots.wait(rate).max(PACE_STEP);
+                self.first_to_propose = (table + 1) % self.tables.len();
+                self.ballots_short_until = now.monotonic + TURN;
                 return self.go_on_with_epochs(now.monotonic + wait);
+            }
+            let turn = self.turn(table, slot);
+            if turn > Duration::ZERO && self.ballots_short_until > now.monotonic {
+                // Whoever is before this node is as short of them, mostly: both would begin one.
+                self.tables[table].epochs.due.insert(index, now.monotonic + turn);
+                continue;
             }
             let Some(target) = self.target(table, slot) else {
                 self.tables[table].epochs.due.remove(&index);
                 continue;
             };
             let again = PROPOSE_AGAIN.mul_f64(1.0 + self.rng.random::<f64>());
-            let again = now.monotonic + again + self.turn(table, slot);
+            let again = now.monotonic + again + turn;
             self.tables[table].epochs.due.insert(index, again);
             let Some(config) = self.epoch(table, slot).cloned() else { continue };
             if !self.is_majority_in_contact(now, &config) {
@@ -1243,8 +1267,10 @@ impl Core {
             self.meet_due(now, table);
             self.consider_some(now, table);
             self.found(now, table);
-            if self.effects.again_at <= now.monotonic {
-                self.propose_due(now, table);
+        }
+        if self.effects.again_at <= now.monotonic {
+            for place in 0..self.tables.len() {
+                self.propose_due(now, (self.first_to_propose + place) % self.tables.len());
             }
         }
     }
@@ -1317,7 +1343,13 @@ impl Core {
             // What it would not say last time it may say now, and until then it has not.
             epochs.met.remove(&node);
         }
-        epochs.outboxes.entry(node).or_default().meets = Some(self.standing.generation);
+        let outbox = epochs.outboxes.entry(node).or_default();
+        outbox.meets = Some(self.standing.generation);
+        for index in std::mem::take(&mut outbox.learns) {
+            let Some(slot) = Slot::new(index) else { continue };
+            let Some(config) = epochs.seat(slot).config().cloned() else { continue };
+            epochs.tell(node, slot, Step::Learn(config));
+        }
         epochs.meeting = Some((node, 0));
     }
 
@@ -1393,9 +1425,10 @@ impl Core {
                 false => outbox.take(&next[..taken]),
             }
             let is_learn = |(_, step): &&(Slot, Step)| matches!(step, Step::Learn(_));
-            let learns = next[..taken].iter().filter(is_learn).count();
+            let learns = next[..taken].iter().filter(is_learn);
+            let learns: Vec<u16> = learns.map(|(slot, _)| slot.index()).collect();
             outbox.open += 1;
-            outbox.learns_open += learns;
+            outbox.learns.extend(&learns);
             let purpose = Purpose::Epochs { table, slots: taken, learns };
             let message = EpochsMessage { table: name.clone(), steps };
             if self.call(now, node, purpose, message).is_none() {
@@ -1411,7 +1444,7 @@ impl Core {
     pub(super) fn on_epochs_answer(
         &mut self,
         now: Now,
-        (table, slots, learns): (usize, usize, usize),
+        (table, slots, learns): (usize, usize, &[u16]),
         node: NodeId,
         answer: Option<Message>,
     ) {
@@ -1432,7 +1465,11 @@ impl Core {
         let epochs = &mut self.tables[table].epochs;
         let Some(outbox) = epochs.outboxes.get_mut(&node) else { return };
         outbox.open = outbox.open.saturating_sub(1);
-        outbox.learns_open = outbox.learns_open.saturating_sub(learns);
+        if heard == slots {
+            for index in learns {
+                outbox.learns.remove(index);
+            }
+        }
         if heard < slots {
             // Something was not heard, or cannot be said yet.
             outbox.meets = None;
@@ -1452,11 +1489,18 @@ impl Core {
     ) {
         let index = slot.index();
         match said {
-            // Of what is known here it refuses a ballot, or to absorb something: that is tried again.
-            Said::Refused if self.epoch(table, slot).is_none() => {
-                self.tables[table].epochs.withheld.insert(node);
-            }
-            Said::Refused => {}
+            Said::Refused => match self.epoch(table, slot) {
+                None => {
+                    self.tables[table].epochs.withheld.insert(node);
+                }
+                // It refuses a ballot, or to absorb something: that is tried again.
+                Some(config) if config.homes.contains(&node) => {}
+                // It does not follow, being of another lineage.
+                Some(_) if !self.tables[table].epochs.is_foreign(slot, node) => {
+                    self.meet_about(table, slot, node);
+                }
+                Some(_) => {}
+            },
             Said::Testimony { under, testimony, .. } => {
                 self.tables[table].epochs.note_lineage(slot, node, None);
                 let is_mine = self.epoch(table, slot).is_some_and(|config| config.id == *under);

@@ -346,7 +346,15 @@ impl Core {
 
     /// Slots of which a node that drains has to tell others before it has done so.
     pub(super) fn slots_to_tell(&self, table: usize) -> usize {
-        if self.standing.status == Status::Draining { self.slots_untold(table) } else { 0 }
+        if self.standing.status != Status::Draining {
+            return 0;
+        }
+        let custody = &self.tables[table].custody;
+        let is_counted = |index: &u16| {
+            let stays = Slot::new(*index).is_some_and(|slot| self.stays_as_decider(table, slot));
+            stays || custody.holding(*index).phase() == Phase::Drain
+        };
+        self.slots_untold(table).iter().filter(|index| !is_counted(index)).count()
     }
 
     /// Whether a slot's epoch counts on this node, though placement does not. It may be empty: were the node to leave,

@@ -33,9 +33,11 @@ pub struct CoreSettings {
     /// it missed for longer; it is not all that it gets, since others have hints for it too. At most
     /// what is sent in [`CoreSettings::home_timeout`] is under way. Default 4 MiB.
     pub hints_rate: NonZeroU64,
-    /// How many bytes of entries this node exchanges per second by comparisons, with all others together:
-    /// what it pushes to those who take slots over from it, and what it fetches of slots that it takes
-    /// over. Lower leaves requests more room while slots move, and has them move for longer. Default 256 MiB.
+    /// How many bytes this node exchanges per second by comparisons, with all others together: what it
+    /// pushes to those who take slots over from it, what it fetches of slots that it takes over, and the
+    /// sketches that tell what that is. Ballots about slots begin at this rate beside it, each for 4 KiB,
+    /// 256 a second at least. Lower leaves requests more room while slots move, and has them move for
+    /// longer. Default 256 MiB.
     pub handover_rate: NonZeroU64,
     /// How long a home may take to answer before the request goes on without it. Default 1 s; a
     /// request's own patience bounds it too.

@@ -409,11 +409,16 @@ impl Core {
     fn cut_off_sync(&mut self, now: Now, table: usize, node: NodeId, retry: Duration) {
         self.counters.add("syncs_cut_off");
         let of = &mut self.tables[table];
-        match of.sync.remove(&node).map(|session| session.extent) {
+        let session = of.sync.remove(&node);
+        let evens = session.as_ref().is_some_and(|session| session.evens);
+        match session.map(|session| session.extent) {
             Some(Extent::Marked(marks)) => of.hints.put_marks_back(node, &marks),
             Some(Extent::Waiting) => of.compare_waiting(node, now.monotonic + retry),
             Some(Extent::Probe) => drop(of.not_ready.insert(node, now.monotonic + retry)),
             Some(Extent::All) | None => drop(of.sync_due.insert(node, now.monotonic + retry)),
+        }
+        if evens && self.slots_unsynced(table) == 0 {
+            self.begin_freshness_again();
         }
     }
 
@@ -568,11 +573,11 @@ impl Core {
         for place in part {
             let slot = self.tables[table].sync[&node].slots[place];
             let is_home = self.ring_homes(table, slot).contains(&node);
-            if is_home && self.tables[table].store.slot_len(slot) > 0 {
-                let session = self.tables[table].sync.get_mut(&node);
-                session.expect("it was there just now").lists.push_back((slot, None));
-            } else {
-                self.on_slot_even(table, node, slot);
+            let is_lacking = is_home && self.tables[table].store.slot_len(slot) > 0;
+            let session = self.tables[table].sync.get_mut(&node).expect("it was there just now");
+            match is_lacking {
+                true => session.lists.push_back((slot, None)),
+                false => session.same.push_back(slot),
             }
         }
     }
@@ -865,7 +870,11 @@ impl Core {
                 session.waits() && session.batches_open < BATCHES_OPEN || !session.same.is_empty()
             };
             let sessions = self.tables[table].sync.iter().filter(|(_, session)| waits(session));
-            let nodes: Vec<NodeId> = sessions.map(|(node, _)| *node).collect();
+            let mut nodes: Vec<NodeId> = sessions.map(|(node, _)| *node).collect();
+            // Whoever is first takes what there is of the rate.
+            let first = self.paced_turn % nodes.len().max(1);
+            nodes.rotate_left(first);
+            self.paced_turn = self.paced_turn.wrapping_add(1);
             for node in nodes {
                 self.go_on_with_sync(now, table, node);
             }
@@ -949,7 +958,7 @@ impl Core {
         }
     }
 
-    /// Once nothing else is left to ask: what the other is to the epochs of the slots that are even.
+    /// Once nothing else is under way: what the other is to the epochs of the slots that are even.
     fn last_step_of_sync(&mut self, table: usize, node: NodeId) -> Option<(SyncStep, Message)> {
         let session = self.tables[table].sync.get_mut(&node)?;
         if session.open > session.asks_open || session.asks_open == ASKS_OPEN {
@@ -983,7 +992,7 @@ impl Core {
         };
         let keys_waiting = session.batches.values().map(|it| it.wanted.len() + it.pushed.len());
         let has_room = keys_waiting.sum::<usize>() < KEYS_WAITING
-            && session.open - session.batches_open < CHUNKS_OPEN;
+            && session.open - session.batches_open - session.asks_open < CHUNKS_OPEN;
         let next = if !has_room {
             None
         } else if let Some(place) = session.lists.iter().position(|(slot, _)| is_free(*slot, *slot))

@@ -7,7 +7,7 @@ use annulus_proto::message::{
 use annulus_slots::{Config, EpochId, Standing};
 
 use super::*;
-use crate::core::epochs::wire::name;
+use crate::core::epochs::wire::{Step, name};
 use crate::core::settings::Flaw;
 
 const KEY: &str = "key";
@@ -191,6 +191,58 @@ fn two_clusters_that_meet_go_on_as_the_older_one_and_lose_nothing() {
         world.acknowledged(node, KEY, update_if(version, "newer"));
         world.run_for(Duration::from_millis(5));
     }
+}
+
+/// Two of three meet first: the youngest lineage may end in one that then ends itself.
+#[test]
+fn three_clusters_that_meet_one_after_the_other_go_on_as_one() {
+    for (seed, apart_ms) in
+        [(303, 0), (304, 150), (305, 400), (306, 900), (307, 1_500), (308, 2_500)]
+    {
+        let mut world = World::sparse(6, seed);
+        let group = |node: usize| node / 2;
+        let between = |one: usize, other: usize| group(one) != group(other);
+        let pairs = || (0..6).flat_map(|one| (0..6).map(move |other| (one, other)));
+        world.cut.extend(pairs().filter(|(one, other)| between(*one, *other)));
+        world.run_for(Duration::from_secs(15));
+        let key = sparse("key");
+        world.acknowledged(4, &key, start(bytes("value")));
+        world.cut.retain(|(one, other)| group(*one) == 0 || group(*other) == 0);
+        world.run_for(Duration::from_secs(1) + Duration::from_millis(apart_ms));
+        world.cut.clear();
+        let mut seen = Seen::default();
+        for _ in 0..20 {
+            world.run_for(Duration::from_millis(500));
+            seen.look(&world);
+        }
+        world.settle();
+        seen.look(&world);
+        for node in 0..6 {
+            assert_eq!(world.value(node, &key), bytes("value"), "seed {seed} at {node}");
+        }
+    }
+}
+
+/// A node that decided an epoch and drains may be the only one that knows it.
+#[test]
+fn an_epoch_that_was_not_heard_is_told_again_and_counts_until_it_is() {
+    let mut world = World::sparse(4, 309);
+    world.settle();
+    let key = sparse("key");
+    let slot = Key::new(key.as_str()).unwrap().slot();
+    let home = world.a_home(&key);
+    let config = world.epoch_of(home, &key);
+    let other = (0..4).find(|node| *node != home).unwrap();
+    let id = NodeId::from_bits(world.nodes[other].state.id);
+    world.cut.insert((home, other));
+    let is_untold =
+        |world: &mut World| world.core(home, &key).slots_untold(0).contains(&slot.index());
+    assert!(!is_untold(&mut world));
+    world.core(home, &key).tell_soon(0, id, slot, Step::Learn(config));
+    world.run_for(Duration::from_millis(1_200));
+    assert!(is_untold(&mut world), "nobody answered");
+    world.cut.clear();
+    world.run_until("it was told again", Duration::from_secs(10), |world| !is_untold(world));
 }
 
 #[test]
