@@ -126,9 +126,7 @@ const ALL_BATCHES_OPEN: usize = 32;
 const BATCH_BYTES: usize = 64 << 10;
 /// What an entry that is asked for is counted as until it is there.
 const WANTED_BYTES: usize = 1 << 10;
-/// At lower rates batches are smaller, as if so many were to leave per second: whoever shares a processor with this
-/// node waits for one. How much there is room for at any rate.
-const BATCHES_PER_SECOND: u64 = 512;
+/// How much there is room for in a batch at any rate.
 const BATCH_BYTES_MIN: usize = 16 << 10;
 /// The most keys that one batch asks for, or pushes.
 const BATCH_KEYS: usize = 256;
@@ -1030,7 +1028,7 @@ impl Core {
         core: u16,
     ) -> Option<(SyncStep, Message)> {
         let now_ms = self.time.now_ms(now);
-        let paced = usize::try_from(self.move_rate() / BATCHES_PER_SECOND).unwrap_or(usize::MAX);
+        let paced = usize::try_from(self.move_rate() / 10).unwrap_or(usize::MAX);
         let bytes_max = paced.clamp(BATCH_BYTES_MIN, BATCH_BYTES);
         let session = self.tables[table].sync.get_mut(&node)?;
         let mut batch = session.batches.remove(&core)?;

@@ -135,6 +135,11 @@ fn an_application_that_drops_what_changed_is_caught() {
 }
 
 #[test]
+fn receipts_of_those_who_drain_are_caught() {
+    is_caught(Mutant::ReceiptsWhileDraining);
+}
+
+#[test]
 fn majorities_of_the_living_are_caught() {
     is_caught(Mutant::CountTheLiving);
 }
