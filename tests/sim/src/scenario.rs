@@ -197,7 +197,7 @@ impl Mutant {
     pub fn seed(self) -> u64 {
         match self {
             Self::StoreAsNoHome => 5,
-            Self::WriteOne => 4,
+            Self::LetGoByTable => 2,
             _ => 1,
         }
     }
