@@ -887,8 +887,8 @@ impl Core {
         route::slots_of(self.number + done * self.cores, self.cores)
     }
 
-    /// How many slots are looked at in one go, in a quarter of a millisecond at most, where all are to be: a sixteenth of
-    /// those that this core has.
+    /// How many slots are looked at in one go, in a quarter of a millisecond at most, where all are to
+    /// be: a sixteenth of those that this core has.
     fn slots_step(&self) -> usize {
         usize::from(SLOT_COUNT).div_ceil(16 * self.cores)
     }

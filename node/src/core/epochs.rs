@@ -179,8 +179,9 @@ const EFFECTS_STEP: usize = 1_024;
 const DROPPED_STEP: u64 = 64;
 /// Ballots of a table that may be under way.
 const PROPOSALS_MAX: usize = 4_096;
-/// Ballots go at the rate that bounds what moves slots, beside the entries: one takes all who have to do with it together
-/// as much of their processors as so many bytes of entries (BENCHMARKS.md, handover). So many may begin at any rate.
+/// Ballots go at the rate that bounds what moves slots, beside the entries: one takes all who have to do
+/// with it together about as much of their processors as so many bytes of entries. So many may begin per
+/// second at any rate.
 const BALLOT_BYTES: u64 = 4 << 10;
 const BALLOTS_PER_SECOND_MIN: u64 = 256;
 /// How long each further home waits before it proposes, and one that is not ready beyond that.
@@ -192,8 +193,9 @@ const PROPOSE_AGAIN: Duration = Duration::from_millis(900);
 const MEET_AGAIN: Duration = Duration::from_secs(1);
 /// At most how long after a change of members nodes tell each other what they know: the exact time is drawn.
 const MEET_SPREAD: Duration = Duration::from_millis(100);
-/// How soon after one batch for the disk the next one goes there: a commit costs some tenths of a millisecond of processor
-/// time however little is in it, and where many slots change hands there is always something.
+/// How soon after one batch for the disk the next one goes there: a commit costs some tenths of a
+/// millisecond of processor time however little is in it, and where many slots change hands there is
+/// always something.
 const SAVE_PAUSE: Duration = Duration::from_millis(20);
 /// How long before a disk that took nothing is tried again.
 const SAVE_RETRY: Duration = Duration::from_secs(1);
@@ -354,8 +356,8 @@ impl Epochs {
         self.foreign.get(&slot.index()).is_some_and(|foreign| foreign.contains_key(&node))
     }
 
-    /// Whether a node may become a home of a slot where those lineages are absorbed: an epoch most of whose homes are of
-    /// another lineage would have no majority, and no successor.
+    /// Whether a node may become a home of a slot where those lineages are absorbed: an epoch most of
+    /// whose homes are of another lineage would have no majority, and no successor.
     fn may_follow(&self, slot: Slot, node: NodeId, absorbed: &[EpochId]) -> bool {
         let foreign = self.foreign.get(&slot.index()).and_then(|foreign| foreign.get(&node));
         foreign.is_none_or(|lineage| absorbed.iter().any(|it| it.lineage == *lineage))
