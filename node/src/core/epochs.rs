@@ -1335,7 +1335,12 @@ impl Core {
 
     fn begin_to_meet(&mut self, now: Now, table: usize, node: NodeId) {
         if !self.is_active(node) {
-            self.tables[table].epochs.meet_due.remove(&node);
+            let epochs = &mut self.tables[table].epochs;
+            epochs.meet_due.remove(&node);
+            // Whoever is not there cannot be told, and keeps nobody from leaving: it asks once it is back.
+            if let Some(outbox) = epochs.outboxes.get_mut(&node) {
+                outbox.learns.clear();
+            }
             return;
         }
         let again = self.settings.sync_interval.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
