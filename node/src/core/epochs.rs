@@ -708,7 +708,11 @@ impl Core {
         };
         let mut slots: BTreeSet<u16> =
             waiting.iter().chain(under_way).chain(ready).filter_map(to_tell).collect();
-        for outbox in self.tables[table].epochs.outboxes.values() {
+        for (node, outbox) in &self.tables[table].epochs.outboxes {
+            if !self.is_active(*node) {
+                // It cannot be told, and asks once it is back.
+                continue;
+            }
             let learns = outbox.steps.iter().filter(|(_, step)| matches!(step, Step::Learn(_)));
             slots.extend(learns.map(|(index, _)| *index).chain(outbox.learns.iter().copied()));
         }
@@ -1335,12 +1339,7 @@ impl Core {
 
     fn begin_to_meet(&mut self, now: Now, table: usize, node: NodeId) {
         if !self.is_active(node) {
-            let epochs = &mut self.tables[table].epochs;
-            epochs.meet_due.remove(&node);
-            // Whoever is not there cannot be told, and keeps nobody from leaving: it asks once it is back.
-            if let Some(outbox) = epochs.outboxes.get_mut(&node) {
-                outbox.learns.clear();
-            }
+            self.tables[table].epochs.meet_due.remove(&node);
             return;
         }
         let again = self.settings.sync_interval.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
