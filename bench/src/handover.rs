@@ -57,7 +57,7 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     machine::pin_to(&machine.cores)?;
     if let Some(rate) = &args.handover_rate {
-        site.set_handover_rate(rate);
+        site.limits.handover_rate = Some(rate.clone());
         report.heading("rate", &format!("handover_rate is {rate}"));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

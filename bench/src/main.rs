@@ -142,7 +142,7 @@ fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
         Suite::Lanes => lanes::run(&site, &machine, options, &mut report)?,
         Suite::Ring => ring::run(&machine, options, &mut report)?,
         Suite::Restart => restart::run(&site, &machine, options, &mut report)?,
-        Suite::Sync => sync::run(&site, &machine, options, &mut report)?,
+        Suite::Sync => sync::run(&mut site, &machine, options, &mut report)?,
         Suite::Handover => handover::run(&mut site, &machine, (options, handover), &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));

@@ -28,8 +28,17 @@ pub(crate) struct Site {
     data: TempDir,
     shm: TempDir,
     clusters: AtomicU32,
-    /// What nodes are told of how fast they may exchange entries.
-    handover_rate: Option<String>,
+    /// What all nodes started from now on are told beside what is said of each.
+    pub(crate) limits: Limits,
+}
+
+/// Settings of a node's configuration, in its words. What is `None` has its default.
+#[derive(Clone, Default, Serialize)]
+pub(crate) struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) handover_rate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hints_max: Option<String>,
 }
 
 /// How long a benchmark may take in all.
@@ -52,12 +61,7 @@ impl Site {
         let shm = named().tempdir_in(SHM).or_else(|_| named().tempdir())?;
         let paths = [data.path().to_owned(), shm.path().to_owned()];
         std::thread::Builder::new().name("guard".to_owned()).spawn(move || guard(&paths))?;
-        Ok(Self { data, shm, clusters: AtomicU32::new(0), handover_rate: None })
-    }
-
-    /// Has all nodes started from now on exchange entries at that rate at most, as it is configured.
-    pub(crate) fn set_handover_rate(&mut self, rate: &str) {
-        self.handover_rate = Some(rate.to_owned());
+        Ok(Self { data, shm, clusters: AtomicU32::new(0), limits: Limits::default() })
     }
 
     /// A file in memory that is not there yet.
@@ -111,7 +115,7 @@ pub(crate) struct Cluster {
     name: String,
     shm: TempDir,
     data: TempDir,
-    handover_rate: Option<String>,
+    limits: Limits,
 }
 
 /// A node's process. Killed when dropped.
@@ -161,8 +165,7 @@ impl Cluster {
             let socket = home.join("node.sock");
             let config = home.join(CONFIG);
             let places = (home.as_path(), shm.path());
-            let rate = site.handover_rate.as_deref();
-            let what = (tables, rate);
+            let what = (tables, &site.limits);
             let text = node_config(&name, (index, cores), *addr, &addrs, places, what)?;
             fs::write(&config, text)?;
             let process = start_node(processors, &home)?;
@@ -172,8 +175,7 @@ impl Cluster {
         for node in &mut nodes {
             node.wait_until_ready()?;
         }
-        let handover_rate = site.handover_rate.clone();
-        Ok(Self { nodes, name, data, shm, handover_rate })
+        Ok(Self { nodes, name, data, shm, limits: site.limits.clone() })
     }
 
     /// Starts one more node, with all others as seeds, and returns when it serves.
@@ -186,7 +188,7 @@ impl Cluster {
         let home = self.data.path().join(format!("n{}", index + 1));
         fs::create_dir(&home)?;
         let places = (home.as_path(), self.shm.path());
-        let what = (tables, self.handover_rate.as_deref());
+        let what = (tables, &self.limits);
         let text = node_config(&self.name, (index, 1), addr, &seeds, places, what)?;
         fs::write(home.join(CONFIG), text)?;
         let process = start_node(&processors, &home)?;
@@ -304,7 +306,7 @@ fn node_config(
     addr: SocketAddr,
     seeds: &[SocketAddr],
     (home, shm): (&Path, &Path),
-    (tables, handover_rate): (&[TableConfig], Option<&str>),
+    (tables, limits): (&[TableConfig], &Limits),
 ) -> anyhow::Result<String> {
     #[derive(Serialize)]
     struct File<'a> {
@@ -316,8 +318,8 @@ fn node_config(
         socket: PathBuf,
         listen: SocketAddr,
         seeds: &'a [SocketAddr],
-        #[serde(skip_serializing_if = "Option::is_none")]
-        handover_rate: Option<&'a str>,
+        #[serde(flatten)]
+        limits: &'a Limits,
         table: &'a [TableConfig],
     }
     // A node alone has nobody to wait for.
@@ -331,7 +333,7 @@ fn node_config(
         socket: home.join("node.sock"),
         listen: addr,
         seeds,
-        handover_rate,
+        limits,
         table: tables,
     };
     Ok(toml::to_string(&file)?)

@@ -49,7 +49,7 @@ struct Cost {
 /// # Errors
 /// If the measuring thread cannot be pinned, and what kept a process from starting, or a request that failed.
 pub(crate) fn run(
-    site: &Site,
+    site: &mut Site,
     machine: &Machine,
     options: Options,
     report: &mut Report,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use annulus_client::Client;
 use annulus_proto::Status;
 use annulus_proto::message::NodeStatus;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use crate::Options;
 use crate::machine::Machine;
@@ -16,13 +16,15 @@ use crate::sample::Rounds;
 
 /// Sessions that are written anew while one of the two nodes is away.
 const WRITTEN: u64 = 10_000;
+/// The least that a node may be configured to keep.
+const HINTS_MAX: &str = "64KiB";
 
 /// How long a restarted node takes until it serves, and until it has what it missed.
 ///
 /// # Errors
 /// What kept a process from starting, or a request that failed.
 pub(super) fn measure(
-    site: &Site,
+    site: &mut Site,
     machine: &Machine,
     options: Options,
     report: &mut Report,
@@ -31,6 +33,8 @@ pub(super) fn measure(
     let (entries, rounds) = if options.quick { (100_000, 1) } else { (1_000_000, 5) };
     let memory = format!("{}MiB", 64 + entries / 1_000);
     let tables = [TableConfig { name: "sessions", write: "one", memory }];
+    // What is measured is the comparison: a node that kept every write as a hint would spare it.
+    site.limits.hints_max = Some(HINTS_MAX.to_owned());
     let mut cluster = Cluster::start(site, processor, 2, &tables)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let [mut serving, mut healed] = [const { Rounds::new() }; 2];
@@ -43,21 +47,25 @@ pub(super) fn measure(
         for _ in 0..rounds {
             cluster.nodes[1].kill()?;
             let alone = |status: &NodeStatus| status.active_members == 1;
-            until(&client, &cluster, 0, alone).await?;
+            until(&client, &cluster, 0, "alone", alone).await?;
             ensure!(fill(&table, WRITTEN).await? == WRITTEN, "not all writes were done");
             let began = Instant::now();
             cluster.restart(1)?;
             let is_up = |status: &NodeStatus| status.member.status == Status::Up;
-            let up = until(&client, &cluster, 1, is_up).await?;
+            let up = until(&client, &cluster, 1, "up", is_up).await?;
             serving.push((up - began).as_secs_f64() * 1e3);
-            // It may know of the other before its slots do: nothing seems to be missing until then.
-            let has_fetched =
-                |(name, count): &(String, u64)| name == "sync_entries_fetched" && *count >= WRITTEN;
+            // It may know of the other before its slots do: nothing seems to be missing until then. The few
+            // writes that there is room for as hints come by themselves.
+            let brought = |status: &NodeStatus| -> u64 {
+                let ways = ["sync_entries_fetched", "copies_received"];
+                let counters = status.counters.iter();
+                counters.filter(|(name, _)| ways.contains(&name.as_str())).map(|(_, n)| n).sum()
+            };
             let is_synced = |status: &NodeStatus| {
-                status.counters.iter().any(has_fetched)
+                brought(status) >= WRITTEN
                     && status.tables.iter().all(|table| table.slots_unsynced == 0)
             };
-            let synced = until(&client, &cluster, 1, is_synced).await?;
+            let synced = until(&client, &cluster, 1, "in sync", is_synced).await?;
             healed.push((synced - up).as_secs_f64() * 1e3);
         }
         anyhow::Ok(())
@@ -75,18 +83,25 @@ async fn until(
     client: &Client,
     cluster: &Cluster,
     index: usize,
+    what: &str,
     wanted: impl Fn(&NodeStatus) -> bool,
 ) -> anyhow::Result<Instant> {
     let deadline = Instant::now() + START_MAX;
     loop {
         let node = client.node(cluster.nodes[index].addr);
         let asked = node.status();
-        if let Ok(Ok(status)) = tokio::time::timeout(Duration::from_millis(200), asked).await
-            && wanted(&status)
-        {
+        let answer = tokio::time::timeout(Duration::from_millis(200), asked).await;
+        if matches!(&answer, Ok(Ok(status)) if wanted(status)) {
             return Ok(Instant::now());
         }
-        ensure!(Instant::now() < deadline, "a node is not as it should be");
+        if Instant::now() >= deadline {
+            let status = match &answer {
+                Ok(Ok(status)) => format!("{status:?}"),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            bail!("node {index} is not {what} after {START_MAX:?}: {status}");
+        }
         tokio::time::sleep(POLL).await;
     }
 }
