@@ -76,10 +76,12 @@ const RESERVE_PART: usize = 64;
 const EXPIRED_STEP: usize = 1_024;
 /// Near copies of which the coolest is dropped. Redis samples 5 keys, 10 for a ranking close to the true one.
 const SAMPLE: usize = 16;
-/// Records and lines that recovery and verification ask for ahead of their use.
+/// Records and lines that are asked for ahead of their use where many are read.
 pub(super) const AHEAD: usize = 12;
 /// How many lines of a record are asked for that is going to be read: those after them follow by themselves.
 const PREFETCHED_LINES: usize = 4;
+/// The same of one of which only the key is read.
+const KEY_LINES: usize = 2;
 
 impl Links for Vec<Known> {
     fn filed(&self, record: u32) -> Filed {
@@ -382,7 +384,10 @@ impl<W: Words> Core<W> {
     pub(crate) fn partition_keys(&self, partition: u16, visit: &mut dyn FnMut(ScanItem<'_>)) {
         let Some(records) = self.partitions.get(usize::from(partition)) else { return };
         let mut key = Vec::new();
-        for &number in records {
+        for (at, &number) in records.iter().enumerate() {
+            if let Some(&ahead) = records.get(at + AHEAD) {
+                self.prefetch_record(ahead, KEY_LINES);
+            }
             self.visit(RecordId::from_number(number as usize), &mut key, visit);
         }
     }
@@ -545,8 +550,12 @@ impl<W: Words> Core<W> {
         let (mut key, mut value) = (Vec::new(), Vec::new());
         // From the end: what is dropped is replaced by the last one, which was checked before.
         for at in (0..self.partition_len(partition)).rev() {
-            self.prefetch_of_partition(partition, at);
-            let number = self.partitions[usize::from(partition)][at];
+            let records = &self.partitions[usize::from(partition)];
+            let number = records[at];
+            if let Some(ahead) = at.checked_sub(AHEAD) {
+                let id = self.prefetch_record(records[ahead], PREFETCHED_LINES);
+                self.table.words().prefetch(self.table.geometry().line(id.bucket));
+            }
             let id = RecordId::from_number(number as usize);
             checked += 1;
             if self.is_sound(id, &mut key, &mut value) {
@@ -560,16 +569,16 @@ impl<W: Words> Core<W> {
         Verified { next: 0, checked, dropped }
     }
 
-    /// Asks for the record some places before this one, and for its line: they lie anywhere.
-    fn prefetch_of_partition(&self, partition: u16, at: usize) {
-        let Some(ahead) = at.checked_sub(AHEAD) else { return };
-        let number = self.partitions[usize::from(partition)][ahead];
+    /// Asks for a record's first lines, and for what is known of it: records of a partition lie anywhere.
+    fn prefetch_record(&self, number: u32, lines: usize) -> RecordId {
         let id = RecordId::from_number(number as usize);
+        prefetch_for_writing(&self.records[id.number()]);
+        prefetch_for_writing(&self.lines[id.bucket]);
         let (words, geometry) = (self.table.words(), self.table.geometry());
-        words.prefetch(geometry.line(id.bucket));
-        for line in 0..PREFETCHED_LINES.min(geometry.record_words.div_ceil(LINE_WORDS)) {
+        for line in 0..lines.min(geometry.record_words.div_ceil(LINE_WORDS)) {
             words.prefetch(geometry.record(id) + line * LINE_WORDS);
         }
+        id
     }
 
     pub(crate) fn stats(&self) -> TableStats {
