@@ -33,6 +33,7 @@ use handover::HandoverArgs;
 use machine::Machine;
 use process::Site;
 use report::Report;
+use sync::SyncArgs;
 use table::{TableArgs, WriterArgs};
 
 /// Measure Annulus beside what a user would pick instead
@@ -57,6 +58,8 @@ struct Run {
     table: TableArgs,
     #[command(flatten)]
     handover: HandoverArgs,
+    #[command(flatten)]
+    sync: SyncArgs,
 }
 
 /// How to measure.
@@ -129,7 +132,7 @@ fn main() -> ExitCode {
 }
 
 fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
-    let Run { options, table, handover, .. } = args;
+    let Run { options, table, handover, sync, .. } = args;
     let options = *options;
     let machine = Machine::read();
     let mut site = Site::open().context("no place for the nodes' files")?;
@@ -142,7 +145,7 @@ fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
         Suite::Lanes => lanes::run(&site, &machine, options, &mut report)?,
         Suite::Ring => ring::run(&machine, options, &mut report)?,
         Suite::Restart => restart::run(&site, &machine, options, &mut report)?,
-        Suite::Sync => sync::run(&mut site, &machine, options, &mut report)?,
+        Suite::Sync => sync::run(&mut site, &machine, (options, sync), &mut report)?,
         Suite::Handover => handover::run(&mut site, &machine, (options, handover), &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));

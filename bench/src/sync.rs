@@ -9,6 +9,7 @@ use std::hint::black_box;
 use annulus_proto::message::SYMBOL_BYTES;
 use annulus_proto::{SLOT_COUNT, Slot};
 use annulus_sketch::{Sketch, Step, next_step};
+use clap::Args;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 use rand::{RngExt, SeedableRng};
@@ -44,6 +45,14 @@ struct Cost {
     round_trips: usize,
 }
 
+/// What only this suite is told.
+#[derive(Args)]
+pub(crate) struct SyncArgs {
+    /// Only what real nodes take to heal [suite sync]
+    #[arg(long)]
+    healing_only: bool,
+}
+
 /// Measures everything.
 ///
 /// # Errors
@@ -51,17 +60,25 @@ struct Cost {
 pub(crate) fn run(
     site: &mut Site,
     machine: &Machine,
-    options: Options,
+    (options, args): (Options, &SyncArgs),
     report: &mut Report,
 ) -> anyhow::Result<()> {
     if let Some(core) = machine.cores.first() {
         machine::pin(*core)?;
     }
+    report.heading("load", &format!("{} (1, 5, 15 minutes, at the start)", machine::load()));
+    if !args.healing_only {
+        sketches(options, report);
+    }
+    report.progress("healing");
+    healing::measure(site, machine, options, report)
+}
+
+fn sketches(options: Options, report: &mut Report) {
     report.heading(
         "peers",
         "models: a hash tree of 1,024 x 1,024 (Riak's shape), range-based reconciliation with 16 parts",
     );
-    report.heading("load", &format!("{} (1, 5, 15 minutes, at the start)", machine::load()));
     let rounds = if options.quick { 3 } else { 60 };
     let mut changed = Vec::new();
     for entries in ENTRIES {
@@ -113,13 +130,10 @@ pub(crate) fn run(
     }
     report.progress("upkeep");
     upkeep(if options.quick { 3 } else { 9 }, report);
-    report.progress("healing");
-    healing::measure(site, machine, options, report)?;
     report.note("bytes are those of each difference: symbols and the words by which entries are asked for, both ways, without frames and entries");
     report.note("changed: both have the key, in two states; lacking: one of the two has it");
     report.note("the models count hashes of 8 bytes and leaves of 64 (hash tree), fingerprints of 16 bytes with bounds of 5 and elements of 16 (ranges)");
     report.note("a round trip more fetches the entries, of all of them; times are of the measuring thread's processor");
-    Ok(())
 }
 
 /// Bytes for each difference.

@@ -10,12 +10,14 @@ use anyhow::{Context, bail, ensure};
 use crate::Options;
 use crate::machine::Machine;
 use crate::mesh::fill;
-use crate::process::{Cluster, POLL, START_MAX, Site, TableConfig};
+use crate::process::{Cluster, START_MAX, Site, TableConfig};
 use crate::report::{Goal, Report, Unit};
 use crate::sample::Rounds;
 
 /// Sessions that are written anew while one of the two nodes is away.
 const WRITTEN: u64 = 10_000;
+/// How often a node is asked how far it is, which takes a part of the only processor that the nodes have.
+const POLL: Duration = Duration::from_millis(10);
 /// The least that a node may be configured to keep.
 const HINTS_MAX: &str = "64KiB";
 
@@ -37,7 +39,7 @@ pub(super) fn measure(
     site.limits.hints_max = Some(HINTS_MAX.to_owned());
     let mut cluster = Cluster::start(site, processor, 2, &tables)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let [mut serving, mut healed] = [const { Rounds::new() }; 2];
+    let [mut serving, mut healed, mut exchanged] = [const { Rounds::new() }; 3];
     runtime.block_on(async {
         cluster.agreed().await?;
         let client = cluster.client().local_socket(&cluster.nodes[0].socket);
@@ -54,6 +56,10 @@ pub(super) fn measure(
             let is_up = |status: &NodeStatus| status.member.status == Status::Up;
             let up = until(&client, &cluster, 1, "up", is_up).await?;
             serving.push((up - began).as_secs_f64() * 1e3);
+            let has_read = |status: &NodeStatus| {
+                status.counters.iter().any(|(name, left)| name == "slots_unread" && *left == 0)
+            };
+            let read = until(&client, &cluster, 1, "done with reading", has_read).await?;
             // It may know of the other before its slots do: nothing seems to be missing until then. The few
             // writes that there is room for as hints come by themselves.
             let brought = |status: &NodeStatus| -> u64 {
@@ -67,6 +73,7 @@ pub(super) fn measure(
             };
             let synced = until(&client, &cluster, 1, "in sync", is_synced).await?;
             healed.push((synced - up).as_secs_f64() * 1e3);
+            exchanged.push((synced - read).as_secs_f64() * 1e3);
         }
         anyhow::Ok(())
     })?;
@@ -75,6 +82,8 @@ pub(super) fn measure(
     report.goal(&name, Unit::Ms, &serving, None, goal);
     let name = format!("then {WRITTEN} of them written meanwhile: in sync");
     report.goal(&name, Unit::Ms, &healed, None, goal);
+    let name = "of that, after it had read all of its own".to_owned();
+    report.goal(&name, Unit::Ms, &exchanged, None, goal);
     Ok(())
 }
 
