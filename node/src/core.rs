@@ -521,7 +521,7 @@ impl Core {
         let mut counted = 0;
         for (table, used, count) in uses {
             let Some(table) = self.tables.get_mut(*table) else { continue };
-            table.store.note_use(*used, now_ms);
+            table.store.note_uses(*used, *count, now_ms);
             counted += u64::from(*count);
         }
         self.counters.add_many("uses_noted", counted);

@@ -9,6 +9,7 @@
 pub mod codec;
 pub mod entry;
 pub mod epochs;
+pub mod heat;
 pub mod key;
 pub mod limits;
 pub mod member;
@@ -34,6 +35,7 @@ mod fuzz_bodies;
 extern crate self as annulus_proto;
 
 pub use entry::{Attributes, Base, Body, Entry, Field, Kind, Lease, Note, Value};
+pub use heat::HalfLife;
 pub use key::{Key, KeyError, SLOT_COUNT, Slot};
 pub use member::{Load, Member, Status};
 pub use proximity::Rtt;

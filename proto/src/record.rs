@@ -420,7 +420,7 @@ pub fn write(entry: &Entry, out: &mut Vec<u8>) {
 }
 
 /// The word beside a record that carries the time of the last touch, in hybrid milliseconds. Its upper
-/// 16 bits are the host's own: when readers of its shared memory last used the entry (see [`with_use`]).
+/// 16 bits are the host's own: how much the entry is used there (see [`heat`](crate::heat)).
 pub const fn mark(touched: u64) -> u64 {
     touched & TOUCHED_MASK
 }
@@ -430,30 +430,19 @@ pub const fn touched(mark: u64) -> u64 {
     mark & TOUCHED_MASK
 }
 
-/// A mark of an entry that was used out of shared memory at `now_ms`, in hybrid milliseconds, to some
-/// four seconds. Only this host knows of it.
-pub const fn with_use(mark: u64, now_ms: u64) -> u64 {
-    let used = (now_ms >> USE_UNIT_BITS) & 0xffff;
-    // 0 is never.
-    (mark & TOUCHED_MASK) | (if used == 0 { 1 } else { used }) << 48
+/// The level of an entry's heat that a mark carries; 0 if no use was counted.
+pub const fn level(mark: u64) -> u16 {
+    (mark >> TOUCHED_BITS) as u16
 }
 
-/// When an entry was last used, by a touch or out of this host's shared memory, in hybrid milliseconds.
-/// A use that is more than three days old may seem to be of today.
-pub const fn last_used(mark: u64, now_ms: u64) -> u64 {
-    let (touched, used) = (touched(mark), mark >> 48);
-    if used == 0 {
-        return touched;
-    }
-    let ago = (now_ms >> USE_UNIT_BITS).wrapping_sub(used) & 0xffff;
-    let used_ms = now_ms.saturating_sub(ago << USE_UNIT_BITS);
-    if used_ms > touched { used_ms } else { touched }
+/// The mark with that level.
+pub const fn with_level(mark: u64, level: u16) -> u64 {
+    touched(mark) | (level as u64) << TOUCHED_BITS
 }
 
 const FORMAT: u8 = 1;
-/// The upper bits of a mark count units of 2^12 ms.
-const USE_UNIT_BITS: u32 = 12;
 const TOUCHED_MASK: u64 = Hlc::MS_MAX;
+const TOUCHED_BITS: u32 = TOUCHED_MASK.count_ones();
 
 const ENDED: u8 = 1;
 const FIELDS: u8 = 2;

@@ -437,6 +437,11 @@ impl Writer {
         self.core.set_times(key, deadline, mark)
     }
 
+    /// Changes an entry's mark in place. Returns whether there is one.
+    pub fn change_mark(&mut self, key: &[u8], change: impl FnOnce(u64) -> u64) -> bool {
+        self.core.change_mark(key, change)
+    }
+
     /// Removes an entry. Returns whether there was one.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         self.core.remove(key)

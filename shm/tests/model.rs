@@ -15,6 +15,7 @@ enum Step {
     MakeRoom { shard: u16 },
     Get { key: u8 },
     SetTimes { key: u8, deadline: u64, mark: u64 },
+    ChangeMark { key: u8, by: u64 },
     Remove { key: u8 },
     Expire { keep_odd: bool },
     Tick { ms: u64 },
@@ -46,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4u16).prop_map(|shard| Step::MakeRoom { shard }),
         6 => (0..80u8).prop_map(|key| Step::Get { key }),
         2 => (0..80u8, deadline, any::<u64>()).prop_map(|(key, deadline, mark)| Step::SetTimes { key, deadline, mark }),
+        2 => (0..80u8, any::<u64>()).prop_map(|(key, by)| Step::ChangeMark { key, by }),
         3 => (0..80u8).prop_map(|key| Step::Remove { key }),
         1 => any::<bool>().prop_map(|keep_odd| Step::Expire { keep_odd }),
         1 => (0..3000u64).prop_map(|ms| Step::Tick { ms }),
@@ -277,6 +279,14 @@ fn run(steps: &[Step], pool_percent: u8, shards: u16) {
                 if let Some(entry) = model.get_mut(&key) {
                     (entry.deadline, entry.mark) = (deadline, mark);
                     entry.due = deadline.max(now.wrapping_add(CLOCK_OFFSET));
+                }
+            }
+            Step::ChangeMark { key, by } => {
+                let key = key_of(key);
+                let is_there = table.of_mut(&key).change_mark(&key, |mark| mark ^ by);
+                assert_eq!(is_there, model.contains_key(&key));
+                if let Some(entry) = model.get_mut(&key) {
+                    entry.mark ^= by;
                 }
             }
             Step::Remove { key } => {

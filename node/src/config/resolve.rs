@@ -347,6 +347,12 @@ impl Resolver {
             }
             .to_owned()
         });
+        let half_life = table.take(
+            TableSetting::HalfLife,
+            default.half_life,
+            |raw| duration(raw, MINUTE..=30 * 24 * 60 * MINUTE),
+            |time| show_duration(*time),
+        );
         let stale_max = table.take(
             TableSetting::StaleMax,
             default.stale_max,
@@ -379,6 +385,7 @@ impl Resolver {
             lifetime_max,
             max_value,
             on_full,
+            half_life,
             stale_max,
             partition,
             merge: None,

@@ -91,6 +91,7 @@ settings! {
         RecordSize "record_size" "SIZE" "The size of a record in shared memory";
         Memory "memory" "SIZE" "The size of the table's segment";
         OnFull "on_full" "WHAT" "What a full table does with a new session: refuse, evict";
+        HalfLife "half_life" "TIME" "How long a session that is not used takes to lose half of its heat";
         StaleMax "stale_max" "TIME" "How long readers may trust shared memory that nobody vouches for";
         Partition "partition" "WHAT" "What plain reads and writes do without a majority of the homes: serve, refuse";
     }

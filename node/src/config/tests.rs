@@ -240,6 +240,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         record_size = "1KiB"
         on_full = "evict"
         memory = "32MiB"
+        half_life = "1h"
         stale_max = "1s"
         partition = "refuse"
 
@@ -256,6 +257,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         idle: Duration::ZERO,
         lifetime_max: Duration::from_secs(30 * 86_400),
         max_value: 1 << 20,
+        half_life: Duration::from_secs(3_600),
         stale_max: Duration::from_secs(1),
         partition: Partition::Refuse,
         merge: None,
@@ -418,6 +420,7 @@ fn bounds_are_kept_and_named() {
         ("record_size = 500", "must be a multiple of 8: 496 or 504"),
         ("record_size = 56", "must be from 64 to 64KiB"),
         ("record_size = \"128KiB\"", "must be from 64 to 64KiB"),
+        ("half_life = \"10s\"", "must be from \"1m\" to \"30d\""),
         ("stale_max = \"0s\"", "must be from \"100ms\" to \"365d\""),
         ("lifetime_max = \"9999d\"", "must be from \"0s\" to \"3650d\""),
     ] {

@@ -407,6 +407,8 @@ impl Core {
                     pin: body.pin(),
                     value: body.value(now_ms),
                 };
+                let store = &mut self.tables[pending.table].store;
+                store.note_read(&pending.request.key, now_ms);
                 return self.finish(now, id, pending, Ok(SessionReply::Session(session)));
             }
             Operation::Touch { .. } => {

@@ -1,4 +1,4 @@
-//! Room in a full table whose policy is to drop the least used sessions rather than to refuse new ones.
+//! Room in a full table whose policy is to drop the coolest sessions rather than to refuse new ones.
 //!
 //! A session is evicted by the primary of its slot, and by a write: a version later than the last that
 //! says it expired long ago, with nothing left of its value. Every home drops it on that word as it drops
@@ -14,11 +14,11 @@ use super::io::Now;
 use super::settings::OnFull;
 use super::store::EXPIRED_KEPT_MS;
 
-/// Sessions that are looked at for the least used ones. One in R of them has this node as its primary.
+/// Sessions that are looked at for the coolest ones. One in R of them has this node as its primary.
 const SAMPLE: usize = 64;
 /// How many go at a time, so that not every write has to look for room.
 const BATCH: usize = 8;
-/// One in so many of those that were looked at may go, the least used: in a table for a few large sessions a whole
+/// One in so many of those that were looked at may go, the coolest: in a table for a few large sessions a whole
 /// batch would be most of them. If this node is the primary of none of these, one other goes.
 const COOLEST_PART: usize = 4;
 /// How often a write that still finds no room has others evicted: one value may need the blocks of many.
@@ -62,13 +62,13 @@ impl Core {
         }
     }
 
-    /// Evicts the least used of some sessions that this node is the primary of, but not `except`. Returns
+    /// Evicts the coolest of some sessions that this node is the primary of, but not `except`. Returns
     /// whether any went.
     fn evict(&mut self, now: Now, table: usize, except: &Key) -> bool {
         let now_ms = self.time.now_ms(now);
         let me = self.id();
         let mut sample = self.tables[table].store.sample(SAMPLE, now_ms);
-        sample.sort_by_key(|(_, used_ms)| *used_ms);
+        sample.sort_by_key(|(_, warmth)| *warmth);
         let coolest = sample.len() / COOLEST_PART;
         let mut evicted = 0;
         for (rank, (key, _)) in sample.into_iter().enumerate() {

@@ -122,6 +122,9 @@ pub struct TablePolicy {
     pub max_value: u32,
     /// What becomes of a new session when the table is full. Default: it is refused.
     pub on_full: OnFull,
+    /// How long a session that is not used takes to lose half of its heat, by which a full table chooses those that
+    /// it evicts. After 2,048 half-lives without use it may seem hot. Default 10 minutes.
+    pub half_life: Duration,
     /// How long this host's readers may trust shared memory after the node last knew itself in touch
     /// with a majority of a slot's homes. Default 10 s.
     pub stale_max: Duration,
@@ -142,6 +145,7 @@ impl Default for TablePolicy {
             lifetime_max: Duration::from_secs(7 * 24 * 3600),
             max_value: 64 << 10,
             on_full: OnFull::Refuse,
+            half_life: Duration::from_secs(600),
             stale_max: Duration::from_secs(10),
             partition: Partition::Serve,
             merge: None,
@@ -165,7 +169,7 @@ pub enum Partition {
 pub enum OnFull {
     /// Refuse new sessions, and say so. Nothing that lives is lost.
     Refuse,
-    /// Evict sessions that were not used for long, on all of their homes.
+    /// Evict the coolest sessions, those that were used least lately, on all of their homes.
     Evict,
 }
 

@@ -6,7 +6,7 @@ mod watched;
 use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
 use annulus_proto::submission::Action;
-use annulus_proto::{Entry, Hlc, Key, NodeId, SLOT_COUNT, Slot, Value, Version, record};
+use annulus_proto::{Entry, HalfLife, Hlc, Key, NodeId, SLOT_COUNT, Slot, Value, Version, record};
 use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
 use annulus_sketch::Sketch;
 
@@ -42,6 +42,8 @@ pub(super) struct Store {
     scan_cursor: u64,
     unjoined: UnjoinedCounts,
     flaw: Option<Flaw>,
+    half_life: HalfLife,
+    dither: Dither,
     /// The record that was read last.
     buffer: Vec<u8>,
     /// The record that is to be written.
@@ -52,6 +54,17 @@ pub(super) struct Store {
 #[derive(Clone, Copy, Debug)]
 struct Births {
     lifetime_max_ms: u64,
+}
+
+/// Numbers that are spread evenly, whichever part of them is taken: multiples of the golden ratio.
+#[derive(Debug)]
+struct Dither(u32);
+
+impl Dither {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9);
+        self.0
+    }
 }
 
 /// The slots that were not read yet.
@@ -104,6 +117,8 @@ impl Store {
     ) -> Self {
         let lifetime_max_ms = u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX);
         Self {
+            half_life: HalfLife::new(policy.half_life),
+            dither: Dither(0),
             policy,
             births: Births { lifetime_max_ms },
             node,
@@ -269,11 +284,15 @@ impl Store {
 
     /// The copy under a key, dead or alive, but nothing past its last day.
     pub(super) fn get(&mut self, key: &Key, now_ms: u64) -> Option<Entry> {
+        self.get_marked(key, now_ms).map(|(entry, _)| entry)
+    }
+
+    fn get_marked(&mut self, key: &Key, now_ms: u64) -> Option<(Entry, u64)> {
         self.read_for(key);
         let found = self.writer.get(key.as_bytes(), &mut self.buffer)?;
         let view = record::View::parse(&self.buffer).ok()?;
         let entry = view.entry(found.mark).ok()?;
-        self.births.accept(entry.birth, now_ms).then_some(entry)
+        self.births.accept(entry.birth, now_ms).then_some((entry, found.mark))
     }
 
     /// Touches, rewrites or ends a session that is alive, without decoding more of it than that takes, as
@@ -314,7 +333,9 @@ impl Store {
         if !is_alive || birth.is_some_and(|birth| birth != before.birth) {
             return None;
         }
-        let touched = record::mark(record::touched(mark).max(now_ms.min(Hlc::MS_MAX)));
+        let used = self.half_life.used(mark, 1, now_ms, self.dither.next());
+        let touched_ms = record::touched(mark).max(now_ms.min(Hlc::MS_MAX));
+        let touched = record::with_level(touched_ms, record::level(used));
         if let Action::Touch { .. } = action {
             // The record stays as it is.
             let change = match self.outline.is_kept() {
@@ -412,16 +433,16 @@ impl Store {
             let why = "values of this table are joined as a whole; it has no fields";
             return Err(Failure::Refused(why.to_owned()));
         }
-        let stored = self.get(key, now_ms);
+        let stored = self.get_marked(key, now_ms);
         if !self.births.accept(offered.birth, now_ms) {
             let why = "everything of this session's birth is past its last day (lifetime_max)";
             return Err(Failure::Refused(why.to_owned()));
         }
-        let Some(before) = stored else {
+        let Some((before, mark)) = stored else {
             // A dead entry of an older birth may still lie there: it is replaced, not merged.
             let forgotten = if self.outline.is_kept() { self.raw_digest(key) } else { 0 };
             let slot = key.slot();
-            self.write(key, slot, offered, now_ms, admission)?;
+            self.write((key, slot), offered, 0, now_ms, admission)?;
             self.account(key, slot, forgotten, offered, now_ms, is_extra);
             return Ok(offered.clone());
         };
@@ -432,7 +453,11 @@ impl Store {
         let is_sketched = self.outline.is_kept();
         let digest = if is_sketched { self.digest(key, &before) } else { 0 };
         let rewrite = (!only_touched(&before, &entry)).then_some(admission);
-        self.replace((key, key.slot()), digest, &entry, now_ms, rewrite, is_extra)?;
+        let level = match entry.birth == before.birth {
+            true => record::level(self.half_life.used(mark, 1, now_ms, self.dither.next())),
+            false => 0,
+        };
+        self.replace((key, key.slot()), (digest, level), &entry, now_ms, rewrite, is_extra)?;
         Ok(entry)
     }
 
@@ -490,25 +515,25 @@ impl Store {
         self.watched.set(slot, key, is_placed, is_extra && digest != 0);
     }
 
-    /// Stores what has become of the stored entry, of which this was the digest: its times alone if
-    /// nothing is to be rewritten.
+    /// Stores what has become of the stored entry, of which this was the digest, and this is the level of its heat
+    /// now: its times alone if nothing is to be rewritten.
     ///
     /// # Errors
     /// [`Failure::TableFull`] or [`Failure::TooLarge`]; what was stored is as before.
     fn replace(
         &mut self,
         (key, slot): (&Key, Slot),
-        digest: u64,
+        (digest, level): (u64, u16),
         entry: &Entry,
         now_ms: u64,
         rewrite: Option<Admission>,
         is_extra: bool,
     ) -> Result<(), Failure> {
         match rewrite {
-            Some(admission) => self.write(key, slot, entry, now_ms, admission)?,
+            Some(admission) => self.write((key, slot), entry, level, now_ms, admission)?,
             None => {
-                let touched = entry.body.as_ref().map_or(0, |body| body.touched);
-                self.writer.set_times(key.as_bytes(), self.deadline(entry), record::mark(touched));
+                let mark = mark_of(entry, level);
+                self.writer.set_times(key.as_bytes(), self.deadline(entry), mark);
             }
         }
         self.account(key, slot, digest, entry, now_ms, is_extra);
@@ -630,26 +655,36 @@ impl Store {
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
     }
 
-    /// About `count` entries drawn at random, other ones at each call, with the time of their last use.
+    /// About `count` entries drawn at random, other ones at each call, each with its [warmth](HalfLife::warmth).
     pub(super) fn sample(&mut self, count: usize, now_ms: u64) -> Vec<(Key, u64)> {
         let mut sample = Vec::with_capacity(count);
+        let half_life = self.half_life;
         self.writer.sample(count, &mut |item| {
-            let used_ms = record::last_used(item.mark, now_ms);
-            sample.extend(Key::new(item.key).map(|key| (key, used_ms)));
+            let warmth = half_life.warmth(item.mark, now_ms);
+            sample.extend(Key::new(item.key).map(|key| (key, warmth)));
         });
         sample
     }
 
-    /// Notes that a reader of shared memory used an entry: what was used lately is not evicted. It does
-    /// not prolong a session, and other homes do not hear of it.
-    pub(super) fn note_use(&mut self, used: Used, now_ms: u64) {
+    /// Notes that readers of shared memory used an entry so often. It does not prolong a session, and other homes do
+    /// not hear of it.
+    pub(super) fn note_uses(&mut self, used: Used, uses: u32, now_ms: u64) {
+        let dither = self.dither.next();
         let mut found = None;
         self.writer.used(used, &mut |item| {
-            found = Some((item.key.to_vec(), item.deadline, record::with_use(item.mark, now_ms)));
+            let mark = self.half_life.used(item.mark, uses, now_ms, dither);
+            found = Some((item.key.to_vec(), item.deadline, mark));
         });
         if let Some((key, deadline, mark)) = found {
             self.writer.set_times(&key, deadline, mark);
         }
+    }
+
+    /// Notes that an entry was read through the node, as [`Store::note_uses`].
+    pub(super) fn note_read(&mut self, key: &Key, now_ms: u64) {
+        let (half_life, dither) = (self.half_life, self.dither.next());
+        let used = |mark| half_life.used(mark, 1, now_ms, dither);
+        self.writer.change_mark(key.as_bytes(), used);
     }
 
     /// Drops an entry at once.
@@ -708,16 +743,15 @@ impl Store {
 
     fn write(
         &mut self,
-        key: &Key,
-        slot: Slot,
+        (key, slot): (&Key, Slot),
         entry: &Entry,
+        level: u16,
         now_ms: u64,
         admission: Admission,
     ) -> Result<(), Failure> {
         self.next.clear();
         record::write(entry, &mut self.next);
-        let touched = entry.body.as_ref().map_or(0, |body| body.touched);
-        let (deadline, mark) = (self.deadline(entry), record::mark(touched));
+        let (deadline, mark) = (self.deadline(entry), mark_of(entry, level));
         let put = |store: &mut Self| {
             let (key, slot) = (key.as_bytes(), slot.index());
             store.writer.put_as(admission, key, slot, &store.next, (deadline, mark))
@@ -742,8 +776,9 @@ impl Store {
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
         let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
-        let last_used = |mark| record::last_used(mark, now_ms);
-        let dropped = self.writer.make_room(now_ms, &last_used, &mut |item| {
+        let half_life = self.half_life;
+        let warmth = |mark| half_life.warmth(mark, now_ms);
+        let dropped = self.writer.make_room(now_ms, &warmth, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
                 forget(outline, (unread, &mut *watched), (item, of_values), now_ms);
@@ -871,6 +906,12 @@ fn may_be_placed(value: &[u8]) -> bool {
 fn is_placed(value: &[u8], mark: u64) -> bool {
     let entry = record::View::parse(value).and_then(|view| view.entry(mark));
     entry.is_ok_and(|entry| entry.is_placed())
+}
+
+/// The mark of an entry of this level.
+fn mark_of(entry: &Entry, level: u16) -> u64 {
+    let touched = entry.body.as_ref().map_or(0, |body| body.touched);
+    record::with_level(touched, if entry.is_ended() { 0 } else { level })
 }
 
 fn only_touched(before: &Entry, after: &Entry) -> bool {

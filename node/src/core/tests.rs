@@ -931,6 +931,34 @@ fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_every
 }
 
 #[test]
+fn a_full_table_keeps_what_was_used_often_rather_than_what_came_last() {
+    let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
+    let mut world = World::of_single_cores(3, 18, policy);
+    world.settle();
+    let value = bytes(&"x".repeat(16_000));
+    let used: Vec<String> = (0..10).map(|number| format!("used {number}")).collect();
+    for key in &used {
+        world.acknowledged(0, key, start(value.clone()));
+    }
+    world.run_for(Duration::from_secs(1));
+    // Any of the nodes may be the one that evicts it, and each counts its own reads.
+    for key in (0..3).flat_map(|_| &used) {
+        for node in 0..3 {
+            assert_eq!(world.value(node, key), value);
+        }
+    }
+    for number in 0..400 {
+        world.run_for(Duration::from_millis(20));
+        world.acknowledged(number % 3, &format!("key {number}"), start(value.clone()));
+    }
+    let evicted: u64 = (0..3).map(|node| world.counter(node, "entries_evicted")).sum();
+    assert!(evicted > 200, "{evicted}");
+    for key in &used {
+        assert_eq!(world.value(1, key), value);
+    }
+}
+
+#[test]
 fn a_table_without_a_free_block_evicts_sessions_that_do_not_fit_in_a_record() {
     let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
     let mut world = World::with_record_size(3, 16, policy, 64, CORES_MAX);

@@ -238,18 +238,3 @@ fn what_contradicts_itself_is_malformed() {
     kind[16] = 2;
     assert_eq!(read(&kind, 0), Err(Malformed("an unknown kind of value")));
 }
-
-#[test]
-fn use_out_of_shared_memory_is_remembered_beside_the_last_touch_and_leaves_it_alone() {
-    let touched_ms = 1_700_000_000_000;
-    let touch = mark(touched_ms);
-    assert_eq!(last_used(touch, touched_ms + 90_000_000), touched_ms);
-    for later in [0, 5_000, 3_600_000, 2 * 86_400_000] {
-        let used = with_use(touch, touched_ms + later);
-        assert_eq!(touched(used), touched_ms);
-        for asked in [0, 60_000, 86_400_000 / 2] {
-            let told = last_used(used, touched_ms + later + asked);
-            assert!(told.abs_diff(touched_ms + later) <= 4_096 * 2, "{later} {asked}: {told}");
-        }
-    }
-}

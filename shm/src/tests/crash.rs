@@ -173,6 +173,7 @@ fn stopped_after_any_store_an_operation_has_happened_or_not() {
         Box::new(put(b"inline", 600, 5)),
         Box::new(put(b"chained", 0, 6)),
         Box::new(|core| assert!(core.set_times(b"inline", 77, 78))),
+        Box::new(|core| assert!(core.change_mark(b"inline", |mark| mark + 1))),
         Box::new(|core| assert!(core.remove(b"inline"))),
         Box::new(put(b"other", 2000, 7)),
         Box::new(put(&[9; 255], 600, 8)),

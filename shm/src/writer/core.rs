@@ -363,6 +363,13 @@ impl<W: Words> Core<W> {
         true
     }
 
+    pub(crate) fn change_mark(&mut self, key: &[u8], change: impl FnOnce(u64) -> u64) -> bool {
+        let Some(id) = self.find_key(key) else { return false };
+        let at = self.table.geometry().record(id) + MARK;
+        self.table.words().store(at, change(self.table.words().load(at)));
+        true
+    }
+
     pub(crate) fn set_times_at(&mut self, id: RecordId, deadline: u64, mark: u64) {
         let record = self.table.geometry().record(id);
         self.table.words().store(record + DEADLINE, deadline);

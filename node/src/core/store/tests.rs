@@ -426,29 +426,92 @@ fn sizes_that_do_not_add_up_get_no_sketches() {
     }
 }
 
+/// Where readers of shared memory find an entry.
+fn place_of(store: &Store, number: u64) -> Used {
+    let reader = annulus_shm::Reader::attach(store.writer.region()).unwrap();
+    let lookup = reader.get(key(number).as_bytes(), 0, &mut Vec::new());
+    let annulus_shm::Lookup::Hit(hit) = lookup else { panic!("{lookup:?}") };
+    hit.used
+}
+
+/// All keys, the coolest first.
+fn by_warmth(store: &mut Store, now_ms: u64) -> Vec<Key> {
+    let mut sample = store.sample(100, now_ms);
+    sample.sort_unstable_by_key(|(_, warmth)| *warmth);
+    sample.into_iter().map(|(key, _)| key).collect()
+}
+
 #[test]
-fn use_out_of_shared_memory_counts_when_the_least_used_are_looked_for() {
+fn use_out_of_shared_memory_warms_an_entry_and_is_this_hosts_own_affair() {
     let mut store = store();
     for number in 0..3 {
-        store.merge(&key(number), &session(START_MS, b"x", 0, 0), START_MS, ORDINARY).unwrap();
+        let made_ms = START_MS + number;
+        store.merge(&key(number), &session(made_ms, b"x", 0, 0), made_ms, ORDINARY).unwrap();
     }
-    let reader = annulus_shm::Reader::attach(store.writer.region()).unwrap();
     store.set_freshness(slot(), u64::MAX);
     let before = store.slot_sketch(slot());
-    let lookup = reader.get(key(1).as_bytes(), 0, &mut Vec::new());
-    let annulus_shm::Lookup::Hit(hit) = lookup else { panic!("{lookup:?}") };
+    assert_eq!(by_warmth(&mut store, START_MS + 10), [key(0), key(1), key(2)]);
+    let used = place_of(&store, 0);
     let later = START_MS + 600_000;
-    store.note_use(hit.used, later);
+    store.note_uses(used, 1, later);
+    assert_eq!(by_warmth(&mut store, later), [key(1), key(2), key(0)]);
+    // Used more often, though not as lately.
+    store.note_uses(place_of(&store, 1), 100, later);
+    store.note_uses(place_of(&store, 2), 1, later + 600_000);
+    assert_eq!(by_warmth(&mut store, later + 600_000), [key(0), key(2), key(1)]);
     // Gone by then: nobody else is credited.
-    let nobody = Used::new(hit.used.record(), !hit.used.tag());
-    store.note_use(nobody, later + 600_000);
-    let mut used = store.sample(100, later);
-    used.sort_unstable_by_key(|(_, used_ms)| *used_ms);
-    assert_eq!(used[2].0, key(1));
-    assert!(used[2].1.abs_diff(later) <= 8_192 && used[1].1 == START_MS, "{used:?}");
-    // It is this host's own affair.
+    store.note_uses(Used::new(used.record(), !used.tag()), 1_000, later);
+    assert_eq!(by_warmth(&mut store, later + 600_000), [key(0), key(2), key(1)]);
+    // Its heat is forgotten in the end.
+    store.note_uses(used, 1, later + 24 * 600_000);
+    assert_eq!(by_warmth(&mut store, later + 24 * 600_000)[2], key(0));
     assert_eq!(store.slot_sketch(slot()), before);
     assert_consistent(&mut store);
+}
+
+#[test]
+fn reads_through_the_node_touches_and_writes_warm_an_entry_as_well() {
+    let uses: [fn(&mut Store, u64); 4] = [
+        |store, now_ms| store.note_read(&key(0), now_ms),
+        |store, now_ms| {
+            let mut entry = store.get(&key(0), now_ms).unwrap();
+            entry.touch(now_ms);
+            store.merge(&key(0), &entry, now_ms, ORDINARY).unwrap();
+        },
+        |store, now_ms| {
+            let mut entry = store.get(&key(0), now_ms).unwrap();
+            entry.write_value(version(now_ms, 7), Value::Bytes(b"y".to_vec()));
+            store.merge(&key(0), &entry, now_ms, ORDINARY).unwrap();
+        },
+        |store, now_ms| {
+            let action = Action::Touch { birth: None };
+            let done = store.change(key(0).as_bytes(), slot(), &action, now_ms, |_| None);
+            assert!(done.is_some());
+        },
+    ];
+    for (which, used) in uses.into_iter().enumerate() {
+        let mut store = store();
+        for number in 0..3 {
+            let entry = session(START_MS, b"x", 0, 0);
+            store.merge(&key(number), &entry, START_MS, ORDINARY).unwrap();
+        }
+        store.set_freshness(slot(), u64::MAX);
+        store.note_uses(place_of(&store, 1), 2, START_MS);
+        store.note_uses(place_of(&store, 2), 40, START_MS);
+        for more in 1..=10 {
+            used(&mut store, START_MS + more);
+        }
+        let now_ms = START_MS + 600_000;
+        // One that comes now is cooler than what was used more than twice a half-life ago.
+        store.merge(&key(3), &session(now_ms, b"x", 0, 0), now_ms, ORDINARY).unwrap();
+        let order = by_warmth(&mut store, now_ms);
+        assert_eq!(order, [key(3), key(1), key(0), key(2)], "{which}");
+        // Whoever has its key later begins anew.
+        store.merge(&key(2), &session(now_ms, b"x", 0, 0), now_ms, ORDINARY).unwrap();
+        let order = by_warmth(&mut store, now_ms);
+        assert_eq!(order[2..], [key(1), key(0)], "{which}");
+        assert_consistent(&mut store);
+    }
 }
 
 #[test]

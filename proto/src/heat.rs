@@ -1,0 +1,100 @@
+//! How much an entry is used, as one number: each use adds one to its heat, and time halves it.
+//!
+//! What is stored is not the heat but when it was or will be one, its *level* h, so that `heat = 2^((h - now) /
+//! half_life)`. Nothing has to be written as time goes on, and the order of two entries does not change while neither is
+//! used. This is exponential decay with one weight for frequency and recency as in LRFU (Lee, Choi, Kim, Noh, Min, Cho,
+//! Kim: *LRFU: A Spectrum of Policies that Subsumes the Least Recently Used and Least Frequently Used Policies*, IEEE
+//! Transactions on Computers 50(12), 2001).
+//!
+//! A level takes the upper 16 bits of a record's [mark](crate::record::mark), in sixteenths of a half-life, modulo 2^16. A
+//! use of something hot changes it by less than that: then it is raised with the chance that makes the mean right, as in
+//! Morris's counters (*Counting Large Numbers of Events in Small Registers*, CACM 21(10), 1978).
+
+use std::time::Duration;
+
+use crate::record::{level, touched, with_level};
+
+/// How long an entry that is not used takes to lose half of its heat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfLife {
+    /// A sixteenth of it, in milliseconds.
+    unit_ms: u64,
+}
+
+/// Levels for each half-life.
+const STEPS: i32 = 16;
+/// Of heat, in fixed point.
+const ONE: u64 = 1 << 16;
+/// The greatest heat: 2^40 uses.
+const STEPS_MAX: i32 = 40 * STEPS;
+
+/// `2^(i/16)`, in fixed point.
+const POWERS: [u64; STEPS as usize] = [
+    65_536, 68_438, 71_468, 74_632, 77_936, 81_386, 84_990, 88_752, 92_682, 96_785, 101_070,
+    105_545, 110_218, 115_098, 120_194, 125_515,
+];
+
+impl HalfLife {
+    /// Of at least 16 ms, in steps of as much.
+    pub fn new(half_life: Duration) -> Self {
+        let ms = u64::try_from(half_life.as_millis()).unwrap_or(u64::MAX);
+        Self { unit_ms: (ms / STEPS as u64).max(1) }
+    }
+
+    /// The mark after so many uses at `now_ms`, in hybrid milliseconds. `dither` is to be any number, another one
+    /// each time.
+    #[must_use]
+    pub fn used(self, mark: u64, uses: u32, now_ms: u64, dither: u32) -> u64 {
+        if uses == 0 {
+            return mark;
+        }
+        let heat = power(self.steps(mark, now_ms)) + u64::from(uses) * ONE;
+        let now = (now_ms / self.unit_ms) as u16;
+        let level = now.wrapping_add_signed(steps_of(heat, dither) as i16);
+        // 0 says that no use was counted.
+        with_level(mark, level.max(1))
+    }
+
+    /// What orders entries, the coolest first: by their heat at `now_ms`, and those of one heat by their last touch.
+    /// One that was not used for more than 2,048 half-lives may seem to be hot.
+    pub fn warmth(self, mark: u64, now_ms: u64) -> u64 {
+        let steps = self.steps(mark, now_ms);
+        ((steps - i32::from(i16::MIN)) as u64) << 48 | touched(mark)
+    }
+
+    /// How far the level is ahead of the present. Where no use was counted there was one, the last touch.
+    fn steps(self, mark: u64, now_ms: u64) -> i32 {
+        let now = now_ms / self.unit_ms;
+        match level(mark) {
+            0 => {
+                let ahead = (touched(mark) / self.unit_ms) as i64 - now as i64;
+                ahead.clamp(i16::MIN.into(), i16::MAX.into()) as i32
+            }
+            level => i32::from(level.wrapping_sub(now as u16) as i16),
+        }
+    }
+}
+
+/// `2^(steps/16)`, in fixed point; 0 from 2^-16 down.
+fn power(steps: i32) -> u64 {
+    let steps = steps.min(STEPS_MAX);
+    let of_step = POWERS[steps.rem_euclid(STEPS) as usize];
+    match steps.div_euclid(STEPS) {
+        whole @ 0.. => of_step << whole,
+        whole => of_step.checked_shr(whole.unsigned_abs()).unwrap_or(0),
+    }
+}
+
+/// How many steps make this heat, which is one at least: one of the two numbers next to it, by the chance that makes the
+/// mean right.
+fn steps_of(heat: u64, dither: u32) -> i32 {
+    let whole = heat.ilog2() - ONE.ilog2();
+    let rest = heat >> whole;
+    let step = POWERS.partition_point(|power| *power <= rest) - 1;
+    let (from, to) = (POWERS[step], POWERS.get(step + 1).copied().unwrap_or(2 * ONE));
+    let is_raised = (u64::from(dither) * (to - from)) >> 32 < rest - from;
+    (whole as i32 * STEPS + step as i32 + i32::from(is_raised)).min(STEPS_MAX)
+}
+
+#[cfg(test)]
+mod tests;
