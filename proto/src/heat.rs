@@ -56,26 +56,30 @@ impl HalfLife {
     }
 
     /// What orders entries, the coolest first: by their heat at `now_ms`, and those of one heat by their last touch.
-    /// One that was not used for more than 2,048 half-lives may seem to be hot.
     pub fn warmth(self, mark: u64, now_ms: u64) -> u64 {
         let steps = self.steps(mark, now_ms);
         ((steps - i32::from(i16::MIN)) as u64) << 48 | touched(mark)
     }
 
-    /// How far the level is ahead of the present. Where no use was counted there was one, the last touch.
+    /// How far the level is ahead of the present. Where no use was counted there was one, the last touch, and so there
+    /// was where the level is ahead of any that there can be: then it is of long ago, of a clock that went back
+    /// since, or of another half-life.
     fn steps(self, mark: u64, now_ms: u64) -> i32 {
         let now = now_ms / self.unit_ms;
+        let by_touch = ((touched(mark) / self.unit_ms) as i64).saturating_sub(now as i64);
+        let by_touch = by_touch.clamp(i16::MIN.into(), 0) as i32;
         match level(mark) {
-            0 => {
-                let ahead = (touched(mark) / self.unit_ms) as i64 - now as i64;
-                ahead.clamp(i16::MIN.into(), i16::MAX.into()) as i32
-            }
-            level => i32::from(level.wrapping_sub(now as u16) as i16),
+            0 => by_touch,
+            level => match i32::from(level.wrapping_sub(now as u16) as i16) {
+                // One more, where 0 stands for what was not counted.
+                counted if counted > STEPS_MAX + 1 => by_touch,
+                counted => counted.min(STEPS_MAX).max(by_touch),
+            },
         }
     }
 }
 
-/// `2^(steps/16)`, in fixed point; 0 from 2^-16 down.
+/// `2^(steps/16)`, in fixed point; 0 below 2^-16.
 fn power(steps: i32) -> u64 {
     let steps = steps.min(STEPS_MAX);
     let of_step = POWERS[steps.rem_euclid(STEPS) as usize];
@@ -92,7 +96,8 @@ fn steps_of(heat: u64, dither: u32) -> i32 {
     let rest = heat >> whole;
     let step = POWERS.partition_point(|power| *power <= rest) - 1;
     let (from, to) = (POWERS[step], POWERS.get(step + 1).copied().unwrap_or(2 * ONE));
-    let is_raised = (u64::from(dither) * (to - from)) >> 32 < rest - from;
+    let (beyond, step_size) = (heat - (from << whole), (to - from) << whole);
+    let is_raised = (u128::from(dither) * u128::from(step_size)) >> 32 < u128::from(beyond);
     (whole as i32 * STEPS + step as i32 + i32::from(is_raised)).min(STEPS_MAX)
 }
 

@@ -83,7 +83,7 @@ pub(super) fn measure(
     let name = format!("then {WRITTEN} of them written meanwhile: in sync");
     report.goal(&name, Unit::Ms, &healed, None, goal);
     let name = "of that, after it had read all of its own".to_owned();
-    report.goal(&name, Unit::Ms, &exchanged, None, goal);
+    report.row(&name, Unit::Ms, &exchanged);
     Ok(())
 }
 

@@ -701,8 +701,8 @@ impl Core {
         let Effects { waiting, under_way, ready, .. } = &self.effects;
         let under_way = under_way.iter().flat_map(|(_, effects)| effects);
         let to_tell = |effect: &Effect| match effect {
-            Effect::Tell { table: of, slot, step: Step::Learn(_), .. } if *of == table => {
-                Some(slot.index())
+            Effect::Tell { table: of, node, slot, step: Step::Learn(_) } if *of == table => {
+                self.is_active(*node).then(|| slot.index())
             }
             _ => None,
         };

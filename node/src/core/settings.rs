@@ -123,7 +123,7 @@ pub struct TablePolicy {
     /// What becomes of a new session when the table is full. Default: it is refused.
     pub on_full: OnFull,
     /// How long a session that is not used takes to lose half of its heat, by which a full table chooses those that
-    /// it evicts. After 2,048 half-lives without use it may seem hot. Default 10 minutes.
+    /// it evicts. Default 10 minutes.
     pub half_life: Duration,
     /// How long this host's readers may trust shared memory after the node last knew itself in touch
     /// with a majority of a slot's homes. Default 10 s.

@@ -56,14 +56,17 @@ struct Births {
     lifetime_max_ms: u64,
 }
 
-/// Numbers that are spread evenly, whichever part of them is taken: multiples of the golden ratio.
+/// Numbers without a pattern that uses may have, too, and the same ones in any run.
 #[derive(Debug)]
 struct Dither(u32);
 
 impl Dither {
+    /// A count, mixed as MurmurHash3 does at its end (Appleby, public domain).
     fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9);
-        self.0
+        self.0 = self.0.wrapping_add(1);
+        let mixed = (self.0 ^ self.0 >> 16).wrapping_mul(0x85eb_ca6b);
+        let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
+        mixed ^ mixed >> 16
     }
 }
 
@@ -453,9 +456,14 @@ impl Store {
         let is_sketched = self.outline.is_kept();
         let digest = if is_sketched { self.digest(key, &before) } else { 0 };
         let rewrite = (!only_touched(&before, &entry)).then_some(admission);
-        let level = match entry.birth == before.birth {
-            true => record::level(self.half_life.used(mark, 1, now_ms, self.dither.next())),
-            false => 0,
+        let level = if entry.birth != before.birth {
+            0
+        } else if touched_of(&entry) > touched_of(&before) {
+            // What arrives late was used then, and not now.
+            let used_ms = touched_of(&entry).min(now_ms);
+            record::level(self.half_life.used(mark, 1, used_ms, self.dither.next()))
+        } else {
+            record::level(mark)
         };
         self.replace((key, key.slot()), (digest, level), &entry, now_ms, rewrite, is_extra)?;
         Ok(entry)
@@ -910,8 +918,11 @@ fn is_placed(value: &[u8], mark: u64) -> bool {
 
 /// The mark of an entry of this level.
 fn mark_of(entry: &Entry, level: u16) -> u64 {
-    let touched = entry.body.as_ref().map_or(0, |body| body.touched);
-    record::with_level(touched, if entry.is_ended() { 0 } else { level })
+    record::with_level(touched_of(entry), if entry.is_ended() { 0 } else { level })
+}
+
+fn touched_of(entry: &Entry) -> u64 {
+    entry.body.as_ref().map_or(0, |body| body.touched)
 }
 
 fn only_touched(before: &Entry, after: &Entry) -> bool {

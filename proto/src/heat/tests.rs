@@ -64,6 +64,36 @@ fn nothing_is_hotter_than_it_can_be() {
 }
 
 #[test]
+fn single_uses_count_however_hot_it_is() {
+    let half_life = ten_minutes();
+    let mut dithers = dithers();
+    let hot = half_life.used(mark(NOW_MS), 1 << 20, NOW_MS, 0);
+    let before = heat_at(half_life, hot, NOW_MS);
+    let hotter =
+        (0..1 << 20).fold(hot, |mark, _| half_life.used(mark, 1, NOW_MS, dithers.next().unwrap()));
+    let after = heat_at(half_life, hotter, NOW_MS);
+    assert!((1.7..2.3).contains(&(after / before)), "{before} {after}");
+}
+
+#[test]
+fn what_was_counted_by_another_half_life_or_clock_makes_nothing_hot() {
+    let day_ms = 86_400_000;
+    let used = ten_minutes().used(mark(NOW_MS), 10, NOW_MS, 0);
+    // Nor does what was used long ago.
+    for days in [15, 20, 25] {
+        assert!(heat_at(ten_minutes(), used, NOW_MS + days * day_ms) < 0.01, "{days}");
+    }
+    assert!(heat_at(ten_minutes(), used, NOW_MS - 30 * 60 * MINUTE_MS) <= 1.0);
+    for minutes in [5, 11, 20, 60] {
+        let other = HalfLife::new(Duration::from_secs(60 * minutes));
+        assert!(heat_at(other, used, NOW_MS) <= 1.0, "{minutes}");
+        // It counts on from there.
+        let again = other.used(used, 9, NOW_MS, 0);
+        assert!((9.0..11.0).contains(&heat_at(other, again, NOW_MS)), "{minutes}");
+    }
+}
+
+#[test]
 fn those_of_one_heat_go_by_their_last_touch() {
     let half_life = ten_minutes();
     let (older, newer) = (mark(NOW_MS), mark(NOW_MS + 1));
@@ -102,7 +132,7 @@ proptest! {
         half_life.warmth(mark, now_ms);
         let used = half_life.used(mark, uses, now_ms, dither);
         prop_assert_eq!(touched(used), touched(mark));
-        prop_assert!(half_life.warmth(used, now_ms) >= half_life.warmth(mark, now_ms)
-            || half_life.steps(mark, now_ms) > STEPS_MAX);
+        prop_assert!(half_life.warmth(used, now_ms) >= half_life.warmth(mark, now_ms));
+        prop_assert!(half_life.steps(used, now_ms) <= STEPS_MAX);
     }
 }

@@ -469,6 +469,38 @@ fn use_out_of_shared_memory_warms_an_entry_and_is_this_hosts_own_affair() {
     assert_consistent(&mut store);
 }
 
+/// As many as there are sessions that are used in turn.
+#[test]
+fn every_part_of_the_dither_is_spread_evenly() {
+    for part in [1, 2, 3, 610, 1_000, 1_024, 1_597, 2_584, 4_181] {
+        let mut dither = Dither(0);
+        let numbers: Vec<u32> = (0..1_000 * part).map(|_| dither.next()).collect();
+        let mean = numbers.iter().step_by(part).map(|it| f64::from(*it)).sum::<f64>() / 1_000.0;
+        let mean = mean / f64::from(u32::MAX);
+        assert!((0.45..0.55).contains(&mean), "{part}: {mean}");
+    }
+}
+
+#[test]
+fn what_arrives_late_was_used_when_it_was_and_not_when_it_arrives() {
+    let mut store = store();
+    for number in 0..2 {
+        let entry = session(START_MS, b"x", 0, 0);
+        store.merge(&key(number), &entry, START_MS, ORDINARY).unwrap();
+    }
+    let now_ms = START_MS + 600_000;
+    let mut late = store.get(&key(0), now_ms).unwrap();
+    late.touch(START_MS + 1);
+    store.merge(&key(0), &late, now_ms, ORDINARY).unwrap();
+    // No use at all.
+    let mut changed = store.get(&key(1), now_ms).unwrap();
+    changed.write_value(version(START_MS + 2, 7), Value::Bytes(b"y".to_vec()));
+    store.merge(&key(1), &changed, now_ms, ORDINARY).unwrap();
+    store.merge(&key(2), &session(now_ms - 1, b"x", 0, 0), now_ms, ORDINARY).unwrap();
+    // Two uses a half-life ago are as warm as one now, which was touched later.
+    assert_eq!(by_warmth(&mut store, now_ms), [key(1), key(0), key(2)]);
+}
+
 #[test]
 fn reads_through_the_node_touches_and_writes_warm_an_entry_as_well() {
     let uses: [fn(&mut Store, u64); 4] = [
@@ -481,6 +513,7 @@ fn reads_through_the_node_touches_and_writes_warm_an_entry_as_well() {
         |store, now_ms| {
             let mut entry = store.get(&key(0), now_ms).unwrap();
             entry.write_value(version(now_ms, 7), Value::Bytes(b"y".to_vec()));
+            entry.touch(now_ms);
             store.merge(&key(0), &entry, now_ms, ORDINARY).unwrap();
         },
         |store, now_ms| {

@@ -263,10 +263,11 @@ fn an_epoch_that_a_dead_node_was_to_be_told_of_does_not_count() {
         !world.view(home).get(id).unwrap().status.is_active()
     });
     world.core(home, &key).tell_soon(0, id, slot, Step::Learn(config));
-    world.run_for(Duration::from_secs(2));
-    world.nodes[home].has_disk = true;
-    world.run_for(Duration::from_secs(5));
-    assert!(!world.core(home, &key).slots_untold(0).contains(&slot.index()));
+    for has_disk in [false, true] {
+        world.nodes[home].has_disk = has_disk;
+        world.run_for(Duration::from_secs(2));
+        assert!(!world.core(home, &key).slots_untold(0).contains(&slot.index()), "{has_disk}");
+    }
 }
 
 #[test]
