@@ -245,31 +245,6 @@ fn an_epoch_that_was_not_heard_is_told_again_and_counts_until_it_is() {
     world.run_until("it was told again", Duration::from_secs(10), |world| !is_untold(world));
 }
 
-/// One that is not there cannot hear of it, and must not keep the node from having drained.
-#[test]
-fn an_epoch_that_a_dead_node_was_to_be_told_of_does_not_count() {
-    let mut world = World::sparse(4, 310);
-    world.settle();
-    let key = sparse("key");
-    let slot = Key::new(key.as_str()).unwrap().slot();
-    let home = world.a_home(&key);
-    let config = world.epoch_of(home, &key);
-    let other = (0..4).find(|node| *node != home).unwrap();
-    let id = NodeId::from_bits(world.nodes[other].state.id);
-    // Without a disk the epochs that the death brings stay undecided, and what is told waits with them.
-    world.nodes[home].has_disk = false;
-    world.kill(other);
-    world.run_until("it is down", Duration::from_secs(60), |world| {
-        !world.view(home).get(id).unwrap().status.is_active()
-    });
-    world.core(home, &key).tell_soon(0, id, slot, Step::Learn(config));
-    for has_disk in [false, true] {
-        world.nodes[home].has_disk = has_disk;
-        world.run_for(Duration::from_secs(2));
-        assert!(!world.core(home, &key).slots_untold(0).contains(&slot.index()), "{has_disk}");
-    }
-}
-
 #[test]
 fn a_node_that_restarts_founds_nothing_before_it_met_all_that_it_knew() {
     let policy = || TablePolicy { replicas: 2.try_into().unwrap(), ..TablePolicy::default() };
