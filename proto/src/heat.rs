@@ -2,7 +2,7 @@
 //!
 //! What is stored is not the heat but when it was or will be one, its *level* h, so that `heat = 2^((h - now) /
 //! half_life)`. Nothing has to be written as time goes on, and the order of two entries does not change while neither is
-//! used. This is exponential decay with one weight for frequency and recency as in LRFU (Lee, Choi, Kim, Noh, Min, Cho,
+//! used, for 2,048 half-lives (decision 17 says what comes then). This is exponential decay with one weight for frequency and recency as in LRFU (Lee, Choi, Kim, Noh, Min, Cho,
 //! Kim: *LRFU: A Spectrum of Policies that Subsumes the Least Recently Used and Least Frequently Used Policies*, IEEE
 //! Transactions on Computers 50(12), 2001).
 //!

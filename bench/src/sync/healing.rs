@@ -82,8 +82,7 @@ pub(super) fn measure(
     report.goal(&name, Unit::Ms, &serving, None, goal);
     let name = format!("then {WRITTEN} of them written meanwhile: in sync");
     report.goal(&name, Unit::Ms, &healed, None, goal);
-    let name = "of that, after it had read all of its own".to_owned();
-    report.row(&name, Unit::Ms, &exchanged);
+    report.row("of that, after it had read all of its own", Unit::Ms, &exchanged);
     Ok(())
 }
 

@@ -677,22 +677,21 @@ impl Store {
     /// Notes that readers of shared memory used an entry so often. It does not prolong a session, and other homes do
     /// not hear of it.
     pub(super) fn note_uses(&mut self, used: Used, uses: u32, now_ms: u64) {
-        let dither = self.dither.next();
-        let mut found = None;
-        self.writer.used(used, &mut |item| {
-            let mark = self.half_life.used(item.mark, uses, now_ms, dither);
-            found = Some((item.key.to_vec(), item.deadline, mark));
-        });
-        if let Some((key, deadline, mark)) = found {
-            self.writer.set_times(&key, deadline, mark);
+        let mut key = None;
+        self.writer.used(used, &mut |item| key = Some(item.key.to_vec()));
+        if let Some(key) = key {
+            self.warm(&key, uses, now_ms);
         }
     }
 
     /// Notes that an entry was read through the node, as [`Store::note_uses`].
     pub(super) fn note_read(&mut self, key: &Key, now_ms: u64) {
+        self.warm(key.as_bytes(), 1, now_ms);
+    }
+
+    fn warm(&mut self, key: &[u8], uses: u32, now_ms: u64) {
         let (half_life, dither) = (self.half_life, self.dither.next());
-        let used = |mark| half_life.used(mark, 1, now_ms, dither);
-        self.writer.change_mark(key.as_bytes(), used);
+        self.writer.change_mark(key, |mark| half_life.used(mark, uses, now_ms, dither));
     }
 
     /// Drops an entry at once.

@@ -882,16 +882,22 @@ fn an_idle_session_expires_alike_everywhere_and_a_touch_prolongs_it() {
     }
 }
 
-#[test]
-fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_everywhere() {
+/// Three nodes that evict when a table is full, and some sessions of one value.
+fn evicting(seed: u64, count: usize, size: usize) -> (World, Vec<String>, Value) {
     let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
-    let mut world = World::of_single_cores(3, 14, policy);
+    let mut world = World::of_single_cores(3, seed, policy);
     world.settle();
-    let value = bytes(&"x".repeat(16_000));
-    let used: Vec<String> = (0..10).map(|number| format!("used {number}")).collect();
+    let value = bytes(&"x".repeat(size));
+    let used: Vec<String> = (0..count).map(|number| format!("used {number}")).collect();
     for key in &used {
         world.acknowledged(0, key, start(value.clone()));
     }
+    (world, used, value)
+}
+
+#[test]
+fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_everywhere() {
+    let (mut world, used, value) = evicting(14, 10, 16_000);
     // A table of 4 MiB has blocks for so many, its reserve among them.
     let capacity = 125;
     for number in 0..3 * capacity {
@@ -932,14 +938,7 @@ fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_every
 
 #[test]
 fn a_full_table_keeps_what_was_used_often_rather_than_what_came_last() {
-    let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
-    let mut world = World::of_single_cores(3, 18, policy);
-    world.settle();
-    let value = bytes(&"x".repeat(16_000));
-    let used: Vec<String> = (0..10).map(|number| format!("used {number}")).collect();
-    for key in &used {
-        world.acknowledged(0, key, start(value.clone()));
-    }
+    let (mut world, used, value) = evicting(18, 10, 16_000);
     world.run_for(Duration::from_secs(1));
     // Any of the nodes may be the one that evicts it, and each counts its own reads.
     for key in (0..3).flat_map(|_| &used) {
@@ -980,15 +979,8 @@ fn a_table_without_a_free_block_evicts_sessions_that_do_not_fit_in_a_record() {
 
 #[test]
 fn a_table_for_few_large_sessions_evicts_none_that_is_in_use() {
-    let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
-    let mut world = World::of_single_cores(3, 15, policy);
-    world.settle();
     // A table of 4 MiB has blocks for some thirty, of which these are in use all the time.
-    let value = bytes(&"x".repeat(60_000));
-    let used: Vec<String> = (0..12).map(|number| format!("used {number}")).collect();
-    for key in &used {
-        world.acknowledged(0, key, start(value.clone()));
-    }
+    let (mut world, used, value) = evicting(15, 12, 60_000);
     for number in 0..100 {
         world.run_for(Duration::from_millis(20));
         for key in &used {
