@@ -67,6 +67,7 @@ use placing::Placing;
 use replies::Replies;
 use report::Explain;
 use slot_set::AppSet;
+use standing::Placement;
 use store::Store;
 use sync::SyncSession;
 use time::NodeTime;
@@ -83,7 +84,9 @@ pub use kept::{
 pub use merging::{ValueMerge, ValueMergeError};
 #[doc(hidden)]
 pub use settings::Flaw;
-pub use settings::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, majority};
+pub use settings::{
+    CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, homes_max, majority,
+};
 pub use slot_set::{SlotCall, SlotMember, SlotSaid, SlotSetPolicy};
 pub use standing::Standing;
 pub use store::record_bytes_max;
@@ -918,9 +921,14 @@ impl Core {
 
     /// The same, to look at.
     fn ring_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
-        let homes = self.standing.ring.homes(slot);
+        let homes = self.placement(table).ring.homes(slot);
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         &homes[..homes.len().min(replicas)]
+    }
+
+    /// The ring that a table's sessions are on.
+    fn placement(&self, table: usize) -> &Placement {
+        self.standing.placement(self.tables[table].store.policy().ring)
     }
 
     /// Whether this node counts as a home of a slot. One that has met nobody yet does: the others may count

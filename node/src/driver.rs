@@ -29,7 +29,6 @@ mod tally;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::num::NonZeroU8;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +50,7 @@ use tokio::task::JoinSet;
 use crate::SOFTWARE;
 use crate::core::{
     Asker, CEILING_LEAD_MS, Caller, Core, CoreStart, Hub, HubInput, HubStart, KnownMember,
-    NodeState, Now, Record, Request, TablePolicy, route,
+    NodeState, Now, Record, Request, TablePolicy, homes_max, route,
 };
 use accept::Reception;
 use core_task::CoreTask;
@@ -221,8 +220,8 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             .unwrap_or_default(),
         software: SOFTWARE.to_owned(),
     };
-    let replicas = settings.tables.iter().map(|table| table.policy.replicas);
-    let homes_max = replicas.chain(policies.iter().map(|set| set.replicas)).max();
+    let of_tables = settings.tables.iter().map(|table| &table.policy);
+    let homes_max = homes_max(of_tables, &policies);
     let seed = host.entropy();
     let clock_ceiling_ms = state.clock_ceiling_ms;
     let mut hub = Hub::new(
@@ -237,7 +236,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             state,
             cores,
             tables: settings.tables.iter().map(|table| table.policy.name.clone()).collect(),
-            homes_max: homes_max.map_or(1, NonZeroU8::get),
+            homes_max,
             seed,
         },
         now,

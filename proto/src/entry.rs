@@ -36,7 +36,8 @@ pub struct Entry {
 /// The living part of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Body {
-    /// The last write of the whole value.
+    /// The last write of the whole value. Of version 0 where there is none: the value is on another ring
+    /// ([`Entry::marker`]).
     pub base: Base,
     /// The fields written with the base or after it, deleted ones included.
     pub fields: BTreeMap<Vec<u8>, Field>,
@@ -48,7 +49,7 @@ pub struct Body {
     pub attributes: Attributes,
     /// What nodes note about the session beside its value, by number: at most 4 of 20 bytes each.
     /// Writes of the value leave them alone. A number never changes its meaning; a node keeps and
-    /// passes on those it does not know. In use are [`PIN`] and [`ENDING`].
+    /// passes on those it does not know. In use are [`PIN`], [`ENDING`] and [`MOVED`].
     pub notes: BTreeMap<u8, Note>,
 }
 
@@ -100,6 +101,11 @@ pub const PIN: u8 = 1;
 /// The number of the note that an end of the session was proposed by the write that set it: one byte, 1. It counts
 /// while nothing was written later ([`Entry::is_ending`]).
 pub const ENDING: u8 = 2;
+
+/// The number of the note that says to which ring the session was moved last: the ring's number, then the
+/// [digest](Entry::digest) of what was moved, this note included, in 8 bytes, little-endian. It may be later than
+/// the entry: a move is no write, and whoever has seen the session's version sees it still.
+pub const MOVED: u8 = 3;
 
 /// When a session expires: at the earlier of its two deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
@@ -277,6 +283,59 @@ impl Entry {
         note.is_some_and(|note| note.version == self.version && !note.bytes.is_empty())
     }
 
+    /// Moves the session to a ring; `digest` says what stands for all of an entry. `version` has to be later than
+    /// that of the last move.
+    pub fn move_to(&mut self, ring: u8, version: Version, digest: impl FnOnce(&Self) -> u64) {
+        self.note_move(version, &[ring]);
+        let digest = digest(self).to_le_bytes();
+        let [a, b, c, d, e, f, g, h] = digest;
+        self.note_move(version, &[ring, a, b, c, d, e, f, g, h]);
+    }
+
+    fn note_move(&mut self, version: Version, bytes: &[u8]) {
+        if let Some(body) = &mut self.body {
+            let note = Note { version, bytes: bytes.to_vec() };
+            raise_all(&mut body.notes, &BTreeMap::from([(MOVED, note)]), |_| true);
+        }
+    }
+
+    /// The ring that the session is on, as far as this copy knows; 0 = the innermost, where it was born. Of a tombstone
+    /// too.
+    pub fn ring(&self) -> u8 {
+        self.moved().and_then(|note| note.bytes.first().copied()).unwrap_or(0)
+    }
+
+    /// The version of the last move; 0 = it never was.
+    pub fn moved_at(&self) -> Version {
+        self.moved().map_or(Version::ZERO, |note| note.version)
+    }
+
+    /// The digest of what was moved last.
+    pub fn moved_digest(&self) -> Option<u64> {
+        let bytes = self.moved()?.bytes.get(1..)?.try_into().ok()?;
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    fn moved(&self) -> Option<&Note> {
+        self.body.as_ref()?.notes.get(&MOVED)
+    }
+
+    /// What is left of a session where it is no more: all but its value. It says where the session went, and takes
+    /// part in merges as any copy that lacks something. Of a tombstone it is that.
+    #[must_use]
+    pub fn marker(&self) -> Self {
+        let mut marker = self.clone();
+        if let Some(body) = &mut marker.body {
+            (body.base, body.fields) = (Base::ZERO, BTreeMap::new());
+        }
+        marker
+    }
+
+    /// Whether the value is not here: see [`Entry::marker`].
+    pub fn is_marker(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| body.base.version == Version::ZERO && body.fields.is_empty())
+    }
+
     /// The node that the session is pinned to.
     pub fn pin(&self) -> Option<NodeId> {
         self.body.as_ref()?.pin()
@@ -439,9 +498,9 @@ impl Body {
         if fields.any(|field| field.version < self.base.version || field.version > version) {
             return Err("a field older than its value, or newer than its entry");
         }
-        let mut notes = self.notes.values();
+        let mut notes = self.notes.iter();
         if self.base.version.max(self.lease.version) > version
-            || notes.any(|note| note.version > version)
+            || notes.any(|(number, note)| *number != MOVED && note.version > version)
         {
             return Err("a part newer than its entry");
         }
@@ -472,7 +531,12 @@ impl Base {
 
     /// Joins the values, and says whether that changed this one.
     fn join(&mut self, other: &Self, join: &mut Join<'_>) -> bool {
-        if (self.kind, other.kind) != (Kind::Bytes, Kind::Bytes) || self.bytes == other.bytes {
+        let is_missing = |base: &Self| base.version == Version::ZERO;
+        if (self.kind, other.kind) != (Kind::Bytes, Kind::Bytes)
+            || self.bytes == other.bytes
+            || is_missing(self)
+            || is_missing(other)
+        {
             return raise(self, other);
         }
         let Some(bytes) = join(&self.bytes, &other.bytes) else { return raise(self, other) };

@@ -209,6 +209,11 @@ impl<'a> View<'a> {
         Ok(())
     }
 
+    /// Whether the value is on another ring: see [`Entry::marker`].
+    pub fn is_marker(&self) -> bool {
+        !self.ended && !self.has_fields && self.base_version == Version::ZERO
+    }
+
     /// Whether more than the table's homes may be meant to hold it: it says how many do, or has a note.
     pub fn may_be_placed(&self) -> bool {
         self.replicas != 0 || !self.notes.is_empty()

@@ -389,6 +389,8 @@ impl Resolver {
             stale_max,
             partition,
             merge: None,
+            ring: 0,
+            cools_after: None,
         };
         TableSettings { policy, memory, record_size }
     }

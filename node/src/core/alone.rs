@@ -52,9 +52,7 @@ impl Core {
     /// Whether this node is the slot's only home, knows all of it, and has nobody to be in touch with
     /// for that.
     fn is_alone_with(&self, table: usize, slot: Slot) -> bool {
-        let replicas = usize::from(self.tables[table].store.policy().replicas.get());
-        let homes = self.standing.ring.homes(slot);
-        homes[..homes.len().min(replicas)] == [self.id()]
+        *self.ring_homes(table, slot) == [self.id()]
             && *self.quorum_homes(table, slot) == [self.id()]
             && self.deciding(table, slot).is_some_and(|config| config.homes == [self.id()])
             && self.slot_state(table, slot).is_synced()

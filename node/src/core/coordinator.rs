@@ -866,7 +866,7 @@ impl Core {
         let may_ask_others = !decides && reading.waiting.len() < ASKED_MAX;
         if in_sync_at_best < needed && may_ask_others {
             let asked = &reading.asked;
-            let more: Vec<NodeId> = self.possible_holders(pending.slot);
+            let more: Vec<NodeId> = self.possible_holders(pending.table, pending.slot);
             let more: Vec<NodeId> =
                 more.into_iter().filter(|node| !asked.contains(node)).take(ASKED_MAX).collect();
             for node in more {
@@ -942,8 +942,8 @@ impl Core {
     }
 
     /// Members that may hold entries of a slot: the homes, then the others, as placement prefers them.
-    fn possible_holders(&self, slot: Slot) -> Vec<NodeId> {
-        let mut holders = self.standing.ring.candidates(slot);
+    fn possible_holders(&self, table: usize, slot: Slot) -> Vec<NodeId> {
+        let mut holders = self.placement(table).ring.candidates(slot);
         let others = self.standing.view.active().map(|member| member.id);
         let draining: Vec<NodeId> = others.filter(|id| !holders.contains(id)).collect();
         holders.extend(draining);

@@ -133,6 +133,7 @@ impl Core {
         }
         self.count_below(table, false);
         let of = &self.tables[table];
+        let ring = of.ring(&standing);
         let mut asked: BTreeMap<(NodeId, u16), Vec<Slot>> = BTreeMap::new();
         let (mut last, mut expected) = (&[][..], Vec::new());
         for slot in self.slots() {
@@ -140,7 +141,7 @@ impl Core {
             if !of.slots[usize::from(index)].is_synced() {
                 continue;
             }
-            let homes = standing.ring.homes(slot);
+            let homes = ring.homes(slot);
             let homes = &homes[..homes.len().min(of.receipts_min())];
             // Neighbouring slots mostly have the same.
             if homes != last {
@@ -239,7 +240,7 @@ impl Core {
     /// What is known of who holds a slot may be from when there was nothing in it, and nobody offers nothing to
     /// others: it counts after everybody was asked since (`is_news`).
     fn count_below(&mut self, table: usize, is_news: bool) {
-        let members = self.standing.roster_ring.nodes().len();
+        let members = self.placement(table).roster.nodes().len();
         let of = &mut self.tables[table];
         let replicas = of.receipts_min();
         let Copies { seen, reached, below, .. } = &mut of.copies;

@@ -1162,7 +1162,7 @@ impl Core {
         self.tables[table].epochs.founds = false;
         for slot in self.slots() {
             let is_mine = self.epoch(table, slot).is_none()
-                && self.standing.ring.homes(slot).first() == Some(&me);
+                && self.ring_homes(table, slot).first() == Some(&me);
             let is_synced = self.slot_state(table, slot).is_synced();
             self.tables[table].epochs.founds |= is_mine && !is_synced;
             if is_mine && is_synced {

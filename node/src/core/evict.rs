@@ -75,7 +75,7 @@ impl Core {
             if evicted == BATCH || evicted > 0 && rank >= coolest {
                 break;
             }
-            let primary = self.standing.ring.homes(key.slot()).first();
+            let primary = self.ring_homes(table, key.slot()).first();
             if key == *except || primary.is_none_or(|home| *home != me) {
                 continue;
             }

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use annulus_gossip::Ring;
 use annulus_proto::message::{Failure, Message, Offer, OfferAnswer};
 use annulus_proto::{Entry, NodeId, Slot, Status};
 use annulus_slots::{Attempt, Phase, Receipt};
@@ -32,6 +33,13 @@ pub(super) enum Whose {
     Set(usize),
 }
 
+impl Table {
+    /// The ring that its sessions are on.
+    pub(super) fn ring<'s>(&self, standing: &'s Standing) -> &'s Ring {
+        &standing.placement(self.store.policy().ring).ring
+    }
+}
+
 impl Keeper for Table {
     fn custody(&self) -> &Custody {
         &self.custody
@@ -42,7 +50,7 @@ impl Keeper for Table {
     }
 
     fn homes(&self, standing: &Standing, slot: u16) -> Vec<NodeId> {
-        let homes = Slot::new(slot).map_or(&[][..], |slot| standing.ring.homes(slot));
+        let homes = Slot::new(slot).map_or(&[][..], |slot| self.ring(standing).homes(slot));
         homes[..homes.len().min(self.receipts_min())].to_vec()
     }
 

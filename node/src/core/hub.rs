@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annulus_gossip::{Event, Mesh, MeshConfig, Ring, Transmit, view_of};
+use annulus_gossip::{Event, Mesh, MeshConfig, Ring, Transmit, View, view_of};
 use annulus_proto::codec::Header;
 use annulus_proto::limits::MEMBERS_MAX;
 use annulus_proto::message::{HostLoad, Members, Message, Peer, Peers, Ping, Pong, Rejected};
@@ -29,7 +29,7 @@ use super::io::{
 };
 use super::route::parties;
 use super::settings::CoreSettings;
-use super::standing::{Standing, routes};
+use super::standing::{Placement, Standing, routes};
 use super::time::{CEILING_LEAD_MS, NodeTime};
 use contact::Contacts;
 use gather::Gathers;
@@ -51,7 +51,7 @@ pub struct Hub {
     first_incarnation: u64,
     started: Duration,
     mesh: Mesh,
-    homes_max: u8,
+    homes_max: Vec<u8>,
     standing: Arc<Standing>,
     /// Whether something has changed that the cores have to know.
     is_standing_old: bool,
@@ -117,8 +117,8 @@ pub struct HubStart {
     pub cores: usize,
     /// The tables' names.
     pub tables: Vec<String>,
-    /// The most homes that a slot has in any of them.
-    pub homes_max: u8,
+    /// The most homes that a slot has in any of them, ring by ring, of one ring at least.
+    pub homes_max: Vec<u8>,
     /// The seed of everything random.
     pub seed: u64,
 }
@@ -150,16 +150,19 @@ impl Hub {
         let mut mesh = Mesh::new(mesh, me, seed, now.monotonic);
         mesh.remember_deaths(&state.deaths);
         mesh.remember(state.members.iter().map(KnownMember::member).collect());
-        let ring = Arc::new(Ring::build(mesh.view(), 0, homes_max));
+        assert!(!homes_max.is_empty(), "sessions are born on a ring");
+        let first = |number| {
+            let ring = Arc::new(Ring::build(mesh.view(), number, homes_max[usize::from(number)]));
+            Placement { ring: ring.clone(), quorum: ring.clone(), roster: ring }
+        };
+        let rings = (0..homes_max.len() as u8).map(first).collect();
         let has_unmet = mesh.unmet().next().is_some();
         let alone_by_misfortune = has_unmet || !state.peers.is_empty();
         let standing = Standing {
             me: mesh.me().id,
             status: mesh.me().status,
             view: mesh.view().clone(),
-            ring: ring.clone(),
-            quorum_ring: ring.clone(),
-            roster_ring: ring,
+            rings,
             partners: BTreeSet::new(),
             presumed: BTreeSet::new(),
             has_unmet,
@@ -319,7 +322,7 @@ impl Hub {
                 self.reply(now, asker, header.id, pong);
             }
             Message::RoutesRequest(_) => {
-                let routes = routes(&self.standing.view, &self.standing.ring);
+                let routes = routes(&self.standing.view, &self.standing.innermost().ring);
                 self.reply(now, asker, header.id, routes);
             }
             Message::MembersRequest(_) => {
@@ -456,26 +459,26 @@ impl Hub {
         self.contacts.retain(|node| view.get(node).is_some());
         let presumed: BTreeMap<NodeId, Member> =
             self.mesh.presumed().map(|member| (member.id, member.clone())).collect();
-        let ring = Arc::new(Ring::build(view, 0, self.homes_max));
-        let quorum_ring = if presumed.is_empty() {
-            ring.clone()
-        } else {
-            let before = |member: &Member| presumed.get(&member.id).unwrap_or(member).clone();
-            Arc::new(Ring::build(&view.iter().map(before).collect(), 0, self.homes_max))
-        };
+        let as_before = |member: &Member| presumed.get(&member.id).unwrap_or(member).clone();
         let is_out = |member: &Member| matches!(member.status, Status::Joining | Status::Down);
-        let roster_ring = match view.iter().any(is_out) {
-            false => ring.clone(),
-            true => Arc::new(Ring::build(&view.iter().map(counted).collect(), 0, self.homes_max)),
+        let with_presumed = (!presumed.is_empty()).then(|| view.iter().map(as_before).collect());
+        let with_all = view.iter().any(is_out).then(|| view.iter().map(counted).collect());
+        let place = |(number, homes_max): (u8, &u8)| {
+            let build = |view: &View| Arc::new(Ring::build(view, number, *homes_max));
+            let ring = build(view);
+            let quorum = with_presumed.as_ref().map_or_else(|| ring.clone(), build);
+            let roster = with_all.as_ref().map_or_else(|| ring.clone(), build);
+            Placement { ring, quorum, roster }
         };
+        let rings: Vec<Placement> = (0..).zip(&self.homes_max).map(place).collect();
+        let me = self.mesh.me().id;
+        let partners = rings.iter().flat_map(|placement| placement.ring.partners(me)).collect();
         self.standing = Arc::new(Standing {
-            me: self.mesh.me().id,
+            me,
             status: self.mesh.me().status,
             view: view.clone(),
-            partners: ring.partners(self.mesh.me().id),
-            ring,
-            quorum_ring,
-            roster_ring,
+            rings,
+            partners,
             presumed: presumed.into_keys().collect(),
             has_unmet: self.mesh.unmet().next().is_some(),
             alone_by_misfortune: self.alone_by_misfortune,

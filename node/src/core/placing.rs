@@ -100,7 +100,7 @@ impl Core {
         let wanted = usize::from(body.attributes.replicas).min(REPLICAS_MAX);
         let mut extras = Vec::new();
         if wanted > usize::from(self.tables[table].store.policy().replicas.get()) {
-            let others = self.standing.ring.candidates(slot).into_iter();
+            let others = self.placement(table).ring.candidates(slot).into_iter();
             let others = others.filter(|node| !homes.contains(node));
             extras.extend(others.take(wanted.saturating_sub(homes.len())));
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use annulus_proto::limits::REPLICAS_MAX;
 
 use super::merging::ValueMerge;
+use super::slot_set::SlotSetPolicy;
 
 /// How the core behaves, but for its tables.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +134,12 @@ pub struct TablePolicy {
     /// How an application that embeds the node joins values that were written at the same time. Default
     /// none: the last writer wins.
     pub merge: Option<ValueMerge>,
+    /// On which ring its sessions are: those of ring 0, the innermost, are the ones that clients know. A table of ring
+    /// n + 1 holds what cools outward from the one of ring n right before it. Default 0.
+    pub ring: u8,
+    /// After how long a session goes one ring outward that was used once; one that was used more stays for a half-life
+    /// longer each time its heat is twice as high. Default `None`: never.
+    pub cools_after: Option<Duration>,
 }
 
 impl Default for TablePolicy {
@@ -149,8 +156,25 @@ impl Default for TablePolicy {
             stale_max: Duration::from_secs(10),
             partition: Partition::Serve,
             merge: None,
+            ring: 0,
+            cools_after: None,
         }
     }
+}
+
+/// The most homes that a slot has, ring by ring, in tables with these policies and in these slot sets.
+pub fn homes_max<'p>(
+    tables: impl IntoIterator<Item = &'p TablePolicy>,
+    slot_sets: &[SlotSetPolicy],
+) -> Vec<u8> {
+    let of_sets = slot_sets.iter().map(|set| set.replicas.get()).max();
+    let mut homes_max = vec![of_sets.unwrap_or(1)];
+    for table in tables {
+        let ring = usize::from(table.ring);
+        homes_max.resize(homes_max.len().max(ring + 1), 1);
+        homes_max[ring] = homes_max[ring].max(table.replicas.get());
+    }
+    homes_max
 }
 
 /// What plain reads and writes do while a slot's homes cannot reach each other. Conditional operations

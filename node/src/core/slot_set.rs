@@ -407,7 +407,7 @@ impl AppSet {
         let is_unknown =
             |node: &NodeId| *node != standing.me && self.part(standing, *node).is_none();
         let unknown: BTreeSet<NodeId> =
-            standing.ring.nodes().iter().copied().filter(is_unknown).collect();
+            standing.innermost().ring.nodes().iter().copied().filter(is_unknown).collect();
         self.unheard.retain(|node, _| unknown.contains(node));
         for node in unknown {
             self.unheard.entry(node).or_insert(now);
@@ -417,11 +417,11 @@ impl AppSet {
         }
         self.is_old = false;
         let takes_part = |node: &&NodeId| self.takes_part(standing, **node);
-        let members = standing.ring.nodes().iter().filter(takes_part).count();
+        let members = standing.innermost().ring.nodes().iter().filter(takes_part).count();
         let is_enough = members >= usize::from(self.policy.members_min);
         self.place(standing, is_enough);
         for slot in 0..self.policy.slots {
-            let deciding = standing.roster_ring.homes(self.ring_slot(slot));
+            let deciding = standing.innermost().roster.homes(self.ring_slot(slot));
             let decides =
                 deciding[..deciding.len().min(self.receipts_min())].contains(&standing.me);
             let home = self.homes[usize::from(slot)].contains(&standing.me);
@@ -439,14 +439,14 @@ impl AppSet {
         for slot in 0..self.policy.slots {
             let takes = |node: &NodeId| self.takes(standing, *node, slot);
             let ring_slot = self.ring_slot(slot);
-            let first = standing.ring.homes(ring_slot);
+            let first = standing.innermost().ring.homes(ring_slot);
             let first = &first[..first.len().min(replicas)];
             let homes: Vec<NodeId> = if !is_enough {
                 Vec::new()
             } else if first.iter().all(takes) {
                 first.to_vec()
             } else {
-                let all = standing.ring.candidates(ring_slot).into_iter();
+                let all = standing.innermost().ring.candidates(ring_slot).into_iter();
                 all.filter(takes).take(replicas).collect()
             };
             if self.homes[usize::from(slot)] != homes {

@@ -22,14 +22,9 @@ pub struct Standing {
     pub(super) me: NodeId,
     pub(super) status: Status,
     pub(super) view: View,
-    pub(super) ring: Arc<Ring>,
-    /// The ring with the members counted in that are only presumed dead: to vouch for anything, a
-    /// node has to be in touch with a majority of these homes.
-    pub(super) quorum_ring: Arc<Ring>,
-    /// The ring with all members counted in that have not left, dead or alive: whoever is one of these homes
-    /// keeps what an application has there, while some of them are away.
-    pub(super) roster_ring: Arc<Ring>,
-    /// The other homes of the ring's slots that this node is a home of.
+    /// The rings, the innermost first. There is one at least.
+    pub(super) rings: Vec<Placement>,
+    /// The other homes of slots that this node is a home of, on any ring.
     pub(super) partners: BTreeSet<NodeId>,
     /// Members that are only presumed dead.
     pub(super) presumed: BTreeSet<NodeId>,
@@ -43,6 +38,18 @@ pub struct Standing {
     pub(super) revivals: u64,
     /// Grows whenever anything but `alone_by_misfortune` may have changed.
     pub(super) generation: u64,
+}
+
+/// Where the slots are on one of the rings.
+#[derive(Clone, Debug)]
+pub(super) struct Placement {
+    pub(super) ring: Arc<Ring>,
+    /// The ring with the members counted in that are only presumed dead: to vouch for anything, a
+    /// node has to be in touch with a majority of these homes.
+    pub(super) quorum: Arc<Ring>,
+    /// The ring with all members counted in that have not left, dead or alive: whoever is one of these homes
+    /// keeps what an application has there, while some of them are away.
+    pub(super) roster: Arc<Ring>,
 }
 
 /// How long after a change of the view slots are compared, at most, or by nodes that are in sync so much later: the
@@ -62,7 +69,18 @@ impl Standing {
 
     /// The homes of all slots, as they follow from what this node knows.
     pub fn routes(&self) -> RouteTable {
-        RouteTable::new(routes(&self.view, &self.ring)).expect("a ring has the homes that it says")
+        let ring = &self.innermost().ring;
+        RouteTable::new(routes(&self.view, ring)).expect("a ring has the homes that it says")
+    }
+
+    /// The ring where sessions are born.
+    pub(super) fn innermost(&self) -> &Placement {
+        &self.rings[0]
+    }
+
+    /// The ring with this number; the outermost in place of one that there is not.
+    pub(super) fn placement(&self, ring: u8) -> &Placement {
+        &self.rings[usize::from(ring).min(self.rings.len() - 1)]
     }
 }
 
@@ -253,7 +271,7 @@ impl Core {
 
     /// The homes of a slot if nobody is dead that is only presumed so.
     pub(super) fn quorum_homes(&self, table: usize, slot: Slot) -> &[NodeId] {
-        let homes = self.standing.quorum_ring.homes(slot);
+        let homes = self.placement(table).quorum.homes(slot);
         let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         &homes[..homes.len().min(replicas)]
     }

@@ -209,11 +209,9 @@ impl Core {
     }
 
     pub(super) fn start_sync(&mut self, now: Now, table: usize, node: NodeId, extent: Extent) {
-        let replicas = usize::from(self.tables[table].store.policy().replicas.get());
         let incarnation = self.standing.view.get(node).map_or(0, |member| member.incarnation);
         let of_interest = |slot: &Slot| {
-            let homes = self.standing.ring.homes(*slot);
-            let theirs = homes[..homes.len().min(replicas)].contains(&node);
+            let theirs = self.ring_homes(table, *slot).contains(&node);
             let state = self.slot_state(table, *slot);
             let held = || self.tables[table].store.slot_len(*slot) > 0;
             (theirs && (state.home || held()))

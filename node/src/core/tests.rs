@@ -46,6 +46,8 @@ struct World {
     overheard: Option<Vec<(usize, Header, Message)>>,
     next_request: u64,
     policy: TablePolicy,
+    /// Those of the rings further out.
+    outer: Vec<TablePolicy>,
     record_size: u32,
     cores_max: usize,
     /// The first node has one core more than this.
@@ -62,7 +64,7 @@ struct World {
 
 struct Node {
     whole: Option<Whole>,
-    /// A shard for each core.
+    /// A shard for each core of each table.
     regions: Vec<HeapRegion>,
     state: NodeState,
     /// What its cores keep on disk, and whether they can.
@@ -120,6 +122,7 @@ impl World {
             overheard: None,
             next_request: 0,
             policy,
+            outer: Vec::new(),
             record_size,
             cores_max,
             cores_offset: seed as usize % cores_max,
@@ -143,7 +146,7 @@ impl World {
         let cores = 1 + (self.nodes.len() + self.cores_offset) % self.cores_max;
         self.nodes.push(Node {
             whole: None,
-            regions: regions(cores),
+            regions: regions(cores * (1 + self.outer.len())),
             state: NodeState { id, ..NodeState::default() },
             kept: BTreeMap::new(),
             has_disk: true,
@@ -169,7 +172,7 @@ impl World {
         let now = self.present(node);
         let seeds: Vec<SocketAddr> =
             (0..self.nodes.len()).filter(|other| *other != node).map(Self::addr).collect();
-        let policy = self.policy.clone();
+        let policies: Vec<_> = [&self.policy].into_iter().chain(&self.outer).cloned().collect();
         let seed = self.rng.random();
         self.segments += 1;
         let this = &mut self.nodes[node];
@@ -179,7 +182,7 @@ impl World {
         let options = TableOptions {
             segment_bytes: SEGMENT_BYTES / this.regions.len() as u64,
             record_size: self.record_size,
-            max_value: record_bytes_max(policy.max_value),
+            max_value: record_bytes_max(self.policy.max_value),
             ..TableOptions::new(self.segments, 2)
         };
         let fresh = std::mem::take(&mut this.fresh);
@@ -189,9 +192,12 @@ impl World {
             } else {
                 Writer::open(region.handle(), &options).unwrap().0
             };
-            vec![(policy.clone(), writer)]
+            writer
         };
-        let tables = this.regions.iter().map(table).collect();
+        let tables_of = |regions: &[HeapRegion]| {
+            policies.iter().cloned().zip(regions.iter().map(table)).collect()
+        };
+        let tables: Vec<_> = this.regions.chunks(policies.len()).map(tables_of).collect();
         let me = Member {
             id: NodeId::from_bits(this.state.id),
             incarnation: this.state.incarnation,
@@ -201,7 +207,7 @@ impl World {
             name: format!("n{node}"),
             zone: String::new(),
             weight: 100,
-            rings: 1,
+            rings: u8::MAX,
             load: Load::default(),
         };
         let start = HubStart {
@@ -211,9 +217,9 @@ impl World {
             me,
             state: this.state.clone(),
             joins_others: !seeds.is_empty(),
-            cores: this.regions.len(),
-            tables: vec!["sessions".to_owned()],
-            homes_max: policy.replicas.get(),
+            cores: tables.len(),
+            tables: policies.iter().map(|policy| policy.name.clone()).collect(),
+            homes_max: homes_max(&policies, &[]),
             seed,
         };
         let sets = this.application.as_ref().map(|application| application.policy.clone());

@@ -80,7 +80,7 @@ mod tests {
                 joins_others: false,
                 cores: 1,
                 tables: Vec::new(),
-                homes_max: 3,
+                homes_max: vec![3],
                 seed: 1,
             },
             now,

@@ -48,7 +48,7 @@ impl Hub {
         if at + PING_AFTER <= now.monotonic {
             let is_other =
                 |node: &&NodeId| **node != standing.me && !standing.partners.contains(node);
-            let mut others = standing.ring.nodes().iter().filter(is_other);
+            let mut others = standing.innermost().ring.nodes().iter().filter(is_other);
             // They are in ascending order.
             let next = others.clone().find(|node| Some(**node) > last).or_else(|| others.next());
             if let Some(node) = next {

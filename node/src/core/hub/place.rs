@@ -114,7 +114,7 @@ impl Hub {
             member
         };
         let view = self.mesh.view().iter().map(suppose).collect();
-        let ring = Ring::build(&view, 0, self.homes_max);
+        let ring = Ring::build(&view, 0, self.homes_max[0]);
         // Nobody goes by it.
         Routes { view: 0, ..routes(&view, &ring) }.into()
     }

@@ -484,8 +484,8 @@ fn only_what_is_plain_is_done_at_once() {
     let mut other = plain.view.get(plain.me).unwrap().clone();
     (other.id, other.addr) = (OTHER, World::addr(1));
     let both = plain.view.iter().cloned().chain([other]).collect();
-    let quorum_ring = Arc::new(annulus_gossip::Ring::build(&both, 0, 3));
-    let presuming = Standing { quorum_ring, ..(*plain).clone() };
+    let mut presuming = (*plain).clone();
+    presuming.rings[0].quorum = Arc::new(annulus_gossip::Ring::build(&both, 0, 3));
     assert!(!as_it_stands(&mut world, &presuming), "the other home may live");
 
     assert!(as_it_stands(&mut world, &plain));
@@ -679,7 +679,7 @@ fn a_presumed_death_that_turns_out_to_be_one_is_waited_for_no_more() {
     world.run_for(Duration::from_millis(500));
     for core in &world.whole().cores {
         assert!(core.standing.presumed.is_empty());
-        assert!(!core.standing.quorum_ring.nodes().contains(&OTHER));
+        assert!(!core.standing.innermost().quorum.nodes().contains(&OTHER));
     }
     // Of two homes that decide one is dead: they count it.
     world.even_out();
@@ -855,7 +855,7 @@ fn a_node_that_joins_asks_all_it_remembers_and_few_at_a_time() {
         joins_others: true,
         cores: 1,
         tables: vec!["sessions".to_owned()],
-        homes_max: 3,
+        homes_max: vec![3],
         seed: 5,
     };
     let mut hub = Hub::new(start, now);

@@ -450,7 +450,7 @@ impl World {
             joins_others: true,
             cores: usize::from(cores),
             tables: vec![TABLE.to_owned()],
-            homes_max: self.storm.replicas.get(),
+            homes_max: vec![self.storm.replicas.get()],
             seed,
         };
         host.application.restart();
