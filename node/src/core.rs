@@ -9,7 +9,9 @@
 
 mod alone;
 mod ballot;
+mod bringing;
 mod calls;
+mod cooling;
 mod coordinator;
 mod copies;
 mod counters;
@@ -52,7 +54,9 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use ballot::Lines;
+use bringing::Bringing;
 use calls::{Call, Calls, Purpose};
+use cooling::Cooling;
 use coordinator::Pending;
 use copies::Copies;
 use custody::Custody;
@@ -84,9 +88,7 @@ pub use kept::{
 pub use merging::{ValueMerge, ValueMergeError};
 #[doc(hidden)]
 pub use settings::Flaw;
-pub use settings::{
-    CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, homes_max, majority,
-};
+pub use settings::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, homes_max, majority};
 pub use slot_set::{SlotCall, SlotMember, SlotSaid, SlotSetPolicy};
 pub use standing::Standing;
 pub use store::record_bytes_max;
@@ -117,6 +119,8 @@ pub struct Core {
     /// The requests that wait for nobody, but for a moment to pass.
     pauses: BTreeSet<(Duration, u64)>,
     lines: Lines,
+    /// The sessions that are brought in from other rings, by table and key.
+    bringing: BTreeMap<(usize, Key), Bringing>,
     /// What an earlier run may have promised is below this.
     floor_at_start: Version,
     /// The lineage of epochs that this run of the node founds.
@@ -199,6 +203,8 @@ struct Table {
     hints: Hints,
     /// What is done for sessions that more than their homes are to hold.
     placing: Placing,
+    /// What moves to other rings.
+    cooling: Cooling,
     /// What becomes of the copies of slots.
     custody: Custody,
     /// Who else was seen to hold what.
@@ -292,6 +298,7 @@ impl Core {
             store: Store::new(policy.among_nodes(), id, writer, settings.flaw),
             hints: Hints::new(hints_max, hints_max_age),
             placing: Placing::default(),
+            cooling: Cooling::default(),
             custody: Custody::new(SLOT_COUNT.into()),
             copies: Copies::default(),
             epochs: Epochs::new(id),
@@ -326,6 +333,7 @@ impl Core {
             pending_deadlines: BTreeSet::new(),
             pauses: BTreeSet::new(),
             lines: Lines::default(),
+            bringing: BTreeMap::new(),
             floor_at_start,
             lineage,
             effects: Effects::default(),
@@ -558,6 +566,7 @@ impl Core {
         self.look_after_sets(now);
         self.offer_leaving(now);
         self.look_after_placed(now);
+        self.cool(now);
         self.count_copies(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
@@ -589,6 +598,10 @@ impl Core {
                 }
                 Message::CheckCopy(request) => {
                     let reply = self.check_copy(now, &request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::HeatRequest(request) => {
+                    let reply = self.heat_seen(now, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::Prepare(request) => {
@@ -705,6 +718,12 @@ impl Core {
             Purpose::LetGo { table, key } => {
                 self.on_let_go_answer(now, (table, &key), call.node, Some(message));
             }
+            Purpose::Heat { table, key } => {
+                self.on_heat(now, (table, &key), call.node, Some(message));
+            }
+            Purpose::Move { table, key } => {
+                self.on_move_answer(now, (table, &key), call.node, Some(message));
+            }
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, Some(message));
             }
@@ -743,6 +762,10 @@ impl Core {
             }
             Purpose::LetGo { table, key } => {
                 self.on_let_go_answer(now, (table, &key), call.node, None);
+            }
+            Purpose::Heat { table, key } => self.on_heat(now, (table, &key), call.node, None),
+            Purpose::Move { table, key } => {
+                self.on_move_answer(now, (table, &key), call.node, None);
             }
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, None);
@@ -799,7 +822,7 @@ impl Core {
     /// Sends a home this node's copy.
     fn repair(&mut self, now: Now, table: usize, home: NodeId, key: Key, hint: bool) {
         let now_ms = self.time.now_ms(now);
-        let Some(entry) = self.tables[table].store.get(&key, now_ms) else {
+        let Some(entry) = self.known_of(table, &key, now_ms) else {
             return self.tables[table].hints.delivered(home, &key);
         };
         self.offer(now, table, home, key, entry, hint);
@@ -903,7 +926,10 @@ impl Core {
 
     /// The table that clients call so.
     fn table_of_clients(&self, name: &str) -> Option<usize> {
-        let is_it = |table: &Table| name_among_clients(&table.store.policy().name) == name;
+        let is_it = |table: &Table| {
+            let policy = table.store.policy();
+            policy.ring == 0 && name_among_clients(&policy.name) == name
+        };
         self.tables.iter().position(is_it)
     }
 

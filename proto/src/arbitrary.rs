@@ -607,6 +607,8 @@ fn between_nodes() -> impl Strategy<Value = Message> {
             SetOffer { set, slot, incarnation, counter }.into()
         }),
         replicated.prop_map(Message::from),
+        (text(), keys()).prop_map(|(table, key)| HeatRequest { table, key }.into()),
+        any::<i16>().prop_map(|level| Heat { level }.into()),
         (text(), keys(), any::<u64>()).prop_map(|(table, key, digest)| CheckCopy {
             table,
             key,

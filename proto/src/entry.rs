@@ -333,7 +333,9 @@ impl Entry {
 
     /// Whether the value is not here: see [`Entry::marker`].
     pub fn is_marker(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| body.base.version == Version::ZERO && body.fields.is_empty())
+        self.body
+            .as_ref()
+            .is_some_and(|body| body.base.version == Version::ZERO && body.fields.is_empty())
     }
 
     /// The node that the session is pinned to.

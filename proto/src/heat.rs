@@ -61,6 +61,31 @@ impl HalfLife {
         ((steps - i32::from(i16::MIN)) as u64) << 48 | touched(mark)
     }
 
+    /// How hot it is at `now_ms`, in sixteenths of a half-life: 0 of one that was used once, just then; 16 more for
+    /// twice the heat.
+    pub fn level(self, mark: u64, now_ms: u64) -> i16 {
+        let steps = self.steps(mark, now_ms).clamp(i16::MIN.into(), i16::MAX.into());
+        i16::try_from(steps).expect("it was just brought within bounds")
+    }
+
+    /// The mark of what is at least as hot as this [level](HalfLife::level) says: another home's count takes the place
+    /// of this one's, if it is higher.
+    #[must_use]
+    pub fn raised(self, mark: u64, level: i16, now_ms: u64) -> u64 {
+        if i32::from(level) <= self.steps(mark, now_ms) {
+            return mark;
+        }
+        let level = i32::from(level).min(STEPS_MAX) as i16;
+        let now = (now_ms / self.unit_ms) as u16;
+        with_level(mark, now.wrapping_add_signed(level).max(1))
+    }
+
+    /// The [level](HalfLife::level) of one that was used once, so long ago. 2,047 half-lives are as many as there are.
+    pub fn level_after(self, time: Duration) -> i16 {
+        let steps = u64::try_from(time.as_millis()).unwrap_or(u64::MAX) / self.unit_ms;
+        -i16::try_from(steps).unwrap_or(i16::MAX)
+    }
+
     /// How far the level is ahead of the present. Where no use was counted there was one, the last touch, and so there
     /// was where the level is ahead of any that there can be: then it is of long ago, of a clock that went back
     /// since, or of another half-life.

@@ -227,6 +227,9 @@ pub struct RequestId {
 }
 
 impl RequestId {
+    /// That of a request that never comes again.
+    pub const NONE: Self = Self { client: 0, sequence: 0 };
+
     /// Whether the request may come again.
     pub fn may_repeat(self) -> bool {
         self.sequence != 0
@@ -956,6 +959,24 @@ pub struct CheckCopy {
     pub digest: u64,
 }
 
+/// Node to node: how much did you see a session used, which I would have go one ring outward? Answered by a
+/// [`Heat`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HeatRequest {
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: Key,
+}
+
+/// The answer to a [`HeatRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Heat {
+    /// How hot it is, in sixteenths of the table's half-life: 0 of one that was used once, just now; 16 more for twice
+    /// the heat. [`i16::MIN`] of what the receiver does not hold.
+    pub level: i16,
+}
+
 /// The answer to [`Replicate`], [`TouchCopy`] and [`CheckCopy`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[repr(u8)]
@@ -1379,6 +1400,8 @@ messages! {
     95 PinnedRequest(PinnedRequest), SMALL;
     96 Pinned(Pinned), LISTING;
     97 PlanRequest(PlanRequest), MEMBERS;
+    98 HeatRequest(HeatRequest), SMALL;
+    99 Heat(Heat), SMALL;
     100 SetHello(SetHello), PARTS;
     101 SetNoted(SetNoted), SMALL;
     102 HeldRequest(HeldRequest), PARTS;

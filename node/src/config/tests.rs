@@ -261,6 +261,8 @@ fn a_table_of_the_file_replaces_the_default_one() {
         stale_max: Duration::from_secs(1),
         partition: Partition::Refuse,
         merge: None,
+        ring: 0,
+        cools_after: None,
     };
     assert_eq!(tables[0], TableSettings { policy: carts, memory: 32 << 20, record_size: 1024 });
     let policy = TablePolicy { name: "logins".to_owned(), ..TablePolicy::default() };

@@ -372,6 +372,9 @@ impl Core {
         if floor > ballot {
             return self.outbid(now, id, pending, floor);
         }
+        if pending.wrote.is_none() && self.is_elsewhere(&pending, merged.as_ref()) {
+            return self.bring_in(now, id, pending);
+        }
         if let Some(entry) = merged.as_ref().filter(|entry| entry.is_ending()).cloned() {
             // It may have been decided: so it is, before anything else.
             let kind = WriteKind::Decided { ballot, then: Some(Err(Failure::Ended)) };

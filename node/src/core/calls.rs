@@ -134,6 +134,20 @@ pub(super) enum Purpose {
         /// The key.
         key: Key,
     },
+    /// How hot another home saw a session that is to go outward.
+    Heat {
+        /// The table, by its place.
+        table: usize,
+        /// The key.
+        key: Key,
+    },
+    /// A copy of a session that moves to another ring, sent to one of the homes there.
+    Move {
+        /// The table that it comes from, by its place.
+        table: usize,
+        /// The key.
+        key: Key,
+    },
     /// That this node takes part in a slot set.
     SetHello {
         /// The set, by its place.

@@ -43,6 +43,10 @@ pub(super) struct Pending {
     pub(super) above: Version,
     /// The version of its conditional write, once that may be held somewhere.
     pub(super) wrote: Option<Version>,
+    /// The table that a session is brought into, if that is what this is for. Nobody asks for it then.
+    pub(super) brings: Option<usize>,
+    /// Whether all rings further out were asked, and had nothing.
+    pub(super) is_nowhere_else: bool,
     pub(super) stage: Stage,
 }
 
@@ -56,6 +60,8 @@ pub(super) enum Stage {
     Promising(Promising),
     /// What stands in the way may be gone in a moment.
     Pausing,
+    /// Its session is looked for on other rings.
+    BringingIn,
     Reading(Reading),
     Writing(Box<Writing>),
     /// It was done at another node, and is fetched from there before the answer goes out.
@@ -72,6 +78,8 @@ pub(super) enum WriteKind {
     Touch,
     /// An end that is stored here already.
     Known,
+    /// A session that was on another ring.
+    Moved,
     /// A new write.
     Plain,
     /// What a ballot decided.
@@ -212,32 +220,48 @@ impl Core {
         }
         request.table.clone_from(&self.tables[table].store.policy().name);
         let patience = Duration::from_millis(request.patience_ms.into()).min(PATIENCE_MAX);
-        let deadline = now.monotonic + patience;
+        let repeated = request.request;
+        let (number, pending) = self.open_pending(now.monotonic + patience, table, request);
+        if may_repeat {
+            self.unanswered.insert(repeated, number);
+        }
+        self.pending_bytes += size;
+        let pending = Pending { askers: vec![(asker, id)], size, ..pending };
+        self.route(now, number, pending);
+    }
+
+    /// What is begun for a request, with its number; nobody asks for it yet.
+    pub(super) fn open_pending(
+        &mut self,
+        deadline: Duration,
+        table: usize,
+        request: SessionRequest,
+    ) -> (u64, Pending) {
         self.pending_next += 1;
         self.pending_deadlines.insert((deadline, self.pending_next));
-        if may_repeat {
-            self.unanswered.insert(request.request, self.pending_next);
-        }
-        let slot = request.key.slot();
-        let askers = vec![(asker, id)];
         let pending = Pending {
-            askers,
+            askers: Vec::new(),
             table,
-            slot,
+            slot: request.key.slot(),
             request,
             deadline,
-            size,
+            size: 0,
             rounds: 0,
             in_line: None,
             above: Version::ZERO,
             wrote: None,
+            brings: None,
+            is_nowhere_else: false,
             stage: Stage::Done,
         };
-        self.pending_bytes += size;
-        self.route(now, self.pending_next, pending);
+        (self.pending_next, pending)
     }
 
     pub(super) fn route(&mut self, now: Now, id: u64, pending: Pending) {
+        if pending.brings.is_some() {
+            // Those who wait begin anew.
+            return self.finish(now, id, pending, Err(UNWILLING));
+        }
         if pending.request.operation.is_conditional() {
             return self.route_conditional(now, id, pending);
         }
@@ -364,6 +388,9 @@ impl Core {
 
     /// Does what was asked, knowing what is stored.
     fn apply(&mut self, now: Now, id: u64, pending: Pending, stored: Option<Entry>) {
+        if self.is_elsewhere(&pending, stored.as_ref()) {
+            return self.bring_in(now, id, pending);
+        }
         let now_ms = self.time.now_ms(now);
         let policy = self.tables[pending.table].store.policy().clone();
         let operation = &pending.request.operation;
@@ -493,7 +520,11 @@ impl Core {
         let key = pending.request.key.clone();
         let extras = self.extra_homes_of_change(now, &pending, &entry);
         let Extras { nodes: extras, counted, is_counted } = extras;
+        let ends_what_moved = entry.is_ended() && self.may_be_further_out(now, pending.table, &key);
         let stored = self.merge(now, pending.table, &key, &entry, Admission::Ordinary);
+        if ends_what_moved && stored.is_ok() {
+            self.tell_further_out(now, pending.table, &key, &entry);
+        }
         if let Err(failure) = stored {
             if self.holds_extra(&pending) {
                 // The homes may have the room that is missing here.
@@ -589,7 +620,7 @@ impl Core {
         let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
         let entry = writing.entry.clone();
         let fresh = match writing.kind {
-            WriteKind::Touch | WriteKind::Known | WriteKind::Ended => Fresh::No,
+            WriteKind::Touch | WriteKind::Known | WriteKind::Moved | WriteKind::Ended => Fresh::No,
             WriteKind::Plain => Fresh::Yes,
             WriteKind::Decided { ballot, .. } if ballot == entry.version => Fresh::Yes,
             WriteKind::Decided { ballot, .. } => Fresh::By(ballot),
@@ -813,7 +844,7 @@ impl Core {
     // Reading.
 
     /// Asks the homes, or those that decide.
-    fn start_reading(&mut self, now: Now, id: u64, mut pending: Pending, decides: bool) {
+    pub(super) fn start_reading(&mut self, now: Now, id: u64, mut pending: Pending, decides: bool) {
         self.counters.add("reads_of_homes");
         let now_ms = self.time.now_ms(now);
         let me = self.id();
@@ -907,7 +938,8 @@ impl Core {
                 }
             }
         }
-        if let Some(entry) = &merged {
+        let is_kept = pending.brings.is_none() || self.is_home(pending.table, pending.slot);
+        if let Some(entry) = merged.as_ref().filter(|_| is_kept) {
             let kept = self.merge(now, pending.table, &key, entry, Admission::Reserve);
             if let Err(failure) = kept
                 && pending.request.operation != Operation::Get
@@ -930,6 +962,9 @@ impl Core {
                     self.repair(now, pending.table, *node, key.clone(), false);
                 }
             }
+        }
+        if pending.brings.is_some() {
+            return self.on_found_further_out(now, id, pending, merged);
         }
         let meant = pending.request.operation.birth();
         let is_there = |entry: &Entry| meant.is_none_or(|birth| birth == entry.birth);
@@ -1026,7 +1061,7 @@ impl Core {
             Stage::Writing(writing) => writing.waiting.remove(&call).is_some(),
             Stage::Promising(promising) => promising.waiting.remove(&call).is_some(),
             Stage::CatchingUp { call: open, .. } => *open == call,
-            Stage::Queued | Stage::Pausing | Stage::Done => false,
+            Stage::Queued | Stage::Pausing | Stage::BringingIn | Stage::Done => false,
         };
         match &mut pending.stage {
             _ if !expected => {
@@ -1054,7 +1089,7 @@ impl Core {
                 let reply = reply.clone();
                 self.finish(now, id, pending, Ok(reply));
             }
-            Stage::Queued | Stage::Pausing | Stage::Done => {}
+            Stage::Queued | Stage::Pausing | Stage::BringingIn | Stage::Done => {}
         }
     }
 
@@ -1118,6 +1153,7 @@ impl Core {
                 let needed = reading.needed as u8;
                 Failure::Unavailable { answered: answered as u8, needed, homes: homes as u8 }
             }
+            Stage::BringingIn => UNWILLING,
             _ if is_write => Failure::TimedOut,
             _ => Failure::Unavailable { answered: 0, needed: 1, homes: 0 },
         };
@@ -1158,6 +1194,9 @@ impl Core {
         pending: &mut Pending,
         outcome: Result<SessionReply, Failure>,
     ) {
+        if pending.brings.is_some() {
+            return self.on_brought(now, pending, &outcome);
+        }
         self.leave_line(pending);
         let may_repeat = pending.request.request.may_repeat();
         if may_repeat {

@@ -80,8 +80,8 @@ impl Core {
                 continue;
             }
             let Some(mut entry) = self.tables[table].store.get(&key, now_ms) else { continue };
-            if entry.is_ended() {
-                continue; // Tombstones are never evicted.
+            if entry.is_ended() || entry.is_marker() {
+                continue; // Tombstones are never evicted, and markers go by themselves.
             }
             let Ok(version) = self.time.stamp(now, entry.version.hlc) else { break };
             entry.write_value(version, Value::Bytes(Vec::new()));

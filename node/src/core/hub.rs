@@ -617,7 +617,7 @@ pub(super) fn out_of_place(asker: Asker, message: &Message) -> Option<Rejected> 
 
 #[cfg(test)]
 impl Hub {
-    pub(super) fn view(&self) -> &annulus_gossip::View {
+    pub(super) fn view(&self) -> &View {
         self.mesh.view()
     }
 

@@ -124,7 +124,7 @@ impl Core {
                 continue;
             };
             without = 0;
-            let Some(entry) = self.tables[table].store.get(&key, now_ms) else {
+            let Some(entry) = self.known_of(table, &key, now_ms) else {
                 self.tables[table].hints.delivered(home, &key);
                 continue;
             };

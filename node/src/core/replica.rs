@@ -101,7 +101,7 @@ impl Core {
         }
         let store = &mut self.tables[table].store;
         let Some(mut entry) = store.get(&request.key, now_ms) else { return Replicated::Missing };
-        if entry.birth < request.birth {
+        if entry.birth < request.birth || entry.is_marker() {
             return Replicated::Missing;
         }
         if entry.birth > request.birth || entry.is_ended() {

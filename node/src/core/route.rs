@@ -96,6 +96,7 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::TouchCopy(request) => request.key.slot(),
         Message::Fetch(request) => request.key.slot(),
         Message::CheckCopy(request) => request.key.slot(),
+        Message::HeatRequest(request) => request.key.slot(),
         Message::Prepare(request) => request.key.slot(),
         Message::ExplainRequest(request) => request.key.slot(),
         Message::SlotListRequest(request) => request.slot,

@@ -3,6 +3,8 @@
 mod outline;
 mod watched;
 
+use std::time::Duration;
+
 use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
 use annulus_proto::submission::Action;
@@ -28,6 +30,9 @@ pub(super) use watched::Watched;
 ///
 /// While there is nobody to compare with, no sketches are kept ([`Store::put_off_sketches`]): they cost a write
 /// more than the rest of it. They are made again by reading all slots once more.
+///
+/// A session that went to another ring leaves a [marker](Entry::marker), which is dropped when there is need of room:
+/// it is in no sketch, since whoever lacks it lacks nothing.
 ///
 /// A copy that is here besides the homes of its slot ([`Store::merge_extra`]) is in no sketch and no count of a
 /// slot: nobody compares it as part of one, and it stays when the slot is dropped.
@@ -255,9 +260,10 @@ impl Store {
         self.policy.merge.is_some() && self.flaw != Some(Flaw::ComparesVersions)
     }
 
-    /// What stands for all of an entry where copies are compared.
+    /// What stands for all of an entry where copies are compared; 0 of a marker.
     pub(super) fn digest(&self, key: &Key, entry: &Entry) -> u64 {
         match self.digests_are_of_values() {
+            _ if entry.is_marker() => 0,
             true => entry.digest_with_value(key.as_bytes()),
             false => entry.digest(key.as_bytes()),
         }
@@ -330,6 +336,7 @@ impl Store {
         let deadline = before.deadline(mark);
         // Others besides the homes may have to hear of it.
         let is_alive = !before.ended
+            && !before.is_marker()
             && !before.may_be_placed()
             && (deadline == 0 || deadline > now_ms)
             && self.births.accept(before.birth, now_ms);
@@ -441,11 +448,15 @@ impl Store {
             let why = "everything of this session's birth is past its last day (lifetime_max)";
             return Err(Failure::Refused(why.to_owned()));
         }
+        if stored.is_none() && offered.is_marker() {
+            return Ok(offered.clone()); // Nothing is here that went elsewhere.
+        }
         let Some((before, mark)) = stored else {
             // A dead entry of an older birth may still lie there: it is replaced, not merged.
             let forgotten = if self.outline.is_kept() { self.raw_digest(key) } else { 0 };
             let slot = key.slot();
-            self.write((key, slot), offered, 0, now_ms, admission)?;
+            let level = self.level_of_move(record::mark(touched_of(offered)), offered, now_ms);
+            self.write((key, slot), offered, level, now_ms, admission)?;
             self.account(key, slot, forgotten, offered, now_ms, is_extra);
             return Ok(offered.clone());
         };
@@ -453,11 +464,17 @@ impl Store {
         if !self.join(&mut entry, offered) {
             return Ok(before);
         }
+        let is_elsewhere = !entry.is_ended() && entry.ring() != self.policy.ring;
+        if is_elsewhere && entry.moved_digest() == Some(self.digest(key, &entry)) {
+            entry = entry.marker(); // All of it is there.
+        }
         let is_sketched = self.outline.is_kept();
         let digest = if is_sketched { self.digest(key, &before) } else { 0 };
         let rewrite = (!only_touched(&before, &entry)).then_some(admission);
         let level = if entry.birth != before.birth {
             0
+        } else if entry.moved_at() > before.moved_at() {
+            self.level_of_move(mark, &entry, now_ms)
         } else if touched_of(&entry) > touched_of(&before) {
             // What arrives late was used then, and not now.
             let used_ms = touched_of(&entry).min(now_ms);
@@ -467,6 +484,79 @@ impl Store {
         };
         self.replace((key, key.slot()), (digest, level), &entry, now_ms, rewrite, is_extra)?;
         Ok(entry)
+    }
+
+    /// Leaves a marker of a session that another ring holds as `copy` says, if all that is here is in there. Returns
+    /// the marker, or what is here beside it.
+    pub(super) fn give_up(
+        &mut self,
+        key: &Key,
+        copy: &Entry,
+        now_ms: u64,
+    ) -> Result<Entry, Option<Entry>> {
+        let Some((before, mark)) = self.get_marked(key, now_ms) else { return Err(None) };
+        let mut joined = before.clone();
+        self.join(&mut joined, &copy.marker());
+        if joined.is_ended()
+            || joined.is_marker()
+            || self.digest(key, &joined) != self.digest(key, copy)
+        {
+            return Err(Some(before));
+        }
+        let marker = joined.marker();
+        let is_sketched = self.outline.is_kept();
+        let digest = if is_sketched { self.digest(key, &before) } else { 0 };
+        let change = (digest, record::level(mark));
+        let slot = key.slot();
+        match self.replace((key, slot), change, &marker, now_ms, Some(Admission::Near), false) {
+            Ok(()) => Ok(marker),
+            Err(_) => Err(Some(before)),
+        }
+    }
+
+    /// Visits about `budget` sessions from `cursor` on that are no hotter than what was used once, so long ago (see
+    /// [`TablePolicy::cools_after`]). Returns the next cursor, 0 at the end.
+    pub(super) fn cool_ones(
+        &self,
+        (cursor, budget): (u64, usize),
+        now_ms: u64,
+        after: Duration,
+        visit: &mut dyn FnMut(Key),
+    ) -> u64 {
+        let limit = self.half_life.level_after(after);
+        self.writer.scan(cursor, budget, &mut |item| {
+            if !item.near && self.half_life.level(item.mark, now_ms) <= limit {
+                Key::new(item.key).into_iter().for_each(&mut *visit);
+            }
+        })
+    }
+
+    /// How hot a session is as it was used here: see [`HalfLife::level`]. `None` of what is not here.
+    pub(super) fn level(&mut self, key: &Key, now_ms: u64) -> Option<i16> {
+        let (entry, mark) = self.get_marked(key, now_ms)?;
+        (!entry.is_marker() && !entry.is_ended()).then(|| self.half_life.level(mark, now_ms))
+    }
+
+    /// The level of what is to go outward, if anything is.
+    pub(super) fn level_to_cool(&self) -> Option<i16> {
+        self.policy.cools_after.map(|after| self.half_life.level_after(after))
+    }
+
+    /// Notes that another home saw a session as hot as that, or hotter than it was seen here.
+    pub(super) fn raise_level(&mut self, key: &Key, level: i16, now_ms: u64) {
+        let half_life = self.half_life;
+        self.writer.change_mark(key.as_bytes(), |mark| half_life.raised(mark, level, now_ms));
+    }
+
+    /// The level of what has moved: one that was brought in was so for a use, of which one home alone may know else.
+    fn level_of_move(&mut self, mark: u64, entry: &Entry, now_ms: u64) -> u16 {
+        let at_ms = entry.moved_at().hlc.ms();
+        match entry.ring() == 0 && at_ms > 0 {
+            true => {
+                record::level(self.half_life.used(mark, 1, at_ms.min(now_ms), self.dither.next()))
+            }
+            false => record::level(mark),
+        }
     }
 
     /// What is looked after one by one.
@@ -622,7 +712,7 @@ impl Store {
             let digest = self.digest(&key, &entry);
             Some((key, digest))
         };
-        keys.into_iter().filter_map(digest).collect()
+        keys.into_iter().filter_map(digest).filter(|(_, digest)| *digest != 0).collect()
     }
 
     /// Visits entries from `cursor` on, in the order of the segment; returns the next cursor, 0 at the end.
@@ -758,6 +848,7 @@ impl Store {
     ) -> Result<(), Failure> {
         self.next.clear();
         record::write(entry, &mut self.next);
+        let admission = if entry.is_marker() { Admission::Near } else { admission };
         let (deadline, mark) = (self.deadline(entry), mark_of(entry, level));
         let put = |store: &mut Self| {
             let (key, slot) = (key.as_bytes(), slot.index());
@@ -901,6 +992,9 @@ fn digest_of((key, record, mark): (&[u8], &[u8], u64), of_values: bool) -> u64 {
 }
 
 fn of_view((view, key, mark): (&record::View<'_>, &[u8], u64), of_values: bool) -> Option<u64> {
+    if view.is_marker() {
+        return Some(0);
+    }
     let digest = view.digest(key, mark).ok()?;
     if of_values { view.with_value(digest).ok() } else { Some(digest) }
 }

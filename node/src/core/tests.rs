@@ -9,6 +9,7 @@ mod guards;
 mod handover;
 mod merging;
 mod placing;
+mod rings;
 mod slot_sets;
 mod whole;
 
@@ -1286,7 +1287,8 @@ fn nodes_that_join_at_the_same_time_know_the_cluster_before_they_serve() {
             world.step();
             for node in [first, second] {
                 let whole = world.nodes[node].whole.as_ref().unwrap();
-                let alone = whole.is_up() && whole.cores[0].standing.ring.nodes().len() < 3;
+                let alone =
+                    whole.is_up() && whole.cores[0].standing.innermost().ring.nodes().len() < 3;
                 assert!(!alone, "seed {seed}: it is up without the cluster");
             }
         }

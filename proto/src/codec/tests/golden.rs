@@ -580,6 +580,8 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "01a1fb2c0101a201a3017a",
         ),
+        (HeatRequest { table: "t".into(), key: key() }.into(), "017406733363726574"),
+        (Heat { level: -300 }.into(), "fb5702"),
         (
             SetHello {
                 set: "t".into(),

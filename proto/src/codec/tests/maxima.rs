@@ -375,6 +375,7 @@ fn the_largest_small_messages_pass_and_fit_a_datagram() {
         .into(),
         Fetch { table: table(), key: key(), under: Some(epoch()) }.into(),
         CheckCopy { table: table(), key: key(), digest: u64::MAX }.into(),
+        HeatRequest { table: table(), key: key() }.into(),
         PinnedRequest { table: table(), to: LATE.node, core: u16::MAX, after: Some(key()) }.into(),
         SlotListRequest { table: table(), slot: Slot::new(0).unwrap(), after: Some(key()) }.into(),
         Gossip { packet: vec![0xff; datagram_payload_max(&table()) - 3] }.into(),

@@ -1,0 +1,393 @@
+//! Sessions that move outward, ring by ring, as they are used less.
+//!
+//! The rings of a table's sessions are tables of their own, one after the other ([`Core::outer`]), each with its homes,
+//! its epochs, its comparisons and its hand-over. A session lies on the one that the last move brought it to: a note in
+//! the entry says so ([`Entry::ring`]). What is elsewhere says nothing of it: a home that lacks a session knows that it
+//! is absent only once the rings further out were asked ([`super::bringing`]).
+//!
+//! - **The primary decides.** Once a session has been cool for long it asks the other homes how hot they saw it: each
+//!   counts the uses that it hears of, and the hottest counts. If all find it cool it sends the homes further out a copy that says that it lies there, and once as many hold
+//!   it as have to hold a write, it keeps a [marker](Entry::marker) in place of its own and tells the other
+//!   homes of it. A session that is used meanwhile stays, and its copies are called back.
+//! - **Nobody drops what is not in there.** The note has the digest of what was moved. A home whose copy with the note
+//!   has another one has something that was not: it keeps that as a *stray*, and brings it to the ring where the
+//!   session is itself, in the same way. The same holds for a home further out that holds more than what was brought in.
+//! - **A marker is no more than a hint.** It goes when there is need of room.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use annulus_proto::message::{Fresh, Heat, HeatRequest, Message, Replicate, Replicated};
+use annulus_proto::{Entry, Key, NodeId, Version};
+use annulus_shm::Admission;
+
+use super::calls::Purpose;
+use super::io::Now;
+use super::replica::reject_table;
+use super::{Core, Table};
+
+/// What moves from one table to another.
+#[derive(Debug, Default)]
+pub(super) struct Cooling {
+    /// Where the walk over the sessions stands.
+    cursor: u64,
+    /// Those whose other homes are asked how hot they saw them: who has not answered.
+    asked: BTreeMap<Key, BTreeSet<NodeId>>,
+    /// What is under way.
+    moves: BTreeMap<Key, Move>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Move {
+    /// What is sent.
+    copy: Entry,
+    /// The table that it goes to.
+    to: usize,
+    /// Whether this node decided that; else it brings a stray after.
+    is_decided: bool,
+    held: usize,
+    needed: usize,
+    waiting: BTreeSet<NodeId>,
+}
+
+/// How many sessions are looked at with each tick: forty thousand a second, at some 50 ns each.
+const LOOKED_STEP: usize = 4_096;
+/// How many moves may begin with each tick, 2,560 a second, and be under way.
+const MOVES_STEP: usize = 256;
+const MOVES_MAX: usize = 512;
+/// How many bytes of sessions may be under way.
+const MOVES_BYTES_MAX: usize = 4 << 20;
+/// After how long of little use strays are looked for where nothing goes outward.
+const STRAYS_AFTER: Duration = Duration::from_secs(60);
+
+impl Core {
+    /// The table of the next ring outward of a table's sessions.
+    pub(super) fn outer(&self, table: usize) -> Option<usize> {
+        let ring = self.tables[table].store.policy().ring;
+        let next = self.tables.get(table + 1)?;
+        (next.store.policy().ring == ring + 1).then_some(table + 1)
+    }
+
+    /// The table of the innermost ring of a table's sessions.
+    pub(super) fn innermost(&self, table: usize) -> usize {
+        table - usize::from(self.tables[table].store.policy().ring)
+    }
+
+    /// Whether an entry of this table is all there, and lies where its session is.
+    pub(super) fn is_here(&self, table: usize, entry: &Entry) -> bool {
+        let ring = self.tables[table].store.policy().ring;
+        entry.is_ended() || entry.ring() == ring && !entry.is_marker()
+    }
+
+    /// Goes on looking for what is to move.
+    pub(super) fn cool(&mut self, now: Now) {
+        if !self.is_up() || self.stopping {
+            return;
+        }
+        for table in 0..self.tables.len() {
+            let is_alone = self.outer(table).is_none() && self.innermost(table) == table;
+            if !is_alone {
+                self.cool_table(now, table);
+            }
+        }
+    }
+
+    fn cool_table(&mut self, now: Now, table: usize) {
+        let now_ms = self.time.now_ms(now);
+        let Table { store, cooling, .. } = &self.tables[table];
+        let after = store.policy().cools_after.unwrap_or(STRAYS_AFTER);
+        let mut cool = Vec::new();
+        let next = store.cool_ones((cooling.cursor, LOOKED_STEP), now_ms, after, &mut |key| {
+            cool.push(key);
+        });
+        let mut begun = 0;
+        for key in cool {
+            let Cooling { asked, moves, bytes, .. } = &self.tables[table].cooling;
+            let under_way = asked.len() + moves.len();
+            if begun == MOVES_STEP || under_way >= MOVES_MAX || *bytes >= MOVES_BYTES_MAX {
+                return; // The same ones are looked at again.
+            }
+            if !asked.contains_key(&key) && !moves.contains_key(&key) {
+                begun += usize::from(self.consider_move(now, table, key));
+            }
+        }
+        self.tables[table].cooling.cursor = next;
+    }
+
+    /// Begins to move what is cool, if it is this node's to do. Returns whether it does.
+    fn consider_move(&mut self, now: Now, table: usize, key: Key) -> bool {
+        let (slot, now_ms) = (key.slot(), self.time.now_ms(now));
+        if self.tables[table].store.watched().is_extra(slot, &key) {
+            return false;
+        }
+        let Some(entry) = self.tables[table].store.get(&key, now_ms) else { return false };
+        if entry.is_ended() || entry.is_marker() || entry.is_expired(now_ms) {
+            return false;
+        }
+        if !self.is_here(table, &entry) {
+            let to = self.innermost(table) + usize::from(entry.ring());
+            // A ring that there is no more holds nothing: what is here is the session.
+            let is_there = to < self.tables.len() && self.innermost(to) == self.innermost(table);
+            return is_there && self.begin_move(now, table, &key, (entry, to, false));
+        }
+        if !self.is_to_cool(now, table, &key, &entry) {
+            return false;
+        }
+        let me = self.id();
+        let others = self.homes(table, slot).into_iter();
+        let others: Vec<NodeId> = others.filter(|home| *home != me).collect();
+        let name = self.tables[table].store.policy().name.clone();
+        let mut asked = BTreeSet::new();
+        for home in others {
+            let purpose = Purpose::Heat { table, key: key.clone() };
+            let question = HeatRequest { table: name.clone(), key: key.clone() };
+            if self.call(now, home, purpose, question).is_some() {
+                asked.insert(home);
+            }
+        }
+        self.tables[table].cooling.asked.insert(key.clone(), asked);
+        self.judge_heat(now, table, &key);
+        true
+    }
+
+    /// Whether a session is to go outward, as far as this node knows, and by this node's word.
+    fn is_to_cool(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) -> bool {
+        let (slot, now_ms) = (key.slot(), self.time.now_ms(now));
+        let store = &mut self.tables[table].store;
+        let Some(limit) = store.level_to_cool() else { return false };
+        store.level(key, now_ms).is_some_and(|level| level <= limit)
+            && self.ring_homes(table, slot).first() == Some(&self.id())
+            && !entry.is_placed()
+            && self.vouches(now, table, slot)
+            && self.outer(table).is_some_and(|to| !self.ring_homes(to, slot).is_empty())
+    }
+
+    /// What another home is told that asks how hot a session is.
+    pub(super) fn heat_seen(&mut self, now: Now, request: &HeatRequest) -> Message {
+        let Some(table) = self.table_named(&request.table) else {
+            return reject_table(&request.table);
+        };
+        let now_ms = self.time.now_ms(now);
+        let level = self.tables[table].store.level(&request.key, now_ms);
+        Heat { level: level.unwrap_or(i16::MIN) }.into()
+    }
+
+    pub(super) fn on_heat(
+        &mut self,
+        now: Now,
+        (table, key): (usize, &Key),
+        node: NodeId,
+        answer: Option<Message>,
+    ) {
+        let now_ms = self.time.now_ms(now);
+        let Table { store, cooling, .. } = &mut self.tables[table];
+        // Who does not answer does not keep it here.
+        if let Some(Message::Heat(Heat { level })) = answer {
+            store.raise_level(key, level, now_ms);
+        }
+        if let Some(asked) = cooling.asked.get_mut(key) {
+            asked.remove(&node);
+            self.judge_heat(now, table, key);
+        }
+    }
+
+    /// Once all homes found it cool it goes.
+    fn judge_heat(&mut self, now: Now, table: usize, key: &Key) {
+        let asked = self.tables[table].cooling.asked.get(key);
+        if !asked.is_some_and(BTreeSet::is_empty) {
+            return;
+        }
+        self.tables[table].cooling.asked.remove(key);
+        let (slot, now_ms) = (key.slot(), self.time.now_ms(now));
+        let Some(entry) = self.tables[table].store.get(key, now_ms) else { return };
+        let is_here = self.is_here(table, &entry) && !entry.is_ended();
+        let Some(to) = self.outer(table) else { return };
+        if !is_here || !self.is_to_cool(now, table, key, &entry) {
+            return;
+        }
+        let after = entry.version.max(entry.moved_at());
+        let Ok(version) = self.stamp(now, table, slot, after) else { return };
+        let copy = self.moved(table, key, entry, version, to);
+        self.begin_move(now, table, key, (copy, to, true));
+    }
+
+    /// An entry that lies on the ring of another table from this version on.
+    pub(super) fn moved(
+        &self,
+        table: usize,
+        key: &Key,
+        mut entry: Entry,
+        version: Version,
+        to: usize,
+    ) -> Entry {
+        let ring = self.tables[to].store.policy().ring;
+        let store = &self.tables[table].store;
+        entry.move_to(ring, version, |entry| store.digest(key, entry));
+        entry
+    }
+
+    fn begin_move(
+        &mut self,
+        now: Now,
+        table: usize,
+        key: &Key,
+        (copy, to, is_decided): (Entry, usize, bool),
+    ) -> bool {
+        let homes = self.homes(to, key.slot());
+        if homes.is_empty() {
+            return false;
+        }
+        let policy = self.tables[to].store.policy();
+        let (needed, name) = (policy.write.count(homes.len()), policy.name.clone());
+        let (held, waiting) = (0, BTreeSet::new());
+        let mut moving = Move { copy, to, is_decided, held, needed, waiting };
+        let me = self.id();
+        for home in homes {
+            let (key, entry) = (key.clone(), moving.copy.clone());
+            if home == me {
+                let taken = self.merge(now, to, &key, &entry, Admission::Ordinary);
+                moving.held += usize::from(taken.is_ok());
+                continue;
+            }
+            let purpose = Purpose::Move { table, key: key.clone() };
+            let message =
+                Replicate { table: name.clone(), key, entry, fresh: Fresh::No, under: None };
+            if self.call(now, home, purpose, message).is_some() {
+                moving.waiting.insert(home);
+            }
+        }
+        self.counters.add("moves_begun");
+        let cooling = &mut self.tables[table].cooling;
+        cooling.bytes += size(&moving.copy);
+        cooling.moves.insert(key.clone(), moving);
+        self.judge_move(now, table, key);
+        true
+    }
+
+    pub(super) fn on_move_answer(
+        &mut self,
+        now: Now,
+        (table, key): (usize, &Key),
+        node: NodeId,
+        answer: Option<Message>,
+    ) {
+        let Some(moving) = self.tables[table].cooling.moves.get_mut(key) else {
+            // Enough hold it. Those that do not are made even with them.
+            return;
+        };
+        if !moving.waiting.remove(&node) {
+            return;
+        }
+        match answer {
+            Some(Message::Replicated(Replicated::Stored)) => moving.held += 1,
+            Some(Message::Replicated(Replicated::Differs(theirs))) => {
+                moving.held += 1;
+                let is_news = theirs.is_ended() || theirs.birth > moving.copy.birth;
+                if is_news {
+                    let _ = self.merge(now, table, key, &theirs, Admission::Reserve);
+                }
+            }
+            _ => self.counters.add("moves_refused"),
+        }
+        self.judge_move(now, table, key);
+    }
+
+    fn judge_move(&mut self, now: Now, table: usize, key: &Key) {
+        let Some(moving) = self.tables[table].cooling.moves.get(key) else { return };
+        let is_held = moving.held >= moving.needed;
+        if !is_held && moving.held + moving.waiting.len() >= moving.needed {
+            return;
+        }
+        let cooling = &mut self.tables[table].cooling;
+        let Some(moving) = cooling.moves.remove(key) else { return };
+        cooling.bytes -= size(&moving.copy);
+        if !is_held {
+            self.counters.add("moves_failed");
+            return self.call_back(now, table, key, &moving);
+        }
+        let now_ms = self.time.now_ms(now);
+        match self.tables[table].store.give_up(key, &moving.copy, now_ms) {
+            Ok(marker) if moving.is_decided => {
+                self.counters.add("sessions_cooled");
+                self.tell_others(now, table, key, &marker);
+            }
+            Ok(_) => self.counters.add("strays_moved"),
+            // It was used meanwhile, or has ended.
+            Err(_) => {
+                self.counters.add("moves_overtaken");
+                self.call_back(now, table, key, &moving);
+            }
+        }
+    }
+
+    /// The session stays where it is: whoever took a copy in for another ring need not keep it.
+    fn call_back(&mut self, now: Now, table: usize, key: &Key, moving: &Move) {
+        let Move { copy, to, is_decided, .. } = moving;
+        if !is_decided {
+            return;
+        }
+        let now_ms = self.time.now_ms(now);
+        let stored = self.tables[table].store.get(key, now_ms);
+        if let Some(ended) = stored.filter(Entry::is_ended) {
+            return self.tell_others(now, *to, key, &ended);
+        }
+        let Ok(version) = self.stamp(now, table, key.slot(), copy.moved_at()) else { return };
+        let back = self.moved(table, key, copy.clone(), version, table);
+        self.tell_others(now, *to, key, &back.marker());
+    }
+
+    /// Sends all homes of a table's slot what they are to know of a session, and takes it in here if this is one.
+    pub(super) fn tell_others(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) {
+        let me = self.id();
+        for home in self.homes(table, key.slot()) {
+            match home == me {
+                true => drop(self.merge(now, table, key, entry, Admission::Reserve)),
+                false => self.offer(now, table, home, key.clone(), entry.clone(), false),
+            }
+        }
+    }
+
+    /// Whether the rings further out may hold something of a session: it was there, or is not known here.
+    pub(super) fn may_be_further_out(&mut self, now: Now, table: usize, key: &Key) -> bool {
+        if self.outer(table).is_none() {
+            return false;
+        }
+        let now_ms = self.time.now_ms(now);
+        let stored = self.tables[table].store.get(key, now_ms);
+        stored.is_none_or(|entry| entry.moved_at() > Version::ZERO)
+    }
+
+    /// A session has ended: whoever may hold it further out hears of it.
+    pub(super) fn tell_further_out(&mut self, now: Now, table: usize, key: &Key, ended: &Entry) {
+        let mut inner = table;
+        while let Some(outer) = self.outer(inner) {
+            self.tell_others(now, outer, key, ended);
+            inner = outer;
+        }
+    }
+
+    /// What a home of a table's slot is to know of a session, as far as it is known here: what is here, and what
+    /// became of it further in.
+    pub(super) fn known_of(&mut self, table: usize, key: &Key, now_ms: u64) -> Option<Entry> {
+        let own = self.tables[table].store.get(key, now_ms);
+        let innermost = self.innermost(table);
+        if innermost == table {
+            return own;
+        }
+        let inside = self.tables[innermost].store.get(key, now_ms);
+        let went = inside.filter(|entry| entry.is_ended() || entry.moved_at() > Version::ZERO);
+        let went = went.map(|entry| entry.marker());
+        match (own, went) {
+            (Some(mut own), Some(went)) => {
+                self.tables[table].store.join(&mut own, &went);
+                Some(own)
+            }
+            (own, went) => own.or(went),
+        }
+    }
+}
+
+fn size(entry: &Entry) -> usize {
+    entry.body.as_ref().map_or(0, annulus_proto::Body::size)
+}

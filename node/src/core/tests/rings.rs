@@ -1,0 +1,299 @@
+//! Sessions that cool outward through rings and are brought in again.
+
+use super::*;
+
+const KEY: &str = "cold";
+/// A half-life.
+const LIFE: Duration = Duration::from_secs(2);
+
+fn end() -> Operation {
+    Operation::End { birth: None }
+}
+
+fn touch() -> Operation {
+    Operation::Touch { birth: None }
+}
+
+fn update(value: &str) -> Operation {
+    Operation::Update { birth: None, change: Change::Value(bytes(value)) }
+}
+
+/// A table with these rings: after how many half-lives sessions leave each of them for the next one.
+fn rings(after: &[u64]) -> (TablePolicy, Vec<TablePolicy>) {
+    let policy = |ring: usize| TablePolicy {
+        name: if ring == 0 { "sessions".to_owned() } else { format!("sessions@{ring}") },
+        half_life: LIFE,
+        ring: ring as u8,
+        cools_after: after.get(ring).map(|lives| *lives as u32 * LIFE),
+        ..TablePolicy::default()
+    };
+    (policy(0), (1..=after.len()).map(policy).collect())
+}
+
+impl World {
+    /// Nodes with rings, and a session that has not been used since it was begun.
+    fn with_rings(count: usize, seed: u64, after: &[u64]) -> Self {
+        let (policy, outer) = rings(after);
+        let none = Self::with_policy(0, seed, policy);
+        let mut world = Self { slots: Simulated::Sparse, outer, ..none };
+        for id in 1..=count as u64 {
+            world.add(id);
+        }
+        world.settle();
+        world
+    }
+
+    fn with_a_cold_session(count: usize, seed: u64) -> (Self, String) {
+        let mut world = Self::with_rings(count, seed, &[5]);
+        let key = sparse(KEY);
+        world.acknowledged(0, &key, start(bytes("one")));
+        world.until_it_is_on(1, &key);
+        (world, key)
+    }
+
+    fn copy_on(&mut self, ring: usize, node: usize, key: &str) -> Option<Entry> {
+        let now = self.present(node);
+        let key = Key::new(key).unwrap();
+        let core = self.nodes[node].whole.as_mut()?.core_of(key.slot());
+        let now_ms = core.time.now_ms(now);
+        core.tables[ring].store.get(&key, now_ms)
+    }
+
+    /// How many nodes hold a session's value on a ring.
+    fn holders(&mut self, ring: usize, key: &str) -> usize {
+        let has = |world: &mut Self, node: usize| {
+            world.copy_on(ring, node, key).is_some_and(|it| !it.is_marker() && !it.is_ended())
+        };
+        (0..self.nodes.len()).filter(|node| has(self, *node)).count()
+    }
+
+    #[track_caller]
+    fn until_it_is_on(&mut self, ring: usize, key: &str) {
+        let rings = 0..=self.outer.len();
+        let is_there = |world: &mut Self| {
+            let mut held = rings.clone().map(|it| (it, world.holders(it, key)));
+            held.all(|(it, count)| if it == ring { count >= 2 } else { count == 0 })
+        };
+        self.run_until_seen("it is on that ring alone", 30 * LIFE, is_there);
+    }
+}
+
+#[test]
+fn a_session_that_is_not_used_cools_outward_and_comes_back_when_it_is() {
+    for seed in 0..4 {
+        let mut world = World::with_rings(5, seed, &[5]);
+        let key = sparse(KEY);
+        world.acknowledged(0, &key, start(bytes("one")));
+        world.run_for(4 * LIFE);
+        assert_eq!((world.holders(0, &key), world.holders(1, &key)), (3, 0), "it was used lately");
+        world.until_it_is_on(1, &key);
+        for node in 0..5 {
+            assert_eq!(world.value(node, &key), bytes("one"), "seed {seed}");
+            world.until_it_is_on(0, &key);
+            world.until_it_is_on(1, &key);
+        }
+    }
+}
+
+#[test]
+fn what_is_used_stays() {
+    let mut world = World::with_rings(3, 1, &[5]);
+    let key = sparse(KEY);
+    world.acknowledged(0, &key, start(bytes("one")));
+    for _ in 0..10 {
+        world.run_for(2 * LIFE);
+        world.acknowledged(1, &key, touch());
+        assert_eq!((world.holders(0, &key), world.holders(1, &key)), (3, 0));
+    }
+}
+
+/// A read that a home answers is known to that one alone.
+#[test]
+fn what_is_read_at_any_home_stays() {
+    for reader in 0..3 {
+        let mut world = World::with_rings(3, 1, &[5]);
+        let key = sparse(KEY);
+        world.acknowledged(0, &key, start(bytes("one")));
+        for _ in 0..10 {
+            world.run_for(2 * LIFE);
+            assert_eq!(world.value(reader, &key), bytes("one"));
+            assert_eq!((world.holders(0, &key), world.holders(1, &key)), (3, 0), "{reader}");
+        }
+    }
+}
+
+#[test]
+fn a_cold_session_is_changed_as_any_other() {
+    let (mut world, key) = World::with_a_cold_session(4, 2);
+    world.acknowledged(0, &key, touch());
+    assert_eq!(world.value(1, &key), bytes("one"));
+    world.until_it_is_on(1, &key);
+    world.acknowledged(2, &key, update("two"));
+    assert_eq!(world.value(3, &key), bytes("two"));
+    world.until_it_is_on(1, &key);
+    let lifetimes = Lifetimes { idle_ms: Some(7_000_000), lifetime_ms: None };
+    let change = Change::Lifetimes(lifetimes);
+    world.acknowledged(0, &key, Operation::Update { birth: None, change });
+    world.until_it_is_on(1, &key);
+    assert_eq!(world.value(1, &key), bytes("two"));
+}
+
+#[test]
+fn a_version_that_was_seen_before_a_session_cooled_is_its_version_still() {
+    let mut world = World::with_rings(3, 3, &[5]);
+    let key = sparse(KEY);
+    let Acknowledged { version, .. } = world.acknowledged(0, &key, start(bytes("one")));
+    world.until_it_is_on(1, &key);
+    let change = Change::Value(bytes("two"));
+    let update = Operation::UpdateIf { version, change };
+    let Acknowledged { version, .. } = world.acknowledged(1, &key, update);
+    world.until_it_is_on(1, &key);
+    let start_if_absent = Operation::StartIfAbsent {
+        value: bytes("three"),
+        lifetimes: Lifetimes::default(),
+        attributes: Attributes::default(),
+    };
+    assert_eq!(world.fails(2, &key, start_if_absent.clone()), Failure::Conflict { version });
+    world.until_it_is_on(1, &key);
+    world.acknowledged(2, &key, Operation::EndIf { version });
+    assert_eq!(world.fails(0, &key, Operation::Get), Failure::Ended);
+    world.acknowledged(1, &key, start_if_absent);
+    assert_eq!(world.value(0, &key), bytes("three"));
+}
+
+#[test]
+fn the_end_of_a_cold_session_is_final_on_every_ring() {
+    let (mut world, key) = World::with_a_cold_session(4, 4);
+    world.acknowledged(3, &key, end());
+    world.run_for(LIFE);
+    assert_eq!((world.holders(0, &key), world.holders(1, &key)), (0, 0));
+    for node in 0..4 {
+        assert_eq!(world.fails(node, &key, Operation::Get), Failure::Ended);
+    }
+    world.acknowledged(3, &key, start(bytes("another")));
+    assert_eq!(world.value(0, &key), bytes("another"));
+}
+
+#[test]
+fn who_was_away_when_a_session_cooled_neither_keeps_it_nor_gives_it_back() {
+    for seed in 0..4 {
+        let mut world = World::with_rings(4, seed, &[5]);
+        let key = sparse(KEY);
+        world.acknowledged(0, &key, start(bytes("one")));
+        world.run_for(Duration::from_secs(1));
+        let homes = world.core(0, &key).homes(0, Key::new(&*key).unwrap().slot());
+        let last = (0..4).find(|node| world.nodes[*node].state.id == homes[2].bits()).unwrap();
+        world.kill(last);
+        let others: Vec<usize> = (0..4).filter(|node| *node != last).collect();
+        world.run_for(7 * LIFE);
+        world.acknowledged(others[0], &key, update("two"));
+        world.run_for(7 * LIFE);
+        assert_eq!(world.holders(0, &key), 0, "it is out of ring 0");
+        world.start(last);
+        world.settle();
+        world.until_it_is_on(1, &key);
+        assert_eq!(world.value(last, &key), bytes("two"), "seed {seed}");
+    }
+}
+
+#[test]
+fn markers_are_no_more_than_hints() {
+    let (mut world, key) = World::with_a_cold_session(4, 5);
+    for node in 0..4 {
+        let now = world.present(node);
+        let core = world.core(node, &key);
+        let now_ms = core.time.now_ms(now);
+        core.tables[0].store.drop_entry(&Key::new(&*key).unwrap(), now_ms);
+    }
+    assert_eq!(world.value(2, &key), bytes("one"));
+    world.until_it_is_on(1, &key);
+    let change = Change::Value(bytes("two"));
+    world.acknowledged(2, &key, Operation::Update { birth: None, change });
+    assert_eq!(world.value(1, &key), bytes("two"));
+    world.acknowledged(3, &key, end());
+    assert_eq!(world.fails(0, &key, Operation::Get), Failure::Ended);
+}
+
+#[test]
+fn nothing_is_absent_before_the_rings_further_out_were_asked() {
+    let (mut world, key) = World::with_a_cold_session(3, 6);
+    let asked = world.counter(0, "rings_asked");
+    assert_eq!(world.fails(0, &sparse("never"), Operation::Get), Failure::Absent);
+    assert!((0..3).map(|node| world.counter(node, "rings_asked")).sum::<u64>() > asked);
+    // Nor is anything ever said for those who cannot be asked.
+    let node = 0;
+    world.isolate(node);
+    world.run_for(Duration::from_millis(100));
+    match world.ask(node, &key, Operation::Get) {
+        SessionReply::Failed(Failure::Unavailable { .. }) => {}
+        other => panic!("nobody else was asked: {other:?}"),
+    }
+}
+
+#[test]
+fn many_who_want_a_cold_session_have_it_brought_in_once() {
+    let (mut world, key) = World::with_a_cold_session(3, 7);
+    let asked = |world: &World| (0..3).map(|node| world.counter(node, "rings_asked")).sum::<u64>();
+    let before = asked(&world);
+    let requests: Vec<u64> =
+        (0..200).map(|at| world.request(at % 3, &key, Operation::Get)).collect();
+    for id in requests {
+        assert!(matches!(world.wait(id), SessionReply::Session(_)));
+    }
+    // One for each node that was asked.
+    assert!(asked(&world) - before <= 3, "{}", asked(&world) - before);
+}
+
+#[test]
+fn a_session_goes_through_all_rings_and_comes_back_from_the_last() {
+    let mut world = World::with_rings(4, 8, &[3, 9]);
+    let key = sparse(KEY);
+    world.acknowledged(0, &key, start(bytes("one")));
+    world.until_it_is_on(1, &key);
+    world.until_it_is_on(2, &key);
+    assert_eq!(world.value(1, &key), bytes("one"));
+    world.until_it_is_on(0, &key);
+    world.until_it_is_on(1, &key);
+    world.until_it_is_on(2, &key);
+    world.acknowledged(0, &key, end());
+    world.run_for(LIFE);
+    assert_eq!((0..3).map(|ring| world.holders(ring, &key)).sum::<usize>(), 0);
+}
+
+#[test]
+fn expiry_reaches_every_ring() {
+    let (mut world, key) = World::with_a_cold_session(3, 9);
+    let lifetimes = Lifetimes { idle_ms: Some(40_000), lifetime_ms: None };
+    let change = Change::Lifetimes(lifetimes);
+    world.acknowledged(0, &key, Operation::Update { birth: None, change });
+    world.until_it_is_on(1, &key);
+    world.run_for(Duration::from_secs(40));
+    assert_eq!(world.fails(0, &key, Operation::Get), Failure::Expired);
+    world.run_for(Duration::from_secs(80));
+    for node in 0..3 {
+        let now = world.present(node);
+        world.nodes[node].whole.as_mut().unwrap().scan(now, 1_000, 0);
+    }
+    assert_eq!(world.fails(0, &key, Operation::Get), Failure::Absent);
+    assert_eq!((world.holders(0, &key), world.holders(1, &key)), (0, 0));
+}
+
+#[test]
+fn a_ring_that_is_full_leaves_sessions_where_they_are() {
+    let mut world = World::with_rings(1, 10, &[5]);
+    let value = "x".repeat(2_000);
+    let keys: Vec<String> = (0..3_000).map(|number| format!("key-{number}")).collect();
+    let is_there =
+        |key: &&String| Simulated::Sparse.has_core(Key::new(key.as_str()).unwrap().slot());
+    let keys: Vec<String> = keys.iter().filter(is_there).cloned().collect();
+    for key in &keys {
+        world.acknowledged(0, key, start(bytes(&value)));
+    }
+    let core = world.core(0, &keys[0]);
+    let cores = core.cores;
+    assert!(cores > 0);
+    world.run_for(10 * LIFE);
+    for key in &keys {
+        assert_eq!(world.value(0, key), bytes(&value));
+    }
+}
