@@ -41,7 +41,7 @@ pub enum LocalGet<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AskReason {
-    /// Not in this host's table. It may live on its homes.
+    /// Not in this host's table. It may live on its homes, or on a ring further out.
     Miss,
     /// This host's copy has expired. A touch may have reached another home.
     Expired,
@@ -273,6 +273,9 @@ impl LocalTable {
         }
         if view.ended {
             return Looked::Ended;
+        }
+        if view.is_marker() {
+            return Looked::Ask(AskReason::Miss);
         }
         let clock_offset = attached.shards.shard(used.shard()).clock_offset();
         let now_ms = now_monotonic_ms.wrapping_add(clock_offset);

@@ -372,8 +372,11 @@ impl Core {
         if floor > ballot {
             return self.outbid(now, id, pending, floor);
         }
-        if pending.wrote.is_none() && self.is_elsewhere(&pending, merged.as_ref()) {
-            return self.bring_in(now, id, pending);
+        if self.is_elsewhere(&pending, merged.as_ref()) {
+            return match pending.wrote {
+                None => self.bring_in(now, id, pending),
+                Some(_) => self.finish(now, id, pending, Err(Failure::TimedOut)),
+            };
         }
         if let Some(entry) = merged.as_ref().filter(|entry| entry.is_ending()).cloned() {
             // It may have been decided: so it is, before anything else.

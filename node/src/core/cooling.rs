@@ -6,9 +6,9 @@
 //! is absent only once the rings further out were asked ([`super::bringing`]).
 //!
 //! - **The primary decides.** Once a session has been cool for long it asks the other homes how hot they saw it: each
-//!   counts the uses that it hears of, and the hottest counts. If all find it cool it sends the homes further out a copy that says that it lies there, and once as many hold
-//!   it as have to hold a write, it keeps a [marker](Entry::marker) in place of its own and tells the other
-//!   homes of it. A session that is used meanwhile stays, and its copies are called back.
+//!   counts the uses that it hears of, and the hottest counts. If all find it cool it sends the homes further out a copy that says that it lies there, and once all have
+//!   answered, and as many hold it as have to hold a write, it keeps a [marker](Entry::marker) in place of its own and tells the other
+//!   homes of it. A session that is used meanwhile stays.
 //! - **Nobody drops what is not in there.** The note has the digest of what was moved. A home whose copy with the note
 //!   has another one has something that was not: it keeps that as a *stray*, and brings it to the ring where the
 //!   session is itself, in the same way. The same holds for a home further out that holds more than what was brought in.
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use annulus_proto::message::{Fresh, Heat, HeatRequest, Message, Replicate, Replicated};
-use annulus_proto::{Entry, Key, NodeId, Version};
+use annulus_proto::{Entry, Key, Member, NodeId, Status, Version};
 use annulus_shm::Admission;
 
 use super::calls::Purpose;
@@ -160,7 +160,9 @@ impl Core {
             && self.ring_homes(table, slot).first() == Some(&self.id())
             && !entry.is_placed()
             && self.vouches(now, table, slot)
-            && self.outer(table).is_some_and(|to| !self.ring_homes(to, slot).is_empty())
+            && self
+                .outer(table)
+                .is_some_and(|to| self.ring_homes(to, slot).len() >= self.needed_to_move(to))
     }
 
     /// What another home is told that asks how hot a session is.
@@ -212,6 +214,18 @@ impl Core {
         self.begin_move(now, table, key, (copy, to, true));
     }
 
+    /// How many homes of a table have to hold what is dropped elsewhere then: as many as have to hold a write when no
+    /// member is on its way in or out. While several leave, a slot has fewer homes than that.
+    fn needed_to_move(&self, to: usize) -> usize {
+        let policy = self.tables[to].store.policy();
+        let serves = |member: &&Member| {
+            let is_of_ring = member.rings >> policy.ring & 1 == 1 && member.weight > 0;
+            is_of_ring && member.status != Status::Left
+        };
+        let members = self.standing.view.iter().filter(serves).count();
+        policy.write.count(members.min(policy.replicas.get().into())).max(1)
+    }
+
     /// An entry that lies on the ring of another table from this version on.
     pub(super) fn moved(
         &self,
@@ -235,11 +249,11 @@ impl Core {
         (copy, to, is_decided): (Entry, usize, bool),
     ) -> bool {
         let homes = self.homes(to, key.slot());
-        if homes.is_empty() {
+        let needed = self.needed_to_move(to);
+        if homes.len() < needed {
             return false;
         }
-        let policy = self.tables[to].store.policy();
-        let (needed, name) = (policy.write.count(homes.len()), policy.name.clone());
+        let name = self.tables[to].store.policy().name.clone();
         let (held, waiting) = (0, BTreeSet::new());
         let mut moving = Move { copy, to, is_decided, held, needed, waiting };
         let me = self.id();
@@ -247,7 +261,13 @@ impl Core {
             let (key, entry) = (key.clone(), moving.copy.clone());
             if home == me {
                 let taken = self.merge(now, to, &key, &entry, Admission::Ordinary);
-                moving.held += usize::from(taken.is_ok());
+                match taken {
+                    Ok(taken) if taken.birth == entry.birth && self.is_held(to, &taken) => {
+                        moving.held += 1;
+                    }
+                    Ok(taken) => self.learn_of(now, table, &key, &entry, &taken),
+                    Err(_) => {}
+                }
                 continue;
             }
             let purpose = Purpose::Move { table, key: key.clone() };
@@ -282,29 +302,52 @@ impl Core {
         match answer {
             Some(Message::Replicated(Replicated::Stored)) => moving.held += 1,
             Some(Message::Replicated(Replicated::Differs(theirs))) => {
-                moving.held += 1;
-                let is_news = theirs.is_ended() || theirs.birth > moving.copy.birth;
-                if is_news {
-                    let _ = self.merge(now, table, key, &theirs, Admission::Reserve);
+                let (to, copy) = (moving.to, moving.copy.clone());
+                let is_held = theirs.birth == copy.birth && self.is_held(to, &theirs);
+                if let Some(moving) = self.tables[table].cooling.moves.get_mut(key) {
+                    moving.held += usize::from(is_held);
+                }
+                if !is_held {
+                    self.learn_of(now, table, key, &copy, &theirs);
                 }
             }
-            _ => self.counters.add("moves_refused"),
+            _ => {
+                let to = moving.to;
+                self.counters.add("moves_refused");
+                self.hint(to, node, key);
+            }
         }
         self.judge_move(now, table, key);
     }
 
+    /// Whether an entry has the session, on the ring of a table.
+    fn is_held(&self, table: usize, entry: &Entry) -> bool {
+        !entry.is_ended() && self.is_here(table, entry)
+    }
+
+    /// The ring further out knows better: the session has ended, is another one, or was brought back here after this
+    /// node took it for the last time.
+    fn learn_of(&mut self, now: Now, table: usize, key: &Key, copy: &Entry, theirs: &Entry) {
+        let is_later = theirs.moved_at() > copy.moved_at();
+        let came_back = is_later && theirs.ring() == self.tables[table].store.policy().ring;
+        if theirs.is_ended() || theirs.birth > copy.birth {
+            let _ = self.merge(now, table, key, theirs, Admission::Reserve);
+        } else if came_back {
+            let _ = self.merge(now, table, key, &theirs.marker(), Admission::Reserve);
+        }
+    }
+
     fn judge_move(&mut self, now: Now, table: usize, key: &Key) {
         let Some(moving) = self.tables[table].cooling.moves.get(key) else { return };
-        let is_held = moving.held >= moving.needed;
-        if !is_held && moving.held + moving.waiting.len() >= moving.needed {
-            return;
+        if !moving.waiting.is_empty() {
+            return; // The more hold it the better, and nobody waits for this.
         }
+        let is_held = moving.held >= moving.needed;
         let cooling = &mut self.tables[table].cooling;
         let Some(moving) = cooling.moves.remove(key) else { return };
         cooling.bytes -= size(&moving.copy);
         if !is_held {
-            self.counters.add("moves_failed");
-            return self.call_back(now, table, key, &moving);
+            return self.counters.add("moves_failed");
         }
         let now_ms = self.time.now_ms(now);
         match self.tables[table].store.give_up(key, &moving.copy, now_ms) {
@@ -313,28 +356,9 @@ impl Core {
                 self.tell_others(now, table, key, &marker);
             }
             Ok(_) => self.counters.add("strays_moved"),
-            // It was used meanwhile, or has ended.
-            Err(_) => {
-                self.counters.add("moves_overtaken");
-                self.call_back(now, table, key, &moving);
-            }
+            // It was used meanwhile, or has ended. The copies further out go with the next move, or expire.
+            Err(_) => self.counters.add("moves_overtaken"),
         }
-    }
-
-    /// The session stays where it is: whoever took a copy in for another ring need not keep it.
-    fn call_back(&mut self, now: Now, table: usize, key: &Key, moving: &Move) {
-        let Move { copy, to, is_decided, .. } = moving;
-        if !is_decided {
-            return;
-        }
-        let now_ms = self.time.now_ms(now);
-        let stored = self.tables[table].store.get(key, now_ms);
-        if let Some(ended) = stored.filter(Entry::is_ended) {
-            return self.tell_others(now, *to, key, &ended);
-        }
-        let Ok(version) = self.stamp(now, table, key.slot(), copy.moved_at()) else { return };
-        let back = self.moved(table, key, copy.clone(), version, table);
-        self.tell_others(now, *to, key, &back.marker());
     }
 
     /// Sends all homes of a table's slot what they are to know of a session, and takes it in here if this is one.
@@ -367,8 +391,8 @@ impl Core {
         }
     }
 
-    /// What a home of a table's slot is to know of a session, as far as it is known here: what is here, and what
-    /// became of it further in.
+    /// What a home of a table's slot is to know of a session, as far as it is known here: what is here, and whether it
+    /// has ended.
     pub(super) fn known_of(&mut self, table: usize, key: &Key, now_ms: u64) -> Option<Entry> {
         let own = self.tables[table].store.get(key, now_ms);
         let innermost = self.innermost(table);
@@ -376,8 +400,7 @@ impl Core {
             return own;
         }
         let inside = self.tables[innermost].store.get(key, now_ms);
-        let went = inside.filter(|entry| entry.is_ended() || entry.moved_at() > Version::ZERO);
-        let went = went.map(|entry| entry.marker());
+        let went = inside.filter(Entry::is_ended);
         match (own, went) {
             (Some(mut own), Some(went)) => {
                 self.tables[table].store.join(&mut own, &went);

@@ -406,7 +406,8 @@ impl Core {
             let entry = Entry::start(birth, value, lease, attributes.clone(), now_ms);
             return self.start_writing(now, id, pending, entry, WriteKind::Plain);
         }
-        let Some(stored) = stored else {
+        // A marker of what nobody has any more is nothing.
+        let Some(stored) = stored.filter(|entry| !entry.is_marker()) else {
             return self.finish(now, id, pending, Err(Failure::Absent));
         };
         let is_it = |birth| birth == stored.birth || self.has(Flaw::IgnoresBirths);
@@ -804,6 +805,13 @@ impl Core {
                     more.for_each(|node| self.repair(now, table, node, key.clone(), false));
                 }
                 let (birth, ended, answered) = ours;
+                if theirs.is_marker() && !writing.entry.is_ended() {
+                    // It went to another ring meanwhile, and what was sent is not held here.
+                    return match answered {
+                        false => self.on_other_homes(now, id, pending),
+                        true => self.judge_writing(now, id, pending),
+                    };
+                }
                 // Of what a ballot decided, whatever is greater came after it.
                 let is_decided =
                     matches!(writing.kind, WriteKind::Decided { .. } | WriteKind::Ended);

@@ -182,7 +182,7 @@ impl World {
             let Ok(name) = Key::new(&self.keys[key]) else { continue };
             for home in homes {
                 let machine = &self.hosts[*home].machine;
-                let Some(memory) = self.memory_of(*home) else { continue };
+                let Some(memory) = self.memory_of(*home, world::TABLE) else { continue };
                 let now_ms = machine.clock.monotonic_coarse_ms();
                 if memory.get(name.as_bytes(), now_ms, &mut buffer) == Lookup::Stale {
                     found.push(format!("n{} does not vouch for k{key}", home + 1));

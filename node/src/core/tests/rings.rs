@@ -5,6 +5,8 @@ use super::*;
 const KEY: &str = "cold";
 /// A half-life.
 const LIFE: Duration = Duration::from_secs(2);
+/// Until then what is on its way has arrived.
+const ARRIVED: Duration = Duration::from_millis(20);
 
 fn end() -> Operation {
     Operation::End { birth: None }
@@ -129,6 +131,7 @@ fn a_cold_session_is_changed_as_any_other() {
     assert_eq!(world.value(1, &key), bytes("one"));
     world.until_it_is_on(1, &key);
     world.acknowledged(2, &key, update("two"));
+    world.run_for(ARRIVED);
     assert_eq!(world.value(3, &key), bytes("two"));
     world.until_it_is_on(1, &key);
     let lifetimes = Lifetimes { idle_ms: Some(7_000_000), lifetime_ms: None };
@@ -209,8 +212,10 @@ fn markers_are_no_more_than_hints() {
     world.until_it_is_on(1, &key);
     let change = Change::Value(bytes("two"));
     world.acknowledged(2, &key, Operation::Update { birth: None, change });
+    world.run_for(ARRIVED);
     assert_eq!(world.value(1, &key), bytes("two"));
     world.acknowledged(3, &key, end());
+    world.run_for(ARRIVED);
     assert_eq!(world.fails(0, &key, Operation::Get), Failure::Ended);
 }
 
@@ -295,5 +300,21 @@ fn a_ring_that_is_full_leaves_sessions_where_they_are() {
     world.run_for(10 * LIFE);
     for key in &keys {
         assert_eq!(world.value(0, key), bytes(&value));
+    }
+}
+
+#[test]
+fn what_is_written_to_a_cold_session_is_seen_wherever_it_has_arrived() {
+    for seed in 0..8 {
+        let (mut world, key) = World::with_a_cold_session(4, seed);
+        for round in 0..4u64 {
+            let writer = (seed + round) as usize % 4;
+            let reader = (seed / 4 + round) as usize % 4;
+            let written = format!("v{round}");
+            world.acknowledged(writer, &key, update(&written));
+            world.run_for(ARRIVED);
+            assert_eq!(world.value(reader, &key), bytes(&written), "seed {seed}, round {round}");
+            world.until_it_is_on(1, &key);
+        }
     }
 }

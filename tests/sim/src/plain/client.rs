@@ -420,11 +420,11 @@ impl World {
         }
     }
 
-    /// A host's segment, if there is one.
-    pub(super) fn memory_of(&self, node: usize) -> Option<Shards> {
+    /// A host's segment of a table, if there is one.
+    pub(super) fn memory_of(&self, node: usize, table: &str) -> Option<Shards> {
         let machine = &self.hosts[node].machine;
-        let path = segment_path(&machine.name, TABLE);
-        machine.attach(&Segment { table: TABLE.to_owned(), path, instance: 0 }).ok()
+        let path = segment_path(&machine.name, table);
+        machine.attach(&Segment { table: table.to_owned(), path, instance: 0 }).ok()
     }
 
     /// What the memory of its host says of a key, as far as it is an answer.
@@ -434,7 +434,7 @@ impl World {
             return None;
         }
         if process.memory.as_ref().is_none_or(Shards::detached) {
-            let memory = self.memory_of(process.site);
+            let memory = self.memory_of(process.site, TABLE);
             self.clients[client].memory = memory;
         }
         let process = &mut self.clients[client];
@@ -454,6 +454,9 @@ impl World {
         let source = Source::SharedMemory;
         if view.ended {
             return Some(Outcome::Ended);
+        }
+        if view.is_marker() {
+            return None;
         }
         let entry = view.entry(hit.mark).ok()?;
         let body = entry.body?;

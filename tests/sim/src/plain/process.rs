@@ -70,8 +70,8 @@ impl Process {
     /// its slots.
     pub(super) fn start(
         start: HubStart,
-        (clock_floor_ms, policy, slot_sets): (u64, &TablePolicy, &[SlotSetPolicy]),
-        writers: Vec<Writer>,
+        (clock_floor_ms, slot_sets): (u64, &[SlotSetPolicy]),
+        tables: Vec<(TablePolicy, Vec<Writer>)>,
         kept: &BTreeMap<RecordName, Vec<u8>>,
         now: Now,
     ) -> Self {
@@ -82,7 +82,12 @@ impl Process {
             let ours = kept.iter().filter(|(name, _)| SLOTS.core_of(name.slot, cores) == core);
             ours.map(|(name, value)| Record { name: name.clone(), value: value.clone() }).collect()
         };
-        let core = |(number, writer): (usize, Writer)| {
+        let mut shards: Vec<Vec<(TablePolicy, Writer)>> = (0..cores).map(|_| Vec::new()).collect();
+        for (policy, writers) in tables {
+            let of_cores = shards.iter_mut().zip(writers);
+            of_cores.for_each(|(tables, writer)| tables.push((policy.clone(), writer)));
+        }
+        let core = |(number, tables): (usize, Vec<(TablePolicy, Writer)>)| {
             let (told, of) = SLOTS.told(number, cores);
             let start = CoreStart {
                 number: told,
@@ -91,14 +96,14 @@ impl Process {
                 standing: hub.standing(),
                 clock_ceiling_ms,
                 clock_floor_ms,
-                tables: vec![(policy.clone(), writer)],
+                tables,
                 slot_sets: slot_sets.to_vec(),
                 kept: records_of(number),
                 seed: seed.wrapping_add(number as u64),
             };
             Core::new(start, now)
         };
-        let cores: Vec<Core> = writers.into_iter().enumerate().map(core).collect();
+        let cores: Vec<Core> = shards.into_iter().enumerate().map(core).collect();
         let orders = cores.iter().map(|_| VecDeque::new()).collect();
         let (notices, next_scan) = (VecDeque::new(), now.monotonic + SCAN_PERIOD);
         Self { hub, cores, orders, notices, next_scan, rng: StdRng::seed_from_u64(seed) }

@@ -36,6 +36,8 @@ struct Shape {
     think_ms: RangeInclusive<u64>,
     /// How many slots an application has.
     slots: u16,
+    /// After how long sessions go to a ring further out, in milliseconds, if there is one.
+    cools_after_ms: Option<RangeInclusive<u64>>,
 }
 
 /// Everything about one that is drawn from its seed.
@@ -47,6 +49,8 @@ pub struct Storm {
     pub written_for: Vec<Duration>,
     /// How many slots an application has that embeds the nodes; 0 = there is none.
     pub slots: u16,
+    /// After how long sessions go to a ring further out, if there is one.
+    pub cools_after: Option<Duration>,
     /// How many homes a slot has.
     pub replicas: NonZeroU8,
     /// How long a client's request may take in all.
@@ -92,6 +96,12 @@ pub const KINDS: &[Kind] = &[
         about: "a host is cut off and then loses its memory, while clients write many keys once or twice",
         shape: losses,
     },
+    Kind {
+        name: "storm-rings",
+        about: "whatever a storm brings, and slots on the move, while sessions cool outward within seconds and \
+                are brought in again",
+        shape: rings,
+    },
 ];
 
 impl Kind {
@@ -105,7 +115,8 @@ impl Kind {
     #[must_use]
     pub fn draw(&self, seed: u64) -> Storm {
         let mut rng = StdRng::seed_from_u64(derive(seed, self.name));
-        let Shape { nodes, first, plan, keys, think_ms, slots } = (self.shape)(&mut rng);
+        let Shape { nodes, first, plan, keys, think_ms, slots, cools_after_ms } =
+            (self.shape)(&mut rng);
         let latency_min = rng.random_range(0..=2);
         let latency_max = latency_min + rng.random_range(1..=8);
         let parameters = Parameters {
@@ -155,16 +166,46 @@ impl Kind {
                 after_death: Duration::from_secs(14),
                 after_partition: Duration::from_secs(20),
             },
+            cools_after: cools_after_ms.map(|range| ms(rng.random_range(range))),
             parameters,
         }
     }
 }
 
 impl Storm {
+    /// The policies of the table and of its rings further out.
+    #[must_use]
+    pub fn policies(&self) -> Vec<TablePolicy> {
+        let innermost = self.policy();
+        let outer = self.cools_after.map(|_| TablePolicy {
+            name: format!("{}@outer", innermost.name),
+            ring: 1,
+            cools_after: None,
+            ..innermost.clone()
+        });
+        [innermost].into_iter().chain(outer).collect()
+    }
+
+    /// On how many nodes whatever was on as many has to stay: all homes, or where sessions move to another ring as many
+    /// as hold a write.
+    #[must_use]
+    pub fn copies(&self) -> usize {
+        let replicas = self.replicas.get().into();
+        match self.cools_after {
+            Some(_) => self.parameters.write.count(replicas),
+            None => replicas,
+        }
+    }
+
     /// The table's policy.
     #[must_use]
     pub fn policy(&self) -> TablePolicy {
         TablePolicy {
+            cools_after: self.cools_after,
+            half_life: match self.cools_after {
+                Some(_) => Duration::from_secs(1),
+                None => TablePolicy::default().half_life,
+            },
             partition: self.parameters.partition,
             replicas: self.replicas,
             write: self.parameters.write,
@@ -204,7 +245,15 @@ fn storm(rng: &mut StdRng) -> Shape {
             _ => nemesis.rage(rng),
         }
     }
-    Shape { nodes, first, plan: nemesis.plan(), keys: KEYS, think_ms: THINK_MS, slots: 0 }
+    Shape {
+        nodes,
+        first,
+        plan: nemesis.plan(),
+        keys: KEYS,
+        think_ms: THINK_MS,
+        slots: 0,
+        cools_after_ms: None,
+    }
 }
 
 fn slots(rng: &mut StdRng) -> Shape {
@@ -218,7 +267,15 @@ fn slots(rng: &mut StdRng) -> Shape {
         }
     }
     let slots = rng.random_range(8..=40);
-    Shape { nodes, first, plan: nemesis.plan(), keys: KEYS, think_ms: 200..=600, slots }
+    Shape {
+        nodes,
+        first,
+        plan: nemesis.plan(),
+        keys: KEYS,
+        think_ms: 200..=600,
+        slots,
+        cools_after_ms: None,
+    }
 }
 
 fn moves(rng: &mut StdRng) -> Shape {
@@ -228,7 +285,15 @@ fn moves(rng: &mut StdRng) -> Shape {
     for _ in 0..rng.random_range(3..=5) {
         nemesis.move_slots(rng);
     }
-    Shape { nodes, first, plan: nemesis.plan(), keys: KEYS, think_ms: THINK_MS, slots: 0 }
+    Shape {
+        nodes,
+        first,
+        plan: nemesis.plan(),
+        keys: KEYS,
+        think_ms: THINK_MS,
+        slots: 0,
+        cools_after_ms: None,
+    }
 }
 
 fn restarts(rng: &mut StdRng) -> Shape {
@@ -238,7 +303,15 @@ fn restarts(rng: &mut StdRng) -> Shape {
         nemesis.restart(rng);
     }
     // So many keys that most were not written since the clock went back: else their versions tell.
-    Shape { nodes, first: nodes, plan: nemesis.plan(), keys: 80..=160, think_ms: 10..=40, slots: 0 }
+    Shape {
+        nodes,
+        first: nodes,
+        plan: nemesis.plan(),
+        keys: 80..=160,
+        think_ms: 10..=40,
+        slots: 0,
+        cools_after_ms: None,
+    }
 }
 
 fn losses(rng: &mut StdRng) -> Shape {
@@ -257,7 +330,14 @@ fn losses(rng: &mut StdRng) -> Shape {
         keys: 60..=120,
         think_ms: 20..=100,
         slots: 0,
+        cools_after_ms: None,
     }
+}
+
+fn rings(rng: &mut StdRng) -> Shape {
+    let shape = if rng.random() { storm(rng) } else { moves(rng) };
+    // So many keys that most of them cool between two uses.
+    Shape { keys: 24..=60, cools_after_ms: Some(1_000..=4_000), ..shape }
 }
 
 /// Makes a plan, incident by incident.

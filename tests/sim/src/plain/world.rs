@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use annulus_net::{Clock, Rates};
 use annulus_node::TableSettings;
-use annulus_node::core::{CEILING_LEAD_MS, CoreSettings, HubInput, HubStart, Now};
+use annulus_node::core::{CEILING_LEAD_MS, CoreSettings, HubInput, HubStart, Now, homes_max};
 use annulus_node::driver::Host as _;
 use annulus_proto::{Key, Load, Member, NodeId, Status, record};
-use annulus_shm::Lookup;
+use annulus_shm::{FileError, Lookup};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -191,7 +191,7 @@ impl World {
             net: Net::new(parameters.latency, net_rng),
             clients: Client::all(parameters),
             operator: Operator::default(),
-            copies: Copies::new(&keys, storm.replicas.get().into()),
+            copies: Copies::new(&keys, storm.copies()),
             keys,
             is_sealed: parameters.sealed,
             contacts,
@@ -404,7 +404,7 @@ impl World {
         self.die(node, true);
         let now = self.present(node);
         let seed: u64 = self.rng.random();
-        let table = self.table();
+        let tables = self.tables();
         let cores = self.storm.parameters.cores[node];
         let settings = CoreSettings {
             sync_interval: self.storm.parameters.sync_interval,
@@ -422,7 +422,12 @@ impl World {
         let clock_floor_ms = if forgets { 0 } else { state.clock_ceiling_ms };
         state.clock_ceiling_ms = clock_floor_ms.max(now.wall_ms) + CEILING_LEAD_MS;
         host.disk.state = Some(state.clone());
-        let opened = SimHost::new(host.machine.clone()).open_table("", &table, cores);
+        let sim_host = SimHost::new(host.machine.clone());
+        let open = |table: &TableSettings| {
+            let opened = sim_host.open_table("", table, cores)?;
+            Ok((table.policy.clone(), opened.writers))
+        };
+        let opened: Result<Vec<_>, FileError> = tables.iter().map(open).collect();
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -438,7 +443,7 @@ impl World {
             name: host.machine.name.to_string(),
             zone: String::new(),
             weight: 100,
-            rings: 1,
+            rings: u8::MAX,
             load: Load::default(),
         };
         let start = HubStart {
@@ -449,15 +454,15 @@ impl World {
             state,
             joins_others: true,
             cores: usize::from(cores),
-            tables: vec![TABLE.to_owned()],
-            homes_max: vec![self.storm.replicas.get()],
+            tables: tables.iter().map(|table| table.policy.name.clone()).collect(),
+            homes_max: homes_max(tables.iter().map(|table| &table.policy), &[]),
             seed,
         };
         host.application.restart();
         let (slots, replicas) = (self.storm.slots, self.storm.replicas);
         let sets = (slots > 0).then(|| host.application.policy(slots, replicas));
-        let policy = (clock_floor_ms, &table.policy, sets.as_slice());
-        host.node = Some(Process::start(start, policy, opened.writers, &host.disk.kept, now));
+        let policy = (clock_floor_ms, sets.as_slice());
+        host.node = Some(Process::start(start, policy, opened, &host.disk.kept, now));
         let others = (0..self.hosts.len()).filter(|other| *other != node).map(addr).collect();
         self.process(node, |process| process.tell_hub(now, HubInput::Seeds(others)));
         self.settle(node);
@@ -501,12 +506,11 @@ impl World {
         }
     }
 
-    pub(super) fn table(&self) -> TableSettings {
-        TableSettings {
-            policy: self.storm.policy(),
-            memory: u64::from(TABLE_BYTES),
-            record_size: 512,
-        }
+    /// The table and its rings further out.
+    pub(super) fn tables(&self) -> Vec<TableSettings> {
+        let settings =
+            |policy| TableSettings { policy, memory: u64::from(TABLE_BYTES), record_size: 512 };
+        self.storm.policies().into_iter().map(settings).collect()
     }
 
     // Faults.
@@ -628,18 +632,31 @@ impl World {
         self.hosts.iter().map(|host| host.held.clone()).collect()
     }
 
+    /// What a host holds of the keys here, on all rings together.
+    fn held_by(&self, node: usize) -> Holding {
+        let mut held = Holding::new();
+        for table in self.tables() {
+            for (key, entry) in self.held_in(node, &table) {
+                held.entry(key).and_modify(|held| _ = held.merge(&entry)).or_insert(entry);
+            }
+        }
+        // What is left of a session that went to other nodes is none.
+        held.retain(|_, entry| !entry.is_marker());
+        held
+    }
+
     /// What a host holds of the keys here, as a reader sees it to whom everything is fresh. What no reader may
     /// see is read out of a copy of the whole segment, which costs a hundred times as much.
-    fn held_by(&self, node: usize) -> Holding {
+    fn held_in(&self, node: usize, table: &TableSettings) -> Holding {
         let machine = &self.hosts[node].machine;
-        let Some(memory) = self.memory_of(node) else { return Holding::new() };
+        let Some(memory) = self.memory_of(node, &table.policy.name) else { return Holding::new() };
         let mut held = Holding::new();
         let mut buffer = Vec::new();
         for key in self.keys.iter().filter_map(|key| Key::new(key).ok()) {
             let hit = match memory.get(key.as_bytes(), 0, &mut buffer) {
                 Lookup::Hit(hit) => hit,
                 Lookup::Miss => continue,
-                _ => return machine.holding(&self.table()),
+                _ => return machine.holding(table),
             };
             let view = record::View::parse(&buffer);
             if let Ok(entry) = view.and_then(|view| view.entry(hit.mark)) {
