@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use host::{CONFIG_FILE, SOCKET};
-pub use setting::{Setting, TableSetting};
+pub use setting::{RingSetting, Setting, TableSetting};
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 
 use crate::driver::NodeSettings;

@@ -310,7 +310,16 @@ impl Core {
             sync_sessions: 0,
             put_off: BTreeSet::new(),
         };
-        let tables = tables.into_iter().map(table).collect();
+        let mut merge = None;
+        let with_merge = |(mut policy, writer): (TablePolicy, Writer)| {
+            // Values are joined alike on all rings.
+            match policy.ring {
+                0 => merge.clone_from(&policy.merge),
+                _ => policy.merge.clone_from(&merge),
+            }
+            (policy, writer)
+        };
+        let tables = tables.into_iter().map(with_merge).map(table).collect();
         let sets = slot_sets.into_iter().filter(|_| number == 0).map(AppSet::new).collect();
         let handover_rate = settings.handover_rate.get() / cores as u64;
         let handover = Bucket::even(now.monotonic, handover_rate);

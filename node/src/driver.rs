@@ -70,7 +70,7 @@ pub use host::{Host, HostTable, Kept, KeptChange, KeptRecord, SystemHost, table_
 pub use local_roles::LocalRoles;
 pub(crate) use local_roles::ROOT;
 pub use routing::Routing;
-pub use settings::{CORES_MAX, LaneSettings, NodeSettings, TableSettings};
+pub use settings::{CORES_MAX, LaneSettings, NodeSettings, Storage, TableSettings};
 pub use slot_sets::{GiveUp, SlotHolder, SlotOffer, SlotSet, SlotSetError, SlotsHandle, TakeUp};
 
 /// A node that serves.
@@ -178,7 +178,8 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             tracing::info!(table = table.policy.name, ?recovery, "a segment was reopened");
         }
         regions.push(opened.region);
-        segments.push(opened.segment);
+        // Of the rings further out no reader knows anything.
+        segments.extend(Some(opened.segment).filter(|_| table.policy.ring == 0));
         assert_eq!(opened.writers.len(), cores, "a shard for each core");
         for (of_core, mut writer) in tables.iter_mut().zip(opened.writers) {
             writer.set_owner_note(&format!("annulus node {id}, pid {}", std::process::id()));

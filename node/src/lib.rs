@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub use core::{SlotMember, SlotSetPolicy, ValueMerge, ValueMergeError};
 pub use driver::{
     GiveUp, NodeSettings, Ready, Routing, RunError, SlotHolder, SlotOffer, SlotSet, SlotSetError,
-    SlotsHandle, TableSettings, TakeUp,
+    SlotsHandle, Storage, TableSettings, TakeUp,
 };
 
 /// The name and version of this software, as it presents itself.

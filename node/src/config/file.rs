@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Origin, Problem};
-use super::setting::{Setting, TableSetting};
+use super::setting::{RingSetting, Setting, TableSetting};
 
 /// What the file says, not yet understood.
 #[derive(Debug, Default)]
@@ -24,6 +24,15 @@ pub(super) struct Document {
 pub(super) struct GivenTable {
     pub(super) origin: Origin,
     pub(super) settings: BTreeMap<TableSetting, Given>,
+    /// Its rings further out, from the inside.
+    pub(super) rings: Vec<GivenRing>,
+}
+
+/// One `[[table.ring]]`.
+#[derive(Debug)]
+pub(super) struct GivenRing {
+    pub(super) origin: Origin,
+    pub(super) settings: BTreeMap<RingSetting, Given>,
 }
 
 /// A value somebody gave.
@@ -137,17 +146,53 @@ fn collect_tables(
     };
     for item in items.iter() {
         let DeValue::Table(table) = item.get_ref() else { continue };
-        let mut settings = BTreeMap::new();
+        let (mut settings, mut rings) = (BTreeMap::new(), Vec::new());
         for (key, value) in in_order(table) {
             let (name, origin) = (key.get_ref(), at(key.span().start));
             match TableSetting::of_key(name) {
                 Some(setting) => {
                     settings.insert(setting, Given { origin, raw: raw(value.get_ref()) });
                 }
+                None if name == "ring" => collect_rings(value, origin, at, &mut rings, problems),
                 None => problems.push(unknown(origin, name, Place::Table)),
             }
         }
-        tables.push(GivenTable { origin: at(item.span().start), settings });
+        tables.push(GivenTable { origin: at(item.span().start), settings, rings });
+    }
+}
+
+fn collect_rings(
+    value: &Spanned<DeValue<'_>>,
+    origin: Origin,
+    at: &impl Fn(usize) -> Origin,
+    rings: &mut Vec<GivenRing>,
+    problems: &mut Vec<Problem>,
+) {
+    let items = match value.get_ref() {
+        DeValue::Array(items) if items.iter().all(|item| item.get_ref().is_table()) => items,
+        other => {
+            let why =
+                "rings are written as [[table.ring]], with two brackets, once per ring, below \
+                       their [[table]]"
+                    .to_owned();
+            let value = raw(other).to_string();
+            problems.push(Problem::Value { origin, key: "table.ring".to_owned(), value, why });
+            return;
+        }
+    };
+    for item in items.iter() {
+        let DeValue::Table(ring) = item.get_ref() else { continue };
+        let mut settings = BTreeMap::new();
+        for (key, value) in in_order(ring) {
+            let (name, origin) = (key.get_ref(), at(key.span().start));
+            match RingSetting::of_key(name) {
+                Some(setting) => {
+                    settings.insert(setting, Given { origin, raw: raw(value.get_ref()) });
+                }
+                None => problems.push(unknown(origin, name, Place::Ring)),
+            }
+        }
+        rings.push(GivenRing { origin: at(item.span().start), settings });
     }
 }
 
@@ -185,20 +230,28 @@ fn raw(value: &DeValue<'_>) -> Raw {
 enum Place {
     Top,
     Table,
+    Ring,
 }
 
 fn unknown(origin: Origin, key: &str, place: Place) -> Problem {
     let top = Setting::ALL.iter().map(|setting| setting.key());
     let table = TableSetting::ALL.iter().map(|setting| setting.key());
+    let ring = RingSetting::ALL.iter().map(|setting| setting.key());
     let hint = match place {
         Place::Top if TableSetting::of_key(key).is_some() => {
             format!("`{key}` belongs under [[table]]")
         }
-        Place::Table if Setting::of_key(key).is_some() => {
+        Place::Ring if TableSetting::of_key(key).is_some() => {
+            format!(
+                "`{key}` is the table's, on all of its rings: move it above the first [[table.ring]]"
+            )
+        }
+        Place::Table | Place::Ring if Setting::of_key(key).is_some() => {
             format!("`{key}` is a key of the node: move it above the first [[table]]")
         }
         Place::Top => suggest(key, top.chain(["table"])),
-        Place::Table => suggest(key, table),
+        Place::Table => suggest(key, table.chain(["ring"])),
+        Place::Ring => suggest(key, ring),
     };
     Problem::UnknownKey { origin, key: key.to_owned(), hint }
 }

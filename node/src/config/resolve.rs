@@ -12,13 +12,15 @@ use annulus_proto::message::Role;
 use annulus_shm::{RECORD_SIZE_MAX, RECORD_SIZE_MIN};
 
 use super::error::{ConfigError, Origin, Problem};
-use super::file::{self, Document, Given, GivenTable, Raw};
+use super::file::{self, Document, Given, GivenRing, GivenTable, Raw};
 use super::host::{self, Host};
-use super::setting::{ENV_PREFIX, Setting, TableSetting};
+use super::setting::{ENV_PREFIX, RingSetting, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
 use crate::core::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, record_bytes_max};
-use crate::driver::{CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, TableSettings};
+use crate::driver::{
+    CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, Storage, TableSettings,
+};
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
     let mut problems = Vec::new();
@@ -118,7 +120,7 @@ impl Resolver {
         let seeds = self.take(Setting::Seeds, Vec::new(), seeds, |seeds| show_list(seeds));
         let zone = self.take(Setting::Zone, String::new(), zone, Clone::clone);
         let weight = self.take(Setting::Weight, 100, whole(0..=u16::MAX.into()), u16::to_string);
-        let rings = self.take(Setting::Rings, 1, rings, show_rings);
+        let rings = self.take(Setting::Rings, u8::MAX, rings, show_rings);
         let connections_max =
             self.take(Setting::ConnectionsMax, 1_024, whole(1..=1_000_000), u32::to_string);
         let cores = self.take(
@@ -254,7 +256,8 @@ impl Resolver {
 
     fn tables(&mut self, given: &[GivenTable]) -> Vec<TableSettings> {
         if given.is_empty() {
-            let none = GivenTable { origin: Origin::Default, settings: BTreeMap::new() };
+            let (settings, rings) = (BTreeMap::new(), Vec::new());
+            let none = GivenTable { origin: Origin::Default, settings, rings };
             return vec![self.table(&none)];
         }
         if let Some(extra) = given.get(TABLES_MAX) {
@@ -287,9 +290,153 @@ impl Resolver {
                     why: "there is a table of this name above; each needs its own".to_owned(),
                 });
             }
+            let rings = self.rings(&settings, &table.rings);
+            let mut settings = settings;
+            settings.policy.cools_after = rings.first().map(|(after, _)| *after);
             tables.push(settings);
+            let next = rings.iter().skip(1).map(|(after, _)| Some(*after)).chain([None]);
+            let next: Vec<_> = next.collect();
+            for ((_, mut ring), cools_after) in rings.into_iter().zip(next) {
+                ring.policy.cools_after = cools_after;
+                tables.push(ring);
+            }
         }
         tables
+    }
+
+    /// The rings of a table further out, each with after how long sessions go there.
+    fn rings(
+        &mut self,
+        table: &TableSettings,
+        given: &[GivenRing],
+    ) -> Vec<(Duration, TableSettings)> {
+        if let Some(extra) = given.get(RINGS_MAX) {
+            self.problems.push(Problem::Value {
+                origin: extra.origin.clone(),
+                key: format!("table.{}.ring", table.policy.name),
+                value: format!("({} of them)", given.len()),
+                why: format!("a table has at most {RINGS_MAX} rings further out"),
+            });
+            return Vec::new();
+        }
+        let mut rings: Vec<(Duration, TableSettings)> = Vec::new();
+        for (number, given) in (1..).zip(given) {
+            let missing = [
+                (RingSetting::Name, "each [[table.ring]] has one, such as name = \"cold\""),
+                (RingSetting::After, "how long after its only use a session goes there: \"1h\""),
+            ];
+            for (setting, hint) in missing {
+                if !given.settings.contains_key(&setting) {
+                    self.problems.push(Problem::Missing {
+                        origin: given.origin.clone(),
+                        key: setting.key().to_owned(),
+                        hint: hint.to_owned(),
+                    });
+                }
+            }
+            let (after, ring) = self.ring(table, number, given);
+            let refuse = |resolver: &mut Self, setting: RingSetting, why: String| {
+                if let Some(given) = given.settings.get(&setting) {
+                    resolver.problems.push(Problem::Value {
+                        origin: given.origin.clone(),
+                        key: format!("table.{}.ring.{}", table.policy.name, setting.key()),
+                        value: given.raw.to_string(),
+                        why,
+                    });
+                }
+            };
+            if rings.iter().any(|(_, other)| other.policy.name == ring.policy.name) {
+                let why = "there is a ring of this name above; each needs its own".to_owned();
+                refuse(self, RingSetting::Name, why);
+            }
+            if ring.policy.name.len() > NAME_BYTES_MAX {
+                let why = format!(
+                    "{:?} has {} bytes; the names of table and ring have at most {} together",
+                    ring.policy.name,
+                    ring.policy.name.len(),
+                    NAME_BYTES_MAX - 1
+                );
+                refuse(self, RingSetting::Name, why);
+            }
+            if let Some((before, _)) = rings.last()
+                && after <= *before
+            {
+                let why = format!(
+                    "sessions go to the ring before it after {}, and cannot be here before that: \
+                     raise it, or change the order of the rings",
+                    show_duration(*before)
+                );
+                refuse(self, RingSetting::After, why);
+            }
+            let told_apart = table.policy.half_life * HALF_LIVES_TOLD_APART;
+            if after > told_apart {
+                let why = format!(
+                    "half_life = {} tells times up to {} apart: raise one, or lower the other",
+                    show_duration(table.policy.half_life),
+                    show_duration(told_apart)
+                );
+                refuse(self, RingSetting::After, why);
+            }
+            if !table.policy.idle.is_zero() && after >= table.policy.idle {
+                self.warnings.push(format!(
+                    "table {}: no session comes to ring {} that does not ask for a longer life, \
+                     since after = {} is no shorter than idle = {}",
+                    table.policy.name,
+                    ring.policy.name,
+                    show_duration(after),
+                    show_lifetime(&table.policy.idle),
+                ));
+            }
+            rings.push((after, ring));
+        }
+        rings
+    }
+
+    fn ring(
+        &mut self,
+        table: &TableSettings,
+        number: u8,
+        given: &GivenRing,
+    ) -> (Duration, TableSettings) {
+        let prefix = format!("table.{}.ring", table.policy.name);
+        let mut ring = RingResolver { prefix, given, resolver: self };
+        let name = ring.take(RingSetting::Name, number.to_string(), identifier, Clone::clone);
+        ring.rename(&name);
+        let after = ring.take(
+            RingSetting::After,
+            table.policy.idle,
+            |raw| duration(raw, Duration::from_secs(1)..=365 * 24 * 60 * MINUTE),
+            |time| show_duration(*time),
+        );
+        let replicas =
+            ring.take(RingSetting::Replicas, table.policy.replicas, replicas, NonZeroU8::to_string);
+        let least =
+            least_memory_of_cores(ring.resolver.cores, table.policy.max_value, table.record_size);
+        let enough = |raw: &Raw| {
+            let bytes = size(raw, 1..=1 << 46)?;
+            let why = || {
+                let least = show_size(least);
+                format!("too small for the table's max_value and record_size: at least {least:?}")
+            };
+            if bytes >= least { Ok(bytes) } else { Err(why()) }
+        };
+        let memory =
+            ring.take(RingSetting::Memory, MEMORY.max(least), enough, |bytes| show_size(*bytes));
+        let storage = ring.take(RingSetting::Storage, Storage::Memory, storage, |storage| {
+            match storage {
+                Storage::Memory => "memory",
+                Storage::Disk => "disk",
+            }
+            .to_owned()
+        });
+        let policy = TablePolicy {
+            name: format!("{}@{name}", table.policy.name),
+            replicas,
+            on_full: OnFull::Refuse,
+            ring: number,
+            ..table.policy.clone()
+        };
+        (after, TableSettings { policy, memory, storage, record_size: table.record_size })
     }
 
     fn table(&mut self, given: &GivenTable) -> TableSettings {
@@ -302,15 +449,8 @@ impl Resolver {
         };
         let name = table.take(TableSetting::Name, default.name, identifier, Clone::clone);
         table.rename(&name);
-        let replicas = table.take(
-            TableSetting::Replicas,
-            default.replicas,
-            |raw| {
-                let count: u8 = whole(1..=REPLICAS_MAX as u64)(raw)?;
-                Ok(NonZeroU8::new(count).expect("one at least"))
-            },
-            NonZeroU8::to_string,
-        );
+        let replicas =
+            table.take(TableSetting::Replicas, default.replicas, replicas, NonZeroU8::to_string);
         let write = table.take(TableSetting::Write, default.write, write_homes, |write| {
             match write {
                 WriteHomes::One => "one",
@@ -350,7 +490,7 @@ impl Resolver {
         let half_life = table.take(
             TableSetting::HalfLife,
             default.half_life,
-            |raw| duration(raw, MINUTE..=30 * 24 * 60 * MINUTE),
+            |raw| duration(raw, Duration::from_secs(1)..=30 * 24 * 60 * MINUTE),
             |time| show_duration(*time),
         );
         let stale_max = table.take(
@@ -392,7 +532,7 @@ impl Resolver {
             ring: 0,
             cools_after: None,
         };
-        TableSettings { policy, memory, record_size }
+        TableSettings { policy, memory, storage: Storage::Memory, record_size }
     }
 
     /// Variables that look like ours and set nothing. Not an error: orchestrators make such up for
@@ -418,6 +558,37 @@ struct TableResolver<'r> {
     given: &'r GivenTable,
     resolver: &'r mut Resolver,
     origins: BTreeMap<TableSetting, Origin>,
+}
+
+/// Resolves the settings of one ring further out.
+struct RingResolver<'r> {
+    prefix: String,
+    given: &'r GivenRing,
+    resolver: &'r mut Resolver,
+}
+
+impl RingResolver<'_> {
+    fn take<T>(
+        &mut self,
+        setting: RingSetting,
+        default: T,
+        parse: impl FnOnce(&Raw) -> Result<T, String>,
+        show: impl FnOnce(&T) -> String,
+    ) -> T {
+        let key = format!("{}.{}", self.prefix, setting.key());
+        let given = self.given.settings.get(&setting);
+        let (value, origin) = understand(given, default, parse, &key, &mut self.resolver.problems);
+        self.resolver.explained.push((key, show(&value), origin));
+        value
+    }
+
+    /// Now that the ring's name is known, its keys carry it.
+    fn rename(&mut self, name: &str) {
+        self.prefix = format!("{}.{name}", self.prefix);
+        if let Some((key, ..)) = self.resolver.explained.last_mut() {
+            *key = format!("{}.name", self.prefix);
+        }
+    }
 }
 
 impl TableResolver<'_> {
@@ -450,7 +621,7 @@ impl TableResolver<'_> {
 
     fn check_memory(&mut self, memory: u64, max_value: u32, record_size: u32) {
         let cores = self.resolver.cores.get();
-        let least = u64::from(cores) * least_memory(max_value, record_size);
+        let least = least_memory_of_cores(self.resolver.cores, max_value, record_size);
         if memory >= least {
             return;
         }
@@ -486,6 +657,11 @@ fn understand<T>(
         default
     });
     (value, origin.clone())
+}
+
+/// What a segment must have that is divided into as many parts.
+fn least_memory_of_cores(cores: NonZeroU16, max_value: u32, record_size: u32) -> u64 {
+    u64::from(cores.get()) * least_memory(max_value, record_size)
 }
 
 /// What each part of a segment must have for a few values of any allowed size, rounded up to 64 KiB: two index
@@ -705,6 +881,19 @@ fn all_roles() -> String {
     names.join(", ")
 }
 
+fn replicas(raw: &Raw) -> Result<NonZeroU8, String> {
+    let count: u8 = whole(1..=REPLICAS_MAX as u64)(raw)?;
+    Ok(NonZeroU8::new(count).expect("one at least"))
+}
+
+fn storage(raw: &Raw) -> Result<Storage, String> {
+    match raw {
+        Raw::Text(text) if text == "memory" => Ok(Storage::Memory),
+        Raw::Text(text) if text == "disk" => Ok(Storage::Disk),
+        _ => Err("must be \"memory\" or \"disk\"".to_owned()),
+    }
+}
+
 fn leaves(raw: &Raw) -> Result<bool, String> {
     match raw {
         Raw::Text(text) if text == "return" => Ok(false),
@@ -865,6 +1054,10 @@ const MEMORY: u64 = 8 << 20;
 const RECORD_SIZE: u32 = 512;
 
 /// Each table has a segment, and a place in every status message.
+/// Rings of a table beside the innermost: a member says of eight which it serves.
+const RINGS_MAX: usize = 7;
+/// How many half-lives a session's heat goes back, less those that it goes ahead.
+const HALF_LIVES_TOLD_APART: u32 = 2_000;
 const TABLES_MAX: usize = 64;
 const SEEDS_MAX: usize = 256;
 

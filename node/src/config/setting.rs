@@ -97,6 +97,17 @@ settings! {
     }
 }
 
+settings! {
+    /// A setting of one ring further out, under `[[table.ring]]`.
+    RingSetting {
+        Name "name" "NAME" "The ring's name";
+        After "after" "TIME" "How long after its only use a session goes there";
+        Replicas "replicas" "N" "How many homes a session has there";
+        Memory "memory" "SIZE" "The size of the ring's segment";
+        Storage "storage" "WHERE" "Where that is: memory, disk";
+    }
+}
+
 impl Setting {
     /// The environment variable that sets it.
     pub fn env(self) -> String {

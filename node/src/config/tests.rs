@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::host::Host;
 use super::*;
 use crate::core::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes};
-use crate::driver::{LocalRoles, TableSettings};
+use crate::driver::{LocalRoles, Storage, TableSettings};
 
 /// A host on which nothing is installed, with a file to read and room for more.
 struct Scene {
@@ -69,7 +69,12 @@ fn error_of(file: &str) -> String {
 }
 
 fn default_table() -> TableSettings {
-    TableSettings { policy: TablePolicy::default(), memory: 8 << 20, record_size: 512 }
+    TableSettings {
+        policy: TablePolicy::default(),
+        memory: 8 << 20,
+        storage: Storage::Memory,
+        record_size: 512,
+    }
 }
 
 #[test]
@@ -88,7 +93,7 @@ fn nothing_at_all_is_a_development_node_on_loopback() {
     assert_eq!(settings.shm_dir, Path::new("/dev/shm"));
     assert_eq!((settings.socket_mode, settings.local_roles), (0o600, LocalRoles::default()));
     assert_eq!(settings.seeds, Vec::<String>::new());
-    assert_eq!((settings.weight, settings.rings, settings.connections_max), (100, 1, 1_024));
+    assert_eq!((settings.weight, settings.rings, settings.connections_max), (100, u8::MAX, 1_024));
     assert_eq!(settings.stop_timeout, Duration::from_secs(5));
     assert_eq!(settings.core, CoreSettings::default());
     assert_eq!(settings.mesh, MeshConfig::default());
@@ -264,7 +269,15 @@ fn a_table_of_the_file_replaces_the_default_one() {
         ring: 0,
         cools_after: None,
     };
-    assert_eq!(tables[0], TableSettings { policy: carts, memory: 32 << 20, record_size: 1024 });
+    assert_eq!(
+        tables[0],
+        TableSettings {
+            policy: carts,
+            memory: 32 << 20,
+            storage: Storage::Memory,
+            record_size: 1024
+        }
+    );
     let policy = TablePolicy { name: "logins".to_owned(), ..TablePolicy::default() };
     assert_eq!(tables[1], TableSettings { policy, ..default_table() });
     assert_eq!(scene.origin("table.carts.name"), "node.toml:3");

@@ -32,7 +32,8 @@ impl Core {
             Action::Other(_) => return None,
         };
         let table = usize::from(*table);
-        if table >= self.tables.len()
+        let is_known = |table: &super::Table| table.store.policy().ring == 0;
+        if !self.tables.get(table).is_some_and(is_known)
             || self.stopping
             || !may(role, matches!(action, Action::End { .. }))
             || !self.is_alone_with(table, slot)

@@ -191,9 +191,16 @@ impl Core {
         }
         let under_way = self.unanswered.get(&request.request).filter(|_| may_repeat).copied();
         if let Some(number) = under_way
-            && let Some(pending) = self.pending.get_mut(&number)
+            && let Some(pending) = self.pending.get(&number)
         {
             self.counters.add("requests_repeated");
+            let is_back = pending.was_passed_to(caller);
+            if is_back && request.operation.is_conditional() && !self.may_decide(now, pending) {
+                // Whoever passed it back goes on looking, and whoever asked here first waits for what comes of that:
+                // that nothing was begun is not to be said to both.
+                return self.reply_session(now, asker, id, Err(UNWILLING));
+            }
+            let Some(pending) = self.pending.get_mut(&number) else { return };
             if pending.askers.len() >= ASKERS_MAX {
                 pending.askers.remove(0);
             }
@@ -347,14 +354,12 @@ impl Core {
     /// Begins with a request that comes back from the node it was passed on to: that one is no home any more, or
     /// met the request twice. It waits for this node now, which must not wait for it.
     fn take_back(&mut self, now: Now, id: u64, caller: Caller, hops: u8) {
-        let Some(pending) = self.pending.get(&id) else { return };
-        let Stage::Forwarding { call, tried } = &pending.stage else { return };
-        let Caller::Node(node) = caller else { return };
-        if tried.last() != Some(&node) {
+        let Some(pending) = self.pending.get(&id).filter(|it| it.was_passed_to(caller)) else {
             return;
-        }
+        };
+        let Stage::Forwarding { call, .. } = pending.stage else { return };
         self.counters.add("requests_taken_back");
-        self.calls.close(*call);
+        self.calls.close(call);
         let Some(mut pending) = self.pending.remove(&id) else { return };
         pending.request.hops = hops;
         self.route(now, id, pending);
@@ -1215,6 +1220,13 @@ impl Core {
             Some(_) => outcome.map_err(|_| Failure::TimedOut),
             None => outcome,
         };
+        if outcome == Err(UNWILLING) && pending.askers.len() > 1 {
+            // The last one goes on looking for somebody who does it: to the others it may be done yet.
+            let last = pending.askers.split_off(pending.askers.len() - 1);
+            for (asker, id) in std::mem::replace(&mut pending.askers, last) {
+                self.reply_session(now, asker, id, Err(Failure::TimedOut));
+            }
+        }
         let reply = outcome.unwrap_or_else(SessionReply::Failed);
         // What was sent out on a condition is not begun again: the condition would meet its own work.
         let definite = pending.wrote.is_some()
@@ -1246,6 +1258,14 @@ impl Core {
             self.counters.add(failure_counter(failure));
         }
         self.reply(now, asker, id, reply);
+    }
+}
+
+impl Pending {
+    /// Whether it waits for the answer of this caller.
+    fn was_passed_to(&self, caller: Caller) -> bool {
+        let Stage::Forwarding { tried, .. } = &self.stage else { return false };
+        matches!(caller, Caller::Node(node) if tried.last() == Some(&node))
     }
 }
 

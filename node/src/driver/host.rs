@@ -15,7 +15,7 @@ use annulus_shm::{Carried, FileError, Opened, Recovery, Region, TableOptions, Wr
 use rustix::fs::FlockOperation;
 
 use super::background::{self, Report};
-use super::settings::{NodeSettings, TableSettings};
+use super::settings::{NodeSettings, Storage, TableSettings};
 use crate::core::record_bytes_max;
 use records::RecordFile;
 
@@ -213,7 +213,10 @@ impl Host for SystemHost {
     ) -> Result<HostTable, FileError> {
         let name = &table.policy.name;
         let file = format!("annulus-{}-{node}-{}", file_part(&self.cluster), file_part(name));
-        let path = self.shm_dir.join(file);
+        let path = match table.storage {
+            Storage::Memory => self.shm_dir.join(file),
+            Storage::Disk => self.data_dir.join(file),
+        };
         let options = table_options(table, shards, (rand::random(), rand::random()));
         let opened = annulus_shm::open_or_create(&path, &options)?;
         let Opened { writers, region, recovery, carried, set_aside } = opened;

@@ -42,7 +42,7 @@ pub struct NodeSettings {
     pub zone: String,
     /// Its share of the slots; 100 is the ordinary share. Default 100.
     pub weight: u16,
-    /// The rings it serves, as bits. Default ring 0.
+    /// The rings it serves, as bits. Default all.
     pub rings: u8,
     /// The most streams of clients open at once, and as many of nodes, and of callers who have not
     /// said who they are. Default 1,024.
@@ -88,6 +88,16 @@ impl Default for LaneSettings {
     }
 }
 
+/// Where a table's segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In shared memory.
+    Memory,
+    /// In a file in the node's data directory, mapped: what is used little costs no memory, and what is not in memory
+    /// takes the disk's time.
+    Disk,
+}
+
 /// A table's policy and its memory on this node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableSettings {
@@ -95,6 +105,8 @@ pub struct TableSettings {
     pub policy: TablePolicy,
     /// The size of its segment, in bytes. Default 8 MiB, which fits a container's /dev/shm.
     pub memory: u64,
+    /// Where the segment is. Default in shared memory.
+    pub storage: Storage,
     /// The size of a record, in bytes: what is longer continues in blocks of a pool. Sessions that
     /// fit it cost one trip to memory. Default 512.
     pub record_size: u32,

@@ -13,7 +13,7 @@ use annulus_gossip::MeshConfig;
 use annulus_net::{Faults, FaultyNet, Rates, Side};
 use annulus_node::core::{CoreSettings, Partition, TablePolicy};
 use annulus_node::driver::run_on;
-use annulus_node::{NodeSettings, TableSettings};
+use annulus_node::{NodeSettings, Storage, TableSettings};
 use annulus_seal::Key as ClusterKey;
 use turmoil::Sim;
 
@@ -802,7 +802,7 @@ fn table(parameters: &Parameters, mutant: Option<Mutant>) -> TableSettings {
     };
     let policy =
         TablePolicy { partition, replicas: REPLICAS, write, idle: IDLE, ..TablePolicy::default() };
-    TableSettings { policy, memory: 2 << 20, record_size: 512 }
+    TableSettings { policy, memory: 2 << 20, storage: Storage::Memory, record_size: 512 }
 }
 
 fn rotated(seeds: &[String], by: usize) -> Vec<String> {

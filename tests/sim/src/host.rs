@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use annulus_node::TableSettings;
 use annulus_node::driver::{Host, HostTable, Kept, KeptChange, Report, table_options};
+use annulus_node::{Storage, TableSettings};
 use annulus_proto::entry::{Attributes, Entry, Value};
 use annulus_proto::message::Segment;
 use annulus_proto::{Key, Slot, record};
@@ -371,7 +371,12 @@ mod tests {
         let clock = SimClock::new(0, 0);
         let machine = Machine::new("a", IpAddr::from([10, 0, 0, 1]), clock, 1, None);
         let (host, memory) = (SimHost::new(machine.clone()), 2 << 20);
-        let table = TableSettings { policy: TablePolicy::default(), memory, record_size: 512 };
+        let table = TableSettings {
+            policy: TablePolicy::default(),
+            memory,
+            storage: Storage::Memory,
+            record_size: 512,
+        };
         let birth = Version::new(Hlc::from_bits(5 << 16), NodeId::from_bits(1));
         let mut opened = host.open_table("node", &table, 1).unwrap();
         for number in 0..100u8 {

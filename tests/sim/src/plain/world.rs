@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use annulus_net::{Clock, Rates};
-use annulus_node::TableSettings;
 use annulus_node::core::{CEILING_LEAD_MS, CoreSettings, HubInput, HubStart, Now, homes_max};
 use annulus_node::driver::Host as _;
+use annulus_node::{Storage, TableSettings};
 use annulus_proto::{Key, Load, Member, NodeId, Status, record};
 use annulus_shm::{FileError, Lookup};
 use rand::rngs::StdRng;
@@ -508,8 +508,12 @@ impl World {
 
     /// The table and its rings further out.
     pub(super) fn tables(&self) -> Vec<TableSettings> {
-        let settings =
-            |policy| TableSettings { policy, memory: u64::from(TABLE_BYTES), record_size: 512 };
+        let settings = |policy| TableSettings {
+            policy,
+            memory: u64::from(TABLE_BYTES),
+            storage: Storage::Memory,
+            record_size: 512,
+        };
         self.storm.policies().into_iter().map(settings).collect()
     }
 
