@@ -526,7 +526,8 @@ impl Core {
 
     /// How many entries this core holds, in all tables.
     pub fn entries(&self) -> u64 {
-        self.tables.iter().map(|table| table.store.stats().entries as u64).sum()
+        let of = |stats: annulus_shm::TableStats| (stats.entries - stats.near_entries) as u64;
+        self.tables.iter().map(|table| of(table.store.stats())).sum()
     }
 
     /// Counts of what happened so far.

@@ -292,6 +292,7 @@ fn explanation() -> impl Strategy<Value = Message> {
         Just(CopyState::NotAsked),
         Just(CopyState::Silent),
         any::<bool>().prop_map(|synced| CopyState::Absent { synced }),
+        any::<u8>().prop_map(|ring| CopyState::Moved { ring }),
         (versions(), versions(), any::<(bool, bool)>(), any::<(u64, u64, u64)>()).prop_map(
             |(birth, version, (ended, expired), (touched, deadline, size))| CopyState::Held {
                 birth,

@@ -564,6 +564,11 @@ pub enum CopyState {
         /// The size of its value, in bytes.
         size: u64,
     } = 3,
+    /// It holds nothing but a note of where the session went.
+    Moved {
+        /// The ring.
+        ring: u8,
+    } = 4,
 }
 
 /// One page of what a node holds.

@@ -288,6 +288,9 @@ fn print_explanation(
             CopyState::Silent => ("silent", None, None, None),
             CopyState::Absent { synced: true } => ("absent", None, None, None),
             CopyState::Absent { synced: false } => ("unsynced", None, None, None),
+            CopyState::Moved { ring } => {
+                (RINGS[usize::from(ring).min(RINGS.len() - 1)], None, None, None)
+            }
             CopyState::Held { version, ended: true, .. } => ("ended", Some(version), None, None),
             CopyState::Held { version, expired, deadline, size, .. } => {
                 let state = if expired { "expired" } else { "alive" };
@@ -309,6 +312,10 @@ fn print_explanation(
     rows.print()
 }
 
+/// Where a session went, by the number of the ring.
+const RINGS: [&str; 8] =
+    ["moved", "ring 1", "ring 2", "ring 3", "ring 4", "ring 5", "ring 6", "ring 7"];
+
 fn birth(copy: &HomeCopy) -> Option<Version> {
     match copy.state {
         CopyState::Held { birth, .. } => Some(birth),
@@ -321,6 +328,7 @@ fn copy_json(copy: &HomeCopy) -> serde_json::Value {
         CopyState::NotAsked => json!({ "state": "not_asked" }),
         CopyState::Silent => json!({ "state": "silent" }),
         CopyState::Absent { synced } => json!({ "state": "absent", "synced": synced }),
+        CopyState::Moved { ring } => json!({ "state": "moved", "ring": ring }),
         CopyState::Held { birth, version, ended, expired, touched, deadline, size } => json!({
             "state": if ended { "ended" } else if expired { "expired" } else { "alive" },
             "birth": birth,

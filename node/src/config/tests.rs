@@ -286,6 +286,112 @@ fn a_table_of_the_file_replaces_the_default_one() {
 }
 
 #[test]
+fn rings_are_tables_after_their_own_and_have_its_policy() {
+    let scene = Scene::new(
+        r#"
+        [[table]]
+        name = "carts"
+        max_value = "4KiB"
+        on_full = "evict"
+        half_life = "1s"
+
+        [[table.ring]]
+        name = "cold"
+        after = "10s"
+        replicas = 2
+
+        [[table.ring]]
+        name = "frozen"
+        after = "20m"
+        memory = "32MiB"
+        storage = "disk"
+
+        [[table]]
+        name = "logins"
+        "#,
+    );
+    let tables = scene.settings().tables;
+    let shown: Vec<_> = tables
+        .iter()
+        .map(|TableSettings { policy, memory, storage, .. }| {
+            let seconds = policy.cools_after.map(|after| after.as_secs());
+            let replicas = policy.replicas.get();
+            (&*policy.name, policy.ring, seconds, replicas, memory >> 20, *storage)
+        })
+        .collect();
+    let (memory, disk) = (Storage::Memory, Storage::Disk);
+    assert_eq!(
+        shown,
+        [
+            ("carts", 0, Some(10), 3, 8, memory),
+            ("carts@cold", 1, Some(1_200), 2, 8, memory),
+            ("carts@frozen", 2, None, 3, 32, disk),
+            ("logins", 0, None, 3, 8, memory),
+        ]
+    );
+    for ring in &tables[1..3] {
+        assert_eq!((ring.policy.max_value, ring.policy.on_full), (4 << 10, OnFull::Refuse));
+    }
+    assert_eq!(scene.origin("table.carts.ring.cold.after"), "node.toml:10");
+    assert_eq!(scene.origin("table.carts.ring.frozen.replicas"), "default");
+}
+
+#[test]
+fn rings_that_contradict_each_other_are_refused() {
+    let of_rings = |rings: &str| error_of(&format!("[[table]]\nname = \"t\"\n{rings}"));
+    let ring = |name: &str, rest: &str| format!("[[table.ring]]\nname = \"{name}\"\n{rest}\n");
+    for (rings, expected) in [
+        (ring("cold", ""), "node.toml:3: `after` is missing"),
+        ("[[table.ring]]\nafter = \"1h\"\n".to_owned(), "node.toml:3: `name` is missing"),
+        (
+            ring("cold", "after = \"1h\"") + &ring("frozen", "after = \"1h\""),
+            "raise it, or change the order of the rings",
+        ),
+        (
+            ring("cold", "after = \"1h\"") + &ring("cold", "after = \"2h\""),
+            "there is a ring of this name above",
+        ),
+        (ring("cold", "after = \"300d\""), "half_life = 10m tells times up to"),
+        (ring("cold", "after = \"1h\"\nidle = \"1h\""), "move it above the first [[table.ring]]"),
+        (ring("cold", "after = \"1h\"\nstorage = \"tape\""), "must be \"memory\" or \"disk\""),
+        (ring("cold", "after = \"1h\"\nmemory = \"64KiB\""), "too small for the table's"),
+        (ring(&"x".repeat(62), "after = \"1h\""), "have at most 62 together"),
+        ("[table.ring]\nname = \"cold\"".to_owned(), "[[table.ring]], with two brackets"),
+    ] {
+        let error = of_rings(&rings);
+        assert!(error.contains(expected), "{error}");
+    }
+    let eight: String =
+        (1..=8).map(|n| ring(&format!("r{n}"), &format!("after = \"{n}h\""))).collect();
+    assert!(of_rings(&eight).contains("at most 7 rings further out"));
+}
+
+#[test]
+fn a_ring_that_no_session_lives_long_enough_for_is_told_of() {
+    let file =
+        "[[table]]\nname = \"t\"\nidle = \"1h\"\n[[table.ring]]\nname = \"cold\"\nafter = \"1h\"";
+    let config = Scene::new(file).load().unwrap();
+    let warnings = config.warnings().join("\n");
+    assert!(warnings.contains("no session comes to ring t@cold"), "{warnings}");
+}
+
+#[test]
+fn the_annotated_ring_is_one() {
+    let annotated = Config::annotated();
+    let lines = annotated.lines().filter_map(|line| line.strip_prefix("#     "));
+    let ring: Vec<&str> = lines.collect();
+    let scene = Scene::new(&format!("[[table]]\nname = \"t\"\n{}", ring.join("\n")));
+    let tables = scene.settings().tables;
+    assert_eq!((tables.len(), &*tables[1].policy.name), (2, "t@cold"));
+    assert_eq!(tables[0].policy.cools_after, Some(Duration::from_secs(1_800)));
+    let silent: Vec<_> = scene.load().unwrap().explain();
+    let silent = silent.into_iter().filter(|(key, _, origin)| {
+        key.starts_with("table.t.ring.cold") && *origin == Origin::Default
+    });
+    assert_eq!(silent.count(), 0, "keys that etc/annulus.toml does not mention");
+}
+
+#[test]
 fn unknown_keys_are_refused_with_what_was_meant() {
     assert_eq!(
         error_of("\n\ndata-dir = \"/x\""),
@@ -435,7 +541,7 @@ fn bounds_are_kept_and_named() {
         ("record_size = 500", "must be a multiple of 8: 496 or 504"),
         ("record_size = 56", "must be from 64 to 64KiB"),
         ("record_size = \"128KiB\"", "must be from 64 to 64KiB"),
-        ("half_life = \"10s\"", "must be from \"1m\" to \"30d\""),
+        ("half_life = \"500ms\"", "must be from \"1s\" to \"30d\""),
         ("stale_max = \"0s\"", "must be from \"100ms\" to \"365d\""),
         ("lifetime_max = \"9999d\"", "must be from \"0s\" to \"3650d\""),
     ] {

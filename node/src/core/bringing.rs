@@ -11,6 +11,7 @@ use annulus_proto::{Entry, Key};
 use super::Core;
 use super::coordinator::{Pending, Stage, WriteKind};
 use super::io::Now;
+use super::settings::Flaw;
 
 /// Who waits for a session to be brought in, and where it was found.
 #[derive(Debug, Default)]
@@ -148,5 +149,6 @@ impl Core {
             && !pending.is_nowhere_else
             && pending.brings.is_none()
             && self.outer(table).is_some()
+            && !self.has(Flaw::AsksNoRings)
     }
 }

@@ -24,6 +24,7 @@ use annulus_shm::Admission;
 use super::calls::Purpose;
 use super::io::Now;
 use super::replica::reject_table;
+use super::settings::Flaw;
 use super::{Core, Table};
 
 /// What moves from one table to another.
@@ -322,7 +323,7 @@ impl Core {
 
     /// Whether an entry has the session, on the ring of a table.
     fn is_held(&self, table: usize, entry: &Entry) -> bool {
-        !entry.is_ended() && self.is_here(table, entry)
+        !entry.is_ended() && (self.is_here(table, entry) || self.has(Flaw::CountsMarkers))
     }
 
     /// The ring further out knows better: the session has ended, is another one, or was brought back here after this
@@ -342,7 +343,7 @@ impl Core {
         if !moving.waiting.is_empty() {
             return; // The more hold it the better, and nobody waits for this.
         }
-        let is_held = moving.held >= moving.needed;
+        let is_held = moving.held >= moving.needed || self.has(Flaw::DropsUnheld);
         let cooling = &mut self.tables[table].cooling;
         let Some(moving) = cooling.moves.remove(key) else { return };
         cooling.bytes -= size(&moving.copy);

@@ -179,6 +179,7 @@ impl Core {
         // before: the index is looked through in whole lines.
         let cursor = request.cursor & CURSOR_PLACE_MASK;
         let (mut place, mut listed) = (cursor >> 8, cursor & 0xff);
+        let is_listed = |entry: &Entry| !entry.is_expired(now_ms) && !entry.is_marker();
         loop {
             let mut found = Vec::new();
             let mut visit = |key: Key, entry: Entry| found.push((key, entry));
@@ -189,7 +190,7 @@ impl Core {
                     return List { entries, next }.into();
                 }
                 listed += 1;
-                let Some(body) = entry.body.as_ref().filter(|_| !entry.is_expired(now_ms)) else {
+                let Some(body) = entry.body.as_ref().filter(|_| is_listed(&entry)) else {
                     continue;
                 };
                 bytes += key.as_bytes().len() + LISTED_OVERHEAD_BYTES;
@@ -259,7 +260,7 @@ impl Core {
         let (stats, policy) = (table.store.stats(), table.store.policy());
         TableStatus {
             name: name_among_clients(&policy.name).to_owned(),
-            entries: stats.entries as u64,
+            entries: (stats.entries - stats.near_entries) as u64,
             capacity: stats.capacity_records as u64,
             bytes: stats.bytes_live,
             segment_bytes: stats.segment_bytes,
@@ -279,6 +280,9 @@ impl Core {
 
 fn copy_state(entry: Option<&Entry>, synced: bool, now_ms: u64) -> CopyState {
     let Some(entry) = entry else { return CopyState::Absent { synced } };
+    if entry.is_marker() {
+        return CopyState::Moved { ring: entry.ring() };
+    }
     CopyState::Held {
         birth: entry.birth,
         version: entry.version,

@@ -85,6 +85,12 @@ pub enum Flaw {
     ComparesVersions,
     /// It takes the later of two values where they are to be joined.
     KeepsTheLater,
+    /// It drops what is to go to another ring though too few hold it there.
+    DropsUnheld,
+    /// It counts a home that has a marker as one that holds the session.
+    CountsMarkers,
+    /// It says *absent* without asking the rings further out.
+    AsksNoRings,
 }
 
 impl Default for CoreSettings {

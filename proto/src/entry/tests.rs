@@ -523,6 +523,50 @@ fn the_last_pin_counts_and_a_write_of_the_value_leaves_it_alone() {
     assert_eq!(left.pin(), None, "what is no id is no pin");
 }
 
+#[test]
+fn the_last_move_says_where_a_session_is_and_is_no_write() {
+    let start = started(version(1, 1), map(&[("a", "1")]));
+    assert_eq!((start.ring(), start.moved_at(), start.moved_digest()), (0, Version::ZERO, None));
+    let digest = |entry: &Entry| entry.digest(b"key");
+    let (mut left, mut right) = (start.clone(), start.clone());
+    left.move_to(1, version(7, 1), digest);
+    right.move_to(2, version(8, 1), digest);
+    right.write_value(version(4, 1), Value::Bytes(b"whole".into()));
+    assert_eq!((left.version, left.check()), (start.version, Ok(())), "later than the entry");
+    assert_eq!(left.moved_digest(), Some(left.digest(b"key")), "of all of it, the move too");
+    assert!(left.merge(&right));
+    assert_eq!((left.ring(), left.moved_at(), left.version), (2, version(8, 1), version(4, 1)));
+    left.move_to(1, version(6, 1), digest);
+    assert_eq!(left.ring(), 2, "an earlier move");
+    assert_ne!(left.moved_digest(), Some(left.digest(b"key")), "it was written since");
+    assert_eq!(Entry::ended(version(1, 1), version(9, 1)).ring(), 0);
+}
+
+#[test]
+fn a_marker_is_a_copy_that_lacks_the_value() {
+    for value in [map(&[("a", "1")]), Value::Bytes(b"whole".into())] {
+        let mut entry = started(version(1, 1), value);
+        entry.move_to(1, version(2, 1), |entry| entry.digest(b"key"));
+        let marker = entry.marker();
+        assert!(marker.is_marker() && !entry.is_marker());
+        assert_eq!((marker.ring(), marker.check()), (1, Ok(())));
+        let mut joined = marker.clone();
+        // Not even an application's merge is asked to join something with nothing.
+        assert!(joined.merge_by(&entry, &mut |_, _| panic!("there is one value")));
+        assert_eq!(joined, entry);
+        assert!(!joined.merge(&marker));
+        let mut bytes = Vec::new();
+        crate::record::write(&marker, &mut bytes);
+        let view = crate::record::View::parse(&bytes).unwrap();
+        assert!(view.is_marker());
+        let mark = crate::record::mark(marker.body.as_ref().unwrap().touched);
+        assert_eq!(view.entry(mark), Ok(marker));
+    }
+    let ended = Entry::ended(version(1, 1), version(2, 1));
+    assert!(!ended.is_marker());
+    assert_eq!(ended.marker(), ended);
+}
+
 /// Nodes of different builds compare digests, so they must never change.
 #[test]
 fn digests_are_what_they_always_were() {

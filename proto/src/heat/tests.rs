@@ -136,3 +136,21 @@ proptest! {
         prop_assert!(half_life.steps(used, now_ms) <= STEPS_MAX);
     }
 }
+
+#[test]
+fn a_level_falls_by_sixteen_with_each_half_life_and_can_be_taken_from_another_home() {
+    let half_life = ten_minutes();
+    let mark = mark(NOW_MS);
+    let at = |minutes: u64| NOW_MS + minutes * MINUTE_MS;
+    assert_eq!(half_life.level(mark, at(0)), 0);
+    assert_eq!(half_life.level(mark, at(10)), -16);
+    assert_eq!(half_life.level_after(Duration::from_secs(600)), -16);
+    assert_eq!(half_life.level_after(Duration::MAX), -i16::MAX);
+    let hot = half_life.raised(mark, 32, at(10));
+    assert_eq!(half_life.level(hot, at(10)), 32);
+    assert_eq!(half_life.level(hot, at(30)), 0);
+    assert_eq!(half_life.raised(hot, 31, at(10)), hot, "it was seen cooler elsewhere");
+    assert_eq!(half_life.raised(mark, i16::MIN, at(0)), mark);
+    let hottest = half_life.raised(mark, i16::MAX, at(0));
+    assert_eq!(i32::from(half_life.level(hottest, at(0))), STEPS_MAX);
+}

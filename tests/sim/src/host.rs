@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use annulus_node::TableSettings;
 use annulus_node::driver::{Host, HostTable, Kept, KeptChange, Report, table_options};
-use annulus_node::{Storage, TableSettings};
 use annulus_proto::entry::{Attributes, Entry, Value};
 use annulus_proto::message::Segment;
 use annulus_proto::{Key, Slot, record};
@@ -361,6 +361,7 @@ fn revive(writer: &mut Writer) {
 
 #[cfg(test)]
 mod tests {
+    use annulus_node::Storage;
     use annulus_node::core::TablePolicy;
     use annulus_proto::{Hlc, NodeId, Version};
 

@@ -159,6 +159,12 @@ pub enum Mutant {
     EndAtOnce,
     /// An application drops a slot of its own though it changed since others got it.
     DropChangedSlots,
+    /// Nodes drop what is to go to another ring though too few hold it there.
+    DropUnheld,
+    /// Nodes count a home that has a marker as one that holds the session.
+    CountMarkers,
+    /// Nodes say *absent* without asking the rings further out.
+    AskNoRings,
 }
 
 impl Mutant {
@@ -190,6 +196,9 @@ impl Mutant {
         (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 144),
         (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 94),
         (Self::ReceiptsWhileDraining, "receipts-while-draining", "storm-slots", "copies", 383),
+        (Self::DropUnheld, "drop-unheld", "storm-rings", "copies", 23),
+        (Self::CountMarkers, "count-markers", "storm-rings", "lost", 1),
+        (Self::AskNoRings, "ask-no-rings", "storm-rings", "stale", 3),
     ];
 
     /// A seed with which it shows. Some need luck: a write, or an end, at the right moment.
@@ -215,6 +224,9 @@ impl Mutant {
             Self::DropTombstones => Some(Flaw::DropsTombstones),
             Self::CountTheLiving => Some(Flaw::CountsTheLiving),
             Self::EndAtOnce => Some(Flaw::EndsAtOnce),
+            Self::DropUnheld => Some(Flaw::DropsUnheld),
+            Self::CountMarkers => Some(Flaw::CountsMarkers),
+            Self::AskNoRings => Some(Flaw::AsksNoRings),
             _ => None,
         }
     }

@@ -209,6 +209,19 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "fbea1709a10104a1026e31007f000001fbe81c00a1026e31007f000001fbe81c01a1026e31007f000001fbe81c0201a1026e31007f000001fbe81c03fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000000105060701a1026e31007f000001fbe81c0101a1",
         ),
+        (
+            Explanation {
+                slot: slot(),
+                view: 9,
+                node: node(0xa1),
+                served_from: Served::Memory,
+                homes: vec![copy(CopyState::Moved { ring: 1 })],
+                extra: Vec::new(),
+                pin: None,
+            }
+            .into(),
+            "fbea1709a10001a1026e31007f000001fbe81c04010000",
+        ),
         (ListRequest { table: "t".into(), cursor: 251, limit: 100 }.into(), "0174fbfb0064"),
         (
             List {

@@ -355,7 +355,7 @@ fn the_largest_answers_about_a_node_pass() {
 fn the_largest_small_messages_pass_and_fit_a_datagram() {
     let refused = Failure::Refused(name(REASON_BYTES_MAX));
     let reason = name(REASON_BYTES_MAX);
-    let messages: [Message; 16] = [
+    let messages: [Message; 17] = [
         Rejected::Malformed { why: reason.clone() }.into(),
         Rejected::WrongCluster { asked: reason }.into(),
         Rejected::NodeIdInUse { id: LATE.node, addr: addr() }.into(),
