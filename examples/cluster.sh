@@ -49,7 +49,7 @@ start_node() { # start_node NODE LISTEN SEED...
   for seed in "$@"; do seeds+=(--seed "$seed"); done
   mkdir -p "$dir/$node"
   : > "$dir/$node.ready"
-  "$bin/annulus" --cluster "$cluster" node --name "$node" --data-dir "$dir/$node" --shm-dir "$shm" --socket "$dir/$node.sock" \
+  "$bin/annulus" --cluster "$cluster" node --config "$dir/cluster.toml" --name "$node" --data-dir "$dir/$node" --shm-dir "$shm" --socket "$dir/$node.sock" \
     --listen "$listen" "${seeds[@]}" --print-ready > "$dir/$node.ready" 2>> "$dir/$node.log" &
   pid[$node]=$!
   starting=${pid[$node]} wait_for "$node to serve" test -s "$dir/$node.ready"
@@ -78,10 +78,34 @@ agree() { # agree COUNT NODE...
   done
 }
 
+# Some node has had a session go outward.
+cooled() {
+  local node
+  for node in n1 n2 n3; do
+    annulus --node "${addr[$node]}" status --json | grep -q '"sessions_cooled"' && return 0
+  done
+  return 1
+}
+
 cd "$root"
 t=$(now)
 cargo build --quiet -p annulus -p annulus-examples
 say "built" "$(since "$t")"
+
+# Sessions, and baskets, which cool within seconds: to a ring further out that every node keeps in a file.
+cat > "$dir/cluster.toml" <<TOML
+[[table]]
+name = "sessions"
+
+[[table]]
+name = "baskets"
+half_life = "1s"
+
+[[table.ring]]
+name = "cold"
+after = "3s"
+storage = "disk"
+TOML
 
 t=$(now)
 start_node n1 127.0.0.1:0
@@ -119,6 +143,16 @@ for node in n1 n2 n3; do
   say "on $node" "$(load read --node "${addr[$node]}" --from 100 --count 1100)"
 done
 say "nothing lost" "1,150 sessions as written, 50 ended for good, on every node"
+
+t=$(now)
+annulus --table baskets --node "${addr[n1]}" start basket "two pears" > /dev/null 2>&1
+wait_for "the basket to cool" cooled
+annulus --table baskets --node "${addr[n1]}" explain basket | grep -q "ring 1"
+say "a basket went outward" "$(since "$t") after it was used: every home says ring 1"
+t=$(now)
+[ "$(annulus --table baskets --node "${addr[n3]}" get basket)" = "two pears" ]
+annulus --table baskets --node "${addr[n3]}" explain basket | grep -q "alive"
+say "and came back" "$(since "$t"): read through n3, and alive at its homes again"
 
 if [ "$keep" = yes ]; then
   trap - EXIT INT TERM

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 
 use annulus_client::{
-    CopyState, Error, Explanation, HomeCopy, Key, NodeId, RouteNode, RouteTable, Routes, Served,
-    Slot, Source, Version,
+    CopyState, Explanation, HomeCopy, Key, NodeId, RouteNode, RouteTable, Routes, Served, Slot,
+    Source, Version,
 };
 use serde_json::json;
 
@@ -219,12 +219,23 @@ fn rank_name(rank: usize) -> String {
 pub(crate) async fn explain(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result<()> {
     let key = session::key(args);
     let explanation = cluster.table.explain(key, true).await?;
-    let read = cluster.table.get(key).await.map(|read| read.source);
+    let moved_to = explanation.homes.iter().find_map(|copy| match copy.state {
+        CopyState::Moved { ring } => Some(ring),
+        _ => None,
+    });
+    // To read it would bring it back.
+    let read = match moved_to {
+        Some(ring) => Err(format!("it went to ring {ring}; whoever asks for it brings it back")),
+        None => {
+            let read = cluster.table.get(key).await;
+            read.map(|read| read.source).map_err(|error| error.to_string())
+        }
+    };
     let tag = cluster.tag_of(&Key::new(key)?);
     if cluster.json {
         let read = match read {
             Ok(source) => json!({ "from": source }),
-            Err(error) => json!({ "error": error.to_string() }),
+            Err(why) => json!({ "error": why }),
         };
         return output::json(&json!({
             "tag": tag,
@@ -244,7 +255,7 @@ pub(crate) async fn explain(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result
 fn print_explanation(
     explanation: &Explanation,
     tag: &str,
-    read: &Result<Source, Error>,
+    read: &Result<Source, String>,
 ) -> anyhow::Result<()> {
     let now_ms = output::now_ms();
     output::line(format!("tag     {tag}"))?;

@@ -323,7 +323,7 @@ impl Core {
 
     /// Whether an entry has the session, on the ring of a table.
     fn is_held(&self, table: usize, entry: &Entry) -> bool {
-        !entry.is_ended() && (self.is_here(table, entry) || self.has(Flaw::CountsMarkers))
+        !entry.is_ended() && self.is_here(table, entry)
     }
 
     /// The ring further out knows better: the session has ended, is another one, or was brought back here after this
@@ -352,13 +352,13 @@ impl Core {
         }
         let now_ms = self.time.now_ms(now);
         match self.tables[table].store.give_up(key, &moving.copy, now_ms) {
-            Ok(marker) if moving.is_decided => {
+            Some(marker) if moving.is_decided => {
                 self.counters.add("sessions_cooled");
                 self.tell_others(now, table, key, &marker);
             }
-            Ok(_) => self.counters.add("strays_moved"),
+            Some(_) => self.counters.add("strays_moved"),
             // It was used meanwhile, or has ended. The copies further out go with the next move, or expire.
-            Err(_) => self.counters.add("moves_overtaken"),
+            None => self.counters.add("moves_overtaken"),
         }
     }
 

@@ -810,8 +810,7 @@ impl Core {
                     more.for_each(|node| self.repair(now, table, node, key.clone(), false));
                 }
                 let (birth, ended, answered) = ours;
-                let counts_markers = self.has(Flaw::CountsMarkers);
-                if theirs.is_marker() && !writing.entry.is_ended() && !counts_markers {
+                if theirs.is_marker() && !writing.entry.is_ended() {
                     // It went to another ring meanwhile, and what was sent is not held here.
                     return match answered {
                         false => self.on_other_homes(now, id, pending),

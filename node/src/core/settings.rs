@@ -87,8 +87,6 @@ pub enum Flaw {
     KeepsTheLater,
     /// It drops what is to go to another ring though too few hold it there.
     DropsUnheld,
-    /// It counts a home that has a marker as one that holds the session.
-    CountsMarkers,
     /// It says *absent* without asking the rings further out.
     AsksNoRings,
 }

@@ -487,31 +487,21 @@ impl Store {
     }
 
     /// Leaves a marker of a session that another ring holds as `copy` says, if all that is here is in there. Returns
-    /// the marker, or what is here beside it.
-    pub(super) fn give_up(
-        &mut self,
-        key: &Key,
-        copy: &Entry,
-        now_ms: u64,
-    ) -> Result<Entry, Option<Entry>> {
-        let Some((before, mark)) = self.get_marked(key, now_ms) else { return Err(None) };
+    /// the marker then.
+    pub(super) fn give_up(&mut self, key: &Key, copy: &Entry, now_ms: u64) -> Option<Entry> {
+        let (before, mark) = self.get_marked(key, now_ms)?;
         let mut joined = before.clone();
         self.join(&mut joined, &copy.marker());
-        if joined.is_ended()
-            || joined.is_marker()
-            || self.digest(key, &joined) != self.digest(key, copy)
-        {
-            return Err(Some(before));
+        let is_copy = self.digest(key, &joined) == self.digest(key, copy);
+        if joined.is_ended() || joined.is_marker() || !is_copy {
+            return None;
         }
         let marker = joined.marker();
         let is_sketched = self.outline.is_kept();
         let digest = if is_sketched { self.digest(key, &before) } else { 0 };
-        let change = (digest, record::level(mark));
-        let slot = key.slot();
-        match self.replace((key, slot), change, &marker, now_ms, Some(Admission::Near), false) {
-            Ok(()) => Ok(marker),
-            Err(_) => Err(Some(before)),
-        }
+        let (place, change) = ((key, key.slot()), (digest, record::level(mark)));
+        let replaced = self.replace(place, change, &marker, now_ms, Some(Admission::Near), false);
+        replaced.ok().map(|()| marker)
     }
 
     /// Visits about `budget` sessions from `cursor` on that are no hotter than what was used once, so long ago (see

@@ -188,12 +188,11 @@ impl World {
         };
         let fresh = std::mem::take(&mut this.fresh);
         let table = |region: &HeapRegion| {
-            let writer = if fresh {
+            if fresh {
                 Writer::create(region.handle(), &options).unwrap()
             } else {
                 Writer::open(region.handle(), &options).unwrap().0
-            };
-            writer
+            }
         };
         let tables_of = |regions: &[HeapRegion]| {
             policies.iter().cloned().zip(regions.iter().map(table)).collect()

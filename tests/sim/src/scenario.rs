@@ -161,8 +161,6 @@ pub enum Mutant {
     DropChangedSlots,
     /// Nodes drop what is to go to another ring though too few hold it there.
     DropUnheld,
-    /// Nodes count a home that has a marker as one that holds the session.
-    CountMarkers,
     /// Nodes say *absent* without asking the rings further out.
     AskNoRings,
 }
@@ -197,7 +195,6 @@ impl Mutant {
         (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 94),
         (Self::ReceiptsWhileDraining, "receipts-while-draining", "storm-slots", "copies", 383),
         (Self::DropUnheld, "drop-unheld", "storm-rings", "copies", 23),
-        (Self::CountMarkers, "count-markers", "storm-rings", "lost", 1),
         (Self::AskNoRings, "ask-no-rings", "storm-rings", "stale", 3),
     ];
 
@@ -225,7 +222,6 @@ impl Mutant {
             Self::CountTheLiving => Some(Flaw::CountsTheLiving),
             Self::EndAtOnce => Some(Flaw::EndsAtOnce),
             Self::DropUnheld => Some(Flaw::DropsUnheld),
-            Self::CountMarkers => Some(Flaw::CountsMarkers),
             Self::AskNoRings => Some(Flaw::AsksNoRings),
             _ => None,
         }

@@ -73,8 +73,14 @@ fn twenty_five_storms_of_an_applications_slots_lose_none_of_its_numbers() {
 }
 
 #[test]
+fn fifteen_storms_in_which_sessions_cool_and_come_back_lose_none() {
+    let sum = weathers("storm-rings", 15);
+    assert!(sum.let_go > 15, "{} copies let go", sum.let_go);
+}
+
+#[test]
 fn the_same_seed_leaves_the_same_trace_in_another_thread() {
-    for name in ["storm", "storm-moves", "storm-slots"] {
+    for name in ["storm", "storm-moves", "storm-slots", "storm-rings"] {
         let run = |seed: u64| {
             let here = weather(kind(name), seed, None).outcome;
             here.expect("it does not panic").trace
@@ -102,6 +108,16 @@ fn is_caught(mutant: Mutant) {
 #[test]
 fn nodes_that_let_go_by_table_are_caught() {
     is_caught(Mutant::LetGoByTable);
+}
+
+#[test]
+fn nodes_that_drop_what_too_few_hold_further_out_are_caught() {
+    is_caught(Mutant::DropUnheld);
+}
+
+#[test]
+fn nodes_that_ask_no_rings_further_out_are_caught() {
+    is_caught(Mutant::AskNoRings);
 }
 
 #[test]
