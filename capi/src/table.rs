@@ -180,6 +180,9 @@ fn session(lookup: Lookup, buffer: &[u8], now_ms: u64) -> Session {
         return Session { needed: hit.value_size, ..Session::none(Status::TooSmall) };
     };
     let Ok(view) = View::parse(record) else { return Session::none(Status::Damaged) };
+    if view.is_marker() {
+        return Session::none(Status::Miss); // It went to another ring.
+    }
     let session = Session {
         birth: view.birth.into(),
         version: view.version.into(),

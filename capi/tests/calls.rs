@@ -136,6 +136,7 @@ fn every_kind_of_session_has_its_answer() {
         (b"expired", Status::Expired),
         (b"stale", Status::Stale),
         (b"damaged", Status::Damaged),
+        (b"moved", Status::Miss),
     ] {
         assert_eq!(reader.status(key), status.code(), "{status:?}");
     }

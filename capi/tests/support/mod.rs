@@ -53,6 +53,7 @@ fn fill(writers: &mut Writers) {
     for (key, record, deadline) in [
         (&b"expired"[..], &record_of(&bytes(b"late"))[..], BEGAN_MS),
         (b"damaged", b"\xff no record", 0),
+        (b"moved", &record_of(&bytes(b"elsewhere").marker()), 0),
     ] {
         vouch(writers, key);
         let (writer, slot) = writers.of(key);

@@ -116,11 +116,16 @@ async fn what_shared_memory_cannot_tell_a_node_is_asked() {
     let slot = Slot::of(b"malformed");
     table.writer(slot).put(b"malformed", slot.index(), b"no record", 0, 0).unwrap();
 
+    let mut moved = bytes(b"moved");
+    moved.move_to(1, version(2), |_| 0);
+    table.put("moved", &moved.marker());
+
     let mut node = FakeNode::with(1, table.script()).await;
     let client = table.client(&node).await;
     let reader = client.local_reader("sessions").unwrap();
     let cases = [
         ("missing", AskReason::Miss),
+        ("moved", AskReason::Miss),
         ("expired", AskReason::Expired),
         ("stale", AskReason::Stale),
         ("malformed", AskReason::Damaged),
@@ -133,7 +138,7 @@ async fn what_shared_memory_cannot_tell_a_node_is_asked() {
         assert_eq!(read.unwrap().source, Source::Node(node.id), "{key}");
     }
     let counters = client.counters();
-    assert_eq!(counters.local_misses, 2);
+    assert_eq!(counters.local_misses, 3);
     assert_eq!((counters.local_stale, counters.local_unreadable), (1, 1));
     assert!(client.local_reader("other").is_none());
 }

@@ -331,8 +331,9 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(named).unwrap_or(Path::new("."))
 }
 
+/// A name as a part of a file's. Between those of a table and its ring stands what no table's has.
 fn file_part(name: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.@".contains(c) { c } else { '_' };
     name.chars().map(safe).collect()
 }
 
@@ -356,6 +357,11 @@ mod tests {
         assert_eq!(directory_of(Path::new("a/keyring")), Path::new("a"));
         assert_eq!(directory_of(Path::new("/keyring")), Path::new("/"));
         assert!(File::open(directory_of(Path::new("keyring"))).unwrap().sync_all().is_ok());
+    }
+
+    #[test]
+    fn a_rings_file_is_no_other_tables() {
+        assert_ne!(file_part("sessions@cold"), file_part("sessions_cold"));
     }
 
     #[test]
