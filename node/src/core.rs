@@ -310,8 +310,13 @@ impl Core {
             sync_sessions: 0,
             put_off: BTreeSet::new(),
         };
-        let mut merge = None;
+        let (mut merge, mut next_ring) = (None, 0);
         let with_merge = |(mut policy, writer): (TablePolicy, Writer)| {
+            assert!(
+                policy.ring == 0 || policy.ring == next_ring,
+                "the table of a ring further out stands right after the one of the ring inside of it"
+            );
+            next_ring = policy.ring.saturating_add(1);
             // Values are joined alike on all rings.
             match policy.ring {
                 0 => merge.clone_from(&policy.merge),

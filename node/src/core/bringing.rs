@@ -17,7 +17,8 @@ use super::settings::Flaw;
 #[derive(Debug, Default)]
 pub(super) struct Bringing {
     waiting: Vec<u64>,
-    found: Option<usize>,
+    /// The table, and what its homes hold.
+    found: Option<(usize, Entry)>,
 }
 
 /// How long the rings further out may take, beside what one answer takes.
@@ -92,7 +93,7 @@ impl Core {
             entry = self.moved(table, &key, entry, version, table);
         }
         if let Some(bringing) = self.bringing.get_mut(&(table, key)) {
-            bringing.found = Some(outer);
+            bringing.found = Some((outer, entry.clone()));
         }
         pending.table = table;
         pending.request.table.clone_from(&self.tables[table].store.policy().name);
@@ -109,7 +110,7 @@ impl Core {
         let Some(bringing) = self.bringing.remove(&(table, key.clone())) else { return };
         let now_ms = self.time.now_ms(now);
         if outcome.is_ok()
-            && let Some(outer) = bringing.found
+            && let Some((outer, _)) = bringing.found
             && let Some(entry) = self.tables[table].store.get(&key, now_ms)
         {
             self.counters.add("sessions_brought_in");
@@ -121,6 +122,15 @@ impl Core {
                 Ok(()) => {
                     pending.is_nowhere_else = bringing.found.is_none();
                     self.route(now, id, pending);
+                }
+                // There is no room for it here, but it can be read.
+                Err(Failure::TableFull { .. })
+                    if pending.request.operation == Operation::Get
+                        && let Some((_, entry)) = &bringing.found =>
+                {
+                    self.counters.add("sessions_read_further_out");
+                    pending.is_nowhere_else = true;
+                    self.apply(now, id, pending, Some(entry.clone()));
                 }
                 Err(Failure::Unavailable { .. } | Failure::TimedOut) => {
                     self.pause(now, id, pending);

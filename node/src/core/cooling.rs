@@ -37,6 +37,8 @@ pub(super) struct Cooling {
     /// What is under way.
     moves: BTreeMap<Key, Move>,
     bytes: usize,
+    /// Until when nothing begins, since too few homes took what was sent.
+    rests_until: Duration,
 }
 
 #[derive(Debug)]
@@ -52,13 +54,15 @@ struct Move {
     waiting: BTreeSet<NodeId>,
 }
 
-/// How many sessions are looked at with each tick: forty thousand a second, at some 50 ns each.
-const LOOKED_STEP: usize = 4_096;
+/// How many sessions are looked at with each tick: ten thousand a second.
+const LOOKED_STEP: usize = 1_024;
 /// How many moves may begin with each tick, 2,560 a second, and be under way.
 const MOVES_STEP: usize = 256;
 const MOVES_MAX: usize = 512;
 /// How many bytes of sessions may be under way.
 const MOVES_BYTES_MAX: usize = 4 << 20;
+/// How long a ring that took too little is left alone.
+const REST: Duration = Duration::from_secs(5);
 /// After how long of little use strays are looked for where nothing goes outward.
 const STRAYS_AFTER: Duration = Duration::from_secs(60);
 
@@ -97,6 +101,9 @@ impl Core {
     fn cool_table(&mut self, now: Now, table: usize) {
         let now_ms = self.time.now_ms(now);
         let Table { store, cooling, .. } = &self.tables[table];
+        if cooling.rests_until > now.monotonic {
+            return;
+        }
         let after = store.policy().cools_after.unwrap_or(STRAYS_AFTER);
         let mut cool = Vec::new();
         let next = store.cool_ones((cooling.cursor, LOOKED_STEP), now_ms, after, &mut |key| {
@@ -348,6 +355,8 @@ impl Core {
         let Some(moving) = cooling.moves.remove(key) else { return };
         cooling.bytes -= size(&moving.copy);
         if !is_held {
+            // A ring that is full is so for the next one, too.
+            cooling.rests_until = now.monotonic + REST;
             return self.counters.add("moves_failed");
         }
         let now_ms = self.time.now_ms(now);

@@ -392,7 +392,7 @@ impl Core {
     }
 
     /// Does what was asked, knowing what is stored.
-    fn apply(&mut self, now: Now, id: u64, pending: Pending, stored: Option<Entry>) {
+    pub(super) fn apply(&mut self, now: Now, id: u64, pending: Pending, stored: Option<Entry>) {
         if self.is_elsewhere(&pending, stored.as_ref()) {
             return self.bring_in(now, id, pending);
         }
