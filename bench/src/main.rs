@@ -10,6 +10,7 @@
 
 mod entries;
 mod handover;
+mod heat;
 mod lanes;
 mod machine;
 mod memcached;
@@ -30,6 +31,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use handover::HandoverArgs;
+use heat::HeatArgs;
 use machine::Machine;
 use process::Site;
 use report::Report;
@@ -60,6 +62,8 @@ struct Run {
     handover: HandoverArgs,
     #[command(flatten)]
     sync: SyncArgs,
+    #[command(flatten)]
+    heat: HeatArgs,
 }
 
 /// How to measure.
@@ -89,6 +93,8 @@ enum Suite {
     Sync,
     /// How fast a node that joins gets its slots, and what is felt of it
     Handover,
+    /// How often a table hits that evicts by heat, beside other policies
+    Heat,
 }
 
 /// What this binary is when it starts itself.
@@ -132,7 +138,7 @@ fn main() -> ExitCode {
 }
 
 fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
-    let Run { options, table, handover, sync, .. } = args;
+    let Run { options, table, handover, sync, heat, .. } = args;
     let options = *options;
     let machine = Machine::read();
     let mut site = Site::open().context("no place for the nodes' files")?;
@@ -147,6 +153,7 @@ fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
         Suite::Restart => restart::run(&site, &machine, options, &mut report)?,
         Suite::Sync => sync::run(&mut site, &machine, (options, sync), &mut report)?,
         Suite::Handover => handover::run(&mut site, &machine, (options, handover), &mut report)?,
+        Suite::Heat => heat::run(options, heat, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -162,6 +169,7 @@ impl Suite {
             Self::Restart => "restart",
             Self::Sync => "sync",
             Self::Handover => "handover",
+            Self::Heat => "heat",
         }
     }
 }

@@ -23,12 +23,13 @@ struct Row {
     goal: Option<Goal>,
 }
 
-/// What is asked of a figure, or of its ratio where it stands beside another.
+/// What is asked of a figure, or of its ratio where it stands beside another: limits from above, and from below where
+/// more is better.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Goal {
-    /// The most it may be.
+    /// What it may not be beyond.
     pub(crate) must: f64,
-    /// The most it should be.
+    /// What it should not be beyond.
     pub(crate) stretch: Option<f64>,
 }
 
@@ -51,6 +52,10 @@ pub(crate) enum Unit {
     /// Of one thing to another.
     Times,
     Count,
+    /// Of what could be: more is better.
+    Percent,
+    /// By how many percentage points it is more than another.
+    Points,
 }
 
 /// A row as programs read it. `against` is the name of another row or of a peer, `ratio` this value
@@ -82,11 +87,18 @@ impl Unit {
             Self::Bytes => "B",
             Self::Times => "×",
             Self::Count => "",
+            Self::Percent => "%",
+            Self::Points => "points",
         }
     }
 
     fn more_is_better(self) -> bool {
-        matches!(self, Self::PerSecond | Self::EntriesPerGib)
+        matches!(self, Self::PerSecond | Self::EntriesPerGib | Self::Percent | Self::Points)
+    }
+
+    /// Whether a figure is not beyond this limit.
+    fn is_within(self, figure: f64, limit: f64) -> bool {
+        if self.more_is_better() { figure >= limit } else { figure <= limit }
     }
 }
 
@@ -107,12 +119,12 @@ impl Row {
     }
 
     fn holds(&self) -> Option<bool> {
-        self.goal.map(|goal| self.judged() <= goal.must)
+        self.goal.map(|goal| self.unit.is_within(self.judged(), goal.must))
     }
 
     fn loses(&self) -> bool {
-        // Who may take longer than the figure beside it is not in a race with it.
-        let races = self.goal.is_none_or(|goal| goal.must <= 1.0);
+        // Who may do worse than the figure beside it is not in a race with it.
+        let races = self.goal.is_none_or(|goal| self.unit.is_within(goal.must, 1.0));
         // Nor is anybody with the limit of the machine.
         let races = races && !self.against.as_ref().is_some_and(|it| it.name.contains("floor"));
         races && self.ratio().is_some_and(|ratio| (ratio < 1.0) == self.unit.more_is_better())
@@ -227,10 +239,12 @@ impl Report {
                 write!(out, "  {} × {}{lost}", figure(ratio), against.name)?;
             }
             if let Some(Goal { must, stretch }) = row.goal {
-                let verdict = |most| if row.judged() <= most { "holds" } else { "missed" };
-                write!(out, "; must be ≤ {}: {}", figure(must), verdict(must))?;
+                let holds = |limit| row.unit.is_within(row.judged(), limit);
+                let verdict = |limit| if holds(limit) { "holds" } else { "missed" };
+                let sign = if row.unit.more_is_better() { '≥' } else { '≤' };
+                write!(out, "; must be {sign} {}: {}", figure(must), verdict(must))?;
                 if let Some(stretch) = stretch {
-                    write!(out, ", should be ≤ {}: {}", figure(stretch), verdict(stretch))?;
+                    write!(out, ", should be {sign} {}: {}", figure(stretch), verdict(stretch))?;
                 }
             }
             writeln!(out)?;
@@ -303,6 +317,25 @@ mod tests {
         report.goal("without its peer", Unit::Ns, &rounds(0.6), Some("nobody"), goal);
         let holds: Vec<_> = report.rows.iter().map(Row::holds).collect();
         assert_eq!(holds, [None, Some(true), Some(false), Some(true), None]);
+    }
+
+    #[test]
+    fn a_goal_is_the_least_where_more_is_better() {
+        let mut report = Report::new("test", false);
+        let goal = |must| Goal { must, stretch: None };
+        report.row("peer", Unit::Percent, &rounds(50.0));
+        for rate in [39.0, 41.0] {
+            report.goal("beside it", Unit::Percent, &rounds(rate), Some("peer"), goal(0.8));
+        }
+        for difference in [-2.1, -2.0, 5.0] {
+            report.goal("behind it", Unit::Points, &rounds(difference), None, goal(-2.0));
+        }
+        let holds: Vec<_> = report.rows.iter().filter_map(Row::holds).collect();
+        assert_eq!(holds, [false, true, false, true, true]);
+        // Who may have less is not in a race.
+        assert!(!report.rows.iter().any(Row::loses));
+        report.goal("in a race", Unit::Percent, &rounds(49.0), Some("peer"), goal(1.0));
+        assert!(report.rows.last().is_some_and(Row::loses));
     }
 
     #[test]
