@@ -121,6 +121,8 @@ pub struct Core {
     lines: Lines,
     /// The sessions that are brought in from other rings, by table and key.
     bringing: BTreeMap<(usize, Key), Bringing>,
+    /// Late copies whose sessions may have gone to another ring since, by table and key.
+    doubts: BTreeSet<(usize, Key)>,
     /// What an earlier run may have promised is below this.
     floor_at_start: Version,
     /// The lineage of epochs that this run of the node founds.
@@ -313,8 +315,9 @@ impl Core {
         let (mut merge, mut next_ring) = (None, 0);
         let with_merge = |(mut policy, writer): (TablePolicy, Writer)| {
             assert!(
-                policy.ring == 0 || policy.ring == next_ring,
-                "the table of a ring further out stands right after the one of the ring inside of it"
+                policy.ring == 0 || policy.ring == next_ring && policy.ring < 8,
+                "the table of a ring further out stands right after the one of the ring inside of it, and the last \
+                 ring is 7"
             );
             next_ring = policy.ring.saturating_add(1);
             // Values are joined alike on all rings.
@@ -348,6 +351,7 @@ impl Core {
             pauses: BTreeSet::new(),
             lines: Lines::default(),
             bringing: BTreeMap::new(),
+            doubts: BTreeSet::new(),
             floor_at_start,
             lineage,
             effects: Effects::default(),
@@ -581,6 +585,7 @@ impl Core {
         self.look_after_sets(now);
         self.offer_leaving(now);
         self.look_after_placed(now);
+        self.settle_doubts(now);
         self.cool(now);
         self.count_copies(now);
         if self.next_freshness <= now.monotonic {

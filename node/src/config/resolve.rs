@@ -300,6 +300,17 @@ impl Resolver {
                 ring.policy.cools_after = cools_after;
                 tables.push(ring);
             }
+            if tables.len() > TABLES_MAX {
+                self.problems.push(Problem::Value {
+                    origin: table.origin.clone(),
+                    key: "table".to_owned(),
+                    value: format!("({} with their rings)", tables.len()),
+                    why: format!(
+                        "a node has at most {TABLES_MAX} tables, each ring counted as one"
+                    ),
+                });
+                return tables;
+            }
         }
         tables
     }
@@ -1054,11 +1065,11 @@ const MEMORY: u64 = 8 << 20;
 const RECORD_SIZE: u32 = 512;
 
 /// Each table has a segment, and a place in every status message.
+const TABLES_MAX: usize = 64;
 /// Rings of a table beside the innermost: a member says of eight which it serves.
 const RINGS_MAX: usize = 7;
 /// How many half-lives a session's heat goes back, less those that it goes ahead.
 const HALF_LIVES_TOLD_APART: u32 = 2_000;
-const TABLES_MAX: usize = 64;
 const SEEDS_MAX: usize = 256;
 
 const ZERO: Duration = Duration::ZERO;

@@ -378,6 +378,8 @@ impl Core {
                 Some(_) => self.finish(now, id, pending, Err(Failure::TimedOut)),
             };
         }
+        // A marker of what nobody has any more is nothing.
+        let merged = merged.filter(|entry| !entry.is_marker());
         if let Some(entry) = merged.as_ref().filter(|entry| entry.is_ending()).cloned() {
             // It may have been decided: so it is, before anything else.
             let kind = WriteKind::Decided { ballot, then: Some(Err(Failure::Ended)) };
@@ -453,6 +455,7 @@ impl Core {
         let wait = PAUSE.mul_f64(0.25 + 0.75 * self.rng.random::<f64>());
         self.pauses.insert((now.monotonic + wait, id));
         pending.stage = Stage::Pausing;
+        pending.is_nowhere_else = false; // It may be by then.
         self.pending.insert(id, pending);
     }
 

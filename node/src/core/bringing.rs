@@ -1,7 +1,7 @@
 //! Sessions that come back inward when they are used.
 //!
 //! A request whose session is not here ([`Core::is_here`]) waits while the rings further out are asked, one after
-//! the other, by a majority of each one's homes. What they hold is written to the homes of the innermost ring with a note
+//! the other, by a majority of each one's homes. What they hold together is written to the homes of the innermost ring with a note
 //! that says that it lies there again. Once as many of them have it as have to hold a write, the homes further out
 //! are told, and drop theirs if all of it was brought in. Then all that wait are gone on with, however many they are.
 
@@ -13,16 +13,19 @@ use super::coordinator::{Pending, Stage, WriteKind};
 use super::io::Now;
 use super::settings::Flaw;
 
-/// Who waits for a session to be brought in, and where it was found.
+/// Who waits for a session to be brought in, and what was found of it.
 #[derive(Debug, Default)]
 pub(super) struct Bringing {
     waiting: Vec<u64>,
-    /// The table, and what its homes hold.
-    found: Option<(usize, Entry)>,
+    /// What the rings that were asked hold together.
+    found: Option<Entry>,
 }
 
 /// How long the rings further out may take, beside what one answer takes.
 const PATIENCE: u32 = 3;
+/// How many sessions are looked for at a time of which nobody asks for, and how many may wait for that.
+const CHECKS_MAX: usize = 256;
+const DOUBTS_MAX: usize = 65_536;
 
 impl Core {
     /// Has a request wait until its session is here, or known not to be anywhere.
@@ -35,34 +38,83 @@ impl Core {
             self.counters.add("requests_for_what_comes");
             return bringing.waiting.push(id);
         }
-        let (table, key) = place.clone();
-        self.bringing.insert(place, Bringing { waiting: vec![id], found: None });
-        self.look_further_out(now, (table, key), table);
+        let table = place.0;
+        self.bringing.insert(place.clone(), Bringing { waiting: vec![id], found: None });
+        self.look_further_out(now, place, table);
     }
 
-    /// Asks the homes of the ring after `inner`.
+    /// A late copy came of which nothing was here: if its session went further out since, what its homes kept of that
+    /// may be gone. It is looked for there, and brought in, before long.
+    pub(super) fn doubt(&mut self, table: usize, key: &Key) {
+        if self.doubts.len() < DOUBTS_MAX {
+            self.doubts.insert((table, key.clone()));
+        } else {
+            self.counters.add("doubts_forgotten");
+        }
+    }
+
+    /// Whether a copy that is about to be merged is to be doubted: this node is in sync, and has nothing under its key.
+    pub(super) fn is_doubtful_copy(
+        &mut self,
+        now: Now,
+        table: usize,
+        key: &Key,
+        copy: &Entry,
+    ) -> bool {
+        let now_ms = self.time.now_ms(now);
+        self.outer(table).is_some()
+            && !copy.is_ended()
+            && self.is_here(table, copy)
+            && self.slot_state(table, key.slot()).is_synced()
+            && self.tables[table].store.get(key, now_ms).is_none()
+    }
+
+    /// Looks for what is doubted.
+    pub(super) fn settle_doubts(&mut self, now: Now) {
+        while self.bringing.len() < CHECKS_MAX {
+            let Some(place) = self.doubts.pop_first() else { return };
+            if !self.bringing.contains_key(&place) {
+                self.counters.add("copies_doubted");
+                let table = place.0;
+                self.bringing.insert(place.clone(), Bringing::default());
+                self.look_further_out(now, place, table);
+            }
+        }
+    }
+
+    /// Asks the homes of the ring after `inner`, or brings in what was found if that was the last.
     fn look_further_out(&mut self, now: Now, (table, key): (usize, Key), inner: usize) {
         let Some(outer) = self.outer(inner) else {
-            return self.end_bringing(now, (table, key), Ok(()));
+            return self.bring_what_was_found(now, (table, key));
         };
         let slot = key.slot();
         if self.ring_homes(outer, slot).is_empty() {
             return self.look_further_out(now, (table, key), outer);
         }
         self.counters.add("rings_asked");
+        let (id, pending) = self.open_bringing(now, (table, &key), outer);
+        self.start_reading(now, id, pending, false);
+    }
+
+    /// What is begun to bring a session into a table, with its number: a question to another one, or a write.
+    fn open_bringing(
+        &mut self,
+        now: Now,
+        (table, key): (usize, &Key),
+        of: usize,
+    ) -> (u64, Pending) {
         let patience = self.settings.home_timeout * PATIENCE;
         let request = SessionRequest {
-            table: self.tables[outer].store.policy().name.clone(),
+            table: self.tables[of].store.policy().name.clone(),
             key: key.clone(),
             request: RequestId::NONE,
             hops: 0,
             patience_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
             operation: Operation::Get,
         };
-        let deadline = now.monotonic + patience;
-        let (id, mut pending) = self.open_pending(deadline, outer, request);
+        let (id, mut pending) = self.open_pending(now.monotonic + patience, of, request);
         pending.brings = Some(table);
-        self.start_reading(now, id, pending, false);
+        (id, pending)
     }
 
     /// The homes of a ring have told what they hold.
@@ -70,33 +122,46 @@ impl Core {
         &mut self,
         now: Now,
         id: u64,
-        mut pending: Pending,
+        pending: &Pending,
         found: Option<Entry>,
     ) {
+        self.pending_deadlines.remove(&(pending.deadline, id));
         let (outer, key) = (pending.table, pending.request.key.clone());
         let Some(table) = pending.brings else { return };
-        let Some(mut entry) = found.filter(|entry| !entry.is_marker()) else {
-            self.pending_deadlines.remove(&(pending.deadline, id));
-            return self.look_further_out(now, (table, key), outer);
+        let place = (table, key);
+        if let Some(entry) = found.filter(|entry| !entry.is_marker())
+            && let Some(bringing) = self.bringing.get_mut(&place)
+        {
+            match &mut bringing.found {
+                None => bringing.found = Some(entry),
+                Some(found) => _ = self.tables[table].store.join(found, &entry),
+            }
+        }
+        self.look_further_out(now, place, outer);
+    }
+
+    /// Writes what the rings further out hold to the homes of the innermost.
+    fn bring_what_was_found(&mut self, now: Now, (table, key): (usize, Key)) {
+        let found = self.bringing.get(&(table, key.clone())).and_then(|it| it.found.clone());
+        let Some(mut entry) = found else {
+            return self.end_bringing(now, (table, key), Ok(()));
         };
         let now_ms = self.time.now_ms(now);
-        let stored = self.tables[table].store.get(&key, now_ms);
-        if let Some(stored) = stored {
+        if let Some(stored) = self.tables[table].store.get(&key, now_ms) {
             // A stray, or what came in meanwhile.
             self.tables[table].store.join(&mut entry, &stored);
         }
         if !entry.is_ended() {
             let after = entry.version.max(entry.moved_at());
             let Ok(version) = self.stamp(now, table, key.slot(), after) else {
-                return self.finish(now, id, pending, Err(Failure::TimedOut));
+                return self.end_bringing(now, (table, key), Err(Failure::TimedOut));
             };
             entry = self.moved(table, &key, entry, version, table);
         }
+        let (id, pending) = self.open_bringing(now, (table, &key), table);
         if let Some(bringing) = self.bringing.get_mut(&(table, key)) {
-            bringing.found = Some((outer, entry.clone()));
+            bringing.found = Some(entry.clone());
         }
-        pending.table = table;
-        pending.request.table.clone_from(&self.tables[table].store.policy().name);
         self.start_writing(now, id, pending, entry, WriteKind::Moved);
     }
 
@@ -110,11 +175,11 @@ impl Core {
         let Some(bringing) = self.bringing.remove(&(table, key.clone())) else { return };
         let now_ms = self.time.now_ms(now);
         if outcome.is_ok()
-            && let Some((outer, _)) = bringing.found
+            && bringing.found.is_some()
             && let Some(entry) = self.tables[table].store.get(&key, now_ms)
         {
             self.counters.add("sessions_brought_in");
-            self.tell_others(now, outer, &key, &entry.marker());
+            self.tell_further_out(now, table, &key, &entry.marker());
         }
         for id in bringing.waiting {
             let Some(mut pending) = self.pending.remove(&id) else { continue };
@@ -126,7 +191,7 @@ impl Core {
                 // There is no room for it here, but it can be read.
                 Err(Failure::TableFull { .. })
                     if pending.request.operation == Operation::Get
-                        && let Some((_, entry)) = &bringing.found =>
+                        && let Some(entry) = &bringing.found =>
                 {
                     self.counters.add("sessions_read_further_out");
                     pending.is_nowhere_else = true;
@@ -134,6 +199,9 @@ impl Core {
                 }
                 Err(Failure::Unavailable { .. } | Failure::TimedOut) => {
                     self.pause(now, id, pending);
+                }
+                Err(_) if pending.is_sent => {
+                    self.finish(now, id, pending, Err(Failure::TimedOut));
                 }
                 Err(failure) => self.finish(now, id, pending, Err(failure.clone())),
             }

@@ -24,7 +24,7 @@ use annulus_shm::Admission;
 use super::calls::Purpose;
 use super::io::Now;
 use super::replica::reject_table;
-use super::settings::Flaw;
+use super::settings::{Flaw, majority};
 use super::{Core, Table};
 
 /// What moves from one table to another.
@@ -37,8 +37,9 @@ pub(super) struct Cooling {
     /// What is under way.
     moves: BTreeMap<Key, Move>,
     bytes: usize,
-    /// Until when nothing begins, since too few homes took what was sent.
+    /// Until when nothing begins, since too few homes took what was sent, and whether others are to be tried then.
     rests_until: Duration,
+    goes_on: bool,
 }
 
 #[derive(Debug)]
@@ -54,8 +55,10 @@ struct Move {
     waiting: BTreeSet<NodeId>,
 }
 
-/// How many sessions are looked at with each tick: ten thousand a second.
+/// How many sessions are looked at with each tick: ten thousand a second, and of a ring that nothing goes outward from,
+/// which may be on disk, some six hundred.
 const LOOKED_STEP: usize = 1_024;
+const LOOKED_STEP_STRAYS: usize = 64;
 /// How many moves may begin with each tick, 2,560 a second, and be under way.
 const MOVES_STEP: usize = 256;
 const MOVES_MAX: usize = 512;
@@ -104,9 +107,12 @@ impl Core {
         if cooling.rests_until > now.monotonic {
             return;
         }
-        let after = store.policy().cools_after.unwrap_or(STRAYS_AFTER);
+        let (after, step) = match store.policy().cools_after {
+            Some(after) => (after, LOOKED_STEP),
+            None => (STRAYS_AFTER, LOOKED_STEP_STRAYS),
+        };
         let mut cool = Vec::new();
-        let next = store.cool_ones((cooling.cursor, LOOKED_STEP), now_ms, after, &mut |key| {
+        let next = store.cool_ones((cooling.cursor, step), now_ms, after, &mut |key| {
             cool.push(key);
         });
         let mut begun = 0;
@@ -114,7 +120,11 @@ impl Core {
             let Cooling { asked, moves, bytes, .. } = &self.tables[table].cooling;
             let under_way = asked.len() + moves.len();
             if begun == MOVES_STEP || under_way >= MOVES_MAX || *bytes >= MOVES_BYTES_MAX {
-                return; // The same ones are looked at again.
+                // The same ones are looked at again, unless they could not go.
+                if std::mem::take(&mut self.tables[table].cooling.goes_on) {
+                    break;
+                }
+                return;
             }
             if !asked.contains_key(&key) && !moves.contains_key(&key) {
                 begun += usize::from(self.consider_move(now, table, key));
@@ -223,15 +233,21 @@ impl Core {
     }
 
     /// How many homes of a table have to hold what is dropped elsewhere then: as many as have to hold a write when no
-    /// member is on its way in or out. While several leave, a slot has fewer homes than that.
+    /// member is on its way in or out, and a majority at least. While several leave, a slot has fewer homes than that.
     fn needed_to_move(&self, to: usize) -> usize {
         let policy = self.tables[to].store.policy();
         let serves = |member: &&Member| {
             let is_of_ring = member.rings >> policy.ring & 1 == 1 && member.weight > 0;
             is_of_ring && member.status != Status::Left
         };
-        let members = self.standing.view.iter().filter(serves).count();
-        policy.write.count(members.min(policy.replicas.get().into())).max(1)
+        let inside = |member: &&Member| {
+            member.rings & 1 == 1 && member.weight > 0 && member.status != Status::Left
+        };
+        let view = &self.standing.view;
+        // A ring that few serve is not to hold alone what more held before.
+        let members = view.iter().filter(serves).count().max(view.iter().filter(inside).count());
+        let homes = members.min(policy.replicas.get().into());
+        policy.write.count(homes).max(majority(homes)).max(1)
     }
 
     /// An entry that lies on the ring of another table from this version on.
@@ -356,7 +372,7 @@ impl Core {
         cooling.bytes -= size(&moving.copy);
         if !is_held {
             // A ring that is full is so for the next one, too.
-            cooling.rests_until = now.monotonic + REST;
+            (cooling.rests_until, cooling.goes_on) = (now.monotonic + REST, true);
             return self.counters.add("moves_failed");
         }
         let now_ms = self.time.now_ms(now);

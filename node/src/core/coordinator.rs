@@ -47,6 +47,8 @@ pub(super) struct Pending {
     pub(super) brings: Option<usize>,
     /// Whether all rings further out were asked, and had nothing.
     pub(super) is_nowhere_else: bool,
+    /// Whether a write of it was sent out, which may count yet.
+    pub(super) is_sent: bool,
     pub(super) stage: Stage,
 }
 
@@ -259,6 +261,7 @@ impl Core {
             wrote: None,
             brings: None,
             is_nowhere_else: false,
+            is_sent: false,
             stage: Stage::Done,
         };
         (self.pending_next, pending)
@@ -384,6 +387,10 @@ impl Core {
         let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
         match (&pending.request.operation, stored) {
             (Operation::Start { .. }, stored) => self.apply(now, id, pending, stored),
+            // Its homes know better where it is than a marker, if it is nowhere further out.
+            (_, Some(entry)) if entry.is_marker() && pending.is_nowhere_else => {
+                self.start_reading(now, id, pending, refuses);
+            }
             (operation, Some(entry)) if vouches && is_answer(operation, &entry, now_ms) => {
                 self.apply(now, id, pending, Some(entry));
             }
@@ -393,7 +400,10 @@ impl Core {
 
     /// Does what was asked, knowing what is stored.
     pub(super) fn apply(&mut self, now: Now, id: u64, pending: Pending, stored: Option<Entry>) {
-        if self.is_elsewhere(&pending, stored.as_ref()) {
+        // A session that begins is a later one than whatever is elsewhere.
+        if !matches!(pending.request.operation, Operation::Start { .. })
+            && self.is_elsewhere(&pending, stored.as_ref())
+        {
             return self.bring_in(now, id, pending);
         }
         let now_ms = self.time.now_ms(now);
@@ -526,11 +536,14 @@ impl Core {
         let key = pending.request.key.clone();
         let extras = self.extra_homes_of_change(now, &pending, &entry);
         let Extras { nodes: extras, counted, is_counted } = extras;
-        let ends_what_moved = entry.is_ended() && self.may_be_further_out(now, pending.table, &key);
+        let is_last =
+            entry.is_ended() || matches!(pending.request.operation, Operation::Start { .. });
+        let ends_what_moved = is_last && self.may_be_further_out(now, pending.table, &key);
         let stored = self.merge(now, pending.table, &key, &entry, Admission::Ordinary);
         if ends_what_moved && stored.is_ok() {
-            self.tell_further_out(now, pending.table, &key, &entry);
+            self.tell_further_out(now, pending.table, &key, &entry.marker());
         }
+        pending.is_sent |= stored.is_ok();
         if let Err(failure) = stored {
             if self.holds_extra(&pending) {
                 // The homes may have the room that is missing here.
@@ -547,7 +560,11 @@ impl Core {
         let (table, slot) = (pending.table, pending.slot);
         let homes = self.homes(table, slot);
         let policy = self.tables[table].store.policy();
-        let needed = policy.write.count(homes.len());
+        let needed = match kind {
+            // Others drop theirs then.
+            WriteKind::Moved => policy.write.count(homes.len()).max(majority(homes.len())),
+            _ => policy.write.count(homes.len()),
+        };
         let needed_with_extras = match counted + usize::from(is_counted) {
             0 => needed,
             others => needed.max(majority(homes.len() + others)),
@@ -977,7 +994,7 @@ impl Core {
             }
         }
         if pending.brings.is_some() {
-            return self.on_found_further_out(now, id, pending, merged);
+            return self.on_found_further_out(now, id, &pending, merged);
         }
         let meant = pending.request.operation.birth();
         let is_there = |entry: &Entry| meant.is_none_or(|birth| birth == entry.birth);
@@ -1166,7 +1183,7 @@ impl Core {
                 let needed = reading.needed as u8;
                 Failure::Unavailable { answered: answered as u8, needed, homes: homes as u8 }
             }
-            Stage::BringingIn => UNWILLING,
+            Stage::BringingIn if !pending.is_sent => UNWILLING,
             _ if is_write => Failure::TimedOut,
             _ => Failure::Unavailable { answered: 0, needed: 1, homes: 0 },
         };

@@ -93,6 +93,7 @@ impl Core {
                 self.offer(now, table, home, key.clone(), entry.clone(), false);
             }
             self.tables[table].store.drop_entry(&key, now_ms);
+            self.tell_further_out(now, table, &key, &entry);
             self.counters.add("entries_evicted");
             evicted += 1;
         }

@@ -46,6 +46,11 @@ impl Core {
             self.counters.add("copies_below_a_promise");
             return Replicated::Promised { floor, stored };
         }
+        if request.fresh == Fresh::No
+            && self.is_doubtful_copy(now, table, &request.key, &request.entry)
+        {
+            self.doubt(table, &request.key);
+        }
         match self.merge(now, table, &request.key, &request.entry, Admission::Reserve) {
             // An end is taken in, and does not count here.
             _ if !self.is_home(table, slot)

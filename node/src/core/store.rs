@@ -465,7 +465,10 @@ impl Store {
             return Ok(before);
         }
         let is_elsewhere = !entry.is_ended() && entry.ring() != self.policy.ring;
-        if is_elsewhere && entry.moved_digest() == Some(self.digest(key, &entry)) {
+        if is_elsewhere
+            && touched_of(&before) <= touched_of(offered)
+            && entry.moved_digest() == Some(self.digest(key, &entry))
+        {
             entry = entry.marker(); // All of it is there.
         }
         let is_sketched = self.outline.is_kept();
@@ -492,7 +495,8 @@ impl Store {
         let (before, mark) = self.get_marked(key, now_ms)?;
         let mut joined = before.clone();
         self.join(&mut joined, &copy.marker());
-        let is_copy = self.digest(key, &joined) == self.digest(key, copy);
+        let is_copy = touched_of(&before) <= touched_of(copy)
+            && self.digest(key, &joined) == self.digest(key, copy);
         if joined.is_ended() || joined.is_marker() || !is_copy {
             return None;
         }
