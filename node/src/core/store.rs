@@ -32,7 +32,7 @@ pub(super) use watched::Watched;
 /// more than the rest of it. They are made again by reading all slots once more.
 ///
 /// A session that went to another ring leaves a [marker](Entry::marker), which is dropped when there is need of room:
-/// it is in no sketch, since whoever lacks it lacks nothing.
+/// it is in no sketch, since whoever lacks it may ask the rings further out.
 ///
 /// A copy that is here besides the homes of its slot ([`Store::merge_extra`]) is in no sketch and no count of a
 /// slot: nobody compares it as part of one, and it stays when the slot is dropped.
