@@ -363,7 +363,7 @@ impl Core {
 
     fn judge_move(&mut self, now: Now, table: usize, key: &Key) {
         let Some(moving) = self.tables[table].cooling.moves.get(key) else { return };
-        if !moving.waiting.is_empty() {
+        if !moving.waiting.is_empty() && !self.has(Flaw::DropsUnheld) {
             return; // The more hold it the better, and nobody waits for this.
         }
         let is_held = moving.held >= moving.needed || self.has(Flaw::DropsUnheld);

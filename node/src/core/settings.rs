@@ -85,7 +85,7 @@ pub enum Flaw {
     ComparesVersions,
     /// It takes the later of two values where they are to be joined.
     KeepsTheLater,
-    /// It drops what is to go to another ring though too few hold it there.
+    /// It drops what is to go to another ring before anybody there has answered.
     DropsUnheld,
     /// It says *absent* without asking the rings further out.
     AsksNoRings,

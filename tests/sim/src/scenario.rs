@@ -159,7 +159,7 @@ pub enum Mutant {
     EndAtOnce,
     /// An application drops a slot of its own though it changed since others got it.
     DropChangedSlots,
-    /// Nodes drop what is to go to another ring though too few hold it there.
+    /// Nodes drop what is to go to another ring before anybody there has answered.
     DropUnheld,
     /// Nodes say *absent* without asking the rings further out.
     AskNoRings,
@@ -194,7 +194,7 @@ impl Mutant {
         (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 144),
         (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 94),
         (Self::ReceiptsWhileDraining, "receipts-while-draining", "storm-slots", "copies", 383),
-        (Self::DropUnheld, "drop-unheld", "storm-rings", "copies", 23),
+        (Self::DropUnheld, "drop-unheld", "storm-rings", "copies", 12),
         (Self::AskNoRings, "ask-no-rings", "storm-rings", "stale", 3),
     ];
 
