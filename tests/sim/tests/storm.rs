@@ -141,11 +141,6 @@ fn clocks_that_are_not_on_disk_are_caught() {
 }
 
 #[test]
-fn ends_that_go_out_before_they_are_decided_are_caught() {
-    is_caught(Mutant::EndAtOnce);
-}
-
-#[test]
 fn an_application_that_drops_what_changed_is_caught() {
     is_caught(Mutant::DropChangedSlots);
 }
