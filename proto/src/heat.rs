@@ -34,6 +34,20 @@ const POWERS: [u64; STEPS as usize] = [
     105_545, 110_218, 115_098, 120_194, 125_515,
 ];
 
+/// Numbers without a pattern that uses may have, too, and the same ones in any run: what chances are drawn by.
+#[derive(Clone, Debug, Default)]
+pub struct Dither(u32);
+
+impl Dither {
+    /// A count, mixed as MurmurHash3 does at its end (Appleby, public domain).
+    pub fn draw(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(1);
+        let mixed = (self.0 ^ self.0 >> 16).wrapping_mul(0x85eb_ca6b);
+        let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
+        mixed ^ mixed >> 16
+    }
+}
+
 impl HalfLife {
     /// Of at least 16 ms, in steps of as much.
     pub fn new(half_life: Duration) -> Self {

@@ -35,7 +35,7 @@ mod fuzz_bodies;
 extern crate self as annulus_proto;
 
 pub use entry::{Attributes, Base, Body, Entry, Field, Kind, Lease, Note, Value};
-pub use heat::HalfLife;
+pub use heat::{Dither, HalfLife};
 pub use key::{Key, KeyError, SLOT_COUNT, Slot};
 pub use member::{Load, Member, Status};
 pub use proximity::Rtt;

@@ -134,18 +134,13 @@ fn collect_tables(
     tables: &mut Vec<GivenTable>,
     problems: &mut Vec<Problem>,
 ) {
-    let items = match value.get_ref() {
-        DeValue::Array(items) if items.iter().all(|item| item.get_ref().is_table()) => items,
-        other => {
-            let why =
-                "tables are written as [[table]], with two brackets, once per table".to_owned();
-            let value = raw(other).to_string();
-            problems.push(Problem::Value { origin, key: "table".to_owned(), value, why });
-            return;
-        }
+    let Some(items) = tables_in(value) else {
+        let why = "tables are written as [[table]], with two brackets, once per table".to_owned();
+        let value = raw(value.get_ref()).to_string();
+        problems.push(Problem::Value { origin, key: "table".to_owned(), value, why });
+        return;
     };
-    for item in items.iter() {
-        let DeValue::Table(table) = item.get_ref() else { continue };
+    for (start, table) in items {
         let (mut settings, mut rings) = (BTreeMap::new(), Vec::new());
         for (key, value) in in_order(table) {
             let (name, origin) = (key.get_ref(), at(key.span().start));
@@ -157,7 +152,7 @@ fn collect_tables(
                 None => problems.push(unknown(origin, name, Place::Table)),
             }
         }
-        tables.push(GivenTable { origin: at(item.span().start), settings, rings });
+        tables.push(GivenTable { origin: at(start), settings, rings });
     }
 }
 
@@ -168,20 +163,13 @@ fn collect_rings(
     rings: &mut Vec<GivenRing>,
     problems: &mut Vec<Problem>,
 ) {
-    let items = match value.get_ref() {
-        DeValue::Array(items) if items.iter().all(|item| item.get_ref().is_table()) => items,
-        other => {
-            let why =
-                "rings are written as [[table.ring]], with two brackets, once per ring, below \
-                       their [[table]]"
-                    .to_owned();
-            let value = raw(other).to_string();
-            problems.push(Problem::Value { origin, key: "table.ring".to_owned(), value, why });
-            return;
-        }
+    let Some(items) = tables_in(value) else {
+        let why = "rings are written as [[table.ring]], with two brackets, once per ring, below their [[table]]";
+        let (key, value) = ("table.ring".to_owned(), raw(value.get_ref()).to_string());
+        problems.push(Problem::Value { origin, key, value, why: why.to_owned() });
+        return;
     };
-    for item in items.iter() {
-        let DeValue::Table(ring) = item.get_ref() else { continue };
+    for (start, ring) in items {
         let mut settings = BTreeMap::new();
         for (key, value) in in_order(ring) {
             let (name, origin) = (key.get_ref(), at(key.span().start));
@@ -192,8 +180,18 @@ fn collect_rings(
                 None => problems.push(unknown(origin, name, Place::Ring)),
             }
         }
-        rings.push(GivenRing { origin: at(item.span().start), settings });
+        rings.push(GivenRing { origin: at(start), settings });
     }
+}
+
+/// The tables of an array of tables, each with where it begins; `None` of anything else.
+fn tables_in<'t, 'i>(value: &'t Spanned<DeValue<'i>>) -> Option<Vec<(usize, &'t DeTable<'i>)>> {
+    let DeValue::Array(items) = value.get_ref() else { return None };
+    let table = |item: &'t Spanned<DeValue<'i>>| match item.get_ref() {
+        DeValue::Table(table) => Some((item.span().start, table)),
+        _ => None,
+    };
+    items.iter().map(table).collect()
 }
 
 /// A table's keys by their place in the file: the parser's own order is that of their names.

@@ -1,6 +1,7 @@
 //! From what was given to what is meant: layers, types, bounds, and how values go together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
@@ -291,13 +292,12 @@ impl Resolver {
                 });
             }
             let rings = self.rings(&settings, &table.rings);
-            let mut settings = settings;
-            settings.policy.cools_after = rings.first().map(|(after, _)| *after);
             tables.push(settings);
-            let next = rings.iter().skip(1).map(|(after, _)| Some(*after)).chain([None]);
-            let next: Vec<_> = next.collect();
-            for ((_, mut ring), cools_after) in rings.into_iter().zip(next) {
-                ring.policy.cools_after = cools_after;
+            for (after, ring) in rings {
+                // Sessions come here from the one inside of it.
+                if let Some(inside) = tables.last_mut() {
+                    inside.policy.cools_after = Some(after);
+                }
                 tables.push(ring);
             }
             if tables.len() > TABLES_MAX {
@@ -410,7 +410,7 @@ impl Resolver {
         given: &GivenRing,
     ) -> (Duration, TableSettings) {
         let prefix = format!("table.{}.ring", table.policy.name);
-        let mut ring = RingResolver { prefix, given, resolver: self };
+        let mut ring = PartResolver::new(prefix, &given.settings, self);
         let name = ring.take(RingSetting::Name, number.to_string(), identifier, Clone::clone);
         ring.rename(&name);
         let after = ring.take(
@@ -452,12 +452,7 @@ impl Resolver {
 
     fn table(&mut self, given: &GivenTable) -> TableSettings {
         let default = TablePolicy::default();
-        let mut table = TableResolver {
-            prefix: "table".to_owned(),
-            given,
-            resolver: self,
-            origins: BTreeMap::new(),
-        };
+        let mut table = PartResolver::new("table".to_owned(), &given.settings, self);
         let name = table.take(TableSetting::Name, default.name, identifier, Clone::clone);
         table.rename(&name);
         let replicas =
@@ -563,73 +558,48 @@ impl Resolver {
     }
 }
 
-/// Resolves the settings of one table.
-struct TableResolver<'r> {
+/// Resolves the settings of one table, or of one of its rings.
+struct PartResolver<'r, S> {
     prefix: String,
-    given: &'r GivenTable,
+    given: &'r BTreeMap<S, Given>,
     resolver: &'r mut Resolver,
-    origins: BTreeMap<TableSetting, Origin>,
+    origins: BTreeMap<S, Origin>,
 }
 
-/// Resolves the settings of one ring further out.
-struct RingResolver<'r> {
-    prefix: String,
-    given: &'r GivenRing,
-    resolver: &'r mut Resolver,
-}
+impl<'r, S: Copy + Ord + fmt::Display> PartResolver<'r, S> {
+    fn new(prefix: String, given: &'r BTreeMap<S, Given>, resolver: &'r mut Resolver) -> Self {
+        Self { prefix, given, resolver, origins: BTreeMap::new() }
+    }
 
-impl RingResolver<'_> {
     fn take<T>(
         &mut self,
-        setting: RingSetting,
+        setting: S,
         default: T,
         parse: impl FnOnce(&Raw) -> Result<T, String>,
         show: impl FnOnce(&T) -> String,
     ) -> T {
-        let key = format!("{}.{}", self.prefix, setting.key());
-        let given = self.given.settings.get(&setting);
-        let (value, origin) = understand(given, default, parse, &key, &mut self.resolver.problems);
-        self.resolver.explained.push((key, show(&value), origin));
-        value
-    }
-
-    /// Now that the ring's name is known, its keys carry it.
-    fn rename(&mut self, name: &str) {
-        self.prefix = format!("{}.{name}", self.prefix);
-        if let Some((key, ..)) = self.resolver.explained.last_mut() {
-            *key = format!("{}.name", self.prefix);
-        }
-    }
-}
-
-impl TableResolver<'_> {
-    fn take<T>(
-        &mut self,
-        setting: TableSetting,
-        default: T,
-        parse: impl FnOnce(&Raw) -> Result<T, String>,
-        show: impl FnOnce(&T) -> String,
-    ) -> T {
-        let key = format!("{}.{}", self.prefix, setting.key());
-        let given = self.given.settings.get(&setting);
+        let key = format!("{}.{setting}", self.prefix);
+        let given = self.given.get(&setting);
         let (value, origin) = understand(given, default, parse, &key, &mut self.resolver.problems);
         self.resolver.explained.push((key, show(&value), origin.clone()));
         self.origins.insert(setting, origin);
         value
     }
 
-    /// Now that the table's name is known, its keys carry it.
+    /// Now that its name is known, its keys carry it.
     fn rename(&mut self, name: &str) {
-        self.prefix = format!("table.{name}");
+        self.prefix = format!("{}.{name}", self.prefix);
         if let Some((key, ..)) = self.resolver.explained.last_mut() {
             *key = format!("{}.name", self.prefix);
         }
     }
 
-    fn origin(&self, setting: TableSetting) -> Origin {
+    fn origin(&self, setting: S) -> Origin {
         self.origins.get(&setting).cloned().unwrap_or(Origin::Default)
     }
+}
 
+impl PartResolver<'_, TableSetting> {
     fn check_memory(&mut self, memory: u64, max_value: u32, record_size: u32) {
         let cores = self.resolver.cores.get();
         let least = least_memory_of_cores(self.resolver.cores, max_value, record_size);

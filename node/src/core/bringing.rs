@@ -1,9 +1,10 @@
 //! Sessions that come back inward when they are used.
 //!
 //! A request whose session is not here ([`Core::is_here`]) waits while the rings further out are asked, one after
-//! the other, by a majority of each one's homes. What they hold together is written to the homes of the innermost ring with a note
-//! that says that it lies there again. Once as many of them have it as have to hold a write, the homes further out
-//! are told, and drop theirs if all of it was brought in. Then all that wait are gone on with, however many they are.
+//! the other, by a majority of each one's homes. What they hold together is written to the homes of the innermost ring
+//! with a note that says that it lies there again. Once enough of them have it (as many as have to hold a write, and a
+//! majority) the homes further out are told, and drop theirs if all of it was brought in. Then all that wait are gone
+//! on with, however many they are.
 
 use annulus_proto::message::{Failure, Operation, RequestId, SessionReply, SessionRequest};
 use annulus_proto::{Entry, Key};
@@ -43,30 +44,23 @@ impl Core {
         self.look_further_out(now, place, table);
     }
 
-    /// A late copy came of which nothing was here: if its session went further out since, what its homes kept of that
-    /// may be gone. It is looked for there, and brought in, before long.
-    pub(super) fn doubt(&mut self, table: usize, key: &Key) {
+    /// Before a copy is merged that is no new write. If nothing of it is here, and this node lacks nothing else, its
+    /// session may have gone further out since, and the markers may be gone: it is looked for there before long.
+    pub(super) fn doubt_if_late(&mut self, now: Now, table: usize, key: &Key, copy: &Entry) {
+        let now_ms = self.time.now_ms(now);
+        let is_doubtful = self.outer(table).is_some()
+            && !copy.is_ended()
+            && self.is_here(table, copy)
+            && self.slot_state(table, key.slot()).is_synced()
+            && self.tables[table].store.get(key, now_ms).is_none();
+        if !is_doubtful {
+            return;
+        }
         if self.doubts.len() < DOUBTS_MAX {
             self.doubts.insert((table, key.clone()));
         } else {
             self.counters.add("doubts_forgotten");
         }
-    }
-
-    /// Whether a copy that is about to be merged is to be doubted: this node is in sync, and has nothing under its key.
-    pub(super) fn is_doubtful_copy(
-        &mut self,
-        now: Now,
-        table: usize,
-        key: &Key,
-        copy: &Entry,
-    ) -> bool {
-        let now_ms = self.time.now_ms(now);
-        self.outer(table).is_some()
-            && !copy.is_ended()
-            && self.is_here(table, copy)
-            && self.slot_state(table, key.slot()).is_synced()
-            && self.tables[table].store.get(key, now_ms).is_none()
     }
 
     /// Looks for what is doubted.

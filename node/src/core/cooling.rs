@@ -6,19 +6,20 @@
 //! is absent only once the rings further out were asked ([`super::bringing`]).
 //!
 //! - **The primary decides.** Once a session has been cool for long it asks the other homes how hot they saw it: each
-//!   counts the uses that it hears of, and the hottest counts. If all find it cool it sends the homes further out a copy that says that it lies there, and once all have
-//!   answered, and as many hold it as have to hold a write, it keeps a [marker](Entry::marker) in place of its own and tells the other
-//!   homes of it. A session that is used meanwhile stays.
+//!   counts the uses that it hears of, and the hottest counts. If all find it cool it sends the homes further out a copy
+//!   that says that it lies there. Once all have answered, and enough hold it ([`Core::needed_to_move`]), it keeps a
+//!   [marker](Entry::marker) in place of its own and tells the other homes of it. A session that is used meanwhile stays.
 //! - **Nobody drops what is not in there.** The note has the digest of what was moved. A home whose copy with the note
 //!   has another one has something that was not: it keeps that as a *stray*, and brings it to the ring where the
 //!   session is itself, in the same way. The same holds for a home further out that holds more than what was brought in.
-//! - **A marker is no more than a hint.** It goes when there is need of room.
+//! - **A marker is no more than a hint.** It goes when there is need of room, and a late copy of which nothing is here
+//!   is doubted ([`Core::doubt_if_late`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use annulus_proto::message::{Fresh, Heat, HeatRequest, Message, Replicate, Replicated};
-use annulus_proto::{Entry, Key, Member, NodeId, Status, Version};
+use annulus_proto::{Entry, Key, NodeId, Version};
 use annulus_shm::Admission;
 
 use super::calls::Purpose;
@@ -233,19 +234,11 @@ impl Core {
     }
 
     /// How many homes of a table have to hold what is dropped elsewhere then: as many as have to hold a write when no
-    /// member is on its way in or out, and a majority at least. While several leave, a slot has fewer homes than that.
+    /// member is on its way in or out, and a majority at least. While several leave, a slot has fewer homes than that; and
+    /// a ring that few serve is not to hold alone what more held before.
     fn needed_to_move(&self, to: usize) -> usize {
         let policy = self.tables[to].store.policy();
-        let serves = |member: &&Member| {
-            let is_of_ring = member.rings >> policy.ring & 1 == 1 && member.weight > 0;
-            is_of_ring && member.status != Status::Left
-        };
-        let inside = |member: &&Member| {
-            member.rings & 1 == 1 && member.weight > 0 && member.status != Status::Left
-        };
-        let view = &self.standing.view;
-        // A ring that few serve is not to hold alone what more held before.
-        let members = view.iter().filter(serves).count().max(view.iter().filter(inside).count());
+        let members = self.placement(to).members.max(self.standing.innermost().members);
         let homes = members.min(policy.replicas.get().into());
         policy.write.count(homes).max(majority(homes)).max(1)
     }
@@ -284,13 +277,8 @@ impl Core {
         for home in homes {
             let (key, entry) = (key.clone(), moving.copy.clone());
             if home == me {
-                let taken = self.merge(now, to, &key, &entry, Admission::Ordinary);
-                match taken {
-                    Ok(taken) if taken.birth == entry.birth && self.is_held(to, &taken) => {
-                        moving.held += 1;
-                    }
-                    Ok(taken) => self.learn_of(now, table, &key, &entry, &taken),
-                    Err(_) => {}
+                if let Ok(taken) = self.merge(now, to, &key, &entry, Admission::Ordinary) {
+                    self.count_held(now, (table, &key), &mut moving, &taken);
                 }
                 continue;
             }
@@ -316,32 +304,35 @@ impl Core {
         node: NodeId,
         answer: Option<Message>,
     ) {
-        let Some(moving) = self.tables[table].cooling.moves.get_mut(key) else {
-            // Enough hold it. Those that do not are made even with them.
-            return;
-        };
-        if !moving.waiting.remove(&node) {
-            return;
-        }
+        let Some(mut moving) = self.tables[table].cooling.moves.remove(key) else { return };
+        moving.waiting.remove(&node);
         match answer {
             Some(Message::Replicated(Replicated::Stored)) => moving.held += 1,
             Some(Message::Replicated(Replicated::Differs(theirs))) => {
-                let (to, copy) = (moving.to, moving.copy.clone());
-                let is_held = theirs.birth == copy.birth && self.is_held(to, &theirs);
-                if let Some(moving) = self.tables[table].cooling.moves.get_mut(key) {
-                    moving.held += usize::from(is_held);
-                }
-                if !is_held {
-                    self.learn_of(now, table, key, &copy, &theirs);
-                }
+                self.count_held(now, (table, key), &mut moving, &theirs);
             }
             _ => {
-                let to = moving.to;
                 self.counters.add("moves_refused");
-                self.hint(to, node, key);
+                self.hint(moving.to, node, key);
             }
         }
+        self.tables[table].cooling.moves.insert(key.clone(), moving);
         self.judge_move(now, table, key);
+    }
+
+    /// A home further out has this now. It holds what was sent, or knows better.
+    fn count_held(
+        &mut self,
+        now: Now,
+        (table, key): (usize, &Key),
+        moving: &mut Move,
+        theirs: &Entry,
+    ) {
+        let is_held = theirs.birth == moving.copy.birth && self.is_held(moving.to, theirs);
+        match is_held {
+            true => moving.held += 1,
+            false => self.learn_of(now, table, key, &moving.copy, theirs),
+        }
     }
 
     /// Whether an entry has the session, on the ring of a table.
@@ -408,11 +399,11 @@ impl Core {
         stored.is_none_or(|entry| entry.moved_at() > Version::ZERO)
     }
 
-    /// A session has ended: whoever may hold it further out hears of it.
-    pub(super) fn tell_further_out(&mut self, now: Now, table: usize, key: &Key, ended: &Entry) {
+    /// Tells whoever may hold a session further out what became of it: it has ended, another began, or it came in.
+    pub(super) fn tell_further_out(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) {
         let mut inner = table;
         while let Some(outer) = self.outer(inner) {
-            self.tell_others(now, outer, key, ended);
+            self.tell_others(now, outer, key, entry);
             inner = outer;
         }
     }

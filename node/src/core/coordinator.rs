@@ -536,11 +536,11 @@ impl Core {
         let key = pending.request.key.clone();
         let extras = self.extra_homes_of_change(now, &pending, &entry);
         let Extras { nodes: extras, counted, is_counted } = extras;
-        let is_last =
+        let begins_or_ends =
             entry.is_ended() || matches!(pending.request.operation, Operation::Start { .. });
-        let ends_what_moved = is_last && self.may_be_further_out(now, pending.table, &key);
+        let outdoes_others = begins_or_ends && self.may_be_further_out(now, pending.table, &key);
         let stored = self.merge(now, pending.table, &key, &entry, Admission::Ordinary);
-        if ends_what_moved && stored.is_ok() {
+        if outdoes_others && stored.is_ok() {
             self.tell_further_out(now, pending.table, &key, &entry.marker());
         }
         pending.is_sent |= stored.is_ok();

@@ -153,7 +153,8 @@ impl Hub {
         assert!(!homes_max.is_empty(), "sessions are born on a ring");
         let first = |number| {
             let ring = Arc::new(Ring::build(mesh.view(), number, homes_max[usize::from(number)]));
-            Placement { ring: ring.clone(), quorum: ring.clone(), roster: ring }
+            let members = members_of(mesh.view(), number);
+            Placement { members, ring: ring.clone(), quorum: ring.clone(), roster: ring }
         };
         let rings = (0..homes_max.len() as u8).map(first).collect();
         let has_unmet = mesh.unmet().next().is_some();
@@ -468,7 +469,7 @@ impl Hub {
             let ring = build(view);
             let quorum = with_presumed.as_ref().map_or_else(|| ring.clone(), build);
             let roster = with_all.as_ref().map_or_else(|| ring.clone(), build);
-            Placement { ring, quorum, roster }
+            Placement { members: members_of(view, number), ring, quorum, roster }
         };
         let rings: Vec<Placement> = (0..).zip(&self.homes_max).map(place).collect();
         let me = self.mesh.me().id;
@@ -605,6 +606,15 @@ fn counted(member: &Member) -> Member {
         other => other,
     };
     Member { status, ..member.clone() }
+}
+
+/// How many members serve a ring and have not left for good.
+fn members_of(view: &View, ring: u8) -> usize {
+    let bit = 1u8.checked_shl(ring.into()).unwrap_or(0);
+    let serves = |member: &&Member| {
+        member.rings & bit != 0 && member.weight > 0 && member.status != Status::Left
+    };
+    view.iter().filter(serves).count()
 }
 
 /// What to tell somebody whose message is no request. A datagram's sender is anybody's word: two nodes

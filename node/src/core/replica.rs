@@ -46,10 +46,8 @@ impl Core {
             self.counters.add("copies_below_a_promise");
             return Replicated::Promised { floor, stored };
         }
-        if request.fresh == Fresh::No
-            && self.is_doubtful_copy(now, table, &request.key, &request.entry)
-        {
-            self.doubt(table, &request.key);
+        if request.fresh == Fresh::No {
+            self.doubt_if_late(now, table, &request.key, &request.entry);
         }
         match self.merge(now, table, &request.key, &request.entry, Admission::Reserve) {
             // An end is taken in, and does not count here.

@@ -43,6 +43,8 @@ pub struct Standing {
 /// Where the slots are on one of the rings.
 #[derive(Clone, Debug)]
 pub(super) struct Placement {
+    /// How many members serve the ring that have not left for good, whatever becomes of them now.
+    pub(super) members: usize,
     pub(super) ring: Arc<Ring>,
     /// The ring with the members counted in that are only presumed dead: to vouch for anything, a
     /// node has to be in touch with a majority of these homes.

@@ -8,7 +8,9 @@ use std::time::Duration;
 use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
 use annulus_proto::submission::Action;
-use annulus_proto::{Entry, HalfLife, Hlc, Key, NodeId, SLOT_COUNT, Slot, Value, Version, record};
+use annulus_proto::{
+    Dither, Entry, HalfLife, Hlc, Key, NodeId, SLOT_COUNT, Slot, Value, Version, record,
+};
 use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
 use annulus_sketch::Sketch;
 
@@ -59,20 +61,6 @@ pub(super) struct Store {
 #[derive(Clone, Copy, Debug)]
 struct Births {
     lifetime_max_ms: u64,
-}
-
-/// Numbers without a pattern that uses may have, too, and the same ones in any run.
-#[derive(Debug)]
-struct Dither(u32);
-
-impl Dither {
-    /// A count, mixed as MurmurHash3 does at its end (Appleby, public domain).
-    fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_add(1);
-        let mixed = (self.0 ^ self.0 >> 16).wrapping_mul(0x85eb_ca6b);
-        let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
-        mixed ^ mixed >> 16
-    }
 }
 
 /// The slots that were not read yet.
@@ -126,7 +114,7 @@ impl Store {
         let lifetime_max_ms = u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX);
         Self {
             half_life: HalfLife::new(policy.half_life),
-            dither: Dither(0),
+            dither: Dither::default(),
             policy,
             births: Births { lifetime_max_ms },
             node,
@@ -343,7 +331,7 @@ impl Store {
         if !is_alive || birth.is_some_and(|birth| birth != before.birth) {
             return None;
         }
-        let used = self.half_life.used(mark, 1, now_ms, self.dither.next());
+        let used = self.half_life.used(mark, 1, now_ms, self.dither.draw());
         let touched_ms = record::touched(mark).max(now_ms.min(Hlc::MS_MAX));
         let touched = record::with_level(touched_ms, record::level(used));
         if let Action::Touch { .. } = action {
@@ -481,7 +469,7 @@ impl Store {
         } else if touched_of(&entry) > touched_of(&before) {
             // What arrives late was used then, and not now.
             let used_ms = touched_of(&entry).min(now_ms);
-            record::level(self.half_life.used(mark, 1, used_ms, self.dither.next()))
+            record::level(self.half_life.used(mark, 1, used_ms, self.dither.draw()))
         } else {
             record::level(mark)
         };
@@ -547,7 +535,7 @@ impl Store {
         let at_ms = entry.moved_at().hlc.ms();
         match entry.ring() == 0 && at_ms > 0 {
             true => {
-                record::level(self.half_life.used(mark, 1, at_ms.min(now_ms), self.dither.next()))
+                record::level(self.half_life.used(mark, 1, at_ms.min(now_ms), self.dither.draw()))
             }
             false => record::level(mark),
         }
@@ -774,7 +762,7 @@ impl Store {
     }
 
     fn warm(&mut self, key: &[u8], uses: u32, now_ms: u64) {
-        let (half_life, dither) = (self.half_life, self.dither.next());
+        let (half_life, dither) = (self.half_life, self.dither.draw());
         self.writer.change_mark(key, |mark| half_life.used(mark, uses, now_ms, dither));
     }
 

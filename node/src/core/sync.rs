@@ -716,9 +716,7 @@ impl Core {
             }
             self.counters.add("sync_entries_fetched");
             held.insert(slot.word(key.as_bytes()));
-            if self.is_doubtful_copy(now, table, key, theirs) {
-                self.doubt(table, key);
-            }
+            self.doubt_if_late(now, table, key, theirs);
             match self.merge(now, table, key, theirs, Admission::Reserve) {
                 Ok(merged) if merged != *theirs => {
                     self.push(table, node, [slot.word(key.as_bytes())]);
@@ -1191,9 +1189,7 @@ impl Core {
             let word = slot.word(key.as_bytes());
             done += u32::from(last_word.replace(word) != Some(word));
             self.counters.add("copies_received");
-            if self.is_doubtful_copy(now, table, key, theirs) {
-                self.doubt(table, key);
-            }
+            self.doubt_if_late(now, table, key, theirs);
             match self.merge(now, table, key, theirs, Admission::Reserve) {
                 Ok(merged) if merged != *theirs => is_full = add(&mut entries, key, merged),
                 Ok(_) => {}

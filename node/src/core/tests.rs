@@ -73,6 +73,8 @@ struct Node {
     has_disk: bool,
     skew_ms: i64,
     fresh: bool,
+    /// The rings that it serves, as bits.
+    rings: u8,
     /// What embeds it, if anything does.
     application: Option<Application>,
 }
@@ -153,6 +155,7 @@ impl World {
             has_disk: true,
             skew_ms: 0,
             fresh: true,
+            rings: u8::MAX,
             application,
         });
         let node = self.nodes.len() - 1;
@@ -207,7 +210,7 @@ impl World {
             name: format!("n{node}"),
             zone: String::new(),
             weight: 100,
-            rings: u8::MAX,
+            rings: this.rings,
             load: Load::default(),
         };
         let start = HubStart {

@@ -154,3 +154,15 @@ fn a_level_falls_by_sixteen_with_each_half_life_and_can_be_taken_from_another_ho
     let hottest = half_life.raised(mark, i16::MAX, at(0));
     assert_eq!(i32::from(half_life.level(hottest, at(0))), STEPS_MAX);
 }
+
+/// As many as there are sessions that are used in turn.
+#[test]
+fn every_part_of_the_dither_is_spread_evenly() {
+    for part in [1, 2, 3, 610, 1_000, 1_024, 1_597, 2_584, 4_181] {
+        let mut dither = Dither::default();
+        let numbers: Vec<u32> = (0..1_000 * part).map(|_| dither.draw()).collect();
+        let mean = numbers.iter().step_by(part).map(|it| f64::from(*it)).sum::<f64>() / 1_000.0;
+        let mean = mean / f64::from(u32::MAX);
+        assert!((0.45..0.55).contains(&mean), "{part}: {mean}");
+    }
+}

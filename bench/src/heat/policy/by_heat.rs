@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use annulus_proto::{HalfLife, record};
+use annulus_proto::{Dither, HalfLife, record};
 
 use super::Policy;
 use super::list::List;
@@ -13,7 +13,7 @@ use crate::entries::mixed;
 
 pub(super) struct ByHeat {
     half_life: HalfLife,
-    dither: u32,
+    dither: Dither,
     now_ms: u64,
     table: Table,
     /// Of keys that are in the table or remembered.
@@ -51,7 +51,7 @@ impl ByHeat {
         let accesses = capacity as u64 * u64::from(half_life);
         Self {
             half_life: HalfLife::new(Duration::from_millis(accesses)),
-            dither: 0,
+            dither: Dither::default(),
             now_ms: BEGINNING_MS,
             table: Table::new(capacity, keys),
             marks: vec![0; keys],
@@ -62,16 +62,8 @@ impl ByHeat {
 
     /// The mark after a use and a touch.
     fn touched(&mut self, mark: u64) -> u64 {
-        let used = self.half_life.used(mark, 1, self.now_ms, self.dither());
+        let used = self.half_life.used(mark, 1, self.now_ms, self.dither.draw());
         record::with_level(record::mark(self.now_ms), record::level(used))
-    }
-
-    /// A count, mixed as nodes mix theirs: MurmurHash3's end (Appleby, public domain).
-    fn dither(&mut self) -> u32 {
-        self.dither = self.dither.wrapping_add(1);
-        let mixed = (self.dither ^ self.dither >> 16).wrapping_mul(0x85eb_ca6b);
-        let mixed = (mixed ^ mixed >> 13).wrapping_mul(0xc2b2_ae35);
-        mixed ^ mixed >> 16
     }
 
     /// Evicts the coolest of a sample, some at a time, so that not every access has to look for room.

@@ -469,18 +469,6 @@ fn use_out_of_shared_memory_warms_an_entry_and_is_this_hosts_own_affair() {
     assert_consistent(&mut store);
 }
 
-/// As many as there are sessions that are used in turn.
-#[test]
-fn every_part_of_the_dither_is_spread_evenly() {
-    for part in [1, 2, 3, 610, 1_000, 1_024, 1_597, 2_584, 4_181] {
-        let mut dither = Dither(0);
-        let numbers: Vec<u32> = (0..1_000 * part).map(|_| dither.next()).collect();
-        let mean = numbers.iter().step_by(part).map(|it| f64::from(*it)).sum::<f64>() / 1_000.0;
-        let mean = mean / f64::from(u32::MAX);
-        assert!((0.45..0.55).contains(&mean), "{part}: {mean}");
-    }
-}
-
 #[test]
 fn what_arrives_late_was_used_when_it_was_and_not_when_it_arrives() {
     let mut store = store();

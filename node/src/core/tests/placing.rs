@@ -33,7 +33,7 @@ impl World {
         self.nodes[node].state.id
     }
 
-    fn homes_of(&mut self, key: &str) -> Vec<usize> {
+    pub(super) fn homes_of(&mut self, key: &str) -> Vec<usize> {
         let live = (0..self.nodes.len()).find(|node| self.nodes[*node].whole.is_some()).unwrap();
         let homes = self.core(live, key).homes(0, Key::new(key).unwrap().slot());
         let number = |id: NodeId| self.nodes.iter().position(|it| it.state.id == id.bits());

@@ -1,5 +1,7 @@
 //! Sessions that cool outward through rings and are brought in again.
 
+use std::num::NonZeroU8;
+
 use super::*;
 
 const KEY: &str = "cold";
@@ -61,11 +63,11 @@ impl World {
         core.tables[ring].store.get(&key, now_ms)
     }
 
-    fn drop_copy(&mut self, node: usize, key: &str) {
+    fn drop_copy(&mut self, ring: usize, node: usize, key: &str) {
         let now = self.present(node);
         let core = self.core(node, key);
         let now_ms = core.time.now_ms(now);
-        core.tables[0].store.drop_entry(&Key::new(key).unwrap(), now_ms);
+        core.tables[ring].store.drop_entry(&Key::new(key).unwrap(), now_ms);
     }
 
     /// How many nodes hold a session's value on a ring.
@@ -201,7 +203,7 @@ fn who_was_away_when_a_session_cooled_neither_keeps_it_nor_gives_it_back() {
         assert_eq!(world.holders(0, &key), 0, "it is out of ring 0");
         if seed % 2 == 1 {
             // There was need of room.
-            others.iter().for_each(|node| world.drop_copy(*node, &key));
+            others.iter().for_each(|node| world.drop_copy(0, *node, &key));
         }
         world.start(last);
         world.settle();
@@ -213,7 +215,7 @@ fn who_was_away_when_a_session_cooled_neither_keeps_it_nor_gives_it_back() {
 #[test]
 fn markers_are_no_more_than_hints() {
     let (mut world, key) = World::with_a_cold_session(4, 5);
-    (0..4).for_each(|node| world.drop_copy(node, &key));
+    (0..4).for_each(|node| world.drop_copy(0, node, &key));
     assert_eq!(world.value(2, &key), bytes("one"));
     world.until_it_is_on(1, &key);
     let change = Change::Value(bytes("two"));
@@ -223,6 +225,72 @@ fn markers_are_no_more_than_hints() {
     world.acknowledged(3, &key, end());
     world.run_for(ARRIVED);
     assert_eq!(world.fails(0, &key, Operation::Get), Failure::Ended);
+}
+
+/// Its own marker says that it went, and its ring that it is not there: it came in while this home was away.
+#[test]
+fn a_home_that_missed_that_a_session_came_in_does_not_say_absent() {
+    let (policy, mut outer) = rings(&[5]);
+    outer[0].replicas = NonZeroU8::new(2).unwrap();
+    let none = World::with_policy(0, 11, policy);
+    let mut world = World { slots: Simulated::Sparse, outer, ..none };
+    for id in 1..=3 {
+        world.add(id);
+    }
+    world.settle();
+    let key = sparse(KEY);
+    world.acknowledged(0, &key, start(bytes("one")));
+    world.until_it_is_on(1, &key);
+    // The last home holds nothing of the ring further out.
+    let homes = world.homes_of(&key);
+    let (first, last) = (homes[0], homes[2]);
+    for other in &homes[..2] {
+        world.cut.extend([(last, *other), (*other, last)]);
+    }
+    assert_eq!(world.value(first, &key), bytes("one"));
+    world.run_for(ARRIVED);
+    assert!(world.copy_on(0, last, &key).is_some_and(|copy| copy.is_marker()));
+    world.cut.clear();
+    assert_eq!(world.value(last, &key), bytes("one"));
+}
+
+#[test]
+fn a_marker_of_what_nobody_has_is_no_session() {
+    let (mut world, key) = World::with_a_cold_session(3, 12);
+    let version = world.copy_on(0, 0, &key).unwrap().version;
+    (0..3).for_each(|node| world.drop_copy(1, node, &key));
+    let change = Change::Lifetimes(Lifetimes { idle_ms: Some(7_000_000), lifetime_ms: None });
+    let failure = world.fails(1, &key, Operation::UpdateIf { version, change });
+    assert_eq!(failure, Failure::Absent);
+    assert_eq!(world.fails(2, &key, Operation::Get), Failure::Absent);
+    let start_if_absent = Operation::StartIfAbsent {
+        value: bytes("two"),
+        lifetimes: Lifetimes::default(),
+        attributes: Attributes::default(),
+    };
+    world.acknowledged(0, &key, start_if_absent);
+    world.run_for(ARRIVED);
+    assert_eq!(world.value(2, &key), bytes("two"));
+}
+
+#[test]
+fn a_ring_that_one_node_serves_takes_nothing_that_three_hold() {
+    let (policy, outer) = rings(&[5]);
+    let none = World::with_policy(0, 13, policy);
+    let mut world = World { slots: Simulated::Sparse, outer, ..none };
+    for id in 1..=3 {
+        let node = world.add(id);
+        if id > 1 {
+            world.kill(node);
+            (world.nodes[node].rings, world.nodes[node].fresh) = (1, true);
+            world.start(node);
+        }
+    }
+    world.settle();
+    let key = sparse(KEY);
+    world.acknowledged(0, &key, start(bytes("one")));
+    world.run_for(20 * LIFE);
+    assert_eq!((world.holders(0, &key), world.holders(1, &key)), (3, 0));
 }
 
 #[test]

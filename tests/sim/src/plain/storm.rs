@@ -40,6 +40,14 @@ struct Shape {
     cools_after_ms: Option<RangeInclusive<u64>>,
 }
 
+impl Shape {
+    /// Of an ordinary one.
+    fn new(nodes: usize, first: usize, plan: Plan) -> Self {
+        let (keys, think_ms) = (KEYS, THINK_MS);
+        Self { nodes, first, plan, keys, think_ms, slots: 0, cools_after_ms: None }
+    }
+}
+
 /// Everything about one that is drawn from its seed.
 #[derive(Clone, Debug)]
 pub struct Storm {
@@ -245,15 +253,7 @@ fn storm(rng: &mut StdRng) -> Shape {
             _ => nemesis.rage(rng),
         }
     }
-    Shape {
-        nodes,
-        first,
-        plan: nemesis.plan(),
-        keys: KEYS,
-        think_ms: THINK_MS,
-        slots: 0,
-        cools_after_ms: None,
-    }
+    Shape::new(nodes, first, nemesis.plan())
 }
 
 fn slots(rng: &mut StdRng) -> Shape {
@@ -267,15 +267,7 @@ fn slots(rng: &mut StdRng) -> Shape {
         }
     }
     let slots = rng.random_range(8..=40);
-    Shape {
-        nodes,
-        first,
-        plan: nemesis.plan(),
-        keys: KEYS,
-        think_ms: 200..=600,
-        slots,
-        cools_after_ms: None,
-    }
+    Shape { think_ms: 200..=600, slots, ..Shape::new(nodes, first, nemesis.plan()) }
 }
 
 fn moves(rng: &mut StdRng) -> Shape {
@@ -285,15 +277,7 @@ fn moves(rng: &mut StdRng) -> Shape {
     for _ in 0..rng.random_range(3..=5) {
         nemesis.move_slots(rng);
     }
-    Shape {
-        nodes,
-        first,
-        plan: nemesis.plan(),
-        keys: KEYS,
-        think_ms: THINK_MS,
-        slots: 0,
-        cools_after_ms: None,
-    }
+    Shape::new(nodes, first, nemesis.plan())
 }
 
 fn restarts(rng: &mut StdRng) -> Shape {
@@ -303,15 +287,7 @@ fn restarts(rng: &mut StdRng) -> Shape {
         nemesis.restart(rng);
     }
     // So many keys that most were not written since the clock went back: else their versions tell.
-    Shape {
-        nodes,
-        first: nodes,
-        plan: nemesis.plan(),
-        keys: 80..=160,
-        think_ms: 10..=40,
-        slots: 0,
-        cools_after_ms: None,
-    }
+    Shape { keys: 80..=160, think_ms: 10..=40, ..Shape::new(nodes, nodes, nemesis.plan()) }
 }
 
 fn losses(rng: &mut StdRng) -> Shape {
@@ -323,15 +299,7 @@ fn losses(rng: &mut StdRng) -> Shape {
     }
     nemesis.lose_memory(rng);
     // So many keys that what is lost is not written again soon.
-    Shape {
-        nodes,
-        first: nodes,
-        plan: nemesis.plan(),
-        keys: 60..=120,
-        think_ms: 20..=100,
-        slots: 0,
-        cools_after_ms: None,
-    }
+    Shape { keys: 60..=120, think_ms: 20..=100, ..Shape::new(nodes, nodes, nemesis.plan()) }
 }
 
 fn rings(rng: &mut StdRng) -> Shape {
