@@ -39,7 +39,7 @@ pub(super) struct Cooling {
     moves: BTreeMap<Key, Move>,
     bytes: usize,
     /// Until when nothing begins, since too few homes took what was sent, and whether others are to be tried then.
-    rests_until: Duration,
+    pub(super) rests_until: Duration,
     goes_on: bool,
 }
 

@@ -469,6 +469,77 @@ fn use_out_of_shared_memory_warms_an_entry_and_is_this_hosts_own_affair() {
     assert_consistent(&mut store);
 }
 
+/// A session of a store, and the copy of it that lies on the next ring.
+fn moved_outward(store: &mut Store) -> (Entry, Entry) {
+    let entry = session(START_MS, b"x", 600_000, 0);
+    store.merge(&key(0), &entry, START_MS, ORDINARY).unwrap();
+    let mut copy = entry.clone();
+    copy.move_to(1, version(START_MS + 10, 7), |copy| store.digest(&key(0), copy));
+    (entry, copy)
+}
+
+#[test]
+fn what_was_moved_leaves_a_marker_that_makes_room_and_is_compared_with_nobody() {
+    let mut given_up = store();
+    let empty = given_up.slot_sketch(slot()).1;
+    let (_, copy) = moved_outward(&mut given_up);
+    assert_ne!(given_up.slot_sketch(slot()).1, empty);
+    let marker = given_up.give_up(&key(0), &copy, START_MS).unwrap();
+    let mut told = store();
+    moved_outward(&mut told);
+    assert_eq!(told.merge(&key(0), &marker, START_MS, ORDINARY).unwrap(), marker);
+    for store in [&mut given_up, &mut told] {
+        assert_eq!(store.get(&key(0), START_MS), Some(marker.clone()));
+        assert_eq!(store.stats().near_entries, 1);
+        assert!(store.slot_list(slot(), START_MS).is_empty());
+        assert_eq!(store.level(&key(0), START_MS), None);
+        assert_consistent(store);
+    }
+    let mut nothing = store();
+    nothing.merge(&key(0), &marker, START_MS, ORDINARY).unwrap();
+    assert_eq!(nothing.get(&key(0), START_MS), None, "a marker of nothing");
+}
+
+#[test]
+fn nothing_is_given_up_that_is_not_in_what_was_moved() {
+    let changes: [&dyn Fn(&mut Entry); 3] = [
+        &|entry| entry.write_value(version(START_MS + 5, 8), Value::Bytes(b"y".to_vec())),
+        &|entry| entry.write_lease(version(START_MS + 5, 8), 500_000, 0),
+        // Less than digests see.
+        &|entry| assert!(entry.touch(START_MS + 5)),
+    ];
+    for change in changes {
+        let mut store = store();
+        let (mut entry, copy) = moved_outward(&mut store);
+        change(&mut entry);
+        store.merge(&key(0), &entry, START_MS, ORDINARY).unwrap();
+        assert_eq!(store.give_up(&key(0), &copy, START_MS), None);
+        assert_eq!(store.get(&key(0), START_MS), Some(entry.clone()));
+        // It knows where the session is then, and keeps what is not there.
+        let stray = store.merge(&key(0), &copy.marker(), START_MS, ORDINARY).unwrap();
+        assert!(!stray.is_marker() && stray.ring() == 1);
+        assert_eq!(stray.body.unwrap().base, entry.body.unwrap().base);
+        assert_consistent(&mut store);
+    }
+}
+
+#[test]
+fn what_is_brought_in_was_used_then_wherever_it_arrives() {
+    let now_ms = START_MS + 500_000;
+    let mut told = store();
+    let (_, copy) = moved_outward(&mut told);
+    let marker = told.give_up(&key(0), &copy, START_MS).unwrap();
+    let mut back = copy.clone();
+    back.move_to(0, version(now_ms, 7), |back| told.digest(&key(0), back));
+    let mut fresh = store();
+    for store in [&mut told, &mut fresh] {
+        store.merge(&key(0), &back, now_ms, ORDINARY).unwrap();
+        assert!(store.level(&key(0), now_ms).unwrap() >= 0);
+        // It came in after that.
+        assert!(!store.merge(&key(0), &marker, now_ms, ORDINARY).unwrap().is_marker());
+    }
+}
+
 #[test]
 fn what_arrives_late_was_used_when_it_was_and_not_when_it_arrives() {
     let mut store = store();

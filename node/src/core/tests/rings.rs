@@ -193,8 +193,7 @@ fn who_was_away_when_a_session_cooled_neither_keeps_it_nor_gives_it_back() {
         let key = sparse(KEY);
         world.acknowledged(0, &key, start(bytes("one")));
         world.run_for(Duration::from_secs(1));
-        let homes = world.core(0, &key).homes(0, Key::new(&*key).unwrap().slot());
-        let last = (0..4).find(|node| world.nodes[*node].state.id == homes[2].bits()).unwrap();
+        let last = world.homes_of(&key)[2];
         world.kill(last);
         let others: Vec<usize> = (0..4).filter(|node| *node != last).collect();
         world.run_for(7 * LIFE);
@@ -209,6 +208,33 @@ fn who_was_away_when_a_session_cooled_neither_keeps_it_nor_gives_it_back() {
         world.settle();
         world.until_it_is_on(1, &key);
         assert_eq!(world.value(last, &key), bytes("two"), "seed {seed}");
+    }
+}
+
+/// The markers made room for others, and nothing goes outward again by itself.
+#[test]
+fn a_late_copy_of_what_went_outward_is_not_believed_for_long() {
+    for seed in 0..4 {
+        let mut world = World::with_rings(4, seed, &[5]);
+        let key = sparse(KEY);
+        world.acknowledged(0, &key, start(bytes("one")));
+        world.run_for(Duration::from_secs(1));
+        let last = world.homes_of(&key)[2];
+        world.kill(last);
+        let others: Vec<usize> = (0..4).filter(|node| *node != last).collect();
+        world.run_for(7 * LIFE);
+        world.acknowledged(others[0], &key, update("two"));
+        world.run_for(7 * LIFE);
+        others.iter().for_each(|node| world.drop_copy(0, *node, &key));
+        world.start(last);
+        for node in 0..4 {
+            world.core(node, &key).tables[0].cooling.rests_until = Duration::MAX;
+        }
+        world.settle();
+        world.run_for(Duration::from_secs(1));
+        for node in 0..4 {
+            assert_eq!(world.value(node, &key), bytes("two"), "seed {seed}, node {node}");
+        }
     }
 }
 
