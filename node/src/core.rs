@@ -10,6 +10,7 @@
 mod alone;
 mod ballot;
 mod bringing;
+mod burning;
 mod calls;
 mod cooling;
 mod coordinator;
@@ -36,6 +37,7 @@ mod settings;
 mod slot_set;
 mod standing;
 mod store;
+mod suspects;
 mod sync;
 mod time;
 
@@ -49,12 +51,13 @@ use annulus_proto::message::{
 };
 use annulus_proto::submission::Answer;
 use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, Status, Version};
-use annulus_shm::{Admission, Used, Writer};
+use annulus_shm::{Admission, Writer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use ballot::Lines;
 use bringing::Bringing;
+use burning::{Burning, ClientId};
 use calls::{Call, Calls, Purpose};
 use cooling::Cooling;
 use coordinator::Pending;
@@ -81,6 +84,7 @@ pub use hub::{Hub, HubStart};
 pub use io::{
     Answered, Ask, Asker, Caller, CoreReport, GivenWeight, HubInput, HubOutput, Input, KnownMember,
     LaneAnswer, NoAnswer, NodeState, Notice, Now, Outcome, Output, Reply, Request, SlotCounts,
+    UsedByLane,
 };
 pub use kept::{
     RECORD_REST_BYTES_MAX, RECORD_VALUE_BYTES_MAX, Record, RecordChange, RecordName, Space,
@@ -88,7 +92,9 @@ pub use kept::{
 pub use merging::{ValueMerge, ValueMergeError};
 #[doc(hidden)]
 pub use settings::Flaw;
-pub use settings::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, homes_max, majority};
+pub use settings::{
+    CoreSettings, OnFull, Partition, SuspectPolicy, TablePolicy, WriteHomes, homes_max, majority,
+};
 pub use slot_set::{SlotCall, SlotMember, SlotSaid, SlotSetPolicy};
 pub use standing::Standing;
 pub use store::record_bytes_max;
@@ -118,6 +124,8 @@ pub struct Core {
     pending_deadlines: BTreeSet<(Duration, u64)>,
     /// The requests that wait for nobody, but for a moment to pass.
     pauses: BTreeSet<(Duration, u64)>,
+    /// How many of these are held since their sessions are suspects.
+    held: usize,
     lines: Lines,
     /// The sessions that are brought in from other rings, by table and key.
     bringing: BTreeMap<(usize, Key), Bringing>,
@@ -207,6 +215,8 @@ struct Table {
     placing: Placing,
     /// What moves to other rings.
     cooling: Cooling,
+    /// Which sessions are used much.
+    burning: Burning,
     /// What becomes of the copies of slots.
     custody: Custody,
     /// Who else was seen to hold what.
@@ -297,6 +307,7 @@ impl Core {
             sources: BTreeSet::new(),
         };
         let table = |(policy, writer): (TablePolicy, Writer)| Table {
+            burning: Burning::new(policy.suspects.as_ref(), cores),
             store: Store::new(policy.among_nodes(), id, writer, settings.flaw),
             hints: Hints::new(hints_max, hints_max_age),
             placing: Placing::default(),
@@ -349,6 +360,7 @@ impl Core {
             unanswered: BTreeMap::new(),
             pending_deadlines: BTreeSet::new(),
             pauses: BTreeSet::new(),
+            held: 0,
             lines: Lines::default(),
             bringing: BTreeMap::new(),
             doubts: BTreeSet::new(),
@@ -544,14 +556,18 @@ impl Core {
         &self.counters
     }
 
-    /// Takes in what this host's readers used out of shared memory, as they say: the table by its
-    /// place in the settings, what was used, and about how often.
-    pub fn note_uses(&mut self, now: Now, uses: &[(usize, Used, u32)]) {
+    /// Takes in what this host's readers used out of shared memory, as they say.
+    pub fn note_uses(&mut self, now: Now, uses: &[UsedByLane]) {
         let now_ms = self.time.now_ms(now);
         let mut counted = 0;
-        for (table, used, count) in uses {
-            let Some(table) = self.tables.get_mut(*table) else { continue };
-            table.store.note_uses(*used, *count, now_ms);
+        for UsedByLane { lane, table: number, used, count } in uses {
+            let Some(table) = self.tables.get_mut(*number) else { continue };
+            let key = table.store.note_uses(*used, *count, now_ms);
+            if table.store.policy().suspects.is_some()
+                && let Some(key) = key.and_then(|key| Key::new(key).ok())
+            {
+                self.count_uses(now, *number, &key, (ClientId::Lane(*lane), *count));
+            }
             counted += u64::from(*count);
         }
         self.counters.add_many("uses_noted", counted);
@@ -587,6 +603,7 @@ impl Core {
         self.look_after_placed(now);
         self.settle_doubts(now);
         self.cool(now);
+        self.report_burning(now);
         self.count_copies(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
@@ -622,6 +639,10 @@ impl Core {
                 }
                 Message::HeatRequest(request) => {
                     let reply = self.heat_seen(now, &request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::Burning(report) => {
+                    let reply = self.on_burning(now, node, &report);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::Prepare(request) => {
@@ -679,6 +700,11 @@ impl Core {
                 let pinned = self.list_pinned(now, caller, &request);
                 self.reply(now, asker, header.id, pinned);
             }
+            Message::SuspectsRequest(request) => {
+                let suspects = self.list_suspects(now, caller, &request);
+                self.reply(now, asker, header.id, suspects);
+            }
+            Message::Judge(judge) => self.judge(now, (asker, caller), header.id, &judge),
             other => {
                 self.counters.add("requests_out_of_place");
                 if let Some(rejected) = out_of_place(asker, &other) {
@@ -744,6 +770,7 @@ impl Core {
             Purpose::Move { table, key } => {
                 self.on_move_answer(now, (table, &key), call.node, Some(message));
             }
+            Purpose::Burning { table, key } => self.on_burned(now, (table, key), Some(message)),
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, Some(message));
             }
@@ -787,6 +814,7 @@ impl Core {
             Purpose::Move { table, key } => {
                 self.on_move_answer(now, (table, &key), call.node, None);
             }
+            Purpose::Burning { table, key } => self.on_burned(now, (table, key), None),
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, None);
             }

@@ -141,7 +141,7 @@ pub(crate) fn headers() -> impl Strategy<Value = crate::codec::Header> {
 
 /// Messages of every kind.
 pub(crate) fn messages() -> impl Strategy<Value = Message> {
-    prop_oneof![start(), sessions(), status(), between_nodes()]
+    prop_oneof![start(), sessions(), status(), suspects(), between_nodes()]
 }
 
 fn start() -> impl Strategy<Value = Message> {
@@ -284,6 +284,7 @@ pub(crate) fn failure() -> impl Strategy<Value = Failure> {
         text().prop_map(Failure::Refused),
         Just(Failure::TimedOut),
         versions().prop_map(|version| Failure::Conflict { version }),
+        any::<u64>().prop_map(|retry_after_ms| Failure::SlowDown { retry_after_ms }),
     ]
 }
 
@@ -517,6 +518,43 @@ fn placement_messages() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn suspects() -> impl Strategy<Value = Message> {
+    let place = || any::<(u16, Option<u64>)>();
+    let suspect = (any::<(u64, u64, u64, u32)>(), versions(), versions(), vec(any::<u8>(), 0..9))
+        .prop_map(|((word, until, left_ms, heat), birth, judged, owner)| Suspect {
+            word,
+            birth,
+            judged,
+            until,
+            left_ms,
+            heat,
+            owner,
+        });
+    let sentence = prop_oneof![
+        any::<u64>().prop_map(|for_ms| Sentence::Release { for_ms }),
+        Just(Sentence::End),
+    ];
+    prop_oneof![
+        (text(), place())
+            .prop_map(|(table, (core, after))| SuspectsRequest { table, core, after }.into()),
+        (vec(suspect, 0..4), option::of(place())).prop_map(|(suspects, next)| Suspects {
+            suspects,
+            next
+        }
+        .into()),
+        (text(), any::<(u64, u32)>(), versions(), sentence).prop_map(
+            |(table, (word, patience_ms), birth, sentence)| Judge {
+                table,
+                word,
+                birth,
+                patience_ms,
+                sentence
+            }
+            .into()
+        ),
+    ]
+}
+
 fn statuses() -> impl Strategy<Value = Status> {
     prop_oneof![
         Just(Status::Joining),
@@ -610,6 +648,9 @@ fn between_nodes() -> impl Strategy<Value = Message> {
         replicated.prop_map(Message::from),
         (text(), keys()).prop_map(|(table, key)| HeatRequest { table, key }.into()),
         any::<i16>().prop_map(|level| Heat { level }.into()),
+        (text(), keys(), any::<u32>())
+            .prop_map(|(table, key, heat)| Burning { table, key, heat }.into()),
+        any::<u64>().prop_map(|left_ms| Burned { left_ms }.into()),
         (text(), keys(), any::<u64>()).prop_map(|(table, key, digest)| CheckCopy {
             table,
             key,

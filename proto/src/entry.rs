@@ -18,6 +18,7 @@ use twox_hash::XxHash3_64;
 use crate::limits::{
     FIELD_NAME_BYTES_MAX, KEY_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES_MAX,
 };
+use crate::suspects::Verdict;
 use crate::version::{Hlc, NodeId, Version};
 
 /// A session, or the tombstone of one.
@@ -49,7 +50,8 @@ pub struct Body {
     pub attributes: Attributes,
     /// What nodes note about the session beside its value, by number: at most 4 of 20 bytes each.
     /// Writes of the value leave them alone. A number never changes its meaning; a node keeps and
-    /// passes on those it does not know. In use are [`PIN`], [`ENDING`] and [`MOVED`].
+    /// passes on those it does not know. In use are [`PIN`], [`ENDING`], [`MOVED`] and
+    /// [`VERDICT`].
     pub notes: BTreeMap<u8, Note>,
 }
 
@@ -106,6 +108,10 @@ pub const ENDING: u8 = 2;
 /// [digest](Entry::digest) of what was moved, this note included, in 8 bytes, little-endian. It may be later than
 /// the entry: a move is no write, and whoever has seen the session's version sees it still.
 pub const MOVED: u8 = 3;
+
+/// The number of the note that says what was decided about a session that was used too much: see
+/// [`Entry::verdict`]. As that of a move it may be later than the entry.
+pub const VERDICT: u8 = 4;
 
 /// When a session expires: at the earlier of its two deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
@@ -320,6 +326,32 @@ impl Entry {
         self.body.as_ref()?.notes.get(&MOVED)
     }
 
+    /// Judges the session. `version` has to be later than that of the last verdict. It is no write: whoever has seen
+    /// the session's version sees it still.
+    pub fn judge(&mut self, version: Version, verdict: Verdict) {
+        if let Some(body) = &mut self.body {
+            let note = Note { version, bytes: verdict.to_bytes().to_vec() };
+            raise_all(&mut body.notes, &BTreeMap::from([(VERDICT, note)]), |_| true);
+        }
+    }
+
+    /// The last verdict on the session, and its version.
+    pub fn verdict(&self) -> Option<(Version, Verdict)> {
+        let note = self.body.as_ref()?.notes.get(&VERDICT)?;
+        Some((note.version, Verdict::of_bytes(&note.bytes)?))
+    }
+
+    /// Until when the session is kept away from its users at `now_ms`, both in hybrid milliseconds; `None` = it is not.
+    pub fn slowed_until(&self, now_ms: u64) -> Option<u64> {
+        self.verdict()?.1.slowed_until(now_ms)
+    }
+
+    /// The version of the last part that is no write: of a move or a verdict; 0 = there is none.
+    pub fn noted_at(&self) -> Version {
+        let verdict = self.body.as_ref().and_then(|body| body.notes.get(&VERDICT));
+        self.moved_at().max(verdict.map_or(Version::ZERO, |note| note.version))
+    }
+
     /// What is left of a session where it is no more: all but its value. It says where the session went, and takes
     /// part in merges as any copy that lacks something. Of a tombstone it is that.
     #[must_use]
@@ -502,7 +534,7 @@ impl Body {
         }
         let mut notes = self.notes.iter();
         if self.base.version.max(self.lease.version) > version
-            || notes.any(|(number, note)| *number != MOVED && note.version > version)
+            || notes.any(|(number, note)| !is_no_write(*number) && note.version > version)
         {
             return Err("a part newer than its entry");
         }
@@ -607,6 +639,11 @@ fn whole(version: Version, value: Value) -> (Base, BTreeMap<Vec<u8>, Field>) {
             (Base { version, kind: Kind::Map, bytes: Vec::new() }, fields)
         }
     }
+}
+
+/// Whether a note of this number may be later than its entry.
+fn is_no_write(number: u8) -> bool {
+    number == MOVED || number == VERDICT
 }
 
 fn raise<T: Ord + Clone>(mine: &mut T, theirs: &T) -> bool {

@@ -82,6 +82,25 @@ impl HalfLife {
         i16::try_from(steps).expect("it was just brought within bounds")
     }
 
+    /// The heat of what is at this [level](HalfLife::level), in uses, rounded: 1 of one that was used once, just then.
+    pub fn heat(level: i16) -> u64 {
+        (power(level.into()) + ONE / 2) / ONE
+    }
+
+    /// The least [level](HalfLife::level) of what is as hot as so many uses, one at least.
+    pub fn level_of(heat: u64) -> i16 {
+        let heat = heat.clamp(1, 1 << (STEPS_MAX / STEPS));
+        let (mut low, mut high) = (0, STEPS_MAX as i16);
+        while low < high {
+            let middle = i16::midpoint(low, high);
+            match Self::heat(middle) < heat {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        low
+    }
+
     /// The mark of what is at least as hot as this [level](HalfLife::level) says: another home's count takes the place
     /// of this one's, if it is higher.
     #[must_use]

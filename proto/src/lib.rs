@@ -21,6 +21,7 @@ pub mod record;
 pub mod routes;
 pub mod slot_set;
 pub mod submission;
+pub mod suspects;
 pub mod version;
 
 #[cfg(test)]
@@ -41,4 +42,5 @@ pub use member::{Load, Member, Status};
 pub use proximity::Rtt;
 pub use routes::{RouteTable, SlotRange};
 pub use slot_set::SlotSet;
+pub use suspects::Verdict;
 pub use version::{Drift, Hlc, HybridClock, NodeId, Version};

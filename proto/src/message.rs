@@ -32,6 +32,7 @@ pub use crate::placement::{
 };
 use crate::proximity::Rtt;
 use crate::slot_set::SlotSet;
+pub use crate::suspects::{Burned, Burning, Judge, Sentence, Suspect, Suspects, SuspectsRequest};
 use crate::version::{NodeId, Version};
 
 /// The first frame on every stream.
@@ -474,6 +475,12 @@ pub enum Failure {
         /// The last write of the session that lives under the key.
         version: Version,
     } = 8,
+    /// It, or its table, is used too much: nothing was done.
+    #[error("slow down: ask again in {retry_after_ms} ms")]
+    SlowDown {
+        /// When to ask again, in milliseconds from now.
+        retry_after_ms: u64,
+    } = 9,
 }
 
 /// Where a session lives, and what each home holds of it.
@@ -1412,6 +1419,11 @@ messages! {
     102 HeldRequest(HeldRequest), PARTS;
     103 Held(Held), PARTS;
     104 SetOffer(SetOffer), SMALL;
+    105 Burning(Burning), SMALL;
+    106 Burned(Burned), SMALL;
+    107 SuspectsRequest(SuspectsRequest), SMALL;
+    108 Suspects(Suspects), LISTING;
+    109 Judge(Judge), SMALL;
 }
 
 #[cfg(test)]

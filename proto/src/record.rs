@@ -29,9 +29,11 @@
 use std::collections::BTreeMap;
 
 use crate::entry::{
-    Attributes, Base, Body, DigestBytes, Entry, Field, Kind, Lease, Note, deadline, with_value,
+    Attributes, Base, Body, DigestBytes, Entry, Field, Kind, Lease, Note, VERDICT, deadline,
+    with_value,
 };
 use crate::limits::{NOTE_BYTES_MAX, NOTES_MAX};
+use crate::suspects::Verdict;
 use crate::version::{Hlc, NodeId, Version};
 
 /// The most bytes that a record needs beside the value's own, for a value that is no map.
@@ -217,6 +219,19 @@ impl<'a> View<'a> {
     /// Whether more than the table's homes may be meant to hold it: it says how many do, or has a note.
     pub fn may_be_placed(&self) -> bool {
         self.replicas != 0 || !self.notes.is_empty()
+    }
+
+    /// Until when the session is kept away from its users at `now_ms`, as [`Entry::slowed_until`]. Costs next to nothing
+    /// without notes.
+    #[inline]
+    pub fn slowed_until(&self, now_ms: u64) -> Option<u64> {
+        if self.notes.is_empty() { None } else { self.slowed_by_note(now_ms) }
+    }
+
+    #[cold]
+    fn slowed_by_note(&self, now_ms: u64) -> Option<u64> {
+        let note = self.notes().ok()?.remove(&VERDICT)?;
+        Verdict::of_bytes(&note.bytes)?.slowed_until(now_ms)
     }
 
     fn has_parts(&self) -> bool {

@@ -282,6 +282,7 @@ impl Answer {
             Self::Failed(Failure::Conflict { version }) => {
                 [8, version.hlc.bits(), version.node.bits(), 0, 0, 0]
             }
+            Self::Failed(Failure::SlowDown { retry_after_ms }) => [9, *retry_after_ms, 0, 0, 0, 0],
         }
     }
 
@@ -300,6 +301,7 @@ impl Answer {
             5 => Self::Failed(Failure::TableFull { node: NodeId::from_bits(rest[0]) }),
             7 => Self::Failed(Failure::TimedOut),
             8 => Self::Failed(Failure::Conflict { version: version(0) }),
+            9 => Self::Failed(Failure::SlowDown { retry_after_ms: rest[0] }),
             ACKNOWLEDGED => {
                 let (birth, version) = (version(0), version(2));
                 Self::Acknowledged(Acknowledged { birth, version, held_by: a, homes: b })

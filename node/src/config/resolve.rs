@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroU16, NonZeroU64};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +18,9 @@ use super::host::{self, Host};
 use super::setting::{ENV_PREFIX, RingSetting, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
-use crate::core::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes, record_bytes_max};
+use crate::core::{
+    CoreSettings, OnFull, Partition, SuspectPolicy, TablePolicy, WriteHomes, record_bytes_max,
+};
 use crate::driver::{
     CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, Storage, TableSettings,
 };
@@ -445,6 +447,7 @@ impl Resolver {
             replicas,
             on_full: OnFull::Refuse,
             ring: number,
+            suspects: None,
             ..table.policy.clone()
         };
         (after, TableSettings { policy, memory, storage, record_size: table.record_size })
@@ -513,6 +516,7 @@ impl Resolver {
                 }
                 .to_owned()
             });
+        let suspects = table.suspects();
         table.check_memory(memory, max_value, record_size);
         if !lifetime_max.is_zero() && (idle.is_zero() || idle > lifetime_max) {
             let (idle, cap) = (show_lifetime(&idle), show_lifetime(&lifetime_max));
@@ -537,6 +541,7 @@ impl Resolver {
             merge: None,
             ring: 0,
             cools_after: None,
+            suspects,
         };
         TableSettings { policy, memory, storage: Storage::Memory, record_size }
     }
@@ -600,6 +605,69 @@ impl<'r, S: Copy + Ord + fmt::Display> PartResolver<'r, S> {
 }
 
 impl PartResolver<'_, TableSetting> {
+    /// When sessions are used too much; `None` = nothing says so.
+    fn suspects(&mut self) -> Option<SuspectPolicy> {
+        let burn = self.take(TableSetting::Burn, None, some_or("never", 10..=BURN_MAX), |rate| {
+            show_some_or("never", *rate)
+        });
+        let of_session = SuspectPolicy::new(burn.unwrap_or(NonZeroU32::MAX));
+        let half_life = self.take(
+            TableSetting::BurnHalfLife,
+            of_session.half_life,
+            |raw| duration(raw, Duration::from_secs(1)..=60 * MINUTE),
+            |time| show_duration(*time),
+        );
+        let client_max = self.take(
+            TableSetting::BurnClientMax,
+            None,
+            some_or("half", 1..=u32::MAX.into()),
+            |uses| show_some_or("half", *uses),
+        );
+        let client_max = client_max.map_or(of_session.client_max, NonZeroU32::get);
+        let mut rate = |setting| {
+            self.take(setting, None, some_or("never", 1..=RATE_MAX), |rate| {
+                show_some_or("never", *rate)
+            })
+        };
+        let session_rate = rate(TableSetting::SessionRate);
+        let table_rate = rate(TableSetting::TableRate);
+        let hold = self.take(
+            TableSetting::Hold,
+            of_session.hold,
+            |raw| duration(raw, ZERO..=HOLD_MAX),
+            |time| show_duration(*time),
+        );
+        let held_max = self.take(
+            TableSetting::HeldMax,
+            of_session.held_max,
+            whole(1..=65_536),
+            usize::to_string,
+        );
+        let says_so = burn.or(session_rate).or(table_rate).is_some();
+        let changed = [
+            (TableSetting::BurnHalfLife, half_life != of_session.half_life),
+            (TableSetting::BurnClientMax, client_max != of_session.client_max),
+            (TableSetting::Hold, hold != of_session.hold),
+            (TableSetting::HeldMax, held_max != of_session.held_max),
+        ];
+        let without = changed.into_iter().find(|(_, is_changed)| *is_changed);
+        if let (false, Some((setting, _))) = (says_so, without) {
+            self.resolver.warnings.push(format!(
+                "{}: {setting} never applies without burn, session_rate or table_rate",
+                self.prefix
+            ));
+        }
+        says_so.then_some(SuspectPolicy {
+            half_life,
+            client_max,
+            session_rate,
+            table_rate,
+            hold,
+            held_max,
+            ..of_session
+        })
+    }
+
     fn check_memory(&mut self, memory: u64, max_value: u32, record_size: u32) {
         let cores = self.resolver.cores.get();
         let least = least_memory_of_cores(self.resolver.cores, max_value, record_size);
@@ -967,6 +1035,24 @@ fn record_size(raw: &Raw) -> Result<u32, String> {
     Err(format!("must be a multiple of 8: {below} or {above}"))
 }
 
+/// A whole number within bounds that is not 0, or this word.
+fn some_or(
+    word: &'static str,
+    bounds: std::ops::RangeInclusive<u64>,
+) -> impl Fn(&Raw) -> Result<Option<NonZeroU32>, String> {
+    move |raw| match raw {
+        Raw::Text(text) if text == word => Ok(None),
+        _ => match whole::<u32>(bounds.clone())(raw) {
+            Ok(number) => Ok(NonZeroU32::new(number)),
+            Err(why) => Err(format!("{why}, or {word:?}")),
+        },
+    }
+}
+
+fn show_some_or(word: &str, number: Option<NonZeroU32>) -> String {
+    number.map_or_else(|| word.to_owned(), |number| number.to_string())
+}
+
 fn on_full(raw: &Raw) -> Result<OnFull, String> {
     match raw {
         Raw::Text(text) if text == "refuse" => Ok(OnFull::Refuse),
@@ -1041,6 +1127,12 @@ const RINGS_MAX: usize = 7;
 /// How many half-lives a session's heat goes back, less those that it goes ahead.
 const HALF_LIVES_TOLD_APART: u32 = 2_000;
 const SEEDS_MAX: usize = 256;
+/// Of uses: heat is told apart that far.
+const BURN_MAX: u64 = 1_000_000_000;
+/// A second, of sessions and of tables.
+const RATE_MAX: u64 = 1_000_000_000;
+/// A request does not wait longer in any case.
+const HOLD_MAX: Duration = Duration::from_secs(30);
 
 const ZERO: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);

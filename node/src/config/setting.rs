@@ -93,6 +93,13 @@ settings! {
         OnFull "on_full" "WHAT" "What a full table does with a new session: refuse, evict";
         HalfLife "half_life" "TIME" "How long a session that is not used takes to lose half of its heat";
         StaleMax "stale_max" "TIME" "How long readers may trust shared memory that nobody vouches for";
+        Burn "burn" "USES" "How hot a session is that is used too much, and slowed down";
+        BurnHalfLife "burn_half_life" "TIME" "How long it takes to lose half of that heat";
+        BurnClientMax "burn_client_max" "USES" "How much of that heat one client may account for";
+        SessionRate "session_rate" "N" "How often a session may be used in a second through a node";
+        TableRate "table_rate" "N" "How many requests about the table a node takes in a second";
+        Hold "hold" "TIME" "How long a request for a session that is slowed down is held";
+        HeldMax "held_max" "N" "How many requests are held at any time";
         Partition "partition" "WHAT" "What plain reads and writes do without a majority of the homes: serve, refuse";
     }
 }

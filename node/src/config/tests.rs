@@ -1,4 +1,4 @@
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::host::Host;
 use super::*;
-use crate::core::{CoreSettings, OnFull, Partition, TablePolicy, WriteHomes};
+use crate::core::{CoreSettings, OnFull, Partition, SuspectPolicy, TablePolicy, WriteHomes};
 use crate::driver::{LocalRoles, Storage, TableSettings};
 
 /// A host on which nothing is installed, with a file to read and room for more.
@@ -248,9 +248,17 @@ fn a_table_of_the_file_replaces_the_default_one() {
         half_life = "1h"
         stale_max = "1s"
         partition = "refuse"
+        burn = 3000
+        burn_half_life = "30s"
+        burn_client_max = 200
+        session_rate = 50
+        table_rate = 10000
+        hold = "2s"
+        held_max = 64
 
         [[table]]
         name = "logins"
+        burn = 1001
         "#,
     );
     let tables = scene.settings().tables;
@@ -268,6 +276,15 @@ fn a_table_of_the_file_replaces_the_default_one() {
         merge: None,
         ring: 0,
         cools_after: None,
+        suspects: Some(SuspectPolicy {
+            burn: NonZeroU32::new(3_000).expect("not zero"),
+            half_life: Duration::from_secs(30),
+            client_max: 200,
+            session_rate: NonZeroU32::new(50),
+            table_rate: NonZeroU32::new(10_000),
+            hold: Duration::from_secs(2),
+            held_max: 64,
+        }),
     };
     assert_eq!(
         tables[0],
@@ -278,7 +295,10 @@ fn a_table_of_the_file_replaces_the_default_one() {
             record_size: 1024
         }
     );
-    let policy = TablePolicy { name: "logins".to_owned(), ..TablePolicy::default() };
+    let suspects = SuspectPolicy::new(NonZeroU32::new(1_001).expect("not zero"));
+    assert_eq!(suspects.client_max, 501);
+    let suspects = Some(suspects);
+    let policy = TablePolicy { name: "logins".to_owned(), suspects, ..TablePolicy::default() };
     assert_eq!(tables[1], TableSettings { policy, ..default_table() });
     assert_eq!(scene.origin("table.carts.name"), "node.toml:3");
     assert_eq!(scene.origin("table.carts.memory"), "node.toml:11");
@@ -294,6 +314,7 @@ fn rings_are_tables_after_their_own_and_have_its_policy() {
         max_value = "4KiB"
         on_full = "evict"
         half_life = "1s"
+        burn = 100
 
         [[table.ring]]
         name = "cold"
@@ -331,8 +352,9 @@ fn rings_are_tables_after_their_own_and_have_its_policy() {
     );
     for ring in &tables[1..3] {
         assert_eq!((ring.policy.max_value, ring.policy.on_full), (4 << 10, OnFull::Refuse));
+        assert_eq!(ring.policy.suspects, None, "clients ask for what is in the innermost ring");
     }
-    assert_eq!(scene.origin("table.carts.ring.cold.after"), "node.toml:10");
+    assert_eq!(scene.origin("table.carts.ring.cold.after"), "node.toml:11");
     assert_eq!(scene.origin("table.carts.ring.frozen.replicas"), "default");
 }
 
@@ -542,6 +564,14 @@ fn bounds_are_kept_and_named() {
         ("record_size = 56", "must be from 64 to 64KiB"),
         ("record_size = \"128KiB\"", "must be from 64 to 64KiB"),
         ("half_life = \"500ms\"", "must be from \"1s\" to \"30d\""),
+        ("burn = 9", "must be a whole number from 10 to 1000000000, or \"never\""),
+        ("burn = \"often\"", "must be a whole number from 10 to 1000000000, or \"never\""),
+        ("burn_half_life = \"2h\"", "must be from \"1s\" to \"1h\""),
+        ("burn_client_max = 0", "must be a whole number from 1 to 4294967295, or \"half\""),
+        ("session_rate = -1", "must be a whole number from 1 to 1000000000, or \"never\""),
+        ("table_rate = 0", "must be a whole number from 1 to 1000000000, or \"never\""),
+        ("hold = \"31s\"", "must be from \"0s\" to \"30s\""),
+        ("held_max = 0", "must be a whole number from 1 to 65536"),
         ("stale_max = \"0s\"", "must be from \"100ms\" to \"365d\""),
         ("lifetime_max = \"9999d\"", "must be from \"0s\" to \"3650d\""),
     ] {
@@ -551,6 +581,18 @@ fn bounds_are_kept_and_named() {
             "{line}: {error}"
         );
     }
+}
+
+#[test]
+fn what_never_applies_to_suspects_is_warned_of() {
+    let warnings = |lines: &str| {
+        let scene = Scene::new(&format!("[[table]]\nname = \"t\"\n{lines}"));
+        scene.load().unwrap_or_else(|error| panic!("{error}")).warnings().to_vec()
+    };
+    let warned = "table.t: hold never applies without burn, session_rate or table_rate";
+    assert_eq!(warnings("hold = \"1s\""), [warned]);
+    assert_eq!(warnings("hold = \"1s\"\ntable_rate = 10"), [""; 0]);
+    assert_eq!(warnings("hold = \"0s\"\nburn = \"never\""), [""; 0]);
 }
 
 #[test]

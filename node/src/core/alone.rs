@@ -4,10 +4,11 @@
 //! asked: there is nothing to wait for and no answer to remember, since all that is done here may be
 //! repeated. Whatever is not the plain case is left to the coordinator.
 
-use annulus_proto::Slot;
 use annulus_proto::message::{Acknowledged, Role};
 use annulus_proto::submission::{Action, Submission};
+use annulus_proto::{Key, Slot};
 
+use super::burning::ClientId;
 use super::io::Now;
 use super::{Core, may};
 
@@ -18,7 +19,7 @@ impl Core {
     pub fn submit(
         &mut self,
         now: Now,
-        role: Role,
+        (lane, role): (u64, Role),
         slot: Slot,
         submission: &Submission<'_>,
     ) -> Option<Acknowledged> {
@@ -37,6 +38,7 @@ impl Core {
             || self.stopping
             || !may(role, matches!(action, Action::End { .. }))
             || !self.is_alone_with(table, slot)
+            || self.tables[table].burning.has_quota()
         {
             return None;
         }
@@ -47,6 +49,11 @@ impl Core {
         let stamp = |stored: annulus_proto::Hlc| time.stamp(now, stored.max(floor)).ok();
         let (birth, version) = tables[table].store.change(key, slot, action, now_ms, stamp)?;
         self.counters.add(counter);
+        if self.tables[table].store.policy().suspects.is_some()
+            && let Ok(key) = Key::new(*key)
+        {
+            self.count_uses(now, table, &key, (ClientId::Lane(lane), 1));
+        }
         Some(Acknowledged { birth, version, held_by: 1, homes: 1 })
     }
 

@@ -466,7 +466,10 @@ impl Core {
             // Its patience may be over.
             match self.pending.remove(&id) {
                 Some(pending) if pending.in_line.is_some() => self.start_ballot(now, id, pending),
-                Some(pending) => self.route(now, id, pending),
+                Some(pending) => {
+                    self.held -= usize::from(matches!(pending.stage, Stage::Held));
+                    self.route(now, id, pending);
+                }
                 None => {}
             }
         }

@@ -148,6 +148,13 @@ pub(super) enum Purpose {
         /// The key.
         key: Key,
     },
+    /// How much a session is used by this node's clients, told to one of its homes.
+    Burning {
+        /// The table, by its place.
+        table: usize,
+        /// The key.
+        key: Key,
+    },
     /// That this node takes part in a slot set.
     SetHello {
         /// The set, by its place.

@@ -45,6 +45,8 @@ pub(super) struct Pending {
     pub(super) wrote: Option<Version>,
     /// The table that a session is brought into, if that is what this is for. Nobody asks for it then.
     pub(super) brings: Option<usize>,
+    /// Until when it is held at most, since its session is a suspect.
+    pub(super) held_until: Option<Duration>,
     /// Whether all rings further out were asked, and had nothing.
     pub(super) is_nowhere_else: bool,
     /// Whether a write of it was sent out, which may count yet.
@@ -62,6 +64,8 @@ pub(super) enum Stage {
     Promising(Promising),
     /// What stands in the way may be gone in a moment.
     Pausing,
+    /// Its session is a suspect.
+    Held,
     /// Its session is looked for on other rings.
     BringingIn,
     Reading(Reading),
@@ -82,6 +86,8 @@ pub(super) enum WriteKind {
     Known,
     /// A session that was on another ring.
     Moved,
+    /// What is noted of a session beside its value.
+    Noted,
     /// A new write.
     Plain,
     /// What a ballot decided.
@@ -227,15 +233,20 @@ impl Core {
             let why = "too many requests wait for their homes; try again later".to_owned();
             return self.reply_session(now, asker, id, Err(Failure::Refused(why)));
         }
+        if let Caller::Client(_) = caller
+            && let Some(failure) = self.count_request(now, table, asker, &request)
+        {
+            return self.reply_session(now, asker, id, Err(failure));
+        }
         request.table.clone_from(&self.tables[table].store.policy().name);
-        let patience = Duration::from_millis(request.patience_ms.into()).min(PATIENCE_MAX);
+        let patience = patience_of(request.patience_ms);
         let repeated = request.request;
         let (number, pending) = self.open_pending(now.monotonic + patience, table, request);
         if may_repeat {
             self.unanswered.insert(repeated, number);
         }
         self.pending_bytes += size;
-        let pending = Pending { askers: vec![(asker, id)], size, ..pending };
+        let pending = Pending { size, ..pending }.asked_by(asker, id);
         self.route(now, number, pending);
     }
 
@@ -260,6 +271,7 @@ impl Core {
             above: Version::ZERO,
             wrote: None,
             brings: None,
+            held_until: None,
             is_nowhere_else: false,
             is_sent: false,
             stage: Stage::Done,
@@ -272,6 +284,7 @@ impl Core {
             // Those who wait begin anew.
             return self.finish(now, id, pending, Err(UNWILLING));
         }
+        let Some(pending) = self.let_pass(now, id, pending) else { return };
         if pending.request.operation.is_conditional() {
             return self.route_conditional(now, id, pending);
         }
@@ -406,6 +419,8 @@ impl Core {
         {
             return self.bring_in(now, id, pending);
         }
+        let passed = self.let_pass_with(now, id, pending, stored.as_ref());
+        let Some(pending) = passed else { return };
         let now_ms = self.time.now_ms(now);
         let policy = self.tables[pending.table].store.policy().clone();
         let operation = &pending.request.operation;
@@ -643,7 +658,11 @@ impl Core {
         let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
         let entry = writing.entry.clone();
         let fresh = match writing.kind {
-            WriteKind::Touch | WriteKind::Known | WriteKind::Moved | WriteKind::Ended => Fresh::No,
+            WriteKind::Touch
+            | WriteKind::Known
+            | WriteKind::Moved
+            | WriteKind::Noted
+            | WriteKind::Ended => Fresh::No,
             WriteKind::Plain => Fresh::Yes,
             WriteKind::Decided { ballot, .. } if ballot == entry.version => Fresh::Yes,
             WriteKind::Decided { ballot, .. } => Fresh::By(ballot),
@@ -1091,7 +1110,7 @@ impl Core {
             Stage::Writing(writing) => writing.waiting.remove(&call).is_some(),
             Stage::Promising(promising) => promising.waiting.remove(&call).is_some(),
             Stage::CatchingUp { call: open, .. } => *open == call,
-            Stage::Queued | Stage::Pausing | Stage::BringingIn | Stage::Done => false,
+            Stage::Queued | Stage::Pausing | Stage::Held | Stage::BringingIn | Stage::Done => false,
         };
         match &mut pending.stage {
             _ if !expected => {
@@ -1119,7 +1138,7 @@ impl Core {
                 let reply = reply.clone();
                 self.finish(now, id, pending, Ok(reply));
             }
-            Stage::Queued | Stage::Pausing | Stage::BringingIn | Stage::Done => {}
+            Stage::Queued | Stage::Pausing | Stage::Held | Stage::BringingIn | Stage::Done => {}
         }
     }
 
@@ -1184,6 +1203,10 @@ impl Core {
                 Failure::Unavailable { answered: answered as u8, needed, homes: homes as u8 }
             }
             Stage::BringingIn if !pending.is_sent => UNWILLING,
+            Stage::Held => {
+                self.held -= 1;
+                self.when_again(now, &pending)
+            }
             _ if is_write => Failure::TimedOut,
             _ => Failure::Unavailable { answered: 0, needed: 1, homes: 0 },
         };
@@ -1279,6 +1302,11 @@ impl Core {
 }
 
 impl Pending {
+    /// With somebody who asks for it.
+    pub(super) fn asked_by(self, asker: Asker, id: u64) -> Self {
+        Self { askers: vec![(asker, id)], ..self }
+    }
+
     /// Whether it waits for the answer of this caller.
     fn was_passed_to(&self, caller: Caller) -> bool {
         let Stage::Forwarding { tried, .. } = &self.stage else { return false };
@@ -1322,6 +1350,11 @@ impl Stage {
             _ => unreachable!("the caller has just seen that this is a read"),
         }
     }
+}
+
+/// How long a request waits at most whose caller waits so long, in milliseconds.
+pub(super) fn patience_of(patience_ms: u32) -> Duration {
+    Duration::from_millis(patience_ms.into()).min(PATIENCE_MAX)
 }
 
 fn size(request: &SessionRequest) -> usize {
@@ -1450,6 +1483,7 @@ fn failure_counter(failure: &Failure) -> &'static str {
         Failure::TableFull { .. } => "failures_table_full",
         Failure::Refused(_) => "failures_refused",
         Failure::Conflict { .. } => "failures_conflict",
+        Failure::SlowDown { .. } => "failures_slow_down",
         _ => "failures_timed_out",
     }
 }

@@ -13,6 +13,7 @@ use annulus_proto::message::{HostLoad, Message, Role, TableStatus};
 use annulus_proto::submission::Answer;
 use annulus_proto::{Load, Member, NodeId, Status};
 use annulus_seal::datagram::Recipient;
+use annulus_shm::Used;
 use serde::{Deserialize, Serialize};
 
 use super::kept::RecordChange;
@@ -192,6 +193,19 @@ pub struct Outcome {
     pub call: u64,
     /// The answer, or that there will be none.
     pub result: Result<Answered, NoAnswer>,
+}
+
+/// What a client on this host says that it used out of shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct UsedByLane {
+    /// The client's lane.
+    pub lane: u64,
+    /// The table, by its place in the settings.
+    pub table: usize,
+    /// What it used.
+    pub used: Used,
+    /// About how often.
+    pub count: u32,
 }
 
 /// The answer to a call.

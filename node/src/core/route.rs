@@ -97,6 +97,7 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::Fetch(request) => request.key.slot(),
         Message::CheckCopy(request) => request.key.slot(),
         Message::HeatRequest(request) => request.key.slot(),
+        Message::Burning(report) => report.key.slot(),
         Message::Prepare(request) => request.key.slot(),
         Message::ExplainRequest(request) => request.key.slot(),
         Message::SlotListRequest(request) => request.slot,
@@ -119,6 +120,14 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::ListRequest(request) => {
             return Party::Core(core_of_cursor(request.cursor).min(cores - 1));
         }
+        Message::SuspectsRequest(request) => {
+            return Party::Core(usize::from(request.core).min(cores - 1));
+        }
+        // What is of no slot any core refuses.
+        Message::Judge(judge) => match Slot::of_word(judge.word) {
+            Some(slot) => slot,
+            None => return Party::Core(0),
+        },
         Message::PinnedRequest(request) => {
             return Party::Core(usize::from(request.core).min(cores - 1));
         }

@@ -1,6 +1,6 @@
 //! What the core is told once, at its start.
 
-use std::num::{NonZeroU8, NonZeroU64};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use annulus_proto::limits::REPLICAS_MAX;
@@ -144,6 +144,48 @@ pub struct TablePolicy {
     /// After how long a session goes one ring outward that was used once; one that was used more stays for a half-life
     /// longer each time its heat is twice as high. Default `None`: never.
     pub cools_after: Option<Duration>,
+    /// When a session is used too much, and what becomes of it then. Default `None`: never.
+    pub suspects: Option<SuspectPolicy>,
+}
+
+/// When a session is used too much, and what its users are told then. In ring 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SuspectPolicy {
+    /// How hot a session is that becomes a suspect: in uses, through all nodes together, of which each counts half as
+    /// much after each [`SuspectPolicy::half_life`]. For long that is `burn / (1.44 × half_life)` uses a second. It is
+    /// a suspect until it would have cooled to half of that, and stays one while it is asked for as much.
+    pub burn: NonZeroU32,
+    /// How long one that is not used takes to lose half of that heat; from 1 s to 1 h. Default 10 s.
+    pub half_life: Duration,
+    /// How much of that heat one client may account for at each node: with less than `burn` no client alone makes
+    /// a session a suspect. A client is a connection, a lane, or an address that datagrams come from.
+    pub client_max: u32,
+    /// How often a session may be used in a second through one node, as often at once, before it is as hot as
+    /// [`SuspectPolicy::burn`]. Default `None`: as often as `burn` says.
+    pub session_rate: Option<NonZeroU32>,
+    /// How many requests about all of the table are taken in a second by each node, as many at once; those beyond are
+    /// told to slow down. Ends always pass. Default `None`: no bound.
+    pub table_rate: Option<NonZeroU32>,
+    /// How long a request about a suspect is held, in case the session is released, before it is told to slow down.
+    /// Default zero: it is told at once.
+    pub hold: Duration,
+    /// How many requests are held at any time; others are told at once. Default 1,024.
+    pub held_max: usize,
+}
+
+impl SuspectPolicy {
+    /// The policy with this threshold, and the defaults for the rest: no client alone gets further than half of it.
+    pub fn new(burn: NonZeroU32) -> Self {
+        Self {
+            burn,
+            half_life: Duration::from_secs(10),
+            client_max: burn.get().div_ceil(2),
+            session_rate: None,
+            table_rate: None,
+            hold: Duration::ZERO,
+            held_max: 1_024,
+        }
+    }
 }
 
 impl Default for TablePolicy {
@@ -162,6 +204,7 @@ impl Default for TablePolicy {
             merge: None,
             ring: 0,
             cools_after: None,
+            suspects: None,
         }
     }
 }

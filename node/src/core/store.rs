@@ -1,6 +1,7 @@
 //! One table's entries: in shared memory, with what the node must know of them beside it.
 
 mod outline;
+mod suspects;
 mod watched;
 
 use std::time::Duration;
@@ -9,7 +10,7 @@ use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
 use annulus_proto::submission::Action;
 use annulus_proto::{
-    Dither, Entry, HalfLife, Hlc, Key, NodeId, SLOT_COUNT, Slot, Value, Version, record,
+    Dither, Entry, HalfLife, Hlc, Key, NodeId, SLOT_COUNT, Slot, Value, Verdict, Version, record,
 };
 use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
 use annulus_sketch::Sketch;
@@ -17,6 +18,7 @@ use annulus_sketch::Sketch;
 use super::merging::UnjoinedCounts;
 use super::settings::{Flaw, TablePolicy};
 use outline::{Change, Outline};
+use suspects::Suspects;
 
 pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
 pub(super) use watched::Watched;
@@ -45,6 +47,7 @@ pub(super) struct Store {
     writer: Writer,
     outline: Outline,
     watched: Watched,
+    suspects: Suspects,
     unread: Unread,
     scan_cursor: u64,
     unjoined: UnjoinedCounts,
@@ -121,6 +124,7 @@ impl Store {
             writer,
             outline: Outline::new(),
             watched: Watched::default(),
+            suspects: Suspects::default(),
             unread: Unread::all(),
             scan_cursor: 0,
             unjoined: UnjoinedCounts::default(),
@@ -196,9 +200,11 @@ impl Store {
         self.unread.left -= 1;
         let of_values = self.digests_are_of_values();
         let (outline, watched) = (&mut self.outline, &mut self.watched);
+        let suspects = &mut self.suspects;
         let verified = self.writer.verify_partition(slot.index(), &mut |item| {
             if may_be_placed(item.value) || watched.extras() > 0 {
                 let Ok(key) = Key::new(item.key) else { return };
+                suspects.note(&key, verdict_of(item.value, item.mark), 0);
                 if watched.is_extra(slot, &key) {
                     return; // Its slot was read before, and is read again for another's damage.
                 }
@@ -748,12 +754,15 @@ impl Store {
 
     /// Notes that readers of shared memory used an entry so often. It does not prolong a session, and other homes do
     /// not hear of it.
-    pub(super) fn note_uses(&mut self, used: Used, uses: u32, now_ms: u64) {
+    ///
+    /// Returns its key.
+    pub(super) fn note_uses(&mut self, used: Used, uses: u32, now_ms: u64) -> Option<Vec<u8>> {
         let mut key = None;
         self.writer.used(used, &mut |item| key = Some(item.key.to_vec()));
-        if let Some(key) = key {
-            self.warm(&key, uses, now_ms);
+        if let Some(key) = &key {
+            self.warm(key, uses, now_ms);
         }
+        key
     }
 
     /// Notes that an entry was read through the node, as [`Store::note_uses`].
@@ -766,6 +775,26 @@ impl Store {
         self.writer.change_mark(key, |mark| half_life.used(mark, uses, now_ms, dither));
     }
 
+    /// Until when a session is a suspect, in hybrid milliseconds; it may have been so.
+    pub(super) fn suspect_until(&self, key: &Key) -> Option<u64> {
+        self.suspects.until(key)
+    }
+
+    /// So many suspects after the one with this word, in the order of their words; some may be none any more.
+    pub(super) fn suspects_after(&self, after: Option<u64>, count: usize) -> Vec<(u64, Key)> {
+        self.suspects.after(after, count)
+    }
+
+    /// The suspect with this word.
+    pub(super) fn suspect_of(&self, word: u64) -> Option<Key> {
+        self.suspects.of(word)
+    }
+
+    /// Looks no more after those that are suspects no more.
+    pub(super) fn forget_old_suspects(&mut self, now_ms: u64) {
+        self.suspects.forget_old(now_ms);
+    }
+
     /// Drops an entry at once.
     pub(super) fn drop_entry(&mut self, key: &Key, now_ms: u64) {
         self.read_for(key);
@@ -774,6 +803,7 @@ impl Store {
         let before = if is_extra { 0 } else { self.raw_digest(key) };
         self.writer.remove(key.as_bytes());
         self.watched.remove(slot, key);
+        self.suspects.note(key, None, now_ms);
         let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
         self.outline.change(change, now_ms);
     }
@@ -843,7 +873,10 @@ impl Store {
             result = put(self);
         }
         match result {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.suspects.note(key, entry.verdict().map(|(_, verdict)| verdict), now_ms);
+                Ok(())
+            }
             Err(PutError::ValueTooLarge { size, .. }) => {
                 Err(Failure::TooLarge { size: size as u64, limit: self.policy.max_value.into() })
             }
@@ -989,6 +1022,11 @@ fn may_be_placed(value: &[u8]) -> bool {
 fn is_placed(value: &[u8], mark: u64) -> bool {
     let entry = record::View::parse(value).and_then(|view| view.entry(mark));
     entry.is_ok_and(|entry| entry.is_placed())
+}
+
+fn verdict_of(value: &[u8], mark: u64) -> Option<Verdict> {
+    let entry = record::View::parse(value).and_then(|view| view.entry(mark)).ok()?;
+    entry.verdict().map(|(_, verdict)| verdict)
 }
 
 /// The mark of an entry of this level.

@@ -11,6 +11,7 @@ mod merging;
 mod placing;
 mod rings;
 mod slot_sets;
+mod suspects;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -494,7 +495,7 @@ impl World {
         let now = self.present(0);
         let core = self.core(0, key);
         let slot = Key::new(key).unwrap().slot();
-        let done = core.submit(now, Role::Development, slot, &submission);
+        let done = core.submit(now, (3, Role::Development), slot, &submission);
         if let Some(acknowledged) = done {
             return (Answer::Acknowledged(acknowledged), true);
         }

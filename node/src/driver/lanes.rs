@@ -16,7 +16,6 @@ use annulus_proto::codec::{self, Header};
 use annulus_proto::message::{LaneGranted, Message, RequestId, Role, SessionRequest};
 use annulus_proto::submission::{Answer, Submission, SubmissionError};
 use annulus_proto::{Hlc, Slot, limits::NAME_BYTES_MAX};
-use annulus_shm::Used;
 use annulus_shm::lane::{
     Alarm, Answers, LaneFault, LaneOptions, NodeLane, Sleeper, Submissions, UseDrain, current_cpu,
     full_fence,
@@ -28,7 +27,7 @@ use super::inboxes::Inboxes;
 use super::settings::LaneSettings;
 use super::shared::{Shared, Sleepers, State};
 use crate::core::route::core_of;
-use crate::core::{Asker, Caller, Input, Now, Request};
+use crate::core::{Asker, Caller, Input, Now, Request, UsedByLane};
 
 /// Where streams get lanes, and give them back.
 pub(super) struct Lanes {
@@ -433,11 +432,13 @@ impl<C: Clock> Thread<C> {
             return;
         }
         let cores = self.cores.len();
-        let mut used: Vec<Vec<(usize, Used, u32)>> = vec![Vec::new(); cores];
+        let mut used: Vec<Vec<UsedByLane>> = vec![Vec::new(); cores];
         for lane in &mut self.open {
+            let lane_number = lane.number;
             lane.uses.drain(|part, what, count| {
-                let part = usize::from(part);
-                used[part % cores].push((part / cores, what, count));
+                let (part, lane) = (usize::from(part), lane_number);
+                let table = part / cores;
+                used[part % cores].push(UsedByLane { lane, table, used: what, count });
             });
         }
         let now = self.time.present();
@@ -523,7 +524,7 @@ impl Track {
         if core_of(slot, lanes.desks.len()) != core {
             return Err(Fault::Core);
         }
-        let done = state.core.submit(now, self.role, slot, &submission);
+        let done = state.core.submit(now, (self.number, self.role), slot, &submission);
         if call != 0
             && let Some(answers) = state.answers.get_mut(&self.number)
         {

@@ -115,8 +115,9 @@ fn every_variant_has_its_number() {
         Failure {
             0 Failure::Absent, 1 Failure::Ended, 2 Failure::Expired, 3 Failure::Unavailable { .. },
             4 Failure::TooLarge { .. }, 5 Failure::TableFull { .. }, 6 Failure::Refused(_),
-            7 Failure::TimedOut, 8 Failure::Conflict { .. },
+            7 Failure::TimedOut, 8 Failure::Conflict { .. }, 9 Failure::SlowDown { .. },
         }
+        Sentence { 0 Sentence::Release { .. }, 1 Sentence::End }
         Served { 0 Served::Memory, 1 Served::HomesWhileSyncing, 2 Served::Homes }
         CopyState {
             0 CopyState::NotAsked, 1 CopyState::Silent, 2 CopyState::Absent { .. },
@@ -311,7 +312,7 @@ fn errors_name_what_is_wrong() {
     assert_eq!(with(5, b'M'), both(DecodeError::Magic));
     assert_eq!(with(6, 2), both(DecodeError::Version(2)));
     assert_eq!(with(7, 0), both(DecodeError::Kind(0)));
-    assert_eq!(with(7, 105), both(DecodeError::Kind(105)));
+    assert_eq!(with(7, 110), both(DecodeError::Kind(110)));
     let length = HEADER_BYTES + CHECK_BYTES - 1;
     let short = DecodeError::CutShort { have: length, need: length + 1 };
     assert_eq!(with(0, length as u8 - 4), both(short));
@@ -341,9 +342,9 @@ fn errors_name_what_is_wrong() {
     reseal(&mut no_end);
     assert!(matches!(decode_datagram(&no_end, "shop"), Err(DecodeError::CutShort { .. })));
     let mut unknown = datagram;
-    unknown[7] = 105;
+    unknown[7] = 110;
     reseal(&mut unknown);
-    assert_eq!(decode_datagram(&unknown, "shop"), Err(DecodeError::Kind(105)));
+    assert_eq!(decode_datagram(&unknown, "shop"), Err(DecodeError::Kind(110)));
     assert_eq!(decode_datagram(&unknown, "shed"), Err(DecodeError::Cluster));
 }
 
@@ -558,6 +559,7 @@ fn the_document_numbers_variants_and_states_limits_as_they_are() {
         ("Change", names::<Change>()),
         ("Value", names::<Value>()),
         ("SessionReply", names::<SessionReply>()),
+        ("Sentence", names::<Sentence>()),
         ("Affinity", names::<Affinity>()),
         ("Status", names::<Status>()),
         ("PeerState", names::<PeerState>()),

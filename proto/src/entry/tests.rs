@@ -567,6 +567,42 @@ fn a_marker_is_a_copy_that_lacks_the_value() {
     assert_eq!(ended.marker(), ended);
 }
 
+#[test]
+fn the_last_verdict_counts_and_is_no_write() {
+    let started = started(version(5, 1), Value::Bytes(b"value".to_vec()));
+    assert_eq!(started.verdict(), None);
+    let (suspect, released) =
+        (Verdict::Suspect { until: 5_000 }, Verdict::Released { until: Hlc::MS_MAX });
+    let (mut first, mut second) = (started.clone(), started.clone());
+    first.judge(version(7, 1), suspect);
+    second.judge(version(8, 2), released);
+    assert_eq!((first.version, first.noted_at()), (started.version, version(7, 1)));
+    assert_eq!(first.check(), Ok(()));
+    assert_eq!(first.slowed_until(4_999), Some(5_000));
+    assert_eq!(first.slowed_until(5_000), None);
+    assert_ne!(first.digest(b"key"), started.digest(b"key"));
+    let mut bytes = Vec::new();
+    crate::record::write(&first, &mut bytes);
+    let view = crate::record::View::parse(&bytes).unwrap();
+    assert_eq!(view.slowed_until(4_999), Some(5_000));
+    assert_eq!(view.slowed_until(5_000), None);
+    let mut both = first.clone();
+    assert!(both.merge(&second));
+    assert!(second.merge(&first) || second == both);
+    assert_eq!(both, second);
+    assert_eq!(both.verdict(), Some((version(8, 2), released)));
+    assert_eq!(both.slowed_until(0), None);
+    // What others may write there is none.
+    for bytes in [&[][..], &[1; 6], &[3, 1, 0, 0, 0, 0, 0], &[9; 20]] {
+        let note = Note { version: version(9, 1), bytes: bytes.to_vec() };
+        both.body.as_mut().unwrap().notes.insert(VERDICT, note);
+        assert_eq!((both.verdict(), both.noted_at()), (None, version(9, 1)));
+    }
+    let mut ended = Entry::ended(version(5, 1), version(6, 1));
+    ended.judge(version(7, 1), suspect);
+    assert_eq!((ended.verdict(), ended.noted_at()), (None, Version::ZERO));
+}
+
 /// Nodes of different builds compare digests, so they must never change.
 #[test]
 fn digests_are_what_they_always_were() {

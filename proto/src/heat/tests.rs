@@ -166,3 +166,16 @@ fn every_part_of_the_dither_is_spread_evenly() {
         assert!((0.45..0.55).contains(&mean), "{part}: {mean}");
     }
 }
+
+#[test]
+fn a_level_is_a_heat_and_back() {
+    assert_eq!([0, 16, 32, 160, -16].map(HalfLife::heat), [1, 2, 4, 1_024, 1]);
+    assert_eq!(HalfLife::heat(-17), 0);
+    for heat in [1, 2, 3, 10, 1_000, 1_024, 123_456, 1 << 30, 1 << 40] {
+        let level = HalfLife::level_of(heat);
+        assert!(HalfLife::heat(level) >= heat);
+        assert!(level == 0 || HalfLife::heat(level - 1) < heat);
+    }
+    assert_eq!(HalfLife::level_of(0), HalfLife::level_of(1));
+    assert_eq!(HalfLife::level_of(u64::MAX), HalfLife::level_of(1 << 40));
+}

@@ -63,6 +63,7 @@ fn every_answer_is_encoded_as_it_always_was() {
         (Answer::Failed(Failure::TableFull { node }), [5, 9, 0, 0, 0, 0]),
         (Answer::Failed(Failure::TimedOut), [7, 0, 0, 0, 0, 0]),
         (Answer::Failed(Failure::Conflict { version: version(3, 4) }), [8, 3 << 16, 4, 0, 0, 0]),
+        (Answer::Failed(Failure::SlowDown { retry_after_ms: 7 }), [9, 7, 0, 0, 0, 0]),
         (Answer::AskElsewhere, [0x81, 0, 0, 0, 0, 0]),
     ];
     for (answer, words) in cases {

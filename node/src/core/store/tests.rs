@@ -428,10 +428,17 @@ fn sizes_that_do_not_add_up_get_no_sketches() {
 
 /// Where readers of shared memory find an entry.
 fn place_of(store: &Store, number: u64) -> Used {
-    let reader = annulus_shm::Reader::attach(store.writer.region()).unwrap();
-    let lookup = reader.get(key(number).as_bytes(), 0, &mut Vec::new());
-    let annulus_shm::Lookup::Hit(hit) = lookup else { panic!("{lookup:?}") };
-    hit.used
+    store.place_of(&key(number))
+}
+
+impl Store {
+    /// What a reader would note of an entry that it used.
+    pub(in crate::core) fn place_of(&self, key: &Key) -> Used {
+        let reader = annulus_shm::Reader::attach(self.writer.region()).unwrap();
+        let lookup = reader.get(key.as_bytes(), 0, &mut Vec::new());
+        let annulus_shm::Lookup::Hit(hit) = lookup else { panic!("{lookup:?}") };
+        hit.used
+    }
 }
 
 /// All keys, the coolest first.

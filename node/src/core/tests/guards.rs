@@ -57,7 +57,7 @@ impl World {
             action: Submission::action(operation, &mut room).expect("no read"),
         };
         let slot = Key::new(key).unwrap().slot();
-        self.core(0, key).submit(now, role, slot, &submission).is_some()
+        self.core(0, key).submit(now, (3, role), slot, &submission).is_some()
     }
 
     fn touches_at_once(&mut self) -> bool {

@@ -179,6 +179,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             SessionReply::Failed(Failure::Conflict { version: later() }).into(),
             "0208fd0100056c50c4a001fda6a5a4a3a2a10000",
         ),
+        (SessionReply::Failed(Failure::SlowDown { retry_after_ms: 300 }).into(), "0209fb2c01"),
         (
             ExplainRequest { table: "t".into(), key: key(), ask_homes: true }.into(),
             "01740673336372657401",
@@ -617,7 +618,32 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             SetOffer { set: "t".into(), slot: 5, incarnation: 300, counter: 7 }.into(),
             "017405fb2c0107",
         ),
+        (Burning { table: "t".into(), key: key(), heat: 300 }.into(), "017406733363726574fb2c01"),
+        (Burned { left_ms: 300 }.into(), "fb2c01"),
+        (SuspectsRequest { table: "t".into(), core: 1, after: Some(300) }.into(), "01740101fb2c01"),
+        (
+            Suspects {
+                suspects: vec![Suspect {
+                    word: 300,
+                    birth: birth(),
+                    judged: later(),
+                    until: 70_000,
+                    left_ms: 9,
+                    heat: 5,
+                    owner: b"u1".to_vec(),
+                }],
+                next: Some((1, None)),
+            }
+            .into(),
+            "01fb2c01fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fc701101000905027531010100",
+        ),
+        (judge(Sentence::Release { for_ms: 300 }), "0174fb2c01fd0000006c50c4a001a10900fb2c01"),
+        (judge(Sentence::End), "0174fb2c01fd0000006c50c4a001a10901"),
     ]
+}
+
+fn judge(sentence: Sentence) -> Message {
+    Judge { table: "t".into(), word: 300, birth: birth(), patience_ms: 9, sentence }.into()
 }
 
 pub(super) fn request(operation: Operation) -> Message {

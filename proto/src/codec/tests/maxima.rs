@@ -251,6 +251,17 @@ fn the_largest_listings_pass() {
                 sessions: vec![(key.clone(), LATE, u64::MAX); count],
                 next: Some((u16::MAX, Some(key.clone()))),
             });
+            let suspect = Suspect {
+                word: u64::MAX,
+                birth: LATE,
+                judged: LATE,
+                until: u64::MAX,
+                left_ms: u64::MAX,
+                heat: u32::MAX,
+                owner: vec![0xff; OWNER_BYTES_MAX],
+            };
+            let next = Some((u16::MAX, Some(u64::MAX)));
+            passes(Suspects { suspects: vec![suspect; count], next });
             passes(SlotList { items: vec![(key, 0); count], more: true });
         }
     }
@@ -355,7 +366,7 @@ fn the_largest_answers_about_a_node_pass() {
 fn the_largest_small_messages_pass_and_fit_a_datagram() {
     let refused = Failure::Refused(name(REASON_BYTES_MAX));
     let reason = name(REASON_BYTES_MAX);
-    let messages: [Message; 17] = [
+    let messages: [Message; 21] = [
         Rejected::Malformed { why: reason.clone() }.into(),
         Rejected::WrongCluster { asked: reason }.into(),
         Rejected::NodeIdInUse { id: LATE.node, addr: addr() }.into(),
@@ -377,6 +388,17 @@ fn the_largest_small_messages_pass_and_fit_a_datagram() {
         CheckCopy { table: table(), key: key(), digest: u64::MAX }.into(),
         HeatRequest { table: table(), key: key() }.into(),
         PinnedRequest { table: table(), to: LATE.node, core: u16::MAX, after: Some(key()) }.into(),
+        SuspectsRequest { table: table(), core: u16::MAX, after: Some(u64::MAX) }.into(),
+        Judge {
+            table: table(),
+            word: u64::MAX,
+            birth: LATE,
+            patience_ms: u32::MAX,
+            sentence: Sentence::Release { for_ms: u64::MAX },
+        }
+        .into(),
+        Burning { table: table(), key: key(), heat: u32::MAX }.into(),
+        Burned { left_ms: u64::MAX }.into(),
         SlotListRequest { table: table(), slot: Slot::new(0).unwrap(), after: Some(key()) }.into(),
         Gossip { packet: vec![0xff; datagram_payload_max(&table()) - 3] }.into(),
         StreamGossip { packet: vec![0xff; datagram_payload_max(&table()) - 3] }.into(),
