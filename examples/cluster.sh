@@ -105,6 +105,11 @@ half_life = "1s"
 name = "cold"
 after = "3s"
 storage = "disk"
+
+[[table]]
+name = "logins"
+burn = 20
+burn_half_life = "1s"
 TOML
 
 t=$(now)
@@ -153,6 +158,22 @@ t=$(now)
 [ "$(annulus --table baskets --node "${addr[n3]}" get basket)" = "two pears" ]
 annulus --table baskets --node "${addr[n3]}" explain basket | grep -q "alive"
 say "and came back" "$(since "$t"): read through n3, and alive at its homes again"
+
+# Each command is a client of its own: one alone makes no suspect.
+hammered() {
+  local node code=0
+  for node in n1 n2 n3; do
+    annulus --table logins --node "${addr[$node]}" touch hammered > /dev/null 2>&1 || code=$?
+  done
+  [ "$code" = 8 ]
+}
+t=$(now)
+annulus --table logins --node "${addr[n1]}" start hammered "ada" > /dev/null 2>&1
+wait_for "a hammered session to be slowed down" hammered
+say "a hammered session" "$(since "$t") until its users were told to slow down: $(annulus --table logins --node "${addr[n2]}" suspects list --json | grep -o '"left_ms":[0-9]*' | head -1 | tr -dc 0-9) ms to go"
+t=$(now)
+wait_for "it to cool" annulus --table logins --node "${addr[n3]}" get hammered > /dev/null 2>&1
+say "is served again" "$(since "$t") later, by itself"
 
 if [ "$keep" = yes ]; then
   trap - EXIT INT TERM

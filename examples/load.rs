@@ -173,6 +173,7 @@ fn get_local(
         LocalGet::Live(session) if session.value == LocalValue::Bytes(expected) => Ok(()),
         LocalGet::Live(_) => bail!("is not what was stored"),
         LocalGet::Ended => bail!("is ended"),
+        LocalGet::SlowDown { .. } => bail!("is used too much"),
         LocalGet::Ask(reason) => bail!("cannot be read from shared memory: {reason:?}"),
     }
 }

@@ -11,7 +11,8 @@
  *     cc -std=c99 -O2 -Wall -Icapi/include capi/examples/read.c -o read \
  *        target/release/libannulus.a -lpthread -ldl -lm
  *
- * Ends with 0 if the session lives, 3 if it was ended, 4 if a node has to be asked, 1 otherwise.
+ * Ends with 0 if the session lives, 3 if it was ended, 4 if a node has to be asked, 5 if it is used
+ * too much, 1 otherwise.
  */
 #define _POSIX_C_SOURCE 199309L
 
@@ -105,5 +106,14 @@ int main(int argc, char **argv)
     }
     free(buffer.bytes);
     annulus_close(reader);
-    return status == ANNULUS_LIVE ? 0 : status == ANNULUS_ENDED ? 3 : status > 0 ? 4 : 1;
+    switch (status) {
+    case ANNULUS_LIVE:
+        return 0;
+    case ANNULUS_ENDED:
+        return 3;
+    case ANNULUS_SLOW_DOWN:
+        return 5;
+    default:
+        return ANNULUS_MUST_ASK(status) ? 4 : 1;
+    }
 }

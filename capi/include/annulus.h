@@ -16,6 +16,7 @@
  *     case ANNULUS_LIVE:      use(session.value, session.value_size); break;
  *     case ANNULUS_ENDED:     log_in_again(); break;
  *     case ANNULUS_TOO_SMALL: try_again_with(session.needed); break;
+ *     case ANNULUS_SLOW_DOWN: wait_for(session.deadline_ms - session.read_at_ms); break;
  *     default:                ask_a_node(); break;
  *     }
  *     annulus_close(reader);
@@ -76,6 +77,10 @@ enum annulus_status {
     /* There is a session, but not the room for it: session.needed says how much it takes now. */
     ANNULUS_TOO_SMALL = 8,
 
+    /* The session is used too much, and kept away from its users until session.deadline_ms: ask
+     * again then, and not before. A node says the same. */
+    ANNULUS_SLOW_DOWN = 9,
+
     /* An argument is impossible: see "Wrong use". */
     ANNULUS_E_ARGUMENT = -1,
     /* There is no such file or table, or it may not be read. See annulus_last_error. */
@@ -129,21 +134,24 @@ typedef struct annulus_session {
     int32_t status;
     /* One of enum annulus_kind. */
     uint32_t kind;
-    /* The write that created the session: what has another birth is another session. LIVE, ENDED. */
+    /* The write that created the session: what has another birth is another session. LIVE, ENDED,
+     * SLOW_DOWN. */
     annulus_version birth;
-    /* The last write. LIVE, ENDED. */
+    /* The last write. LIVE, ENDED, SLOW_DOWN. */
     annulus_version version;
-    /* When it expires unless it is used, in hybrid milliseconds; 0 = never. LIVE. */
+    /* When it expires unless it is used, in hybrid milliseconds; 0 = never. LIVE.
+     * When to ask again, in hybrid milliseconds. SLOW_DOWN. */
     uint64_t deadline_ms;
     /* When it was last used, in hybrid milliseconds. LIVE. */
     uint64_t touched_ms;
-    /* When it was read, in hybrid milliseconds, behind by up to a clock tick (1-10 ms). LIVE. */
+    /* When it was read, in hybrid milliseconds, behind by up to a clock tick (1-10 ms). LIVE,
+     * SLOW_DOWN. */
     uint64_t read_at_ms;
     /* The value, in your buffer; not aligned. LIVE. */
     const unsigned char *value;
     size_t value_size;
     /* What it takes of a buffer, in bytes: the value, and a head of 16 to 472 bytes before it.
-     * LIVE, ENDED, TOO_SMALL. */
+     * LIVE, ENDED, SLOW_DOWN, TOO_SMALL. */
     size_t needed;
 } annulus_session;
 
@@ -187,9 +195,9 @@ int annulus_reopen(annulus_reader *reader);
 /* Looks a key up, copies what is found into the buffer, fills *out and returns out->status.
  *
  * The buffer may be NULL if its size is 0. After anything but LIVE its content means nothing. A
- * LIVE or ENDED session is what was published at one instant during the call, of a part of the
- * table that the node vouched for then; expired sessions are EXPIRED. No system call, no lock, no
- * allocation. */
+ * LIVE, ENDED or SLOW_DOWN session is what was published at one instant during the call, of a part
+ * of the table that the node vouched for then; expired sessions are EXPIRED. No system call, no
+ * lock, no allocation. */
 int annulus_get(const annulus_reader *reader, const unsigned char *key, size_t key_size,
                 unsigned char *buffer, size_t buffer_size, annulus_session *out);
 

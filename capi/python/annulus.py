@@ -1,6 +1,6 @@
 """Sessions out of this host's shared memory: no socket, no system call, no third-party package.
 
-    from annulus import Reader, Session, Status
+    from annulus import Reader, Session, SlowDown, Status
 
     with Reader.table("my-cluster", "sessions") as reader:
         match reader.get(b"key"):
@@ -8,6 +8,8 @@
                 ...  # bytes, or a dict of bytes to bytes
             case Status.ENDED:
                 ...  # logged out for good
+            case SlowDown(retry_after_ms=wait_ms):
+                ...  # used too much: come back then, and not before
             case _:
                 ...  # shared memory cannot tell: ask a node
 
@@ -32,7 +34,7 @@ from enum import IntEnum
 from types import TracebackType
 from typing import NamedTuple, Union
 
-__all__ = ["Answer", "Error", "Reader", "Session", "Status", "Version"]
+__all__ = ["Answer", "Error", "Reader", "Session", "SlowDown", "Status", "Version"]
 
 
 class Status(IntEnum):
@@ -86,7 +88,20 @@ class Session:
     """When it was read."""
 
 
-Answer = Union[Session, Status]
+@dataclass(slots=True)
+class SlowDown:
+    """The session is used too much, and kept away from its users for a while."""
+
+    retry_after_ms: int
+    """How long to wait before asking again, in milliseconds."""
+
+    @property
+    def must_ask(self) -> bool:
+        """Whether a node has to be asked: it would say the same."""
+        return False
+
+
+Answer = Union[Session, SlowDown, Status]
 
 
 class Error(Exception):
@@ -134,6 +149,8 @@ class Reader:
             status = self._get(handle.pointer, key, size, room.at, room.size, room.found_at)
         if status == _LIVE:
             return _session(room, _SESSION.unpack_from(room.found), room.found_at)
+        if status == _SLOW_DOWN:
+            return _slow_down(_SESSION.unpack_from(room.found))
         if status in _MAY_BE_DETACHED and self._look_after(handle):
             return self.get(key)
         return _status(status)
@@ -165,6 +182,9 @@ class Reader:
             status = session[0]
             if status == _LIVE:
                 answers.append(_session(room, session, at + _SESSION.size * place))
+                continue
+            if status == _SLOW_DOWN:
+                answers.append(_slow_down(session))
                 continue
             if status == _TOO_SMALL or status in _MAY_BE_DETACHED:
                 short += session[-1]
@@ -236,6 +256,7 @@ class Reader:
 
 _LIVE = 0
 _TOO_SMALL = 8
+_SLOW_DOWN = 9
 _STATUSES = {int(status): status for status in Status}
 _MAY_BE_DETACHED = frozenset((int(Status.STALE), int(Status.NOT_ATTACHED)))
 _LOOK_AFTER_S = 1.0
@@ -292,6 +313,11 @@ def _session(room: _Room, found: tuple[int, ...], found_at: int) -> Session:
     return Session(
         value, Version(birth, born_by), Version(version, by), deadline, touched, read_at
     )
+
+
+def _slow_down(found: tuple[int, ...]) -> SlowDown:
+    _, _, _, _, _, _, until, _, read_at, *_ = found
+    return SlowDown(until - read_at)
 
 
 def _fields(room: _Room, found_at: int) -> dict[bytes, bytes]:

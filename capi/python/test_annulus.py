@@ -10,7 +10,7 @@ import threading
 import time
 import unittest
 
-from annulus import Error, Reader, Session, Status, Version
+from annulus import Error, Reader, Session, SlowDown, Status, Version
 
 DIRECTORY = pathlib.Path(os.environ["ANNULUS_TEST_DIRECTORY"])
 TABLE = DIRECTORY / "annulus-test-0123456789ab-sessions"
@@ -53,6 +53,13 @@ class ReaderReads(unittest.TestCase):
         ]:
             self.assertIs(self.reader.get(key), status)
             self.assertEqual(status.must_ask, status is not Status.ENDED)
+
+    def test_a_session_that_is_used_too_much(self) -> None:
+        self.assertEqual(self.value(b"cooled"), b"cool")
+        for answer in [self.reader.get(b"slowed"), *self.reader.get_many([b"slowed"])]:
+            assert isinstance(answer, SlowDown), answer
+            self.assertTrue(0 < answer.retry_after_ms < 1 << 46)
+            self.assertFalse(answer.must_ask)
 
     def test_many_are_as_one_by_one(self) -> None:
         keys = [b"bytes", b"large", b"map", b"nobody", b"ended", b"stale", b"large", b"empty"] * 5

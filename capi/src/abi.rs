@@ -31,6 +31,8 @@ pub enum Status {
     NotAttached = 7,
     /// Found, but larger than the buffer.
     TooSmall = 8,
+    /// The session is used too much: ask again later.
+    SlowDown = 9,
     /// An argument is impossible.
     Argument = -1,
     /// A file or directory cannot be opened.
@@ -45,7 +47,7 @@ pub enum Status {
 
 impl Status {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Live,
         Self::Ended,
         Self::Miss,
@@ -55,6 +57,7 @@ impl Status {
         Self::Damaged,
         Self::NotAttached,
         Self::TooSmall,
+        Self::SlowDown,
         Self::Argument,
         Self::Open,
         Self::Segment,
@@ -79,6 +82,7 @@ impl Status {
             Self::Damaged => c"the record makes no sense: ask a node",
             Self::NotAttached => c"the segment was given up by its node: reopen it, ask a node",
             Self::TooSmall => c"the buffer is too small",
+            Self::SlowDown => c"used too much: ask again later",
             Self::Argument => c"an argument is impossible",
             Self::Open => c"a file or directory cannot be opened",
             Self::Segment => c"not a segment that this library can read",
@@ -138,7 +142,7 @@ pub struct Session {
     pub birth: VersionParts,
     /// The last write.
     pub version: VersionParts,
-    /// When it expires, in hybrid milliseconds; 0 = never.
+    /// When it expires, in hybrid milliseconds; 0 = never. Of [`Status::SlowDown`]: when to ask again.
     pub deadline_ms: u64,
     /// When it was last used, in hybrid milliseconds.
     pub touched_ms: u64,

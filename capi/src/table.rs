@@ -195,6 +195,9 @@ fn session(lookup: Lookup, buffer: &[u8], now_ms: u64) -> Session {
     if view.ended {
         return session;
     }
+    if let Some(until) = view.slowed_until(now_ms) {
+        return Session { status: Status::SlowDown.code(), deadline_ms: until, ..session };
+    }
     let (kind, value) = match view.bytes() {
         Some(bytes) => (Kind::Bytes, bytes),
         None => match view.map() {

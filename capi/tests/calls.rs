@@ -131,6 +131,14 @@ fn every_kind_of_session_has_its_answer() {
     assert_eq!((found.status, found.kind, found.value.is_null()), (1, 0, true));
     assert_eq!(found.version.hlc, found.birth.hlc + 1);
 
+    let found = reader.get(b"slowed", &mut buffer);
+    assert_eq!((found.status, found.kind, found.value.is_null()), (9, 0, true));
+    assert_eq!(found.deadline_ms, BEGAN_MS + LIFETIME_MS, "it is kept away until then");
+    assert!(found.read_at_ms > BEGAN_MS && found.read_at_ms < found.deadline_ms);
+    assert_eq!((found.birth.node, found.version), (NODE, found.birth), "a verdict is no write");
+    let found = reader.get(b"cooled", &mut buffer);
+    assert_eq!((found.status, value(&found, &buffer)), (0, &b"cool"[..]));
+
     for (key, status) in [
         (&b"nobody"[..], Status::Miss),
         (b"expired", Status::Expired),
@@ -212,8 +220,8 @@ fn many_keys_have_the_answers_of_single_gets() {
     for name in &names {
         put(&mut writer, name, &session(Value::Bytes(name.repeat(5))));
     }
-    let others = ["bytes", "large", "map", "ended", "nobody", "expired", "stale", "damaged", ""];
-    names.extend(others.map(Vec::from));
+    let others = ["bytes", "large", "map", "ended", "nobody", "expired", "stale", "damaged"];
+    names.extend(others.into_iter().chain(["slowed", "cooled", ""]).map(Vec::from));
     names.push(vec![b'k'; 256]);
 
     let reader = Open::path(&path).expect("it opens");

@@ -38,6 +38,7 @@ fn header_and_library_agree_on_every_number() {
             Status::Damaged => "ANNULUS_DAMAGED",
             Status::NotAttached => "ANNULUS_NOT_ATTACHED",
             Status::TooSmall => "ANNULUS_TOO_SMALL",
+            Status::SlowDown => "ANNULUS_SLOW_DOWN",
             Status::Argument => "ANNULUS_E_ARGUMENT",
             Status::Open => "ANNULUS_E_OPEN",
             Status::Segment => "ANNULUS_E_SEGMENT",
@@ -101,6 +102,7 @@ fn the_example_reads_through_the_shared_and_the_static_library() {
         let (code, text) = read("large", &[]);
         assert_eq!((code, text.len() > 50_000), (0, true));
         assert_eq!(read("ended", &[]), (3, "ended\n".into()));
+        assert_eq!(read("slowed", &[]), (5, "used too much: ask again later\n".into()));
         let miss = "not in this host's table: ask a node\n";
         assert_eq!(read("nobody", &[]), (4, miss.into()));
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use annulus_client::{Affinity, KeyId, KeyKind, Slot, Version};
+use annulus_client::{Affinity, KeyId, KeyKind, Slot, SuspectName, Version};
 use annulus_node::config::{Flags, Setting, parse_duration, parse_size, show_duration};
 use clap::builder::{ArgAction, NonEmptyStringValueParser};
 use clap::error::ErrorKind;
@@ -118,6 +118,9 @@ pub(crate) enum Command {
     End(EndArgs),
     /// List live sessions
     Sessions(SessionsArgs),
+    /// The sessions that are used too much and kept away from their users for a while
+    #[command(subcommand)]
+    Suspects(SuspectsCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write all of them
@@ -421,6 +424,47 @@ pub(crate) struct SessionsArgs {
     pub(crate) keys: bool,
 }
 
+/// What to do about sessions that are used too much. Takes the role monitor.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SuspectsCommand {
+    /// Those of the cluster: what they are called instead of by their keys, and how hot they are
+    List,
+    /// Print a line whenever one comes, is kept away for longer, or is gone, until interrupted
+    Watch(WatchArgs),
+    /// Let one be used as much as it is, for a while
+    Release(ReleaseArgs),
+    /// End one for good
+    End(SuspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Stop after so many changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseArgs {
+    #[command(flatten)]
+    pub(crate) suspect: SuspectArgs,
+    /// How long it is left alone, up to 365d
+    #[arg(long = "for", value_name = "TIME", default_value = "1m", value_parser = release)]
+    pub(crate) time: Duration,
+}
+
+/// Which suspect is meant.
+#[derive(Debug, Args)]
+#[group(required = true)]
+pub(crate) struct SuspectArgs {
+    /// Its name, as `annulus suspects list` shows it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<SuspectName>,
+    /// The session's key
+    #[arg(long, value_name = "KEY", conflicts_with = "name")]
+    pub(crate) key: Option<OsString>,
+}
+
 /// What to do with the keys of a cluster. All but `generate` go to this host's node over its Unix
 /// socket, which does it at every member it knows.
 #[derive(Debug, Subcommand)]
@@ -647,8 +691,17 @@ fn version(text: &str) -> Result<Version, String> {
 }
 
 fn time(text: &str) -> Result<Duration, String> {
+    time_up_to(text, Duration::from_secs(3_600))
+}
+
+/// For how long a suspect may be released.
+fn release(text: &str) -> Result<Duration, String> {
+    time_up_to(text, Duration::from_secs(365 * 86_400))
+}
+
+fn time_up_to(text: &str, most: Duration) -> Result<Duration, String> {
     let time = parse_duration(text)?;
-    let bounds = Duration::from_millis(1)..=Duration::from_secs(3_600);
+    let bounds = Duration::from_millis(1)..=most;
     if bounds.contains(&time) {
         return Ok(time);
     }

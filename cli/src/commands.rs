@@ -14,6 +14,7 @@ mod rtt;
 mod session;
 mod sessions;
 mod status;
+mod suspects;
 
 use crate::args::{Cli, Command, ConfigCommand, Global, SyncCommand};
 use crate::cluster::Cluster;
@@ -89,6 +90,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Sessions(args) => {
             connected(&global, async |cluster| sessions::run(cluster, &args).await)
+        }
+        Command::Suspects(command) => {
+            connected(&global, async |cluster| suspects::run(cluster, &command).await)
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) const REFUSED: u8 = 5;
 pub(crate) const UNREACHABLE: u8 = 6;
 /// What was asked about is not so yet: it is not safe to stop the node, or not everything is done.
 pub(crate) const NOT_YET: u8 = 7;
+/// The session, or the table, is used too much: nothing was done; later it may be.
+pub(crate) const SLOW_DOWN: u8 = 8;
 
 /// The codes as `--help` and the manual list them.
 pub(crate) const HELP: &str = "\
@@ -32,7 +34,8 @@ Exit codes:
   4  unavailable or timed out: a write may or may not have happened
   5  refused, too large, the table is full, or a condition does not hold
   6  cannot reach a node, or shared memory cannot tell (--local)
-  7  not yet: the node is not safe to stop, or not drained";
+  7  not yet: the node is not safe to stop, or not drained
+  8  slow down: the session or the table is used too much; nothing was done";
 
 /// A failure of the command itself, with its code.
 #[derive(Debug)]
@@ -115,6 +118,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         | Error::Rejected { .. } => Some(REFUSED),
         Error::NoNode { .. } | Error::Disconnected { .. } | Error::NotAttached => Some(UNREACHABLE),
         Error::Key(_) => Some(USAGE),
+        Error::SlowDown { .. } => Some(SLOW_DOWN),
         _ => None,
     }
 }
@@ -128,6 +132,8 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use annulus_client::{KeyError, NodeId, Tried, Version};
     use anyhow::Context;
 
@@ -147,6 +153,7 @@ mod tests {
             (Error::TableFull { node }, 5),
             (Error::Refused("no".to_owned()), 5),
             (Error::Conflict { version: Version::ZERO }, 5),
+            (Error::SlowDown { retry_after: Duration::from_secs(1) }, 8),
             (Error::NoNode { tried: tried.clone() }, 6),
             (Error::Disconnected { at: "a:1".to_owned() }, 6),
             (Error::NotAttached, 6),

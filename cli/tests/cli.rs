@@ -568,6 +568,65 @@ fn three_nodes_tell_where_a_session_is() {
     assert!(text.contains("read    no such session"), "{text}");
 }
 
+/// A client counts for half of what makes a suspect at most, and each command is one. It has no lane, so that what it
+/// reads out of shared memory is not counted.
+#[test]
+fn a_hammered_session_is_slowed_down_released_and_ended() {
+    let place = Place::new();
+    let table = "[[table]]\nname = \"sessions\"\nburn = 20\nburn_half_life = \"1m\"\n";
+    let config = place.write("suspects.toml", table);
+    let more = ["--config", &config];
+    let first = place.node("n1", &[], &more);
+    let second = place.node("n2", &[&first.addr], &more);
+    let third = place.node("n3", &[&first.addr], &more);
+    let nodes = [first, second, third];
+    in_sync(&place, &nodes[0].addr, 3);
+    let run =
+        |node: usize, args: &[&str]| place.run(&[args, &["--node", &nodes[node].addr]].concat());
+    run(0, &["start", "secret", "v", "--owner", "ada"]).ok();
+    run(0, &["start", "other", "v"]).ok();
+    assert_eq!(run(0, &["suspects", "list", "--json"]).ok(), "");
+
+    let told = eventually("somebody to be told to slow down", || {
+        let ran = [0, 1, 2].map(|node| run(node, &["touch", "secret"]));
+        ran.into_iter().find(|ran| ran.code == 8)
+    });
+    assert!(told.stderr.contains("slow down: ask again in "), "{}", told.stderr);
+    let list = run(1, &["suspects", "list", "--json"]).json();
+    assert_eq!(list["owner"], "ada");
+    assert!(list["left_ms"].as_u64() > Some(30_000), "{list}");
+    let name = list["name"].as_str().expect("a name").to_owned();
+    for (number, node) in nodes.iter().enumerate() {
+        run(number, &["get", "secret"]).fails(8);
+        run(number, &["set", "secret", "w"]).fails(8);
+        run(number, &["get", "other"]).ok();
+        // All three are homes, and have it in their memory.
+        place.run(&["get", "secret", "--local", "--socket", &node.socket]).fails(8);
+    }
+    let text = run(2, &["suspects", "list"]).ok();
+    assert!(text.contains(&name) && !text.contains("secret"), "{text}");
+    fits_80_columns(&text);
+    let watched = run(2, &["suspects", "watch", "--count", "1", "--json"]).json();
+    assert_eq!((&watched["change"], &watched["name"]), (&"appeared".into(), &list["name"]));
+
+    run(0, &["suspects", "release", &name]).ok();
+    for node in 0..3 {
+        eventually("it to be served again", || {
+            (run(node, &["get", "secret"]).code == 0).then_some(())
+        });
+    }
+    run(0, &["suspects", "release", &name]).fails(3);
+    run(0, &["suspects", "end", "--key", "nosuch"]).fails(3);
+
+    // Who is held for one may be ended as one: by its key, which a monitor may know.
+    for number in 0..60 {
+        run(number % 3, &["touch", "other"]);
+    }
+    eventually("the other one to be told", || (run(0, &["get", "other"]).code == 8).then_some(()));
+    run(1, &["suspects", "end", "--key", "other"]).ok();
+    run(2, &["get", "other"]).fails(3);
+}
+
 #[test]
 fn sessions_are_listed_once_page_by_page_and_without_their_keys() {
     let place = Place::new();

@@ -1,6 +1,7 @@
 //! What can go wrong, and what it means for a write that was under way.
 
 use std::fmt;
+use std::time::Duration;
 
 use annulus_proto::message::{Failure, Rejected};
 use annulus_proto::{KeyError, NodeId, Version};
@@ -58,6 +59,12 @@ pub enum Error {
     Conflict {
         /// The last write of the session that lives under the key.
         version: Version,
+    },
+    /// The session, or its table, is used too much: nothing was done. Ask again then, and not before.
+    #[error("slow down: ask again in {retry_after:?}")]
+    SlowDown {
+        /// How long to wait.
+        retry_after: Duration,
     },
     /// No answer in time. A write may or may not have happened, or may happen yet: read to find out,
     /// or repeat it (writes of values and fields, touches and ends may be repeated).
@@ -146,6 +153,9 @@ impl From<Failure> for Error {
             Failure::Refused(why) => Self::Refused(why),
             Failure::TimedOut => Self::TimedOut,
             Failure::Conflict { version } => Self::Conflict { version },
+            Failure::SlowDown { retry_after_ms } => {
+                Self::SlowDown { retry_after: Duration::from_millis(retry_after_ms) }
+            }
             other => Self::Refused(other.to_string()),
         }
     }

@@ -35,6 +35,7 @@ mod pool;
 mod recent;
 mod request;
 mod seal;
+mod suspects;
 mod table;
 mod watch;
 
@@ -45,7 +46,8 @@ pub use annulus_proto::message::{
     Acknowledged, Affinity, Change, Copy as HomeCopy, CopyState, Event, Events, Explanation,
     Happened, HeldKey, HostLoad, KeyChange, KeyOrdered, KeyText, KeysReport, Lifetimes, List,
     Listed, Members, NodeKeys, NodeStatus, Order, Peer, PeerState, Peers, Pinned, PlanRequest,
-    Rejected, Role, RouteNode, Routes, Safety, Segment, Served, Session, TableStatus,
+    Rejected, Role, RouteNode, Routes, Safety, Segment, Sentence, Served, Session, Suspect,
+    Suspects, TableStatus,
 };
 pub use annulus_proto::{
     Attributes, Key, KeyError, Member, NodeId, RouteTable, Rtt, Slot, SlotRange, Status, Value,
@@ -61,5 +63,8 @@ pub use error::{ConnectError, Error, Tried};
 pub use lane::{Lane, LaneCaller, LaneError, LaneTable, NotHandedOver};
 pub use local::{AskReason, LocalGet, LocalPage, LocalReader, LocalSession, LocalValue};
 pub use node::NodeHandle;
+pub use suspects::{
+    SUSPECTS_PERIOD, SuspectChange, SuspectList, SuspectName, SuspectNameError, SuspectWatch,
+};
 pub use table::{Location, Read, Source, StartOptions, Table};
 pub use watch::RouteWatch;

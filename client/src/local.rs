@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use annulus_net::{Clock, SystemClock};
 use annulus_proto::message::{Listed, Session};
@@ -26,13 +27,18 @@ pub struct LocalReader<C: Clock = SystemClock> {
     clock: C,
 }
 
-/// What shared memory says about a key. Only [`LocalGet::Live`] and [`LocalGet::Ended`] are answers.
+/// What shared memory says about a key. Only [`LocalGet::Ask`] is no answer.
 #[derive(Debug)]
 pub enum LocalGet<'a> {
     /// The session.
     Live(LocalSession<'a>),
     /// The session was ended.
     Ended,
+    /// The session is used too much: ask again then, and not before.
+    SlowDown {
+        /// How long to wait.
+        retry_after: Duration,
+    },
     /// Shared memory cannot tell: ask a node ([`Table::get`](crate::Table::get) does both).
     Ask(AskReason),
 }
@@ -219,7 +225,9 @@ impl LocalTable {
             return Looked::Ask(AskReason::NotAttached);
         };
         let lookup = attached.shards.get(key, now_monotonic_ms, buffer);
-        self.judge(attached, lookup, key, now_monotonic_ms, buffer, read)
+        self.judge(attached, lookup, key, now_monotonic_ms, buffer, |found| {
+            found.unless_slowed(read)
+        })
     }
 
     /// Looks several keys up; see [`LocalReader::get_many`].
@@ -235,8 +243,10 @@ impl LocalTable {
             return (0..keys.len()).for_each(|at| found(at, Looked::Ask(AskReason::NotAttached)));
         };
         attached.shards.get_many(keys, now_monotonic_ms, buffer, &mut |at, lookup, value| {
-            let read = LocalSession::read;
-            found(at, self.judge(attached, lookup, keys[at], now_monotonic_ms, value, read));
+            let looked = self.judge(attached, lookup, keys[at], now_monotonic_ms, value, |found| {
+                found.unless_slowed(LocalSession::read)
+            });
+            found(at, looked);
         });
     }
 
@@ -249,7 +259,7 @@ impl LocalTable {
         key: &[u8],
         now_monotonic_ms: u64,
         record: &'a [u8],
-        read: impl FnOnce(Found<'a>) -> Option<T>,
+        read: impl FnOnce(Found<'a>) -> Looked<T>,
     ) -> Looked<T> {
         let Hit { deadline, mark, used, .. } = match lookup {
             Lookup::Hit(hit) => hit,
@@ -280,7 +290,6 @@ impl LocalTable {
         let clock_offset = attached.shards.shard(used.shard()).clock_offset();
         let now_ms = now_monotonic_ms.wrapping_add(clock_offset);
         read(Found { view, deadline, mark, now_ms })
-            .map_or(Looked::Ask(AskReason::Damaged), Looked::Live)
     }
 
     pub(crate) fn scan(&self, cursor: u64, limit: usize, now_ms: u64) -> Option<LocalPage> {
@@ -303,7 +312,10 @@ impl LocalTable {
         let mut entries = Vec::new();
         for key in keys {
             let name = key.clone();
-            let listed = self.get(key.as_bytes(), now_ms, &mut buffer, |found| found.listed(name));
+            let lookup = attached.shards.get(key.as_bytes(), now_ms, &mut buffer);
+            // A suspect is a live session, too: only its value is kept away.
+            let read = |found: Found<'_>| Looked::of(found.listed(name));
+            let listed = self.judge(attached, lookup, key.as_bytes(), now_ms, &buffer, read);
             if let Looked::Live(listed) = listed {
                 entries.push(listed);
             }
@@ -316,7 +328,15 @@ impl LocalTable {
 pub(crate) enum Looked<T> {
     Live(T),
     Ended,
+    SlowDown(Duration),
     Ask(AskReason),
+}
+
+impl<T> Looked<T> {
+    /// What a live session's record gave; `None` if it is malformed.
+    fn of(read: Option<T>) -> Self {
+        read.map_or(Self::Ask(AskReason::Damaged), Self::Live)
+    }
 }
 
 /// A live session's record.
@@ -328,6 +348,18 @@ pub(crate) struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// Reads it, unless the session is kept away from its users. Costs one branch where nothing was noted of it.
+    #[inline]
+    fn unless_slowed<T>(self, read: impl FnOnce(Self) -> Option<T>) -> Looked<T> {
+        match self.view.slowed_until(self.now_ms) {
+            None => Looked::of(read(self)),
+            Some(until) => {
+                let left_ms = until.saturating_sub(self.now_ms);
+                Looked::SlowDown(Duration::from_millis(left_ms))
+            }
+        }
+    }
+
     /// The whole session, as a node would have sent it; `None` if the record is malformed.
     pub(crate) fn session(self) -> Option<Session> {
         let Entry { birth, version, body } = self.view.entry(self.mark).ok()?;
@@ -382,6 +414,7 @@ impl<'a> From<Looked<LocalSession<'a>>> for LocalGet<'a> {
         match looked {
             Looked::Live(session) => Self::Live(session),
             Looked::Ended => Self::Ended,
+            Looked::SlowDown(retry_after) => Self::SlowDown { retry_after },
             Looked::Ask(reason) => Self::Ask(reason),
         }
     }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{
-    Affinity, Events, EventsRequest, ExplainRequest, Explanation, HostLoad, KeyChange, KeysReport,
-    KeysRequest, List, ListRequest, LoadRequest, Members, MembersRequest, Message, NodeStatus,
-    Order, Ordered, Peers, PeersRequest, Ping, Pinned, PinnedRequest, PlanRequest, RankRequest,
-    Routes, Safety, SafetyRequest, StatusRequest,
+    Affinity, Events, EventsRequest, ExplainRequest, Explanation, HostLoad, Judge, KeyChange,
+    KeysReport, KeysRequest, List, ListRequest, LoadRequest, Members, MembersRequest, Message,
+    NodeStatus, Order, Ordered, Peers, PeersRequest, Ping, Pinned, PinnedRequest, PlanRequest,
+    RankRequest, Routes, Safety, SafetyRequest, Sentence, SessionReply, StatusRequest, Suspects,
+    SuspectsRequest,
 };
-use annulus_proto::{Key, NodeId, RouteTable};
+use annulus_proto::{Key, NodeId, RouteTable, Version};
+use tokio::time::Instant;
 
 use crate::client::Handle;
 use crate::error::Error;
@@ -26,8 +28,8 @@ use crate::request::Whom;
 /// # Errors
 /// All operations: [`Error::NoNode`] when it could not be reached, [`Error::TimedOut`] when it did
 /// not answer, [`Error::Disconnected`], [`Error::Rejected`] and [`Error::Protocol`] as they say.
-/// Nothing here changes anything but [`NodeHandle::keys`] and [`NodeHandle::order`], and all of it may
-/// be repeated.
+/// Nothing here changes anything but [`NodeHandle::keys`], [`NodeHandle::order`] and [`NodeHandle::judge`],
+/// and all of it may be repeated.
 pub struct NodeHandle<N: Net = TokioNet, C: Clock = SystemClock> {
     handle: Arc<Handle<N, C>>,
     whom: Whom,
@@ -170,6 +172,47 @@ impl<N: Net, C: Clock> NodeHandle<N, C> {
         (core, after): (u16, Option<Key>),
     ) -> Result<Pinned, Error> {
         ask!(self, PinnedRequest { table: table.to_owned(), to, core, after }, Pinned)
+    }
+
+    /// A page of the suspects that it is a home of: sessions that are used too much. `place` is where the page
+    /// before said to go on, (0, `None`) at the beginning. As a monitor;
+    /// [`Table::suspects`](crate::Table::suspects) lists those of the cluster.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`]; [`Error::Rejected`] for a table that it does not have, and without the role.
+    pub async fn suspects(
+        &self,
+        table: &str,
+        (core, after): (u16, Option<u64>),
+    ) -> Result<Suspects, Error> {
+        ask!(self, SuspectsRequest { table: table.to_owned(), core, after }, Suspects)
+    }
+
+    /// Passes a sentence on a suspect that it is a home of: the session with this birth, whose key `word` stands
+    /// for. As a monitor; [`Table::release`](crate::Table::release) and
+    /// [`Table::end_suspect`](crate::Table::end_suspect) find its homes.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`]; [`Error::Absent`] if it knows of no such suspect, [`Error::Unavailable`], and
+    /// [`Error::Rejected`] for a table that it does not have, and without the role. After [`Error::TimedOut`] it
+    /// may have been done or not.
+    pub async fn judge(
+        &self,
+        table: &str,
+        word: u64,
+        birth: Version,
+        sentence: Sentence,
+    ) -> Result<(), Error> {
+        let judge = Judge { table: table.to_owned(), word, birth, patience_ms: 0, sentence };
+        self.judge_until(judge, Instant::now() + self.handle.inner.settings.timeout).await
+    }
+
+    /// The same, until `deadline`.
+    pub(crate) async fn judge_until(&self, judge: Judge, deadline: Instant) -> Result<(), Error> {
+        match self.handle.inner.ask_until(self.whom, judge.into(), deadline).await? {
+            (Message::SessionReply(SessionReply::Acknowledged(_)), _) => Ok(()),
+            (other, node) => Err(unexpected(&other, node, "an acknowledgement")),
+        }
     }
 
     /// Where it thinks a session lives, and with `ask_homes` what each home holds of it.

@@ -44,7 +44,16 @@ impl<N: Net, C: Clock> Inner<N, C> {
         whom: Whom,
         message: Message,
     ) -> Result<(Message, NodeId), Error> {
-        let deadline = Instant::now() + self.settings.timeout;
+        self.ask_until(whom, message, Instant::now() + self.settings.timeout).await
+    }
+
+    /// The same, until `deadline`.
+    pub(crate) async fn ask_until(
+        &self,
+        whom: Whom,
+        message: Message,
+        deadline: Instant,
+    ) -> Result<(Message, NodeId), Error> {
         let mut message = message;
         let mut course = Course::new(&message);
         let mut pause = ROUND_PAUSE;
@@ -432,9 +441,10 @@ impl Course {
             Message::SessionRequest(request) => Some(&request.operation),
             _ => None,
         };
+        let is_judge = matches!(message, Message::Judge(_));
         Self {
-            is_write: operation.is_some_and(|operation| *operation != Operation::Get),
-            haste: Haste::of(operation),
+            is_write: is_judge || operation.is_some_and(|operation| *operation != Operation::Get),
+            haste: if is_judge { Haste::None } else { Haste::of(operation) },
             is_conditional: operation.is_some_and(Operation::is_conditional),
             tries: 0,
             lost: false,
@@ -499,7 +509,9 @@ impl Course {
                 Ok(None)
             }
             // An earlier try may have been done all the same.
-            Failure::TableFull { .. } | Failure::Refused(_) if self.is_write && self.lost => {
+            Failure::TableFull { .. } | Failure::Refused(_) | Failure::SlowDown { .. }
+                if self.is_write && self.lost =>
+            {
                 Err(Error::TimedOut)
             }
             failure => Err(failure.into()),
@@ -557,8 +569,11 @@ impl Course {
 
 /// Tells the node how long we wait, a little less than we do, so that its answer still arrives.
 fn set_patience(message: &mut Message, patience: Duration) {
-    if let Message::SessionRequest(request) = message {
-        let ms = (patience - patience / 16).as_millis();
-        request.patience_ms = u32::try_from(ms).unwrap_or(u32::MAX);
-    }
+    let patience_ms = match message {
+        Message::SessionRequest(request) => &mut request.patience_ms,
+        Message::Judge(judge) => &mut judge.patience_ms,
+        _ => return,
+    };
+    let ms = (patience - patience / 16).as_millis();
+    *patience_ms = u32::try_from(ms).unwrap_or(u32::MAX);
 }

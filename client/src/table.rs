@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{
-    Acknowledged, Change, Explanation, Lifetimes, List, Message, Operation, RouteNode, Session,
-    SessionReply, SessionRequest,
+    Acknowledged, Change, Explanation, Lifetimes, List, Message, Operation, RouteNode, Sentence,
+    Session, SessionReply, SessionRequest,
 };
 use annulus_proto::{Attributes, Key, NodeId, Slot, Value, Version};
 
@@ -22,6 +22,7 @@ use crate::local::{AskReason, LocalPage, LocalTable, Looked};
 use crate::node::{NodeHandle, unexpected};
 use crate::recent::Progress;
 use crate::request::Whom;
+use crate::suspects::{self, SuspectList, SuspectWatch};
 
 /// One table of sessions. Cheap to clone.
 ///
@@ -35,8 +36,9 @@ use crate::request::Whom;
 ///
 /// # Errors
 /// All operations: [`Error::Key`] for an impossible key, [`Error::TimedOut`], [`Error::NoNode`],
-/// [`Error::Disconnected`], [`Error::Rejected`], [`Error::Protocol`] as they say, and
-/// [`Error::Refused`] for a table that the nodes don't have.
+/// [`Error::Disconnected`], [`Error::Rejected`], [`Error::Protocol`] as they say,
+/// [`Error::Refused`] for a table that the nodes don't have, and [`Error::SlowDown`] where the session or the
+/// table is used too much: sessions can be ended all the same.
 pub struct Table<N: Net = TokioNet, C: Clock = SystemClock> {
     handle: Arc<Handle<N, C>>,
     name: Arc<str>,
@@ -151,6 +153,7 @@ impl<N: Net, C: Clock> Table<N, C> {
                     return Ok(Read { session, source: Source::SharedMemory });
                 }
                 Looked::Ended => return Err(Error::Ended),
+                Looked::SlowDown(retry_after) => return Err(Error::SlowDown { retry_after }),
                 Looked::Ask(_) => {}
             }
         }
@@ -420,6 +423,49 @@ impl<N: Net, C: Clock> Table<N, C> {
         self.some_node().list(&self.name, cursor, limit).await
     }
 
+    /// All sessions of the table that are kept away from their users at the moment, since they are used too much.
+    /// As a monitor. Asks all active members at the same time, which takes a request for each of a member's cores
+    /// and for every 512 suspects; of a table [`Table::at`] a node it asks that node alone.
+    ///
+    /// # Errors
+    /// As all operations, if no member answered; those that did not are named in the list. [`Error::Rejected`] for
+    /// a table that the nodes don't have, and without the role.
+    pub async fn suspects(&self) -> Result<SuspectList, Error> {
+        suspects::list(&self.handle, &self.name, self.only).await
+    }
+
+    /// Tells of each change of [`Table::suspects`], which is asked for once in a `period`: 200 ms
+    /// ([`SUSPECTS_PERIOD`](crate::SUSPECTS_PERIOD)) is how often nodes judge.
+    pub fn watch_suspects(&self, period: Duration) -> SuspectWatch<N, C> {
+        SuspectWatch::new(self.clone(), period)
+    }
+
+    /// Releases a suspect: it is none for so long, however much it is used. Nodes cap that at 365 days. As a
+    /// monitor; `word` and `birth` are what [`Table::suspects`] says. May be repeated.
+    ///
+    /// # Errors
+    /// [`Error::Absent`]: none of its homes that answered knows of such a suspect. [`Error::Unavailable`] and
+    /// [`Error::TimedOut`]: it may be released or not; repeat it. [`Error::Rejected`] without the role. Otherwise
+    /// as all operations.
+    pub async fn release(
+        &self,
+        word: u64,
+        birth: Version,
+        for_how_long: Duration,
+    ) -> Result<(), Error> {
+        let sentence = Sentence::Release { for_ms: whole_ms(for_how_long) };
+        suspects::judge(&self.handle, &self.name, self.only, (word, birth), sentence).await
+    }
+
+    /// Ends a suspect for good. As a monitor; `word` and `birth` are what [`Table::suspects`] says. May be repeated.
+    ///
+    /// # Errors
+    /// As [`Table::release`].
+    pub async fn end_suspect(&self, word: u64, birth: Version) -> Result<(), Error> {
+        let (table, only) = (&self.name, self.only);
+        suspects::judge(&self.handle, table, only, (word, birth), Sentence::End).await
+    }
+
     pub(crate) fn handle(&self) -> &Arc<Handle<N, C>> {
         &self.handle
     }
@@ -434,7 +480,7 @@ impl<N: Net, C: Clock> Table<N, C> {
         let looked = RECORD
             .with_borrow_mut(|record| self.local.get(key, now_ms, record, |found| found.session()));
         let counter = match &looked {
-            Looked::Live(_) | Looked::Ended => &inner.tally.local_hits,
+            Looked::Live(_) | Looked::Ended | Looked::SlowDown(_) => &inner.tally.local_hits,
             Looked::Ask(reason) => match reason {
                 AskReason::Miss | AskReason::Expired => &inner.tally.local_misses,
                 AskReason::Stale | AskReason::BehindOwnWrite => &inner.tally.local_stale,

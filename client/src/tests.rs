@@ -5,3 +5,4 @@ mod handshake;
 mod requests;
 mod routing;
 mod shared_memory;
+mod suspects;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use annulus_proto::{Attributes, Entry, Hlc, NodeId, Slot, Value, Version, record};
+use annulus_proto::{Attributes, Entry, Hlc, NodeId, Slot, Value, Verdict, Version, record};
 use annulus_shm::{TableOptions, Writer, open_or_create, shard_of};
 
 /// The hybrid time that the table's sessions began at, and that its clock shows at least.
@@ -46,6 +46,8 @@ fn fill(writers: &mut Writers) {
     put(writers, b"large", &bytes(&[b'x'; 50_000]));
     put(writers, b"map", &map());
     put(writers, b"ended", &Entry::ended(version(0), version(1)));
+    put(writers, b"slowed", &judged(b"hot", BEGAN_MS + LIFETIME_MS));
+    put(writers, b"cooled", &judged(b"cool", BEGAN_MS));
     put(writers, b"stale", &bytes(b"not vouched for"));
     let (writer, slot) = writers.of(b"stale");
     writer.set_freshness(slot, 0);
@@ -72,6 +74,13 @@ pub(crate) fn put(writers: &mut Writers, key: &[u8], entry: &Entry) {
 /// A session with this value, begun at [`BEGAN_MS`].
 pub(crate) fn session(value: Value) -> Entry {
     Entry::start(version(0), value, (0, BEGAN_MS + LIFETIME_MS), Attributes::default(), BEGAN_MS)
+}
+
+/// A session that is kept away from its users until then.
+fn judged(value: &[u8], until: u64) -> Entry {
+    let mut entry = session(Value::Bytes(value.to_vec()));
+    entry.judge(version(1), Verdict::Suspect { until });
+    entry
 }
 
 /// Fields of which one was deleted and one has expired.

@@ -88,6 +88,48 @@ fn a_change_is_of_the_value_or_the_fields_or_the_lifetimes() {
 }
 
 #[test]
+fn a_suspect_is_named_or_found_by_its_key() {
+    let Command::Suspects(SuspectsCommand::Release(release)) =
+        parsed("annulus suspects release 7629-00a1b2c3d4e5").command
+    else {
+        panic!("not release")
+    };
+    let name = release.suspect.name.expect("it was named");
+    assert_eq!((name.to_string().as_str(), release.suspect.key), ("7629-00a1b2c3d4e5", None));
+    assert_eq!(release.time, Duration::from_secs(60));
+    let Command::Suspects(SuspectsCommand::Release(release)) =
+        parsed("annulus suspects release --key k --for 2h --json").command
+    else {
+        panic!("not release")
+    };
+    assert_eq!((release.suspect.name, release.suspect.key), (None, Some("k".into())));
+    assert_eq!(release.time, Duration::from_secs(7_200));
+    parsed("annulus suspects end --key k");
+    parsed("annulus suspects release --key k --for 365d");
+    refused("annulus suspects release --key k --for 366d");
+    refused("annulus suspects release --key k --for 0s");
+    assert!(refused("annulus suspects end k").contains("not the name of a suspect"));
+    refused("annulus suspects end 7629-00a1b2c3d4e5 --key k");
+    refused("annulus suspects end");
+    refused("annulus suspects end --key k --for 1m");
+}
+
+#[test]
+fn suspects_are_watched_for_ever_or_for_so_many_changes() {
+    parsed("annulus suspects list");
+    for (line, expected) in
+        [("annulus suspects watch", None), ("annulus suspects watch --count 3", Some(3))]
+    {
+        let Command::Suspects(SuspectsCommand::Watch(watch)) = parsed(line).command else {
+            panic!("not watch")
+        };
+        assert_eq!(watch.count, expected);
+    }
+    refused("annulus suspects watch --count 0");
+    refused("annulus suspects");
+}
+
+#[test]
 fn wrong_uses_are_refused() {
     refused("annulus nosuch");
     refused("annulus sessions --local --all");
@@ -115,7 +157,7 @@ fn help_fits_80_columns_and_lists_the_exit_codes() {
     command.build();
     visit(&mut command, "");
     let help = command.render_help().to_string();
-    for code in 0..=6 {
+    for code in 0..=8 {
         assert!(help.contains(&format!("\n  {code}  ")), "{help}");
     }
 }

@@ -108,6 +108,7 @@ fn get_local(cluster: &Cluster, key: &[u8]) -> anyhow::Result<Session> {
     let session = match reader.get(key, &mut record) {
         LocalGet::Live(session) => session,
         LocalGet::Ended => return Err(Error::Ended.into()),
+        LocalGet::SlowDown { retry_after } => return Err(Error::SlowDown { retry_after }.into()),
         LocalGet::Ask(AskReason::NotAttached) => return Err(Error::NotAttached.into()),
         LocalGet::Ask(reason) => {
             let why = local_reason(reason);

@@ -101,6 +101,7 @@ async fn failures_keep_their_meaning() {
         (Failure::TableFull { node: node.id }, Error::TableFull { node: node.id }),
         (Failure::Refused("why".to_owned()), Error::Refused("why".to_owned())),
         (Failure::Conflict { version: birth() }, Error::Conflict { version: birth() }),
+        (Failure::SlowDown { retry_after_ms: 200 }, Error::SlowDown { retry_after: SHORT }),
     ];
     for (failure, error) in cases {
         let (touched, ()) = tokio::join!(client.touch("k", None), async {
@@ -152,12 +153,28 @@ async fn a_write_without_an_answer_has_an_unknown_outcome() {
 async fn a_refusal_after_a_lost_try_leaves_the_outcome_unknown() {
     let mut node = FakeNode::start(1).await;
     let client = client(&node).await;
-    let (touched, ()) = tokio::join!(client.touch("k", None), async {
-        node.next().await.hang_up();
-        let again = node.next().await;
-        again.answer(SessionReply::Failed(Failure::TableFull { node: NodeId::from_bits(1) }));
+    let full = Failure::TableFull { node: NodeId::from_bits(1) };
+    for refusal in [full, Failure::SlowDown { retry_after_ms: 200 }] {
+        let (touched, ()) = tokio::join!(client.touch("k", None), async {
+            node.next().await.hang_up();
+            node.next().await.answer(SessionReply::Failed(refusal));
+        });
+        assert_eq!(touched.unwrap_err(), Error::TimedOut);
+    }
+}
+
+#[tokio::test]
+async fn who_is_to_slow_down_is_told_at_once_and_no_other_node_is_asked() {
+    let (mut primary, mut secondary) = (FakeNode::start(1).await, FakeNode::start(2).await);
+    primary.set_routes(routes(1, &[&primary, &secondary]));
+    let client = routed(builder([primary.seed()])).await;
+    let (read, ()) = tokio::join!(client.get("k"), async {
+        let slow_down = Failure::SlowDown { retry_after_ms: 200 };
+        primary.next().await.answer(SessionReply::Failed(slow_down));
     });
-    assert_eq!(touched.unwrap_err(), Error::TimedOut);
+    assert_eq!(read.unwrap_err(), Error::SlowDown { retry_after: SHORT });
+    assert!(secondary.arrived.try_recv().is_err());
+    assert_eq!(client.counters().retries, 0);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use annulus_net::{Clock, SystemClock, TokioNet};
 use annulus_proto::message::Segment;
-use annulus_proto::{Attributes, Entry, Key, NodeId, Slot, Value, record};
+use annulus_proto::{Attributes, Entry, Key, NodeId, Slot, Value, Verdict, record};
 use annulus_shm::{HeapRegion, Shards, TableOptions, Writer, create_shards, open_or_create};
 
 use super::fake::{FakeNode, Script, birth, builder, echo, routes, version};
@@ -72,6 +73,13 @@ fn bytes(value: &[u8]) -> Entry {
     entry(Value::Bytes(value.to_vec()))
 }
 
+/// A session that is kept away from its users until then.
+fn slowed(value: &[u8], until: u64) -> Entry {
+    let mut entry = bytes(value);
+    entry.judge(version(2), Verdict::Suspect { until });
+    entry
+}
+
 #[tokio::test]
 async fn a_hit_asks_nobody() {
     let mut table = Table::new(1);
@@ -100,6 +108,45 @@ async fn an_ended_session_is_ended_without_asking() {
     let client = table.client(&node).await;
     assert_eq!(client.get("k").await.unwrap_err(), Error::Ended);
     assert!(node.arrived.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_suspect_is_told_of_without_asking_until_its_time_is_over_or_it_is_released() {
+    let mut table = Table::new(1);
+    table.writers.iter_mut().for_each(|writer| writer.set_clock_offset(0));
+    let now_ms = SystemClock.monotonic_coarse_ms();
+    let minute = Duration::from_secs(60);
+    let until = now_ms + minute.as_millis() as u64;
+    table.put("hot", &slowed(b"hot", until));
+    table.put("cooled", &slowed(b"cooled", now_ms));
+    let mut released = slowed(b"released", until);
+    released.judge(version(3), Verdict::Released { until });
+    table.put("released", &released);
+    let mut moved = slowed(b"moved", until);
+    moved.move_to(1, version(3), |_| 0);
+    table.put("moved", &moved.marker());
+
+    let mut node = FakeNode::with(1, table.script()).await;
+    let client = table.client(&node).await;
+    let error = client.get("hot").await.unwrap_err();
+    let Error::SlowDown { retry_after } = error else { panic!("{error}") };
+    assert!(retry_after > minute / 2 && retry_after <= minute, "{retry_after:?}");
+    for key in ["cooled", "released"] {
+        let read = client.get(key).await.unwrap();
+        assert_eq!(read.session.value, Value::Bytes(key.as_bytes().to_vec()));
+    }
+    assert_eq!(client.counters().local_hits, 3);
+    assert!(node.arrived.try_recv().is_err());
+
+    let reader = client.local_reader("sessions").unwrap();
+    let mut buffer = Vec::new();
+    assert!(matches!(reader.get("hot", &mut buffer), LocalGet::SlowDown { .. }));
+    assert!(matches!(reader.get("moved", &mut buffer), LocalGet::Ask(AskReason::Miss)));
+    // It lives, and listings show no values.
+    let listed = reader.scan(0, 100).unwrap().entries;
+    let mut keys: Vec<&[u8]> = listed.iter().map(|listed| listed.key.as_bytes()).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [&b"cooled"[..], b"hot", b"released"]);
 }
 
 #[tokio::test]
@@ -277,12 +324,13 @@ async fn many_keys_are_read_at_once_as_each_would_be_alone() {
         table.put(&format!("k{number}"), &bytes(&[number; 300]));
     }
     table.put("ended", &Entry::ended(birth(), version(9)));
+    table.put("slowed", &slowed(b"hot", u64::MAX >> 16));
     let node = FakeNode::with(1, table.script()).await;
     let client = table.client(&node).await;
     let reader = client.local_reader("sessions").unwrap();
     let names: Vec<String> = (0..20).map(|number| format!("k{number}")).collect();
     let mut keys: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
-    keys.extend([&b"ended"[..], b"nobody's"]);
+    keys.extend([&b"ended"[..], b"slowed", b"nobody's"]);
     let mut seen = Vec::new();
     reader.get_many(&keys, &mut Vec::new(), |at, got| {
         assert_eq!(at, seen.len());
@@ -295,6 +343,10 @@ async fn many_keys_are_read_at_once_as_each_would_be_alone() {
                 assert_eq!(keys[at], b"ended");
                 None
             }
+            LocalGet::SlowDown { .. } => {
+                assert_eq!(keys[at], b"slowed");
+                None
+            }
             LocalGet::Ask(reason) => {
                 assert_eq!((keys[at], reason), (&b"nobody's"[..], AskReason::Miss));
                 None
@@ -302,7 +354,7 @@ async fn many_keys_are_read_at_once_as_each_would_be_alone() {
         });
     });
     let stored = (0..20u8).map(|number| Some(vec![number; 300]));
-    assert_eq!(seen, stored.chain([None, None]).collect::<Vec<_>>());
+    assert_eq!(seen, stored.chain([None, None, None]).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -95,6 +95,7 @@ async fn killed_while_written(end: impl AsyncFn(&mut Child)) {
                     hits += 1;
                 }
                 LocalGet::Ended => panic!("nobody ended it"),
+                LocalGet::SlowDown { .. } => panic!("nobody suspects anything"),
                 LocalGet::Ask(_) => {}
             }
         }

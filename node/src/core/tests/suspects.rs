@@ -177,7 +177,7 @@ fn no_client_alone_makes_a_suspect_of_a_session() {
     let lane = |lane| UsedByLane { lane, table: 0, used, count: 1_000_000 };
     world.core(home, &key).note_uses(now, &[lane(7)]);
     world.run_for(2 * BEAT);
-    assert_eq!(world.slowed_for(home, &key).is_some(), true, "two clients do");
+    assert!(world.slowed_for(home, &key).is_some(), "two clients do");
     let other = sparse("other");
     world.acknowledged(0, &other, start(bytes("one")));
     let home = world.home(&other);
