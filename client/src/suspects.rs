@@ -67,6 +67,8 @@ pub struct SuspectWatch<N: Net = TokioNet, C: Clock = SystemClock> {
 
 /// How often nodes judge, and as often a monitor may as well look.
 pub const SUSPECTS_PERIOD: Duration = Duration::from_millis(200);
+/// The longest time between two looks.
+const PERIOD_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// The bits of a word that are not the slot.
 const HASH_BITS: u32 = 47;
@@ -147,6 +149,8 @@ impl SuspectChange {
 impl<N: Net, C: Clock> SuspectWatch<N, C> {
     pub(crate) fn new(table: Table<N, C>, period: Duration) -> Self {
         let (known, news) = (BTreeMap::new(), VecDeque::new());
+        // A clock does not go on for ever.
+        let period = period.min(PERIOD_MAX);
         Self { table, period, looked_at: None, known, news }
     }
 

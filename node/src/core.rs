@@ -57,7 +57,7 @@ use rand::rngs::StdRng;
 
 use ballot::Lines;
 use bringing::Bringing;
-use burning::{Burning, ClientId};
+use burning::{Burning, ClientId, Uses};
 use calls::{Call, Calls, Purpose};
 use cooling::Cooling;
 use coordinator::Pending;
@@ -566,7 +566,7 @@ impl Core {
             if table.store.policy().suspects.is_some()
                 && let Some(key) = key.and_then(|key| Key::new(key).ok())
             {
-                self.count_uses(now, *number, &key, (ClientId::Lane(*lane), *count));
+                self.count_uses(now, *number, &key, (ClientId::Lane(*lane), Uses::Reads(*count)));
             }
             counted += u64::from(*count);
         }

@@ -640,7 +640,7 @@ impl PartResolver<'_, TableSetting> {
         let held_max = self.take(
             TableSetting::HeldMax,
             of_session.held_max,
-            whole(1..=65_536),
+            whole(1..=16_384),
             usize::to_string,
         );
         let says_so = burn.or(session_rate).or(table_rate).is_some();

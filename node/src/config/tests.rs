@@ -571,7 +571,7 @@ fn bounds_are_kept_and_named() {
         ("session_rate = -1", "must be a whole number from 1 to 1000000000, or \"never\""),
         ("table_rate = 0", "must be a whole number from 1 to 1000000000, or \"never\""),
         ("hold = \"31s\"", "must be from \"0s\" to \"30s\""),
-        ("held_max = 0", "must be a whole number from 1 to 65536"),
+        ("held_max = 0", "must be a whole number from 1 to 16384"),
         ("stale_max = \"0s\"", "must be from \"100ms\" to \"365d\""),
         ("lifetime_max = \"9999d\"", "must be from \"0s\" to \"3650d\""),
     ] {

@@ -8,7 +8,7 @@ use annulus_proto::message::{Acknowledged, Role};
 use annulus_proto::submission::{Action, Submission};
 use annulus_proto::{Key, Slot};
 
-use super::burning::ClientId;
+use super::burning::{ClientId, Uses};
 use super::io::Now;
 use super::{Core, may};
 
@@ -52,7 +52,7 @@ impl Core {
         if self.tables[table].store.policy().suspects.is_some()
             && let Ok(key) = Key::new(*key)
         {
-            self.count_uses(now, table, &key, (ClientId::Lane(lane), 1));
+            self.count_uses(now, table, &key, (ClientId::Lane(lane), Uses::Requests(1)));
         }
         Some(Acknowledged { birth, version, held_by: 1, homes: 1 })
     }

@@ -44,6 +44,8 @@ pub(super) struct Burning {
     rarity: u32,
     /// Those that have something to report.
     news: BTreeSet<Key>,
+    /// The last one that was.
+    told_last: Option<Key>,
     /// What nodes reported of sessions that this one is a home of.
     reported: BTreeMap<Key, BTreeMap<NodeId, u64>>,
     /// Of all requests about this table.
@@ -79,6 +81,15 @@ pub(super) enum ClientId {
     Address(std::net::IpAddr),
 }
 
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Uses {
+    /// Requests.
+    Requests(u32),
+    /// Reads out of shared memory, as a client says, which counts one in some of them.
+    Reads(u32),
+}
+
 type Limiter = RateLimiter<NotKeyed, InMemoryState, CoreClock, NoOpMiddleware<Nanos>>;
 
 /// The present, as the core was last told it.
@@ -98,6 +109,9 @@ const REPORTS_MAX: usize = 128;
 const CLIENTS_MAX: usize = 16;
 /// A node reports what is at least this part of its even share.
 const SHARE_PARTS: u64 = 8;
+/// How much hotter than `burn` a session is made that is used faster than it may be: by half of a half-life, which
+/// is two beats at least.
+const LEVELS_AHEAD: i16 = 8;
 /// How many times fewer than `burn` the uses are that may be missed before a session is followed.
 const MISSED_PART: u32 = 32;
 
@@ -113,6 +127,7 @@ impl Burning {
             followed: BTreeMap::new(),
             rarity: 0,
             news: BTreeSet::new(),
+            told_last: None,
             reported: BTreeMap::new(),
             quota,
             next_beat: Duration::ZERO,
@@ -146,9 +161,13 @@ impl Burning {
         now: Now,
         (policy, share, max): (&SuspectPolicy, u64, usize),
         key: &Key,
-        (client, uses): (ClientId, u32),
+        (client, uses): (ClientId, Uses),
     ) -> bool {
         self.clock.set(now);
+        let (uses, are_requests) = match uses {
+            Uses::Requests(count) => (count, true),
+            Uses::Reads(count) => (count, false),
+        };
         let (half_life, now_ms) = (HalfLife::new(policy.half_life), ms(now));
         let mut draw = || self.dither.draw();
         if !self.followed.contains_key(key) {
@@ -186,14 +205,26 @@ impl Burning {
         clients[at].1 = half_life.used(clients[at].1, counted, now_ms, draw());
         followed.mark = half_life.used(followed.mark, counted, now_ms, draw());
         let is_within = |quota: &Limiter| matches!(quota.check_n(some), Ok(Ok(())));
-        if !followed.quota.as_ref().is_none_or(is_within) {
-            let burning = HalfLife::level_of(policy.burn.get().into());
+        if are_requests && !followed.quota.as_ref().is_none_or(is_within) {
+            // It is as hot still when that is reported.
+            let burning = HalfLife::level_of(policy.burn.get().into()) + LEVELS_AHEAD;
             followed.mark = half_life.raised(followed.mark, burning, now_ms);
         }
         if heat(followed.mark) >= share {
             self.news.insert(key.clone());
         }
         true
+    }
+
+    /// What is reported with this beat: those after the ones of the last, so that each gets its turn.
+    pub(super) fn next_news(&mut self) -> Vec<Key> {
+        let after = self.told_last.take();
+        let is_after = |key: &&Key| after.as_ref().is_none_or(|after| *key > after);
+        let news = &self.news;
+        let in_turn = news.iter().filter(is_after).chain(news.iter().filter(|key| !is_after(key)));
+        let next: Vec<Key> = in_turn.take(REPORTS_MAX).cloned().collect();
+        self.told_last = next.last().cloned();
+        next
     }
 
     /// Forgets those that have cooled, and follows others the sooner the fewer there are.
@@ -204,6 +235,9 @@ impl Burning {
         let least = (1 << self.rarity) / 2 + 1;
         self.followed
             .retain(|_, it| heat(it.mark) >= least || it.slowed.believed_until > now.monotonic);
+        // Levels go round: one that is long cold would look hot in the end.
+        let clients = self.followed.values_mut().map(|it| &mut it.clients);
+        clients.for_each(|clients| clients.retain(|(_, mark)| heat(*mark) > 0));
         self.news.retain(|key| self.followed.contains_key(key));
         self.reported.retain(|_, nodes| {
             nodes.retain(|_, mark| heat(*mark) > 0);
@@ -273,7 +307,7 @@ impl Core {
         now: Now,
         table: usize,
         key: &Key,
-        (client, uses): (ClientId, u32),
+        (client, uses): (ClientId, Uses),
     ) {
         let max = FOLLOWED_MAX.div_ceil(self.cores);
         let members = self.standing.innermost().members.max(1) as u64;
@@ -288,22 +322,22 @@ impl Core {
 
     /// Reports hot sessions to their homes, and forgets those that have cooled.
     pub(super) fn report_burning(&mut self, now: Now) {
+        let now_ms = self.time.now_ms(now);
         for table in 0..self.tables.len() {
+            self.tables[table].store.forget_old_suspects(now_ms);
             let Some(policy) = self.tables[table].store.policy().suspects.clone() else { continue };
             let max = FOLLOWED_MAX.div_ceil(self.cores);
             let burning = &mut self.tables[table].burning;
             if burning.next_sweep <= now.monotonic {
                 burning.next_sweep = now.monotonic + SWEEP;
                 burning.sweep(now, &policy, max);
-                let now_ms = self.time.now_ms(now);
-                self.tables[table].store.forget_old_suspects(now_ms);
             }
             let burning = &mut self.tables[table].burning;
             if burning.next_beat > now.monotonic {
                 continue;
             }
             burning.next_beat = now.monotonic + BEAT;
-            let news: Vec<Key> = burning.news.iter().take(REPORTS_MAX).cloned().collect();
+            let news = burning.next_news();
             for key in news {
                 self.report_use(now, table, &policy, key);
             }
@@ -387,15 +421,6 @@ impl Core {
         key: &Key,
         (node, heat): (NodeId, u32),
     ) -> Duration {
-        let half_life = HalfLife::new(policy.half_life);
-        let burning = &mut self.tables[table].burning;
-        if burning.reported.len() >= REPORTED_MAX && !burning.reported.contains_key(key) {
-            self.counters.add("reports_forgotten");
-            return Duration::ZERO;
-        }
-        let mark = half_life.used(0, heat, ms(now), burning.dither.draw());
-        burning.reported.entry(key.clone()).or_default().insert(node, mark);
-        let heat = self.heat_reported(now, table, key);
         let now_ms = self.time.now_ms(now);
         let Some(mut entry) = self.tables[table].store.get(key, now_ms) else {
             return Duration::ZERO;
@@ -403,6 +428,16 @@ impl Core {
         if entry.is_ended() || entry.is_marker() || entry.is_expired(now_ms) {
             return Duration::ZERO;
         }
+        let half_life = HalfLife::new(policy.half_life);
+        let reported_max = REPORTED_MAX.div_ceil(self.cores);
+        let burning = &mut self.tables[table].burning;
+        if burning.reported.len() >= reported_max && !burning.reported.contains_key(key) {
+            self.counters.add("reports_forgotten");
+            return Duration::ZERO;
+        }
+        let mark = half_life.used(0, heat, ms(now), burning.dither.draw());
+        burning.reported.entry(key.clone()).or_default().insert(node, mark);
+        let heat = self.heat_reported(now, table, key);
         let until = match entry.verdict() {
             Some((_, Verdict::Suspect { until })) if until > now_ms => until,
             Some((_, Verdict::Released { until })) if until > now_ms => return Duration::ZERO,

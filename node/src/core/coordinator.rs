@@ -45,6 +45,8 @@ pub(super) struct Pending {
     pub(super) wrote: Option<Version>,
     /// The table that a session is brought into, if that is what this is for. Nobody asks for it then.
     pub(super) brings: Option<usize>,
+    /// Whether it notes a verdict, which is not begun anew: what it would do is not in its request.
+    pub(super) is_verdict: bool,
     /// Until when it is held at most, since its session is a suspect.
     pub(super) held_until: Option<Duration>,
     /// Whether all rings further out were asked, and had nothing.
@@ -271,6 +273,7 @@ impl Core {
             above: Version::ZERO,
             wrote: None,
             brings: None,
+            is_verdict: false,
             held_until: None,
             is_nowhere_else: false,
             is_sent: false,
@@ -283,6 +286,9 @@ impl Core {
         if pending.brings.is_some() {
             // Those who wait begin anew.
             return self.finish(now, id, pending, Err(UNWILLING));
+        }
+        if pending.is_verdict {
+            return self.finish(now, id, pending, Err(Failure::TimedOut));
         }
         let Some(pending) = self.let_pass(now, id, pending) else { return };
         if pending.request.operation.is_conditional() {
@@ -324,6 +330,9 @@ impl Core {
         mut pending: Pending,
         mut tried: Vec<NodeId>,
     ) {
+        if pending.is_verdict {
+            return self.finish(now, id, pending, Err(Failure::TimedOut));
+        }
         let is_conditional = pending.request.operation.is_conditional();
         let homes = match is_conditional {
             true => self.deciders(pending.table, pending.slot),
@@ -1186,7 +1195,7 @@ impl Core {
     pub(super) fn on_out_of_patience(&mut self, now: Now, id: u64) {
         let Some(mut pending) = self.pending.remove(&id) else { return };
         self.counters.add("requests_out_of_patience");
-        let is_write = pending.request.operation != Operation::Get;
+        let is_write = pending.request.operation != Operation::Get || pending.is_verdict;
         if let Stage::CatchingUp { reply, .. } = &pending.stage {
             let reply = reply.clone();
             return self.finish(now, id, pending, Ok(reply));
@@ -1273,7 +1282,9 @@ impl Core {
             || !matches!(
                 &reply,
                 SessionReply::Session(_)
-                    | SessionReply::Failed(Failure::Unavailable { .. } | Failure::TimedOut)
+                    | SessionReply::Failed(
+                        Failure::Unavailable { .. } | Failure::TimedOut | Failure::SlowDown { .. }
+                    )
             );
         if definite && may_repeat && pending.request.operation != Operation::Get {
             self.replies.insert(now.monotonic, pending.request.request, reply.clone());

@@ -158,15 +158,17 @@ pub struct SuspectPolicy {
     /// How long one that is not used takes to lose half of that heat; from 1 s to 1 h. Default 10 s.
     pub half_life: Duration,
     /// How much of that heat one client may account for at each node: with less than `burn` no client alone makes
-    /// a session a suspect. A client is a connection, a lane, or an address that datagrams come from.
+    /// a session a suspect through one node. A client is a connection, a lane, or an address that datagrams come from.
     pub client_max: u32,
-    /// How often a session may be used in a second through one node, as often at once, before it is as hot as
-    /// [`SuspectPolicy::burn`]. Default `None`: as often as `burn` says.
+    /// How often a session may be asked for in a second through one node, by whomever and as often at once, before it is
+    /// as hot as [`SuspectPolicy::burn`]; reads out of shared memory are not among them. Default `None`: as often as
+    /// `burn` says.
     pub session_rate: Option<NonZeroU32>,
-    /// How many requests about all of the table are taken in a second by each node, as many at once; those beyond are
-    /// told to slow down. Ends always pass. Default `None`: no bound.
+    /// How many requests about all of the table are taken in a second by each node, as many at once, each core its part;
+    /// those beyond are told to slow down. Ends always pass. Default `None`: no bound.
     pub table_rate: Option<NonZeroU32>,
-    /// How long a request about a suspect is held, in case the session is released, before it is told to slow down.
+    /// How long a read or touch of a suspect is held at the node that the client asked, in case the session is released,
+    /// before it is told to slow down.
     /// Default zero: it is told at once.
     pub hold: Duration,
     /// How many requests are held at any time; others are told at once. Default 1,024.
@@ -174,7 +176,7 @@ pub struct SuspectPolicy {
 }
 
 impl SuspectPolicy {
-    /// The policy with this threshold, and the defaults for the rest: no client alone gets further than half of it.
+    /// The policy with this threshold, and the defaults for the rest: no client gets further than half of it through one node.
     pub fn new(burn: NonZeroU32) -> Self {
         Self {
             burn,

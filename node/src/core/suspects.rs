@@ -15,7 +15,7 @@ use annulus_proto::message::{
 use annulus_proto::{Entry, Key, Verdict};
 
 use super::Core;
-use super::burning::{BEAT, ClientId};
+use super::burning::{BEAT, ClientId, Uses};
 use super::coordinator::{Pending, Stage, WriteKind, no_stamp, patience_of};
 use super::io::{Asker, Caller, Now};
 use super::replica::reject_table;
@@ -32,8 +32,9 @@ impl Core {
         if !self.slot_state(table, key.slot()).is_kept() {
             return self.tables[table].burning.slowed_for(now, key);
         }
+        // It may have been released while this node was away.
         let left = self.tables[table].store.suspect_until(key)?.saturating_sub(now_ms);
-        (left > 0).then(|| Duration::from_millis(left))
+        (left > 0 && self.vouches(now, table, key.slot())).then(|| Duration::from_millis(left))
     }
 
     /// Has a request wait, or answers it, if its session is a suspect. `None`: it was.
@@ -59,7 +60,11 @@ impl Core {
         stored: Option<&Entry>,
     ) -> Option<Pending> {
         let now_ms = self.time.now_ms(now);
-        let until = stored.and_then(|entry| entry.slowed_until(now_ms));
+        let meant = pending.request.operation.birth();
+        let is_it = |entry: &&Entry| {
+            !entry.is_expired(now_ms) && meant.is_none_or(|birth| birth == entry.birth)
+        };
+        let until = stored.filter(is_it).and_then(|entry| entry.slowed_until(now_ms));
         match until.filter(|_| is_slowed(&pending)) {
             Some(until) => {
                 let left = Duration::from_millis(until.saturating_sub(now_ms));
@@ -76,7 +81,7 @@ impl Core {
         let held_max = held_max.div_ceil(self.cores);
         let until = match pending.held_until {
             Some(until) => until,
-            None if hold.is_zero() || self.held >= held_max => now.monotonic,
+            None if hold.is_zero() || self.held >= held_max || !may_wait(&pending) => now.monotonic,
             None => {
                 self.counters.add("requests_held");
                 now.monotonic + hold
@@ -109,7 +114,7 @@ impl Core {
     ) -> Option<Failure> {
         self.tables[table].store.policy().suspects.as_ref()?;
         if let Some(client) = ClientId::of(asker) {
-            self.count_uses(now, table, &request.key, (client, 1));
+            self.count_uses(now, table, &request.key, (client, Uses::Requests(1)));
         }
         if request.operation.is_end() {
             return None;
@@ -211,7 +216,8 @@ impl Core {
         let deadline = now.monotonic + patience_of(judge.patience_ms);
         let is_release = request.operation == Operation::Get;
         let (number, pending) = self.open_pending(deadline, table, request);
-        let pending = pending.asked_by(asker, id);
+        let mut pending = pending.asked_by(asker, id);
+        pending.is_verdict = is_release;
         match is_release {
             true => {
                 self.counters.add("suspects_released");
@@ -243,6 +249,13 @@ fn is_slowed(pending: &Pending) -> bool {
         && !operation.is_start()
         && !operation.is_end()
         && !operation.is_placement()
+}
+
+/// Whether a request may be held: it has no value, of which few would take what all others need, and no other node waits
+/// for it, which would take this one for dead.
+fn may_wait(pending: &Pending) -> bool {
+    let is_small = matches!(pending.request.operation, Operation::Get | Operation::Touch { .. });
+    is_small && pending.request.hops == 0
 }
 
 fn slow_down(left: Duration) -> Failure {

@@ -21,7 +21,11 @@ impl Suspects {
             }
             Some(_) => {}
             None if self.0.is_empty() => {}
-            None => _ = self.0.remove(&key.word()),
+            None => {
+                if self.0.get(&key.word()).is_some_and(|(suspect, _)| suspect == key) {
+                    self.0.remove(&key.word());
+                }
+            }
         }
     }
 

@@ -340,6 +340,65 @@ fn requests_are_held_until_the_session_is_released_or_for_so_long() {
     assert_eq!(world.core(0, &key).pending_bytes, 0);
 }
 
+/// It would have the node that asks take this one for dead.
+#[test]
+fn what_another_node_waits_for_is_not_held() {
+    let suspects = SuspectPolicy { hold: Duration::from_secs(5), ..burns() };
+    let (mut world, key) = World::with_suspects(5, 12, suspects);
+    let (home, outsider) = (world.home(&key), world.outsider(&key));
+    world.hammer(&[home], 30, 150, &key);
+    world.run_for(4 * BEAT);
+    let asked = world.now;
+    for operation in [Operation::Get, Operation::Touch { birth: None }] {
+        let failure = world.fails(outsider, &key, operation);
+        assert!(matches!(failure, Failure::SlowDown { .. }), "{failure:?}");
+    }
+    assert!(world.now - asked < Duration::from_secs(1));
+    // Nor is what has a value.
+    let failure = world.fails(home, &key, write(None, bytes("two")));
+    assert!(matches!(failure, Failure::SlowDown { .. }), "{failure:?}");
+    assert!(world.now - asked < Duration::from_secs(1));
+}
+
+/// A home that has another session under the key by then is not asked for that one's value.
+#[test]
+fn a_release_that_comes_too_late_reads_nothing() {
+    let (mut world, key) = World::with_all_slots(3, 13, burns());
+    world.hammer(&[0, 1, 2], 30, 150, &key);
+    world.run_for(2 * BEAT);
+    let suspect = world.suspects_of(0).remove(0);
+    world.isolate(0);
+    world.asker = Asker::Stream(0);
+    world.acknowledged(1, &key, start(bytes("another")));
+    world.cut.clear();
+    let answer = world.judged(0, &suspect, Sentence::Release { for_ms: 60_000 });
+    let failed = |answer: &Message| {
+        matches!(
+            answer,
+            Message::SessionReply(SessionReply::Failed(Failure::TimedOut | Failure::Absent))
+        )
+    };
+    assert!(failed(&answer), "{answer:?}");
+}
+
+/// Those that sort first do not keep the others from being reported.
+#[test]
+fn each_hot_session_has_its_turn() {
+    let suspects = burns();
+    let mut burning = Burning::new(Some(&suspects), 1);
+    let now = Now { monotonic: Duration::from_secs(1), wall_ms: START_WALL_MS };
+    let name = |number: u32| Key::new(format!("{number:04}")).unwrap();
+    let mut seen = BTreeSet::new();
+    for _ in 0..4 {
+        for number in 0..300 {
+            let use_of = (ClientId::Stream(1), Uses::Requests(5));
+            burning.count(now, (&suspects, 1, 512), &name(number), use_of);
+        }
+        seen.extend(burning.next_news());
+    }
+    assert_eq!(seen.len(), 300);
+}
+
 #[test]
 fn who_has_no_patience_left_is_told_while_held() {
     let suspects = SuspectPolicy { hold: Duration::from_secs(30), ..burns() };
@@ -392,12 +451,16 @@ fn what_is_followed_and_reported_is_bounded_and_no_hot_one_is_missed() {
     for round in 0..40 {
         for number in 0..1_000 {
             let (key, client) = (name(round * 1_000 + number), ClientId::Stream(1));
-            not_followed +=
-                u32::from(!burning.count(now, (&suspects, 100, max), &key, (client, 1)));
+            not_followed += u32::from(!burning.count(
+                now,
+                (&suspects, 100, max),
+                &key,
+                (client, Uses::Requests(1)),
+            ));
         }
         for use_of in 0..50 {
             let client = ClientId::Stream(use_of % 8);
-            burning.count(now, (&suspects, 100, max), &name(u32::MAX), (client, 1));
+            burning.count(now, (&suspects, 100, max), &name(u32::MAX), (client, Uses::Requests(1)));
         }
         now.monotonic += Duration::from_millis(250);
         burning.sweep(now, &suspects, max);
@@ -405,6 +468,25 @@ fn what_is_followed_and_reported_is_bounded_and_no_hot_one_is_missed() {
     }
     assert!(burning.is_news(&name(u32::MAX)));
     assert!(not_followed < 20_000, "{not_followed} of 40,000: the rarer ones are not begun with");
+}
+
+/// Levels go round after 4,096 half-lives.
+#[test]
+fn a_client_that_was_away_for_long_counts_as_any_other() {
+    let suspects = SuspectPolicy { half_life: Duration::from_secs(1), ..burns() };
+    let mut burning = Burning::new(Some(&suspects), 1);
+    let mut now = Now { monotonic: Duration::from_secs(1), wall_ms: START_WALL_MS };
+    let (key, (one, other)) = (Key::new(KEY).unwrap(), (ClientId::Stream(1), ClientId::Stream(2)));
+    let share = 40;
+    burning.count(now, (&suspects, share, 512), &key, (one, Uses::Requests(1)));
+    while now.monotonic < Duration::from_secs(4_090) {
+        now.monotonic += Duration::from_millis(500);
+        burning.count(now, (&suspects, share, 512), &key, (other, Uses::Requests(1)));
+        burning.sweep(now, &suspects, 512);
+    }
+    assert!(!burning.is_news(&key));
+    burning.count(now, (&suspects, share, 512), &key, (one, Uses::Reads(45)));
+    assert!(burning.is_news(&key));
 }
 
 #[test]
@@ -425,11 +507,9 @@ fn reports_of_many_sessions_are_bounded_and_strangers_are_not_believed() {
     for number in 0..10_000 {
         let key = format!("{{{key}}}{number}");
         assert_eq!(Key::new(key.as_str()).unwrap().slot(), slot);
-        world.core(home, &key).on_burning(now, node, &report(&key, 5));
+        world.core(home, &key).on_burning(now, node, &report(&key, u32::MAX));
     }
-    assert!(world.counter(home, "reports_forgotten") > 0);
-    // Once those have cooled there is room again.
-    world.run_for(4 * LIFE);
+    assert_eq!(world.counter(home, "reports_forgotten"), 0, "what there is not takes no room");
     let now = world.present(home);
     world.core(home, &key).on_burning(now, node, &report(&key, u32::MAX));
     world.run_for(2 * BEAT);
