@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use serde::Serialize;
 
 use crate::key::Key;
-use crate::version::Version;
+use crate::version::{Hlc, Version};
 
 /// What was decided about a session that was used too much: the last [verdict](crate::Entry::verdict) counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Verdict {
             Self::Suspect { until } => (1, until),
             Self::Released { until } => (2, until),
         };
-        let [a, b, c, d, e, f, ..] = until.to_le_bytes();
+        let [a, b, c, d, e, f, ..] = until.min(Hlc::MS_MAX).to_le_bytes();
         [kind, a, b, c, d, e, f]
     }
 

@@ -13,6 +13,9 @@
 //!   nodes none of the shares is missed, and else at most an eighth of `burn` is. Reports are no increments.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use annulus_proto::heat::{Dither, HalfLife};
@@ -24,15 +27,12 @@ use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Core;
 use super::calls::Purpose;
 use super::io::{Asker, Now};
 use super::replica::reject_table;
 use super::settings::SuspectPolicy;
+use super::{Core, Table};
 
 /// What is known of the sessions of one table that are used much.
 pub(super) struct Burning {
@@ -323,16 +323,18 @@ impl Core {
     /// Reports hot sessions to their homes, and forgets those that have cooled.
     pub(super) fn report_burning(&mut self, now: Now) {
         let now_ms = self.time.now_ms(now);
+        let max = FOLLOWED_MAX.div_ceil(self.cores);
         for table in 0..self.tables.len() {
-            self.tables[table].store.forget_old_suspects(now_ms);
-            let Some(policy) = self.tables[table].store.policy().suspects.clone() else { continue };
-            let max = FOLLOWED_MAX.div_ceil(self.cores);
-            let burning = &mut self.tables[table].burning;
-            if burning.next_sweep <= now.monotonic {
+            let Table { store, burning, .. } = &mut self.tables[table];
+            let is_sweep_due = burning.next_sweep <= now.monotonic;
+            if is_sweep_due {
                 burning.next_sweep = now.monotonic + SWEEP;
+                store.forget_old_suspects(now_ms);
+            }
+            let Some(policy) = store.policy().suspects else { continue };
+            if is_sweep_due {
                 burning.sweep(now, &policy, max);
             }
-            let burning = &mut self.tables[table].burning;
             if burning.next_beat > now.monotonic {
                 continue;
             }
@@ -374,7 +376,7 @@ impl Core {
         let Some(table) = self.table_named(&report.table) else {
             return reject_table(&report.table);
         };
-        let policy = self.tables[table].store.policy().suspects.clone();
+        let policy = self.tables[table].store.policy().suspects;
         let is_member = self.standing.view.get(node).is_some();
         let left = match policy.filter(|_| is_member) {
             Some(policy) => {
@@ -449,8 +451,8 @@ impl Core {
         }
         // Until it has lost all that is above half of what makes a suspect.
         let above = HalfLife::level_of(heat) - HalfLife::level_of(policy.burn.get().into());
-        let left = policy.half_life * u32::from(above.unsigned_abs() + 16) / 16;
-        let until = now_ms + u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let left = policy.half_life.saturating_mul(u32::from(above.unsigned_abs()) + 16) / 16;
+        let until = now_ms.saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         let after = entry.version.max(entry.noted_at());
         let Ok(version) = self.stamp(now, table, key.slot(), after) else { return Duration::ZERO };
         entry.judge(version, Verdict::Suspect { until });

@@ -149,7 +149,7 @@ pub struct TablePolicy {
 }
 
 /// When a session is used too much, and what its users are told then. In ring 0.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SuspectPolicy {
     /// How hot a session is that becomes a suspect: in uses, through all nodes together, of which each counts half as
     /// much after each [`SuspectPolicy::half_life`]. For long that is `burn / (1.44 × half_life)` uses a second. It is

@@ -84,7 +84,7 @@ impl Core {
             None if hold.is_zero() || self.held >= held_max || !may_wait(&pending) => now.monotonic,
             None => {
                 self.counters.add("requests_held");
-                now.monotonic + hold
+                now.monotonic.saturating_add(hold)
             }
         };
         if until <= now.monotonic || self.stopping {

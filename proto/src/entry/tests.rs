@@ -592,6 +592,9 @@ fn the_last_verdict_counts_and_is_no_write() {
     assert_eq!(both, second);
     assert_eq!(both.verdict(), Some((version(8, 2), released)));
     assert_eq!(both.slowed_until(0), None);
+    // A note has 48 bits for it.
+    both.judge(version(9, 1), Verdict::Suspect { until: u64::MAX });
+    assert_eq!(both.slowed_until(0), Some(Hlc::MS_MAX));
     // What others may write there is none.
     for bytes in [&[][..], &[1; 6], &[3, 1, 0, 0, 0, 0, 0], &[9; 20]] {
         let note = Note { version: version(9, 1), bytes: bytes.to_vec() };

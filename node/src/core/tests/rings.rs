@@ -55,6 +55,21 @@ impl World {
         (world, key)
     }
 
+    /// Four nodes, and a session that was changed and has cooled while the last of its homes was dead, which is so
+    /// still.
+    fn with_a_home_that_was_away(seed: u64) -> (Self, String, usize) {
+        let mut world = Self::with_rings(4, seed, &[5]);
+        let key = sparse(KEY);
+        world.acknowledged(0, &key, start(bytes("one")));
+        world.run_for(Duration::from_secs(1));
+        let last = world.homes_of(&key)[2];
+        world.kill(last);
+        world.run_for(7 * LIFE);
+        world.acknowledged((last + 1) % 4, &key, update("two"));
+        world.run_for(7 * LIFE);
+        (world, key, last)
+    }
+
     fn copy_on(&mut self, ring: usize, node: usize, key: &str) -> Option<Entry> {
         let now = self.present(node);
         let key = Key::new(key).unwrap();
@@ -189,16 +204,8 @@ fn the_end_of_a_cold_session_is_final_on_every_ring() {
 #[test]
 fn who_was_away_when_a_session_cooled_neither_keeps_it_nor_gives_it_back() {
     for seed in 0..4 {
-        let mut world = World::with_rings(4, seed, &[5]);
-        let key = sparse(KEY);
-        world.acknowledged(0, &key, start(bytes("one")));
-        world.run_for(Duration::from_secs(1));
-        let last = world.homes_of(&key)[2];
-        world.kill(last);
+        let (mut world, key, last) = World::with_a_home_that_was_away(seed);
         let others: Vec<usize> = (0..4).filter(|node| *node != last).collect();
-        world.run_for(7 * LIFE);
-        world.acknowledged(others[0], &key, update("two"));
-        world.run_for(7 * LIFE);
         assert_eq!(world.holders(0, &key), 0, "it is out of ring 0");
         if seed % 2 == 1 {
             // There was need of room.
@@ -215,16 +222,8 @@ fn who_was_away_when_a_session_cooled_neither_keeps_it_nor_gives_it_back() {
 #[test]
 fn a_late_copy_of_what_went_outward_is_not_believed_for_long() {
     for seed in 0..4 {
-        let mut world = World::with_rings(4, seed, &[5]);
-        let key = sparse(KEY);
-        world.acknowledged(0, &key, start(bytes("one")));
-        world.run_for(Duration::from_secs(1));
-        let last = world.homes_of(&key)[2];
-        world.kill(last);
+        let (mut world, key, last) = World::with_a_home_that_was_away(seed);
         let others: Vec<usize> = (0..4).filter(|node| *node != last).collect();
-        world.run_for(7 * LIFE);
-        world.acknowledged(others[0], &key, update("two"));
-        world.run_for(7 * LIFE);
         others.iter().for_each(|node| world.drop_copy(0, *node, &key));
         world.start(last);
         for node in 0..4 {

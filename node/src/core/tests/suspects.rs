@@ -490,7 +490,31 @@ fn a_client_that_was_away_for_long_counts_as_any_other() {
 }
 
 #[test]
-fn reports_of_many_sessions_are_bounded_and_strangers_are_not_believed() {
+fn reports_of_many_sessions_are_bounded() {
+    let mut world = World::with_record_size(1, 14, policy(burns()), 128, 1);
+    world.settle();
+    let me = NodeId::from_bits(world.nodes[0].state.id);
+    let report = |world: &mut World, number: u32| {
+        let (table, key) = ("sessions".to_owned(), Key::new(format!("{number}")).unwrap());
+        let report = annulus_proto::message::Burning { table, key, heat: 2 * BURN };
+        let now = world.present(0);
+        world.core(0, "any").on_burning(now, me, &report)
+    };
+    for number in 0..8_200 {
+        world.acknowledged(0, &format!("{number}"), start(bytes("")));
+        let answer = report(&mut world, number);
+        let Message::Burned(burned) = answer else { panic!("{answer:?}") };
+        assert_eq!(burned.left_ms > 0, number < 8_192, "{number}");
+    }
+    assert_eq!(world.counter(0, "reports_forgotten"), 8);
+    // Once those have cooled there is room again.
+    world.run_for(10 * LIFE);
+    let answer = report(&mut world, 8_199);
+    assert!(matches!(answer, Message::Burned(burned) if burned.left_ms > 0));
+}
+
+#[test]
+fn what_there_is_not_takes_no_room_among_reports_and_strangers_are_not_believed() {
     let (mut world, key) = World::with_suspects(3, 11, burns());
     let home = world.home(&key);
     let now = world.present(home);
@@ -509,7 +533,7 @@ fn reports_of_many_sessions_are_bounded_and_strangers_are_not_believed() {
         assert_eq!(Key::new(key.as_str()).unwrap().slot(), slot);
         world.core(home, &key).on_burning(now, node, &report(&key, u32::MAX));
     }
-    assert_eq!(world.counter(home, "reports_forgotten"), 0, "what there is not takes no room");
+    assert_eq!(world.counter(home, "reports_forgotten"), 0);
     let now = world.present(home);
     world.core(home, &key).on_burning(now, node, &report(&key, u32::MAX));
     world.run_for(2 * BEAT);
