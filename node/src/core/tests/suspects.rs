@@ -443,7 +443,7 @@ fn a_session_or_a_table_may_be_used_at_a_rate() {
 #[test]
 fn what_is_followed_and_reported_is_bounded_and_no_hot_one_is_missed() {
     let suspects = SuspectPolicy::new(NonZeroU32::new(1_000).unwrap());
-    let policy = policy(suspects.clone());
+    let policy = policy(suspects);
     let mut burning = Burning::new(policy.suspects.as_ref(), 1);
     let mut now = Now { monotonic: Duration::from_secs(1), wall_ms: START_WALL_MS };
     let (max, mut not_followed) = (512, 0);
