@@ -219,11 +219,13 @@ async fn damaged_records_are_dropped_and_counted_and_the_others_served() {
         let node = Node::start(settings(dir.path())).await;
         let client = node.client().await;
         let (left, expired) = intact(&client).await;
-        let dropped = counter(&status(&client).await, "records_dropped_damaged") as usize;
-        let told = left + expired + dropped;
+        let status = status(&client).await;
+        let dropped = counter(&status, "records_dropped_damaged") as usize;
+        // A flipped bit can make a deadline so old that the session is swept before it is asked for.
+        let swept = counter(&status, "entries_dropped_expired") as usize;
         assert!(
-            told >= SESSIONS || !is_index_sound,
-            "seed {seed}: {left} left, {expired} expired, {dropped} dropped"
+            left + expired + dropped + swept >= SESSIONS || !is_index_sound,
+            "seed {seed}: {left} left, {expired} expired, {dropped} dropped, {swept} swept"
         );
         assert!(left > 0 && left < SESSIONS, "seed {seed}: {left} left");
         store(&client, SESSIONS).await;
