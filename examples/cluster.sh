@@ -149,6 +149,17 @@ for node in n1 n2 n3; do
 done
 say "nothing lost" "1,150 sessions as written, 50 ended for good, on every node"
 
+for number in 1 2 3 4 5 6; do
+  annulus --node "${addr[n$((number % 3 + 1))]}" start "of-ada-$number" "here" --owner ada > /dev/null 2>&1
+done
+t=$(now)
+annulus --node "${addr[n2]}" end --owner ada --except of-ada-1 --json | grep -q '"ended":5'
+say "ada logs out elsewhere" "$(since "$t") until 5 of her 6 sessions had ended"
+for node in n1 n2 n3; do
+  annulus --node "${addr[$node]}" sessions --owner ada --json | grep -o '"birth"' | wc -l | grep -q '^1$'
+  annulus --node "${addr[$node]}" get of-ada-1 | grep -q here
+done
+
 t=$(now)
 annulus --table baskets --node "${addr[n1]}" start basket "two pears" > /dev/null 2>&1
 wait_for "the basket to cool" cooled

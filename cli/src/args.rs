@@ -114,7 +114,7 @@ pub(crate) enum Command {
     Set(SetArgs),
     /// Note a use of a session, so that it does not expire
     Touch(KeyArgs),
-    /// End a session for good
+    /// End a session for good, or all those of a user
     End(EndArgs),
     /// List live sessions
     Sessions(SessionsArgs),
@@ -363,8 +363,15 @@ pub(crate) struct StartArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EndArgs {
-    #[command(flatten)]
-    pub(crate) key: KeyArgs,
+    /// The session's key, 1 to 255 bytes
+    #[arg(value_name = "KEY", required_unless_present = "owner", conflicts_with = "owner")]
+    pub(crate) key: Option<OsString>,
+    /// All sessions that this user owns
+    #[arg(long, value_name = "USER", conflicts_with = "if_version")]
+    pub(crate) owner: Option<OsString>,
+    /// But for the one with this key
+    #[arg(long, value_name = "KEY", requires = "owner")]
+    pub(crate) except: Option<OsString>,
     #[command(flatten)]
     pub(crate) condition: ConditionArgs,
 }
@@ -412,6 +419,9 @@ pub(crate) struct SessionsArgs {
     /// List every session of the cluster once
     #[arg(long)]
     pub(crate) all: bool,
+    /// List the sessions of the cluster that this user owns, the last used first
+    #[arg(long, value_name = "USER", conflicts_with_all = ["local", "all", "cursor"])]
+    pub(crate) owner: Option<OsString>,
     /// Go on where the page before ended
     #[arg(long, value_name = "CURSOR")]
     pub(crate) cursor: Option<String>,

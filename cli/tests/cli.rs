@@ -628,6 +628,63 @@ fn a_hammered_session_is_slowed_down_released_and_ended() {
 }
 
 #[test]
+fn an_owners_sessions_are_listed_and_ended_at_once_but_for_one() {
+    let place = Place::new();
+    let [first, second, third] = place.cluster();
+    let nodes = [&first, &second, &third];
+    let addrs: Vec<String> = nodes.iter().map(|node| node.addr.clone()).collect();
+    let run = |node: usize, args: &[&str]| place.run(&[args, &["--node", &addrs[node]]].concat());
+    let keys: Vec<String> = (0..12).map(|number| format!("secret-{number:02}")).collect();
+    for (number, key) in keys.iter().enumerate() {
+        let owner = ["ada", "bob"][number % 2];
+        run(number % 3, &["start", key, "v", "--owner", owner]).ok();
+    }
+    run(0, &["start", "nobodys", "v"]).ok();
+    let listed = |node: usize, owner: &str| -> Vec<String> {
+        let list = run(node, &["sessions", "--owner", owner, "--keys", "--json"]).json();
+        let sessions = list["sessions"].as_array().expect("a list").clone();
+        let key = |it: &Value| it["key"].as_str().expect("a key").to_owned();
+        sessions.iter().map(key).collect()
+    };
+    for node in 0..3 {
+        let mut ada = listed(node, "ada");
+        ada.sort();
+        assert_eq!(ada, keys.iter().step_by(2).cloned().collect::<Vec<_>>());
+        assert_eq!(listed(node, "bob").len(), 6);
+        assert_eq!(listed(node, "eve"), Vec::<String>::new());
+    }
+    // The last used first, and no key without being asked.
+    run(1, &["touch", "secret-04"]).ok();
+    eventually("the last use to be known", || (listed(2, "ada")[0] == "secret-04").then_some(()));
+    let text = run(0, &["sessions", "--owner", "ada", "--limit", "2"]);
+    assert!(text.stderr.contains("6 in all"), "{}", text.stderr);
+    assert!(!text.ok().contains("secret"));
+
+    let ended = run(1, &["end", "--owner", "ada", "--except", "secret-04", "--json"]).json();
+    assert_eq!(ended["ended"], 5);
+    for node in 0..3 {
+        assert_eq!(listed(node, "ada"), ["secret-04"]);
+        run(node, &["get", "secret-00"]).fails(3);
+        run(node, &["get", "secret-04"]).ok();
+        run(node, &["get", "secret-01"]).ok();
+    }
+    assert_eq!(run(2, &["end", "--owner", "eve", "--json"]).json()["ended"], 0);
+    run(0, &["end", "--owner", ""]).fails(5);
+    run(0, &["end", "nobodys", "--owner", "ada"]).fails(2);
+    run(0, &["end"]).fails(2);
+
+    // One of three homes that does not answer hides nothing; of two that do not, anything may be missing.
+    drop(third);
+    assert_eq!(listed(0, "bob").len(), 6);
+    let ended = run(0, &["end", "--owner", "bob", "--json"]).json();
+    assert_eq!(ended["ended"], 6);
+    drop(second);
+    let left = run(0, &["sessions", "--owner", "ada"]);
+    assert_eq!(left.code, 4);
+    assert!(left.stderr.contains("did not answer"), "{}", left.stderr);
+}
+
+#[test]
 fn sessions_are_listed_once_page_by_page_and_without_their_keys() {
     let place = Place::new();
     let nodes = place.cluster();

@@ -27,9 +27,11 @@ mod contact;
 mod counters;
 mod datagram;
 mod error;
+mod everybody;
 mod lane;
 mod local;
 mod node;
+mod owned;
 mod pins;
 mod pool;
 mod recent;
@@ -45,9 +47,9 @@ mod tests;
 pub use annulus_proto::message::{
     Acknowledged, Affinity, Change, Copy as HomeCopy, CopyState, Event, Events, Explanation,
     Happened, HeldKey, HostLoad, KeyChange, KeyOrdered, KeyText, KeysReport, Lifetimes, List,
-    Listed, Members, NodeKeys, NodeStatus, Order, Peer, PeerState, Peers, Pinned, PlanRequest,
-    Rejected, Role, RouteNode, Routes, Safety, Segment, Sentence, Served, Session, Suspect,
-    Suspects, TableStatus,
+    Listed, Members, NodeKeys, NodeStatus, Order, Owned, OwnedPlace, OwnedSession, Peer, PeerState,
+    Peers, Pinned, PlanRequest, Rejected, Role, RouteNode, Routes, Safety, Segment, Sentence,
+    Served, Session, Suspect, Suspects, TableStatus,
 };
 pub use annulus_proto::{
     Attributes, Key, KeyError, Member, NodeId, RouteTable, Rtt, Slot, SlotRange, Status, Value,
@@ -63,6 +65,7 @@ pub use error::{ConnectError, Error, Tried};
 pub use lane::{Lane, LaneCaller, LaneError, LaneTable, NotHandedOver};
 pub use local::{AskReason, LocalGet, LocalPage, LocalReader, LocalSession, LocalValue};
 pub use node::NodeHandle;
+pub use owned::OwnedSessions;
 pub use suspects::{
     SUSPECTS_PERIOD, SuspectChange, SuspectList, SuspectName, SuspectNameError, SuspectWatch,
 };

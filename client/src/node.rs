@@ -8,9 +8,9 @@ use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{
     Affinity, Events, EventsRequest, ExplainRequest, Explanation, HostLoad, Judge, KeyChange,
     KeysReport, KeysRequest, List, ListRequest, LoadRequest, Members, MembersRequest, Message,
-    NodeStatus, Order, Ordered, Peers, PeersRequest, Ping, Pinned, PinnedRequest, PlanRequest,
-    RankRequest, Routes, Safety, SafetyRequest, Sentence, SessionReply, StatusRequest, Suspects,
-    SuspectsRequest,
+    NodeStatus, Order, Ordered, Owned, OwnedPlace, OwnedRequest, Peers, PeersRequest, Ping, Pinned,
+    PinnedRequest, PlanRequest, RankRequest, Routes, Safety, SafetyRequest, Sentence, SessionReply,
+    StatusRequest, Suspects, SuspectsRequest,
 };
 use annulus_proto::{Key, NodeId, RouteTable, Version};
 use tokio::time::Instant;
@@ -186,6 +186,22 @@ impl<N: Net, C: Clock> NodeHandle<N, C> {
         (core, after): (u16, Option<u64>),
     ) -> Result<Suspects, Error> {
         ask!(self, SuspectsRequest { table: table.to_owned(), core, after }, Suspects)
+    }
+
+    /// A page of the live sessions of an owner that it holds, on all rings. `place` is where the page before said to go
+    /// on; [`Table::sessions_of`](crate::Table::sessions_of) lists those of the cluster.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`]; [`Error::Rejected`] for a table that it does not have, an owner of no or more than 255
+    /// bytes, as a monitor or operator, and until the node has read what it holds.
+    pub async fn owned(
+        &self,
+        table: &str,
+        owner: &[u8],
+        place: OwnedPlace,
+    ) -> Result<Owned, Error> {
+        let (table, owner) = (table.to_owned(), owner.to_vec());
+        ask!(self, OwnedRequest { table, owner, place }, Owned)
     }
 
     /// Passes a sentence on a suspect that it is a home of: the session with this birth, whose key `word` stands

@@ -10,11 +10,11 @@ use std::time::Duration;
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{Judge, Sentence, Suspect};
 use annulus_proto::{Key, NodeId, Slot, Version};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::Handle;
 use crate::error::Error;
+use crate::everybody;
 use crate::node::NodeHandle;
 use crate::request::Whom;
 use crate::table::Table;
@@ -209,37 +209,13 @@ pub(crate) async fn list<N: Net, C: Clock>(
         let said = all_of(&NodeHandle::new(handle.clone(), only), table).await?;
         return Ok(SuspectList::merge(said, Vec::new()));
     }
-    let members = NodeHandle::new(handle.clone(), None).members().await?.members;
-    let mut asked = JoinSet::new();
-    for member in members.into_iter().filter(|member| member.status.is_active()) {
-        let node = NodeHandle::new(handle.clone(), Some(member.addr));
-        let table = table.to_owned();
-        asked.spawn(async move { (member.id, all_of(&node, &table).await) });
-    }
-    let mut answers = BTreeMap::new();
-    while let Some(answer) = asked.join_next().await {
-        let (member, said) = answer.expect("nobody aborts it, and it does not panic");
-        answers.insert(member, said);
-    }
-    let (mut all, mut silent, mut why) = (Vec::new(), Vec::new(), None);
-    let is_none = answers.values().all(Result::is_err);
-    for (member, said) in answers {
-        match said {
-            Ok(said) => all.extend(said),
-            Err(error) => {
-                silent.push(member);
-                // A node's own word says more than that another one is not there.
-                let is_word = matches!(error, Error::Rejected { .. });
-                if why.is_none() || is_word {
-                    why = Some(error);
-                }
-            }
-        }
-    }
-    match why {
-        Some(error) if is_none => Err(error),
-        _ => Ok(SuspectList::merge(all, silent)),
-    }
+    let table = table.to_owned();
+    let ask = move |node: NodeHandle<N, C>| {
+        let table = table.clone();
+        async move { all_of(&node, &table).await }
+    };
+    let (said, silent) = everybody::ask(handle, None, ask).await?;
+    Ok(SuspectList::merge(said.into_iter().flatten(), silent))
 }
 
 /// All suspects that a node is a home of.

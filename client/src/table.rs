@@ -20,6 +20,7 @@ use crate::lane::Lane;
 use crate::lane::{LaneTable, NotHandedOver};
 use crate::local::{AskReason, LocalPage, LocalTable, Looked};
 use crate::node::{NodeHandle, unexpected};
+use crate::owned::{self, OwnedSessions};
 use crate::recent::Progress;
 use crate::request::Whom;
 use crate::suspects::{self, SuspectList, SuspectWatch};
@@ -421,6 +422,37 @@ impl<N: Net, C: Clock> Table<N, C> {
     /// As all operations.
     pub async fn list(&self, cursor: u64, limit: u16) -> Result<List, Error> {
         self.some_node().list(&self.name, cursor, limit).await
+    }
+
+    /// The live sessions that were started with this owner ([`StartOptions::owner`]), on all rings, with when they were used last.
+    /// As an authority or a worker. Asks all active members at the same time, which takes a request for each of a
+    /// member's cores and rings and for every 512 sessions.
+    ///
+    /// One that ends while this asks may be listed, and so may one whose end some home has not heard of yet.
+    ///
+    /// # Errors
+    /// As all operations, if no member answered; those that did not are named. [`Error::Rejected`] for a table that the
+    /// nodes don't have, an owner of no or more than 255 bytes, and without the role.
+    pub async fn sessions_of(
+        &self,
+        owner: impl AsRef<[u8]> + Send,
+    ) -> Result<OwnedSessions, Error> {
+        owned::list(&self.handle, &self.name, self.only, owner.as_ref()).await
+    }
+
+    /// Ends all sessions of an owner for good, but for the one under `except`: all that were acknowledged when this began.
+    /// Returns how many it ended. As an authority.
+    ///
+    /// # Errors
+    /// As [`Table::sessions_of`] and [`Table::end`], after all was tried; [`Error::Unavailable`] also if so many members
+    /// did not answer that a session may have been missed. Some may live on: repeat it.
+    pub async fn end_sessions_of(
+        &self,
+        owner: impl AsRef<[u8]> + Send,
+        except: Option<&[u8]>,
+    ) -> Result<usize, Error> {
+        let except = except.map(Key::new).transpose()?;
+        owned::end(self, owner.as_ref(), except).await
     }
 
     /// All sessions of the table that are kept away from their users at the moment, since they are used too much.

@@ -2,6 +2,7 @@
 
 mod fake;
 mod handshake;
+mod owned;
 mod requests;
 mod routing;
 mod shared_memory;

@@ -27,6 +27,7 @@ mod io;
 mod keeping;
 mod kept;
 mod merging;
+mod owned;
 mod pace;
 mod placing;
 mod replica;
@@ -703,6 +704,10 @@ impl Core {
             Message::SuspectsRequest(request) => {
                 let suspects = self.list_suspects(now, caller, &request);
                 self.reply(now, asker, header.id, suspects);
+            }
+            Message::OwnedRequest(request) => {
+                let owned = self.list_owned(now, caller, &request);
+                self.reply(now, asker, header.id, owned);
             }
             Message::Judge(judge) => self.judge(now, (asker, caller), header.id, &judge),
             other => {

@@ -141,7 +141,15 @@ pub(crate) fn headers() -> impl Strategy<Value = crate::codec::Header> {
 
 /// Messages of every kind.
 pub(crate) fn messages() -> impl Strategy<Value = Message> {
-    prop_oneof![start(), sessions(), status(), suspects(), between_nodes()]
+    // As many as they have kinds, about.
+    prop_oneof![
+        2 => start(),
+        2 => sessions(),
+        4 => status(),
+        1 => suspects(),
+        1 => owned(),
+        5 => between_nodes(),
+    ]
 }
 
 fn start() -> impl Strategy<Value = Message> {
@@ -552,6 +560,37 @@ fn suspects() -> impl Strategy<Value = Message> {
             }
             .into()
         ),
+    ]
+}
+
+fn owned() -> impl Strategy<Value = Message> {
+    let place = || {
+        any::<(u16, u8, Option<u64>)>().prop_map(|(core, ring, after)| OwnedPlace {
+            core,
+            ring,
+            after,
+        })
+    };
+    let session = (keys(), versions(), versions(), any::<(u64, u64, u64, u8)>()).prop_map(
+        |(key, birth, version, (touched, deadline, size, ring))| OwnedSession {
+            key,
+            birth,
+            version,
+            touched,
+            deadline,
+            size,
+            ring,
+        },
+    );
+    prop_oneof![
+        (text(), vec(any::<u8>(), 0..9), place()).prop_map(|(table, owner, place)| OwnedRequest {
+            table,
+            owner,
+            place
+        }
+        .into()),
+        (vec(session, 0..4), option::of(place()), any::<u8>())
+            .prop_map(|(sessions, next, write_homes)| Owned { sessions, next, write_homes }.into()),
     ]
 }
 

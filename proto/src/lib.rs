@@ -15,6 +15,7 @@ pub mod limits;
 pub mod member;
 pub mod message;
 pub mod operate;
+pub mod owned;
 pub mod placement;
 pub mod proximity;
 pub mod record;

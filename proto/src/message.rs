@@ -27,6 +27,7 @@ use crate::member::Member;
 pub use crate::operate::{
     Event, Events, EventsRequest, Happened, Order, Ordered, Safety, SafetyRequest,
 };
+pub use crate::owned::{Owned, OwnedPlace, OwnedRequest, OwnedSession};
 pub use crate::placement::{
     Affinity, HostLoad, LoadRequest, Pinned, PinnedRequest, PlanRequest, RankRequest, Ranked,
 };
@@ -1424,6 +1425,8 @@ messages! {
     107 SuspectsRequest(SuspectsRequest), SMALL;
     108 Suspects(Suspects), LISTING;
     109 Judge(Judge), SMALL;
+    110 OwnedRequest(OwnedRequest), SMALL;
+    111 Owned(Owned), LISTING;
 }
 
 #[cfg(test)]

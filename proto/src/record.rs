@@ -110,6 +110,11 @@ impl<'a> View<'a> {
         })
     }
 
+    /// Whose session it is; empty = nobody's, as that of a tombstone.
+    pub fn owner(&self) -> &'a [u8] {
+        self.owner
+    }
+
     /// The value, if it is a string of bytes; `None` for a map or a tombstone.
     pub fn bytes(&self) -> Option<&'a [u8]> {
         (!self.ended && !self.has_fields).then_some(self.rest)

@@ -184,14 +184,28 @@ pub(crate) async fn touch(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result<(
     acknowledged(cluster, "touched: noted by", done)
 }
 
-/// Ends a session.
+/// Ends a session, or those of an owner.
 pub(crate) async fn end(cluster: &Cluster, args: &EndArgs) -> anyhow::Result<()> {
-    let (table, key) = (&cluster.table, key(&args.key));
+    let table = &cluster.table;
+    if let Some(owner) = &args.owner {
+        let except = args.except.as_ref().map(|key| key.as_bytes());
+        let ended = table.end_sessions_of(owner.as_bytes(), except).await?;
+        return told_how_many(cluster, ended);
+    }
+    let key = args.key.as_ref().map_or(&[][..], |key| key.as_bytes());
     let done = match args.condition.if_version {
         Some(version) => table.end_if(key, version).await?,
         None => table.end(key, None).await?,
     };
     acknowledged(cluster, "ended for good: known to", done)
+}
+
+fn told_how_many(cluster: &Cluster, ended: usize) -> anyhow::Result<()> {
+    if cluster.json {
+        return output::json(&json!({ "ended": ended }));
+    }
+    output::message(format!("ended for good: {ended} sessions"));
+    Ok(())
 }
 
 fn acknowledged(cluster: &Cluster, what: &str, done: Acknowledged) -> anyhow::Result<()> {

@@ -1,8 +1,9 @@
 //! `annulus sessions`.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 
-use annulus_client::{Error, Listed, NodeId, RouteNode, Routes, Slot};
+use annulus_client::{Error, Listed, NodeId, OwnedSession, OwnedSessions, RouteNode, Routes, Slot};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -13,6 +14,9 @@ use crate::output::{self, Rows};
 
 /// Prints a page of live sessions.
 pub(crate) async fn run(cluster: &Cluster, args: &SessionsArgs) -> anyhow::Result<()> {
+    if let Some(owner) = &args.owner {
+        return owned(cluster, args, owner.as_bytes()).await;
+    }
     if args.all {
         return all(cluster, args).await;
     }
@@ -150,6 +154,33 @@ impl Listers {
     fn lists(&self, node: NodeId, slot: &Slot) -> bool {
         self.by_slot.get(usize::from(slot.index())) == Some(&Some(node))
     }
+}
+
+/// Lists the sessions of one owner, the last used first.
+async fn owned(cluster: &Cluster, args: &SessionsArgs, owner: &[u8]) -> anyhow::Result<()> {
+    let OwnedSessions { mut sessions, silent, is_complete, .. } =
+        cluster.table.sessions_of(owner).await?;
+    sessions.sort_by(|one, other| (other.touched, &one.key).cmp(&(one.touched, &other.key)));
+    let found = sessions.len();
+    sessions.truncate(args.limit as usize);
+    let listed = |it: OwnedSession| Listed {
+        key: it.key,
+        birth: it.birth,
+        version: it.version,
+        touched: it.touched,
+        deadline: it.deadline,
+        size: it.size,
+    };
+    let sessions = sessions.into_iter().map(|session| (None, listed(session))).collect();
+    print(cluster, args, &Page { sessions, next: None })?;
+    if found > args.limit as usize {
+        output::message(format!("{found} in all: --limit {found} shows them"));
+    }
+    if is_complete {
+        return Ok(());
+    }
+    let why = format!("{} members did not answer, so that some may be missing", silent.len());
+    Err(Failed { code: UNAVAILABLE, why }.into())
 }
 
 fn print(cluster: &Cluster, args: &SessionsArgs, page: &Page) -> anyhow::Result<()> {

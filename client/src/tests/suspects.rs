@@ -36,7 +36,7 @@ fn member(node: &FakeNode, status: Status) -> Member {
     }
 }
 
-fn members(nodes: &[(&FakeNode, Status)]) -> Members {
+pub(super) fn members(nodes: &[(&FakeNode, Status)]) -> Members {
     let members = nodes.iter().map(|(node, status)| member(node, *status)).collect();
     Members { node: nodes[0].0.id, view: 0, members }
 }

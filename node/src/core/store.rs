@@ -1,6 +1,7 @@
 //! One table's entries: in shared memory, with what the node must know of them beside it.
 
 mod outline;
+mod owners;
 mod suspects;
 mod watched;
 
@@ -18,6 +19,7 @@ use annulus_sketch::Sketch;
 use super::merging::UnjoinedCounts;
 use super::settings::{Flaw, TablePolicy};
 use outline::{Change, Outline};
+use owners::Owners;
 use suspects::Suspects;
 
 pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
@@ -48,6 +50,9 @@ pub(super) struct Store {
     outline: Outline,
     watched: Watched,
     suspects: Suspects,
+    owners: Owners,
+    /// Whether each slot was read once, so that all owners are known.
+    knows_owners: bool,
     unread: Unread,
     scan_cursor: u64,
     unjoined: UnjoinedCounts,
@@ -125,6 +130,8 @@ impl Store {
             outline: Outline::new(),
             watched: Watched::default(),
             suspects: Suspects::default(),
+            owners: Owners::default(),
+            knows_owners: false,
             unread: Unread::all(),
             scan_cursor: 0,
             unjoined: UnjoinedCounts::default(),
@@ -200,8 +207,9 @@ impl Store {
         self.unread.left -= 1;
         let of_values = self.digests_are_of_values();
         let (outline, watched) = (&mut self.outline, &mut self.watched);
-        let suspects = &mut self.suspects;
+        let (suspects, owners) = (&mut self.suspects, &mut self.owners);
         let verified = self.writer.verify_partition(slot.index(), &mut |item| {
+            owners.insert(owner_of(item.value), slot.word(item.key));
             if may_be_placed(item.value) || watched.extras() > 0 {
                 let Ok(key) = Key::new(item.key) else { return };
                 suspects.note(&key, verdict_of(item.value, item.mark), 0);
@@ -215,6 +223,7 @@ impl Store {
                 outline.put(Change { word: slot.word(item.key), before: 0, after, made_ms: 0 });
             }
         });
+        self.knows_owners |= self.unread.left == 0;
         self.unread.damaged += verified.dropped as u64;
         if verified.dropped > 0 {
             self.forget_gone(slot);
@@ -383,6 +392,9 @@ impl Store {
         let deadline = self.births.record_deadline(after.birth, deadline);
         entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
         let (birth, version) = (after.birth, after.version);
+        if after.ended {
+            self.owners.remove(before.owner(), slot.word(key));
+        }
         if is_sketched {
             let after = of_view((&after, key, mark), of_values);
             let after = after.expect("what was well formed stays so");
@@ -451,6 +463,7 @@ impl Store {
             let slot = key.slot();
             let level = self.level_of_move(record::mark(touched_of(offered)), offered, now_ms);
             self.write((key, slot), offered, level, now_ms, admission)?;
+            self.owners.insert(owner(offered), key.word());
             self.account(key, slot, forgotten, offered, now_ms, is_extra);
             return Ok(offered.clone());
         };
@@ -480,6 +493,7 @@ impl Store {
             record::level(mark)
         };
         self.replace((key, key.slot()), (digest, level), &entry, now_ms, rewrite, is_extra)?;
+        self.owners.change(key, owner(&before), owner(&entry));
         Ok(entry)
     }
 
@@ -733,9 +747,10 @@ impl Store {
         }
         let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
+        let owners = &mut self.owners;
         let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
         let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
-            forget(outline, (unread, &mut *watched), (item, of_values), now_ms);
+            forget((outline, &mut *owners), (unread, &mut *watched), (item, of_values), now_ms);
             true
         });
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
@@ -795,12 +810,42 @@ impl Store {
         self.suspects.forget_old(now_ms);
     }
 
+    /// Whether [`Store::owned_after`] knows of all.
+    pub(super) fn knows_owners(&self) -> bool {
+        self.knows_owners
+    }
+
+    /// Up to so many sessions of an owner after the one with this word, in the order of their words, and the word to go
+    /// on after; `None` = these are all. Costs the sizes of their slots.
+    pub(super) fn owned_after(
+        &mut self,
+        who: &[u8],
+        after: Option<u64>,
+        count: usize,
+        now_ms: u64,
+    ) -> (Vec<(Key, Entry)>, Option<u64>) {
+        let words = self.owners.after(who, after, count);
+        let next = words.last().copied().filter(|_| words.len() == count);
+        let mut owned = Vec::with_capacity(words.len());
+        for words in words.chunk_by(|one, other| Slot::of_word(*one) == Slot::of_word(*other)) {
+            let Some(slot) = words.first().and_then(|word| Slot::of_word(*word)) else { continue };
+            for (_, key) in self.keys_of_words(slot, words) {
+                let entry = self.get(&key, now_ms).filter(|entry| owner(entry) == who);
+                owned.extend(entry.map(|entry| (key, entry)));
+            }
+        }
+        (owned, next)
+    }
+
     /// Drops an entry at once.
     pub(super) fn drop_entry(&mut self, key: &Key, now_ms: u64) {
         self.read_for(key);
         let slot = key.slot();
         let is_extra = self.watched.is_extra(slot, key);
         let before = if is_extra { 0 } else { self.raw_digest(key) };
+        if self.writer.get(key.as_bytes(), &mut self.buffer).is_some() {
+            self.owners.remove(owner_of(&self.buffer), key.word());
+        }
         self.writer.remove(key.as_bytes());
         self.watched.remove(slot, key);
         self.suspects.note(key, None, now_ms);
@@ -889,12 +934,13 @@ impl Store {
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
         let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
+        let owners = &mut self.owners;
         let half_life = self.half_life;
         let warmth = |mark| half_life.warmth(mark, now_ms);
         let dropped = self.writer.make_room(now_ms, &warmth, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
-                forget(outline, (unread, &mut *watched), (item, of_values), now_ms);
+                forget((outline, &mut *owners), (unread, &mut *watched), (item, of_values), now_ms);
             }
             other
         });
@@ -970,12 +1016,13 @@ impl Births {
 /// Takes an entry that is being dropped out of its slot's sketch, if it is in there. Every node drops it for the
 /// same reason, if not at the same time.
 fn forget(
-    outline: &mut Outline,
+    (outline, owners): (&mut Outline, &mut Owners),
     (unread, watched): (&Unread, &mut Watched),
     (item, of_values): (ExpiredItem<'_>, bool),
     now_ms: u64,
 ) {
     let Some(slot) = Slot::new(item.partition) else { return };
+    owners.remove(owner_of(item.value), slot.word(item.key));
     if watched.len() > 0
         && let Ok(key) = Key::new(item.key)
     {
@@ -1027,6 +1074,15 @@ fn is_placed(value: &[u8], mark: u64) -> bool {
 fn verdict_of(value: &[u8], mark: u64) -> Option<Verdict> {
     let entry = record::View::parse(value).and_then(|view| view.entry(mark)).ok()?;
     entry.verdict().map(|(_, verdict)| verdict)
+}
+
+/// Whose session a record is; empty = nobody's.
+fn owner_of(record: &[u8]) -> &[u8] {
+    record::View::parse(record).map_or(&[], |view| view.owner())
+}
+
+fn owner(entry: &Entry) -> &[u8] {
+    entry.body.as_ref().map_or(&[], |body| &body.attributes.owner)
 }
 
 /// The mark of an entry of this level.

@@ -8,6 +8,7 @@ mod evening;
 mod guards;
 mod handover;
 mod merging;
+mod owned;
 mod placing;
 mod rings;
 mod slot_sets;

@@ -312,7 +312,7 @@ fn errors_name_what_is_wrong() {
     assert_eq!(with(5, b'M'), both(DecodeError::Magic));
     assert_eq!(with(6, 2), both(DecodeError::Version(2)));
     assert_eq!(with(7, 0), both(DecodeError::Kind(0)));
-    assert_eq!(with(7, 110), both(DecodeError::Kind(110)));
+    assert_eq!(with(7, 130), both(DecodeError::Kind(130)));
     let length = HEADER_BYTES + CHECK_BYTES - 1;
     let short = DecodeError::CutShort { have: length, need: length + 1 };
     assert_eq!(with(0, length as u8 - 4), both(short));
@@ -342,9 +342,9 @@ fn errors_name_what_is_wrong() {
     reseal(&mut no_end);
     assert!(matches!(decode_datagram(&no_end, "shop"), Err(DecodeError::CutShort { .. })));
     let mut unknown = datagram;
-    unknown[7] = 110;
+    unknown[7] = 130;
     reseal(&mut unknown);
-    assert_eq!(decode_datagram(&unknown, "shop"), Err(DecodeError::Kind(110)));
+    assert_eq!(decode_datagram(&unknown, "shop"), Err(DecodeError::Kind(130)));
     assert_eq!(decode_datagram(&unknown, "shed"), Err(DecodeError::Cluster));
 }
 

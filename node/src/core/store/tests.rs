@@ -759,7 +759,9 @@ fn entries() -> impl Strategy<Value = Entry> {
                 true => Value::Map(BTreeMap::from([(b"a".to_vec(), bytes)])),
                 false => Value::Bytes(bytes),
             };
-            let attributes = Attributes::default();
+            // Fixed with the birth.
+            let owner = [&b""[..], b"ada", b"bob"][birth.hlc.bits() as usize / 7 % 3];
+            let attributes = Attributes { replicas: 0, owner: owner.to_vec() };
             let mut entry =
                 Entry::start(birth, value, (idle, expire_at), attributes, birth.hlc.ms());
             match size % 3 {
@@ -875,6 +877,7 @@ proptest! {
                     prop_assert_eq!(watched.contains(slot(), &key), is_watched);
                 }
             }
+            prop_assert_eq!(&owners_in_segment(&mut store), &store.owners);
             let (outline, counts) = from_segment(&mut store);
             let kept = store.slot_sketch(slot());
             let count = counts.get(&slot().index()).copied().unwrap_or(0);
@@ -908,6 +911,16 @@ proptest! {
         prop_assert_eq!(one.get(&key(1), START_MS), other.get(&key(1), START_MS));
         prop_assert_eq!(one.slot_sketch(slot()), other.slot_sketch(slot()));
     }
+}
+
+fn owners_in_segment(store: &mut Store) -> Owners {
+    let (mut owners, mut keys) = (Owners::default(), Vec::new());
+    store.writer.scan(0, usize::MAX, &mut |item| keys.extend(Key::new(item.key)));
+    for key in keys {
+        store.writer.get(key.as_bytes(), &mut store.buffer).unwrap();
+        owners.insert(owner_of(&store.buffer), key.word());
+    }
+    owners
 }
 
 /// Joins values by taking the greatest one.

@@ -427,3 +427,23 @@ fn what_is_written_to_a_cold_session_is_seen_wherever_it_has_arrived() {
         }
     }
 }
+
+#[test]
+fn what_has_cooled_is_its_owners_still_and_is_told_once_it_has_ended() {
+    let mut world = World::with_rings(4, 12, &[5]);
+    let key = sparse(KEY);
+    let attributes = Attributes { replicas: 0, owner: b"ada".to_vec() };
+    let (value, lifetimes) = (bytes("one"), Lifetimes::default());
+    world.acknowledged(0, &key, Operation::Start { value, lifetimes, attributes });
+    world.until_it_is_on(1, &key);
+    let listed = |world: &mut World| -> Vec<(u8, u64)> {
+        let all = (0..4).flat_map(|node| world.owned_at(node, "ada"));
+        all.map(|session| (session.ring, session.size)).collect()
+    };
+    let found = listed(&mut world);
+    assert!(found.contains(&(1, 3)), "where its value is: {found:?}");
+    assert!(found.iter().all(|(ring, _)| *ring == 1), "{found:?}");
+    world.acknowledged(0, &key, end());
+    world.run_for(ARRIVED);
+    assert_eq!(listed(&mut world), []);
+}

@@ -639,7 +639,32 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         ),
         (judge(Sentence::Release { for_ms: 300 }), "0174fb2c01fd0000006c50c4a001a10900fb2c01"),
         (judge(Sentence::End), "0174fb2c01fd0000006c50c4a001a10901"),
+        (
+            OwnedRequest { table: "t".into(), owner: b"u1".to_vec(), place: place() }.into(),
+            "0174027531010201fb2c01",
+        ),
+        (
+            Owned {
+                sessions: vec![OwnedSession {
+                    key: key(),
+                    birth: birth(),
+                    version: later(),
+                    touched: 70_000,
+                    deadline: 0,
+                    size: 9,
+                    ring: 1,
+                }],
+                next: Some(OwnedPlace::default()),
+                write_homes: 2,
+            }
+            .into(),
+            "0106733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fc701101000009010100000002",
+        ),
     ]
+}
+
+fn place() -> OwnedPlace {
+    OwnedPlace { core: 1, ring: 2, after: Some(300) }
 }
 
 fn judge(sentence: Sentence) -> Message {

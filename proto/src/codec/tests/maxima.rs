@@ -4,6 +4,7 @@
 use super::*;
 
 const LATE: Version = Version::new(Hlc::from_bits(u64::MAX), NodeId::from_bits(u64::MAX));
+const PLACE: OwnedPlace = OwnedPlace { core: u16::MAX, ring: u8::MAX, after: Some(u64::MAX) };
 const SIZES: [usize; 14] = [0, 1, 2, 3, 5, 9, 17, 33, 65, 129, 300, 511, 1024, 4096];
 
 #[track_caller]
@@ -260,6 +261,17 @@ fn the_largest_listings_pass() {
                 heat: u32::MAX,
                 owner: vec![0xff; OWNER_BYTES_MAX],
             };
+            let owned = OwnedSession {
+                key: key.clone(),
+                birth: LATE,
+                version: LATE,
+                touched: u64::MAX,
+                deadline: u64::MAX,
+                size: u64::MAX,
+                ring: u8::MAX,
+            };
+            let sessions = vec![owned; count];
+            passes(Owned { sessions, next: Some(PLACE), write_homes: u8::MAX });
             let next = Some((u16::MAX, Some(u64::MAX)));
             passes(Suspects { suspects: vec![suspect; count], next });
             passes(SlotList { items: vec![(key, 0); count], more: true });
@@ -366,7 +378,7 @@ fn the_largest_answers_about_a_node_pass() {
 fn the_largest_small_messages_pass_and_fit_a_datagram() {
     let refused = Failure::Refused(name(REASON_BYTES_MAX));
     let reason = name(REASON_BYTES_MAX);
-    let messages: [Message; 21] = [
+    let messages: [Message; 22] = [
         Rejected::Malformed { why: reason.clone() }.into(),
         Rejected::WrongCluster { asked: reason }.into(),
         Rejected::NodeIdInUse { id: LATE.node, addr: addr() }.into(),
@@ -389,6 +401,7 @@ fn the_largest_small_messages_pass_and_fit_a_datagram() {
         HeatRequest { table: table(), key: key() }.into(),
         PinnedRequest { table: table(), to: LATE.node, core: u16::MAX, after: Some(key()) }.into(),
         SuspectsRequest { table: table(), core: u16::MAX, after: Some(u64::MAX) }.into(),
+        OwnedRequest { table: table(), owner: vec![0xff; OWNER_BYTES_MAX], place: PLACE }.into(),
         Judge {
             table: table(),
             word: u64::MAX,
