@@ -114,6 +114,8 @@ pub(crate) enum Command {
     Set(SetArgs),
     /// Note a use of a session, so that it does not expire
     Touch(KeyArgs),
+    /// Give a session another key, and end it under the old one
+    Rotate(RotateArgs),
     /// End a session for good, or all those of a user
     End(EndArgs),
     /// List live sessions
@@ -359,6 +361,15 @@ pub(crate) struct StartArgs {
     /// Pin it to the node whose host has most of this to spare: cpu, memory, io or network
     #[arg(long, value_name = "WHAT", value_parser = affinity)]
     pub(crate) affinity: Option<Affinity>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// The new key, 1 to 255 bytes
+    #[arg(value_name = "NEW")]
+    pub(crate) new: OsString,
 }
 
 #[derive(Debug, Args)]

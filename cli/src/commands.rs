@@ -85,6 +85,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Touch(args) => {
             connected(&global, async |cluster| session::touch(cluster, &args).await)
         }
+        Command::Rotate(args) => {
+            connected(&global, async |cluster| session::rotate(cluster, &args).await)
+        }
         Command::End(args) => {
             connected(&global, async |cluster| session::end(cluster, &args).await)
         }

@@ -685,6 +685,33 @@ fn an_owners_sessions_are_listed_and_ended_at_once_but_for_one() {
 }
 
 #[test]
+fn a_session_gets_another_key_and_ends_under_the_old_one() {
+    let place = Place::new();
+    let nodes = place.cluster();
+    let run =
+        |node: usize, args: &[&str]| place.run(&[args, &["--node", &nodes[node].addr]].concat());
+    let lifetimes = ["--owner", "ada", "--idle", "20m", "--lifetime", "2h"];
+    run(0, &[&["start", "guest-1", "a basket"][..], &lifetimes].concat()).ok();
+    let before = run(0, &["get", "guest-1", "--json"]).json();
+    let rotated = run(1, &["rotate", "guest-1", "ada-1", "--json"]).json();
+    assert_eq!(rotated["old_has_ended"], true);
+    for node in 0..3 {
+        run(node, &["get", "guest-1"]).fails(3);
+        run(node, &["set", "guest-1", "late"]).fails(3);
+        let read = run(node, &["get", "ada-1", "--json"]).json();
+        assert_eq!((&read["value"], &read["owner"]), (&before["value"], &before["owner"]));
+        assert_eq!(read["birth"], rotated["birth"]);
+        // Unused it lives as long from its last use, which was a moment ago.
+        let (old, new) = (before["deadline_ms"].as_u64(), read["deadline_ms"].as_u64());
+        assert!(old <= new && new <= old.map(|old| old + 60_000), "{old:?} {new:?}");
+    }
+    run(2, &["rotate", "guest-1", "ada-2"]).fails(3);
+    run(2, &["rotate", "nosuch", "ada-2"]).fails(3);
+    run(2, &["rotate", "ada-1", "ada-1"]).fails(5);
+    run(2, &["get", "ada-2"]).fails(3);
+}
+
+#[test]
 fn sessions_are_listed_once_page_by_page_and_without_their_keys() {
     let place = Place::new();
     let nodes = place.cluster();

@@ -36,6 +36,7 @@ mod pins;
 mod pool;
 mod recent;
 mod request;
+mod rotate;
 mod seal;
 mod suspects;
 mod table;
@@ -66,6 +67,7 @@ pub use lane::{Lane, LaneCaller, LaneError, LaneTable, NotHandedOver};
 pub use local::{AskReason, LocalGet, LocalPage, LocalReader, LocalSession, LocalValue};
 pub use node::NodeHandle;
 pub use owned::OwnedSessions;
+pub use rotate::Rotated;
 pub use suspects::{
     SUSPECTS_PERIOD, SuspectChange, SuspectList, SuspectName, SuspectNameError, SuspectWatch,
 };

@@ -370,8 +370,9 @@ impl Found<'_> {
             false => Value::Bytes(body.base.bytes),
         };
         let (deadline, touched) = (self.deadline, body.touched);
+        let (idle, expire_at) = (body.lease.idle, body.lease.expire_at);
         let attributes = body.attributes;
-        Some(Session { birth, version, deadline, touched, attributes, pin, value })
+        Some(Session { birth, version, deadline, touched, idle, expire_at, attributes, pin, value })
     }
 
     fn listed(self, key: Key) -> Option<Listed> {

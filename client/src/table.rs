@@ -23,6 +23,7 @@ use crate::node::{NodeHandle, unexpected};
 use crate::owned::{self, OwnedSessions};
 use crate::recent::Progress;
 use crate::request::Whom;
+use crate::rotate::{self, Rotated};
 use crate::suspects::{self, SuspectList, SuspectWatch};
 
 /// One table of sessions. Cheap to clone.
@@ -424,6 +425,32 @@ impl<N: Net, C: Clock> Table<N, C> {
         self.some_node().list(&self.name, cursor, limit).await
     }
 
+    /// Gives a session another key: begins one under `new` with the same value, owner and lifetimes, and ends the old one.
+    /// Against session fixation, do so whenever a user logs in or gets more rights. As an authority; draw `new` at
+    /// random.
+    ///
+    /// The new session begins first, with a note of the old one. Whatever is written to the old one until it ends is
+    /// taken over. Should this client die meanwhile, the nodes end the old one. From when this returns only the new key is
+    /// to be used, whether or not the old session [has ended](Rotated::has_ended) yet. A pin is not taken along.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] also if the session ended meanwhile: its user has logged out, and the new one has ended, too.
+    /// [`Error::Absent`] and [`Error::Expired`]: there is nothing to rotate. [`Error::TimedOut`]: it may have been done or
+    /// not; repeat it with the same keys, and take the session under the old one for ended if that is said. Otherwise as
+    /// all operations, and nothing was done.
+    pub async fn rotate(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        birth: Option<Version>,
+        new: impl AsRef<[u8]> + Send,
+    ) -> Result<Rotated, Error> {
+        let (key, new) = (Key::new(key)?, Key::new(new)?);
+        if key == new {
+            return Err(Error::Refused("the new key is the old one".to_owned()));
+        }
+        rotate::rotate(self, (key, birth), new).await
+    }
+
     /// The live sessions that were started with this owner ([`StartOptions::owner`]), on all rings, with when they were used last.
     /// As an authority or a worker. Asks all active members at the same time, which takes a request for each of a
     /// member's cores and rings and for every 512 sessions.
@@ -558,7 +585,11 @@ impl<N: Net, C: Clock> Table<N, C> {
         Ok(())
     }
 
-    async fn write(&self, key: Key, operation: Operation) -> Result<Acknowledged, Error> {
+    pub(crate) async fn write(
+        &self,
+        key: Key,
+        operation: Operation,
+    ) -> Result<Acknowledged, Error> {
         let ended = operation.is_end();
         let touches = matches!(operation, Operation::Touch { .. });
         let remembered = key.clone();

@@ -4,6 +4,7 @@ mod fake;
 mod handshake;
 mod owned;
 mod requests;
+mod rotate;
 mod routing;
 mod shared_memory;
 mod suspects;

@@ -30,6 +30,7 @@ mod merging;
 mod owned;
 mod pace;
 mod placing;
+mod replacing;
 mod replica;
 mod replies;
 mod report;
@@ -178,6 +179,8 @@ pub struct Core {
     next_freshness: Duration,
     /// When to read on in what an earlier run left; `None` once all of it was read.
     next_read: Option<Duration>,
+    /// When to look for sessions that are to end since others were begun in their place.
+    next_replaced: Duration,
     rng: StdRng,
     counters: Counters,
     outputs: VecDeque<Output>,
@@ -393,6 +396,7 @@ impl Core {
             freshness: Freshness::default(),
             next_freshness: now.monotonic,
             next_read: Some(now.monotonic),
+            next_replaced: now.monotonic,
             rng: StdRng::seed_from_u64(seed),
             counters: Counters::default(),
             outputs: VecDeque::new(),
@@ -434,6 +438,7 @@ impl Core {
             }
             Input::SyncNow => self.sync_soon(now),
             Input::SlotSet { set, said } => self.on_slot_said(now, set, said),
+            Input::Between(between) => self.on_between(now, between),
             Input::GiveUp(node) => self.give_up_member(now, node),
             Input::Stop => self.stopping = true,
         }
@@ -605,6 +610,7 @@ impl Core {
         self.settle_doubts(now);
         self.cool(now);
         self.report_burning(now);
+        self.see_to_replaced(now);
         self.count_copies(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
@@ -709,6 +715,9 @@ impl Core {
                 let owned = self.list_owned(now, caller, &request);
                 self.reply(now, asker, header.id, owned);
             }
+            Message::Judge(judge) if matches!(caller, Caller::Node(_)) => {
+                self.end_for_node(now, asker, header.id, &judge);
+            }
             Message::Judge(judge) => self.judge(now, (asker, caller), header.id, &judge),
             other => {
                 self.counters.add("requests_out_of_place");
@@ -776,6 +785,7 @@ impl Core {
                 self.on_move_answer(now, (table, &key), call.node, Some(message));
             }
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), Some(message)),
+            Purpose::EndReplaced(to_end) => self.on_end_of_replaced(to_end, Some(message)),
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, Some(message));
             }
@@ -820,6 +830,7 @@ impl Core {
                 self.on_move_answer(now, (table, &key), call.node, None);
             }
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), None),
+            Purpose::EndReplaced(to_end) => self.on_end_of_replaced(to_end, None),
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, None);
             }

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use crate::limits::{FIELD_NAME_BYTES_MAX, NOTE_BYTES_MAX, NOTES_MAX, OWNER_BYTES_MAX};
 use crate::message::*;
 use crate::{
-    Attributes, Base, Body, Entry, Field, Hlc, Key, Kind, Lease, Load, Member, NodeId, Note, Rtt,
-    Slot, SlotSet, Status, Value, Version,
+    Attributes, Base, Body, Entry, Field, Hlc, Key, Kind, Lease, Load, Member, NodeId, Note,
+    Replaced, Rtt, Slot, SlotSet, Status, Value, Version,
 };
 
 /// Versions of a few instants and nodes.
@@ -208,16 +208,20 @@ fn sessions() -> impl Strategy<Value = Message> {
         },
     );
     let pin = option::of(node_ids());
-    let session = (versions(), versions(), any::<(u64, u64)>(), attributes(), pin, values())
-        .prop_map(|(birth, version, (deadline, touched), attributes, pin, value)| Session {
+    let times = any::<(u64, u64, u64, u64)>();
+    let session = (versions(), versions(), times, attributes(), pin, values()).prop_map(
+        |(birth, version, (deadline, touched, idle, expire_at), attributes, pin, value)| Session {
             birth,
             version,
             deadline,
             touched,
+            idle,
+            expire_at,
             attributes,
             pin,
             value,
-        });
+        },
+    );
     let acknowledged = (versions(), versions(), any::<(u8, u8)>()).prop_map(
         |(birth, version, (held_by, homes))| Acknowledged { birth, version, held_by, homes },
     );
@@ -269,6 +273,15 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
             Operation::StartIfAbsent { value, lifetimes, attributes }
         }),
         versions().prop_map(|version| Operation::EndIf { version }),
+        (any::<(u64, u64, u64)>(), versions(), values(), attributes()).prop_map(
+            |((word, idle, expire_at), birth, value, attributes)| Operation::StartInstead {
+                replaced: Replaced { word, birth },
+                value,
+                idle,
+                expire_at,
+                attributes
+            }
+        ),
     ]
 }
 

@@ -48,10 +48,10 @@ pub struct Body {
     pub touched: u64,
     /// What was fixed when the session was created.
     pub attributes: Attributes,
-    /// What nodes note about the session beside its value, by number: at most 4 of 20 bytes each.
+    /// What nodes note about the session beside its value, by number: at most 5 of 24 bytes each.
     /// Writes of the value leave them alone. A number never changes its meaning; a node keeps and
-    /// passes on those it does not know. In use are [`PIN`], [`ENDING`], [`MOVED`] and
-    /// [`VERDICT`].
+    /// passes on those it does not know. In use are [`PIN`], [`ENDING`], [`MOVED`],
+    /// [`VERDICT`] and [`REPLACES`].
     pub notes: BTreeMap<u8, Note>,
 }
 
@@ -112,6 +112,19 @@ pub const MOVED: u8 = 3;
 /// The number of the note that says what was decided about a session that was used too much: see
 /// [`Entry::verdict`]. As that of a move it may be later than the entry.
 pub const VERDICT: u8 = 4;
+
+/// The number of the note that says which session is to end since this one was begun in its place: see
+/// [`Entry::replaces`]. Like that of a move it may be later than the entry.
+pub const REPLACES: u8 = 5;
+
+/// A session that another one was begun in place of, under another key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Replaced {
+    /// What stands for its key: [`Key::word`](crate::Key::word).
+    pub word: u64,
+    /// The version that created it.
+    pub birth: Version,
+}
 
 /// When a session expires: at the earlier of its two deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
@@ -346,10 +359,27 @@ impl Entry {
         self.verdict()?.1.slowed_until(now_ms)
     }
 
-    /// The version of the last part that is no write: of a move or a verdict; 0 = there is none.
+    /// Notes that this session was begun in place of another one, which is to end; `None` = that it has ended. `version` has
+    /// to be later than that of the last such note. It is no write.
+    pub fn note_replaced(&mut self, version: Version, replaced: Option<Replaced>) {
+        if let Some(body) = &mut self.body {
+            let bytes = replaced.map_or_else(Vec::new, |it| it.to_bytes().to_vec());
+            let note = Note { version, bytes };
+            raise_all(&mut body.notes, &BTreeMap::from([(REPLACES, note)]), |_| true);
+        }
+    }
+
+    /// The session that is to end, since this one was begun in its place; `None` = there is none, or it has ended.
+    pub fn replaces(&self) -> Option<Replaced> {
+        Replaced::of_bytes(&self.body.as_ref()?.notes.get(&REPLACES)?.bytes)
+    }
+
+    /// The version of the last part that is no write: of a move, a verdict, or what becomes of another session; 0 = there
+    /// is none.
     pub fn noted_at(&self) -> Version {
-        let verdict = self.body.as_ref().and_then(|body| body.notes.get(&VERDICT));
-        self.moved_at().max(verdict.map_or(Version::ZERO, |note| note.version))
+        let notes = self.body.iter().flat_map(|body| &body.notes);
+        let no_writes = notes.filter(|(number, _)| is_no_write(**number));
+        no_writes.map(|(_, note)| note.version).max().unwrap_or(Version::ZERO)
     }
 
     /// What is left of a session where it is no more: all but its value. It says where the session went, and takes
@@ -550,13 +580,34 @@ impl Body {
         if self.notes.len() > NOTES_MAX
             || self.notes.values().any(|note| note.bytes.len() > NOTE_BYTES_MAX)
         {
-            return Err("more than 4 notes, or one above 20 bytes");
+            return Err("more than 5 notes, or one above 24 bytes");
         }
         let times = [self.touched, self.lease.idle, self.lease.expire_at].into_iter();
         if times.chain(self.fields.values().map(|field| field.expire_at)).any(|t| t > Hlc::MS_MAX) {
             return Err("a time above 2^48 - 1 ms");
         }
         Ok(())
+    }
+}
+
+impl Replaced {
+    fn to_bytes(self) -> [u8; 22] {
+        let mut bytes = [0; 22];
+        bytes[..8].copy_from_slice(&self.word.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.birth.hlc.bits().to_le_bytes());
+        bytes[16..].copy_from_slice(&self.birth.node.bits().to_le_bytes()[..6]);
+        bytes
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 22] = bytes.try_into().ok()?;
+        let number =
+            |part: &[u8]| part.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let birth = Version::new(
+            Hlc::from_bits(number(&bytes[8..16])),
+            NodeId::from_bits(number(&bytes[16..])),
+        );
+        Some(Self { word: number(&bytes[..8]), birth })
     }
 }
 
@@ -643,7 +694,7 @@ fn whole(version: Version, value: Value) -> (Base, BTreeMap<Vec<u8>, Field>) {
 
 /// Whether a note of this number may be later than its entry.
 fn is_no_write(number: u8) -> bool {
-    number == MOVED || number == VERDICT
+    matches!(number, MOVED | VERDICT | REPLACES)
 }
 
 fn raise<T: Ord + Clone>(mine: &mut T, theirs: &T) -> bool {

@@ -19,10 +19,10 @@ pub const MERGE_NAME_BYTES_MAX: usize = 31;
 pub const OWNER_BYTES_MAX: usize = 255;
 
 /// Most notes a session may have.
-pub const NOTES_MAX: usize = 4;
+pub const NOTES_MAX: usize = 5;
 
-/// Longest note, in bytes: three node ids and two bytes more.
-pub const NOTE_BYTES_MAX: usize = 20;
+/// Longest note, in bytes: four node ids, or what stands for a session.
+pub const NOTE_BYTES_MAX: usize = 24;
 
 /// Largest datagram we send or accept, in bytes: what an Ethernet frame carries after IPv6 and UDP
 /// headers, less room for the seal that a later version puts around it.

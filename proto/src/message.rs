@@ -17,7 +17,7 @@ use bincode::{Decode, Encode};
 use serde::Serialize;
 use zeroize::Zeroize;
 
-use crate::entry::{Attributes, Entry, Value};
+use crate::entry::{Attributes, Entry, Replaced, Value};
 pub use crate::epochs::{
     EpochAnswer, EpochBallot, EpochConfig, EpochName, EpochSource, EpochStanding, EpochStep,
     EpochSuccessor, Epochs, EpochsAnswer,
@@ -310,6 +310,21 @@ pub enum Operation {
         /// The version that the caller has seen.
         version: Version,
     } = 7,
+    /// Begin a session in place of another one, which has another key. Whatever was under the key before is replaced. The
+    /// caller ends the other one; should it not, the nodes do, some ten seconds later.
+    StartInstead {
+        /// The other one.
+        replaced: Replaced,
+        /// Its first value.
+        value: Value,
+        /// How long it lives unused, in milliseconds; 0 = for ever.
+        idle: u64,
+        /// When it ends however much it is used, in hybrid milliseconds; 0 = never. The table's `lifetime_max` caps
+        /// it.
+        expire_at: u64,
+        /// What is fixed for its life.
+        attributes: Attributes,
+    } = 8,
 }
 
 impl Operation {
@@ -340,9 +355,14 @@ impl Operation {
         matches!(self, Self::Get | Self::Touch { .. } | Self::Update { .. }) && !self.is_placement()
     }
 
+    /// Whether it begins a session, whatever was under the key before.
+    pub fn replaces_all(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::StartInstead { .. })
+    }
+
     /// Whether it begins a session.
     pub fn is_start(&self) -> bool {
-        matches!(self, Self::Start { .. } | Self::StartIfAbsent { .. })
+        self.replaces_all() || matches!(self, Self::StartIfAbsent { .. })
     }
 
     /// Whether it ends a session.
@@ -405,6 +425,10 @@ pub struct Session {
     pub deadline: u64,
     /// When it was last used, in hybrid milliseconds.
     pub touched: u64,
+    /// How long it lives unused, in milliseconds; 0 = for ever.
+    pub idle: u64,
+    /// When it ends however much it is used, in hybrid milliseconds; 0 = never.
+    pub expire_at: u64,
     /// What is fixed for its life.
     pub attributes: Attributes,
     /// The node that it is pinned to, which is the one to ask next.

@@ -29,8 +29,8 @@
 use std::collections::BTreeMap;
 
 use crate::entry::{
-    Attributes, Base, Body, DigestBytes, Entry, Field, Kind, Lease, Note, VERDICT, deadline,
-    with_value,
+    Attributes, Base, Body, DigestBytes, Entry, Field, Kind, Lease, Note, REPLACES, VERDICT,
+    deadline, with_value,
 };
 use crate::limits::{NOTE_BYTES_MAX, NOTES_MAX};
 use crate::suspects::Verdict;
@@ -223,7 +223,19 @@ impl<'a> View<'a> {
 
     /// Whether more than the table's homes may be meant to hold it: it says how many do, or has a note.
     pub fn may_be_placed(&self) -> bool {
-        self.replicas != 0 || !self.notes.is_empty()
+        self.replicas != 0 || !self.notes.is_empty() && self.has_more_than_an_end()
+    }
+
+    /// Whether it has other notes than that a session has ended that it replaced.
+    fn has_more_than_an_end(&self) -> bool {
+        let mut cursor = Cursor(self.notes.get(1..).unwrap_or_default());
+        while !cursor.0.is_empty() {
+            match cursor.note() {
+                Ok((REPLACES, _, [])) => {}
+                _ => return true,
+            }
+        }
+        false
     }
 
     /// Until when the session is kept away from its users at `now_ms`, as [`Entry::slowed_until`]. Costs next to nothing
@@ -233,10 +245,14 @@ impl<'a> View<'a> {
         if self.notes.is_empty() { None } else { self.slowed_by_note(now_ms) }
     }
 
-    #[cold]
     fn slowed_by_note(&self, now_ms: u64) -> Option<u64> {
-        let note = self.notes().ok()?.remove(&VERDICT)?;
-        Verdict::of_bytes(&note.bytes)?.slowed_until(now_ms)
+        let mut cursor = Cursor(self.notes.get(1..)?);
+        while !cursor.0.is_empty() {
+            if let (VERDICT, _, bytes) = cursor.note().ok()? {
+                return Verdict::of_bytes(bytes)?.slowed_until(now_ms);
+            }
+        }
+        None
     }
 
     fn has_parts(&self) -> bool {
@@ -315,11 +331,8 @@ impl<'a> View<'a> {
         let mut cursor = Cursor(self.notes.get(1..).unwrap_or_default());
         let mut notes = BTreeMap::new();
         while !cursor.0.is_empty() {
-            let number = cursor.u8()?;
-            let version = cursor.version()?;
-            let length = cursor.u8()?;
-            let bytes = cursor.take(length.into())?.to_vec();
-            insert_last(&mut notes, number, Note { version, bytes })?;
+            let (number, version, bytes) = cursor.note()?;
+            insert_last(&mut notes, number, Note { version, bytes: bytes.to_vec() })?;
         }
         Ok(notes)
     }
@@ -578,6 +591,12 @@ impl<'a> Cursor<'a> {
             0 | 1 => Err(Malformed("notes without a note")),
             length => Ok(&notes[..length]),
         }
+    }
+
+    /// The next note: its number, its version, and what it says.
+    fn note(&mut self) -> Result<(u8, Version, &'a [u8]), Malformed> {
+        let (number, version, length) = (self.u8()?, self.version()?, self.u8()?);
+        Ok((number, version, self.take(length.into())?))
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {

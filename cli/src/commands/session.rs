@@ -8,14 +8,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use annulus_client::{
-    Acknowledged, AskReason, Change, Error, Lifetimes, LocalGet, LocalValue, Session, Source,
-    StartOptions, Value,
+    Acknowledged, AskReason, Change, Error, Lifetimes, LocalGet, LocalValue, Rotated, Session,
+    Source, StartOptions, Value,
 };
 use anyhow::Context;
 use serde_json::json;
 
 use super::migrate;
-use crate::args::{EndArgs, GetArgs, KeyArgs, LifetimeArgs, SetArgs, StartArgs, ValueArgs};
+use crate::args::{
+    EndArgs, GetArgs, KeyArgs, LifetimeArgs, RotateArgs, SetArgs, StartArgs, ValueArgs,
+};
 use crate::cluster::Cluster;
 use crate::exit::{ABSENT, Failed, REFUSED, UNREACHABLE};
 use crate::output;
@@ -121,6 +123,8 @@ fn get_local(cluster: &Cluster, key: &[u8]) -> anyhow::Result<Session> {
         version: session.version,
         deadline: session.deadline,
         touched: session.touched,
+        idle: 0,
+        expire_at: 0,
         attributes: annulus_client::Attributes::default(),
         pin: None,
         value: match session.value {
@@ -182,6 +186,28 @@ pub(crate) async fn set(cluster: &Cluster, args: &SetArgs) -> anyhow::Result<()>
 pub(crate) async fn touch(cluster: &Cluster, args: &KeyArgs) -> anyhow::Result<()> {
     let done = cluster.table.touch(key(args), None).await?;
     acknowledged(cluster, "touched: noted by", done)
+}
+
+/// Gives a session another key.
+pub(crate) async fn rotate(cluster: &Cluster, args: &RotateArgs) -> anyhow::Result<()> {
+    let rotated = cluster.table.rotate(key(&args.key), None, args.new.as_bytes()).await?;
+    let Rotated { begun, has_ended } = rotated;
+    if cluster.json {
+        return output::json(&json!({
+            "birth": begun.birth,
+            "version": begun.version,
+            "held_by": begun.held_by,
+            "homes": begun.homes,
+            "old_has_ended": has_ended,
+        }));
+    }
+    acknowledged(cluster, "under the new key: held by", begun)?;
+    if !has_ended {
+        output::message(
+            "the old one could not be ended yet: the nodes do that in some ten seconds",
+        );
+    }
+    Ok(())
 }
 
 /// Ends a session, or those of an owner.

@@ -216,6 +216,8 @@ pub(super) fn session(value: &[u8]) -> SessionReply {
         version: version(2),
         deadline: 0,
         touched: 0,
+        idle: 0,
+        expire_at: 0,
         attributes: Attributes::default(),
         pin: None,
         value: Value::Bytes(value.to_vec()),

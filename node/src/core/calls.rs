@@ -10,6 +10,7 @@ use annulus_sketch::Sketch;
 use annulus_slots::Attempt;
 
 use super::handover::Whose;
+use super::replacing::ToEnd;
 
 /// The calls under way, each with its deadline and what its answer is for.
 ///
@@ -155,6 +156,8 @@ pub(super) enum Purpose {
         /// The key.
         key: Key,
     },
+    /// The end of a session that another one was begun in place of.
+    EndReplaced(ToEnd),
     /// That this node takes part in a slot set.
     SetHello {
         /// The set, by its place.

@@ -23,6 +23,7 @@ use super::epochs::wire::name;
 use super::io::{Asker, Caller, Now};
 use super::merging::name_among_clients;
 use super::placing::Extras;
+use super::replacing::ToEnd;
 use super::settings::{Flaw, Partition, majority};
 use super::time::NoStamp;
 use super::{Core, TablePolicy};
@@ -47,6 +48,8 @@ pub(super) struct Pending {
     pub(super) brings: Option<usize>,
     /// Whether it notes a verdict, which is not begun anew: what it would do is not in its request.
     pub(super) is_verdict: bool,
+    /// The session that this is to end since another one was begun in its place. Nobody asks for it then.
+    to_end: Option<ToEnd>,
     /// Until when it is held at most, since its session is a suspect.
     pub(super) held_until: Option<Duration>,
     /// Whether all rings further out were asked, and had nothing.
@@ -192,6 +195,7 @@ impl Core {
             Operation::UpdateIf { .. } => "requests_update_if",
             Operation::StartIfAbsent { .. } => "requests_start_if_absent",
             Operation::EndIf { .. } => "requests_end_if",
+            Operation::StartInstead { .. } => "requests_start_instead",
             _ => "requests_end",
         });
         let may_repeat = request.operation != Operation::Get && request.request.may_repeat();
@@ -274,6 +278,7 @@ impl Core {
             wrote: None,
             brings: None,
             is_verdict: false,
+            to_end: None,
             held_until: None,
             is_nowhere_else: false,
             is_sent: false,
@@ -408,7 +413,7 @@ impl Core {
             || self.trusts_extra(now, pending.table, pending.slot, key);
         let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
         match (&pending.request.operation, stored) {
-            (Operation::Start { .. }, stored) => self.apply(now, id, pending, stored),
+            (operation, stored) if operation.replaces_all() => self.apply(now, id, pending, stored),
             // Its homes know better where it is than a marker, if it is nowhere further out.
             (_, Some(entry)) if entry.is_marker() && pending.is_nowhere_else => {
                 self.start_reading(now, id, pending, refuses);
@@ -423,8 +428,7 @@ impl Core {
     /// Does what was asked, knowing what is stored.
     pub(super) fn apply(&mut self, now: Now, id: u64, pending: Pending, stored: Option<Entry>) {
         // A session that begins is a later one than whatever is elsewhere.
-        if !matches!(pending.request.operation, Operation::Start { .. })
-            && self.is_elsewhere(&pending, stored.as_ref())
+        if !pending.request.operation.replaces_all() && self.is_elsewhere(&pending, stored.as_ref())
         {
             return self.bring_in(now, id, pending);
         }
@@ -443,6 +447,23 @@ impl Core {
             let lease = lease(&policy, lifetimes, birth.hlc.ms(), now_ms);
             let value = value.clone();
             let entry = Entry::start(birth, value, lease, attributes.clone(), now_ms);
+            return self.start_writing(now, id, pending, entry, WriteKind::Plain);
+        }
+        if let Operation::StartInstead { replaced, value, idle, expire_at, attributes } = operation
+        {
+            let after = stored
+                .as_ref()
+                .map_or(replaced.birth, |entry| entry.version.max(entry.birth).max(replaced.birth));
+            let birth = match self.stamp(now, pending.table, pending.slot, after) {
+                Ok(birth) => birth,
+                Err(trouble) => return self.on_no_stamp(now, id, pending, trouble),
+            };
+            let idle_alone = Lifetimes { idle_ms: Some(*idle), lifetime_ms: None };
+            let (idle, cap) = lease(&policy, &idle_alone, birth.hlc.ms(), now_ms);
+            let end = [*expire_at, cap].into_iter().filter(|end| *end != 0).min().unwrap_or(0);
+            let (value, attributes) = (value.clone(), attributes.clone());
+            let mut entry = Entry::start(birth, value, (idle, end), attributes, now_ms);
+            entry.note_replaced(birth, Some(*replaced));
             return self.start_writing(now, id, pending, entry, WriteKind::Plain);
         }
         // A marker of what nobody has any more is nothing.
@@ -470,6 +491,8 @@ impl Core {
                     version: stored.version,
                     deadline: stored.deadline(),
                     touched: body.touched,
+                    idle: body.lease.idle,
+                    expire_at: body.lease.expire_at,
                     attributes: body.attributes.clone(),
                     pin: body.pin(),
                     value: body.value(now_ms),
@@ -560,8 +583,7 @@ impl Core {
         let key = pending.request.key.clone();
         let extras = self.extra_homes_of_change(now, &pending, &entry);
         let Extras { nodes: extras, counted, is_counted } = extras;
-        let begins_or_ends =
-            entry.is_ended() || matches!(pending.request.operation, Operation::Start { .. });
+        let begins_or_ends = entry.is_ended() || pending.request.operation.replaces_all();
         let outdoes_others = begins_or_ends && self.may_be_further_out(now, pending.table, &key);
         let stored = self.merge(now, pending.table, &key, &entry, Admission::Ordinary);
         if outdoes_others && stored.is_ok() {
@@ -1259,6 +1281,9 @@ impl Core {
         if pending.brings.is_some() {
             return self.on_brought(now, pending, &outcome);
         }
+        if let Some(to_end) = pending.to_end.take() {
+            return self.on_replaced_answered(to_end, outcome);
+        }
         self.leave_line(pending);
         let may_repeat = pending.request.request.may_repeat();
         if may_repeat {
@@ -1318,6 +1343,11 @@ impl Pending {
         Self { askers: vec![(asker, id)], ..self }
     }
 
+    /// That ends a session since another one was begun in its place.
+    pub(super) fn for_the_sake_of(self, to_end: ToEnd) -> Self {
+        Self { to_end: Some(to_end), ..self }
+    }
+
     /// Whether it waits for the answer of this caller.
     fn was_passed_to(&self, caller: Caller) -> bool {
         let Stage::Forwarding { tried, .. } = &self.stage else { return false };
@@ -1370,7 +1400,9 @@ pub(super) fn patience_of(patience_ms: u32) -> Duration {
 
 fn size(request: &SessionRequest) -> usize {
     let value = match &request.operation {
-        Operation::Start { value, .. } | Operation::StartIfAbsent { value, .. } => value.size(),
+        Operation::Start { value, .. }
+        | Operation::StartIfAbsent { value, .. }
+        | Operation::StartInstead { value, .. } => value.size(),
         Operation::Update { change: Change::Value(value), .. }
         | Operation::UpdateIf { change: Change::Value(value), .. } => value.size(),
         Operation::Update { change: Change::Fields { set, delete }, .. }
@@ -1440,9 +1472,15 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
             Value::Map(fields) => check_names(fields.keys().map(Vec::len).max()),
         }
     };
+    if let Operation::StartInstead { replaced, .. } = operation
+        && Slot::of_word(replaced.word).is_none()
+    {
+        return refuse("what is to be replaced is no session's".to_owned());
+    }
     match operation {
         Operation::Start { value, attributes, .. }
-        | Operation::StartIfAbsent { value, attributes, .. } => {
+        | Operation::StartIfAbsent { value, attributes, .. }
+        | Operation::StartInstead { value, attributes, .. } => {
             if attributes.owner.len() > OWNER_BYTES_MAX {
                 let length = attributes.owner.len();
                 return refuse(format!(

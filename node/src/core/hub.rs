@@ -371,6 +371,9 @@ impl Hub {
                 self.ceiling_wanted_ms = self.ceiling_wanted_ms.max(ms);
                 self.persist_if_wanted();
             }
+            Notice::Between(between) => {
+                self.outputs.push_back(HubOutput::Cores(Input::Between(between)));
+            }
             Notice::Part { ticket, header, message } => self.on_part(ticket, header, message),
             Notice::Report { ticket, report } => self.on_report(now, ticket, report),
             Notice::Slots(counts) => self.on_slots(now, core, counts),

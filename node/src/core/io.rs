@@ -17,6 +17,7 @@ use annulus_shm::Used;
 use serde::{Deserialize, Serialize};
 
 use super::kept::RecordChange;
+use super::replacing::ToEnd;
 use super::slot_set::{SlotCall, SlotSaid};
 use super::standing::Standing;
 
@@ -85,6 +86,8 @@ pub enum Input {
     Gone(NodeId),
     /// How far other nodes are, as far as that was measured: in steps of [`Rtt::step`].
     Proximity(Arc<BTreeMap<NodeId, u8>>),
+    /// Something that a core has to say to others, or to itself: the one that it is for knows.
+    Between(Between),
     /// The clock's ceiling is on disk, in hybrid milliseconds.
     Ceiling(u64),
     /// An [`Output::Persist`] is on disk.
@@ -319,6 +322,15 @@ pub struct Ask {
     pub message: Message,
 }
 
+/// What one core of a node says to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Between {
+    /// This session is to end, since another one was begun in its place.
+    End(ToEnd),
+    /// It has ended for good.
+    Ended(ToEnd),
+}
+
 /// What a core tells the hub.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(clippy::large_enum_variant, reason = "few are under way at a time")]
@@ -348,6 +360,8 @@ pub enum Notice {
     },
     /// The clock's ceiling has to be put on disk at this, in hybrid milliseconds, if it is not there.
     CeilingWanted(u64),
+    /// Something for another core of this node, or for itself.
+    Between(Between),
     /// Its part of an answer to a request that the hub has split.
     Part {
         /// The number of the request.

@@ -2,6 +2,7 @@
 
 mod outline;
 mod owners;
+mod replacing;
 mod suspects;
 mod watched;
 
@@ -11,7 +12,7 @@ use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::Failure;
 use annulus_proto::submission::Action;
 use annulus_proto::{
-    Dither, Entry, HalfLife, Hlc, Key, NodeId, SLOT_COUNT, Slot, Value, Verdict, Version, record,
+    Dither, Entry, HalfLife, Hlc, Key, NodeId, Replaced, SLOT_COUNT, Slot, Value, Version, record,
 };
 use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
 use annulus_sketch::Sketch;
@@ -20,6 +21,7 @@ use super::merging::UnjoinedCounts;
 use super::settings::{Flaw, TablePolicy};
 use outline::{Change, Outline};
 use owners::Owners;
+use replacing::Replacing;
 use suspects::Suspects;
 
 pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
@@ -50,6 +52,7 @@ pub(super) struct Store {
     outline: Outline,
     watched: Watched,
     suspects: Suspects,
+    replacing: Replacing,
     owners: Owners,
     /// Whether each slot was read once, so that all owners are known.
     knows_owners: bool,
@@ -98,7 +101,7 @@ pub const fn record_bytes_max(max_value: u32) -> u32 {
 }
 
 /// What a record takes beside its value, at most.
-const RECORD_OVERHEAD_BYTES: u32 = 512;
+const RECORD_OVERHEAD_BYTES: u32 = 576;
 
 const _: () = assert!(record::OVERHEAD_BYTES_MAX + 16 < RECORD_OVERHEAD_BYTES as usize);
 
@@ -130,6 +133,7 @@ impl Store {
             outline: Outline::new(),
             watched: Watched::default(),
             suspects: Suspects::default(),
+            replacing: Replacing::default(),
             owners: Owners::default(),
             knows_owners: false,
             unread: Unread::all(),
@@ -208,15 +212,20 @@ impl Store {
         let of_values = self.digests_are_of_values();
         let (outline, watched) = (&mut self.outline, &mut self.watched);
         let (suspects, owners) = (&mut self.suspects, &mut self.owners);
+        let replacing = &mut self.replacing;
         let verified = self.writer.verify_partition(slot.index(), &mut |item| {
             owners.insert(owner_of(item.value), slot.word(item.key));
             if may_be_placed(item.value) || watched.extras() > 0 {
                 let Ok(key) = Key::new(item.key) else { return };
-                suspects.note(&key, verdict_of(item.value, item.mark), 0);
+                let entry = record::View::parse(item.value).and_then(|view| view.entry(item.mark));
+                if let Ok(entry) = &entry {
+                    suspects.note(&key, entry.verdict().map(|(_, verdict)| verdict), 0);
+                    replacing.note(&key, entry);
+                }
                 if watched.is_extra(slot, &key) {
                     return; // Its slot was read before, and is read again for another's damage.
                 }
-                watched.set(slot, &key, is_placed(item.value, item.mark), false);
+                watched.set(slot, &key, entry.is_ok_and(|entry| entry.is_placed()), false);
             }
             if outline.is_kept() {
                 let after = digest_of((item.key, item.value, item.mark), of_values);
@@ -810,6 +819,23 @@ impl Store {
         self.suspects.forget_old(now_ms);
     }
 
+    /// The next sessions here, at most so many, that were begun in place of others, and what is to end therefore. It may
+    /// be known of sessions that are here no more.
+    pub(super) fn replacing_in_turn(&mut self, count: usize) -> Vec<(Key, Replaced)> {
+        self.replacing.take_turns(count)
+    }
+
+    /// The key with this word, if its session was begun in place of that one.
+    pub(super) fn replacing(&self, word: u64, replaced: Replaced) -> Option<Key> {
+        let (key, known) = self.replacing.of(word)?;
+        (known == replaced).then(|| key.clone())
+    }
+
+    /// What a session was begun in place of has ended.
+    pub(super) fn forget_replaced(&mut self, key: &Key) {
+        self.replacing.forget(key);
+    }
+
     /// Whether [`Store::owned_after`] knows of all.
     pub(super) fn knows_owners(&self) -> bool {
         self.knows_owners
@@ -849,6 +875,7 @@ impl Store {
         self.writer.remove(key.as_bytes());
         self.watched.remove(slot, key);
         self.suspects.note(key, None, now_ms);
+        self.replacing.forget(key);
         let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
         self.outline.change(change, now_ms);
     }
@@ -920,6 +947,7 @@ impl Store {
         match result {
             Ok(_) => {
                 self.suspects.note(key, entry.verdict().map(|(_, verdict)| verdict), now_ms);
+                self.replacing.note(key, entry);
                 Ok(())
             }
             Err(PutError::ValueTooLarge { size, .. }) => {
@@ -1064,16 +1092,6 @@ fn of_view((view, key, mark): (&record::View<'_>, &[u8], u64), of_values: bool) 
 /// Whether a record is worth a closer look for what it says of its place.
 fn may_be_placed(value: &[u8]) -> bool {
     record::View::parse(value).is_ok_and(|view| view.may_be_placed())
-}
-
-fn is_placed(value: &[u8], mark: u64) -> bool {
-    let entry = record::View::parse(value).and_then(|view| view.entry(mark));
-    entry.is_ok_and(|entry| entry.is_placed())
-}
-
-fn verdict_of(value: &[u8], mark: u64) -> Option<Verdict> {
-    let entry = record::View::parse(value).and_then(|view| view.entry(mark)).ok()?;
-    entry.verdict().map(|(_, verdict)| verdict)
 }
 
 /// Whose session a record is; empty = nobody's.

@@ -10,6 +10,7 @@ mod handover;
 mod merging;
 mod owned;
 mod placing;
+mod replacing;
 mod rings;
 mod slot_sets;
 mod suspects;

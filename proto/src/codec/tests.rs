@@ -102,6 +102,7 @@ fn every_variant_has_its_number() {
             0 Operation::Start { .. }, 1 Operation::Get, 2 Operation::Update { .. },
             3 Operation::Touch { .. }, 4 Operation::End { .. }, 5 Operation::UpdateIf { .. },
             6 Operation::StartIfAbsent { .. }, 7 Operation::EndIf { .. },
+            8 Operation::StartInstead { .. },
         }
         Change {
             0 Change::Value(_), 1 Change::Fields { .. }, 2 Change::Lifetimes(_), 3 Change::Pin(_),

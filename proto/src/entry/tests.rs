@@ -478,11 +478,11 @@ fn what_is_not_well_formed_says_why() {
         body.notes.insert(1, Note { version: version(6, 1), bytes: Vec::new() });
     });
     wrong(|body| {
-        body.notes.insert(1, Note { version: version(5, 1), bytes: vec![0; 21] });
+        body.notes.insert(1, Note { version: version(5, 1), bytes: vec![0; 25] });
     });
     wrong(|body| {
         let note = Note { version: version(5, 1), bytes: Vec::new() };
-        body.notes.extend((0..5).map(|number| (number, note.clone())));
+        body.notes.extend((0..6).map(|number| (number, note.clone())));
     });
 }
 
@@ -604,6 +604,40 @@ fn the_last_verdict_counts_and_is_no_write() {
     let mut ended = Entry::ended(version(5, 1), version(6, 1));
     ended.judge(version(7, 1), suspect);
     assert_eq!((ended.verdict(), ended.noted_at()), (None, Version::ZERO));
+}
+
+#[test]
+fn what_a_session_replaces_is_noted_until_that_has_ended() {
+    let started = started(version(5, 1), Value::Bytes(b"value".to_vec()));
+    assert_eq!(started.replaces(), None);
+    let old = Replaced { word: u64::MAX - 7, birth: version(3, (1 << 48) - 2) };
+    let mut first = started.clone();
+    first.note_replaced(version(5, 1), Some(old));
+    assert_eq!((first.replaces(), first.version), (Some(old), started.version));
+    assert_eq!(first.check(), Ok(()));
+    let parsed = |entry: &Entry| {
+        let mut bytes = Vec::new();
+        crate::record::write(entry, &mut bytes);
+        let view = crate::record::View::parse(&bytes).unwrap();
+        assert_eq!(view.entry(0).unwrap().replaces(), entry.replaces());
+        (view.may_be_placed(), view.slowed_until(0))
+    };
+    assert_eq!(parsed(&first), (true, None));
+    let mut done = first.clone();
+    done.note_replaced(version(9, 2), None);
+    assert_eq!((done.replaces(), done.noted_at()), (None, version(9, 2)));
+    assert_eq!((done.version, done.check()), (started.version, Ok(())));
+    // Nobody has to look closer at it any more, unless there is something else.
+    assert_eq!(parsed(&done), (false, None));
+    assert!(first.merge(&done) && !done.merge(&first));
+    assert_eq!(first, done);
+    done.judge(version(9, 1), Verdict::Suspect { until: 5_000 });
+    assert_eq!(parsed(&done), (true, Some(5_000)));
+    for bytes in [&[][..], &[1; 21], &[1; 23]] {
+        let note = Note { version: version(9, 2), bytes: bytes.to_vec() };
+        first.body.as_mut().unwrap().notes.insert(REPLACES, note);
+        assert_eq!(first.replaces(), None);
+    }
 }
 
 /// Nodes of different builds compare digests, so they must never change.

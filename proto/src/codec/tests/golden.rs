@@ -4,8 +4,8 @@
 use crate::arbitrary::version;
 use crate::message::*;
 use crate::{
-    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Note, Rtt, Slot, SlotSet, Status, Value,
-    Version,
+    Attributes, Entry, Hlc, Key, Load, Member, NodeId, Note, Replaced, Rtt, Slot, SlotSet, Status,
+    Value, Version,
 };
 
 pub(super) fn golden() -> Vec<(Message, &'static str)> {
@@ -139,17 +139,29 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "0873657373696f6e7306733363726574070100fbd00707fd0100056c50c4a001fda6a5a4a3a2a10000",
         ),
         (
+            request(Operation::StartInstead {
+                replaced: Replaced { word: 300, birth: birth() },
+                value: Value::Bytes(b"v".to_vec()),
+                idle: 60_000,
+                expire_at: 0,
+                attributes: Attributes::default(),
+            }),
+            "0873657373696f6e7306733363726574070100fbd00708fb2c01fd0000006c50c4a001a1000176fb60ea000000",
+        ),
+        (
             SessionReply::Session(Session {
                 birth: birth(),
                 version: later(),
                 deadline: 1_790_000_001_000,
                 touched: 1_790_000_000_000,
+                idle: 60_000,
+                expire_at: 0,
                 attributes: Attributes::default(),
                 pin: Some(node(0xa2)),
                 value: map(),
             })
             .into(),
-            "00fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fde86f50c4a0010000fd006c50c4a0010000000001a2010204636172740133047573657203616461",
+            "00fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fde86f50c4a0010000fd006c50c4a0010000fb60ea00000001a2010204636172740133047573657203616461",
         ),
         (
             SessionReply::Acknowledged(Acknowledged {

@@ -139,6 +139,13 @@ fn the_largest_values_pass() {
         for value in values(size) {
             let attributes = attributes();
             passes(session(Operation::Start { value: value.clone(), lifetimes, attributes }));
+            passes(session(Operation::StartInstead {
+                replaced: crate::Replaced { word: u64::MAX, birth: LATE },
+                value: value.clone(),
+                idle: u64::MAX,
+                expire_at: u64::MAX,
+                attributes: self::attributes(),
+            }));
             let change = Change::Value(value.clone());
             passes(session(Operation::Update { birth: Some(LATE), change: change.clone() }));
             passes(session(Operation::UpdateIf { version: LATE, change }));
@@ -152,6 +159,8 @@ fn the_largest_values_pass() {
                 version: LATE,
                 deadline: u64::MAX,
                 touched: u64::MAX,
+                idle: u64::MAX,
+                expire_at: u64::MAX,
                 attributes: self::attributes(),
                 pin: Some(LATE.node),
                 value,

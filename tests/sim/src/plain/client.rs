@@ -468,6 +468,8 @@ impl World {
             version: entry.version,
             deadline: hit.deadline,
             touched: body.touched,
+            idle: body.lease.idle,
+            expire_at: body.lease.expire_at,
             attributes: body.attributes,
             pin,
             value,
