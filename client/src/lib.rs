@@ -47,10 +47,10 @@ mod tests;
 
 pub use annulus_proto::message::{
     Acknowledged, Affinity, Change, Copy as HomeCopy, CopyState, Event, Events, Explanation,
-    Happened, HeldKey, HostLoad, KeyChange, KeyOrdered, KeyText, KeysReport, Lifetimes, List,
-    Listed, Members, NodeKeys, NodeStatus, Order, Owned, OwnedPlace, OwnedSession, Peer, PeerState,
-    Peers, Pinned, PlanRequest, Rejected, Role, RouteNode, Routes, Safety, Segment, Sentence,
-    Served, Session, Suspect, Suspects, TableStatus,
+    Happened, HeldKey, HostLoad, HotSession, KeyChange, KeyOrdered, KeyText, KeysReport, Lifetimes,
+    List, Listed, Members, NodeKeys, NodeStatus, Order, Owned, OwnedPlace, OwnedSession, Peer,
+    PeerState, Peers, Pinned, PlanRequest, Rejected, Role, RouteNode, Routes, Safety, Segment,
+    Sentence, Served, Session, Suspect, Suspects, TableStatus,
 };
 pub use annulus_proto::{
     Attributes, Key, KeyError, Member, NodeId, RouteTable, Rtt, Slot, SlotRange, Status, Value,

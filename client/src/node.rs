@@ -1,16 +1,17 @@
 //! Asking nodes about themselves and the cluster.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_proto::message::{
-    Affinity, Events, EventsRequest, ExplainRequest, Explanation, HostLoad, Judge, KeyChange,
-    KeysReport, KeysRequest, List, ListRequest, LoadRequest, Members, MembersRequest, Message,
-    NodeStatus, Order, Ordered, Owned, OwnedPlace, OwnedRequest, Peers, PeersRequest, Ping, Pinned,
-    PinnedRequest, PlanRequest, RankRequest, Routes, Safety, SafetyRequest, Sentence, SessionReply,
-    StatusRequest, Suspects, SuspectsRequest,
+    Affinity, Events, EventsRequest, ExplainRequest, Explanation, HostLoad, HotSession, Hottest,
+    HottestRequest, Judge, KeyChange, KeysReport, KeysRequest, List, ListRequest, LoadRequest,
+    Members, MembersRequest, Message, NodeStatus, Order, Ordered, Owned, OwnedPlace, OwnedRequest,
+    Peers, PeersRequest, Ping, Pinned, PinnedRequest, PlanRequest, RankRequest, Routes, Safety,
+    SafetyRequest, Sentence, SessionReply, StatusRequest, Suspects, SuspectsRequest,
 };
 use annulus_proto::{Key, NodeId, RouteTable, Version};
 use tokio::time::Instant;
@@ -202,6 +203,34 @@ impl<N: Net, C: Clock> NodeHandle<N, C> {
     ) -> Result<Owned, Error> {
         let (table, owner) = (table.to_owned(), owner.to_vec());
         ask!(self, OwnedRequest { table, owner, place }, Owned)
+    }
+
+    /// The sessions of a table that it saw used most, the hottest first, `count` of them at most: those that it noticed,
+    /// for one in 64 uses it looks at the session. So one with a heat of some hundreds is there for all but certain, and
+    /// one that is used a few times only by chance, or where there are few. Costs a request for each core of the node.
+    /// Each home counts what it hears of: the numbers of several nodes are not to be added up.
+    ///
+    /// # Errors
+    /// See [`NodeHandle`]; [`Error::Rejected`] for a table that it does not have, and of a node that is older than this
+    /// request.
+    pub async fn hottest(&self, table: &str, count: u16) -> Result<Vec<HotSession>, Error> {
+        let (mut all, mut core) = (Vec::new(), 0);
+        loop {
+            let request = HottestRequest { table: table.to_owned(), core, count };
+            let Hottest { sessions, next } = ask!(self, request, Hottest)?;
+            all.extend(sessions);
+            match next {
+                None => break,
+                Some(next) if next > core => core = next,
+                Some(_) => {
+                    let why = "its cores come to no end".to_owned();
+                    return Err(Error::Protocol { at: "a node".to_owned(), why });
+                }
+            }
+        }
+        all.sort_by_key(|session| (Reverse(session.heat), session.word));
+        all.truncate(count.into());
+        Ok(all)
     }
 
     /// Passes a sentence on a suspect that it is a home of: the session with this birth, whose key `word` stands

@@ -711,6 +711,10 @@ impl Core {
                 let suspects = self.list_suspects(now, caller, &request);
                 self.reply(now, asker, header.id, suspects);
             }
+            Message::HottestRequest(request) => {
+                let hottest = self.list_hottest(now, &request);
+                self.reply(now, asker, header.id, hottest);
+            }
             Message::OwnedRequest(request) => {
                 let owned = self.list_owned(now, caller, &request);
                 self.reply(now, asker, header.id, owned);

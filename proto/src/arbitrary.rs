@@ -148,6 +148,7 @@ pub(crate) fn messages() -> impl Strategy<Value = Message> {
         4 => status(),
         1 => suspects(),
         1 => owned(),
+        1 => hottest(),
         5 => between_nodes(),
     ]
 }
@@ -604,6 +605,24 @@ fn owned() -> impl Strategy<Value = Message> {
         .into()),
         (vec(session, 0..4), option::of(place()), any::<u8>())
             .prop_map(|(sessions, next, write_homes)| Owned { sessions, next, write_homes }.into()),
+    ]
+}
+
+fn hottest() -> impl Strategy<Value = Message> {
+    let hot = (any::<(u64, u32, u64)>(), versions())
+        .prop_map(|((word, heat, touched), birth)| HotSession { word, birth, heat, touched });
+    prop_oneof![
+        (text(), any::<(u16, u16)>()).prop_map(|(table, (core, count))| HottestRequest {
+            table,
+            core,
+            count
+        }
+        .into()),
+        (vec(hot, 0..4), option::of(any::<u16>())).prop_map(|(sessions, next)| Hottest {
+            sessions,
+            next
+        }
+        .into()),
     ]
 }
 

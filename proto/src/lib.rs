@@ -10,6 +10,7 @@ pub mod codec;
 pub mod entry;
 pub mod epochs;
 pub mod heat;
+pub mod hottest;
 pub mod key;
 pub mod limits;
 pub mod member;

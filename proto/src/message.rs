@@ -22,6 +22,7 @@ pub use crate::epochs::{
     EpochAnswer, EpochBallot, EpochConfig, EpochName, EpochSource, EpochStanding, EpochStep,
     EpochSuccessor, Epochs, EpochsAnswer,
 };
+pub use crate::hottest::{HotSession, Hottest, HottestRequest};
 use crate::key::{Key, Slot};
 use crate::member::Member;
 pub use crate::operate::{
@@ -1451,6 +1452,8 @@ messages! {
     109 Judge(Judge), SMALL;
     110 OwnedRequest(OwnedRequest), SMALL;
     111 Owned(Owned), LISTING;
+    120 HottestRequest(HottestRequest), SMALL;
+    121 Hottest(Hottest), 8 << 10;
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use annulus_proto::limits::PAGE_ENTRIES_MAX;
 use annulus_proto::message::{
-    Copy, CopyState, ExplainRequest, Explanation, Fetch, List, ListRequest, Listed, Message,
-    Rejected, Served, TableStatus,
+    Copy, CopyState, ExplainRequest, Explanation, Fetch, Hottest, HottestRequest, List,
+    ListRequest, Listed, Message, Rejected, Served, TableStatus,
 };
 use annulus_proto::{Entry, Key, NodeId};
 
@@ -15,6 +15,7 @@ use super::handover::Whose;
 use super::hints::Hints;
 use super::io::{Asker, CoreReport, Now};
 use super::merging::name_among_clients;
+use super::replica::reject_table;
 use super::route::{CURSOR_PLACE_MASK, cursor_of_core};
 use super::slot_set::SetCounts;
 
@@ -210,6 +211,18 @@ impl Core {
                 return List { entries, next }.into();
             }
         }
+    }
+
+    /// The hottest of the sessions that this core has noticed.
+    pub(super) fn list_hottest(&mut self, now: Now, request: &HottestRequest) -> Message {
+        let Some(table) = self.table_of_clients(&request.table) else {
+            return reject_table(&request.table);
+        };
+        let now_ms = self.time.now_ms(now);
+        let count = usize::from(request.count).min(Hottest::SESSIONS_MAX);
+        let sessions = self.tables[table].store.hottest(count, now_ms);
+        let after = self.number + 1;
+        Hottest { sessions, next: (after < self.cores).then_some(after as u16) }.into()
     }
 
     pub(super) fn report(&self) -> CoreReport {

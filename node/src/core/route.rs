@@ -126,6 +126,9 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::OwnedRequest(request) => {
             return Party::Core(usize::from(request.place.core).min(cores - 1));
         }
+        Message::HottestRequest(request) => {
+            return Party::Core(usize::from(request.core).min(cores - 1));
+        }
         // What is of no slot any core refuses.
         Message::Judge(judge) => match Slot::of_word(judge.word) {
             Some(slot) => slot,

@@ -1,5 +1,6 @@
 //! One table's entries: in shared memory, with what the node must know of them beside it.
 
+mod hottest;
 mod outline;
 mod owners;
 mod replacing;
@@ -9,7 +10,7 @@ mod watched;
 use std::time::Duration;
 
 use annulus_proto::entry::{Body, die_by};
-use annulus_proto::message::Failure;
+use annulus_proto::message::{Failure, HotSession};
 use annulus_proto::submission::Action;
 use annulus_proto::{
     Dither, Entry, HalfLife, Hlc, Key, NodeId, Replaced, SLOT_COUNT, Slot, Value, Version, record,
@@ -19,6 +20,7 @@ use annulus_sketch::Sketch;
 
 use super::merging::UnjoinedCounts;
 use super::settings::{Flaw, TablePolicy};
+use hottest::Noticed;
 use outline::{Change, Outline};
 use owners::Owners;
 use replacing::Replacing;
@@ -56,6 +58,7 @@ pub(super) struct Store {
     owners: Owners,
     /// Whether each slot was read once, so that all owners are known.
     knows_owners: bool,
+    noticed: Noticed,
     unread: Unread,
     scan_cursor: u64,
     unjoined: UnjoinedCounts,
@@ -136,6 +139,7 @@ impl Store {
             replacing: Replacing::default(),
             owners: Owners::default(),
             knows_owners: false,
+            noticed: Noticed::default(),
             unread: Unread::all(),
             scan_cursor: 0,
             unjoined: UnjoinedCounts::default(),
@@ -355,7 +359,9 @@ impl Store {
         if !is_alive || birth.is_some_and(|birth| birth != before.birth) {
             return None;
         }
-        let used = self.half_life.used(mark, 1, now_ms, self.dither.draw());
+        let dither = self.dither.draw();
+        let used = self.half_life.used(mark, 1, now_ms, dither);
+        self.noticed.note_use(key, used, (1, dither), (self.half_life, now_ms));
         let touched_ms = record::touched(mark).max(now_ms.min(Hlc::MS_MAX));
         let touched = record::with_level(touched_ms, record::level(used));
         if let Action::Touch { .. } = action {
@@ -497,7 +503,10 @@ impl Store {
         } else if touched_of(&entry) > touched_of(&before) {
             // What arrives late was used then, and not now.
             let used_ms = touched_of(&entry).min(now_ms);
-            record::level(self.half_life.used(mark, 1, used_ms, self.dither.draw()))
+            let dither = self.dither.draw();
+            let used = self.half_life.used(mark, 1, used_ms, dither);
+            self.noticed.note_use(key.as_bytes(), used, (1, dither), (self.half_life, now_ms));
+            record::level(used)
         } else {
             record::level(mark)
         };
@@ -796,7 +805,53 @@ impl Store {
 
     fn warm(&mut self, key: &[u8], uses: u32, now_ms: u64) {
         let (half_life, dither) = (self.half_life, self.dither.draw());
-        self.writer.change_mark(key, |mark| half_life.used(mark, uses, now_ms, dither));
+        let mut used = None;
+        self.writer
+            .change_mark(key, |mark| *used.insert(half_life.used(mark, uses, now_ms, dither)));
+        if let Some(used) = used {
+            self.noticed.note_use(key, used, (uses, dither), (half_life, now_ms));
+        }
+    }
+
+    /// The hottest sessions that were noticed ([`Noticed`]), `count` of them at most, the hottest first. Each call looks
+    /// at some more of what is here: it costs about 2,048 entries of the index, and 64 records.
+    pub(super) fn hottest(&mut self, count: usize, now_ms: u64) -> Vec<HotSession> {
+        let heat_at = (self.half_life, now_ms);
+        let Self { noticed, writer, .. } = self;
+        noticed.cursor = writer.scan(noticed.cursor, hottest::LOOKED, &mut |item| {
+            if !item.near {
+                noticed.offer(item.key, item.mark, heat_at);
+            }
+        });
+        let mut hottest = Vec::new();
+        for key in self.noticed.take() {
+            if let Some((session, mark)) = self.hot(&key, now_ms) {
+                self.noticed.offer(key.as_bytes(), mark, heat_at);
+                hottest.push((self.half_life.warmth(mark, now_ms), session));
+            }
+        }
+        hottest.sort_by_key(|(warmth, session)| (std::cmp::Reverse(*warmth), session.word));
+        hottest.into_iter().take(count).map(|(_, session)| session).collect()
+    }
+
+    /// How hot a session is, if it is here and alive, and its mark. Decodes no value.
+    fn hot(&mut self, key: &Key, now_ms: u64) -> Option<(HotSession, u64)> {
+        self.read_for(key);
+        let mark = self.writer.get(key.as_bytes(), &mut self.buffer)?.mark;
+        let view = record::View::parse(&self.buffer).ok()?;
+        let deadline = view.deadline(mark);
+        let is_alive = !view.ended
+            && !view.is_marker()
+            && (deadline == 0 || deadline > now_ms)
+            && self.births.accept(view.birth, now_ms);
+        let heat = HalfLife::heat(self.half_life.level(mark, now_ms));
+        let session = HotSession {
+            word: key.word(),
+            birth: view.birth,
+            heat: u32::try_from(heat).unwrap_or(u32::MAX),
+            touched: record::touched(mark),
+        };
+        is_alive.then_some((session, mark))
     }
 
     /// Until when a session is a suspect, in hybrid milliseconds; it may have been so.

@@ -614,6 +614,54 @@ fn reads_through_the_node_touches_and_writes_warm_an_entry_as_well() {
 }
 
 #[test]
+fn those_that_are_used_most_are_noticed_among_many() {
+    let mut store = store_of(16 << 20, 4 << 10);
+    for number in 0..20_000 {
+        let entry = session(START_MS, b"x", 0, 0);
+        store.merge(&key(number), &entry, START_MS, ORDINARY).unwrap();
+    }
+    store.set_freshness(slot(), u64::MAX);
+    // Reads through the node, touches, and reads out of shared memory, with many others in between.
+    for round in 0..500 {
+        store.note_read(&key(19_000), START_MS + round);
+        store.note_read(&key(19_000), START_MS + round);
+        let action = Action::Touch { birth: None };
+        store.change(key(7).as_bytes(), slot(), &action, START_MS + round, |_| None).unwrap();
+        for other in 0..20 {
+            store.note_read(&key(8 + 20 * round + other), START_MS + round);
+        }
+    }
+    store.note_uses(place_of(&store, 12_345), 300, START_MS + 500);
+    let now_ms = START_MS + 500;
+    let words = [19_000, 7, 12_345].map(|number| key(number).word());
+    let hottest = store.hottest(3, now_ms);
+    assert_eq!(hottest.iter().map(|it| it.word).collect::<Vec<_>>(), words);
+    let heats = hottest.iter().map(|it| it.heat).zip([1_000, 500, 300]);
+    heats.for_each(|(heat, uses)| assert!(heat.abs_diff(uses) < uses / 4, "{hottest:?}"));
+    assert_eq!((hottest[0].touched, hottest[1].touched), (START_MS, START_MS + 499));
+    // Not what has ended, and what cools falls behind.
+    let end = Entry::ended(hottest[0].birth, version(now_ms, 7));
+    store.merge(&key(19_000), &end, now_ms, ORDINARY).unwrap();
+    store.note_uses(place_of(&store, 12_345), 100, now_ms + 600_000);
+    let words: Vec<u64> = store.hottest(2, now_ms + 600_000).iter().map(|it| it.word).collect();
+    assert_eq!(words, [key(7).word(), key(12_345).word()]);
+}
+
+#[test]
+fn all_of_a_small_table_are_noticed_though_none_was_used_since() {
+    let mut store = store();
+    for number in 0..40 {
+        let made_ms = START_MS + number;
+        store.merge(&key(number), &session(made_ms, b"x", 0, 0), made_ms, ORDINARY).unwrap();
+    }
+    store.merge(&key("over"), &session(START_MS, b"x", 5, 0), START_MS, ORDINARY).unwrap();
+    let found = |store: &mut Store| store.hottest(64, START_MS + 40).len();
+    assert!((0..4).any(|_| found(&mut store) == 40));
+    assert_eq!(store.hottest(10, START_MS + 40).len(), 10);
+    assert_eq!(store.hottest(0, START_MS + 40), []);
+}
+
+#[test]
 fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has() {
     let mut store = store_of(256 << 10, 4 << 10);
     let value = [7; 4 << 10];

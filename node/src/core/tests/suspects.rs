@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 
 use annulus_proto::Verdict;
-use annulus_proto::message::{Judge, Sentence, Suspect, SuspectsRequest};
+use annulus_proto::message::{
+    HotSession, Hottest, HottestRequest, Judge, Sentence, Suspect, SuspectsRequest,
+};
 
 use super::*;
 use burning::BEAT;
@@ -312,6 +314,51 @@ fn nobody_else_sees_or_judges_suspects() {
     let request = SuspectsRequest { table: "nosuch".to_owned(), core: 0, after: None };
     let answer = world.ask_monitored(0, Role::Monitor, request.into());
     assert!(matches!(answer, Message::Rejected(_)), "{answer:?}");
+}
+
+#[test]
+fn every_home_tells_which_sessions_it_saw_used_most_whether_or_not_that_is_too_much() {
+    let mut world = World::new(3, 9);
+    world.settle();
+    for number in 0..30 {
+        world.acknowledged(0, &format!("k{number}"), start(bytes("v")));
+    }
+    for _ in 0..200 {
+        assert!(matches!(world.ask(1, "k7", Operation::Get), SessionReply::Session(_)));
+        world.acknowledged(2, "k8", Operation::Touch { birth: None });
+    }
+    let hottest = |world: &mut World, node: usize, role| {
+        let (mut found, mut next): (Vec<HotSession>, _) = (Vec::new(), Some(0));
+        while let Some(core) = next {
+            let request = HottestRequest { table: "sessions".to_owned(), core, count: 10 };
+            let Message::Hottest(Hottest { sessions, next: then }) =
+                world.ask_monitored(node, role, request.into())
+            else {
+                panic!("no list");
+            };
+            assert!(sessions.is_sorted_by(|one, other| one.heat >= other.heat));
+            found.extend(sessions);
+            next = then;
+        }
+        found.sort_by_key(|it| std::cmp::Reverse(it.heat));
+        found
+    };
+    let [k7, k8] = ["k7", "k8"].map(|key| Key::new(key).unwrap().word());
+    for (node, role) in [Role::Operator, Role::Monitor, Role::Worker].into_iter().enumerate() {
+        let found = hottest(&mut world, node, role);
+        // Reads are counted where they are answered, touches by all homes.
+        assert_eq!(found.iter().position(|it| it.word == k8), Some(usize::from(node == 1)));
+        assert_eq!(found[0].word == k7, node == 1, "{found:?}");
+        assert!((150..250).contains(&found[0].heat), "{found:?}");
+    }
+    for (table, count) in [("sessions", 0), ("nosuch", 10)] {
+        let request = HottestRequest { table: table.to_owned(), core: u16::MAX, count };
+        match world.ask_monitored(0, Role::Operator, request.into()) {
+            Message::Hottest(it) => assert_eq!((it.sessions.len(), it.next, count), (0, None, 0)),
+            Message::Rejected(_) => assert_eq!(table, "nosuch"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -672,6 +672,20 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "0106733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fc701101000009010100000002",
         ),
+        (HottestRequest { table: "t".into(), core: 1, count: 10 }.into(), "0174010a"),
+        (
+            Hottest {
+                sessions: vec![HotSession {
+                    word: 300,
+                    birth: birth(),
+                    heat: 512,
+                    touched: 70_000,
+                }],
+                next: Some(2),
+            }
+            .into(),
+            "01fb2c01fd0000006c50c4a001a1fb0002fc701101000102",
+        ),
     ]
 }
 
