@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// The members of the cluster, as a node knows them
     Members,
+    /// The cluster at a glance, again and again: members, fill, rates, hottest sessions, suspects
+    Top(TopArgs),
     /// A node's counters and gauges, as Prometheus reads them
     Metrics,
     /// How far the members are from a node, or each from each: round trips, as nodes measure them
@@ -178,6 +180,17 @@ pub(crate) struct StatusArgs {
     /// Print the node's counters too
     #[arg(long)]
     pub(crate) counters: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Keys: q, Esc or Ctrl-C quits; up and down scroll the members.")]
+pub(crate) struct TopArgs {
+    /// How often the members are asked
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = period)]
+    pub(crate) interval: Duration,
+    /// Print one picture as text, for which it asks twice, and stop
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 #[derive(Debug, Args)]
@@ -714,6 +727,18 @@ fn version(text: &str) -> Result<Version, String> {
 fn time(text: &str) -> Result<Duration, String> {
     time_up_to(text, Duration::from_secs(3_600))
 }
+
+/// How often nodes may be asked.
+fn period(text: &str) -> Result<Duration, String> {
+    let time = time(text)?;
+    match time < PERIOD_MIN {
+        true => Err(format!("must be at least {}", show_duration(PERIOD_MIN))),
+        false => Ok(time),
+    }
+}
+
+/// How often nodes are asked at most.
+const PERIOD_MIN: Duration = Duration::from_millis(100);
 
 /// For how long a suspect may be released.
 fn release(text: &str) -> Result<Duration, String> {

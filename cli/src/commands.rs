@@ -15,6 +15,7 @@ mod session;
 mod sessions;
 mod status;
 mod suspects;
+mod top;
 
 use crate::args::{Cli, Command, ConfigCommand, Global, SyncCommand};
 use crate::cluster::Cluster;
@@ -39,6 +40,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
             }
         }
         Command::Members => connected(&global, members::run),
+        Command::Top(args) => {
+            top::check(&global, &args)?;
+            connected(&global, async |cluster| top::run(cluster, &global, &args).await)
+        }
         Command::Metrics => connected(&global, metrics::run),
         Command::Rtt(args) => connected(&global, async |cluster| rtt::run(cluster, &args).await),
         Command::SafeToStop(args) => {

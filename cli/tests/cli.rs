@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 #[path = "cli/rolling.rs"]
 mod rolling;
+#[path = "cli/top.rs"]
+mod top;
 
 /// How long to wait for what must happen: far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -130,7 +130,8 @@ fn left(suspect: &Suspect) -> String {
     output::span(Duration::from_millis(suspect.left_ms))
 }
 
-fn document(suspect: &Suspect) -> serde_json::Value {
+/// A suspect in JSON.
+pub(crate) fn document(suspect: &Suspect) -> serde_json::Value {
     json!({
         "name": name_of(suspect).to_string(),
         "birth": suspect.birth,
