@@ -41,18 +41,18 @@ fn weathers(name: &str, seeds: u64) -> Sum {
 }
 
 #[test]
-fn a_hundred_storms_break_no_rule_and_everything_is_even_after_them() {
-    let sum = weathers("storm", 100);
-    assert!(sum.let_go > 100, "{} copies let go", sum.let_go);
-    assert!(sum.conditional > 1_000 && sum.ordered > 100, "{} in {}", sum.conditional, sum.ordered);
+fn fifty_storms_break_no_rule_and_everything_is_even_after_them() {
+    let sum = weathers("storm", 50);
+    assert!(sum.let_go > 50, "{} copies let go", sum.let_go);
+    assert!(sum.conditional > 500 && sum.ordered > 50, "{} in {}", sum.conditional, sum.ordered);
 }
 
 #[test]
-fn fifty_storms_that_move_slots_leave_as_many_copies_as_there_were() {
-    let sum = weathers("storm-moves", 50);
-    assert!(sum.let_go > 500, "{} copies let go", sum.let_go);
+fn twenty_five_storms_that_move_slots_leave_as_many_copies_as_there_were() {
+    let sum = weathers("storm-moves", 25);
+    assert!(sum.let_go > 250, "{} copies let go", sum.let_go);
     // Whoever decides hands over to others meanwhile, who decide in the same order.
-    assert!(sum.conditional > 500 && sum.ordered > 50, "{} in {}", sum.conditional, sum.ordered);
+    assert!(sum.conditional > 250 && sum.ordered > 25, "{} in {}", sum.conditional, sum.ordered);
 }
 
 #[test]
