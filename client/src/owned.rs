@@ -36,18 +36,19 @@ impl OwnedSessions {
         let write_homes = said.iter().map(|(_, homes)| *homes).min().unwrap_or(0);
         let mut merged: BTreeMap<Key, OwnedSession> = BTreeMap::new();
         for session in said.into_iter().flat_map(|(sessions, _)| sessions) {
-            let known = merged.entry(session.key.clone()).or_insert_with(|| session.clone());
+            let version = |it: &OwnedSession| (it.listed.birth, it.listed.version);
+            let rank = |it: &OwnedSession| (version(it), it.listed.touched);
+            let key = session.listed.key.clone();
+            let known = merged.entry(key).or_insert_with(|| session.clone());
             // Of what is on another ring, the copy there says how large it is.
-            let rank = |it: &OwnedSession| (it.birth, it.version, it.size);
-            let (touched, deadline) = match known.birth == session.birth {
-                true => (known.touched.max(session.touched), known.deadline.max(session.deadline)),
-                false if known.birth > session.birth => (known.touched, known.deadline),
-                false => (session.touched, session.deadline),
-            };
+            let size = known.listed.size.max(session.listed.size);
+            let is_same = version(known) == version(&session);
             if rank(&session) > rank(known) {
                 *known = session;
             }
-            (known.touched, known.deadline) = (touched, deadline);
+            if is_same {
+                known.listed.size = size;
+            }
         }
         let is_complete = silent.len() < usize::from(write_homes);
         Self { sessions: merged.into_values().collect(), silent, is_complete, write_homes }
@@ -100,14 +101,16 @@ pub(crate) async fn end<N: Net, C: Clock>(
 ) -> Result<usize, Error> {
     let OwnedSessions { sessions, silent, is_complete, write_homes } =
         table.sessions_of(owner).await?;
-    let mut left = sessions.into_iter().filter(|session| Some(&session.key) != except.as_ref());
+    let mut left =
+        sessions.into_iter().filter(|session| Some(&session.listed.key) != except.as_ref());
     let (mut under_way, mut ended, mut failed) = (JoinSet::new(), 0, None);
     loop {
         while under_way.len() < ENDS_AT_A_TIME
             && let Some(session) = left.next()
         {
             let table = table.clone();
-            under_way.spawn(async move { table.end(&session.key, Some(session.birth)).await });
+            let (key, birth) = (session.listed.key, session.listed.birth);
+            under_way.spawn(async move { table.end(&key, Some(birth)).await });
         }
         let Some(done) = under_way.join_next().await else { break };
         match done.expect("nobody aborts it, and it does not panic") {

@@ -435,9 +435,9 @@ impl<N: Net, C: Clock> Table<N, C> {
     ///
     /// # Errors
     /// [`Error::Ended`] also if the session ended meanwhile: its user has logged out, and the new one has ended, too.
-    /// [`Error::Absent`] and [`Error::Expired`]: there is nothing to rotate. [`Error::TimedOut`]: it may have been done or
-    /// not; repeat it with the same keys, and take the session under the old one for ended if that is said. Otherwise as
-    /// all operations, and nothing was done.
+    /// [`Error::Absent`] and [`Error::Expired`]: there is nothing to rotate. [`Error::Unavailable`] and [`Error::TimedOut`]:
+    /// the new one may have begun or not; repeat it with the same keys, or the nodes may end the old one all the same.
+    /// Otherwise as all operations.
     pub async fn rotate(
         &self,
         key: impl AsRef<[u8]> + Send,

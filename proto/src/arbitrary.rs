@@ -585,17 +585,7 @@ fn owned() -> impl Strategy<Value = Message> {
             after,
         })
     };
-    let session = (keys(), versions(), versions(), any::<(u64, u64, u64, u8)>()).prop_map(
-        |(key, birth, version, (touched, deadline, size, ring))| OwnedSession {
-            key,
-            birth,
-            version,
-            touched,
-            deadline,
-            size,
-            ring,
-        },
-    );
+    let session = (listed(), any::<u8>()).prop_map(|(listed, ring)| OwnedSession { listed, ring });
     prop_oneof![
         (text(), vec(any::<u8>(), 0..9), place()).prop_map(|(table, owner, place)| OwnedRequest {
             table,

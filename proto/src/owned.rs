@@ -2,8 +2,9 @@
 
 use bincode::{Decode, Encode};
 
+#[cfg(doc)]
 use crate::key::Key;
-use crate::version::Version;
+use crate::message::Listed;
 
 /// Asks a node for the live sessions that it holds of one owner, on all rings. For all roles but the monitor's, which
 /// is not to see keys.
@@ -43,18 +44,8 @@ pub struct Owned {
 /// A session of an owner, as one node holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct OwnedSession {
-    /// Its key.
-    pub key: Key,
-    /// The version that created it.
-    pub birth: Version,
-    /// Its last write.
-    pub version: Version,
-    /// When it was last used, in hybrid milliseconds.
-    pub touched: u64,
-    /// When it expires, in hybrid milliseconds; 0 = never.
-    pub deadline: u64,
-    /// The bytes of its value; 0 = the value is on another ring.
-    pub size: u64,
+    /// The session; of size 0 if its value is on another ring.
+    pub listed: Listed,
     /// The ring that it is on, as far as this copy knows.
     pub ring: u8,
 }

@@ -230,7 +230,8 @@ fn told_how_many(cluster: &Cluster, ended: usize) -> anyhow::Result<()> {
     if cluster.json {
         return output::json(&json!({ "ended": ended }));
     }
-    output::message(format!("ended for good: {ended} sessions"));
+    let sessions = if ended == 1 { "session" } else { "sessions" };
+    output::message(format!("ended for good: {ended} {sessions}"));
     Ok(())
 }
 

@@ -160,18 +160,12 @@ impl Listers {
 async fn owned(cluster: &Cluster, args: &SessionsArgs, owner: &[u8]) -> anyhow::Result<()> {
     let OwnedSessions { mut sessions, silent, is_complete, .. } =
         cluster.table.sessions_of(owner).await?;
-    sessions.sort_by(|one, other| (other.touched, &one.key).cmp(&(one.touched, &other.key)));
+    sessions.sort_by(|OwnedSession { listed: one, .. }, OwnedSession { listed: other, .. }| {
+        (other.touched, &one.key).cmp(&(one.touched, &other.key))
+    });
     let found = sessions.len();
     sessions.truncate(args.limit as usize);
-    let listed = |it: OwnedSession| Listed {
-        key: it.key,
-        birth: it.birth,
-        version: it.version,
-        touched: it.touched,
-        deadline: it.deadline,
-        size: it.size,
-    };
-    let sessions = sessions.into_iter().map(|session| (None, listed(session))).collect();
+    let sessions = sessions.into_iter().map(|session| (None, session.listed)).collect();
     print(cluster, args, &Page { sessions, next: None })?;
     if found > args.limit as usize {
         output::message(format!("{found} in all: --limit {found} shows them"));

@@ -1,6 +1,7 @@
 use annulus_proto::Key;
 use annulus_proto::message::{
-    Acknowledged, Failure, Message, Operation, Owned, OwnedPlace, OwnedSession, SessionReply,
+    Acknowledged, Failure, Listed, Message, Operation, Owned, OwnedPlace, OwnedSession,
+    SessionReply,
 };
 
 use super::fake::{Arrived, FakeNode, birth, client, version};
@@ -10,7 +11,8 @@ use crate::{Error, Status, Version};
 fn session(key: &str, born: u64, touched: u64, size: u64) -> OwnedSession {
     let (birth, version) = (version(born), version(born + 1));
     let key = Key::new(key).unwrap();
-    OwnedSession { key, birth, version, touched, deadline: touched + 9, size, ring: 0 }
+    let listed = Listed { key, birth, version, touched, deadline: touched + 9, size };
+    OwnedSession { listed, ring: 0 }
 }
 
 fn page(sessions: &[OwnedSession], next: Option<OwnedPlace>) -> Owned {
@@ -64,7 +66,7 @@ async fn a_list_has_each_session_once_as_the_copy_that_knows_most() {
         },
     );
     let list = list.unwrap();
-    let a = OwnedSession { touched: 50, deadline: 59, ..session("a", 3, 10, 8) };
+    let a = session("a", 3, 50, 8);
     assert_eq!(list.sessions, [a, session("b", 5, 5, 1), session("c", 1, 1, 1)]);
     assert!(list.is_complete && list.silent.is_empty());
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use annulus_proto::limits::{FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
 use annulus_proto::message::{
     Acknowledged, Change, Failure, Fetch, Fresh, Lifetimes, Message, Operation, Replicate,
-    Replicated, Session, SessionReply, SessionRequest, TouchCopy,
+    Replicated, RequestId, Session, SessionReply, SessionRequest, TouchCopy,
 };
-use annulus_proto::{Entry, NodeId, Slot, Value, Version};
+use annulus_proto::{Entry, Key, NodeId, Slot, Value, Version};
 use annulus_shm::Admission;
 use annulus_slots::EpochId;
 
@@ -287,6 +287,26 @@ impl Core {
         (self.pending_next, pending)
     }
 
+    /// The same for a request of this node's own, which nobody repeats.
+    pub(super) fn open_own(
+        &mut self,
+        now: Now,
+        table: usize,
+        key: Key,
+        operation: Operation,
+        patience_ms: u32,
+    ) -> (u64, Pending) {
+        let request = SessionRequest {
+            table: self.tables[table].store.policy().name.clone(),
+            key,
+            request: RequestId::NONE,
+            hops: 0,
+            patience_ms,
+            operation,
+        };
+        self.open_pending(now.monotonic + patience_of(patience_ms), table, request)
+    }
+
     pub(super) fn route(&mut self, now: Now, id: u64, pending: Pending) {
         if pending.brings.is_some() {
             // Those who wait begin anew.
@@ -437,34 +457,16 @@ impl Core {
         let now_ms = self.time.now_ms(now);
         let policy = self.tables[pending.table].store.policy().clone();
         let operation = &pending.request.operation;
-        if let Operation::Start { value, lifetimes, attributes } = operation {
+        if operation.replaces_all() {
             let after =
                 stored.as_ref().map_or(Version::ZERO, |entry| entry.version.max(entry.birth));
             let birth = match self.stamp(now, pending.table, pending.slot, after) {
                 Ok(birth) => birth,
                 Err(trouble) => return self.on_no_stamp(now, id, pending, trouble),
             };
-            let lease = lease(&policy, lifetimes, birth.hlc.ms(), now_ms);
-            let value = value.clone();
-            let entry = Entry::start(birth, value, lease, attributes.clone(), now_ms);
-            return self.start_writing(now, id, pending, entry, WriteKind::Plain);
-        }
-        if let Operation::StartInstead { replaced, value, idle, expire_at, attributes } = operation
-        {
-            let after = stored
-                .as_ref()
-                .map_or(replaced.birth, |entry| entry.version.max(entry.birth).max(replaced.birth));
-            let birth = match self.stamp(now, pending.table, pending.slot, after) {
-                Ok(birth) => birth,
-                Err(trouble) => return self.on_no_stamp(now, id, pending, trouble),
-            };
-            let idle_alone = Lifetimes { idle_ms: Some(*idle), lifetime_ms: None };
-            let (idle, cap) = lease(&policy, &idle_alone, birth.hlc.ms(), now_ms);
-            let end = [*expire_at, cap].into_iter().filter(|end| *end != 0).min().unwrap_or(0);
-            let (value, attributes) = (value.clone(), attributes.clone());
-            let mut entry = Entry::start(birth, value, (idle, end), attributes, now_ms);
-            entry.note_replaced(birth, Some(*replaced));
-            return self.start_writing(now, id, pending, entry, WriteKind::Plain);
+            if let Some(entry) = begun(&policy, operation, birth, now_ms) {
+                return self.start_writing(now, id, pending, entry, WriteKind::Plain);
+            }
         }
         // A marker of what nobody has any more is nothing.
         let Some(stored) = stored.filter(|entry| !entry.is_marker()) else {
@@ -1420,6 +1422,31 @@ fn size(request: &SessionRequest) -> usize {
 fn is_answer(operation: &Operation, entry: &Entry, now_ms: u64) -> bool {
     let meant = operation.birth();
     !entry.is_expired(now_ms) && meant.is_none_or(|birth| birth <= entry.birth)
+}
+
+/// The session that one of the operations begins which replace all that was there; `None` of another one.
+fn begun(
+    policy: &TablePolicy,
+    operation: &Operation,
+    birth: Version,
+    now_ms: u64,
+) -> Option<Entry> {
+    match operation {
+        Operation::Start { value, lifetimes, attributes } => {
+            let lease = lease(policy, lifetimes, birth.hlc.ms(), now_ms);
+            Some(Entry::start(birth, value.clone(), lease, attributes.clone(), now_ms))
+        }
+        Operation::StartInstead { replaced, value, idle, expire_at, attributes } => {
+            let idle_alone = Lifetimes { idle_ms: Some(*idle), lifetime_ms: None };
+            let (idle, cap) = lease(policy, &idle_alone, birth.hlc.ms(), now_ms);
+            let end = [*expire_at, cap].into_iter().filter(|end| *end != 0).min().unwrap_or(0);
+            let (value, attributes) = (value.clone(), attributes.clone());
+            let mut entry = Entry::start(birth, value, (idle, end), attributes, now_ms);
+            entry.note_replaced(birth, Some(*replaced));
+            Some(entry)
+        }
+        _ => None,
+    }
 }
 
 /// The deadlines that a session gets: idle time in milliseconds, and end in hybrid milliseconds.

@@ -4,13 +4,13 @@
 //! it holds ([`Store::owned_after`](super::store::Store::owned_after)). Whoever asks all nodes misses none, as long as
 //! fewer of them are silent than hold what was acknowledged.
 
-use annulus_proto::Entry;
 use annulus_proto::limits::OWNER_BYTES_MAX;
 use annulus_proto::message::{Message, Owned, OwnedPlace, OwnedRequest, OwnedSession};
 
 use super::Core;
 use super::io::{Caller, Now};
 use super::replica::{reject, reject_table};
+use super::report::listed_as;
 
 /// Sessions on one page.
 const PAGE: usize = 512;
@@ -53,18 +53,9 @@ impl Core {
                 true => Some(entry),
                 false => self.known_of(table, &key, now_ms),
             };
-            let is_alive = |entry: &Entry| !entry.is_ended() && !entry.is_expired(now_ms);
-            let Some(entry) = known.filter(is_alive) else { continue };
-            let Some(body) = &entry.body else { continue };
-            sessions.push(OwnedSession {
-                birth: entry.birth,
-                version: entry.version,
-                touched: body.touched,
-                deadline: entry.deadline(),
-                size: body.size() as u64,
-                ring: entry.ring(),
-                key,
-            });
+            let Some(entry) = known.filter(|entry| !entry.is_expired(now_ms)) else { continue };
+            let listed = listed_as(key, &entry);
+            sessions.extend(listed.map(|listed| OwnedSession { listed, ring: entry.ring() }));
         }
         let next = match last {
             Some(word) => Some(OwnedPlace { after: Some(word), ..*place }),

@@ -10,9 +10,7 @@
 
 use std::time::Duration;
 
-use annulus_proto::message::{
-    Failure, Judge, Message, Operation, RequestId, Sentence, SessionReply, SessionRequest,
-};
+use annulus_proto::message::{Failure, Judge, Message, Operation, Sentence, SessionReply};
 use annulus_proto::{Entry, Key, Replaced, Slot};
 
 use super::Core;
@@ -28,7 +26,7 @@ const AFTER_MS: u64 = 10_000;
 const PERIOD: Duration = Duration::from_secs(1);
 const LOOKED_STEP: usize = 1_024;
 /// How long an end may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_MS: u32 = 2_000;
 /// After how long the old one of a session that is there no more is forgotten: it is for the primary to see to it,
 /// which tells nobody then.
 const FORGOTTEN_AFTER_MS: u64 = 600_000;
@@ -62,24 +60,22 @@ impl Core {
         }
         self.next_replaced = now.monotonic + PERIOD;
         let now_ms = self.time.now_ms(now);
+        let by_ms = now_ms.saturating_sub(AFTER_MS);
         for table in 0..self.tables.len() {
-            for (key, replaced) in self.tables[table].store.replacing_in_turn(LOOKED_STEP) {
-                let entry = self.tables[table].store.get(&key, now_ms);
-                let is_there =
-                    entry.as_ref().is_some_and(|entry| entry.replaces() == Some(replaced));
-                let born_ms = match (&entry, is_there) {
-                    (Some(entry), true) => entry.birth.hlc.ms(),
-                    // It ended before its time had come.
-                    _ => replaced.birth.hlc.ms(),
-                };
+            let due = self.tables[table].store.replacing_in_turn(by_ms, LOOKED_STEP);
+            for (key, replaced, began_ms) in due {
                 let homes = self.homes(table, key.slot());
-                let first = homes.into_iter().find(|home| self.is_active(*home));
-                if first == Some(self.id()) && born_ms.saturating_add(AFTER_MS) <= now_ms {
-                    let to_end = ToEnd { table, replaced, by: key.word() };
+                if homes.into_iter().find(|home| self.is_active(*home)) == Some(self.id()) {
                     self.counters.add("replaced_seen_to");
+                    let to_end = ToEnd { table, replaced, by: key.word() };
                     self.notify(Notice::Between(Between::End(to_end)));
-                } else if !is_there && born_ms.saturating_add(FORGOTTEN_AFTER_MS) <= now_ms {
-                    self.tables[table].store.forget_replaced(&key);
+                    continue;
+                }
+                let store = &mut self.tables[table].store;
+                let is_old = began_ms.saturating_add(FORGOTTEN_AFTER_MS) <= now_ms;
+                let is_there = |entry: Entry| entry.replaces() == Some(replaced);
+                if is_old && !store.get(&key, now_ms).is_some_and(is_there) {
+                    store.forget_replaced(&key);
                 }
             }
         }
@@ -110,7 +106,7 @@ impl Core {
             table: self.tables[table].store.policy().name.clone(),
             word: replaced.word,
             birth: replaced.birth,
-            patience_ms: PATIENCE.as_millis() as u32,
+            patience_ms: PATIENCE_MS,
             sentence: Sentence::End,
         };
         self.call(now, home, Purpose::EndReplaced(to_end), judge);
@@ -174,7 +170,7 @@ impl Core {
         let Ok(version) = self.stamp(now, table, key.slot(), after) else { return };
         entry.note_replaced(version, None);
         self.counters.add("replaced_ended");
-        let (number, mut pending) = self.open_own(now, table, key, Operation::Get);
+        let (number, mut pending) = self.open_own(now, table, key, Operation::Get, PATIENCE_MS);
         pending.is_verdict = true;
         self.start_writing(now, number, pending, entry, WriteKind::Noted);
     }
@@ -188,7 +184,7 @@ impl Core {
         who: Result<(Asker, u64), ToEnd>,
     ) {
         let operation = Operation::End { birth: Some(replaced.birth) };
-        let (number, pending) = self.open_own(now, table, key, operation);
+        let (number, pending) = self.open_own(now, table, key, operation, PATIENCE_MS);
         let pending = match who {
             Ok((asker, id)) => pending.asked_by(asker, id),
             Err(to_end) => pending.for_the_sake_of(to_end),
@@ -212,31 +208,14 @@ impl Core {
             }
             next = self.outer(ring);
         }
-        // Those who decide may be dead and come back, with the session.
+        // It may be on a ring further out, at other homes. And those who decide may be dead and come back, with the session.
+        let is_alone = self.outer(innermost).is_none();
         let config = self.epoch(innermost, slot);
         let can_tell = config.is_some_and(|config| self.is_majority_in_contact(now, config));
-        match can_tell && self.vouches(now, innermost, slot) {
+        match is_alone && can_tell && self.vouches(now, innermost, slot) {
             true => Known::Gone,
             false => Known::Unknown,
         }
-    }
-
-    fn open_own(
-        &mut self,
-        now: Now,
-        table: usize,
-        key: Key,
-        operation: Operation,
-    ) -> (u64, super::coordinator::Pending) {
-        let request = SessionRequest {
-            table: self.tables[table].store.policy().name.clone(),
-            key,
-            request: RequestId::NONE,
-            hops: 0,
-            patience_ms: PATIENCE.as_millis() as u32,
-            operation,
-        };
-        self.open_pending(now.monotonic + PATIENCE, table, request)
     }
 
     /// The slot of a word, if it is this core's.

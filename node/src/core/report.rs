@@ -180,7 +180,8 @@ impl Core {
         // before: the index is looked through in whole lines.
         let cursor = request.cursor & CURSOR_PLACE_MASK;
         let (mut place, mut listed) = (cursor >> 8, cursor & 0xff);
-        let is_listed = |entry: &Entry| !entry.is_expired(now_ms) && !entry.is_marker();
+        let is_listed =
+            |entry: &Entry| !entry.is_ended() && !entry.is_expired(now_ms) && !entry.is_marker();
         loop {
             let mut found = Vec::new();
             let mut visit = |key: Key, entry: Entry| found.push((key, entry));
@@ -191,18 +192,10 @@ impl Core {
                     return List { entries, next }.into();
                 }
                 listed += 1;
-                let Some(body) = entry.body.as_ref().filter(|_| is_listed(&entry)) else {
-                    continue;
-                };
-                bytes += key.as_bytes().len() + LISTED_OVERHEAD_BYTES;
-                entries.push(Listed {
-                    birth: entry.birth,
-                    version: entry.version,
-                    touched: body.touched,
-                    deadline: entry.deadline(),
-                    size: body.size() as u64,
-                    key,
-                });
+                if is_listed(&entry) {
+                    bytes += key.as_bytes().len() + LISTED_OVERHEAD_BYTES;
+                    entries.extend(listed_as(key, &entry));
+                }
             }
             (place, listed) = (next, 0);
             if place == 0 {
@@ -289,6 +282,19 @@ impl Core {
             write_homes: policy.write.count(policy.replicas.get().into()) as u8,
         }
     }
+}
+
+/// A session in a list; `None` of a tombstone.
+pub(super) fn listed_as(key: Key, entry: &Entry) -> Option<Listed> {
+    let body = entry.body.as_ref()?;
+    Some(Listed {
+        key,
+        birth: entry.birth,
+        version: entry.version,
+        touched: body.touched,
+        deadline: entry.deadline(),
+        size: body.size() as u64,
+    })
 }
 
 fn copy_state(entry: Option<&Entry>, synced: bool, now_ms: u64) -> CopyState {

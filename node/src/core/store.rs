@@ -874,10 +874,14 @@ impl Store {
         self.suspects.forget_old(now_ms);
     }
 
-    /// The next sessions here, at most so many, that were begun in place of others, and what is to end therefore. It may
-    /// be known of sessions that are here no more.
-    pub(super) fn replacing_in_turn(&mut self, count: usize) -> Vec<(Key, Replaced)> {
-        self.replacing.take_turns(count)
+    /// The next sessions here, at most so many, that were begun in place of others by `by_ms`; what is to end therefore,
+    /// and when they began, in hybrid milliseconds. It may be known of sessions that are here no more.
+    pub(super) fn replacing_in_turn(
+        &mut self,
+        by_ms: u64,
+        count: usize,
+    ) -> Vec<(Key, Replaced, u64)> {
+        self.replacing.take_turns(by_ms, count)
     }
 
     /// The key with this word, if its session was begun in place of that one.
@@ -916,6 +920,18 @@ impl Store {
             }
         }
         (owned, next)
+    }
+
+    /// Whether the index of owners is as one made anew of all that is here would be.
+    #[cfg(test)]
+    pub(super) fn has_exact_owners(&mut self) -> bool {
+        let (mut owners, mut keys) = (Owners::default(), Vec::new());
+        self.writer.scan(0, usize::MAX, &mut |item| keys.extend(Key::new(item.key)));
+        for key in keys {
+            self.writer.get(key.as_bytes(), &mut self.buffer).expect("it was listed");
+            owners.insert(owner_of(&self.buffer), key.word());
+        }
+        owners == self.owners
     }
 
     /// Drops an entry at once.

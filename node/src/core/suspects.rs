@@ -9,14 +9,14 @@
 use std::time::Duration;
 
 use annulus_proto::message::{
-    Failure, Judge, Message, Operation, Rejected, RequestId, Role, Sentence, SessionRequest,
-    Suspect, Suspects, SuspectsRequest,
+    Failure, Judge, Message, Operation, Rejected, Role, Sentence, SessionRequest, Suspect,
+    Suspects, SuspectsRequest,
 };
 use annulus_proto::{Entry, Key, Verdict};
 
 use super::Core;
 use super::burning::{BEAT, ClientId, Uses};
-use super::coordinator::{Pending, Stage, WriteKind, no_stamp, patience_of};
+use super::coordinator::{Pending, Stage, WriteKind, no_stamp};
 use super::io::{Asker, Caller, Now};
 use super::replica::reject_table;
 
@@ -205,17 +205,8 @@ impl Core {
                 return self.reply_session(now, asker, id, Err(Failure::Refused(why)));
             }
         };
-        let request = SessionRequest {
-            table: self.tables[table].store.policy().name.clone(),
-            key,
-            request: RequestId::NONE,
-            hops: 0,
-            patience_ms: judge.patience_ms,
-            operation,
-        };
-        let deadline = now.monotonic + patience_of(judge.patience_ms);
-        let is_release = request.operation == Operation::Get;
-        let (number, pending) = self.open_pending(deadline, table, request);
+        let is_release = operation == Operation::Get;
+        let (number, pending) = self.open_own(now, table, key, operation, judge.patience_ms);
         let mut pending = pending.asked_by(asker, id);
         pending.is_verdict = is_release;
         match is_release {

@@ -81,7 +81,7 @@ pub(super) enum Rate {
 const RATES: [(Rate, &[&str]); 11] = [
     (Rate::Shared, &["uses_noted"]),
     (Rate::Gets, &["requests_get"]),
-    (Rate::Starts, &["requests_start", "requests_start_if_absent"]),
+    (Rate::Starts, &["requests_start", "requests_start_if_absent", "requests_start_instead"]),
     (Rate::Updates, &["requests_update", "requests_update_if"]),
     (Rate::Touches, &["requests_touch"]),
     (Rate::Ends, &["requests_end", "requests_end_if"]),
@@ -235,11 +235,12 @@ impl Board {
                 rings.len() - 1
             });
             let ring = &mut rings[at];
-            ring.entries += table.entries;
-            ring.capacity += table.capacity;
-            ring.bytes += table.bytes;
-            ring.segment_bytes += table.segment_bytes;
-            ring.fullest = ring.fullest.max(table.entries * 100 / table.capacity.max(1));
+            // A node may say anything.
+            ring.entries = ring.entries.saturating_add(table.entries);
+            ring.capacity = ring.capacity.saturating_add(table.capacity);
+            ring.bytes = ring.bytes.saturating_add(table.bytes);
+            ring.segment_bytes = ring.segment_bytes.saturating_add(table.segment_bytes);
+            ring.fullest = ring.fullest.max(percent_full(table.entries, table.capacity));
         }
         rings
     }
@@ -353,7 +354,8 @@ impl Row {
     /// How many sessions it holds, copies of others' included.
     pub(super) fn entries(&self) -> Option<u64> {
         let told = self.told.as_ref()?;
-        Some(told.status.tables.iter().map(|table| table.entries).sum())
+        let entries = told.status.tables.iter().map(|table| table.entries);
+        Some(entries.fold(0, u64::saturating_add))
     }
 
     /// What it does, in a word.
@@ -369,7 +371,8 @@ impl Rates {
         let passed = passed_ms.filter(|ms| *ms > 0).map(Duration::from_millis)?;
         let sum = |told: &Told, names: &[&str]| {
             let counted = |(name, _): &&(String, u64)| names.contains(&name.as_str());
-            told.status.counters.iter().filter(counted).map(|(_, count)| *count).sum::<u64>()
+            let counts = told.status.counters.iter().filter(counted).map(|(_, count)| *count);
+            counts.fold(0, u64::saturating_add)
         };
         let rate = |(_, names): (Rate, &[&str])| {
             // A run that lasts longer than the one before it did began with nothing counted.
@@ -400,6 +403,12 @@ impl Rates {
     }
 }
 
+/// How full something is, rounded down; more than full is 100.
+pub(super) fn percent_full(entries: u64, capacity: u64) -> u64 {
+    let full = u128::from(entries) * 100 / u128::from(capacity.max(1));
+    u64::try_from(full.min(100)).expect("a hundred at most")
+}
+
 /// The tables that sessions are born in, without the rings further out.
 pub(super) fn innermost(tables: &[TableStatus]) -> impl Iterator<Item = &TableStatus> {
     tables.iter().filter(|table| !table.name.contains('@'))
@@ -408,6 +417,13 @@ pub(super) fn innermost(tables: &[TableStatus]) -> impl Iterator<Item = &TableSt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_fuller_than_full_whatever_a_node_says() {
+        let figures = [(0, 0), (0, 9), (1, 3), (5, 5), (9, 3), (u64::MAX, 0), (u64::MAX, u64::MAX)];
+        let full = figures.map(|(entries, capacity)| percent_full(entries, capacity));
+        assert_eq!(full, [0, 0, 33, 100, 100, 100, 100]);
+    }
 
     #[test]
     fn each_rate_stands_at_its_number() {

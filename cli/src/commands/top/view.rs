@@ -13,7 +13,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Row as TableRow, Table, Widget};
 
-use super::board::{Board, Hot, Moment, NoSuspects, Rate, Rates, Ring, Row};
+use super::board::{Board, Hot, Moment, NoSuspects, Rate, Rates, Ring, Row, percent_full};
 use crate::output;
 
 const HEADINGS: Style = Style::new().add_modifier(Modifier::REVERSED);
@@ -281,7 +281,7 @@ fn rings(board: &Board) -> Vec<(Vec<String>, Style)> {
 }
 
 fn ring_cells(ring: &Ring) -> (Vec<String>, Style) {
-    let full = ring.entries * 100 / ring.capacity.max(1);
+    let full = percent_full(ring.entries, ring.capacity);
     let filled = (full as usize * BAR_WIDTH).div_ceil(100).min(BAR_WIDTH);
     let cells = vec![
         printable(&ring.name),

@@ -181,6 +181,31 @@ fn a_restart_computes_the_sketches_it_had() {
 }
 
 #[test]
+fn whose_sessions_there_are_is_known_once_all_slots_were_read() {
+    let (region, options) = (HeapRegion::new(1 << 20), options(1 << 20, 4 << 10));
+    let writer = Writer::create(region.handle(), &options).unwrap();
+    let mut store = read(Store::new(policy(4 << 10), NODE, writer, None));
+    let attributes = Attributes { replicas: 0, owner: b"ada".to_vec() };
+    let value = Value::Bytes(b"v".to_vec());
+    let entry = Entry::start(version(START_MS, 1), value, (0, 0), attributes, START_MS);
+    store.merge(&key(1), &entry, START_MS, ORDINARY).unwrap();
+    drop(store);
+    let (writer, _) = Writer::open(region.handle(), &options).unwrap();
+    let mut store = Store::new(policy(4 << 10), NODE, writer, None);
+    while !store.is_read() {
+        assert!(!store.knows_owners());
+        store.read_on(1);
+    }
+    assert!(store.knows_owners() && store.has_exact_owners());
+    let (owned, next) = store.owned_after(b"ada", None, 8, START_MS);
+    assert_eq!((owned, next), (vec![(key(1), entry)], None));
+    // They are known while it is all read again for its sketches.
+    store.put_off_sketches();
+    store.keep_sketches();
+    assert!(!store.is_read() && store.knows_owners());
+}
+
+#[test]
 fn a_slots_list_is_sorted_and_carries_the_digests_that_make_up_the_slots() {
     let mut store = store();
     for number in [5, 1, 4, 2, 3] {
@@ -925,7 +950,7 @@ proptest! {
                     prop_assert_eq!(watched.contains(slot(), &key), is_watched);
                 }
             }
-            prop_assert_eq!(&owners_in_segment(&mut store), &store.owners);
+            prop_assert!(store.has_exact_owners());
             let (outline, counts) = from_segment(&mut store);
             let kept = store.slot_sketch(slot());
             let count = counts.get(&slot().index()).copied().unwrap_or(0);
@@ -959,16 +984,6 @@ proptest! {
         prop_assert_eq!(one.get(&key(1), START_MS), other.get(&key(1), START_MS));
         prop_assert_eq!(one.slot_sketch(slot()), other.slot_sketch(slot()));
     }
-}
-
-fn owners_in_segment(store: &mut Store) -> Owners {
-    let (mut owners, mut keys) = (Owners::default(), Vec::new());
-    store.writer.scan(0, usize::MAX, &mut |item| keys.extend(Key::new(item.key)));
-    for key in keys {
-        store.writer.get(key.as_bytes(), &mut store.buffer).unwrap();
-        owners.insert(owner_of(&store.buffer), key.word());
-    }
-    owners
 }
 
 /// Joins values by taking the greatest one.

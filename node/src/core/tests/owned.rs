@@ -28,7 +28,10 @@ impl World {
                     Message::Owned(page) => page,
                     other => panic!("{other:?}"),
                 };
-                assert!(page.sessions.is_sorted_by_key(|it| it.key.word()), "in their order");
+                assert!(
+                    page.sessions.is_sorted_by_key(|it| it.listed.key.word()),
+                    "in their order"
+                );
                 all.extend(page.sessions);
                 match page.next {
                     Some(next) if next.core == place.core => place = next,
@@ -44,7 +47,7 @@ impl World {
         let mut owned = BTreeMap::new();
         for node in 0..self.nodes.len() {
             for session in self.owned_at(node, owner) {
-                let key = String::from_utf8(session.key.as_bytes().to_vec()).unwrap();
+                let key = String::from_utf8(session.listed.key.as_bytes().to_vec()).unwrap();
                 *owned.entry(key).or_default() += 1;
             }
         }
@@ -126,6 +129,7 @@ fn a_session_that_is_ended_through_a_lane_is_nobodys() {
     assert_eq!(world.owned("ada").len(), 1);
     let (_, is_quick) = world.ask_through_a_lane("key", Operation::End { birth: None });
     assert!(is_quick);
+    assert!(world.core(0, "key").tables[0].store.has_exact_owners());
     assert_eq!(world.owned("ada").len(), 0);
 }
 

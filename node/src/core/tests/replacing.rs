@@ -185,6 +185,34 @@ fn what_cannot_be_reached_is_tried_again_until_it_has_ended() {
     world.lives(&new);
 }
 
+/// Symptom: a session that had gone further out, and whose marker had to make room, was said to be gone by a home that
+/// holds nothing of it.
+#[test]
+fn what_may_lie_further_out_is_not_said_to_be_gone() {
+    let mut world = World::with_rings(4, 13, &[1]);
+    let (old, new) = (sparse("old"), sparse("new"));
+    world.with_two(&old, &new);
+    world.until_it_is_on(1, &old);
+    for node in 0..4 {
+        (0..2).for_each(|ring| world.drop_copy(ring, node, &old));
+    }
+    world.run_for(SEEN_TO);
+    assert!((0..4).any(|node| world.counter(node, "replaced_seen_to") > 0));
+    assert!((0..4).all(|node| world.counter(node, "replaced_ended") == 0));
+}
+
+/// What a client says of another session is not believed so far that it moves a node's clock.
+#[test]
+fn a_birth_in_the_far_future_moves_no_clock() {
+    let mut world = World::sparse(3, 14);
+    world.settle();
+    let far = Version::new(annulus_proto::Hlc::from_bits(u64::MAX), NodeId::from_bits(1));
+    let (old, new) = (sparse("old"), sparse("new"));
+    let Acknowledged { birth, .. } = world.acknowledged(0, &new, instead((&old, far)));
+    let now_ms = world.present(0).wall_ms;
+    assert!(birth.hlc.ms().abs_diff(now_ms) < 1_000, "{birth:?}");
+}
+
 #[test]
 fn what_is_no_session_cannot_be_replaced() {
     let mut world = World::of_single_cores(1, 12, TablePolicy::default());

@@ -36,7 +36,7 @@ fn rings(after: &[u64]) -> (TablePolicy, Vec<TablePolicy>) {
 
 impl World {
     /// Nodes with rings, and a session that has not been used since it was begun.
-    fn with_rings(count: usize, seed: u64, after: &[u64]) -> Self {
+    pub(super) fn with_rings(count: usize, seed: u64, after: &[u64]) -> Self {
         let (policy, outer) = rings(after);
         let none = Self::with_policy(0, seed, policy);
         let mut world = Self { slots: Simulated::Sparse, outer, ..none };
@@ -78,7 +78,7 @@ impl World {
         core.tables[ring].store.get(&key, now_ms)
     }
 
-    fn drop_copy(&mut self, ring: usize, node: usize, key: &str) {
+    pub(super) fn drop_copy(&mut self, ring: usize, node: usize, key: &str) {
         let now = self.present(node);
         let core = self.core(node, key);
         let now_ms = core.time.now_ms(now);
@@ -94,7 +94,7 @@ impl World {
     }
 
     #[track_caller]
-    fn until_it_is_on(&mut self, ring: usize, key: &str) {
+    pub(super) fn until_it_is_on(&mut self, ring: usize, key: &str) {
         let rings = 0..=self.outer.len();
         let is_there = |world: &mut Self| {
             let mut held = rings.clone().map(|it| (it, world.holders(it, key)));
@@ -438,7 +438,7 @@ fn what_has_cooled_is_its_owners_still_and_is_told_once_it_has_ended() {
     world.until_it_is_on(1, &key);
     let listed = |world: &mut World| -> Vec<(u8, u64)> {
         let all = (0..4).flat_map(|node| world.owned_at(node, "ada"));
-        all.map(|session| (session.ring, session.size)).collect()
+        all.map(|session| (session.ring, session.listed.size)).collect()
     };
     let found = listed(&mut world);
     assert!(found.contains(&(1, 3)), "where its value is: {found:?}");

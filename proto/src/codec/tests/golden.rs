@@ -658,12 +658,14 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (
             Owned {
                 sessions: vec![OwnedSession {
-                    key: key(),
-                    birth: birth(),
-                    version: later(),
-                    touched: 70_000,
-                    deadline: 0,
-                    size: 9,
+                    listed: Listed {
+                        key: key(),
+                        birth: birth(),
+                        version: later(),
+                        touched: 70_000,
+                        deadline: 0,
+                        size: 9,
+                    },
                     ring: 1,
                 }],
                 next: Some(OwnedPlace::default()),

@@ -270,15 +270,7 @@ fn the_largest_listings_pass() {
                 heat: u32::MAX,
                 owner: vec![0xff; OWNER_BYTES_MAX],
             };
-            let owned = OwnedSession {
-                key: key.clone(),
-                birth: LATE,
-                version: LATE,
-                touched: u64::MAX,
-                deadline: u64::MAX,
-                size: u64::MAX,
-                ring: u8::MAX,
-            };
+            let owned = OwnedSession { listed: listed(key.clone()), ring: u8::MAX };
             let sessions = vec![owned; count];
             passes(Owned { sessions, next: Some(PLACE), write_homes: u8::MAX });
             let hot = HotSession { word: u64::MAX, birth: LATE, heat: u32::MAX, touched: u64::MAX };
