@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "cli/near.rs"]
+mod near;
 #[path = "cli/rolling.rs"]
 mod rolling;
 #[path = "cli/top.rs"]

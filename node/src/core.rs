@@ -27,6 +27,7 @@ mod io;
 mod keeping;
 mod kept;
 mod merging;
+mod near;
 mod owned;
 mod pace;
 mod placing;
@@ -71,6 +72,7 @@ use hints::Hints;
 use hub::out_of_place;
 use keeping::{Pace, Saving};
 use merging::name_among_clients;
+use near::Near;
 use pace::Bucket;
 use placing::Placing;
 use replies::Replies;
@@ -95,7 +97,8 @@ pub use merging::{ValueMerge, ValueMergeError};
 #[doc(hidden)]
 pub use settings::Flaw;
 pub use settings::{
-    CoreSettings, OnFull, Partition, SuspectPolicy, TablePolicy, WriteHomes, homes_max, majority,
+    CoreSettings, OnFull, Partition, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes, homes_max,
+    majority,
 };
 pub use slot_set::{SlotCall, SlotMember, SlotSaid, SlotSetPolicy};
 pub use standing::Standing;
@@ -219,6 +222,8 @@ struct Table {
     placing: Placing,
     /// What moves to other rings.
     cooling: Cooling,
+    /// Who tells what changed of the near copies.
+    near: Near,
     /// Which sessions are used much.
     burning: Burning,
     /// What becomes of the copies of slots.
@@ -316,6 +321,7 @@ impl Core {
             hints: Hints::new(hints_max, hints_max_age),
             placing: Placing::default(),
             cooling: Cooling::default(),
+            near: Near::default(),
             custody: Custody::new(SLOT_COUNT.into()),
             copies: Copies::default(),
             epochs: Epochs::new(id),
@@ -600,6 +606,7 @@ impl Core {
             self.counters.add_many("merges_too_large", unjoined.too_large);
             self.counters.add_many("merges_unlawful", unjoined.unlawful);
         }
+        self.ask_for_beats(now);
         self.deliver_hints(now);
         self.save(now);
         self.start_syncs(now);
@@ -646,6 +653,10 @@ impl Core {
                 }
                 Message::HeatRequest(request) => {
                     let reply = self.heat_seen(now, &request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::BeatRequest(request) => {
+                    let reply = self.tell_beat(now, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::Burning(report) => {
@@ -789,6 +800,10 @@ impl Core {
                 self.on_move_answer(now, (table, &key), call.node, Some(message));
             }
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), Some(message)),
+            Purpose::Beat { table, core, after, slots } => {
+                let (from, question) = ((table, call.node, core), (call.asked, after, slots));
+                self.on_beat(now, from, question, message, header.view);
+            }
             Purpose::EndReplaced(to_end) => self.on_end_of_replaced(to_end, Some(message)),
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, Some(message));
@@ -834,6 +849,8 @@ impl Core {
                 self.on_move_answer(now, (table, &key), call.node, None);
             }
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), None),
+            // The next one says what this one would have.
+            Purpose::Beat { .. } => {}
             Purpose::EndReplaced(to_end) => self.on_end_of_replaced(to_end, None),
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, None);

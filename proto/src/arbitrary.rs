@@ -149,6 +149,7 @@ pub(crate) fn messages() -> impl Strategy<Value = Message> {
         1 => suspects(),
         1 => owned(),
         1 => hottest(),
+        1 => beats(),
         5 => between_nodes(),
     ]
 }
@@ -616,6 +617,29 @@ fn hottest() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn beats() -> impl Strategy<Value = Message> {
+    let places = || any::<(u64, u64)>().prop_map(|(run, number)| BeatPlace { run, number });
+    let changed = vec(any::<(u64, u64)>(), 0..5);
+    prop_oneof![
+        (text(), option::of(places()), slot_sets()).prop_map(|(table, after, slots)| BeatRequest {
+            table,
+            after,
+            slots
+        }
+        .into()),
+        ((any::<u16>(), places(), any::<bool>()), changed, slot_sets()).prop_map(
+            |((cores, place, is_whole), changed, unsure)| {
+                Beat { cores, place, is_whole, changed, unsure }.into()
+            }
+        ),
+    ]
+}
+
+fn slot_sets() -> impl Strategy<Value = SlotSet> {
+    (any::<(u16, u16)>(), vec(any::<(u16, u16)>(), 0..5))
+        .prop_map(|((stride, offset), runs)| SlotSet { stride, offset, runs })
+}
+
 fn statuses() -> impl Strategy<Value = Status> {
     prop_oneof![
         Just(Status::Joining),
@@ -639,10 +663,6 @@ fn member() -> impl Strategy<Value = Member> {
 }
 
 fn between_nodes() -> impl Strategy<Value = Message> {
-    let slot_sets = || {
-        (any::<(u16, u16)>(), vec(any::<(u16, u16)>(), 0..5))
-            .prop_map(|((stride, offset), runs)| SlotSet { stride, offset, runs })
-    };
     let batches = || vec((keys(), wide_entries()), 0..3);
     let difference = prop_oneof![
         Just(ComparedDifference::None),

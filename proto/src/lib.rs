@@ -6,6 +6,7 @@
 //! wire, [`record`] for shared memory and [`submission`] for lanes; they return an error for anything
 //! that is not well formed, and none allocates on a stranger's word.
 
+pub mod beat;
 pub mod codec;
 pub mod entry;
 pub mod epochs;

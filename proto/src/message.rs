@@ -17,6 +17,7 @@ use bincode::{Decode, Encode};
 use serde::Serialize;
 use zeroize::Zeroize;
 
+pub use crate::beat::{Beat, BeatPlace, BeatRequest};
 use crate::entry::{Attributes, Entry, Replaced, Value};
 pub use crate::epochs::{
     EpochAnswer, EpochBallot, EpochConfig, EpochName, EpochSource, EpochStanding, EpochStep,
@@ -1454,6 +1455,8 @@ messages! {
     111 Owned(Owned), LISTING;
     120 HottestRequest(HottestRequest), SMALL;
     121 Hottest(Hottest), 8 << 10;
+    122 BeatRequest(BeatRequest), PARTS;
+    123 Beat(Beat), LISTING;
 }
 
 #[cfg(test)]

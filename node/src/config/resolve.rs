@@ -19,7 +19,8 @@ use super::setting::{ENV_PREFIX, RingSetting, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
 use crate::core::{
-    CoreSettings, OnFull, Partition, SuspectPolicy, TablePolicy, WriteHomes, record_bytes_max,
+    CoreSettings, OnFull, Partition, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
+    record_bytes_max,
 };
 use crate::driver::{
     CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, Storage, TableSettings,
@@ -508,6 +509,13 @@ impl Resolver {
             |raw| duration(raw, 100 * MS..=365 * 24 * 60 * MINUTE),
             |time| show_duration(*time),
         );
+        let read = table.take(TableSetting::Read, default.read, read_from, |read| {
+            match read {
+                ReadFrom::Near => "near",
+                ReadFrom::Home => "home",
+            }
+            .to_owned()
+        });
         let partition =
             table.take(TableSetting::Partition, default.partition, partition, |partition| {
                 match partition {
@@ -538,6 +546,7 @@ impl Resolver {
             half_life,
             stale_max,
             partition,
+            read,
             merge: None,
             ring: 0,
             cools_after: None,
@@ -1058,6 +1067,14 @@ fn on_full(raw: &Raw) -> Result<OnFull, String> {
         Raw::Text(text) if text == "refuse" => Ok(OnFull::Refuse),
         Raw::Text(text) if text == "evict" => Ok(OnFull::Evict),
         _ => Err("must be \"refuse\" or \"evict\"".to_owned()),
+    }
+}
+
+fn read_from(raw: &Raw) -> Result<ReadFrom, String> {
+    match raw {
+        Raw::Text(text) if text == "near" => Ok(ReadFrom::Near),
+        Raw::Text(text) if text == "home" => Ok(ReadFrom::Home),
+        _ => Err("must be \"near\" or \"home\"".to_owned()),
     }
 }
 

@@ -100,6 +100,7 @@ settings! {
         TableRate "table_rate" "N" "How many requests about the table a node takes in a second";
         Hold "hold" "TIME" "How long a request for a session that is slowed down is held";
         HeldMax "held_max" "N" "How many requests are held at any time";
+        Read "read" "WHERE" "Where sessions are read: near (out of the host's memory, where they may be), home";
         Partition "partition" "WHAT" "What plain reads and writes do without a majority of the homes: serve, refuse";
     }
 }

@@ -8,7 +8,9 @@ use tempfile::TempDir;
 
 use super::host::Host;
 use super::*;
-use crate::core::{CoreSettings, OnFull, Partition, SuspectPolicy, TablePolicy, WriteHomes};
+use crate::core::{
+    CoreSettings, OnFull, Partition, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
+};
 use crate::driver::{LocalRoles, Storage, TableSettings};
 
 /// A host on which nothing is installed, with a file to read and room for more.
@@ -248,6 +250,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         half_life = "1h"
         stale_max = "1s"
         partition = "refuse"
+        read = "home"
         burn = 3000
         burn_half_life = "30s"
         burn_client_max = 200
@@ -273,6 +276,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
         half_life: Duration::from_secs(3_600),
         stale_max: Duration::from_secs(1),
         partition: Partition::Refuse,
+        read: ReadFrom::Home,
         merge: None,
         ring: 0,
         cools_after: None,
@@ -559,6 +563,7 @@ fn bounds_are_kept_and_named() {
         ("max_value = \"1025KiB\"", "must be from 1 to 1MiB"),
         ("max_value = 1048577", "must be from 1 to 1MiB"),
         ("on_full = \"drop\"", "must be \"refuse\" or \"evict\""),
+        ("read = \"far\"", "must be \"near\" or \"home\""),
         ("partition = \"guess\"", "must be \"serve\" or \"refuse\""),
         ("record_size = 500", "must be a multiple of 8: 496 or 504"),
         ("record_size = 56", "must be from 64 to 64KiB"),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use annulus_proto::message::BeatPlace;
 use annulus_proto::{Key, NodeId, Slot};
 use annulus_sketch::Sketch;
 use annulus_slots::Attempt;
@@ -155,6 +156,17 @@ pub(super) enum Purpose {
         table: usize,
         /// The key.
         key: Key,
+    },
+    /// What changed at a home.
+    Beat {
+        /// The table, by its place.
+        table: usize,
+        /// Which of the home's cores was asked.
+        core: u16,
+        /// Where its last answer ended.
+        after: Option<BeatPlace>,
+        /// The slots.
+        slots: Vec<Slot>,
     },
     /// The end of a session that another one was begun in place of.
     EndReplaced(ToEnd),

@@ -22,9 +22,10 @@ use super::calls::Purpose;
 use super::epochs::wire::name;
 use super::io::{Asker, Caller, Now};
 use super::merging::name_among_clients;
+use super::near::NearRead;
 use super::placing::Extras;
 use super::replacing::ToEnd;
-use super::settings::{Flaw, Partition, majority};
+use super::settings::{Flaw, Partition, ReadFrom, majority};
 use super::time::NoStamp;
 use super::{Core, TablePolicy};
 
@@ -74,6 +75,8 @@ pub(super) enum Stage {
     /// Its session is looked for on other rings.
     BringingIn,
     Reading(Reading),
+    /// It is read from those who say when it changes.
+    ReadingNear(NearRead),
     Writing(Box<Writing>),
     /// It was done at another node, and is fetched from there before the answer goes out.
     CatchingUp {
@@ -321,7 +324,9 @@ impl Core {
         }
         let is_of_host =
             |asker: &(Asker, u64)| matches!(asker.0, Asker::Local(_) | Asker::Lane { .. });
+        let reads_near = self.tables[pending.table].store.policy().read == ReadFrom::Near;
         if pending.request.operation == Operation::Get
+            && reads_near
             && pending.askers.iter().all(is_of_host)
             && let Some(entry) = self.inherited(now, pending.table, &pending.request.key)
         {
@@ -336,6 +341,13 @@ impl Core {
         if takes_it && trouble.is_none() {
             return self.coordinate(now, id, pending);
         }
+        let pending = match takes_it {
+            true => pending,
+            false => {
+                let Some(pending) = self.read_near(now, id, pending) else { return };
+                pending
+            }
+        };
         if homes.len() > usize::from(homes.contains(&self.id())) {
             return self.forward(now, id, pending, Vec::new());
         }
@@ -429,8 +441,12 @@ impl Core {
         }
         let now_ms = self.time.now_ms(now);
         let key = &pending.request.key;
-        let vouches = self.vouches(now, pending.table, pending.slot)
-            || self.trusts_extra(now, pending.table, pending.slot, key);
+        let policy = self.tables[pending.table].store.policy();
+        let asks_homes =
+            policy.read == ReadFrom::Home && pending.request.operation == Operation::Get;
+        let vouches = !asks_homes
+            && (self.vouches(now, pending.table, pending.slot)
+                || self.trusts_extra(now, pending.table, pending.slot, key));
         let stored = self.tables[pending.table].store.get(&pending.request.key, now_ms);
         match (&pending.request.operation, stored) {
             (operation, stored) if operation.replaces_all() => self.apply(now, id, pending, stored),
@@ -944,6 +960,10 @@ impl Core {
         } else {
             reading.homes = self.homes(table, slot);
             reading.needed = majority(reading.homes.len());
+            if self.tables[table].store.policy().read == ReadFrom::Home {
+                let knows_all = self.cover_needed(table, reading.homes.len());
+                reading.needed = reading.needed.max(knows_all);
+            }
             self.slot_state(table, slot).is_synced() && reading.homes.contains(&me)
         };
         reading.began = now.monotonic;
@@ -1113,6 +1133,9 @@ impl Core {
                 }
                 self.judge_reading(now, id, pending);
             }
+            (Stage::ReadingNear(_), Message::Fetched(fetched)) => {
+                self.on_near_fetched(now, id, call, pending, fetched);
+            }
             (Stage::Writing(_), Message::Replicated(answer)) => {
                 self.on_copy_answer(now, id, call, pending, answer);
             }
@@ -1140,6 +1163,7 @@ impl Core {
                 reading.silent += usize::from(waited);
                 waited
             }
+            Stage::ReadingNear(read) => read.gives_up(call),
             Stage::Writing(writing) => writing.waiting.remove(&call).is_some(),
             Stage::Promising(promising) => promising.waiting.remove(&call).is_some(),
             Stage::CatchingUp { call: open, .. } => *open == call,
@@ -1159,6 +1183,7 @@ impl Core {
                 self.forward(now, id, pending, tried);
             }
             Stage::Reading(_) => self.judge_reading(now, id, pending),
+            Stage::ReadingNear(_) => self.give_near_up(now, id, pending),
             Stage::Writing(writing) => {
                 if self.has(Flaw::CountsHints) {
                     writing.count(node);
@@ -1188,6 +1213,7 @@ impl Core {
         if pending.request.operation != Operation::Get {
             let key = pending.request.key.clone();
             self.distrust_extra(now, pending.table, pending.slot, &key);
+            self.renew_near(now, pending.table, &key);
         }
         if let SessionReply::Acknowledged(done) = &reply
             && pending.request.operation.is_conditional()
@@ -1219,6 +1245,9 @@ impl Core {
     pub(super) fn on_out_of_patience(&mut self, now: Now, id: u64) {
         let Some(mut pending) = self.pending.remove(&id) else { return };
         self.counters.add("requests_out_of_patience");
+        if let Stage::ReadingNear(_) = pending.stage {
+            self.stop_reading_near(&pending);
+        }
         let is_write = pending.request.operation != Operation::Get || pending.is_verdict;
         if let Stage::CatchingUp { reply, .. } = &pending.stage {
             let reply = reply.clone();
@@ -1272,6 +1301,12 @@ impl Core {
             self.hint_those_waited_for(&pending, *writing);
         }
         self.answer_all(now, &mut pending, outcome);
+    }
+
+    /// Lets go of a request that nobody asked for, and nothing waits for.
+    pub(super) fn forget_pending(&mut self, pending: &Pending, id: u64) {
+        self.pending_deadlines.remove(&(pending.deadline, id));
+        self.pending_bytes -= pending.size;
     }
 
     fn answer_all(
@@ -1340,6 +1375,11 @@ impl Core {
 }
 
 impl Pending {
+    /// Whether somebody asks for it, and all who do are such.
+    pub(super) fn is_asked_by(&self, is_such: impl FnMut(&(Asker, u64)) -> bool) -> bool {
+        !self.askers.is_empty() && self.askers.iter().all(is_such)
+    }
+
     /// With somebody who asks for it.
     pub(super) fn asked_by(self, asker: Asker, id: u64) -> Self {
         Self { askers: vec![(asker, id)], ..self }

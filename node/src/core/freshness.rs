@@ -3,6 +3,7 @@
 use annulus_proto::{NodeId, Slot};
 
 use super::io::{Notice, Now, SlotCounts};
+use super::settings::ReadFrom;
 use super::standing::as_ms;
 use super::{Core, Table, route};
 
@@ -84,13 +85,14 @@ impl Core {
             }
         }
         let stale_max = self.tables[table].store.policy().stale_max;
+        let reads_near = self.tables[table].store.policy().read == ReadFrom::Near;
         let vouches = self.is_up() && !self.standing.alone_by_misfortune;
         let (mut heard_of, mut in_contact) = (OfHomes::default(), OfHomes::default());
         let (mut count, mut undecided) = (SlotCounts::default(), 0);
         let step = self.slots_step();
         for slot in self.slots_after(pass.done).take(step) {
             let state = self.slot_state(table, slot);
-            let synced = vouches && state.is_synced();
+            let synced = vouches && state.is_synced() && reads_near;
             let homes = if synced { self.vouching_homes(table, slot) } else { None };
             let heard = homes
                 .and_then(|homes| *heard_of.get(homes, |homes| self.majority_heard(now, homes)));
@@ -103,11 +105,12 @@ impl Core {
             count.unsynced += u32::from(state.home && !state.is_synced());
             count.leaving += u32::from(self.stays_as_decider(table, slot));
             undecided += u32::from(state.is_kept() && !is_decided());
+            let near_until = self.near_until(table, slot);
             let store = &mut self.tables[table].store;
             match heard {
                 Some(at) => store.set_freshness(slot, as_ms(at + stale_max)),
                 None if self.inherits => {} // It ends by itself.
-                None => store.set_freshness(slot, 0),
+                None => store.set_freshness(slot, near_until),
             }
         }
         let so_far = &mut pass.counts[table];

@@ -236,6 +236,8 @@ impl Core {
         counters.push(("sessions_placed".to_owned(), placed as u64));
         let extras = watched().map(|watched| watched.extras()).sum::<usize>();
         counters.push(("sessions_besides_homes".to_owned(), extras as u64));
+        let near = self.tables.iter().map(|table| table.store.near_copies()).sum();
+        counters.push(("near_copies".to_owned(), near));
         let below: usize = self.tables.iter().map(|table| table.copies.below()).sum();
         counters.push(("copies_below_k".to_owned(), below as u64));
         if !self.sets.is_empty() {

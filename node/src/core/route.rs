@@ -98,6 +98,10 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::CheckCopy(request) => request.key.slot(),
         Message::HeatRequest(request) => request.key.slot(),
         Message::Burning(report) => report.key.slot(),
+        Message::BeatRequest(request) => match request.slots.slots().next() {
+            Some(slot) => slot,
+            None => return Party::Core(0),
+        },
         Message::Prepare(request) => request.key.slot(),
         Message::ExplainRequest(request) => request.key.slot(),
         Message::SlotListRequest(request) => request.slot,

@@ -135,6 +135,8 @@ pub struct TablePolicy {
     pub stale_max: Duration,
     /// What plain reads and writes do while a slot's homes cannot reach each other. Default: they go on.
     pub partition: Partition,
+    /// Where sessions are read. Default: out of this host's shared memory, wherever they may be there.
+    pub read: ReadFrom,
     /// How an application that embeds the node joins values that were written at the same time. Default
     /// none: the last writer wins.
     pub merge: Option<ValueMerge>,
@@ -203,6 +205,7 @@ impl Default for TablePolicy {
             half_life: Duration::from_secs(600),
             stale_max: Duration::from_secs(10),
             partition: Partition::Serve,
+            read: ReadFrom::Near,
             merge: None,
             ring: 0,
             cools_after: None,
@@ -224,6 +227,16 @@ pub fn homes_max<'p>(
         homes_max[ring] = homes_max[ring].max(table.replicas.get());
     }
     homes_max
+}
+
+/// Where sessions are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// Out of the host's shared memory: at homes what they hold, and elsewhere near copies, which are two beats (400 ms)
+    /// behind an acknowledged write at most. In tables with [`Partition::Refuse`] there are no near copies.
+    Near,
+    /// From as many homes as it takes to know of every acknowledged write, each time; never out of shared memory.
+    Home,
 }
 
 /// What plain reads and writes do while a slot's homes cannot reach each other. Conditional operations

@@ -123,6 +123,7 @@ impl Core {
         self.standing = standing;
         if is_new {
             self.forget_hints_for_the_inactive();
+            self.review_near();
             self.take_up_slots(now);
         }
     }

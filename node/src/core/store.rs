@@ -1,6 +1,8 @@
 //! One table's entries: in shared memory, with what the node must know of them beside it.
 
+mod changes;
 mod hottest;
+mod near;
 mod outline;
 mod owners;
 mod replacing;
@@ -9,7 +11,7 @@ mod watched;
 
 use std::time::Duration;
 
-use annulus_proto::entry::{Body, die_by};
+use annulus_proto::entry::{Body, die_by, gist};
 use annulus_proto::message::{Failure, HotSession};
 use annulus_proto::submission::Action;
 use annulus_proto::{
@@ -20,7 +22,9 @@ use annulus_sketch::Sketch;
 
 use super::merging::UnjoinedCounts;
 use super::settings::{Flaw, TablePolicy};
+use changes::Changes;
 use hottest::Noticed;
+use near::NearCopies;
 use outline::{Change, Outline};
 use owners::Owners;
 use replacing::Replacing;
@@ -46,6 +50,8 @@ pub(super) use watched::Watched;
 ///
 /// A copy that is here besides the homes of its slot ([`Store::merge_extra`]) is in no sketch and no count of a
 /// slot: nobody compares it as part of one, and it stays when the slot is dropped.
+///
+/// A near copy ([`Store::keep_near`]) is for the readers of shared memory alone: to all else here it does not exist.
 pub(super) struct Store {
     policy: TablePolicy,
     births: Births,
@@ -59,6 +65,8 @@ pub(super) struct Store {
     /// Whether each slot was read once, so that all owners are known.
     knows_owners: bool,
     noticed: Noticed,
+    near: NearCopies,
+    changes: Changes,
     unread: Unread,
     scan_cursor: u64,
     unjoined: UnjoinedCounts,
@@ -126,7 +134,7 @@ impl Store {
         flaw: Option<Flaw>,
     ) -> Self {
         let lifetime_max_ms = u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX);
-        Self {
+        let mut store = Self {
             half_life: HalfLife::new(policy.half_life),
             dither: Dither::default(),
             policy,
@@ -140,13 +148,17 @@ impl Store {
             owners: Owners::default(),
             knows_owners: false,
             noticed: Noticed::default(),
+            near: NearCopies::default(),
+            changes: Changes::default(),
             unread: Unread::all(),
             scan_cursor: 0,
             unjoined: UnjoinedCounts::default(),
             flaw,
             buffer: Vec::new(),
             next: Vec::new(),
-        }
+        };
+        store.drop_all_near();
+        store
     }
 
     /// Whether all slots were read.
@@ -217,7 +229,11 @@ impl Store {
         let (outline, watched) = (&mut self.outline, &mut self.watched);
         let (suspects, owners) = (&mut self.suspects, &mut self.owners);
         let replacing = &mut self.replacing;
+        let is_near = self.near.has_slot(slot);
         let verified = self.writer.verify_partition(slot.index(), &mut |item| {
+            if is_near {
+                return; // None of it is the slot's.
+            }
             owners.insert(owner_of(item.value), slot.word(item.key));
             if may_be_placed(item.value) || watched.extras() > 0 {
                 let Ok(key) = Key::new(item.key) else { return };
@@ -314,6 +330,9 @@ impl Store {
 
     fn get_marked(&mut self, key: &Key, now_ms: u64) -> Option<(Entry, u64)> {
         self.read_for(key);
+        if self.near.has_slot(key.slot()) {
+            return None;
+        }
         let found = self.writer.get(key.as_bytes(), &mut self.buffer)?;
         let view = record::View::parse(&self.buffer).ok()?;
         let entry = view.entry(found.mark).ok()?;
@@ -344,6 +363,9 @@ impl Store {
         let of_values = self.digests_are_of_values();
         if self.unread.left > 0 {
             self.read(slot);
+        }
+        if self.near.has_slot(slot) {
+            return None;
         }
         let expected = expected.map(|size| size + RECORD_HEAD_BYTES);
         let entry = self.writer.occupied(key, &mut self.buffer, expected)?;
@@ -406,6 +428,10 @@ impl Store {
         after.write(&mut self.next);
         let deadline = self.births.record_deadline(after.birth, deadline);
         entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
+        if self.changes.are_kept() {
+            let gist = gist(after.birth, (after.version, after.ended), std::iter::empty());
+            self.changes.note(slot.word(key), gist);
+        }
         let (birth, version) = (after.birth, after.version);
         if after.ended {
             self.owners.remove(before.owner(), slot.word(key));
@@ -458,6 +484,9 @@ impl Store {
         admission: Admission,
         is_extra: bool,
     ) -> Result<Entry, Failure> {
+        if self.near.has_slot(key.slot()) {
+            self.drop_near_of(key.slot()); // This node is to hold the slot, or something of it.
+        }
         let ends = offered.is_ended() || offered.is_ending();
         let admission = if ends { Admission::Reserve } else { admission };
         if self.policy.merge.is_some() && offered.body.as_ref().is_some_and(Body::is_map) {
@@ -579,6 +608,11 @@ impl Store {
         }
     }
 
+    /// What changed last, for those who keep near copies of it.
+    pub(super) fn changes_mut(&mut self) -> &mut Changes {
+        &mut self.changes
+    }
+
     /// What is looked after one by one.
     pub(super) fn watched(&self) -> &Watched {
         &self.watched
@@ -596,6 +630,7 @@ impl Store {
 
     /// Takes what is here besides the homes of a slot for part of it: this node has become one of them.
     pub(super) fn adopt(&mut self, slot: Slot, now_ms: u64) {
+        self.drop_near_of(slot);
         if self.watched.extras() == 0 {
             return;
         }
@@ -660,6 +695,9 @@ impl Store {
 
     /// How many entries a slot has.
     pub(super) fn slot_len(&self, slot: Slot) -> usize {
+        if self.near.has_slot(slot) {
+            return 0;
+        }
         let held = self.writer.partition_len(slot.index());
         match self.watched.extras() {
             0 => held,
@@ -679,6 +717,9 @@ impl Store {
     /// The keys of a slot, in no order, without what is here besides its homes.
     fn keys_of(&self, slot: Slot) -> Vec<Key> {
         let mut keys = Vec::new();
+        if self.near.has_slot(slot) {
+            return keys;
+        }
         self.writer.partition_keys(slot.index(), &mut |item| keys.extend(Key::new(item.key)));
         if self.watched.extras() > 0 {
             keys.retain(|key| !self.watched.is_extra(slot, key));
@@ -709,6 +750,9 @@ impl Store {
     /// slot's size.
     pub(super) fn keys_of_words(&self, slot: Slot, words: &[u64]) -> Vec<(u64, Key)> {
         let mut keys = Vec::new();
+        if self.near.has_slot(slot) {
+            return keys;
+        }
         self.writer.partition_keys(slot.index(), &mut |item| {
             let word = slot.word(item.key);
             if words.binary_search(&word).is_ok() {
@@ -765,10 +809,11 @@ impl Store {
         }
         let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
-        let owners = &mut self.owners;
+        let (owners, near) = (&mut self.owners, &mut self.near);
         let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
         let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
-            forget((outline, &mut *owners), (unread, &mut *watched), (item, of_values), now_ms);
+            let places = (&mut *outline, &mut *owners, &mut *near);
+            forget(places, (unread, &mut *watched), (item, of_values), now_ms);
             true
         });
         Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
@@ -944,6 +989,7 @@ impl Store {
             self.owners.remove(owner_of(&self.buffer), key.word());
         }
         self.writer.remove(key.as_bytes());
+        self.changes.note(key.word(), 0);
         self.watched.remove(slot, key);
         self.suspects.note(key, None, now_ms);
         self.replacing.forget(key);
@@ -1017,6 +1063,9 @@ impl Store {
         }
         match result {
             Ok(_) => {
+                if self.changes.are_kept() {
+                    self.changes.note(key.word(), entry.gist());
+                }
                 self.suspects.note(key, entry.verdict().map(|(_, verdict)| verdict), now_ms);
                 self.replacing.note(key, entry);
                 Ok(())
@@ -1033,13 +1082,14 @@ impl Store {
     fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
         let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
-        let owners = &mut self.owners;
+        let (owners, near) = (&mut self.owners, &mut self.near);
         let half_life = self.half_life;
         let warmth = |mark| half_life.warmth(mark, now_ms);
         let dropped = self.writer.make_room(now_ms, &warmth, &mut |item| {
             let other = item.key != key.as_bytes();
             if other {
-                forget((outline, &mut *owners), (unread, &mut *watched), (item, of_values), now_ms);
+                let places = (&mut *outline, &mut *owners, &mut *near);
+                forget(places, (unread, &mut *watched), (item, of_values), now_ms);
             }
             other
         });
@@ -1115,12 +1165,16 @@ impl Births {
 /// Takes an entry that is being dropped out of its slot's sketch, if it is in there. Every node drops it for the
 /// same reason, if not at the same time.
 fn forget(
-    (outline, owners): (&mut Outline, &mut Owners),
+    (outline, owners, near): (&mut Outline, &mut Owners, &mut NearCopies),
     (unread, watched): (&Unread, &mut Watched),
     (item, of_values): (ExpiredItem<'_>, bool),
     now_ms: u64,
 ) {
     let Some(slot) = Slot::new(item.partition) else { return };
+    if near.has_slot(slot) {
+        near.remove(slot, slot.word(item.key));
+        return;
+    }
     owners.remove(owner_of(item.value), slot.word(item.key));
     if watched.len() > 0
         && let Ok(key) = Key::new(item.key)

@@ -8,6 +8,7 @@ mod evening;
 mod guards;
 mod handover;
 mod merging;
+mod near;
 mod owned;
 mod placing;
 mod replacing;

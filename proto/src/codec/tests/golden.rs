@@ -688,6 +688,26 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "01fb2c01fd0000006c50c4a001a1fb0002fc701101000102",
         ),
+        (
+            BeatRequest {
+                table: "t".into(),
+                after: Some(BeatPlace { run: 300, number: 7 }),
+                slots: numbers(&[0, 1, 5]),
+            }
+            .into(),
+            "017401fb2c010701000200020301",
+        ),
+        (
+            Beat {
+                cores: 2,
+                place: BeatPlace { run: 300, number: 9 },
+                is_whole: true,
+                changed: vec![(300, 5), (6, 0)],
+                unsure: numbers(&[3]),
+            }
+            .into(),
+            "02fb2c01090102fb2c010506000100010301",
+        ),
     ]
 }
 

@@ -474,3 +474,16 @@ fn a_member_fits_its_bound() {
     assert!(encode_value(&member()).len() <= MEMBER_BYTES_MAX);
     assert!(encode_value(&member()).len() * MEMBERS_MAX < Message::limit(57).unwrap());
 }
+
+/// Every second slot, and as many changes as are told of at a time.
+#[test]
+fn the_largest_beats_pass() {
+    let slots = SlotSet { stride: 1, offset: 0, runs: vec![(1, 1); 8_192] };
+    let place = BeatPlace { run: u64::MAX, number: u64::MAX };
+    passes(BeatRequest { table: table(), after: Some(place), slots: slots.clone() });
+    for size in SIZES.into_iter().chain([Beat::CHANGES_MAX]) {
+        let changed = vec![(u64::MAX, u64::MAX); size];
+        let unsure = slots.clone();
+        passes(Beat { cores: u16::MAX, place, is_whole: true, changed, unsure });
+    }
+}

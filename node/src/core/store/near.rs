@@ -1,0 +1,173 @@
+//! Near copies: what lies in this host's shared memory only because somebody here used it.
+
+use std::collections::BTreeMap;
+
+use annulus_proto::{Entry, Key, Slot, record};
+use annulus_shm::Admission;
+
+use super::Store;
+
+/// Where the near copies are. A slot that has some has nothing else here.
+///
+/// It may know of some that are gone, since they went when there was need of room.
+#[derive(Debug, Default)]
+pub(super) struct NearCopies {
+    /// By the words of their keys, each with its gist.
+    slots: BTreeMap<u16, BTreeMap<u64, (Key, u64)>>,
+    len: usize,
+    /// Where the look for those that are gone stands.
+    swept: (u16, u64),
+}
+
+/// One record in so many may be a near copy.
+const SHARE: usize = 4;
+/// How many are looked at for each that comes, so that those that are gone do not pile up.
+const SWEPT_STEP: usize = 2;
+
+impl NearCopies {
+    pub(super) fn has_slot(&self, slot: Slot) -> bool {
+        self.slots.contains_key(&slot.index())
+    }
+
+    pub(super) fn remove(&mut self, slot: Slot, word: u64) -> Option<Key> {
+        let words = self.slots.get_mut(&slot.index())?;
+        let (key, _) = words.remove(&word)?;
+        self.len -= 1;
+        if words.is_empty() {
+            self.slots.remove(&slot.index());
+        }
+        Some(key)
+    }
+
+    fn insert(&mut self, slot: Slot, key: Key, gist: u64) {
+        let words = self.slots.entry(slot.index()).or_default();
+        let before = words.insert(key.word(), (key, gist));
+        self.len += usize::from(before.is_none());
+    }
+
+    /// The next one in turn.
+    fn next(&mut self) -> Option<(Slot, u64, Key)> {
+        let (slot, word) = self.swept;
+        let all = self.slots.range(slot..).find_map(|(index, words)| {
+            let from = if *index == slot { word } else { 0 };
+            words.range(from..).next().map(|(word, (key, _))| (*index, *word, key.clone()))
+        });
+        let (slot, word, key) = match all {
+            None => {
+                self.swept = (0, 0);
+                return None;
+            }
+            Some(found) => found,
+        };
+        self.swept = word.checked_add(1).map_or((slot + 1, 0), |next| (slot, next));
+        Some((Slot::new(slot)?, word, key))
+    }
+}
+
+impl Store {
+    /// Keeps a copy of a live session of a slot of which nothing else is here. Returns whether there was room.
+    pub(in crate::core) fn keep_near(&mut self, key: &Key, entry: &Entry, now_ms: u64) -> bool {
+        let slot = key.slot();
+        if self.slot_len(slot) > 0 || self.watched.extras_in(slot) > 0 {
+            return false;
+        }
+        self.sweep_near();
+        if self.near.len >= self.writer.stats().capacity_records / SHARE {
+            self.make_room(key, now_ms);
+            self.sweep_near();
+            if self.near.len >= self.writer.stats().capacity_records / SHARE {
+                return false;
+            }
+        }
+        self.next.clear();
+        record::write(entry, &mut self.next);
+        let mark = record::mark(entry.body.as_ref().map_or(0, |body| body.touched));
+        let used = self.half_life.used(mark, 1, now_ms, self.dither.draw());
+        let times = (self.deadline(entry), used);
+        let put = |store: &mut Self| {
+            let (key, partition) = (key.as_bytes(), slot.index());
+            store.writer.put_as(Admission::Near, key, partition, &store.next, times).is_ok()
+        };
+        let is_kept = put(self) || self.make_room(key, now_ms) && put(self);
+        if is_kept {
+            self.near.insert(slot, key.clone(), entry.gist());
+        }
+        is_kept
+    }
+
+    fn sweep_near(&mut self) {
+        for _ in 0..SWEPT_STEP {
+            if let Some((slot, word, key)) = self.near.next()
+                && self.writer.get(key.as_bytes(), &mut self.buffer).is_none()
+            {
+                self.near.remove(slot, word);
+            }
+        }
+    }
+
+    /// Drops a near copy, by the word of its key, unless it is what has this gist. Returns whether it did.
+    pub(in crate::core) fn drop_other_near(&mut self, slot: Slot, word: u64, gist: u64) -> bool {
+        let kept = self.near.slots.get(&slot.index()).and_then(|words| words.get(&word));
+        kept.is_some_and(|(_, kept)| *kept != gist) && self.drop_near(slot, word)
+    }
+
+    /// Drops a near copy, by the word of its key. Returns whether there was one.
+    pub(in crate::core) fn drop_near(&mut self, slot: Slot, word: u64) -> bool {
+        let key = self.near.remove(slot, word);
+        key.is_some_and(|key| self.writer.remove(key.as_bytes()))
+    }
+
+    /// Drops all near copies of a slot, which no reader trusts from then on; returns how many that were.
+    pub(in crate::core) fn drop_near_of(&mut self, slot: Slot) -> u64 {
+        let Some(words) = self.near.slots.remove(&slot.index()) else { return 0 };
+        self.near.len -= words.len();
+        self.set_freshness(slot, 0);
+        words.values().map(|(key, _)| u64::from(self.writer.remove(key.as_bytes()))).sum()
+    }
+
+    /// Whether near copies of a slot are here.
+    pub(in crate::core) fn has_near(&self, slot: Slot) -> bool {
+        self.near.has_slot(slot)
+    }
+
+    /// What readers of shared memory take for the session at this time of the monotonic clock, in milliseconds.
+    #[cfg(test)]
+    pub(in crate::core) fn as_readers_see(
+        &mut self,
+        key: &Key,
+        monotonic_ms: u64,
+    ) -> Option<Entry> {
+        if self.freshness(key.slot()) <= monotonic_ms {
+            return None;
+        }
+        let found = self.writer.get(key.as_bytes(), &mut self.buffer)?;
+        let is_over = found.deadline != 0 && found.deadline <= self.readers_ms(monotonic_ms);
+        let view = record::View::parse(&self.buffer).ok().filter(|view| !view.is_marker())?;
+        view.entry(found.mark).ok().filter(|_| !is_over)
+    }
+
+    /// How many near copies there are, about.
+    pub(in crate::core) fn near_copies(&self) -> u64 {
+        self.near.len as u64
+    }
+
+    /// Drops what an earlier run kept: nobody has told this one what changed since.
+    pub(super) fn drop_all_near(&mut self) {
+        if self.writer.stats().near_entries == 0 {
+            return;
+        }
+        let mut keys = Vec::new();
+        self.writer.scan(0, usize::MAX, &mut |item| {
+            if item.near {
+                keys.extend(Key::new(item.key));
+            }
+        });
+        for key in keys {
+            let found = self.writer.get(key.as_bytes(), &mut self.buffer);
+            let is_marker = record::View::parse(&self.buffer).is_ok_and(|view| view.is_marker());
+            if found.is_some() && !is_marker {
+                self.writer.remove(key.as_bytes());
+            }
+        }
+    }
+}
