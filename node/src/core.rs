@@ -31,6 +31,7 @@ mod near;
 mod owned;
 mod pace;
 mod placing;
+mod relief;
 mod replacing;
 mod replica;
 mod replies;
@@ -75,6 +76,7 @@ use merging::name_among_clients;
 use near::Near;
 use pace::Bucket;
 use placing::Placing;
+use relief::Relief;
 use replies::Replies;
 use report::Explain;
 use slot_set::AppSet;
@@ -131,6 +133,8 @@ pub struct Core {
     pauses: BTreeSet<(Duration, u64)>,
     /// How many of these are held since their sessions are suspects.
     held: usize,
+    /// How many of them are since there is no room for what they write.
+    short_of_room: usize,
     lines: Lines,
     /// The sessions that are brought in from other rings, by table and key.
     bringing: BTreeMap<(usize, Key), Bringing>,
@@ -224,6 +228,8 @@ struct Table {
     cooling: Cooling,
     /// Who tells what changed of the near copies.
     near: Near,
+    /// What of that is for want of room.
+    relief: Relief,
     /// Which sessions are used much.
     burning: Burning,
     /// What becomes of the copies of slots.
@@ -322,6 +328,7 @@ impl Core {
             placing: Placing::default(),
             cooling: Cooling::default(),
             near: Near::default(),
+            relief: Relief::default(),
             custody: Custody::new(SLOT_COUNT.into()),
             copies: Copies::default(),
             epochs: Epochs::new(id),
@@ -371,6 +378,7 @@ impl Core {
             pending_deadlines: BTreeSet::new(),
             pauses: BTreeSet::new(),
             held: 0,
+            short_of_room: 0,
             lines: Lines::default(),
             bringing: BTreeMap::new(),
             doubts: BTreeSet::new(),
@@ -885,7 +893,10 @@ impl Core {
             }
             Some(Message::Replicated(Replicated::Stored)) => {}
             // Not delivered: it stays, or becomes, a hint.
-            _ => {
+            other => {
+                if let Some(Message::Replicated(Replicated::Failed(failure))) = &other {
+                    self.note_refused(table, node, failure);
+                }
                 self.tables[table].hints.failed(node, key);
                 self.hint(table, node, key);
             }

@@ -75,6 +75,12 @@ impl HalfLife {
         ((steps - i32::from(i16::MIN)) as u64) << 48 | touched(mark)
     }
 
+    /// The [level](HalfLife::level) of what is as [warm](HalfLife::warmth) as that.
+    pub fn level_of_warmth(warmth: u64) -> i16 {
+        let steps = i32::try_from(warmth >> 48).expect("16 bits") + i32::from(i16::MIN);
+        i16::try_from(steps).expect("16 bits")
+    }
+
     /// How hot it is at `now_ms`, in sixteenths of a half-life: 0 of one that was used once, just then; 16 more for
     /// twice the heat.
     pub fn level(self, mark: u64, now_ms: u64) -> i16 {

@@ -464,7 +464,11 @@ impl Core {
         while let Some(&(at, id)) = self.pauses.first().filter(|(at, _)| *at <= now.monotonic) {
             self.pauses.remove(&(at, id));
             // Its patience may be over.
-            match self.pending.remove(&id) {
+            let pending = self.pending.remove(&id);
+            self.short_of_room -= usize::from(
+                pending.as_ref().is_some_and(|it| matches!(it.stage, Stage::ShortOfRoom)),
+            );
+            match pending {
                 Some(pending) if pending.in_line.is_some() => self.start_ballot(now, id, pending),
                 Some(pending) => {
                     self.held -= usize::from(matches!(pending.stage, Stage::Held));

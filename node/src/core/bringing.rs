@@ -182,17 +182,24 @@ impl Core {
                     pending.is_nowhere_else = bringing.found.is_none();
                     self.route(now, id, pending);
                 }
-                // There is no room for it here, but it can be read.
+                // There is no room for it here, but it can be read, and what ends needs none.
                 Err(Failure::TableFull { .. })
-                    if pending.request.operation == Operation::Get
-                        && let Some(entry) = &bringing.found =>
+                    if matches!(
+                        pending.request.operation,
+                        Operation::Get | Operation::End { .. }
+                    ) && let Some(entry) = &bringing.found =>
                 {
-                    self.counters.add("sessions_read_further_out");
+                    if pending.request.operation == Operation::Get {
+                        self.counters.add("sessions_read_further_out");
+                    }
                     pending.is_nowhere_else = true;
                     self.apply(now, id, pending, Some(entry.clone()));
                 }
                 Err(Failure::Unavailable { .. } | Failure::TimedOut) => {
                     self.pause(now, id, pending);
+                }
+                Err(failure @ Failure::TableFull { .. }) => {
+                    self.wait_for_room(now, id, pending, failure.clone());
                 }
                 Err(_) if pending.is_sent => {
                     self.finish(now, id, pending, Err(Failure::TimedOut));

@@ -33,8 +33,8 @@ use super::{Core, Table};
 pub(super) struct Cooling {
     /// Where the walk over the sessions stands.
     cursor: u64,
-    /// Those whose other homes are asked how hot they saw them: who has not answered.
-    asked: BTreeMap<Key, BTreeSet<NodeId>>,
+    /// Those whose other homes are asked how hot they saw them.
+    asked: BTreeMap<Key, Asked>,
     /// What is under way.
     moves: BTreeMap<Key, Move>,
     bytes: usize,
@@ -44,13 +44,40 @@ pub(super) struct Cooling {
 }
 
 #[derive(Debug)]
+struct Asked {
+    /// Who has not answered.
+    waiting: BTreeSet<NodeId>,
+    why: Outward,
+}
+
+/// Why a session is to go one ring outward.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outward {
+    /// It has been cool for long.
+    Cool,
+    /// There is need of room, and it is no hotter than this.
+    Displaced {
+        /// See [`Store::level`](super::store::Store::level).
+        limit: i16,
+    },
+}
+
+/// Why something moves.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    /// This node decided that.
+    Decided(Outward),
+    /// Another did, and it is brought after.
+    Stray,
+}
+
+#[derive(Debug)]
 struct Move {
     /// What is sent.
     copy: Entry,
     /// The table that it goes to.
     to: usize,
-    /// Whether this node decided that; else it brings a stray after.
-    is_decided: bool,
+    why: Why,
     held: usize,
     needed: usize,
     waiting: BTreeSet<NodeId>,
@@ -61,7 +88,7 @@ struct Move {
 const LOOKED_STEP: usize = 1_024;
 const LOOKED_STEP_STRAYS: usize = 64;
 /// How many moves may begin with each tick, 2,560 a second, and be under way.
-const MOVES_STEP: usize = 256;
+pub(super) const MOVES_STEP: usize = 256;
 const MOVES_MAX: usize = 512;
 /// How many bytes of sessions may be under way.
 const MOVES_BYTES_MAX: usize = 4 << 20;
@@ -97,6 +124,7 @@ impl Core {
         for table in 0..self.tables.len() {
             let is_alone = self.outer(table).is_none() && self.innermost(table) == table;
             if !is_alone {
+                self.make_room_inside(now, table);
                 self.cool_table(now, table);
             }
         }
@@ -118,24 +146,24 @@ impl Core {
         });
         let mut begun = 0;
         for key in cool {
-            let Cooling { asked, moves, bytes, .. } = &self.tables[table].cooling;
-            let under_way = asked.len() + moves.len();
-            if begun == MOVES_STEP || under_way >= MOVES_MAX || *bytes >= MOVES_BYTES_MAX {
+            let cooling = &self.tables[table].cooling;
+            if begun == MOVES_STEP || cooling.is_busy() {
                 // The same ones are looked at again, unless they could not go.
                 if std::mem::take(&mut self.tables[table].cooling.goes_on) {
                     break;
                 }
                 return;
             }
-            if !asked.contains_key(&key) && !moves.contains_key(&key) {
-                begun += usize::from(self.consider_move(now, table, key));
+            if !cooling.is_under_way(&key) {
+                begun += usize::from(self.consider_move(now, table, key, Outward::Cool));
             }
         }
         self.tables[table].cooling.cursor = next;
     }
 
-    /// Begins to move what is cool, if it is this node's to do. Returns whether it does.
-    fn consider_move(&mut self, now: Now, table: usize, key: Key) -> bool {
+    /// Begins to move a session outward for a reason that it may have, if it is this node's to do. Returns whether it
+    /// does.
+    pub(super) fn consider_move(&mut self, now: Now, table: usize, key: Key, why: Outward) -> bool {
         let (slot, now_ms) = (key.slot(), self.time.now_ms(now));
         if self.tables[table].store.watched().is_extra(slot, &key) {
             return false;
@@ -148,35 +176,48 @@ impl Core {
             let to = self.innermost(table) + usize::from(entry.ring());
             // A ring that there is no more holds nothing: what is here is the session.
             let is_there = to < self.tables.len() && self.innermost(to) == self.innermost(table);
-            return is_there && self.begin_move(now, table, &key, (entry, to, false));
+            return is_there && self.begin_move(now, table, &key, (entry, to, Why::Stray));
         }
-        if !self.is_to_cool(now, table, &key, &entry) {
+        if !self.is_to_go(now, table, (&key, &entry), why) {
             return false;
         }
         let me = self.id();
         let others = self.homes(table, slot).into_iter();
         let others: Vec<NodeId> = others.filter(|home| *home != me).collect();
         let name = self.tables[table].store.policy().name.clone();
-        let mut asked = BTreeSet::new();
+        let mut waiting = BTreeSet::new();
         for home in others {
             let purpose = Purpose::Heat { table, key: key.clone() };
             let question = HeatRequest { table: name.clone(), key: key.clone() };
             if self.call(now, home, purpose, question).is_some() {
-                asked.insert(home);
+                waiting.insert(home);
             }
         }
-        self.tables[table].cooling.asked.insert(key.clone(), asked);
+        self.tables[table].cooling.asked.insert(key.clone(), Asked { waiting, why });
         self.judge_heat(now, table, &key);
         true
     }
 
     /// Whether a session is to go outward, as far as this node knows, and by this node's word.
-    fn is_to_cool(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) -> bool {
+    fn is_to_go(
+        &mut self,
+        now: Now,
+        table: usize,
+        (key, entry): (&Key, &Entry),
+        why: Outward,
+    ) -> bool {
         let (slot, now_ms) = (key.slot(), self.time.now_ms(now));
         let store = &mut self.tables[table].store;
-        let Some(limit) = store.level_to_cool() else { return false };
+        let limit = match why {
+            Outward::Cool => store.level_to_cool(),
+            Outward::Displaced { limit } => Some(limit),
+        };
+        let Some(limit) = limit else { return false };
         store.level(key, now_ms).is_some_and(|level| level <= limit)
-            && self.ring_homes(table, slot).first() == Some(&self.id())
+            && match why {
+                Outward::Cool => self.is_primary(table, slot),
+                Outward::Displaced { .. } => self.ring_homes(table, slot).contains(&self.id()),
+            }
             && !entry.is_placed()
             && self.vouches(now, table, slot)
             && self
@@ -208,7 +249,7 @@ impl Core {
             store.raise_level(key, level, now_ms);
         }
         if let Some(asked) = cooling.asked.get_mut(key) {
-            asked.remove(&node);
+            asked.waiting.remove(&node);
             self.judge_heat(now, table, key);
         }
     }
@@ -216,21 +257,21 @@ impl Core {
     /// Once all homes found it cool it goes.
     fn judge_heat(&mut self, now: Now, table: usize, key: &Key) {
         let asked = self.tables[table].cooling.asked.get(key);
-        if !asked.is_some_and(BTreeSet::is_empty) {
+        let Some(&Asked { why, .. }) = asked.filter(|asked| asked.waiting.is_empty()) else {
             return;
-        }
+        };
         self.tables[table].cooling.asked.remove(key);
         let (slot, now_ms) = (key.slot(), self.time.now_ms(now));
         let Some(entry) = self.tables[table].store.get(key, now_ms) else { return };
         let is_here = self.is_here(table, &entry) && !entry.is_ended();
         let Some(to) = self.outer(table) else { return };
-        if !is_here || !self.is_to_cool(now, table, key, &entry) {
+        if !is_here || !self.is_to_go(now, table, (key, &entry), why) {
             return;
         }
         let after = entry.version.max(entry.moved_at());
         let Ok(version) = self.stamp(now, table, slot, after) else { return };
         let copy = self.moved(table, key, entry, version, to);
-        self.begin_move(now, table, key, (copy, to, true));
+        self.begin_move(now, table, key, (copy, to, Why::Decided(why)));
     }
 
     /// How many homes of a table have to hold what is dropped elsewhere then: as many as have to hold a write when no
@@ -263,7 +304,7 @@ impl Core {
         now: Now,
         table: usize,
         key: &Key,
-        (copy, to, is_decided): (Entry, usize, bool),
+        (copy, to, why): (Entry, usize, Why),
     ) -> bool {
         let homes = self.homes(to, key.slot());
         let needed = self.needed_to_move(to);
@@ -272,7 +313,7 @@ impl Core {
         }
         let name = self.tables[to].store.policy().name.clone();
         let (held, waiting) = (0, BTreeSet::new());
-        let mut moving = Move { copy, to, is_decided, held, needed, waiting };
+        let mut moving = Move { copy, to, why, held, needed, waiting };
         let me = self.id();
         for home in homes {
             let (key, entry) = (key.clone(), moving.copy.clone());
@@ -361,20 +402,27 @@ impl Core {
         let cooling = &mut self.tables[table].cooling;
         let Some(moving) = cooling.moves.remove(key) else { return };
         cooling.bytes -= size(&moving.copy);
+        if let Why::Decided(Outward::Displaced { .. }) = moving.why {
+            self.tables[table].relief.count(is_held);
+        }
+        let cooling = &mut self.tables[table].cooling;
         if !is_held {
             // A ring that is full is so for the next one, too.
             (cooling.rests_until, cooling.goes_on) = (now.monotonic + REST, true);
             return self.counters.add("moves_failed");
         }
         let now_ms = self.time.now_ms(now);
-        match self.tables[table].store.give_up(key, &moving.copy, now_ms) {
-            Some(marker) if moving.is_decided => {
-                self.counters.add("sessions_cooled");
+        match (self.tables[table].store.give_up(key, &moving.copy, now_ms), moving.why) {
+            (Some(marker), Why::Decided(why)) => {
+                self.counters.add(match why {
+                    Outward::Cool => "sessions_cooled",
+                    Outward::Displaced { .. } => "sessions_displaced",
+                });
                 self.tell_others(now, table, key, &marker);
             }
-            Some(_) => self.counters.add("strays_moved"),
+            (Some(_), Why::Stray) => self.counters.add("strays_moved"),
             // It was used meanwhile, or has ended. The copies further out go with the next move, or expire.
-            None => self.counters.add("moves_overtaken"),
+            (None, _) => self.counters.add("moves_overtaken"),
         }
     }
 
@@ -425,6 +473,22 @@ impl Core {
             }
             (own, went) => own.or(went),
         }
+    }
+}
+
+impl Cooling {
+    /// How many sessions are about to go.
+    pub(super) fn under_way(&self) -> usize {
+        self.asked.len() + self.moves.len()
+    }
+
+    pub(super) fn is_under_way(&self, key: &Key) -> bool {
+        self.asked.contains_key(key) || self.moves.contains_key(key)
+    }
+
+    /// Whether nothing more may begin.
+    pub(super) fn is_busy(&self) -> bool {
+        self.under_way() >= MOVES_MAX || self.bytes >= MOVES_BYTES_MAX
     }
 }
 

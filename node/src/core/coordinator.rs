@@ -57,6 +57,8 @@ pub(super) struct Pending {
     pub(super) is_nowhere_else: bool,
     /// Whether a write of it was sent out, which may count yet.
     pub(super) is_sent: bool,
+    /// Whether it had to wait for room.
+    pub(super) is_slowed: bool,
     pub(super) stage: Stage,
 }
 
@@ -70,6 +72,8 @@ pub(super) enum Stage {
     Promising(Promising),
     /// What stands in the way may be gone in a moment.
     Pausing,
+    /// There is no room for what it writes.
+    ShortOfRoom,
     /// Its session is a suspect.
     Held,
     /// Its session is looked for on other rings.
@@ -285,6 +289,7 @@ impl Core {
             held_until: None,
             is_nowhere_else: false,
             is_sent: false,
+            is_slowed: false,
             stage: Stage::Done,
         };
         (self.pending_next, pending)
@@ -603,7 +608,10 @@ impl Core {
         let Extras { nodes: extras, counted, is_counted } = extras;
         let begins_or_ends = entry.is_ended() || pending.request.operation.replaces_all();
         let outdoes_others = begins_or_ends && self.may_be_further_out(now, pending.table, &key);
-        let stored = self.merge(now, pending.table, &key, &entry, Admission::Ordinary);
+        let stored = match self.is_to_wait_for_room(now, pending.table, &key, &entry) {
+            true => Err(Failure::TableFull { node: self.id() }),
+            false => self.merge(now, pending.table, &key, &entry, Admission::Ordinary),
+        };
         if outdoes_others && stored.is_ok() {
             self.tell_further_out(now, pending.table, &key, &entry.marker());
         }
@@ -616,7 +624,7 @@ impl Core {
             if !self.is_home(pending.table, pending.slot) {
                 return self.begin_elsewhere(now, id, pending);
             }
-            return self.finish(now, id, pending, Err(failure));
+            return self.wait_for_room(now, id, pending, failure);
         }
         if let WriteKind::Decided { ballot, then: None } = kind {
             pending.wrote = Some(ballot);
@@ -782,6 +790,13 @@ impl Core {
         {
             return self.on_other_homes(now, id, pending);
         }
+        if let (Some(Err(Failure::Unavailable { .. })), Some(Failure::TableFull { .. })) =
+            (&outcome, &writing.failure)
+            && pending.brings.is_none()
+            && self.makes_room(now, pending.table)
+        {
+            return self.on_full_homes(now, id, pending);
+        }
         let outcome = match outcome {
             Some(Err(unavailable @ Failure::Unavailable { .. })) => {
                 Some(Err(writing.failure.take().unwrap_or(unavailable)))
@@ -820,6 +835,16 @@ impl Core {
             self.hint_those_waited_for(&pending, *writing);
         }
         self.pause(now, id, pending);
+    }
+
+    /// Too few homes hold a write, since there is no room for it at others.
+    fn on_full_homes(&mut self, now: Now, id: u64, mut pending: Pending) {
+        let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) else {
+            return;
+        };
+        let failure = writing.failure.clone().unwrap_or(Failure::TimedOut);
+        self.hint_those_waited_for(&pending, *writing);
+        self.wait_for_room(now, id, pending, failure);
     }
 
     /// Who has not answered yet may not get it.
@@ -918,6 +943,7 @@ impl Core {
                 }
             }
             Replicated::Failed(failure) => {
+                self.note_refused(pending.table, home, &failure);
                 writing.failure = Some(failure);
                 self.hint(pending.table, home, &pending.request.key);
             }
@@ -1052,7 +1078,7 @@ impl Core {
                 if !self.is_home(pending.table, pending.slot) {
                     return self.begin_elsewhere(now, id, pending);
                 }
-                return self.finish(now, id, pending, Err(failure));
+                return self.wait_for_room(now, id, pending, failure);
             }
             if reading.synced_homes >= majority(reading.homes.len()) {
                 self.confirm_extra(pending.table, pending.slot, &key, reading.began);
@@ -1167,7 +1193,12 @@ impl Core {
             Stage::Writing(writing) => writing.waiting.remove(&call).is_some(),
             Stage::Promising(promising) => promising.waiting.remove(&call).is_some(),
             Stage::CatchingUp { call: open, .. } => *open == call,
-            Stage::Queued | Stage::Pausing | Stage::Held | Stage::BringingIn | Stage::Done => false,
+            Stage::Queued
+            | Stage::Pausing
+            | Stage::ShortOfRoom
+            | Stage::Held
+            | Stage::BringingIn
+            | Stage::Done => false,
         };
         match &mut pending.stage {
             _ if !expected => {
@@ -1196,7 +1227,12 @@ impl Core {
                 let reply = reply.clone();
                 self.finish(now, id, pending, Ok(reply));
             }
-            Stage::Queued | Stage::Pausing | Stage::Held | Stage::BringingIn | Stage::Done => {}
+            Stage::Queued
+            | Stage::Pausing
+            | Stage::ShortOfRoom
+            | Stage::Held
+            | Stage::BringingIn
+            | Stage::Done => {}
         }
     }
 
@@ -1265,6 +1301,13 @@ impl Core {
                 Failure::Unavailable { answered: answered as u8, needed, homes: homes as u8 }
             }
             Stage::BringingIn if !pending.is_sent => UNWILLING,
+            Stage::ShortOfRoom => {
+                self.short_of_room -= 1;
+                match pending.is_sent {
+                    true => Failure::TimedOut,
+                    false => Failure::TableFull { node: self.id() },
+                }
+            }
             Stage::Held => {
                 self.held -= 1;
                 self.when_again(now, &pending)

@@ -1,4 +1,5 @@
-//! Room in a full table whose policy is to drop the coolest sessions rather than to refuse new ones.
+//! Room in a full table whose policy is to drop the coolest sessions rather than to refuse new ones, and which none move
+//! outward from ([`super::relief`]).
 //!
 //! A session is evicted by the primary of its slot, and by a write: a version later than the last that
 //! says it expired long ago, with nothing left of its value. Every home drops it on that word as it drops
@@ -55,7 +56,7 @@ impl Core {
             }
             let is_full = matches!(merged, Err(Failure::TableFull { .. }));
             let may_evict = is_full && tries > 0 && store.policy().on_full == OnFull::Evict;
-            if !may_evict || !self.evict(now, table, key) {
+            if !may_evict || self.makes_room(now, table) || !self.evict(now, table, key) {
                 return merged;
             }
             tries -= 1;

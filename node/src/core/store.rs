@@ -119,6 +119,13 @@ const _: () = assert!(record::OVERHEAD_BYTES_MAX + 16 < RECORD_OVERHEAD_BYTES as
 /// What most records take beside their value: as a guess, for memory to be asked for ahead of its use.
 const RECORD_HEAD_BYTES: usize = 64;
 
+/// One in so many records stays free, and so many blocks are for those who may use the reserve ([`TableStats`]).
+const FREE_RECORDS_PART: usize = 28;
+const RESERVE_BLOCKS_PART: usize = 64;
+
+/// How many expired entries make room at a time.
+const EXPIRED_STEP: usize = 1_024;
+
 /// After how long a tombstone goes where it goes too early.
 const EARLY_MS: u64 = 2_000;
 
@@ -586,6 +593,11 @@ impl Store {
         (!entry.is_marker() && !entry.is_ended()).then(|| self.half_life.level(mark, now_ms))
     }
 
+    /// Whether a session is here, all of it, and alive. Decodes no value.
+    pub(super) fn is_alive(&mut self, key: &Key, now_ms: u64) -> bool {
+        self.hot(key, now_ms).is_some()
+    }
+
     /// The level of what is to go outward, if anything is.
     pub(super) fn level_to_cool(&self) -> Option<i16> {
         self.policy.cools_after.map(|after| self.half_life.level_after(after))
@@ -807,16 +819,39 @@ impl Store {
             self.unread_all();
             self.watched.slots().into_iter().for_each(|slot| self.forget_gone(slot));
         }
+        let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
+        let dropped = self.remove_expired(over_ms, now_ms, expired);
+        Scanned { dropped, damaged: checked.dropped as u64 }
+    }
+
+    /// Drops some of what has expired, at once. Returns how many entries that were.
+    pub(super) fn drop_expired(&mut self, now_ms: u64) -> u64 {
+        self.remove_expired(now_ms, now_ms, EXPIRED_STEP)
+    }
+
+    fn remove_expired(&mut self, over_ms: u64, now_ms: u64, count: usize) -> u64 {
         let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
         let (owners, near) = (&mut self.owners, &mut self.near);
-        let over_ms = now_ms.saturating_sub(EXPIRED_KEPT_MS);
-        let dropped = self.writer.remove_expired(over_ms, expired, &mut |item| {
+        let dropped = self.writer.remove_expired(over_ms, count, &mut |item| {
             let places = (&mut *outline, &mut *owners, &mut *near);
             forget(places, (unread, &mut *watched), (item, of_values), now_ms);
             true
         });
-        Scanned { dropped: dropped as u64, damaged: checked.dropped as u64 }
+        dropped as u64
+    }
+
+    /// How many sessions are to go so that one part in so many of what new ones may take is free.
+    pub(super) fn beyond(&self, part: usize) -> usize {
+        let stats = self.writer.stats();
+        let entries = stats.entries - stats.near_entries;
+        let records = stats.capacity_records - stats.capacity_records.div_ceil(FREE_RECORDS_PART);
+        let least = |room: usize| room - room.div_ceil(part);
+        let records = entries.saturating_sub(least(records - stats.reserve_records));
+        let blocks = stats.pool_blocks - stats.pool_blocks.div_ceil(RESERVE_BLOCKS_PART);
+        let blocks = stats.pool_blocks_used.saturating_sub(least(blocks));
+        let with_blocks = (blocks * entries).div_ceil(stats.pool_blocks_used.max(1));
+        records.max(with_blocks)
     }
 
     /// About `count` entries drawn at random, other ones at each call, each with its [warmth](HalfLife::warmth).

@@ -53,6 +53,8 @@ struct World {
     policy: TablePolicy,
     /// Those of the rings further out.
     outer: Vec<TablePolicy>,
+    /// How large each core's shard of the innermost ring is, if not as large as the others.
+    inner_bytes: Option<u64>,
     record_size: u32,
     cores_max: usize,
     /// The first node has one core more than this.
@@ -130,6 +132,7 @@ impl World {
             next_request: 0,
             policy,
             outer: Vec::new(),
+            inner_bytes: None,
             record_size,
             cores_max,
             cores_offset: seed as usize % cores_max,
@@ -153,7 +156,7 @@ impl World {
         let cores = 1 + (self.nodes.len() + self.cores_offset) % self.cores_max;
         self.nodes.push(Node {
             whole: None,
-            regions: regions(cores * (1 + self.outer.len())),
+            regions: self.regions(cores * (1 + self.outer.len())),
             state: NodeState { id, ..NodeState::default() },
             kept: BTreeMap::new(),
             has_disk: true,
@@ -165,6 +168,18 @@ impl World {
         let node = self.nodes.len() - 1;
         self.start(node);
         node
+    }
+
+    /// The size of each shard, of so many in all.
+    fn shard_bytes(&self, shard: usize, count: usize) -> u64 {
+        match self.inner_bytes {
+            Some(bytes) if shard.is_multiple_of(1 + self.outer.len()) => bytes,
+            _ => SEGMENT_BYTES / count as u64,
+        }
+    }
+
+    fn regions(&self, count: usize) -> Vec<HeapRegion> {
+        (0..count).map(|it| HeapRegion::new(self.shard_bytes(it, count) as usize)).collect()
     }
 
     fn addr(node: usize) -> SocketAddr {
@@ -183,28 +198,31 @@ impl World {
         let policies: Vec<_> = [&self.policy].into_iter().chain(&self.outer).cloned().collect();
         let seed = self.rng.random();
         self.segments += 1;
+        let count = self.nodes[node].regions.len();
+        let sizes: Vec<u64> = (0..count).map(|shard| self.shard_bytes(shard, count)).collect();
         let this = &mut self.nodes[node];
         this.state.incarnation = (this.state.incarnation + 1).max(now.wall_ms);
         let clock_floor_ms = this.state.clock_ceiling_ms;
         this.state.clock_ceiling_ms = clock_floor_ms.max(now.wall_ms) + CEILING_LEAD_MS;
-        let options = TableOptions {
-            segment_bytes: SEGMENT_BYTES / this.regions.len() as u64,
+        let options = |segment_bytes: u64| TableOptions {
+            segment_bytes,
             record_size: self.record_size,
             max_value: record_bytes_max(self.policy.max_value),
             ..TableOptions::new(self.segments, 2)
         };
         let fresh = std::mem::take(&mut this.fresh);
-        let table = |region: &HeapRegion| {
+        let table = |(region, size): (&HeapRegion, &u64)| {
             if fresh {
-                Writer::create(region.handle(), &options).unwrap()
+                Writer::create(region.handle(), &options(*size)).unwrap()
             } else {
-                Writer::open(region.handle(), &options).unwrap().0
+                Writer::open(region.handle(), &options(*size)).unwrap().0
             }
         };
-        let tables_of = |regions: &[HeapRegion]| {
-            policies.iter().cloned().zip(regions.iter().map(table)).collect()
+        let tables_of = |(regions, sizes): (&[HeapRegion], &[u64])| {
+            policies.iter().cloned().zip(regions.iter().zip(sizes).map(table)).collect()
         };
-        let tables: Vec<_> = this.regions.chunks(policies.len()).map(tables_of).collect();
+        let shards = this.regions.chunks(policies.len()).zip(sizes.chunks(policies.len()));
+        let tables: Vec<_> = shards.map(tables_of).collect();
         let me = Member {
             id: NodeId::from_bits(this.state.id),
             incarnation: this.state.incarnation,
@@ -242,7 +260,7 @@ impl World {
 
     fn reboot(&mut self, node: usize) {
         self.kill(node);
-        self.nodes[node].regions = regions(self.nodes[node].regions.len());
+        self.nodes[node].regions = self.regions(self.nodes[node].regions.len());
         self.nodes[node].fresh = true;
     }
 
@@ -598,10 +616,6 @@ impl World {
 
 const PEER_STREAMS: u64 = 1_000;
 const CORES_MAX: usize = 3;
-
-fn regions(cores: usize) -> Vec<HeapRegion> {
-    (0..cores).map(|_| HeapRegion::new(SEGMENT_BYTES as usize / cores)).collect()
-}
 
 fn index(addr: SocketAddr) -> usize {
     match addr.ip() {

@@ -69,7 +69,7 @@ pub(super) enum Rate {
     Missed,
     /// Requests that failed.
     Failed,
-    /// Requests that were told to slow down.
+    /// Requests that were told to slow down, and writes that had to wait for room.
     Slowed,
     /// Sessions that went one ring outward.
     Outward,
@@ -96,8 +96,8 @@ const RATES: [(Rate, &[&str]); 11] = [
             "failures_refused",
         ],
     ),
-    (Rate::Slowed, &["failures_slow_down"]),
-    (Rate::Outward, &["sessions_cooled"]),
+    (Rate::Slowed, &["failures_slow_down", "writes_slowed"]),
+    (Rate::Outward, &["sessions_cooled", "sessions_displaced"]),
     (Rate::Inward, &["sessions_brought_in"]),
 ];
 

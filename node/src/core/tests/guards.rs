@@ -246,7 +246,7 @@ fn hints_are_on_disk_a_moment_later_and_there_again_after_a_restart_with_other_c
     world.kill(0);
     // Another node's memory, as it were: its shards are another number.
     world.reboot(0);
-    world.nodes[0].regions = regions(2);
+    world.nodes[0].regions = world.regions(2);
     world.start(0);
     assert_eq!((world.whole().hints(), world.counter(0, "hints_restored")), (20, 20));
     assert_eq!(world.whole().cores.len(), 2);

@@ -447,3 +447,241 @@ fn what_has_cooled_is_its_owners_still_and_is_told_once_it_has_ended() {
     world.run_for(ARRIVED);
     assert_eq!(listed(&mut world), []);
 }
+
+/// The size of a small innermost ring.
+const INNER_BYTES: u64 = 256 << 10;
+
+impl World {
+    /// Nodes whose innermost ring is small, of which nothing cools by itself.
+    fn with_a_small_ring(count: usize, seed: u64, policy: TablePolicy) -> Self {
+        let outer = TablePolicy { name: "sessions@1".to_owned(), ring: 1, ..policy.clone() };
+        let none = Self::with_record_size(0, seed, policy, 256, 1);
+        let (outer, inner_bytes) = (vec![outer], Some(INNER_BYTES));
+        let mut world = Self { slots: Simulated::Sparse, outer, inner_bytes, ..none };
+        for id in 1..=count as u64 {
+            world.add(id);
+        }
+        if count > 0 {
+            world.settle();
+        }
+        world
+    }
+
+    /// How many sessions the ring of a node holds, and how many would fit in.
+    fn fill(&self, ring: usize, node: usize) -> (usize, usize) {
+        let cores = &self.nodes[node].whole.as_ref().unwrap().cores;
+        let stats = cores.iter().map(|core| core.tables[ring].store.stats());
+        stats.fold((0, 0), |(held, room), stats| {
+            let free = stats.capacity_records / 28 + stats.reserve_records;
+            (held + stats.entries - stats.near_entries, room + stats.capacity_records - free)
+        })
+    }
+
+    fn total(&self, counter: &str) -> u64 {
+        (0..self.nodes.len()).map(|node| self.counter(node, counter)).sum()
+    }
+}
+
+fn never_cools() -> TablePolicy {
+    TablePolicy {
+        half_life: LIFE,
+        cools_after: Some(1_000 * LIFE),
+        max_value: 1_000,
+        ..TablePolicy::default()
+    }
+}
+
+fn some_keys() -> impl Iterator<Item = String> {
+    let is_there = |key: &String| {
+        let slot = Key::new(key.as_str()).unwrap().slot();
+        Simulated::Sparse.has_core(slot)
+    };
+    (0..).map(|number| format!("key-{number}")).filter(is_there)
+}
+
+#[test]
+fn ten_times_as_many_sessions_as_the_inner_ring_holds_live_on_two_rings() {
+    for (seed, count) in [(0, 3), (1, 4), (2, 1)] {
+        let mut world = World::with_a_small_ring(count, seed, never_cools());
+        let (_, room) = world.fill(0, 0);
+        let keys: Vec<String> = some_keys().take(10 * room * count.div_ceil(3)).collect();
+        for (number, key) in keys.iter().enumerate() {
+            world.acknowledged(number % count, key, start(bytes(key)));
+            for node in 0..count {
+                let (held, room) = world.fill(0, node);
+                assert!(held <= room, "{held} of {room} at node {node}");
+            }
+        }
+        assert_eq!(world.total("failures_table_full"), 0);
+        assert!(world.total("sessions_displaced") > 8 * room as u64, "seed {seed}");
+        // What is used comes in, and others make room.
+        let came = world.total("sessions_brought_in");
+        for (number, key) in keys.iter().enumerate() {
+            assert_eq!(world.value(number % count, key), bytes(key), "seed {seed}");
+        }
+        assert!(world.total("sessions_brought_in") > came);
+        for (number, key) in keys.iter().enumerate().step_by(7) {
+            world.acknowledged(number % count, key, update(&format!("{key} again")));
+        }
+        for (number, key) in keys.iter().enumerate() {
+            let again = if number % 7 == 0 { " again" } else { "" };
+            assert_eq!(world.value(number % count, key), bytes(&format!("{key}{again}")));
+        }
+        let full = world.total("failures_table_full") + world.total("failures_timed_out");
+        assert_eq!(full, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_writer_that_is_faster_than_the_outer_ring_is_slowed_and_not_refused() {
+    for (seed, count) in [(3, 3), (4, 5), (5, 1)] {
+        let mut world = World::with_a_small_ring(count, seed, never_cools());
+        let (_, room) = world.fill(0, 0);
+        let keys: Vec<String> = some_keys().take(3 * room).collect();
+        for keys in keys.chunks(room / 2) {
+            let ask = |key: &String| world.request(seed as usize % count, key, start(bytes(key)));
+            let asked: Vec<u64> = keys.iter().map(ask).collect();
+            for id in asked {
+                assert!(matches!(world.wait(id), SessionReply::Acknowledged(_)), "seed {seed}");
+            }
+        }
+        assert!(world.total("writes_slowed") > 0);
+        // Some room is left for what other homes have taken.
+        let refused = world.total("copies_refused");
+        assert!(refused * 10 <= keys.len() as u64, "{refused} of {}", keys.len());
+        for key in &keys {
+            assert_eq!(world.value(0, key), bytes(key), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_is_used_most_is_displaced_last() {
+    let mut world = World::with_a_small_ring(3, 6, never_cools());
+    let (_, room) = world.fill(0, 0);
+    let mut names = some_keys();
+    let hot: Vec<String> = names.by_ref().take(room / 8).collect();
+    for key in &hot {
+        world.acknowledged(0, key, start(bytes(key)));
+    }
+    let rest: Vec<String> = names.take(3 * room).collect();
+    for (number, key) in rest.iter().enumerate() {
+        if number % (room / 8) == 0 {
+            // One home alone hears of that.
+            hot.iter().for_each(|key| assert_eq!(world.value(2, key), bytes(key)));
+        }
+        world.acknowledged(1, key, start(bytes(key)));
+    }
+    let inside = hot.iter().filter(|key| world.holders(0, key) == 3).count();
+    assert!(inside * 10 > hot.len() * 9, "{inside} of {}", hot.len());
+}
+
+/// What is acknowledged is there all the same, and can be ended.
+#[test]
+fn once_all_rings_are_full_a_writer_is_told_so_at_once() {
+    for (seed, count) in [(7, 3), (8, 1)] {
+        let mut world = World::with_a_small_ring(count, seed, never_cools());
+        let mut names = some_keys();
+        let mut keys = Vec::new();
+        loop {
+            let key = names.next().unwrap();
+            match world.ask(0, &key, start(bytes(&key))) {
+                SessionReply::Acknowledged(_) => keys.push(key),
+                SessionReply::Failed(Failure::TableFull { .. } | Failure::TimedOut) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        world.run_for(Duration::from_secs(3));
+        loop {
+            // What was kept free for want of hope is used.
+            let (before, key) = (world.now, names.next().unwrap());
+            let reply = world.ask(0, &key, start(bytes(&key)));
+            assert!(world.now - before < Duration::from_millis(20), "seed {seed}");
+            match reply {
+                SessionReply::Acknowledged(_) => keys.push(key),
+                SessionReply::Failed(Failure::TableFull { .. }) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        for (number, key) in keys.iter().enumerate() {
+            assert_eq!(world.value(number % count, key), bytes(key), "seed {seed}");
+        }
+        for key in &keys[..3] {
+            world.acknowledged(0, key, end());
+            assert_eq!(world.fails(1 % count, key, Operation::Get), Failure::Ended);
+        }
+    }
+}
+
+/// Its primaries have room, and all of its slots are others'.
+#[test]
+fn a_home_that_is_smaller_than_the_others_has_room_made_for_it() {
+    for seed in [9, 10] {
+        let mut world = World::with_a_small_ring(0, seed, never_cools());
+        for id in 1..=3 {
+            world.inner_bytes = Some(if id == 2 { INNER_BYTES } else { 4 * INNER_BYTES });
+            world.add(id);
+        }
+        world.settle();
+        let ((_, small), (_, large)) = (world.fill(0, 1), world.fill(0, 0));
+        let keys: Vec<String> = some_keys().take(4 * small).collect();
+        assert!(large > keys.len());
+        for key in &keys {
+            world.acknowledged(0, key, start(bytes(key)));
+        }
+        world.run_for(Duration::from_secs(2));
+        let (held, _) = world.fill(0, 1);
+        assert!(held <= small && 3 * held > 2 * small, "{held} of {small}");
+        for (number, key) in keys.iter().enumerate() {
+            assert_eq!(world.value(number % 3, key), bytes(key), "seed {seed}");
+        }
+        assert_eq!(world.total("failures_table_full"), 0);
+    }
+}
+
+/// Of those there are fewer than records.
+#[test]
+fn room_is_made_for_long_values_and_nothing_is_evicted_that_can_go_outward() {
+    let policy = TablePolicy { on_full: OnFull::Evict, ..never_cools() };
+    let mut world = World::with_a_small_ring(3, 11, policy);
+    let (_, room) = world.fill(0, 0);
+    let long = |key: &String| bytes(&key.repeat(80));
+    let keys: Vec<String> = some_keys().take(2 * room).collect();
+    for (number, key) in keys.iter().enumerate() {
+        world.acknowledged(number % 3, key, start(long(key)));
+    }
+    let (held, _) = world.fill(0, 0);
+    assert!(3 * held < 2 * room, "{held} of {room}");
+    for (number, key) in keys.iter().enumerate() {
+        assert_eq!(world.value(number % 3, key), long(key));
+    }
+    for (number, key) in keys.iter().enumerate() {
+        world.acknowledged(number % 3, key, update(&format!("{}!", key.repeat(80))));
+    }
+    assert_eq!(world.value(0, &keys[0]), bytes(&format!("{}!", keys[0].repeat(80))));
+    assert_eq!(world.total("failures_table_full") + world.total("entries_evicted"), 0);
+}
+
+#[test]
+fn what_is_acknowledged_while_room_is_short_and_messages_are_lost_is_there() {
+    for seed in 12..16 {
+        let mut world = World::with_a_small_ring(4, seed, never_cools());
+        world.loss = 0.02;
+        let (_, room) = world.fill(0, 0);
+        let mut keys = Vec::new();
+        for key in some_keys().take(3 * room) {
+            match world.ask(0, &key, start(bytes(&key))) {
+                SessionReply::Acknowledged(_) => keys.push(key),
+                SessionReply::Failed(Failure::TimedOut | Failure::Unavailable { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        world.loss = 0.0;
+        world.settle();
+        world.run_for(Duration::from_secs(5));
+        assert!(keys.len() > 2 * room, "{} of {room}", keys.len());
+        for (number, key) in keys.iter().enumerate() {
+            assert_eq!(world.value(number % 4, key), bytes(key), "seed {seed}");
+        }
+    }
+}
