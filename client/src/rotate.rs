@@ -2,7 +2,7 @@
 
 use annulus_net::{Clock, Net};
 use annulus_proto::message::{Acknowledged, Change, Operation};
-use annulus_proto::{Key, Replaced, Version};
+use annulus_proto::{Attributes, Key, Replaced, Version};
 
 use crate::error::Error;
 use crate::table::Table;
@@ -20,23 +20,25 @@ pub struct Rotated {
 /// How often what was changed meanwhile is taken over, before the old session is ended whatever else becomes of it.
 const ROUNDS: usize = 8;
 
-/// See [`Table::rotate`].
+/// See [`Table::rotate`] and [`Table::rotate_for`].
 pub(crate) async fn rotate<N: Net, C: Clock>(
     table: &Table<N, C>,
     (old, birth): (Key, Option<Version>),
     new: Key,
+    owner: Option<Vec<u8>>,
 ) -> Result<Rotated, Error> {
     let read = table.fetch(&old).await?.session;
     if birth.is_some_and(|birth| birth != read.birth) {
         return Err(Error::Ended);
     }
     let (birth, mut seen, mut value) = (read.birth, read.version, read.value.clone());
+    let owner = owner.unwrap_or(read.attributes.owner);
     let operation = Operation::StartInstead {
         replaced: Replaced { word: old.word(), birth },
         value: read.value,
         idle: read.idle,
         expire_at: read.expire_at,
-        attributes: read.attributes,
+        attributes: Attributes { owner, ..read.attributes },
     };
     let mut begun = table.write(new.clone(), operation).await?;
     for round in 0..=ROUNDS {

@@ -444,11 +444,36 @@ impl<N: Net, C: Clock> Table<N, C> {
         birth: Option<Version>,
         new: impl AsRef<[u8]> + Send,
     ) -> Result<Rotated, Error> {
+        self.rotate_as(key.as_ref(), birth, new.as_ref(), None).await
+    }
+
+    /// As [`Table::rotate`], and the session is this owner's from then on (up to 255 bytes; empty = nobody's): for a user
+    /// who logs in, and whose session was nobody's before.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn rotate_for(
+        &self,
+        key: impl AsRef<[u8]> + Send,
+        birth: Option<Version>,
+        new: impl AsRef<[u8]> + Send,
+        owner: impl AsRef<[u8]> + Send,
+    ) -> Result<Rotated, Error> {
+        self.rotate_as(key.as_ref(), birth, new.as_ref(), Some(owner.as_ref().to_vec())).await
+    }
+
+    async fn rotate_as(
+        &self,
+        key: &[u8],
+        birth: Option<Version>,
+        new: &[u8],
+        owner: Option<Vec<u8>>,
+    ) -> Result<Rotated, Error> {
         let (key, new) = (Key::new(key)?, Key::new(new)?);
         if key == new {
             return Err(Error::Refused("the new key is the old one".to_owned()));
         }
-        rotate::rotate(self, (key, birth), new).await
+        rotate::rotate(self, (key, birth), new, owner).await
     }
 
     /// The live sessions that were started with this owner ([`StartOptions::owner`]), on all rings, with when they were used last.

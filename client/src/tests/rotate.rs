@@ -74,6 +74,26 @@ async fn the_new_one_begins_first_with_all_that_the_old_one_was() {
 }
 
 #[tokio::test]
+async fn who_logs_in_owns_what_was_somebody_elses_or_nobodys() {
+    let mut of_bob = instead("v");
+    if let Operation::StartInstead { attributes, .. } = &mut of_bob {
+        attributes.owner = b"bob".to_vec();
+    }
+    let script = vec![
+        ("old", Operation::Get, old(3, "v")),
+        ("new", of_bob, done(version(9), 9)),
+        ("old", end_if(3), done(birth(), 10)),
+    ];
+    let mut node = FakeNode::start(1).await;
+    let client = client(&node).await;
+    let (rotated, ()) = tokio::join!(
+        client.sessions().rotate_for("old", Some(birth()), "new", "bob"),
+        play(&mut node, script)
+    );
+    assert!(rotated.unwrap().has_ended);
+}
+
+#[tokio::test]
 async fn what_is_written_to_the_old_one_meanwhile_is_taken_over() {
     let conflict = |seen| failed(Failure::Conflict { version: version(seen) });
     let change = Change::Value(Value::Bytes(b"w".to_vec()));
