@@ -394,8 +394,11 @@ pub(crate) struct EndArgs {
     #[arg(long, value_name = "USER", conflicts_with = "if_version")]
     pub(crate) owner: Option<OsString>,
     /// But for the one with this key
-    #[arg(long, value_name = "KEY", requires = "owner")]
+    #[arg(long, value_name = "KEY", requires = "owner", conflicts_with = "key")]
     pub(crate) except: Option<OsString>,
+    /// But for so many, the last used ones
+    #[arg(long, value_name = "N", requires = "owner", conflicts_with_all = ["key", "except"])]
+    pub(crate) keep: Option<usize>,
     #[command(flatten)]
     pub(crate) condition: ConditionArgs,
 }

@@ -664,8 +664,17 @@ fn an_owners_sessions_are_listed_and_ended_at_once_but_for_one() {
     assert!(text.stderr.contains("6 in all"), "{}", text.stderr);
     assert!(!text.ok().contains("secret"));
 
+    // The last used one is kept in any case.
+    let ended = run(2, &["end", "--owner", "ada", "--keep", "4", "--json"]).json();
+    assert_eq!(ended["ended"], 2);
+    eventually("the ends to be known", || (listed(0, "ada").len() == 4).then_some(()));
+    assert!(listed(0, "ada").contains(&"secret-04".to_owned()));
+    run(0, &["end", "--owner", "ada", "--keep", "4", "--except", "secret-04"]).fails(2);
+    run(0, &["end", "secret-04", "--keep", "4"]).fails(2);
+    run(0, &["end", "secret-04", "--except", "secret-00"]).fails(2);
+
     let ended = run(1, &["end", "--owner", "ada", "--except", "secret-04", "--json"]).json();
-    assert_eq!(ended["ended"], 5);
+    assert_eq!(ended["ended"], 3);
     for node in 0..3 {
         assert_eq!(listed(node, "ada"), ["secret-04"]);
         run(node, &["get", "secret-00"]).fails(3);

@@ -1,12 +1,13 @@
 //! The sessions of one owner: listed, and ended at once.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use annulus_net::{Clock, Net};
 use annulus_proto::message::{OwnedPlace, OwnedSession};
-use annulus_proto::{Key, NodeId};
+use annulus_proto::{Key, NodeId, Version};
 use tokio::task::JoinSet;
 
 use crate::client::Handle;
@@ -99,10 +100,43 @@ pub(crate) async fn end<N: Net, C: Clock>(
     owner: &[u8],
     except: Option<Key>,
 ) -> Result<usize, Error> {
-    let OwnedSessions { sessions, silent, is_complete, write_homes } =
-        table.sessions_of(owner).await?;
-    let mut left =
-        sessions.into_iter().filter(|session| Some(&session.listed.key) != except.as_ref());
+    let mut owned = table.sessions_of(owner).await?;
+    owned.sessions.retain(|session| Some(&session.listed.key) != except.as_ref());
+    end_all(table, owned).await
+}
+
+/// See [`Table::limit_sessions_of`].
+pub(crate) async fn limit<N: Net, C: Clock>(
+    table: &Table<N, C>,
+    owner: &[u8],
+    most: usize,
+    begun: Option<Version>,
+) -> Result<usize, Error> {
+    let mut owned = table.sessions_of(owner).await?;
+    owned.sessions = beyond(owned.sessions, most, begun);
+    end_all(table, owned).await
+}
+
+/// Those that are too many, of those that were born before this one.
+pub(crate) fn beyond(
+    mut sessions: Vec<OwnedSession>,
+    most: usize,
+    begun: Option<Version>,
+) -> Vec<OwnedSession> {
+    let all = sessions.len();
+    sessions.retain(|session| begun.is_none_or(|begun| session.listed.birth < begun));
+    let kept = most.saturating_sub(all - sessions.len()).min(sessions.len());
+    sessions.sort_by_key(|session| Reverse((session.listed.touched, session.listed.birth)));
+    sessions.split_off(kept)
+}
+
+/// Ends all of these, however many fail.
+async fn end_all<N: Net, C: Clock>(
+    table: &Table<N, C>,
+    owned: OwnedSessions,
+) -> Result<usize, Error> {
+    let OwnedSessions { sessions, silent, is_complete, write_homes } = owned;
+    let mut left = sessions.into_iter();
     let (mut under_way, mut ended, mut failed) = (JoinSet::new(), 0, None);
     loop {
         while under_way.len() < ENDS_AT_A_TIME

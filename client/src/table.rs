@@ -507,6 +507,24 @@ impl<N: Net, C: Clock> Table<N, C> {
         owned::end(self, owner.as_ref(), except).await
     }
 
+    /// Ends the sessions of an owner that were used longest ago, if there are more than `most`. Returns how many it ended. As
+    /// an authority. Who limits how many sessions a user has calls this after each start, with the birth of what was `begun`:
+    /// neither that one nor a later one is ended then, though they count; so of several that begin at the same time each
+    /// is there when this returns, and there may be more than `most` until the next one begins. With `None` all may be ended.
+    ///
+    /// A session that ended a moment ago may still count, as in [`Table::sessions_of`].
+    ///
+    /// # Errors
+    /// As [`Table::end_sessions_of`]. What was begun lives on whatever this returns.
+    pub async fn limit_sessions_of(
+        &self,
+        owner: impl AsRef<[u8]> + Send,
+        most: usize,
+        begun: Option<Version>,
+    ) -> Result<usize, Error> {
+        owned::limit(self, owner.as_ref(), most, begun).await
+    }
+
     /// All sessions of the table that are kept away from their users at the moment, since they are used too much.
     /// As a monitor. Asks all active members at the same time, which takes a request for each of a member's cores
     /// and for every 512 suspects; of a table [`Table::at`] a node it asks that node alone.

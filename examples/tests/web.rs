@@ -62,7 +62,7 @@ impl App {
         let mut command = Command::new(env!("CARGO_BIN_EXE_annulus-web"));
         command
             .args(["--listen", &addr.to_string(), "--node", &node.to_string()])
-            .args(["--cluster", &cluster()])
+            .args(["--cluster", &cluster(), "--sessions-per-user", "3"])
             .stderr(Stdio::null());
         Process::start(&mut command)
     }
@@ -247,6 +247,15 @@ fn who_is_logged_in_stays_so_at_any_node_and_who_has_logged_out_stays_out() {
         let (_, key) = browser.cookie.as_ref().unwrap().split_once('=').unwrap();
         assert!(!list.contains(key), "a key is on a page");
     }
+    // A fourth one is too many: the login ends the one that was used longest ago.
+    ada.get(&one, "/");
+    let mut fourth = Browser::default();
+    fourth.log_in(&one, "ada");
+    until("the first of the others is out", || {
+        (!others[0].is_in(&one) && !others[0].is_in(&two)).then_some(())
+    });
+    assert!(others[1].is_in(&one) && fourth.is_in(&two));
+    others[0] = fourth;
     assert!(ada.post(&one, "/logout-elsewhere", "").body.contains("2 other sessions ended"));
     until("they are logged out at both", || {
         let is_in = others.iter().any(|other| other.is_in(&one) || other.is_in(&two));

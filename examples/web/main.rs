@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use annulus_client::{Client, Error, Table};
+use annulus_client::{Client, Error};
 use clap::Parser;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -27,7 +27,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sessions::Session;
+use sessions::{Session, Settings};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -49,6 +49,9 @@ struct Args {
     /// Have cookies sent over TLS alone: where something in front of this speaks it.
     #[arg(long)]
     secure: bool,
+    /// How many sessions a user has at most: a login ends those that were used longest ago. 0 = any number.
+    #[arg(long, default_value_t = 0)]
+    sessions_per_user: usize,
 }
 
 /// Browsers at a time; more wait to be accepted.
@@ -61,10 +64,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 type Answer = Response<Full<Bytes>>;
 
 #[derive(Clone)]
-struct App {
-    table: Table,
-    is_secure: bool,
-}
+struct App(Settings);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -74,7 +74,11 @@ async fn main() -> anyhow::Result<()> {
         builder = builder.local_socket(socket);
     }
     let client = builder.software("annulus-web").connect().await?;
-    let app = App { table: client.table("sessions"), is_secure: args.secure };
+    let app = App(Settings {
+        table: client.table("sessions"),
+        is_secure: args.secure,
+        per_user_max: args.sessions_per_user,
+    });
     let listener = TcpListener::bind(args.listen).await?;
     println!("serving at http://{}", listener.local_addr()?);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -107,7 +111,7 @@ impl App {
             cookies.filter_map(|it| it.to_str().ok()).map(str::to_owned).collect();
         let cookies = cookies.iter().map(String::as_str);
         let served = async {
-            let mut session = Session::load(self.table.clone(), cookies, self.is_secure).await?;
+            let mut session = Session::load(self.0.clone(), cookies).await?;
             let answer = route(&mut session, request).await?;
             Ok((answer, session.save().await?))
         };
@@ -115,7 +119,7 @@ impl App {
             Ok(served) => served,
             // The user has logged out in another tab: as whoever comes without a cookie.
             Err(error) if sessions::is_gone(&error) => {
-                (back(), Some(sessions::forget(self.is_secure)))
+                (back(), Some(sessions::forget(self.0.is_secure)))
             }
             Err(error) => (failed(&error), None),
         };

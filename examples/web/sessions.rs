@@ -16,14 +16,24 @@ type Fields = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The session of one request. Without one in the store it is empty, and begins once something is set.
 pub(crate) struct Session {
-    table: Table,
+    settings: Settings,
     stored: Option<Stored>,
     user: Option<String>,
     /// As they were read or written last, and as they are to be.
     saved: Fields,
     fields: Fields,
-    is_secure: bool,
     cookie: Cookie,
+}
+
+/// How sessions are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Where they are.
+    pub(crate) table: Table,
+    /// Whether cookies are sent over TLS alone.
+    pub(crate) is_secure: bool,
+    /// How many sessions each user has at most; 0 = any number.
+    pub(crate) per_user_max: usize,
 }
 
 /// Where it is in the store.
@@ -47,21 +57,19 @@ impl Session {
     /// # Errors
     /// Those of [`Table::get`].
     pub(crate) async fn load<'a>(
-        table: Table,
+        settings: Settings,
         cookies: impl IntoIterator<Item = &'a str>,
-        is_secure: bool,
     ) -> Result<Self, Error> {
         let mut session = Self {
-            table,
+            settings,
             stored: None,
             user: None,
             saved: Fields::new(),
             fields: Fields::new(),
-            is_secure,
             cookie: Cookie::Unchanged,
         };
         let Some(key) = key_in(cookies) else { return Ok(session) };
-        match session.table.get(&key).await {
+        match session.settings.table.get(&key).await {
             Ok(read) => {
                 let read = read.session;
                 session.stored = Some(Stored { key, birth: read.birth });
@@ -107,7 +115,8 @@ impl Session {
         let new = draw_key();
         let rotated = match &self.stored {
             Some(Stored { key, birth }) => {
-                let rotating = self.table.rotate_for(key, Some(*birth), &new, user.as_bytes());
+                let rotating =
+                    self.settings.table.rotate_for(key, Some(*birth), &new, user.as_bytes());
                 Some(rotating.await)
             }
             None => None,
@@ -122,7 +131,19 @@ impl Session {
             }
             None => self.start(new).await?,
         }
+        self.limit(user).await;
         Ok(())
+    }
+
+    /// Ends those that were used longest ago, should there be too many. What fails is made up for at the next login.
+    async fn limit(&self, user: &str) {
+        let Settings { table, per_user_max, .. } = &self.settings;
+        let Some(Stored { birth, .. }) = self.stored.as_ref().filter(|_| *per_user_max > 0) else {
+            return;
+        };
+        if let Err(error) = table.limit_sessions_of(user, *per_user_max, Some(*birth)).await {
+            eprintln!("annulus-web: a user may have more than {per_user_max} sessions: {error}");
+        }
     }
 
     /// Ends it for good. It may be repeated should it fail.
@@ -131,7 +152,7 @@ impl Session {
     /// Those of [`Table::end`].
     pub(crate) async fn log_out(&mut self) -> Result<(), Error> {
         if let Some(Stored { key, birth }) = &self.stored {
-            match self.table.end(key, Some(*birth)).await {
+            match self.settings.table.end(key, Some(*birth)).await {
                 Err(error) if !is_gone(&error) => return Err(error),
                 _ => {}
             }
@@ -149,7 +170,7 @@ impl Session {
     pub(crate) async fn log_out_elsewhere(&self) -> Result<usize, Error> {
         match (&self.user, &self.stored) {
             (Some(user), Some(Stored { key, .. })) => {
-                self.table.end_sessions_of(user, Some(key.as_bytes())).await
+                self.settings.table.end_sessions_of(user, Some(key.as_bytes())).await
             }
             _ => Ok(0),
         }
@@ -164,7 +185,7 @@ impl Session {
         let is_this = |key: &Key| {
             self.stored.as_ref().is_some_and(|stored| stored.key.as_bytes() == key.as_bytes())
         };
-        let mut all: Vec<_> = self.table.sessions_of(user).await?.sessions;
+        let mut all: Vec<_> = self.settings.table.sessions_of(user).await?.sessions;
         all.sort_by_key(|session| std::cmp::Reverse(session.listed.touched));
         Ok(all
             .into_iter()
@@ -189,14 +210,19 @@ impl Session {
                 let set = set.map(|(name, value)| (name.clone(), value.clone())).collect();
                 let is_missing = |name: &&Vec<u8>| !self.fields.contains_key(*name);
                 let delete = self.saved.keys().filter(is_missing).cloned().collect();
-                self.table.update(key, Some(*birth), Change::Fields { set, delete }).await?;
+                self.settings
+                    .table
+                    .update(key, Some(*birth), Change::Fields { set, delete })
+                    .await?;
             }
             // The next request notes it if this one cannot.
-            Some(Stored { key, birth }) => _ = self.table.touch_soon(key, Some(*birth)),
+            Some(Stored { key, birth }) => _ = self.settings.table.touch_soon(key, Some(*birth)),
         }
         Ok(match (self.cookie, &self.stored) {
-            (Cookie::New, Some(stored)) => Some(set_cookie(&stored.key, "", self.is_secure)),
-            (Cookie::Forget, _) => Some(forget(self.is_secure)),
+            (Cookie::New, Some(stored)) => {
+                Some(set_cookie(&stored.key, "", self.settings.is_secure))
+            }
+            (Cookie::Forget, _) => Some(forget(self.settings.is_secure)),
             _ => None,
         })
     }
@@ -204,7 +230,8 @@ impl Session {
     async fn start(&mut self, key: String) -> Result<(), Error> {
         let owner = self.user.clone().unwrap_or_default().into_bytes();
         let options = StartOptions { owner, ..StartOptions::default() };
-        let begun = self.table.start(&key, Value::Map(self.fields.clone()), options).await?;
+        let begun =
+            self.settings.table.start(&key, Value::Map(self.fields.clone()), options).await?;
         self.saved.clone_from(&self.fields);
         self.is_at(key, begun);
         Ok(())

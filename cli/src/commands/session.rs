@@ -215,7 +215,10 @@ pub(crate) async fn end(cluster: &Cluster, args: &EndArgs) -> anyhow::Result<()>
     let table = &cluster.table;
     if let Some(owner) = &args.owner {
         let except = args.except.as_ref().map(|key| key.as_bytes());
-        let ended = table.end_sessions_of(owner.as_bytes(), except).await?;
+        let ended = match args.keep {
+            Some(keep) => table.limit_sessions_of(owner.as_bytes(), keep, None).await?,
+            None => table.end_sessions_of(owner.as_bytes(), except).await?,
+        };
         return told_how_many(cluster, ended);
     }
     let key = args.key.as_ref().map_or(&[][..], |key| key.as_bytes());

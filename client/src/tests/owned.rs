@@ -6,6 +6,7 @@ use annulus_proto::message::{
 
 use super::fake::{Arrived, FakeNode, birth, client, version};
 use super::suspects::members;
+use crate::owned::beyond;
 use crate::{Error, Status, Version};
 
 fn session(key: &str, born: u64, touched: u64, size: u64) -> OwnedSession {
@@ -128,4 +129,35 @@ async fn all_but_one_are_ended_each_by_its_birth_and_what_may_be_missing_is_said
             }
         }
     }
+}
+
+#[track_caller]
+fn assert_beyond(most: usize, begun: Option<u64>, expected: &[&str]) {
+    let sessions = [("a", 1, 90), ("b", 2, 20), ("c", 3, 30), ("d", 4, 20), ("e", 5, 50)];
+    let sessions = sessions.map(|(key, born, touched)| session(key, born, touched, 1));
+    let begun = begun.map(version);
+    let ended = beyond(sessions.to_vec(), most, begun);
+    let keys: Vec<_> =
+        ended.iter().map(|it| str::from_utf8(it.listed.key.as_bytes()).unwrap()).collect();
+    assert_eq!(keys, expected, "at most {most}, {begun:?}");
+}
+
+#[test]
+fn those_used_longest_ago_are_too_many() {
+    assert_beyond(0, None, &["a", "e", "c", "d", "b"]);
+    assert_beyond(1, None, &["e", "c", "d", "b"]);
+    assert_beyond(3, None, &["d", "b"]);
+    assert_beyond(4, None, &["b"]);
+    assert_beyond(5, None, &[]);
+    assert_beyond(usize::MAX, None, &[]);
+}
+
+#[test]
+fn who_begins_a_session_ends_neither_that_one_nor_a_later_one() {
+    assert_beyond(1, Some(5), &["a", "c", "d", "b"]);
+    assert_beyond(3, Some(5), &["d", "b"]);
+    // One began at the same time, and counts.
+    assert_beyond(3, Some(4), &["c", "b"]);
+    assert_beyond(1, Some(4), &["a", "c", "b"]);
+    assert_beyond(0, Some(1), &[]);
 }
