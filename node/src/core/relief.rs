@@ -95,6 +95,10 @@ impl Core {
         let now_ms = self.time.now_ms(now);
         let dropped = self.tables[table].store.drop_expired(now_ms);
         self.counters.add_many("entries_dropped_expired", dropped);
+        // Near copies go first: what they take counts as taken.
+        let near = self.tables[table].store.beyond(FIRST_PART).min(MOVES_STEP);
+        let dropped = self.tables[table].store.drop_some_near(near);
+        self.counters.add_many("near_copies_dropped", dropped);
         let over = self.tables[table].store.beyond(FIRST_PART);
         let relief = &mut self.tables[table].relief;
         relief.judge(now);

@@ -95,6 +95,18 @@ impl Store {
         is_kept
     }
 
+    /// Drops so many near copies, in no order, if there are as many. Returns how many went.
+    pub(in crate::core) fn drop_some_near(&mut self, count: usize) -> u64 {
+        let mut dropped = 0;
+        for _ in 0..count.min(self.near.len) {
+            // At the end it begins again with the next call.
+            if let Some((slot, word, _)) = self.near.next() {
+                dropped += u64::from(self.drop_near(slot, word));
+            }
+        }
+        dropped
+    }
+
     fn sweep_near(&mut self) {
         for _ in 0..SWEPT_STEP {
             if let Some((slot, word, key)) = self.near.next()
