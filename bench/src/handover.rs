@@ -123,7 +123,7 @@ async fn join(
     found: &mut Found,
 ) -> anyhow::Result<()> {
     let memory = format!("{}MiB", 64 + ((entries * 2 * VALUE_BYTES as u64) >> 20));
-    let tables = [TableConfig { name: TABLE, write: "quorum", memory }];
+    let tables = [TableConfig { name: TABLE, write: "quorum", memory, read: None }];
     let mut cluster = Cluster::start_with(site, &machine.cores, 1, 3, &tables)?;
     cluster.agreed().await?;
     let seeds = cluster.nodes.iter().map(|node| node.addr.to_string());

@@ -15,6 +15,7 @@ mod lanes;
 mod machine;
 mod memcached;
 mod mesh;
+mod near;
 mod process;
 mod redis;
 mod report;
@@ -95,6 +96,8 @@ enum Suite {
     Handover,
     /// How often a table hits that evicts by heat, beside other policies
     Heat,
+    /// What is read out of shared memory on hosts that are no homes of it, and how far that is behind
+    Near,
 }
 
 /// What this binary is when it starts itself.
@@ -154,6 +157,7 @@ fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
         Suite::Sync => sync::run(&mut site, &machine, (options, sync), &mut report)?,
         Suite::Handover => handover::run(&mut site, &machine, (options, handover), &mut report)?,
         Suite::Heat => heat::run(options, heat, &mut report)?,
+        Suite::Near => near::run(&site, &machine, options, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -170,6 +174,7 @@ impl Suite {
             Self::Sync => "sync",
             Self::Handover => "handover",
             Self::Heat => "heat",
+            Self::Near => "near",
         }
     }
 }

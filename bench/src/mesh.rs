@@ -164,7 +164,12 @@ impl Trio {
 }
 
 fn tables() -> [TableConfig; 2] {
-    ["one", "quorum"].map(|name| TableConfig { name, write: name, memory: "32MiB".to_owned() })
+    ["one", "quorum"].map(|name| TableConfig {
+        name,
+        write: name,
+        memory: "32MiB".to_owned(),
+        read: None,
+    })
 }
 
 /// A client that never reads shared memory: of the first node over its Unix socket, or of all nodes,

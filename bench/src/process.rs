@@ -107,6 +107,9 @@ pub(crate) struct TableConfig {
     pub(crate) name: &'static str,
     pub(crate) write: &'static str,
     pub(crate) memory: String,
+    /// Where it is read; `None` = as nodes do unless they are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) read: Option<&'static str>,
 }
 
 /// Nodes that know of each other.

@@ -56,6 +56,7 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<
         name: table,
         write: "one",
         memory: format!("{}KiB", entries * ROOM_BYTES / 1024),
+        read: None,
     });
     let cluster = bench.start_cluster(1, &tables)?;
     bench.run(cluster.agreed())?;
