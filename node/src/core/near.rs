@@ -456,7 +456,8 @@ impl Core {
         }
     }
 
-    fn note_changed(&mut self, table: usize, word: u64, gist: u64) {
+    /// A session was said to have become something else.
+    pub(super) fn note_changed(&mut self, table: usize, word: u64, gist: u64) {
         let Some(slot) = Slot::of_word(word).filter(|slot| self.owns(*slot)) else { return };
         let table = &mut self.tables[table];
         if let Some(told) = table.near.reading.get_mut(&word) {
@@ -513,6 +514,12 @@ impl Core {
 }
 
 impl Near {
+    /// Whether a session is read now to be kept.
+    #[cfg(test)]
+    pub(super) fn is_reading(&self, word: u64) -> bool {
+        self.reading.contains_key(&word)
+    }
+
     fn feed(&self, node: NodeId, slot: Slot) -> Option<&Feed> {
         let home = self.homes.get(&node)?;
         home.feeds.get(&(slot.index() % home.cores.max(1)))
