@@ -34,7 +34,7 @@ pub struct Beat {
     /// Whether no change since the place that was asked for is missing.
     pub is_whole: bool,
     /// What was written, ended, or moved to another ring since: the words of the keys, and what stands for what became of
-    /// each ([`Entry::gist`](crate::Entry::gist)), 0 of what is gone. The last change of each key alone.
+    /// each, its *gist*, the XXH3-64 of its record in shared memory, 0 of what is gone. The last change of each key alone.
     pub changed: Vec<(u64, u64)>,
     /// The slots that the receiver does not vouch for.
     pub unsure: SlotSet,

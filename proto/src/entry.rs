@@ -427,14 +427,6 @@ impl Entry {
         self.body.as_ref().map_or(Ok(()), |body| body.check(self.version))
     }
 
-    /// What stands for all of an entry but its last use: whoever holds another value, or knows of other deadlines, another
-    /// ring, a pin or a verdict, has another one, but for one in 2^64. It is no digest to compare copies by.
-    pub fn gist(&self) -> u64 {
-        let notes = self.body.iter().flat_map(|body| &body.notes);
-        let notes = notes.map(|(number, note)| (u64::from(*number), note.version));
-        gist(self.birth, (self.version, self.is_ended()), notes)
-    }
-
     /// A hash of everything by which two copies could differ, for comparing copies without sending
     /// them: XXH3-64 of the key and the versions of all parts (what has one version has one content,
     /// since no two writes share one, but where values are joined: see [`Entry::digest_with_value`]). The time of last use counts in sixteenths of the idle time, so
@@ -795,22 +787,6 @@ fn version_bytes(version: Version) -> [u8; 16] {
     bytes[..8].copy_from_slice(&version.hlc.bits().to_le_bytes());
     bytes[8..].copy_from_slice(&version.node.bits().to_le_bytes());
     bytes
-}
-
-/// [`Entry::gist`] of a session with these notes, by their numbers.
-pub fn gist(
-    birth: Version,
-    (version, ended): (Version, bool),
-    notes: impl Iterator<Item = (u64, Version)>,
-) -> u64 {
-    let words = |version: Version| [version.hlc.bits(), version.node.bits()];
-    let notes = notes.flat_map(|(number, version)| [number].into_iter().chain(words(version)));
-    let all = words(birth).into_iter().chain(words(version)).chain([u64::from(ended)]).chain(notes);
-    // FNV-1a, of words: fast, and as good as any for what nobody chooses.
-    all.fold(0xcbf2_9ce4_8422_2325, |hash, word| {
-        let mixed = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
-        mixed ^ mixed >> 32
-    })
 }
 
 #[cfg(test)]

@@ -130,6 +130,8 @@ pub(super) struct Reading {
     needed: usize,
     /// Whether one of them knows another epoch.
     met_other_epoch: bool,
+    /// Whether none counts that is not in sync, so that nothing is missed that was acknowledged.
+    knows_all: bool,
     /// When they were asked.
     began: Duration,
 }
@@ -986,9 +988,10 @@ impl Core {
         } else {
             reading.homes = self.homes(table, slot);
             reading.needed = majority(reading.homes.len());
-            if self.tables[table].store.policy().read == ReadFrom::Home {
-                let knows_all = self.cover_needed(table, reading.homes.len());
-                reading.needed = reading.needed.max(knows_all);
+            let reads_home = self.tables[table].store.policy().read == ReadFrom::Home;
+            if reads_home && pending.request.operation == Operation::Get {
+                reading.knows_all = pending.brings.is_none();
+                reading.needed = reading.needed.max(self.cover_needed(table, reading.homes.len()));
             }
             self.slot_state(table, slot).is_synced() && reading.homes.contains(&me)
         };
@@ -1036,7 +1039,8 @@ impl Core {
             reading.homes.iter().filter(|home| reading.answers.contains_key(home)).count();
         // Nobody may say *absent* for those who did not answer.
         let found = reading.answers.values().any(Option::is_some);
-        let all_told = !decides && reading.waiting.is_empty() && answered >= needed;
+        let may_be_incomplete = !decides && !reading.knows_all;
+        let all_told = may_be_incomplete && reading.waiting.is_empty() && answered >= needed;
         if reading.synced_homes >= needed || (all_told && (found || reading.silent == 0)) {
             return self.on_read(now, id, pending, reading);
         }
@@ -1207,6 +1211,8 @@ impl Core {
             Stage::Forwarding { .. } if sent && pending.request.operation != Operation::Get => {
                 // That home may do it yet. Another one would do it a second time, and the later of
                 // the two could undo what was done in between.
+                let key = pending.request.key.clone();
+                self.renew_near(now, pending.table, &key);
                 self.finish(now, id, pending, Err(Failure::TimedOut));
             }
             Stage::Forwarding { tried, .. } => {
@@ -1283,6 +1289,11 @@ impl Core {
         self.counters.add("requests_out_of_patience");
         if let Stage::ReadingNear(_) = pending.stage {
             self.stop_reading_near(&pending);
+        }
+        if let Stage::Forwarding { .. } = pending.stage
+            && pending.request.operation != Operation::Get
+        {
+            self.renew_near(now, pending.table, &pending.request.key);
         }
         let is_write = pending.request.operation != Operation::Get || pending.is_verdict;
         if let Stage::CatchingUp { reply, .. } = &pending.stage {

@@ -136,11 +136,13 @@ impl Core {
     pub(super) fn inherit_freshness(&mut self, now: Now) {
         let (number, cores) = (self.number, self.cores);
         for table in &mut self.tables {
+            let reads_near = table.store.policy().read == ReadFrom::Near;
             let latest = as_ms(now.monotonic + table.store.policy().stale_max);
             // Of all slots: none but this core's has any business in its shard.
             for slot in Slot::all() {
                 let is_ours = route::core_of(slot, cores) == number;
-                let until = if is_ours { table.store.freshness(slot).min(latest) } else { 0 };
+                let until =
+                    if is_ours && reads_near { table.store.freshness(slot).min(latest) } else { 0 };
                 table.store.set_freshness(slot, until);
             }
         }

@@ -12,7 +12,7 @@
 //!   or one of them does not vouch for it.
 //! - **A read races no change.** Of a session that is read a home may tell meanwhile that it became something else: then
 //!   it is not kept. What a home answered after this node last asked it is told of again with the next beat, by its
-//!   [gist](Entry::gist), so that a copy that is just that stays.
+//!   [gist](gist_of), so that a copy that is just that stays.
 //!
 //! A home remembers nothing of those who ask, only the last changes ([`Changes`](super::store::Changes)) while anybody
 //! does.
@@ -30,7 +30,7 @@ use super::io::{Asker, Now};
 use super::replica::reject_table;
 use super::settings::{Partition, ReadFrom, majority};
 use super::standing::as_ms;
-use super::store::Store;
+use super::store::{Store, gist_of};
 use super::{Core, Table};
 
 /// What this node knows of the homes of a table's near copies.
@@ -142,6 +142,7 @@ impl Core {
             && custody.holding(slot.index()).phase() == Phase::None
             // Nobody is only presumed dead who may acknowledge something elsewhere.
             && self.quorum_homes(table, slot) == self.ring_homes(table, slot)
+            && self.tables[table].store.may_keep_near(slot)
     }
 
     /// Has the homes of a slot be asked what changes, for a while.
@@ -166,6 +167,9 @@ impl Core {
     /// The homes to read a session from that is to be kept; `None` while too few tell what changes.
     fn cover_for(&mut self, now: Now, table: usize, slot: Slot) -> Option<BTreeSet<NodeId>> {
         let homes = self.homes(table, slot);
+        if homes.is_empty() {
+            return None;
+        }
         let needed = self.cover_needed(table, homes.len());
         let near = &self.tables[table].near;
         let is_live = |node: &NodeId| {
@@ -205,11 +209,14 @@ impl Core {
         fetched: Fetched,
     ) {
         let Stage::ReadingNear(read) = &mut pending.stage else { return };
-        if read.waiting.remove(&call).is_none() {
+        let Some(node) = read.waiting.remove(&call) else {
             self.pending.insert(id, pending);
             return;
-        }
-        if !fetched.synced {
+        };
+        // Whoever sees other members may take others for the homes of the slot.
+        let view = self.standing.view.digest();
+        let agrees = self.heard.get(&node).is_some_and(|heard| heard.view == view);
+        if !fetched.synced || !agrees {
             return self.give_near_up(now, id, pending);
         }
         match (&mut read.merged, fetched.entry) {
@@ -258,7 +265,7 @@ impl Core {
             .slots
             .get(&slot.index())
             .is_none_or(|cover| cover.homes == homes && cover.by.keys().eq(read.by.iter()));
-        let is_as_told = told.is_some_and(|told| told.iter().all(|gist| *gist == entry.gist()));
+        let is_as_told = told.is_some_and(|told| told.iter().all(|gist| *gist == gist_of(entry)));
         let is_valid = is_as_told
             && is_covered
             && is_same
@@ -278,7 +285,7 @@ impl Core {
             by: read.by.iter().map(|node| (*node, read.began)).collect(),
         });
         let until = cover.until(&table.store);
-        table.store.set_freshness(slot, as_ms(until));
+        table.store.trust_near(slot, as_ms(until));
     }
 
     /// What is read of a session now is not kept.
@@ -365,13 +372,23 @@ impl Core {
                     asked.entry((*node, *index % home.cores.max(1))).or_default().push(slot);
                 }
             }
+            // What is told after a place counts for the slots that were asked about alone.
+            for slot in near.reading.keys().filter_map(|word| Slot::of_word(*word)) {
+                for node in self.ring_homes(table, slot) {
+                    let Some(home) = near.homes.get(node) else { continue };
+                    let core = slot.index() % home.cores.max(1);
+                    asked.entry((*node, core)).or_default().push(slot);
+                }
+            }
             let feeds = near.homes.iter().flat_map(|(node, home)| {
                 home.feeds.iter().map(|(core, feed)| ((*node, *core), feed.slot, feed.place))
             });
             let feeds: Vec<_> = feeds.collect();
             let name = self.tables[table].store.policy().name.clone();
             for ((node, core), slot, after) in feeds {
-                let slots = asked.remove(&(node, core)).unwrap_or_else(|| vec![slot]);
+                let mut slots = asked.remove(&(node, core)).unwrap_or_else(|| vec![slot]);
+                slots.sort_unstable();
+                slots.dedup();
                 let set = SlotSet::new(&slots, self.cores as u16);
                 let request = BeatRequest { table: name.clone(), after, slots: set };
                 let purpose = Purpose::Beat { table, core, after, slots };
@@ -408,6 +425,9 @@ impl Core {
             (home.cores, home.feeds) = (beat.cores.max(1), BTreeMap::new());
             return self.drop_covered_by(table, node, None);
         }
+        if slots.iter().any(|slot| slot.index() % home.cores != core) {
+            return; // The home had another number of cores when it was asked.
+        }
         let Some(feed) = home.feeds.get_mut(&core) else { return };
         let has_gap = match (after, feed.place) {
             // Its first answer. What was asked for before that one came says nothing new.
@@ -426,9 +446,16 @@ impl Core {
         if feed.place.is_none() {
             feed.since = now.monotonic;
         }
+        let goes_on = feed.place < Some(beat.place);
         feed.place = feed.place.max(Some(beat.place));
-        feed.asked = feed.asked.max(asked);
+        let agrees = view == self.standing.view.digest();
+        if agrees {
+            feed.asked = feed.asked.max(asked);
+        }
         self.counters.add("beats_heard");
+        if goes_on {
+            self.pass_over_others(table, (node, core), &slots);
+        }
         for (word, gist) in beat.changed {
             self.note_changed(table, word, gist);
         }
@@ -441,8 +468,7 @@ impl Core {
                 }
                 continue;
             }
-            // Whoever sees other members may take others for the homes of the slot.
-            if view != self.standing.view.digest() {
+            if !agrees {
                 continue;
             }
             let table = &mut self.tables[table];
@@ -451,9 +477,32 @@ impl Core {
             *heard = (*heard).max(asked);
             if table.store.has_near(slot) {
                 let until = cover.until(&table.store);
-                table.store.set_freshness(slot, as_ms(until));
+                table.store.trust_near(slot, as_ms(until));
             }
         }
+    }
+
+    /// What changed at a core of a home was passed over in all slots that it was not asked about: what is here of them, or
+    /// is read, may have changed.
+    pub(super) fn pass_over_others(
+        &mut self,
+        table: usize,
+        (node, core): (NodeId, u16),
+        asked: &[Slot],
+    ) {
+        let near = &mut self.tables[table].near;
+        let cores = near.homes.get(&node).map_or(1, |home| home.cores.max(1));
+        let is_other =
+            |slot: &Slot| slot.index() % cores == core && asked.binary_search(slot).is_err();
+        for (word, told) in &mut near.reading {
+            if Slot::of_word(*word).is_some_and(|slot| is_other(&slot)) {
+                told.insert(0);
+            }
+        }
+        let covered = near.slots.iter().filter(|(_, cover)| cover.by.contains_key(&node));
+        let covered = covered.filter_map(|(index, _)| Slot::new(*index));
+        let others: Vec<Slot> = covered.filter(is_other).collect();
+        others.into_iter().for_each(|slot| self.drop_near_slot(table, slot));
     }
 
     /// A session was said to have become something else.

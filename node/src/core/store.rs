@@ -11,7 +11,7 @@ mod watched;
 
 use std::time::Duration;
 
-use annulus_proto::entry::{Body, die_by, gist};
+use annulus_proto::entry::{Body, die_by};
 use annulus_proto::message::{Failure, HotSession};
 use annulus_proto::submission::Action;
 use annulus_proto::{
@@ -30,6 +30,7 @@ use owners::Owners;
 use replacing::Replacing;
 use suspects::Suspects;
 
+pub(super) use near::gist_of;
 pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
 pub(super) use watched::Watched;
 
@@ -436,8 +437,7 @@ impl Store {
         let deadline = self.births.record_deadline(after.birth, deadline);
         entry.put_as(admission, &self.next, (deadline, mark)).ok()?;
         if self.changes.are_kept() {
-            let gist = gist(after.birth, (after.version, after.ended), std::iter::empty());
-            self.changes.note(slot.word(key), gist);
+            self.changes.note(slot.word(key), near::gist(&self.next));
         }
         let (birth, version) = (after.birth, after.version);
         if after.ended {
@@ -491,9 +491,7 @@ impl Store {
         admission: Admission,
         is_extra: bool,
     ) -> Result<Entry, Failure> {
-        if self.near.has_slot(key.slot()) {
-            self.drop_near_of(key.slot()); // This node is to hold the slot, or something of it.
-        }
+        self.drop_near_of(key.slot()); // This node is to hold the slot, or something of it.
         let ends = offered.is_ended() || offered.is_ending();
         let admission = if ends { Admission::Reserve } else { admission };
         if self.policy.merge.is_some() && offered.body.as_ref().is_some_and(Body::is_map) {
@@ -888,7 +886,8 @@ impl Store {
         let mut used = None;
         self.writer
             .change_mark(key, |mark| *used.insert(half_life.used(mark, uses, now_ms, dither)));
-        if let Some(used) = used {
+        let is_near = self.near_copies() > 0 && self.near.has_slot(Slot::of(key));
+        if let Some(used) = used.filter(|_| !is_near) {
             self.noticed.note_use(key, used, (uses, dither), (half_life, now_ms));
         }
     }
@@ -917,6 +916,9 @@ impl Store {
     /// How hot a session is, if it is here and alive, and its mark. Decodes no value.
     fn hot(&mut self, key: &Key, now_ms: u64) -> Option<(HotSession, u64)> {
         self.read_for(key);
+        if self.near.has_slot(key.slot()) {
+            return None;
+        }
         let mark = self.writer.get(key.as_bytes(), &mut self.buffer)?.mark;
         let view = record::View::parse(&self.buffer).ok()?;
         let deadline = view.deadline(mark);
@@ -1099,7 +1101,7 @@ impl Store {
         match result {
             Ok(_) => {
                 if self.changes.are_kept() {
-                    self.changes.note(key.word(), entry.gist());
+                    self.changes.note(key.word(), near::gist(&self.next));
                 }
                 self.suspects.note(key, entry.verdict().map(|(_, verdict)| verdict), now_ms);
                 self.replacing.note(key, entry);

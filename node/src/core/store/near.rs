@@ -1,9 +1,10 @@
 //! Near copies: what lies in this host's shared memory only because somebody here used it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use annulus_proto::{Entry, Key, Slot, record};
 use annulus_shm::Admission;
+use twox_hash::XxHash3_64;
 
 use super::Store;
 
@@ -15,8 +16,23 @@ pub(super) struct NearCopies {
     /// By the words of their keys, each with its gist.
     slots: BTreeMap<u16, BTreeMap<u64, (Key, u64)>>,
     len: usize,
+    /// The slots whose readers may trust near copies, or might.
+    trusted: BTreeSet<u16>,
     /// Where the look for those that are gone stands.
     swept: (u16, u64),
+}
+
+/// What stands for a session as it is in a record: of two that differ in anything but their last use, another one, but for
+/// one in 2^64.
+pub(in crate::core) fn gist(record: &[u8]) -> u64 {
+    XxHash3_64::oneshot(record)
+}
+
+/// [`gist`] of an entry as it would be stored.
+pub(in crate::core) fn gist_of(entry: &Entry) -> u64 {
+    let mut record = Vec::new();
+    record::write(entry, &mut record);
+    gist(&record)
 }
 
 /// One record in so many may be a near copy.
@@ -68,16 +84,15 @@ impl Store {
     /// Keeps a copy of a live session of a slot of which nothing else is here. Returns whether there was room.
     pub(in crate::core) fn keep_near(&mut self, key: &Key, entry: &Entry, now_ms: u64) -> bool {
         let slot = key.slot();
-        if self.slot_len(slot) > 0 || self.watched.extras_in(slot) > 0 {
-            return false;
-        }
         self.sweep_near();
-        if self.near.len >= self.writer.stats().capacity_records / SHARE {
-            self.make_room(key, now_ms);
-            self.sweep_near();
-            if self.near.len >= self.writer.stats().capacity_records / SHARE {
-                return false;
-            }
+        let most = self.writer.stats().capacity_records / SHARE;
+        if self.near.len >= most {
+            self.drop_some_near(1);
+        }
+        let known = self.near.slots.get(&slot.index()).and_then(|words| words.get(&key.word()));
+        let is_other = known.is_some_and(|(known, _)| known != key);
+        if is_other || self.near.len >= most || !self.may_keep_near(slot) {
+            return false;
         }
         self.next.clear();
         record::write(entry, &mut self.next);
@@ -90,9 +105,20 @@ impl Store {
         };
         let is_kept = put(self) || self.make_room(key, now_ms) && put(self);
         if is_kept {
-            self.near.insert(slot, key.clone(), entry.gist());
+            self.near.insert(slot, key.clone(), gist(&self.next));
         }
         is_kept
+    }
+
+    /// Whether nothing else is here of a slot than near copies.
+    pub(in crate::core) fn may_keep_near(&self, slot: Slot) -> bool {
+        self.slot_len(slot) == 0 && self.watched.extras_in(slot) == 0
+    }
+
+    /// Lets this host's readers trust the near copies of a slot until `until_ms` on the monotonic clock.
+    pub(in crate::core) fn trust_near(&mut self, slot: Slot, until_ms: u64) {
+        self.near.trusted.insert(slot.index());
+        self.set_freshness(slot, until_ms);
     }
 
     /// Drops so many near copies, in no order, if there are as many. Returns how many went.
@@ -131,9 +157,11 @@ impl Store {
 
     /// Drops all near copies of a slot, which no reader trusts from then on; returns how many that were.
     pub(in crate::core) fn drop_near_of(&mut self, slot: Slot) -> u64 {
+        if self.near.trusted.remove(&slot.index()) {
+            self.set_freshness(slot, 0);
+        }
         let Some(words) = self.near.slots.remove(&slot.index()) else { return 0 };
         self.near.len -= words.len();
-        self.set_freshness(slot, 0);
         words.values().map(|(key, _)| u64::from(self.writer.remove(key.as_bytes()))).sum()
     }
 

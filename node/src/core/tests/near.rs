@@ -6,6 +6,7 @@ use annulus_proto::message::{Beat, BeatPlace, BeatRequest};
 
 use super::*;
 use crate::core::settings::ReadFrom;
+use crate::core::store::gist_of;
 
 const KEY: &str = "near";
 /// Two beats: how long a near copy is believed after its homes were asked.
@@ -155,7 +156,7 @@ fn what_changes_while_it_is_read_is_not_kept() {
     for (gist_is_it, kept) in [(false, 0), (true, 1)] {
         let (mut world, key, outsider) = World::with_a_near_copy(5, 12);
         let word = Key::new(key.as_str()).unwrap().word();
-        let gist = world.seen(outsider, &key).unwrap().gist();
+        let gist = gist_of(&world.seen(outsider, &key).unwrap());
         world.core(outsider, &key).note_changed(0, word, 0);
         assert_eq!(world.seen(outsider, &key), None);
         let made = world.counter(outsider, "near_copies_made");
@@ -171,6 +172,49 @@ fn what_changes_while_it_is_read_is_not_kept() {
         assert_eq!(world.counter(outsider, "near_copies_overtaken"), 1 - kept);
         assert_eq!(world.seen(outsider, &key).is_some(), kept == 1);
     }
+}
+
+#[test]
+fn what_was_not_asked_about_may_have_changed() {
+    let (mut world, key, outsider) = World::with_a_near_copy(5, 13);
+    let slot = Key::new(key.as_str()).unwrap().slot();
+    let word = Key::new(key.as_str()).unwrap().word();
+    let homes = world.homes_of(&key);
+    let ids = homes.iter().map(|home| NodeId::from_bits(world.nodes[*home].state.id));
+    let ids: Vec<NodeId> = ids.collect();
+    let pass_over = |world: &mut World, asked: &[Slot]| {
+        for id in &ids {
+            // Whichever core of it has the slot.
+            (0..51).for_each(|it| world.core(outsider, &key).pass_over_others(0, (*id, it), asked));
+        }
+    };
+    pass_over(&mut world, &[slot]);
+    assert!(world.sees(outsider, &key, "one"), "it was asked about");
+    pass_over(&mut world, &[]);
+    assert_eq!(world.seen(outsider, &key), None);
+    let id = world.request(outsider, &key, Operation::Get);
+    world.run_until("a read", Duration::from_secs(1), |world| {
+        world.core(outsider, &key).tables[0].near.is_reading(word)
+    });
+    pass_over(&mut world, &[]);
+    assert!(matches!(world.wait(id), SessionReply::Session(_)));
+    assert_eq!(world.counter(outsider, "near_copies_overtaken"), 1);
+    assert_eq!(world.seen(outsider, &key), None);
+}
+
+#[test]
+fn gists_tell_apart_what_versions_do_not() {
+    let version = |ms| Version::new(annulus_proto::Hlc::from_ms(ms), NodeId::from_bits(1));
+    let attributes = Attributes::default();
+    let mut late = Entry::start(version(1), map(&[("a", "1")]), (9, 0), attributes, 1);
+    late.write_field(version(5), b"b".to_vec(), Some(b"2".to_vec()));
+    let mut both = late.clone();
+    both.write_field(version(3), b"c".to_vec(), Some(b"3".to_vec()));
+    assert_eq!(both.version, late.version, "one field came before the other, and arrived later");
+    assert_ne!(gist_of(&both), gist_of(&late));
+    let mut used = both.clone();
+    used.touch(70_000);
+    assert_eq!(gist_of(&used), gist_of(&both));
 }
 
 /// Beside each reader a history of what was acknowledged, whatever is lost and whoever dies.
@@ -341,7 +385,7 @@ fn a_home_tells_what_it_vouches_for_and_no_more() {
     let second = beat(ask(&mut world, "sessions", Some(first.place), &[key.slot()]));
     assert_eq!(
         (second.is_whole, &second.changed),
-        (true, &vec![(key.word(), held.gist())]),
+        (true, &vec![(key.word(), gist_of(&held))]),
         "a touch is none"
     );
     for after in [
