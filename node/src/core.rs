@@ -583,6 +583,12 @@ impl Core {
         for UsedByLane { lane, table: number, used, count } in uses {
             let Some(table) = self.tables.get_mut(*number) else { continue };
             let key = table.store.note_uses(*used, *count, now_ms);
+            if let Some(key) = &key
+                && table.store.near_copies() > 0
+                && table.store.has_near(Slot::of(key))
+            {
+                self.counters.add_many("near_uses_noted", u64::from(*count));
+            }
             if table.store.policy().suspects.is_some()
                 && let Some(key) = key.and_then(|key| Key::new(key).ok())
             {

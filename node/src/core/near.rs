@@ -176,18 +176,13 @@ impl Core {
             let feed = near.feed(*node, slot);
             feed.is_some_and(|it| it.place.is_some() && it.asked + TRUST > now.monotonic)
         };
+        let mut live: Vec<NodeId> = homes.iter().copied().filter(is_live).collect();
         if let Some(cover) = near.slots.get(&slot.index()) {
-            if cover.homes == homes && cover.by.keys().all(is_live) {
+            if cover.homes == homes && cover.by.keys().all(|node| live.contains(node)) {
                 return Some(cover.by.keys().copied().collect());
             }
             self.drop_near_slot(table, slot);
         }
-        let near = &self.tables[table].near;
-        let is_live = |node: &NodeId| {
-            let feed = near.feed(*node, slot);
-            feed.is_some_and(|it| it.place.is_some() && it.asked + TRUST > now.monotonic)
-        };
-        let mut live: Vec<NodeId> = homes.into_iter().filter(is_live).collect();
         live.sort_by_key(|home| self.proximity.get(home).copied().unwrap_or(u8::MAX));
         (live.len() >= needed).then(|| live.into_iter().take(needed).collect())
     }

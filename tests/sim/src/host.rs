@@ -320,6 +320,7 @@ fn copy_of(region: &HeapRegion) -> HeapRegion {
     copy
 }
 
+/// What counts as held: all but near copies, which markers are, too.
 fn entries(writers: &[Writer]) -> Holding {
     let mut holding = Holding::new();
     for writer in writers {
@@ -327,17 +328,18 @@ fn entries(writers: &[Writer]) -> Holding {
         let mut cursor = 0;
         loop {
             cursor = writer.scan(cursor, 4_096, &mut |item| {
-                found.push((item.key.to_vec(), item.mark));
+                found.push((item.key.to_vec(), item.mark, item.near));
             });
             if cursor == 0 {
                 break;
             }
         }
         let mut buffer = Vec::new();
-        let entry = |(key, mark): (Vec<u8>, u64)| {
+        let entry = |(key, mark, is_near): (Vec<u8>, u64, bool)| {
             writer.get(&key, &mut buffer)?;
             let entry = record::View::parse(&buffer).ok()?.entry(mark).ok()?;
-            Some((Key::new(key).ok()?, entry))
+            let is_held = !is_near || entry.is_marker();
+            is_held.then_some((Key::new(key).ok()?, entry))
         };
         holding.extend(found.into_iter().filter_map(entry));
     }
