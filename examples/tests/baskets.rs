@@ -1,12 +1,17 @@
 //! The baskets in real processes: each of them takes what is put in at the same time, one is killed meanwhile, and
 //! everything that was acknowledged is there.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+#[path = "shared/addr.rs"]
+mod addr;
+
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use annulus_client::{Change, Client, StartOptions, Table, Value};
+
+use addr::free_addr;
 
 /// Longer than anything takes, however busy the machine is.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -39,17 +44,6 @@ impl Drop for Process {
 
 fn cluster() -> String {
     format!("baskets-{}", std::process::id())
-}
-
-/// An address at which nobody listens now, over TCP and UDP.
-fn free_addr() -> SocketAddr {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        if UdpSocket::bind(addr).is_ok() {
-            return addr;
-        }
-    }
 }
 
 /// Puts items in, one after the other, until each is acknowledged.

@@ -1,18 +1,24 @@
 //! The counter in real processes: slots move while it counts, a process leaves, another one is killed, and every
 //! number is there once.
 
+#[path = "shared/addr.rs"]
+mod addr;
+#[path = "shared/until.rs"]
+mod until;
+
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// Longer than anything takes, however busy the machine is.
-const LIMIT: Duration = Duration::from_secs(180);
+use addr::free_addr;
+use until::until;
+
 const CLIENTS: usize = 3;
 const KEYS: usize = 40;
 
@@ -48,35 +54,12 @@ impl Drop for Process {
     }
 }
 
-/// An address at which nobody listens now, over TCP and UDP.
-fn free_addr() -> SocketAddr {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        if UdpSocket::bind(addr).is_ok() {
-            return addr;
-        }
-    }
-}
-
 /// The first line of an answer; `None` if there is none.
 fn ask(addr: SocketAddr, question: &str) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(2)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     stream.write_all(format!("{question}\n").as_bytes()).ok()?;
     BufReader::new(stream).lines().next()?.ok()
-}
-
-#[track_caller]
-fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(done) = done() {
-            return done;
-        }
-        assert!(began.elapsed() < LIMIT, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]

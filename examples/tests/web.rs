@@ -1,19 +1,25 @@
 //! The web application in real processes: two of them at different nodes of three serve the same browser, the node of
 //! one is killed, and who has logged out stays out.
 
+#[path = "shared/addr.rs"]
+mod addr;
+#[path = "shared/until.rs"]
+mod until;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use annulus_client::{Client, StartOptions, Value};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Longer than anything takes, however busy the machine is.
-const LIMIT: Duration = Duration::from_secs(180);
+use addr::free_addr;
+use until::until;
+
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -166,29 +172,6 @@ fn exchange(
 
 fn cluster() -> String {
     format!("web-{}", std::process::id())
-}
-
-/// An address at which nobody listens now, over TCP and UDP.
-fn free_addr() -> SocketAddr {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        if UdpSocket::bind(addr).is_ok() {
-            return addr;
-        }
-    }
-}
-
-#[track_caller]
-fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(done) = done() {
-            return done;
-        }
-        assert!(began.elapsed() < LIMIT, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn wait_for_three_homes(nodes: &[SocketAddr]) {

@@ -479,12 +479,7 @@ impl Core {
 
     /// What changed at a core of a home was passed over in all slots that it was not asked about: what is here of them, or
     /// is read, may have changed.
-    pub(super) fn pass_over_others(
-        &mut self,
-        table: usize,
-        (node, core): (NodeId, u16),
-        asked: &[Slot],
-    ) {
+    fn pass_over_others(&mut self, table: usize, (node, core): (NodeId, u16), asked: &[Slot]) {
         let near = &mut self.tables[table].near;
         let cores = near.homes.get(&node).map_or(1, |home| home.cores.max(1));
         let is_other =
@@ -562,6 +557,12 @@ impl Near {
     #[cfg(test)]
     pub(super) fn is_reading(&self, word: u64) -> bool {
         self.reading.contains_key(&word)
+    }
+
+    /// How many cores a home has, and where the feed ended that tells of a slot.
+    #[cfg(test)]
+    pub(super) fn place_of(&self, node: NodeId, slot: Slot) -> Option<(u16, BeatPlace)> {
+        Some((self.homes.get(&node)?.cores, self.feed(node, slot)?.place?))
     }
 
     fn feed(&self, node: NodeId, slot: Slot) -> Option<&Feed> {

@@ -25,8 +25,8 @@ impl World {
     fn seen(&mut self, node: usize, key: &str) -> Option<Entry> {
         let at_ms = self.now.as_millis() as u64;
         self.nodes[node].whole.as_ref()?;
-        let key_is = Key::new(key).unwrap();
-        self.core(node, key).tables[0].store.as_readers_see(&key_is, at_ms)
+        let name = Key::new(key).unwrap();
+        self.core(node, key).tables[0].store.as_readers_see(&name, at_ms)
     }
 
     fn sees(&mut self, node: usize, key: &str, value: &str) -> bool {
@@ -174,32 +174,86 @@ fn what_changes_while_it_is_read_is_not_kept() {
     }
 }
 
+/// What the homes of a session answer that told of it before, as if nothing had changed, but for what `change` makes of
+/// each: the answer, the slots that were asked about, and the view.
+fn answer(
+    world: &mut World,
+    (outsider, key): (usize, &str),
+    change: impl Fn(&mut Beat, &mut Vec<Slot>, &mut u64),
+) {
+    let slot = Key::new(key).unwrap().slot();
+    let (now, digest) = (world.present(outsider), world.view(outsider).digest());
+    let homes = world.core(outsider, key).homes(0, slot);
+    for home in homes {
+        let known = world.core(outsider, key).tables[0].near.place_of(home, slot);
+        let Some((cores, place)) = known else { continue };
+        let unsure = annulus_proto::SlotSet::new(&[], 1);
+        let mut beat = Beat { cores, place, is_whole: true, changed: Vec::new(), unsure };
+        let (mut slots, mut view) = (vec![slot], digest);
+        change(&mut beat, &mut slots, &mut view);
+        let (from, question) =
+            ((0, home, slot.index() % cores), (now.monotonic, Some(place), slots));
+        world.core(outsider, key).on_beat(now, from, question, beat.into(), view);
+    }
+}
+
+/// Something changed, and another slot of the same core was asked about.
+fn pass_over(beat: &mut Beat, slots: &mut [Slot]) {
+    beat.place.number += 1;
+    // Of one to three cores, in each seventeenth slot.
+    let (index, step) = (slots[0].index(), 17 * 6);
+    let other = if index < step { index + step } else { index - step };
+    slots[0] = Slot::new(other).unwrap();
+}
+
 #[test]
-fn what_was_not_asked_about_may_have_changed() {
+fn what_a_home_covers_no_longer_goes_at_once() {
+    type Change = fn(&mut Beat, &mut Vec<Slot>, &mut u64);
+    let changes: [(&str, bool, Change); 7] = [
+        ("nothing is new", true, |_, _, _| {}),
+        ("something else changed", true, |beat, _, _| beat.place.number += 1),
+        ("another slot was asked about", false, |beat, slots, _| pass_over(beat, slots)),
+        ("changes are missing", false, |beat, _, _| beat.is_whole = false),
+        ("the home has restarted", false, |beat, _, _| beat.place.run += 1),
+        ("it has another number of cores", false, |beat, _, _| beat.cores += 1),
+        ("it does not vouch for the slot", false, |beat, slots, _| {
+            beat.unsure = annulus_proto::SlotSet::new(slots, 1);
+        }),
+    ];
+    for (what, stays, change) in changes {
+        let (mut world, key, outsider) = World::with_a_near_copy(5, 13);
+        answer(&mut world, (outsider, &key), change);
+        assert_eq!(world.seen(outsider, &key).is_some(), stays, "{what}");
+    }
+}
+
+#[test]
+fn what_is_passed_over_while_it_is_read_is_not_kept() {
     let (mut world, key, outsider) = World::with_a_near_copy(5, 13);
-    let slot = Key::new(key.as_str()).unwrap().slot();
     let word = Key::new(key.as_str()).unwrap().word();
-    let homes = world.homes_of(&key);
-    let ids = homes.iter().map(|home| NodeId::from_bits(world.nodes[*home].state.id));
-    let ids: Vec<NodeId> = ids.collect();
-    let pass_over = |world: &mut World, asked: &[Slot]| {
-        for id in &ids {
-            // Whichever core of it has the slot.
-            (0..51).for_each(|it| world.core(outsider, &key).pass_over_others(0, (*id, it), asked));
-        }
-    };
-    pass_over(&mut world, &[slot]);
-    assert!(world.sees(outsider, &key, "one"), "it was asked about");
-    pass_over(&mut world, &[]);
-    assert_eq!(world.seen(outsider, &key), None);
+    world.core(outsider, &key).note_changed(0, word, 0);
     let id = world.request(outsider, &key, Operation::Get);
     world.run_until("a read", Duration::from_secs(1), |world| {
         world.core(outsider, &key).tables[0].near.is_reading(word)
     });
-    pass_over(&mut world, &[]);
+    answer(&mut world, (outsider, &key), |beat, slots, _| pass_over(beat, slots));
     assert!(matches!(world.wait(id), SessionReply::Session(_)));
     assert_eq!(world.counter(outsider, "near_copies_overtaken"), 1);
     assert_eq!(world.seen(outsider, &key), None);
+}
+
+#[test]
+fn who_sees_other_members_vouches_for_nothing() {
+    for (difference, vouches) in [(0, true), (1, false)] {
+        let (mut world, key, outsider) = World::with_a_near_copy(5, 14);
+        let slot = Key::new(key.as_str()).unwrap().slot();
+        world.isolate(outsider);
+        world.run_for(Duration::from_millis(150));
+        let before = world.core(outsider, &key).tables[0].store.freshness(slot);
+        answer(&mut world, (outsider, &key), |_, _, view| *view ^= difference);
+        let after = world.core(outsider, &key).tables[0].store.freshness(slot);
+        assert_eq!(after > before, vouches);
+    }
 }
 
 #[test]
