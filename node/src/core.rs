@@ -31,6 +31,7 @@ mod near;
 mod owned;
 mod pace;
 mod placing;
+mod promotion;
 mod relief;
 mod replacing;
 mod replica;
@@ -76,6 +77,7 @@ use merging::name_among_clients;
 use near::Near;
 use pace::Bucket;
 use placing::Placing;
+use promotion::Inward;
 use relief::Relief;
 use replies::Replies;
 use report::Explain;
@@ -99,8 +101,8 @@ pub use merging::{ValueMerge, ValueMergeError};
 #[doc(hidden)]
 pub use settings::Flaw;
 pub use settings::{
-    CoreSettings, OnFull, Partition, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes, homes_max,
-    majority,
+    CoreSettings, OnFull, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
+    homes_max, majority,
 };
 pub use slot_set::{SlotCall, SlotMember, SlotSaid, SlotSetPolicy};
 pub use standing::Standing;
@@ -230,6 +232,7 @@ struct Table {
     near: Near,
     /// What of that is for want of room.
     relief: Relief,
+    inward: Inward,
     /// Which sessions are used much.
     burning: Burning,
     /// What becomes of the copies of slots.
@@ -323,6 +326,7 @@ impl Core {
         };
         let table = |(policy, writer): (TablePolicy, Writer)| Table {
             burning: Burning::new(policy.suspects.as_ref(), cores),
+            inward: Inward::new(now.monotonic, policy.promotion, cores),
             store: Store::new(policy.among_nodes(), id, writer, settings.flaw),
             hints: Hints::new(hints_max, hints_max_age),
             placing: Placing::default(),

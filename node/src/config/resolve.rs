@@ -19,7 +19,7 @@ use super::setting::{ENV_PREFIX, RingSetting, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
 use crate::core::{
-    CoreSettings, OnFull, Partition, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
+    CoreSettings, OnFull, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
     record_bytes_max,
 };
 use crate::driver::{
@@ -524,6 +524,26 @@ impl Resolver {
                 }
                 .to_owned()
             });
+        let promotion = Promotion {
+            after: table.take(
+                TableSetting::PromoteAfter,
+                default.promotion.after,
+                |raw| {
+                    let reads: u8 = whole(1..=255)(raw)?;
+                    Ok(NonZeroU8::new(reads).expect("one at least"))
+                },
+                NonZeroU8::to_string,
+            ),
+            rate: table.take(
+                TableSetting::PromoteRate,
+                default.promotion.rate,
+                |raw| {
+                    let bytes = size(raw, 4 << 10..=1 << 40)?;
+                    Ok(NonZeroU64::new(bytes).expect("4 KiB at least"))
+                },
+                |bytes| show_size(bytes.get()),
+            ),
+        };
         let suspects = table.suspects();
         table.check_memory(memory, max_value, record_size);
         if !lifetime_max.is_zero() && (idle.is_zero() || idle > lifetime_max) {
@@ -550,6 +570,7 @@ impl Resolver {
             merge: None,
             ring: 0,
             cools_after: None,
+            promotion,
             suspects,
         };
         TableSettings { policy, memory, storage: Storage::Memory, record_size }

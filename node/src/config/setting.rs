@@ -101,6 +101,8 @@ settings! {
         Hold "hold" "TIME" "How long a request for a session that is slowed down is held";
         HeldMax "held_max" "N" "How many requests are held at any time";
         Read "read" "WHERE" "Where sessions are read: near (out of the host's memory, where they may be), home";
+        PromoteAfter "promote_after" "READS" "Upon which read of it a session comes back from a ring further out";
+        PromoteRate "promote_rate" "SIZE" "The most bytes of sessions per second that come back";
         Partition "partition" "WHAT" "What plain reads and writes do without a majority of the homes: serve, refuse";
     }
 }

@@ -1,4 +1,4 @@
-use std::num::{NonZeroU8, NonZeroU32};
+use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::host::Host;
 use super::*;
 use crate::core::{
-    CoreSettings, OnFull, Partition, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
+    CoreSettings, OnFull, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
 };
 use crate::driver::{LocalRoles, Storage, TableSettings};
 
@@ -258,6 +258,8 @@ fn a_table_of_the_file_replaces_the_default_one() {
         table_rate = 10000
         hold = "2s"
         held_max = 64
+        promote_after = 3
+        promote_rate = "1MiB"
 
         [[table]]
         name = "logins"
@@ -280,6 +282,10 @@ fn a_table_of_the_file_replaces_the_default_one() {
         merge: None,
         ring: 0,
         cools_after: None,
+        promotion: Promotion {
+            after: NonZeroU8::new(3).expect("not zero"),
+            rate: NonZeroU64::new(1 << 20).expect("not zero"),
+        },
         suspects: Some(SuspectPolicy {
             burn: NonZeroU32::new(3_000).expect("not zero"),
             half_life: Duration::from_secs(30),

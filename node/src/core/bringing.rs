@@ -1,10 +1,10 @@
 //! Sessions that come back inward when they are used.
 //!
 //! A request whose session is not here ([`Core::is_here`]) waits while the rings further out are asked, one after
-//! the other, by a majority of each one's homes. What they hold together is written to the homes of the innermost ring
-//! with a note that says that it lies there again. Once enough of them have it (as many as have to hold a write, and a
-//! majority) the homes further out are told, and drop theirs if all of it was brought in. Then all that wait are gone
-//! on with, however many they are.
+//! the other, by a majority of each one's homes. If it is to come in ([`super::promotion`]), what they hold together is
+//! written to the homes of the innermost ring with a note that says that it lies there again. Once enough of them have
+//! it (as many as have to hold a write, and a majority) the homes further out are told, and drop theirs if all of it was
+//! brought in. Then all that wait are gone on with, however many they are.
 
 use annulus_proto::message::{Failure, Operation, RequestId, SessionReply, SessionRequest};
 use annulus_proto::{Entry, Key};
@@ -20,6 +20,8 @@ pub(super) struct Bringing {
     waiting: Vec<u64>,
     /// What the rings that were asked hold together.
     found: Option<Entry>,
+    /// What it takes of the budget of what comes in, in bytes.
+    taken: usize,
 }
 
 /// How long the rings further out may take, beside what one answer takes.
@@ -33,14 +35,18 @@ impl Core {
     pub(super) fn bring_in(&mut self, now: Now, id: u64, mut pending: Pending) {
         let place = (pending.table, pending.request.key.clone());
         self.leave_line(&mut pending);
+        if let Some(bringing) = self.bringing.get_mut(&place) {
+            bringing.waiting.push(id);
+            self.counters.add("requests_for_what_comes");
+            pending.stage = Stage::BringingIn;
+            self.pending.insert(id, pending);
+            return;
+        }
+        let Some(mut pending) = self.wait_to_promote(now, id, pending) else { return };
         pending.stage = Stage::BringingIn;
         self.pending.insert(id, pending);
-        if let Some(bringing) = self.bringing.get_mut(&place) {
-            self.counters.add("requests_for_what_comes");
-            return bringing.waiting.push(id);
-        }
         let table = place.0;
-        self.bringing.insert(place.clone(), Bringing { waiting: vec![id], found: None });
+        self.bringing.insert(place.clone(), Bringing { waiting: vec![id], ..Bringing::default() });
         self.look_further_out(now, place, table);
     }
 
@@ -136,9 +142,13 @@ impl Core {
 
     /// Writes what the rings further out hold to the homes of the innermost.
     fn bring_what_was_found(&mut self, now: Now, (table, key): (usize, Key)) {
-        let found = self.bringing.get(&(table, key.clone())).and_then(|it| it.found.clone());
+        let Some(bringing) = self.bringing.get(&(table, key.clone())) else { return };
+        let (found, waiting) = (bringing.found.clone(), bringing.waiting.clone());
         let Some(mut entry) = found else {
             return self.end_bringing(now, (table, key), Ok(()));
+        };
+        let Some(taken) = self.comes_in(now, table, (&key, &entry), &waiting) else {
+            return self.read_where_it_is(now, (table, key), entry);
         };
         let now_ms = self.time.now_ms(now);
         if let Some(stored) = self.tables[table].store.get(&key, now_ms) {
@@ -155,6 +165,7 @@ impl Core {
         let (id, pending) = self.open_bringing(now, (table, &key), table);
         if let Some(bringing) = self.bringing.get_mut(&(table, key)) {
             bringing.found = Some(entry.clone());
+            bringing.taken = taken;
         }
         self.start_writing(now, id, pending, entry, WriteKind::Moved);
     }
@@ -168,6 +179,9 @@ impl Core {
     ) {
         let Some(bringing) = self.bringing.remove(&(table, key.clone())) else { return };
         let now_ms = self.time.now_ms(now);
+        if outcome.is_err() {
+            self.did_not_come_in(table, bringing.taken);
+        }
         if outcome.is_ok()
             && bringing.found.is_some()
             && let Some(entry) = self.tables[table].store.get(&key, now_ms)
@@ -184,16 +198,10 @@ impl Core {
                 }
                 // There is no room for it here, but it can be read, and what ends needs none.
                 Err(Failure::TableFull { .. })
-                    if matches!(
-                        pending.request.operation,
-                        Operation::Get | Operation::End { .. }
-                    ) && let Some(entry) = &bringing.found =>
+                    if !pending.needs_it_inside()
+                        && let Some(entry) = &bringing.found =>
                 {
-                    if pending.request.operation == Operation::Get {
-                        self.counters.add("sessions_read_further_out");
-                    }
-                    pending.is_nowhere_else = true;
-                    self.apply(now, id, pending, Some(entry.clone()));
+                    self.apply_further_out(now, id, pending, entry.clone());
                 }
                 Err(Failure::Unavailable { .. } | Failure::TimedOut) => {
                     self.pause(now, id, pending);
@@ -207,6 +215,25 @@ impl Core {
                 Err(failure) => self.finish(now, id, pending, Err(failure.clone())),
             }
         }
+    }
+
+    /// Goes on with those who wait for a session that stays where it is: reads and ends.
+    fn read_where_it_is(&mut self, now: Now, place: (usize, Key), found: Entry) {
+        let Some(bringing) = self.bringing.remove(&place) else { return };
+        for id in bringing.waiting {
+            if let Some(pending) = self.pending.remove(&id) {
+                self.apply_further_out(now, id, pending, found.clone());
+            }
+        }
+    }
+
+    /// Does what was asked with what lies on another ring.
+    fn apply_further_out(&mut self, now: Now, id: u64, mut pending: Pending, found: Entry) {
+        if pending.request.operation == Operation::Get {
+            self.counters.add("sessions_read_further_out");
+        }
+        pending.is_nowhere_else = true;
+        self.apply(now, id, pending, Some(found));
     }
 
     /// What was written or read to bring a session in has an outcome.

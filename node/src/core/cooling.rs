@@ -492,6 +492,6 @@ impl Cooling {
     }
 }
 
-fn size(entry: &Entry) -> usize {
+pub(super) fn size(entry: &Entry) -> usize {
     entry.body.as_ref().map_or(0, annulus_proto::Body::size)
 }

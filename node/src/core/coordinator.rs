@@ -1434,6 +1434,11 @@ impl Pending {
         !self.askers.is_empty() && self.askers.iter().all(is_such)
     }
 
+    /// Whether its session has to be on the innermost ring for it: all but reads and ends change it there.
+    pub(super) fn needs_it_inside(&self) -> bool {
+        !matches!(self.request.operation, Operation::Get | Operation::End { .. })
+    }
+
     /// With somebody who asks for it.
     pub(super) fn asked_by(self, asker: Asker, id: u64) -> Self {
         Self { askers: vec![(asker, id)], ..self }

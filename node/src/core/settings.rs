@@ -146,6 +146,8 @@ pub struct TablePolicy {
     /// After how long a session goes one ring outward that was used once; one that was used more stays for a half-life
     /// longer each time its heat is twice as high. Default `None`: never.
     pub cools_after: Option<Duration>,
+    /// When a session comes back from a ring further out.
+    pub promotion: Promotion,
     /// When a session is used too much, and what becomes of it then. Default `None`: never.
     pub suspects: Option<SuspectPolicy>,
 }
@@ -209,8 +211,26 @@ impl Default for TablePolicy {
             merge: None,
             ring: 0,
             cools_after: None,
+            promotion: Promotion::default(),
             suspects: None,
         }
+    }
+}
+
+/// When a session that went outward comes back to the innermost ring. Until then it is read where it lies; whatever
+/// changes it is done on the innermost ring, and brings it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    /// Upon which read of it through one home, if none comes more than a half-life after the one before. Default 1.
+    pub after: NonZeroU8,
+    /// How many bytes of sessions may come in through one node in a second, each core its part. Beyond it sessions are
+    /// read where they lie, and changes of them wait. Default 64 MiB.
+    pub rate: NonZeroU64,
+}
+
+impl Default for Promotion {
+    fn default() -> Self {
+        Self { after: NonZeroU8::MIN, rate: NonZeroU64::new(64 << 20).expect("64 MiB is not zero") }
     }
 }
 

@@ -11,6 +11,7 @@ mod merging;
 mod near;
 mod owned;
 mod placing;
+mod promotion;
 mod replacing;
 mod rings;
 mod slot_sets;

@@ -6,9 +6,9 @@ use super::*;
 
 const KEY: &str = "cold";
 /// A half-life.
-const LIFE: Duration = Duration::from_secs(2);
+pub(super) const LIFE: Duration = Duration::from_secs(2);
 /// Until then what is on its way has arrived.
-const ARRIVED: Duration = Duration::from_millis(20);
+pub(super) const ARRIVED: Duration = Duration::from_millis(20);
 
 fn end() -> Operation {
     Operation::End { birth: None }
@@ -23,7 +23,7 @@ fn update(value: &str) -> Operation {
 }
 
 /// A table with these rings: after how many half-lives sessions leave each of them for the next one.
-fn rings(after: &[u64]) -> (TablePolicy, Vec<TablePolicy>) {
+pub(super) fn rings(after: &[u64]) -> (TablePolicy, Vec<TablePolicy>) {
     let policy = |ring: usize| TablePolicy {
         name: if ring == 0 { "sessions".to_owned() } else { format!("sessions@{ring}") },
         half_life: LIFE,
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// How many nodes hold a session's value on a ring.
-    fn holders(&mut self, ring: usize, key: &str) -> usize {
+    pub(super) fn holders(&mut self, ring: usize, key: &str) -> usize {
         let has = |world: &mut Self, node: usize| {
             world.copy_on(ring, node, key).is_some_and(|it| !it.is_marker() && !it.is_ended())
         };
@@ -477,7 +477,7 @@ impl World {
         })
     }
 
-    fn total(&self, counter: &str) -> u64 {
+    pub(super) fn total(&self, counter: &str) -> u64 {
         (0..self.nodes.len()).map(|node| self.counter(node, counter)).sum()
     }
 }
@@ -491,7 +491,7 @@ fn never_cools() -> TablePolicy {
     }
 }
 
-fn some_keys() -> impl Iterator<Item = String> {
+pub(super) fn some_keys() -> impl Iterator<Item = String> {
     let is_there = |key: &String| {
         let slot = Key::new(key.as_str()).unwrap().slot();
         Simulated::Sparse.has_core(slot)

@@ -1,0 +1,210 @@
+//! Upon which use sessions come in from a ring further out, and how many at a time.
+
+use std::num::{NonZeroU8, NonZeroU64};
+
+use super::rings::{ARRIVED, LIFE, rings, some_keys};
+use super::*;
+
+const KEY: &str = "cold";
+
+fn update(value: &str) -> Operation {
+    Operation::Update { birth: None, change: Change::Value(bytes(value)) }
+}
+
+impl World {
+    fn with_promotion(count: usize, seed: u64, promotion: Promotion) -> Self {
+        let (mut policy, mut outer) = rings(&[5]);
+        policy.promotion = promotion;
+        outer[0].promotion = promotion;
+        let none = Self::of_single_cores(0, seed, policy);
+        let mut world = Self { slots: Simulated::Sparse, outer, ..none };
+        for id in 1..=count as u64 {
+            world.add(id);
+        }
+        world.settle();
+        world
+    }
+
+    /// Nodes where sessions come in upon the n-th read, and one that has cooled.
+    fn with_reads_to_promote(count: usize, seed: u64, after: u8) -> (Self, String) {
+        let after = NonZeroU8::new(after).unwrap();
+        let promotion = Promotion { after, ..Promotion::default() };
+        let mut world = Self::with_promotion(count, seed, promotion);
+        let key = sparse(KEY);
+        world.acknowledged(0, &key, start(bytes("one")));
+        world.until_it_is_on(1, &key);
+        (world, key)
+    }
+}
+
+/// So many bytes a second, of which a core of a sparse node takes its part.
+fn rate(rate: u64) -> Promotion {
+    Promotion { rate: NonZeroU64::new(17 * rate).unwrap(), ..Promotion::default() }
+}
+
+#[test]
+fn a_session_comes_in_upon_the_read_that_its_table_says() {
+    for seed in 0..4 {
+        let (mut world, key) = World::with_reads_to_promote(3, seed, 3);
+        for _ in 0..2 {
+            assert_eq!(world.value(0, &key), bytes("one"));
+            world.run_for(ARRIVED);
+            assert_eq!((world.holders(0, &key), world.holders(1, &key)), (0, 3), "seed {seed}");
+        }
+        assert_eq!(world.counter(0, "sessions_read_further_out"), 2);
+        assert_eq!(world.value(0, &key), bytes("one"));
+        world.until_it_is_on(0, &key);
+        // And it is counted anew.
+        world.until_it_is_on(1, &key);
+        assert_eq!(world.value(0, &key), bytes("one"));
+        world.run_for(ARRIVED);
+        assert_eq!((world.holders(0, &key), world.holders(1, &key)), (0, 3), "seed {seed}");
+    }
+}
+
+#[test]
+fn reads_that_are_far_apart_do_not_bring_it_in() {
+    let (mut world, key) = World::with_reads_to_promote(3, 1, 2);
+    for _ in 0..6 {
+        world.run_for(LIFE + Duration::from_millis(100));
+        assert_eq!(world.value(1, &key), bytes("one"));
+    }
+    assert_eq!((world.holders(0, &key), world.holders(1, &key)), (0, 3));
+    world.run_for(LIFE - Duration::from_millis(100));
+    assert_eq!(world.value(1, &key), bytes("one"));
+    world.until_it_is_on(0, &key);
+}
+
+#[test]
+fn a_change_brings_it_in_at_once() {
+    let if_unchanged = |world: &mut World, key: &str| {
+        let SessionReply::Session(session) = world.ask(2, key, Operation::Get) else {
+            panic!("it is there");
+        };
+        Operation::UpdateIf { version: session.version, change: Change::Value(bytes("two")) }
+    };
+    let (mut world, key) = World::with_reads_to_promote(3, 2, 255);
+    let conditional = if_unchanged(&mut world, &key);
+    let touch = Operation::Touch { birth: None };
+    for (operation, value) in [(touch, "one"), (conditional, "two"), (update("three"), "three")] {
+        world.until_it_is_on(1, &key);
+        world.acknowledged(1, &key, operation);
+        world.until_it_is_on(0, &key);
+        assert_eq!(world.value(2, &key), bytes(value));
+    }
+}
+
+#[test]
+fn a_session_that_stays_outside_can_be_ended() {
+    for node in 0..4 {
+        let (mut world, key) = World::with_reads_to_promote(4, 3, 9);
+        assert_eq!(world.value(node, &key), bytes("one"));
+        world.acknowledged(node, &key, Operation::End { birth: None });
+        world.run_for(ARRIVED);
+        assert_eq!((world.holders(0, &key), world.holders(1, &key)), (0, 0));
+        for node in 0..4 {
+            assert_eq!(world.fails(node, &key, Operation::Get), Failure::Ended);
+        }
+        assert_eq!(world.total("sessions_brought_in"), 0);
+    }
+}
+
+/// Through any node, while it goes to and fro between the rings.
+#[test]
+fn what_is_read_outside_is_what_was_written_last() {
+    for seed in 0..6 {
+        let (mut world, key) = World::with_reads_to_promote(5, seed, 2);
+        let mut value = "one".to_owned();
+        for step in 0..120 {
+            let node = world.rng.random_range(0..5);
+            match world.rng.random_range(0..8) {
+                0 => {
+                    value = format!("value {step}");
+                    world.acknowledged(node, &key, update(&value));
+                }
+                1 => _ = world.acknowledged(node, &key, Operation::Touch { birth: None }),
+                2 => world.run_for(7 * LIFE),
+                _ => assert_eq!(world.value(node, &key), bytes(&value), "seed {seed}, {step}"),
+            }
+            world.run_for(ARRIVED);
+        }
+        assert!(world.total("sessions_read_further_out") > 1, "seed {seed}");
+        assert!(world.total("sessions_brought_in") > 1, "seed {seed}");
+    }
+}
+
+/// How large the values of the following tests are, with what an entry takes besides.
+const BYTES: u64 = 1_000;
+
+impl World {
+    /// One node with sessions that have cooled, and at most `rate` bytes of which come in in a second.
+    fn with_cold_sessions(count: usize, seed: u64, promotion: Promotion) -> (Self, Vec<String>) {
+        let mut world = Self::with_promotion(1, seed, promotion);
+        let keys: Vec<String> = some_keys().take(count).collect();
+        let value = bytes(&"x".repeat(BYTES as usize));
+        for key in &keys {
+            world.acknowledged(0, key, start(value.clone()));
+        }
+        world.run_until_seen("all are outside", 30 * LIFE, |world| {
+            keys.iter().all(|key| world.holders(0, key) == 0)
+        });
+        (world, keys)
+    }
+
+    fn inside(&mut self, keys: &[String]) -> u64 {
+        keys.iter().filter(|key| self.holders(0, key) == 1).count() as u64
+    }
+}
+
+#[test]
+fn no_more_bytes_come_in_than_the_table_says() {
+    let a_second = 20 * BYTES;
+    let (mut world, keys) = World::with_cold_sessions(200, 5, rate(a_second));
+    let began = world.now;
+    for key in keys.iter().chain(&keys) {
+        assert_eq!(world.value(0, key), bytes(&"x".repeat(BYTES as usize)));
+    }
+    let passed = (world.now - began).as_millis() as u64;
+    // What a tenth of a second allows may come in at once, and one more.
+    let most = (a_second * passed / 1_000 + a_second / 10) / BYTES + 1;
+    let inside = world.inside(&keys);
+    assert!(inside > 0 && inside <= most, "{inside} of {most} in {passed} ms");
+    let put_off = world.counter(0, "promotions_put_off");
+    assert_eq!(put_off, world.counter(0, "sessions_read_further_out"));
+    assert!(put_off > 0);
+    // There is room again after a while.
+    world.run_for(Duration::from_secs(1));
+    let outside = keys.iter().find(|key| world.holders(0, key) == 0).unwrap().clone();
+    world.value(0, &outside);
+    assert_eq!(world.holders(0, &outside), 1);
+}
+
+#[test]
+fn changes_of_sessions_that_are_to_come_in_wait_for_their_turn() {
+    let a_second = 40 * BYTES;
+    for (count, all_in_time) in [(50, true), (150, false)] {
+        let (mut world, keys) = World::with_cold_sessions(count, 6, rate(a_second));
+        let began = world.now;
+        let ask = |key: &String| world.request(0, key, update("new"));
+        let asked: Vec<u64> = keys.iter().map(ask).collect();
+        let mut done = Vec::new();
+        for (key, id) in keys.iter().zip(asked) {
+            match world.wait(id) {
+                SessionReply::Acknowledged(_) => done.push(key.clone()),
+                SessionReply::Failed(Failure::SlowDown { retry_after_ms }) => {
+                    assert!(retry_after_ms > 0);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let passed = (world.now - began).as_millis() as u64;
+        let most = (a_second * passed / 1_000 + a_second / 10) / BYTES + 1;
+        assert!(done.len() as u64 <= most, "{} of {most} in {passed} ms", done.len());
+        assert_eq!(done.len() == count, all_in_time, "{} of {count}", done.len());
+        assert!(world.counter(0, "writes_slowed") > count as u64 / 2);
+        for key in &keys {
+            let value = if done.contains(key) { "new" } else { &"x".repeat(BYTES as usize) };
+            assert_eq!(world.value(0, key), bytes(value));
+        }
+    }
+}
