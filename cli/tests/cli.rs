@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 #[path = "cli/near.rs"]
 mod near;
+#[path = "cli/rings.rs"]
+mod rings;
 #[path = "cli/rolling.rs"]
 mod rolling;
 #[path = "cli/top.rs"]

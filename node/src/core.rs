@@ -634,6 +634,7 @@ impl Core {
         self.look_after_placed(now);
         self.settle_doubts(now);
         self.cool(now);
+        self.end_waits_to_come_in(now);
         self.report_burning(now);
         self.see_to_replaced(now);
         self.count_copies(now);

@@ -431,8 +431,8 @@ fn status() -> impl Strategy<Value = Message> {
     let node =
         (node_ids(), text(), addrs()).prop_map(|(id, name, addr)| RouteNode { id, name, addr });
     let routes = (any::<u64>(), vec(node, 0..4), any::<u8>(), vec(any::<u16>(), 0..20));
-    let table = (text(), any::<[u64; 7]>(), any::<[u32; 5]>(), any::<(u8, u8)>()).prop_map(
-        |(name, numbers, slots, (replicas, write_homes))| {
+    let table = (text(), any::<[u64; 7]>(), any::<[u32; 5]>(), any::<(u8, u8, u8)>()).prop_map(
+        |(name, numbers, slots, (replicas, write_homes, members_lacking))| {
             let [entries, capacity, bytes, segment_bytes, huge_bytes, reserve_used, hints] =
                 numbers;
             TableStatus {
@@ -451,6 +451,7 @@ fn status() -> impl Strategy<Value = Message> {
                 hints,
                 replicas,
                 write_homes,
+                members_lacking,
             }
         },
     );

@@ -731,6 +731,8 @@ pub struct TableStatus {
     pub replicas: u8,
     /// How many of them hold a write before it is acknowledged.
     pub write_homes: u8,
+    /// How many more members would have to serve it, if it is a ring further out, before sessions go there.
+    pub members_lacking: u8,
 }
 
 /// Asks for all members a node knows.

@@ -94,6 +94,12 @@ fn print_one(node: &NodeStatus, peers: &Peers) -> anyhow::Result<()> {
             table.name, table.reserve_used
         ))?;
     }
+    for table in node.tables.iter().filter(|table| table.members_lacking > 0) {
+        output::line(format!(
+            "{}: lacks {} members that serve it: sessions stay further in",
+            table.name, table.members_lacking
+        ))?;
+    }
     for table in node.tables.iter().filter(|table| table.slots_undecided > 0) {
         output::line(format!(
             "{}: no majority for {} slots: logouts and conditional operations wait",

@@ -538,8 +538,8 @@ impl Resolver {
                 TableSetting::PromoteRate,
                 default.promotion.rate,
                 |raw| {
-                    let bytes = size(raw, 4 << 10..=1 << 40)?;
-                    Ok(NonZeroU64::new(bytes).expect("4 KiB at least"))
+                    let bytes = size(raw, 64 << 10..=1 << 40)?;
+                    Ok(NonZeroU64::new(bytes).expect("64 KiB at least"))
                 },
                 |bytes| show_size(bytes.get()),
             ),

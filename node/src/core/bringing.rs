@@ -10,6 +10,7 @@ use annulus_proto::message::{Failure, Operation, RequestId, SessionReply, Sessio
 use annulus_proto::{Entry, Key};
 
 use super::Core;
+use super::cooling::size;
 use super::coordinator::{Pending, Stage, WriteKind};
 use super::io::Now;
 use super::settings::Flaw;
@@ -35,16 +36,12 @@ impl Core {
     pub(super) fn bring_in(&mut self, now: Now, id: u64, mut pending: Pending) {
         let place = (pending.table, pending.request.key.clone());
         self.leave_line(&mut pending);
-        if let Some(bringing) = self.bringing.get_mut(&place) {
-            bringing.waiting.push(id);
-            self.counters.add("requests_for_what_comes");
-            pending.stage = Stage::BringingIn;
-            self.pending.insert(id, pending);
-            return;
-        }
-        let Some(mut pending) = self.wait_to_promote(now, id, pending) else { return };
         pending.stage = Stage::BringingIn;
         self.pending.insert(id, pending);
+        if let Some(bringing) = self.bringing.get_mut(&place) {
+            bringing.waiting.push(id);
+            return self.counters.add("requests_for_what_comes");
+        }
         let table = place.0;
         self.bringing.insert(place.clone(), Bringing { waiting: vec![id], ..Bringing::default() });
         self.look_further_out(now, place, table);
@@ -148,8 +145,11 @@ impl Core {
             return self.end_bringing(now, (table, key), Ok(()));
         };
         let Some(taken) = self.comes_in(now, table, (&key, &entry), &waiting) else {
-            return self.read_where_it_is(now, (table, key), entry);
+            return self.leave_it_where_it_is(now, (table, key), &entry);
         };
+        if let Some(bringing) = self.bringing.get_mut(&(table, key.clone())) {
+            bringing.taken = taken;
+        }
         let now_ms = self.time.now_ms(now);
         if let Some(stored) = self.tables[table].store.get(&key, now_ms) {
             // A stray, or what came in meanwhile.
@@ -165,7 +165,6 @@ impl Core {
         let (id, pending) = self.open_bringing(now, (table, &key), table);
         if let Some(bringing) = self.bringing.get_mut(&(table, key)) {
             bringing.found = Some(entry.clone());
-            bringing.taken = taken;
         }
         self.start_writing(now, id, pending, entry, WriteKind::Moved);
     }
@@ -217,12 +216,14 @@ impl Core {
         }
     }
 
-    /// Goes on with those who wait for a session that stays where it is: reads and ends.
-    fn read_where_it_is(&mut self, now: Now, place: (usize, Key), found: Entry) {
+    /// Goes on with those who wait for a session that is not to come in now: it can be read and ended where it is.
+    fn leave_it_where_it_is(&mut self, now: Now, place: (usize, Key), found: &Entry) {
         let Some(bringing) = self.bringing.remove(&place) else { return };
         for id in bringing.waiting {
-            if let Some(pending) = self.pending.remove(&id) {
-                self.apply_further_out(now, id, pending, found.clone());
+            let Some(pending) = self.pending.remove(&id) else { continue };
+            match pending.needs_it_inside() {
+                true => self.wait_to_come_in(now, id, pending, size(found)),
+                false => self.apply_further_out(now, id, pending, found.clone()),
             }
         }
     }

@@ -284,6 +284,14 @@ impl Core {
         policy.write.count(homes).max(majority(homes)).max(1)
     }
 
+    /// How many more members would have to serve the ring of a table before sessions go there; 0 of the innermost.
+    pub(super) fn members_lacking(&self, table: usize) -> usize {
+        match self.innermost(table) == table {
+            true => 0,
+            false => self.needed_to_move(table).saturating_sub(self.placement(table).members),
+        }
+    }
+
     /// An entry that lies on the ring of another table from this version on.
     pub(super) fn moved(
         &self,

@@ -24,6 +24,7 @@ use super::io::{Asker, Caller, Now};
 use super::merging::name_among_clients;
 use super::near::NearRead;
 use super::placing::Extras;
+use super::promotion::told_to_wait;
 use super::replacing::ToEnd;
 use super::settings::{Flaw, Partition, ReadFrom, majority};
 use super::time::NoStamp;
@@ -59,6 +60,8 @@ pub(super) struct Pending {
     pub(super) is_sent: bool,
     /// Whether it had to wait for room.
     pub(super) is_slowed: bool,
+    /// How many bytes of its session may come in for it.
+    pub(super) granted: usize,
     pub(super) stage: Stage,
 }
 
@@ -74,6 +77,8 @@ pub(super) enum Stage {
     Pausing,
     /// There is no room for what it writes.
     ShortOfRoom,
+    /// Its session lies further out, and others are to come in before it.
+    InLineToComeIn,
     /// Its session is a suspect.
     Held,
     /// Its session is looked for on other rings.
@@ -292,6 +297,7 @@ impl Core {
             is_nowhere_else: false,
             is_sent: false,
             is_slowed: false,
+            granted: 0,
             stage: Stage::Done,
         };
         (self.pending_next, pending)
@@ -1200,6 +1206,7 @@ impl Core {
             Stage::Queued
             | Stage::Pausing
             | Stage::ShortOfRoom
+            | Stage::InLineToComeIn
             | Stage::Held
             | Stage::BringingIn
             | Stage::Done => false,
@@ -1236,6 +1243,7 @@ impl Core {
             Stage::Queued
             | Stage::Pausing
             | Stage::ShortOfRoom
+            | Stage::InLineToComeIn
             | Stage::Held
             | Stage::BringingIn
             | Stage::Done => {}
@@ -1319,6 +1327,7 @@ impl Core {
                     false => Failure::TableFull { node: self.id() },
                 }
             }
+            Stage::InLineToComeIn => told_to_wait(&pending, Duration::from_secs(1)),
             Stage::Held => {
                 self.held -= 1;
                 self.when_again(now, &pending)
@@ -1354,6 +1363,7 @@ impl Core {
         if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
             self.hint_those_waited_for(&pending, *writing);
         }
+        self.did_not_come_in(pending.table, pending.granted);
         self.answer_all(now, &mut pending, outcome);
     }
 

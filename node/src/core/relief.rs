@@ -50,8 +50,8 @@ const SAMPLE_MAX: usize = 4_096;
 const REST: Duration = Duration::from_secs(1);
 const FAILING: Duration = Duration::from_secs(2);
 /// How long those who wait for room pause, those beyond as much longer as keeps their number per second.
-pub(super) const PAUSE: Duration = Duration::from_millis(40);
-pub(super) const TRIES_PER_SECOND: u32 = 20_000;
+const PAUSE: Duration = Duration::from_millis(40);
+const TRIES_PER_SECOND: u32 = 20_000;
 /// Nobody waits longer than until this is left of his patience: the answer takes its time, too.
 pub(super) const LEFT_FOR_ANSWER: Duration = Duration::from_millis(200);
 

@@ -282,6 +282,7 @@ impl Core {
             hints: table.hints.len() as u64,
             replicas: policy.replicas.get(),
             write_homes: policy.write.count(policy.replicas.get().into()) as u8,
+            members_lacking: self.members_lacking(index) as u8,
         }
     }
 }

@@ -92,6 +92,7 @@ impl Core {
         }
         pending.held_until = Some(until);
         pending.stage = Stage::Held;
+        pending.is_nowhere_else = false; // It may be by then.
         self.held += 1;
         // It may be released before.
         self.pauses.insert((until.min(now.monotonic + BEAT), id));

@@ -396,6 +396,7 @@ fn add_table(whole: &mut TableStatus, part: &TableStatus) {
     whole.slots_short += part.slots_short;
     whole.slots_undecided += part.slots_undecided;
     whole.hints += part.hints;
+    whole.members_lacking = whole.members_lacking.max(part.members_lacking);
 }
 
 impl Gathers {

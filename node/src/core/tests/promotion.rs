@@ -133,17 +133,20 @@ fn what_is_read_outside_is_what_was_written_last() {
     }
 }
 
-/// How large the values of the following tests are, with what an entry takes besides.
+/// How large the values of the following tests are, with less than a tenth for what an entry takes besides.
 const BYTES: u64 = 1_000;
 
+fn long_value() -> Value {
+    bytes(&"x".repeat(BYTES as usize))
+}
+
 impl World {
-    /// One node with sessions that have cooled, and at most `rate` bytes of which come in in a second.
-    fn with_cold_sessions(count: usize, seed: u64, promotion: Promotion) -> (Self, Vec<String>) {
-        let mut world = Self::with_promotion(1, seed, promotion);
+    /// Nodes with sessions that have cooled, and at most so many bytes a second of which come in through each.
+    fn with_cold_sessions(nodes: usize, count: usize, a_second: u64) -> (Self, Vec<String>) {
+        let mut world = Self::with_promotion(nodes, 5, rate(a_second));
         let keys: Vec<String> = some_keys().take(count).collect();
-        let value = bytes(&"x".repeat(BYTES as usize));
         for key in &keys {
-            world.acknowledged(0, key, start(value.clone()));
+            world.acknowledged(0, key, start(long_value()));
         }
         world.run_until_seen("all are outside", 30 * LIFE, |world| {
             keys.iter().all(|key| world.holders(0, key) == 0)
@@ -152,44 +155,59 @@ impl World {
     }
 
     fn inside(&mut self, keys: &[String]) -> u64 {
-        keys.iter().filter(|key| self.holders(0, key) == 1).count() as u64
+        keys.iter().filter(|key| self.holders(0, key) > 0).count() as u64
+    }
+
+    /// How many sessions may have come in through all nodes since then: what a tenth of a second allows at once, and one
+    /// more at each.
+    fn most_since(&self, began: Duration, a_second: u64) -> u64 {
+        let passed = (self.now - began).as_millis() as u64;
+        let each = (a_second * passed / 1_000 + a_second / 10) / BYTES + 1;
+        self.nodes.len() as u64 * each
     }
 }
 
 #[test]
 fn no_more_bytes_come_in_than_the_table_says() {
     let a_second = 20 * BYTES;
-    let (mut world, keys) = World::with_cold_sessions(200, 5, rate(a_second));
-    let began = world.now;
-    for key in keys.iter().chain(&keys) {
-        assert_eq!(world.value(0, key), bytes(&"x".repeat(BYTES as usize)));
+    for nodes in [1, 4] {
+        let (mut world, keys) = World::with_cold_sessions(nodes, 200, a_second);
+        let began = world.now;
+        for key in keys.iter().chain(&keys) {
+            assert_eq!(world.value(0, key), long_value());
+        }
+        let (inside, most) = (world.inside(&keys), world.most_since(began, a_second));
+        assert!(inside > 0 && inside <= most, "{inside} of {most}");
+        let put_off = world.total("promotions_put_off");
+        assert_eq!(put_off, world.total("sessions_read_further_out"));
+        assert!(put_off > 0);
+        // There is room again after a while.
+        world.run_for(Duration::from_secs(1));
+        let outside = keys.iter().find(|key| world.holders(0, key) == 0).unwrap().clone();
+        world.value(0, &outside);
+        world.run_for(ARRIVED);
+        assert_eq!(world.holders(0, &outside), nodes.min(3));
     }
-    let passed = (world.now - began).as_millis() as u64;
-    // What a tenth of a second allows may come in at once, and one more.
-    let most = (a_second * passed / 1_000 + a_second / 10) / BYTES + 1;
-    let inside = world.inside(&keys);
-    assert!(inside > 0 && inside <= most, "{inside} of {most} in {passed} ms");
-    let put_off = world.counter(0, "promotions_put_off");
-    assert_eq!(put_off, world.counter(0, "sessions_read_further_out"));
-    assert!(put_off > 0);
-    // There is room again after a while.
-    world.run_for(Duration::from_secs(1));
-    let outside = keys.iter().find(|key| world.holders(0, key) == 0).unwrap().clone();
-    world.value(0, &outside);
-    assert_eq!(world.holders(0, &outside), 1);
 }
 
+/// Asked for at once, with a read of each on its way already.
 #[test]
 fn changes_of_sessions_that_are_to_come_in_wait_for_their_turn() {
     let a_second = 40 * BYTES;
-    for (count, all_in_time) in [(50, true), (150, false)] {
-        let (mut world, keys) = World::with_cold_sessions(count, 6, rate(a_second));
+    for (nodes, count, all_in_time) in
+        [(1, 50, true), (1, 150, false), (4, 40, true), (4, 200, false)]
+    {
+        let (mut world, keys) = World::with_cold_sessions(nodes, count, a_second);
         let began = world.now;
-        let ask = |key: &String| world.request(0, key, update("new"));
-        let asked: Vec<u64> = keys.iter().map(ask).collect();
+        let ask = |key: &String| {
+            let read = world.request(0, key, Operation::Get);
+            (read, world.request(0, key, update("new")))
+        };
+        let asked: Vec<(u64, u64)> = keys.iter().map(ask).collect();
         let mut done = Vec::new();
-        for (key, id) in keys.iter().zip(asked) {
-            match world.wait(id) {
+        for (key, (read, changed)) in keys.iter().zip(asked) {
+            assert!(matches!(world.wait(read), SessionReply::Session(_)));
+            match world.wait(changed) {
                 SessionReply::Acknowledged(_) => done.push(key.clone()),
                 SessionReply::Failed(Failure::SlowDown { retry_after_ms }) => {
                     assert!(retry_after_ms > 0);
@@ -197,14 +215,36 @@ fn changes_of_sessions_that_are_to_come_in_wait_for_their_turn() {
                 other => panic!("{other:?}"),
             }
         }
-        let passed = (world.now - began).as_millis() as u64;
-        let most = (a_second * passed / 1_000 + a_second / 10) / BYTES + 1;
-        assert!(done.len() as u64 <= most, "{} of {most} in {passed} ms", done.len());
-        assert_eq!(done.len() == count, all_in_time, "{} of {count}", done.len());
-        assert!(world.counter(0, "writes_slowed") > count as u64 / 2);
+        let (inside, most) = (world.inside(&keys), world.most_since(began, a_second));
+        assert!(inside <= most, "{inside} of {most} on {nodes}");
+        let refused = count - done.len();
+        assert_eq!(refused == 0, all_in_time, "{refused} of {count} on {nodes}");
+        assert!(world.total("writes_slowed") > 0);
         for key in &keys {
-            let value = if done.contains(key) { "new" } else { &"x".repeat(BYTES as usize) };
-            assert_eq!(world.value(0, key), bytes(value));
+            let value = if done.contains(key) { bytes("new") } else { long_value() };
+            assert_eq!(world.value(0, key), value);
         }
+    }
+}
+
+#[test]
+fn what_brings_nothing_in_waits_for_nothing() {
+    for nodes in [1, 4] {
+        let (mut world, keys) = World::with_cold_sessions(nodes, 60, 20 * BYTES);
+        let asked: Vec<u64> = keys.iter().map(|key| world.request(0, key, update("new"))).collect();
+        world.run_for(ARRIVED);
+        assert!(world.total("writes_slowed") > 0);
+        let began = world.now;
+        let new = some_keys().find(|key| !keys.contains(key)).unwrap();
+        assert_eq!(world.fails(0, &new, update("other")), Failure::Absent);
+        let if_absent = Operation::StartIfAbsent {
+            value: bytes("new"),
+            lifetimes: Default::default(),
+            attributes: Attributes::default(),
+        };
+        world.acknowledged(0, &new, if_absent);
+        world.acknowledged(0, &keys[59], Operation::End { birth: None });
+        assert!(world.now - began < Duration::from_millis(50));
+        asked.into_iter().for_each(|id| _ = world.wait(id));
     }
 }

@@ -291,11 +291,12 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                     hints: 9,
                     replicas: 10,
                     write_homes: 11,
+                    members_lacking: 15,
                 }],
                 counters: vec![("reads".into(), 12)],
             }
             .into(),
-            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c0d0e090a0b010572656164730c",
+            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c0d0e090a0b0f010572656164730c",
         ),
         (MembersRequest {}.into(), ""),
         (

@@ -352,6 +352,7 @@ fn the_largest_answers_about_a_node_pass() {
             hints: u64::MAX,
             replicas: u8::MAX,
             write_homes: u8::MAX,
+            members_lacking: u8::MAX,
         };
         passes(NodeStatus {
             cluster: name(NAME_BYTES_MAX),

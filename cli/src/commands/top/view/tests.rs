@@ -49,6 +49,7 @@ fn table(name: &str, entries: u64) -> TableStatus {
         hints: 0,
         replicas: 3,
         write_homes: 2,
+        members_lacking: 0,
     }
 }
 
