@@ -56,9 +56,13 @@ impl Core {
             && self.is_here(table, copy)
             && self.slot_state(table, key.slot()).is_synced()
             && self.tables[table].store.get(key, now_ms).is_none();
-        if !is_doubtful {
-            return;
+        if is_doubtful {
+            self.doubt(table, key);
         }
+    }
+
+    /// Has it seen to before long what the rings further out hold of a session.
+    pub(super) fn doubt(&mut self, table: usize, key: &Key) {
         if self.doubts.len() < DOUBTS_MAX {
             self.doubts.insert((table, key.clone()));
         } else {

@@ -60,6 +60,8 @@ pub(super) struct Pending {
     pub(super) is_sent: bool,
     /// Whether it had to wait for room.
     pub(super) is_slowed: bool,
+    /// Whether what it wrote is later than what rings further out may hold, and they are to be told.
+    outdoes_others: bool,
     /// How many bytes of its session may come in for it.
     pub(super) granted: usize,
     pub(super) stage: Stage,
@@ -297,6 +299,7 @@ impl Core {
             is_nowhere_else: false,
             is_sent: false,
             is_slowed: false,
+            outdoes_others: false,
             granted: 0,
             stage: Stage::Done,
         };
@@ -621,7 +624,11 @@ impl Core {
             false => self.merge(now, pending.table, &key, &entry, Admission::Ordinary),
         };
         if outdoes_others && stored.is_ok() {
-            self.tell_further_out(now, pending.table, &key, &entry.marker());
+            // What is there is all that there is until enough hold what begins here.
+            match entry.is_ended() {
+                true => self.tell_further_out(now, pending.table, &key, &entry),
+                false => pending.outdoes_others = true,
+            }
         }
         pending.is_sent |= stored.is_ok();
         if let Err(failure) = stored {
@@ -1373,12 +1380,26 @@ impl Core {
         self.pending_bytes -= pending.size;
     }
 
+    /// Has the rings further out give up what a session was begun over, if enough hold that one; else it is seen what
+    /// they hold, and what became of it.
+    fn outdo(&mut self, now: Now, pending: &Pending, is_held: bool) {
+        let (table, key) = (pending.table, &pending.request.key);
+        let stored = self.tables[table].store.get(key, self.time.now_ms(now));
+        match stored.filter(|_| is_held) {
+            Some(entry) => self.tell_further_out(now, table, key, &entry.marker()),
+            None => self.doubt(table, key),
+        }
+    }
+
     fn answer_all(
         &mut self,
         now: Now,
         pending: &mut Pending,
         outcome: Result<SessionReply, Failure>,
     ) {
+        if std::mem::take(&mut pending.outdoes_others) {
+            self.outdo(now, pending, outcome.is_ok());
+        }
         if pending.brings.is_some() {
             return self.on_brought(now, pending, &outcome);
         }

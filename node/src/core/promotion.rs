@@ -100,7 +100,7 @@ impl Core {
         let has_room = granted > 0
             || inward.line.is_empty() && inward.bucket.may_go(now.monotonic, inward.rate);
         let is_needed = is_late || waiting.is_empty();
-        if !is_needed && !(is_wanted && has_room) {
+        if !(is_needed || is_wanted && has_room) {
             if is_wanted {
                 self.counters.add_many("promotions_put_off", reads as u64);
             }

@@ -79,6 +79,11 @@ fn fifteen_storms_in_which_sessions_cool_and_come_back_lose_none() {
 }
 
 #[test]
+fn fifteen_storms_in_which_sessions_come_back_late_lose_none() {
+    weathers("storm-promotions", 15);
+}
+
+#[test]
 fn the_same_seed_leaves_the_same_trace_in_another_thread() {
     for name in ["storm", "storm-moves", "storm-slots", "storm-rings"] {
         let run = |seed: u64| {

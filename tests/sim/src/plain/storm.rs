@@ -1,12 +1,12 @@
 //! What a storm is: everything that is drawn from its seed, and the plan of faults.
 
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU64};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use annulus_gossip::MeshConfig;
 use annulus_net::{Rate, Rates};
-use annulus_node::core::{Partition, TablePolicy, WriteHomes};
+use annulus_node::core::{Partition, Promotion, TablePolicy, WriteHomes};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -38,13 +38,16 @@ struct Shape {
     slots: u16,
     /// After how long sessions go to a ring further out, in milliseconds, if there is one.
     cools_after_ms: Option<RangeInclusive<u64>>,
+    /// Whether they come back from there late, and few at a time.
+    is_slow_inward: bool,
 }
 
 impl Shape {
     /// Of an ordinary one.
     fn new(nodes: usize, first: usize, plan: Plan) -> Self {
         let (keys, think_ms) = (KEYS, THINK_MS);
-        Self { nodes, first, plan, keys, think_ms, slots: 0, cools_after_ms: None }
+        let (cools_after_ms, is_slow_inward) = (None, false);
+        Self { nodes, first, plan, keys, think_ms, slots: 0, cools_after_ms, is_slow_inward }
     }
 }
 
@@ -59,6 +62,8 @@ pub struct Storm {
     pub slots: u16,
     /// After how long sessions go to a ring further out, if there is one.
     pub cools_after: Option<Duration>,
+    /// When they come back from there.
+    pub promotion: Promotion,
     /// How many homes a slot has.
     pub replicas: NonZeroU8,
     /// How long a client's request may take in all.
@@ -110,6 +115,12 @@ pub const KINDS: &[Kind] = &[
                 are brought in again",
         shape: rings,
     },
+    Kind {
+        name: "storm-promotions",
+        about: "the same, where they come in late: not before they were read some times, and few bytes in a second, \
+                so that they are read where they lie and changes of them wait",
+        shape: promotions,
+    },
 ];
 
 impl Kind {
@@ -123,8 +134,8 @@ impl Kind {
     #[must_use]
     pub fn draw(&self, seed: u64) -> Storm {
         let mut rng = StdRng::seed_from_u64(derive(seed, self.name));
-        let Shape { nodes, first, plan, keys, think_ms, slots, cools_after_ms } =
-            (self.shape)(&mut rng);
+        let shape = (self.shape)(&mut rng);
+        let Shape { nodes, first, plan, keys, think_ms, slots, .. } = shape;
         let latency_min = rng.random_range(0..=2);
         let latency_max = latency_min + rng.random_range(1..=8);
         let parameters = Parameters {
@@ -174,7 +185,11 @@ impl Kind {
                 after_death: Duration::from_secs(14),
                 after_partition: Duration::from_secs(20),
             },
-            cools_after: cools_after_ms.map(|range| ms(rng.random_range(range))),
+            cools_after: shape.cools_after_ms.map(|range| ms(rng.random_range(range))),
+            promotion: match shape.is_slow_inward {
+                true => slow_inward(&mut rng),
+                false => Promotion::default(),
+            },
             parameters,
         }
     }
@@ -210,6 +225,7 @@ impl Storm {
     pub fn policy(&self) -> TablePolicy {
         TablePolicy {
             cools_after: self.cools_after,
+            promotion: self.promotion,
             half_life: match self.cools_after {
                 Some(_) => Duration::from_secs(1),
                 None => TablePolicy::default().half_life,
@@ -306,6 +322,19 @@ fn rings(rng: &mut StdRng) -> Shape {
     let shape = if rng.random() { storm(rng) } else { moves(rng) };
     // So many keys that most of them cool between two uses.
     Shape { keys: 24..=60, cools_after_ms: Some(1_000..=4_000), ..shape }
+}
+
+fn promotions(rng: &mut StdRng) -> Shape {
+    Shape { is_slow_inward: true, ..rings(rng) }
+}
+
+/// Upon the first to fourth read, and in a second some ten sessions in each of a sparse node's cores, or enough.
+fn slow_inward(rng: &mut StdRng) -> Promotion {
+    let rate = if rng.random() { rng.random_range(100_000..=400_000) } else { 64 << 20 };
+    Promotion {
+        after: NonZeroU8::new(rng.random_range(1..=4)).expect("one at least"),
+        rate: NonZeroU64::new(rate).expect("it is not zero"),
+    }
 }
 
 /// Makes a plan, incident by incident.
