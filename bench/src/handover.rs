@@ -6,18 +6,19 @@
 
 use std::time::{Duration, Instant};
 
-use annulus_client::{Change, Client, NodeStatus, StartOptions, Table, Value};
+use annulus_client::{Client, NodeStatus, StartOptions, Table};
 use anyhow::{Context, ensure};
 use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::Options;
-use crate::entries::{fill_value, key, shuffled};
+use crate::entries::key;
 use crate::machine::{self, Machine};
 use crate::process::{Cluster, Node, Site, TableConfig};
 use crate::report::{Goal, Report, Unit};
-use crate::sample::{Latencies, Rounds};
+use crate::sample::Rounds;
+use crate::user::{Phase, use_sessions, value};
 
 const TABLE: &str = "sessions";
 const VALUE_BYTES: usize = 2_048;
@@ -27,8 +28,6 @@ const IN_FLIGHT: u64 = 32;
 /// else happens.
 const SETTLE: Duration = Duration::from_secs(2);
 const BEFORE: Duration = Duration::from_secs(3);
-/// Between two of its requests: it is a user and no load.
-const PAUSE: Duration = Duration::from_millis(1);
 /// How long a hand-over may take at a low rate.
 const JOIN_MAX: Duration = Duration::from_secs(600);
 /// How often a node is asked how far it is, at most, and in how many parts of the time that has passed: the answer
@@ -123,7 +122,7 @@ async fn join(
     found: &mut Found,
 ) -> anyhow::Result<()> {
     let memory = format!("{}MiB", 64 + ((entries * 2 * VALUE_BYTES as u64) >> 20));
-    let tables = [TableConfig { name: TABLE, write: "quorum", memory, read: None }];
+    let tables = [TableConfig::new(TABLE, "quorum", memory)];
     let mut cluster = Cluster::start_with(site, &machine.cores, 1, 3, &tables)?;
     cluster.agreed().await?;
     let seeds = cluster.nodes.iter().map(|node| node.addr.to_string());
@@ -132,7 +131,7 @@ async fn join(
     fill(&table, entries).await?;
 
     let (stop, stopped) = watch::channel(Phase::Settling);
-    let user = tokio::spawn(use_sessions(table.clone(), entries, stopped));
+    let user = tokio::spawn(use_sessions(table.clone(), (entries, VALUE_BYTES), stopped));
     tokio::time::sleep(SETTLE).await;
     stop.send_replace(Phase::Before);
     let processor_before = processor_time(&cluster)?;
@@ -215,7 +214,9 @@ async fn fill(table: &Table, entries: u64) -> anyhow::Result<()> {
         let table = table.clone();
         tasks.spawn(async move {
             for number in (first..entries).step_by(IN_FLIGHT as usize) {
-                table.start(key(number), value(number), StartOptions::default()).await?;
+                table
+                    .start(key(number), value(number, VALUE_BYTES), StartOptions::default())
+                    .await?;
             }
             anyhow::Ok(())
         });
@@ -224,46 +225,4 @@ async fn fill(table: &Table, entries: u64) -> anyhow::Result<()> {
         done??;
     }
     Ok(())
-}
-
-fn value(number: u64) -> Value {
-    let mut bytes = vec![0; VALUE_BYTES];
-    fill_value(number, &mut bytes);
-    Value::Bytes(bytes)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Settling,
-    Before,
-    During,
-    Over,
-}
-
-/// Reads, writes in turn; the times of both, before and meanwhile.
-async fn use_sessions(
-    table: Table,
-    entries: u64,
-    phase: watch::Receiver<Phase>,
-) -> anyhow::Result<[(Latencies, Latencies); 2]> {
-    let mut found = <[(Latencies, Latencies); 2]>::default();
-    let mut unused = <(Latencies, Latencies)>::default();
-    for number in shuffled(entries).into_iter().cycle() {
-        let now = *phase.borrow();
-        let (reads, writes) = match now {
-            Phase::Settling => &mut unused,
-            Phase::Before => &mut found[0],
-            Phase::During => &mut found[1],
-            Phase::Over => break,
-        };
-        let began = Instant::now();
-        table.get(key(number)).await.context("a read failed")?;
-        reads.push(began.elapsed());
-        let began = Instant::now();
-        let change = Change::Value(value(number));
-        table.update(key(number), None, change).await.context("a write failed")?;
-        writes.push(began.elapsed());
-        tokio::time::sleep(PAUSE).await;
-    }
-    Ok(found)
 }

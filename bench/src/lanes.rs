@@ -55,8 +55,7 @@ pub(crate) fn run(
         None => report.note("redis-server is not installed: its rows are missing"),
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the start)", machine::load()));
-    let table =
-        TableConfig { name: "sessions", write: "one", memory: "32MiB".to_owned(), read: None };
+    let table = TableConfig::new("sessions", "one", "32MiB".to_owned());
     let cluster = Cluster::start(site, servers, 1, &[table])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(cluster.agreed())?;

@@ -21,9 +21,11 @@ mod redis;
 mod report;
 mod restart;
 mod ring;
+mod rings;
 mod sample;
 mod sync;
 mod table;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +38,7 @@ use heat::HeatArgs;
 use machine::Machine;
 use process::Site;
 use report::Report;
+use rings::RingsArgs;
 use sync::SyncArgs;
 use table::{TableArgs, WriterArgs};
 
@@ -65,6 +68,8 @@ struct Run {
     sync: SyncArgs,
     #[command(flatten)]
     heat: HeatArgs,
+    #[command(flatten)]
+    rings: RingsArgs,
 }
 
 /// How to measure.
@@ -98,6 +103,8 @@ enum Suite {
     Heat,
     /// What is read out of shared memory on hosts that are no homes of it, and how far that is behind
     Near,
+    /// What it costs that sessions go outward and come in, and that a user's are ended wherever they are
+    Rings,
 }
 
 /// What this binary is when it starts itself.
@@ -141,7 +148,7 @@ fn main() -> ExitCode {
 }
 
 fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
-    let Run { options, table, handover, sync, heat, .. } = args;
+    let Run { options, table, handover, sync, heat, rings, .. } = args;
     let options = *options;
     let machine = Machine::read();
     let mut site = Site::open().context("no place for the nodes' files")?;
@@ -158,6 +165,7 @@ fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
         Suite::Handover => handover::run(&mut site, &machine, (options, handover), &mut report)?,
         Suite::Heat => heat::run(options, heat, &mut report)?,
         Suite::Near => near::run(&site, &machine, options, &mut report)?,
+        Suite::Rings => rings::run(&site, &machine, (options, rings), &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -175,6 +183,7 @@ impl Suite {
             Self::Handover => "handover",
             Self::Heat => "heat",
             Self::Near => "near",
+            Self::Rings => "rings",
         }
     }
 }

@@ -164,12 +164,7 @@ impl Trio {
 }
 
 fn tables() -> [TableConfig; 2] {
-    ["one", "quorum"].map(|name| TableConfig {
-        name,
-        write: name,
-        memory: "32MiB".to_owned(),
-        read: None,
-    })
+    ["one", "quorum"].map(|name| TableConfig::new(name, name, "32MiB".to_owned()))
 }
 
 /// A client that never reads shared memory: of the first node over its Unix socket, or of all nodes,

@@ -55,10 +55,8 @@ pub(crate) fn run(
     let processors: Vec<usize> = machine.cores.iter().copied().take(2).collect();
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the start)", machine::load()));
     let tables = TABLES.map(|(name, read)| TableConfig {
-        name,
-        write: "quorum",
-        memory: "8MiB".to_owned(),
         read: Some(read),
+        ..TableConfig::new(name, "quorum", "8MiB".to_owned())
     });
     let cluster = Cluster::start_with(site, &processors, 1, NODES, &tables)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

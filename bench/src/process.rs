@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use annulus_client::{Builder, Client, NodeStatus};
 use annulus_node::config::{Config, Sources};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -110,6 +110,27 @@ pub(crate) struct TableConfig {
     /// Where it is read; `None` = as nodes do unless they are told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) read: Option<&'static str>,
+    /// How long its sessions take to lose half of their heat; `None` = as nodes have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) half_life: Option<&'static str>,
+    /// Its rings further out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ring: Vec<RingConfig>,
+}
+
+/// A ring further out, in the words of a configuration.
+#[derive(Clone, Serialize)]
+pub(crate) struct RingConfig {
+    pub(crate) name: &'static str,
+    pub(crate) after: &'static str,
+    pub(crate) memory: String,
+}
+
+impl TableConfig {
+    /// A table of which nothing else is said.
+    pub(crate) fn new(name: &'static str, write: &'static str, memory: String) -> Self {
+        Self { name, write, memory, read: None, half_life: None, ring: Vec::new() }
+    }
 }
 
 /// Nodes that know of each other.
@@ -215,6 +236,20 @@ impl Cluster {
         &self.name
     }
 
+    /// The files in memory that hold the innermost ring of a table, one of each node.
+    pub(crate) fn segments(&self, table: &str) -> anyhow::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for file in fs::read_dir(self.shm.path())? {
+            let path = file?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.ends_with(&format!("-{table}")) {
+                paths.push(path);
+            }
+        }
+        ensure!(paths.len() == self.nodes.len(), "{} segments of {table}", paths.len());
+        Ok(paths)
+    }
+
     /// A client of this cluster, without seeds yet.
     pub(crate) fn client(&self) -> Builder {
         Client::builder().cluster(&self.name).software("annulus-bench")
@@ -268,6 +303,11 @@ impl Node {
         let began = Instant::now();
         self.process = start_node(&self.processors, &self.home)?;
         Ok(began)
+    }
+
+    /// The memory that it has taken beside its segments.
+    pub(crate) fn private_bytes(&self) -> Option<u64> {
+        machine::private_bytes(self.process.id())
     }
 
     /// The processor time that it has taken so far.

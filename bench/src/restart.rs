@@ -60,7 +60,7 @@ async fn warm(
 ) -> anyhow::Result<()> {
     report.progress(&format!("{nodes} node(s) with {entries} entries each"));
     let memory = format!("{}MiB", (entries * ROOM_BYTES) >> 20);
-    let table = TableConfig { name: TABLE, write: "quorum", memory, read: None };
+    let table = TableConfig::new(TABLE, "quorum", memory);
     let mut cluster = Cluster::start_with(site, &machine.cores, 1, nodes, &[table])?;
     cluster.agreed().await?;
     let local = cluster.client().local_socket(&cluster.nodes[0].socket);

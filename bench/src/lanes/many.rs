@@ -61,8 +61,7 @@ pub(super) fn run(
 
 impl Subject {
     fn open(site: &Site, machine: &Machine, cores: u16) -> anyhow::Result<Self> {
-        let table =
-            TableConfig { name: "sessions", write: "one", memory: "64MiB".to_owned(), read: None };
+        let table = TableConfig::new("sessions", "one", "64MiB".to_owned());
         let cluster = Cluster::start_with(site, &machine.cores, cores, 1, &[table])?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(cluster.agreed())?;

@@ -52,11 +52,8 @@ const REDIS_READS: usize = 5_000;
 
 pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<()> {
     report.progress("reads out of shared memory");
-    let tables = SIZES.map(|Size { table, entries, .. }| TableConfig {
-        name: table,
-        write: "one",
-        memory: format!("{}KiB", entries * ROOM_BYTES / 1024),
-        read: None,
+    let tables = SIZES.map(|Size { table, entries, .. }| {
+        TableConfig::new(table, "one", format!("{}KiB", entries * ROOM_BYTES / 1024))
     });
     let cluster = bench.start_cluster(1, &tables)?;
     bench.run(cluster.agreed())?;

@@ -16,7 +16,7 @@ const GIB: f64 = (1_u64 << 30) as f64;
 pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<()> {
     report.progress("a table until it is full");
     let memory = if bench.quick { "16MiB" } else { "64MiB" };
-    let table = TableConfig { name: TABLE, write: "one", memory: memory.to_owned(), read: None };
+    let table = TableConfig::new(TABLE, "one", memory.to_owned());
     let cluster = bench.start_cluster(1, &[table])?;
     bench.run(cluster.agreed())?;
     let client = bench.run(remote_client(&cluster, Via::Local))?;

@@ -34,7 +34,7 @@ pub(super) fn measure(
     let processor = machine.cores.last().copied().context("a process has a core")?;
     let (entries, rounds) = if options.quick { (100_000, 1) } else { (1_000_000, 5) };
     let memory = format!("{}MiB", 64 + entries / 1_000);
-    let tables = [TableConfig { name: "sessions", write: "one", memory, read: None }];
+    let tables = [TableConfig::new("sessions", "one", memory)];
     // What is measured is the comparison: a node that kept every write as a hint would spare it.
     site.limits.hints_max = Some(HINTS_MAX.to_owned());
     let mut cluster = Cluster::start(site, processor, 2, &tables)?;
