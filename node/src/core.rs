@@ -28,6 +28,7 @@ mod keeping;
 mod kept;
 mod merging;
 mod near;
+mod overflow;
 mod owned;
 mod pace;
 mod placing;
@@ -75,6 +76,7 @@ use hub::out_of_place;
 use keeping::{Pace, Saving};
 use merging::name_among_clients;
 use near::Near;
+use overflow::Overflowing;
 use pace::Bucket;
 use placing::Placing;
 use promotion::Inward;
@@ -98,6 +100,7 @@ pub use kept::{
     RECORD_REST_BYTES_MAX, RECORD_VALUE_BYTES_MAX, Record, RecordChange, RecordName, Space,
 };
 pub use merging::{ValueMerge, ValueMergeError};
+pub use overflow::{Overflow, OverflowTaker, Overflowed, WhyLeft};
 #[doc(hidden)]
 pub use settings::Flaw;
 pub use settings::{
@@ -190,6 +193,8 @@ pub struct Core {
     next_read: Option<Duration>,
     /// When to look for sessions that are to end since others were begun in their place.
     next_replaced: Duration,
+    /// When this run began, in hybrid milliseconds.
+    began_ms: u64,
     rng: StdRng,
     counters: Counters,
     outputs: VecDeque<Output>,
@@ -232,7 +237,10 @@ struct Table {
     near: Near,
     /// What of that is for want of room.
     relief: Relief,
+    /// What comes back into it.
     inward: Inward,
+    /// What leaves it.
+    overflowing: Overflowing,
     /// Which sessions are used much.
     burning: Burning,
     /// What becomes of the copies of slots.
@@ -333,6 +341,7 @@ impl Core {
             cooling: Cooling::default(),
             near: Near::default(),
             relief: Relief::default(),
+            overflowing: Overflowing::default(),
             custody: Custody::new(SLOT_COUNT.into()),
             copies: Copies::default(),
             epochs: Epochs::new(id),
@@ -345,6 +354,7 @@ impl Core {
             put_off: BTreeSet::new(),
         };
         let (mut merge, mut next_ring) = (None, 0);
+        let mut overflow = Overflow::Drop;
         let with_merge = |(mut policy, writer): (TablePolicy, Writer)| {
             assert!(
                 policy.ring == 0 || policy.ring == next_ring && policy.ring < 8,
@@ -352,10 +362,16 @@ impl Core {
                  ring is 7"
             );
             next_ring = policy.ring.saturating_add(1);
-            // Values are joined alike on all rings.
+            // Values are joined alike on all rings, and what leaves any of them goes to the same place.
             match policy.ring {
-                0 => merge.clone_from(&policy.merge),
-                _ => policy.merge.clone_from(&merge),
+                0 => {
+                    merge.clone_from(&policy.merge);
+                    overflow.clone_from(&policy.overflow);
+                }
+                _ => {
+                    policy.merge.clone_from(&merge);
+                    policy.overflow.clone_from(&overflow);
+                }
             }
             (policy, writer)
         };
@@ -415,12 +431,14 @@ impl Core {
             next_freshness: now.monotonic,
             next_read: Some(now.monotonic),
             next_replaced: now.monotonic,
+            began_ms: 0,
             rng: StdRng::seed_from_u64(seed),
             counters: Counters::default(),
             outputs: VecDeque::new(),
             lane_answers: VecDeque::new(),
         };
         core.time.notice(now);
+        core.began_ms = core.time.now_ms(now);
         core.inherit_freshness(now);
         core.restore(now, &kept);
         core.restore_seats(&kept);
@@ -450,6 +468,7 @@ impl Core {
             Input::Ceiling(ms) => self.time.ceiling_persisted(ms),
             Input::Persisted { ticket } => self.on_persisted(now, ticket, true),
             Input::NotPersisted { ticket } => self.on_persisted(now, ticket, false),
+            Input::Overflowed { table, is_taken } => self.on_overflowed(now, table, is_taken),
             Input::Report { ticket } => {
                 let report = self.report();
                 self.notify(Notice::Report { ticket, report });
@@ -528,6 +547,8 @@ impl Core {
             }
             self.counters.add_many("entries_dropped_expired", scanned.dropped);
             self.counters.add_many("records_dropped_damaged", scanned.damaged);
+            let dropped = self.see_to_overdue(now, index, false);
+            self.counters.add_many("entries_dropped_expired", dropped);
             if scanned.damaged > 0 {
                 self.lose_all(index);
             }
@@ -637,12 +658,14 @@ impl Core {
         self.end_waits_to_come_in(now);
         self.report_burning(now);
         self.see_to_replaced(now);
+        self.hand_over_overflow(now);
         self.count_copies(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
             self.begin_freshness_again();
         }
-        if self.stopping && self.pending.is_empty() && self.is_saved() && !self.stopped {
+        let is_saved = self.is_saved() && self.is_overflow_written();
+        if self.stopping && self.pending.is_empty() && is_saved && !self.stopped {
             self.stopped = true;
             self.notify(Notice::Stopped);
         }

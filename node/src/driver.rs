@@ -6,6 +6,7 @@
 //! that the simulations drive this very code.
 
 mod accept;
+mod archive;
 mod background;
 mod core_task;
 mod disk;
@@ -330,6 +331,11 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     tasks.spawn(key_task.run(key_inbox));
     let post = Post::new(net, udp, identity, inboxes.clone(), streams, tally.clone());
     let post = Arc::new(post);
+    let archive = archive::start(&settings.tables, host.archive(), cores, &inboxes, &tally);
+    let archive = archive.unwrap_or_else(|error| {
+        tracing::error!(%error, "no thread for what leaves the tables: it stays there while there is room");
+        None
+    });
     let (disk, disk_inbox) = mpsc::unbounded_channel();
     let task = DiskTask { host: host.clone(), names, inbox: disk_inbox, inboxes: inboxes.clone() };
     tasks.spawn(task.run());
@@ -350,6 +356,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             inbox,
             inboxes: inboxes.clone(),
             disk: disk.clone(),
+            archive: archive.clone(),
             // The first core looks after them.
             slot_sets: std::mem::take(&mut set_calls),
             sleepers: Vec::new(),

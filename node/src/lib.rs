@@ -4,6 +4,7 @@
 //! memory. [`embed`] is the same node in an application that has slots of its own ([`SlotSet`]), and
 //! [`driver::run_on`] on any network, clock and host.
 
+pub mod archive;
 pub mod config;
 pub mod core;
 pub mod driver;
@@ -13,7 +14,10 @@ use std::panic::resume_unwind;
 use annulus_net::{SystemClock, TokioNet};
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use core::{SlotMember, SlotSetPolicy, ValueMerge, ValueMergeError};
+pub use core::{
+    Overflow, OverflowTaker, Overflowed, SlotMember, SlotSetPolicy, ValueMerge, ValueMergeError,
+    WhyLeft,
+};
 pub use driver::{
     GiveUp, NodeSettings, Ready, Routing, RunError, SlotHolder, SlotOffer, SlotSet, SlotSetError,
     SlotsHandle, Storage, TableSettings, TakeUp,

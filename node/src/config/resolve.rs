@@ -19,8 +19,8 @@ use super::setting::{ENV_PREFIX, RingSetting, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
 use crate::core::{
-    CoreSettings, OnFull, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
-    record_bytes_max,
+    CoreSettings, OnFull, Overflow, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy,
+    WriteHomes, record_bytes_max,
 };
 use crate::driver::{
     CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, Storage, TableSettings,
@@ -451,7 +451,8 @@ impl Resolver {
             suspects: None,
             ..table.policy.clone()
         };
-        (after, TableSettings { policy, memory, storage, record_size: table.record_size })
+        let &TableSettings { record_size, archive_max, .. } = table;
+        (after, TableSettings { policy, memory, storage, record_size, archive_max })
     }
 
     fn table(&mut self, given: &GivenTable) -> TableSettings {
@@ -497,6 +498,19 @@ impl Resolver {
             }
             .to_owned()
         });
+        let overflow = table.take(TableSetting::Overflow, default.overflow, overflow, |overflow| {
+            match overflow {
+                Overflow::Archive => "archive",
+                _ => "drop",
+            }
+            .to_owned()
+        });
+        let archive_max = table.take(
+            TableSetting::ArchiveMax,
+            ARCHIVE_MAX,
+            |raw| size(raw, 1 << 20..=1 << 50),
+            |bytes| show_size(*bytes),
+        );
         let half_life = table.take(
             TableSetting::HalfLife,
             default.half_life,
@@ -572,8 +586,9 @@ impl Resolver {
             cools_after: None,
             promotion,
             suspects,
+            overflow,
         };
-        TableSettings { policy, memory, storage: Storage::Memory, record_size }
+        TableSettings { policy, memory, storage: Storage::Memory, record_size, archive_max }
     }
 
     /// Variables that look like ours and set nothing. Not an error: orchestrators make such up for
@@ -1091,6 +1106,14 @@ fn on_full(raw: &Raw) -> Result<OnFull, String> {
     }
 }
 
+fn overflow(raw: &Raw) -> Result<Overflow, String> {
+    match raw {
+        Raw::Text(text) if text == "drop" => Ok(Overflow::Drop),
+        Raw::Text(text) if text == "archive" => Ok(Overflow::Archive),
+        _ => Err("must be \"drop\" or \"archive\"".to_owned()),
+    }
+}
+
 fn read_from(raw: &Raw) -> Result<ReadFrom, String> {
     match raw {
         Raw::Text(text) if text == "near" => Ok(ReadFrom::Near),
@@ -1157,6 +1180,8 @@ const LISTEN: SocketAddr =
 /// What fits a container's 64 MiB of /dev/shm several times over.
 const MEMORY: u64 = 8 << 20;
 const RECORD_SIZE: u32 = 512;
+/// A million sessions of a kilobyte.
+const ARCHIVE_MAX: u64 = 1 << 30;
 
 /// Each table has a segment, and a place in every status message.
 const TABLES_MAX: usize = 64;

@@ -91,6 +91,8 @@ settings! {
         RecordSize "record_size" "SIZE" "The size of a record in shared memory";
         Memory "memory" "SIZE" "The size of the table's segment";
         OnFull "on_full" "WHAT" "What a full table does with a new session: refuse, evict";
+        Overflow "overflow" "WHAT" "What becomes of sessions that expired or were evicted: drop, archive";
+        ArchiveMax "archive_max" "SIZE" "The most bytes of them on disk";
         HalfLife "half_life" "TIME" "How long a session that is not used takes to lose half of its heat";
         StaleMax "stale_max" "TIME" "How long readers may trust shared memory that nobody vouches for";
         Burn "burn" "USES" "How hot a session is that is used too much, and slowed down";

@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use super::host::Host;
 use super::*;
 use crate::core::{
-    CoreSettings, OnFull, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
+    CoreSettings, OnFull, Overflow, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy,
+    WriteHomes,
 };
 use crate::driver::{LocalRoles, Storage, TableSettings};
 
@@ -76,6 +77,7 @@ fn default_table() -> TableSettings {
         memory: 8 << 20,
         storage: Storage::Memory,
         record_size: 512,
+        archive_max: 1 << 30,
     }
 }
 
@@ -260,6 +262,8 @@ fn a_table_of_the_file_replaces_the_default_one() {
         held_max = 64
         promote_after = 3
         promote_rate = "1MiB"
+        overflow = "archive"
+        archive_max = "32MiB"
 
         [[table]]
         name = "logins"
@@ -295,6 +299,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
             hold: Duration::from_secs(2),
             held_max: 64,
         }),
+        overflow: Overflow::Archive,
     };
     assert_eq!(
         tables[0],
@@ -302,7 +307,8 @@ fn a_table_of_the_file_replaces_the_default_one() {
             policy: carts,
             memory: 32 << 20,
             storage: Storage::Memory,
-            record_size: 1024
+            record_size: 1024,
+            archive_max: 32 << 20,
         }
     );
     let suspects = SuspectPolicy::new(NonZeroU32::new(1_001).expect("not zero"));

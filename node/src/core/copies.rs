@@ -67,7 +67,8 @@ impl Copies {
         self.cores.insert(node, cores);
     }
 
-    fn holds(&self, node: NodeId, slot: u16) -> bool {
+    /// Whether a node is known to hold all of a slot, in its present run.
+    pub(super) fn holds(&self, node: NodeId, slot: u16) -> bool {
         self.seen.get(&node).is_some_and(|seen| seen.holds[usize::from(slot)])
     }
 

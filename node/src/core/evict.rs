@@ -12,6 +12,7 @@ use annulus_shm::{Admission, EXPIRY_LATENESS_MS};
 
 use super::Core;
 use super::io::Now;
+use super::overflow::DROPPED_AFTER_MS;
 use super::settings::OnFull;
 use super::store::EXPIRED_KEPT_MS;
 
@@ -26,6 +27,18 @@ const COOLEST_PART: usize = 4;
 const TRIES: usize = 32;
 /// How long ago an evicted session says it expired: longer than expired ones are kept.
 const EXPIRED_AGO_MS: u64 = EXPIRED_KEPT_MS + EXPIRY_LATENESS_MS;
+/// The same where what expired is kept until somebody has it.
+const OVERFLOWED_AGO_MS: u64 = DROPPED_AFTER_MS + EXPIRY_LATENESS_MS;
+
+/// Whether an entry says no more than that its session was evicted: its deadline had passed for long when it was set,
+/// which no client can ask for.
+pub(super) fn is_eviction(entry: &Entry) -> bool {
+    let lease = entry.body.as_ref().map(|body| body.lease);
+    lease.is_some_and(|lease| {
+        let set_ms = lease.version.hlc.ms();
+        lease.expire_at != 0 && lease.expire_at.saturating_add(EXPIRED_AGO_MS) <= set_ms
+    })
+}
 
 impl Core {
     /// Merges a copy into a table, as [`Store::merge`](super::store::Store::merge), and evicts others for it
@@ -48,6 +61,7 @@ impl Core {
             let store = &mut self.tables[table].store;
             let before = is_renewed.then(|| store.get(key, now_ms)).flatten();
             let merged = store.merge(key, offered, now_ms, admission);
+            self.take_dropped(now, table);
             if is_renewed {
                 if merged.as_ref().is_ok_and(|merged| before.as_ref() != Some(merged)) {
                     self.renew_leaving(now, table, key.slot());
@@ -55,7 +69,8 @@ impl Core {
                 return merged;
             }
             let is_full = matches!(merged, Err(Failure::TableFull { .. }));
-            let may_evict = is_full && tries > 0 && store.policy().on_full == OnFull::Evict;
+            let on_full = self.tables[table].store.policy().on_full;
+            let may_evict = is_full && tries > 0 && on_full == OnFull::Evict;
             if !may_evict || self.makes_room(now, table) || !self.evict(now, table, key) {
                 return merged;
             }
@@ -85,8 +100,13 @@ impl Core {
                 continue; // Tombstones are never evicted, and markers go by themselves.
             }
             let Ok(version) = self.time.stamp(now, entry.version.hlc) else { break };
+            self.overflow_evicted(now, table, &key, &entry);
             entry.write_value(version, Value::Bytes(Vec::new()));
-            entry.write_lease(version, 0, now_ms.saturating_sub(EXPIRED_AGO_MS).max(1));
+            let ago_ms = match self.tables[table].store.policy().overflow.is_kept() {
+                true => OVERFLOWED_AGO_MS,
+                false => EXPIRED_AGO_MS,
+            };
+            entry.write_lease(version, 0, now_ms.saturating_sub(ago_ms).max(1));
             // Not stored here before it is dropped: there may be no block left even for that.
             let homes = self.homes(table, key.slot());
             let (extras, _) = self.extra_homes(table, key.slot(), &entry);

@@ -17,6 +17,7 @@ use annulus_shm::Used;
 use serde::{Deserialize, Serialize};
 
 use super::kept::RecordChange;
+use super::overflow::Overflowed;
 use super::replacing::ToEnd;
 use super::slot_set::{SlotCall, SlotSaid};
 use super::standing::Standing;
@@ -99,6 +100,13 @@ pub enum Input {
     NotPersisted {
         /// Its number.
         ticket: u64,
+    },
+    /// What became of an [`Output::Overflow`].
+    Overflowed {
+        /// The table that it was of.
+        table: usize,
+        /// Whether all of these sessions are where they were to go. If not, they are given out again.
+        is_taken: bool,
     },
     /// Say how things are, for [`Notice::Report`].
     Report {
@@ -244,6 +252,15 @@ pub enum Output {
         set: usize,
         /// What.
         call: SlotCall,
+    },
+    /// These sessions leave a table: write them down, or give them to the application, as
+    /// [`TablePolicy::overflow`](super::TablePolicy::overflow) says, then say [`Input::Overflowed`]. The table has no
+    /// other such output under way.
+    Overflow {
+        /// The table, by its place; a ring further out is a table of its own.
+        table: usize,
+        /// The sessions.
+        sessions: Arc<[Overflowed]>,
     },
     /// Keep this on disk, after all that was to be kept before and whole or not at all, then say
     /// [`Input::Persisted`] or [`Input::NotPersisted`].

@@ -95,6 +95,8 @@ impl Core {
         let now_ms = self.time.now_ms(now);
         let dropped = self.tables[table].store.drop_expired(now_ms);
         self.counters.add_many("entries_dropped_expired", dropped);
+        let dropped = self.see_to_overdue(now, table, true);
+        self.counters.add_many("entries_dropped_expired", dropped);
         // Near copies go first: what they take counts as taken.
         let near = self.tables[table].store.beyond(FIRST_PART).min(MOVES_STEP);
         let dropped = self.tables[table].store.drop_some_near(near);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use annulus_proto::limits::REPLICAS_MAX;
 
 use super::merging::ValueMerge;
+use super::overflow::Overflow;
 use super::slot_set::SlotSetPolicy;
 
 /// How the core behaves, but for its tables.
@@ -150,6 +151,9 @@ pub struct TablePolicy {
     pub promotion: Promotion,
     /// When a session is used too much, and what becomes of it then. Default `None`: never.
     pub suspects: Option<SuspectPolicy>,
+    /// What becomes of sessions that have expired or were evicted, on whatever ring they lay. All rings of a table have
+    /// that of ring 0. Default: they are dropped.
+    pub overflow: Overflow,
 }
 
 /// When a session is used too much, and what its users are told then. In ring 0.
@@ -213,6 +217,7 @@ impl Default for TablePolicy {
             cools_after: None,
             promotion: Promotion::default(),
             suspects: None,
+            overflow: Overflow::Drop,
         }
     }
 }

@@ -4,6 +4,7 @@ mod changes;
 mod hottest;
 mod near;
 mod outline;
+mod overdue;
 mod owners;
 mod replacing;
 mod suspects;
@@ -21,17 +22,20 @@ use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
 use annulus_sketch::Sketch;
 
 use super::merging::UnjoinedCounts;
+use super::overflow::DROPPED_AFTER_MS;
 use super::settings::{Flaw, TablePolicy};
 use changes::Changes;
 use hottest::Noticed;
 use near::NearCopies;
 use outline::{Change, Outline};
+use overdue::Leaving;
 use owners::Owners;
 use replacing::Replacing;
 use suspects::Suspects;
 
 pub(super) use near::gist_of;
 pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
+pub(super) use overdue::Overdue;
 pub(super) use watched::Watched;
 
 /// The entries of one table.
@@ -68,6 +72,7 @@ pub(super) struct Store {
     noticed: Noticed,
     near: NearCopies,
     changes: Changes,
+    leaving: Leaving,
     unread: Unread,
     scan_cursor: u64,
     unjoined: UnjoinedCounts,
@@ -158,6 +163,7 @@ impl Store {
             noticed: Noticed::default(),
             near: NearCopies::default(),
             changes: Changes::default(),
+            leaving: Leaving::default(),
             unread: Unread::all(),
             scan_cursor: 0,
             unjoined: UnjoinedCounts::default(),
@@ -822,7 +828,8 @@ impl Store {
         Scanned { dropped, damaged: checked.dropped as u64 }
     }
 
-    /// Drops some of what has expired, at once. Returns how many entries that were.
+    /// Drops some of what has expired, at once, but for sessions that are to be seen to before
+    /// ([`Store::take_overdue`]). Returns how many entries that were.
     pub(super) fn drop_expired(&mut self, now_ms: u64) -> u64 {
         self.remove_expired(now_ms, now_ms, EXPIRED_STEP)
     }
@@ -831,9 +838,16 @@ impl Store {
         let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
         let (owners, near) = (&mut self.owners, &mut self.near);
+        let mut leaving = self.policy.overflow.is_kept().then_some(&mut self.leaving);
         let dropped = self.writer.remove_expired(over_ms, count, &mut |item| {
+            if let Some(leaving) = &mut leaving
+                && !is_near(near, item)
+                && leaving.keep(item)
+            {
+                return false;
+            }
             let places = (&mut *outline, &mut *owners, &mut *near);
-            forget(places, (unread, &mut *watched), (item, of_values), now_ms);
+            forget(places, (unread, &mut *watched), (item, of_values, EXPIRED_KEPT_MS), now_ms);
             true
         });
         dropped as u64
@@ -1122,15 +1136,26 @@ impl Store {
         let (owners, near) = (&mut self.owners, &mut self.near);
         let half_life = self.half_life;
         let warmth = |mark| half_life.warmth(mark, now_ms);
-        let dropped = self.writer.make_room(now_ms, &warmth, &mut |item| {
+        let leaving = &mut self.leaving;
+        let keeps = self.policy.overflow.is_kept();
+        let mut let_go = |item: ExpiredItem<'_>| {
             let other = item.key != key.as_bytes();
             if other {
+                let is_seen_to = keeps && !is_near(near, item) && leaving.let_go(item);
+                let kept_ms = if is_seen_to { DROPPED_AFTER_MS } else { EXPIRED_KEPT_MS };
                 let places = (&mut *outline, &mut *owners, &mut *near);
-                forget(places, (unread, &mut *watched), (item, of_values), now_ms);
+                forget(places, (unread, &mut *watched), (item, of_values, kept_ms), now_ms);
             }
             other
-        });
-        dropped > 0
+        };
+        // What goes is in memory until it was seen to: some at a time. Many may seem to have expired that were used since.
+        let steps = if keeps { EXPIRED_STEP / overdue::DROPPED_STEP } else { 0 };
+        for _ in 0..steps {
+            if self.writer.remove_expired(now_ms, overdue::DROPPED_STEP, &mut let_go) > 0 {
+                return true;
+            }
+        }
+        self.writer.make_room(now_ms, &warmth, &mut let_go) > 0
     }
 
     /// The digest of what lies under a key, acceptable or not; 0 of nothing.
@@ -1200,11 +1225,11 @@ impl Births {
 }
 
 /// Takes an entry that is being dropped out of its slot's sketch, if it is in there. Every node drops it for the
-/// same reason, if not at the same time.
+/// same reason, if not at the same time: mostly `kept_ms` after its deadline.
 fn forget(
     (outline, owners, near): (&mut Outline, &mut Owners, &mut NearCopies),
     (unread, watched): (&Unread, &mut Watched),
-    (item, of_values): (ExpiredItem<'_>, bool),
+    (item, of_values, kept_ms): (ExpiredItem<'_>, bool, u64),
     now_ms: u64,
 ) {
     let Some(slot) = Slot::new(item.partition) else { return };
@@ -1231,10 +1256,14 @@ fn forget(
         after: 0,
         made_ms: match item.deadline {
             0 => now_ms,
-            deadline => deadline.saturating_add(EXPIRED_KEPT_MS),
+            deadline => deadline.saturating_add(kept_ms),
         },
     };
     outline.change(change, now_ms);
+}
+
+fn is_near(near: &NearCopies, item: ExpiredItem<'_>) -> bool {
+    Slot::new(item.partition).is_some_and(|slot| near.has_slot(slot))
 }
 
 /// The digest of a key's record and mark, of its value, too, or of its versions alone; 0 of what is none.

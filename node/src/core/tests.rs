@@ -9,6 +9,7 @@ mod guards;
 mod handover;
 mod merging;
 mod near;
+mod overflow;
 mod owned;
 mod placing;
 mod promotion;
@@ -78,6 +79,8 @@ struct Node {
     /// What its cores keep on disk, and whether they can.
     kept: BTreeMap<RecordName, Vec<u8>>,
     has_disk: bool,
+    /// What left its tables.
+    archive: Vec<Overflowed>,
     skew_ms: i64,
     fresh: bool,
     /// The rings that it serves, as bits.
@@ -161,6 +164,7 @@ impl World {
             state: NodeState { id, ..NodeState::default() },
             kept: BTreeMap::new(),
             has_disk: true,
+            archive: Vec::new(),
             skew_ms: 0,
             fresh: true,
             rings: u8::MAX,
@@ -353,6 +357,13 @@ impl World {
                     self.post(node, Arrived::Hub(HubInput::Persisted { generation }));
                 }
                 Sent::Slots(call) => self.on_slot_call(node, call),
+                Sent::Overflow { core, table, sessions } => {
+                    let is_taken = self.nodes[node].has_disk;
+                    if is_taken {
+                        self.nodes[node].archive.extend(sessions.iter().cloned());
+                    }
+                    self.post(node, Arrived::Overflowed { core, table, is_taken });
+                }
                 Sent::Keep { core, ticket, changes } => {
                     let is_on_disk = self.nodes[node].has_disk;
                     for RecordChange { name, value } in changes.into_iter().filter(|_| is_on_disk) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::archive;
 use super::disk::Batch;
 use super::inboxes::{CoreEvent, CoreReceiver, Inboxes};
 use super::post::Post;
@@ -10,6 +11,7 @@ use super::present;
 use super::shared::{Shared, Sleepers};
 use crate::core::{HubInput, Input, NoAnswer, Notice, Outcome, Output, SlotCall};
 use annulus_net::{Clock, Net};
+use crossbeam_channel::Sender;
 use tokio::sync::mpsc;
 
 /// What a core's task works with.
@@ -22,6 +24,8 @@ pub(super) struct CoreTask<N: Net, C: Clock> {
     pub(super) inboxes: Inboxes,
     /// To the task that puts things on disk.
     pub(super) disk: mpsc::UnboundedSender<Batch>,
+    /// To the thread that writes down what leaves the tables; `None` where nothing is to be written.
+    pub(super) archive: Option<Sender<archive::Batch>>,
     /// To what calls the application, for each of its slot sets.
     pub(super) slot_sets: Vec<mpsc::UnboundedSender<SlotCall>>,
     /// Clients to wake; kept for its memory.
@@ -156,6 +160,15 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                 Some(Output::Persist { ticket, changes }) => {
                     // As below. It is little: cores wait for the one batch before they ask for the next.
                     let _ = self.disk.send(Batch { core: self.number, ticket, changes });
+                }
+                Some(Output::Overflow { table, sessions }) => {
+                    let batch = archive::Batch { core: self.number, table, sessions };
+                    let is_left = |to: &Sender<_>| to.try_send(batch).is_ok();
+                    if !self.archive.as_ref().is_some_and(is_left) {
+                        let now = present(&self.clock);
+                        let input = Input::Overflowed { table, is_taken: false };
+                        self.shared.lock().core.handle(now, input);
+                    }
                 }
                 Some(Output::SlotSet { set, call }) => {
                     if let Some(slot_set) = self.slot_sets.get(set) {

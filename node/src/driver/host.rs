@@ -82,6 +82,11 @@ pub trait Host: Send + Sync + 'static {
         false
     }
 
+    /// The directory of the archives; `None` where there are none, as in simulations.
+    fn archive(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// Starts the plain threads that watch the tables and the host's load; `None` where the node
     /// does that work itself, step by step.
     fn watch(&self, segments: Vec<Arc<dyn Region>>) -> Option<crossbeam_channel::Receiver<Report>>;
@@ -136,6 +141,7 @@ const STATE_FILE: &str = "node.toml";
 const LOCK_FILE: &str = "lock";
 /// It names sessions, whose keys are as good as passwords: it is for nobody else to read.
 const KEPT_FILE: &str = "kept.redb";
+const ARCHIVE_DIR: &str = "archive";
 /// As far as the umask lets it.
 const STATE_MODE: u32 = 0o666;
 /// The node's own user, and nobody else.
@@ -242,6 +248,10 @@ impl Host for SystemHost {
         true
     }
 
+    fn archive(&self) -> Option<PathBuf> {
+        Some(self.data_dir.join(ARCHIVE_DIR))
+    }
+
     fn watch(&self, segments: Vec<Arc<dyn Region>>) -> Option<crossbeam_channel::Receiver<Report>> {
         Some(background::start(segments))
     }
@@ -332,7 +342,7 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 /// A name as a part of a file's. Between those of a table and its ring stands what no table's has.
-fn file_part(name: &str) -> String {
+pub(super) fn file_part(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.@".contains(c) { c } else { '_' };
     name.chars().map(safe).collect()
 }

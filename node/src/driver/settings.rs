@@ -110,4 +110,7 @@ pub struct TableSettings {
     /// The size of a record, in bytes: what is longer continues in blocks of a pool. Sessions that
     /// fit it cost one trip to memory. Default 512.
     pub record_size: u32,
+    /// The most bytes of its sessions in the archive on this node, if they go there
+    /// ([`TablePolicy::overflow`]); the oldest file goes for a new one. Of ring 0. Default 1 GiB.
+    pub archive_max: u64,
 }

@@ -59,6 +59,7 @@ pub(crate) fn table(memory: u64, max_value: u32) -> TableSettings {
         memory,
         storage: Storage::Memory,
         record_size: 512,
+        archive_max: 0,
     }
 }
 

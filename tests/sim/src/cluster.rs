@@ -802,7 +802,13 @@ fn table(parameters: &Parameters, mutant: Option<Mutant>) -> TableSettings {
     };
     let policy =
         TablePolicy { partition, replicas: REPLICAS, write, idle: IDLE, ..TablePolicy::default() };
-    TableSettings { policy, memory: 2 << 20, storage: Storage::Memory, record_size: 512 }
+    TableSettings {
+        policy,
+        memory: 2 << 20,
+        storage: Storage::Memory,
+        record_size: 512,
+        archive_max: 0,
+    }
 }
 
 fn rotated(seeds: &[String], by: usize) -> Vec<String> {

@@ -379,6 +379,7 @@ mod tests {
             memory,
             storage: Storage::Memory,
             record_size: 512,
+            archive_max: 0,
         };
         let birth = Version::new(Hlc::from_bits(5 << 16), NodeId::from_bits(1));
         let mut opened = host.open_table("node", &table, 1).unwrap();

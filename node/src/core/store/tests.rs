@@ -994,3 +994,66 @@ fn greatest() -> ValueMerge {
 fn refused(merged: Result<Entry, Failure>) -> bool {
     matches!(merged, Err(Failure::Refused(_)))
 }
+
+/// A table whose sessions are seen to before they are dropped.
+fn store_with_overflow() -> Store {
+    let options = options(1 << 20, 4 << 10);
+    let region = HeapRegion::new(1 << 20);
+    let writer = Writer::create(region.handle(), &options).unwrap();
+    let overflow = crate::core::Overflow::Archive;
+    read(Store::new(TablePolicy { overflow, ..policy(4 << 10) }, NODE, writer, None))
+}
+
+#[test]
+fn what_is_to_be_seen_to_is_found_again_and_again_and_all_else_is_dropped() {
+    let mut store = store_with_overflow();
+    let begun = [session(1_000, b"a", 1_000, 0), session(1_000, b"b", 500_000, 0)];
+    let ended = Entry::ended(version(1_000, 1), version(1_500, 1));
+    let gone = session(1_000, b"gone", 1_000, 0).marker();
+    for (number, entry) in begun.iter().chain([&ended]).enumerate() {
+        store.merge(&key(number), entry, 1_000, Admission::Ordinary).unwrap();
+    }
+    store.merge(&key(3), &session(1_000, b"gone", 1_000, 0), 1_000, Admission::Ordinary).unwrap();
+    let (mark, deadline) = (record::mark(0), 2_000);
+    let mut marker = Vec::new();
+    record::write(&gone, &mut marker);
+    store.writer.put(key(3).as_bytes(), key(3).slot().index(), &marker, deadline, mark).unwrap();
+    for round in 0..3 {
+        let now_ms = 2_000 + EXPIRED_KEPT_MS + (1 + round) * 3 * EXPIRY_LATENESS_MS;
+        store.scan(now_ms, usize::MAX >> 1, 0);
+        let overdue: Vec<_> = store.take_overdue().into_iter().map(|it| it.key).collect();
+        assert_eq!(overdue, [key(0)], "round {round}");
+        assert!(store.get(&key(0), now_ms).is_some() && store.get(&key(1), now_ms).is_some());
+        assert!(store.get(&key(3), now_ms).is_none(), "a marker");
+    }
+    let die_by = 1_000 + CAP_MS + EXPIRED_KEPT_MS + 2 * EXPIRY_LATENESS_MS;
+    store.scan(die_by, usize::MAX >> 1, 0);
+    let overdue: Vec<_> = store.take_overdue().into_iter().map(|it| it.key).collect();
+    assert!(overdue.contains(&key(0)) && !overdue.contains(&key(2)), "{overdue:?}");
+    assert_eq!(store.get(&key(0), die_by), None, "it is past its last day");
+    assert_eq!(store.whatever_is(&key(0)).unwrap(), begun[0]);
+    assert_eq!(store.last_day(begun[0].birth), 1_000 + CAP_MS);
+}
+
+#[test]
+fn what_makes_room_is_kept_for_whoever_sees_to_it_a_little_at_a_time() {
+    let mut store = store_with_overflow();
+    let mut begun = 0;
+    while store.take_dropped().is_empty() {
+        let entry = session(1_000, &[b'x'; 3_000], 1_000, 0);
+        let now_ms = if begun < 50 { 1_000 } else { 60_000 };
+        let _ = store.merge(&key(begun), &entry, now_ms, Admission::Ordinary);
+        begun += 1;
+        assert!(begun < 10_000);
+    }
+    let mut dropped = 0;
+    for number in 0..50 {
+        let entry = session(60_000, &[b'x'; 3_000], 100_000, 0);
+        store.merge(&key(10_000 + number), &entry, 60_000, Admission::Ordinary).unwrap();
+        let now = store.take_dropped();
+        assert!(now.len() <= overdue::DROPPED_STEP, "{}", now.len());
+        assert!(now.iter().all(|(_, entry, deadline)| entry.body.is_some() && *deadline == 2_000));
+        dropped += now.len();
+    }
+    assert!(dropped > 10, "{dropped}");
+}

@@ -44,6 +44,12 @@ pub(super) enum Arrived {
         ticket: u64,
         is_on_disk: bool,
     },
+    /// What left a table was written down, or not.
+    Overflowed {
+        core: usize,
+        table: usize,
+        is_taken: bool,
+    },
     /// What the application says.
     Said(SlotSaid),
     /// Something of applications, which is none of a node's business.
@@ -70,6 +76,12 @@ pub(super) enum Sent {
     },
     /// To the application, of the only slot set there is.
     Slots(SlotCall),
+    /// To the archive.
+    Overflow {
+        core: usize,
+        table: usize,
+        sessions: Arc<[Overflowed]>,
+    },
 }
 
 impl Whole {
@@ -138,6 +150,9 @@ impl Whole {
             }
             Arrived::Application(_) => {}
             Arrived::Said(said) => self.cores[0].handle(now, Input::SlotSet { set: 0, said }),
+            Arrived::Overflowed { core, table, is_taken } => {
+                self.cores[core].handle(now, Input::Overflowed { table, is_taken });
+            }
             Arrived::Kept { core, ticket, is_on_disk } => self.cores[core].handle(
                 now,
                 match is_on_disk {
@@ -236,6 +251,9 @@ impl Whole {
                         self.outputs.push_back(Sent::Keep { core: number, ticket, changes });
                     }
                     Output::SlotSet { call, .. } => self.outputs.push_back(Sent::Slots(call)),
+                    Output::Overflow { table, sessions } => {
+                        self.outputs.push_back(Sent::Overflow { core: number, table, sessions });
+                    }
                     Output::Notice(notice) => {
                         if matches!(notice, Notice::OtherMerge { .. }) {
                             self.other_merges.push(notice.clone());

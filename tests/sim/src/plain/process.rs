@@ -222,6 +222,8 @@ impl Process {
                     Output::Reply(reply) => return Some(Sent::Reply(reply)),
                     Output::Call(ask) => return Some(self.call(Party::Core(number), ask)),
                     Output::SlotSet { call, .. } => return Some(Sent::Slots(call)),
+                    // What leaves the tables of storms is dropped.
+                    Output::Overflow { .. } => {}
                     Output::Persist { ticket, changes } => {
                         return Some(Sent::Keep { core: number, ticket, changes });
                     }

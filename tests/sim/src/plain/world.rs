@@ -513,6 +513,7 @@ impl World {
             memory: u64::from(TABLE_BYTES),
             storage: Storage::Memory,
             record_size: 512,
+            archive_max: 0,
         };
         self.storm.policies().into_iter().map(settings).collect()
     }

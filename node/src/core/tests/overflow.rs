@@ -1,0 +1,292 @@
+//! Sessions that leave their tables, and who writes them down.
+
+use super::*;
+
+/// As long as it takes until what has expired was written and dropped everywhere.
+const GONE: Duration = Duration::from_secs(90);
+
+fn archiving() -> TablePolicy {
+    TablePolicy { overflow: Overflow::Archive, ..TablePolicy::default() }
+}
+
+fn world(count: usize, seed: u64) -> World {
+    let mut world = World::sparse_with_policy(count, seed, archiving());
+    world.settle();
+    world.run_for(Duration::from_secs(3));
+    world
+}
+
+fn keys(name: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| sparse(&format!("{name} {number}"))).collect()
+}
+
+impl World {
+    /// Lets time pass in which tables are scanned.
+    fn scan_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.now < end {
+            self.run_for(Duration::from_millis(500));
+            self.scan_all();
+        }
+    }
+
+    fn scan_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            let now = self.present(node);
+            if let Some(whole) = &mut self.nodes[node].whole {
+                whole.scan(now, 2_048, 0);
+            }
+            self.drain(node);
+        }
+    }
+
+    /// How often each session was written, by its key.
+    fn written(&self) -> BTreeMap<String, usize> {
+        let mut written = BTreeMap::new();
+        for session in self.nodes.iter().flat_map(|node| &node.archive) {
+            let key = String::from_utf8(session.key.as_bytes().to_vec()).unwrap();
+            *written.entry(key).or_default() += 1;
+        }
+        written
+    }
+
+    /// Sessions that live a second when they are not used.
+    fn begin(&mut self, keys: &[String]) {
+        for (number, key) in keys.iter().enumerate() {
+            let node = number % self.nodes.len();
+            self.acknowledged(node, key, start_idle(bytes(&format!("of {key}")), 1_000));
+        }
+    }
+
+    #[track_caller]
+    fn are_gone(&mut self, keys: &[String]) {
+        for key in keys {
+            for node in 0..self.nodes.len() {
+                assert!(self.copy(node, key).is_none(), "{key:?} is at {node}");
+            }
+        }
+    }
+
+    fn all(&self, name: &str) -> u64 {
+        (0..self.nodes.len()).map(|node| self.counter(node, name)).sum()
+    }
+}
+
+fn once(keys: &[String]) -> BTreeMap<String, usize> {
+    keys.iter().map(|key| (key.clone(), 1)).collect()
+}
+
+#[test]
+fn each_session_that_expires_is_written_once_by_its_primary_and_none_that_ended() {
+    for seed in 0..3 {
+        let mut world = world(3, seed);
+        let [left, ended, used] = ["left", "ended", "used"].map(|name| keys(name, 30));
+        world.begin(&left);
+        world.begin(&ended);
+        for key in &ended {
+            world.acknowledged(1, key, Operation::End { birth: None });
+        }
+        for key in &used {
+            world.acknowledged(2, key, start(bytes("used")));
+        }
+        world.scan_for(Duration::from_secs(50));
+        assert_eq!(world.written(), BTreeMap::new(), "clients are told that they have expired");
+        world.scan_for(GONE - Duration::from_secs(50));
+        assert_eq!(world.written(), once(&left), "seed {seed}");
+        world.are_gone(&left);
+        for node in 0..3 {
+            let me = NodeId::from_bits(world.nodes[node].state.id);
+            for session in std::mem::take(&mut world.nodes[node].archive) {
+                let key = str::from_utf8(session.key.as_bytes()).unwrap().to_owned();
+                assert_eq!(world.core(node, &key).homes(0, session.key.slot())[0], me);
+                assert_eq!(session.value, bytes(&format!("of {key}")));
+                assert_eq!((session.why, session.idle_ms), (WhyLeft::Expired, 1_000));
+                assert_eq!(session.deadline_ms, session.touched_ms + 1_000);
+                assert_eq!(session.table, "sessions");
+            }
+        }
+        // Nothing comes back by comparisons.
+        world.scan_for(2 * GONE);
+        assert_eq!(world.written(), BTreeMap::new(), "seed {seed}");
+        assert_eq!(world.all("overflow_lost"), 0);
+        assert_eq!(world.all("sessions_archived"), 30);
+    }
+}
+
+#[test]
+fn what_a_primary_that_died_had_not_written_the_next_home_writes() {
+    for seed in 0..3 {
+        let mut world = world(4, seed);
+        let left = keys("left", 40);
+        world.begin(&left);
+        world.scan_for(Duration::from_secs(59));
+        assert_eq!(world.written(), BTreeMap::new());
+        world.kill(0);
+        world.scan_for(GONE);
+        let written = world.written();
+        assert!(written.keys().eq(once(&left).keys()), "seed {seed}: {written:?}");
+        assert_eq!(world.all("overflow_lost"), 0);
+        world.are_gone(&left);
+    }
+}
+
+/// What it had written is not known to the others.
+#[test]
+fn what_is_written_again_since_a_primary_died_can_be_told() {
+    let mut world = world(3, 1);
+    let left = keys("left", 40);
+    world.begin(&left);
+    while world.written().len() < left.len() {
+        world.scan_for(Duration::from_millis(500));
+    }
+    let dies = (0..3).find(|node| !world.nodes[*node].archive.is_empty()).unwrap();
+    let by_it = world.nodes[dies].archive.clone();
+    world.kill(dies);
+    world.scan_for(GONE);
+    let others = (0..3).filter(|node| *node != dies);
+    let again: Vec<_> = others.flat_map(|node| world.nodes[node].archive.clone()).collect();
+    for session in &by_it {
+        assert!(again.contains(session), "the same key, birth and version");
+    }
+    assert!(world.written().into_values().all(|times| times <= 2));
+}
+
+#[test]
+fn a_node_that_restarts_writes_what_expired_meanwhile() {
+    let mut world = world(1, 2);
+    let left = keys("left", 20);
+    world.begin(&left);
+    world.kill(0);
+    world.now += GONE;
+    world.start(0);
+    world.scan_for(Duration::from_secs(20));
+    assert_eq!(world.written(), once(&left));
+    world.are_gone(&left);
+}
+
+#[test]
+fn what_cannot_be_written_stays_and_is_written_later() {
+    let mut world = world(3, 3);
+    let left = keys("left", 30);
+    world.begin(&left);
+    world.nodes.iter_mut().for_each(|node| node.has_disk = false);
+    world.scan_for(GONE);
+    assert_eq!(world.written(), BTreeMap::new());
+    assert!(world.all("archive_failures") >= 3);
+    let held = |world: &mut World, key: &String| (0..3).any(|it| world.copy(it, key).is_some());
+    assert!(left.iter().all(|key| held(&mut world, key)), "they stay");
+    // Requests are served all the same.
+    world.acknowledged(0, &left[0], start(bytes("another")));
+    world.nodes.iter_mut().for_each(|node| node.has_disk = true);
+    world.scan_for(Duration::from_secs(30));
+    assert_eq!(world.written(), once(&left));
+    world.are_gone(&left[1..]);
+    assert_eq!(world.value(1, &left[0]), bytes("another"));
+    assert_eq!(world.all("overflow_lost"), 0);
+}
+
+#[test]
+fn what_goes_unwritten_since_there_is_need_of_room_is_counted() {
+    let mut world = World::of_single_cores(1, 4, archiving());
+    world.settle();
+    world.nodes[0].has_disk = false;
+    let value = "x".repeat(16_000);
+    let mut begun = 0;
+    // There is room for some 120 in the table, and for twice as many in memory.
+    for _ in 0..8 {
+        for _ in 0..100 {
+            let begin = start_idle(bytes(&value), 1_000);
+            world.acknowledged(0, &format!("key {begun}"), begin);
+            begun += 1;
+        }
+        world.scan_for(Duration::from_secs(3));
+    }
+    world.nodes[0].has_disk = true;
+    world.scan_for(GONE);
+    let (written, lost) = (world.written(), world.all("overflow_lost"));
+    assert!(written.values().all(|times| *times == 1));
+    assert_eq!(written.len() as u64 + lost, begun, "{lost} lost");
+    assert!(lost > 200 && written.len() > 300, "{lost} lost");
+    assert_eq!(world.core(0, "key 0").tables[0].overflowing.waiting(), 0);
+}
+
+#[test]
+fn a_session_that_is_evicted_is_written_as_it_was() {
+    let policy = TablePolicy { on_full: OnFull::Evict, ..archiving() };
+    let mut world = World::of_single_cores(3, 5, policy);
+    world.settle();
+    world.run_for(Duration::from_secs(3));
+    let value = bytes(&"x".repeat(16_000));
+    for number in 0..300 {
+        world.acknowledged(number % 3, &format!("key {number}"), start(value.clone()));
+        world.run_for(Duration::from_millis(20));
+    }
+    world.scan_for(Duration::from_secs(5));
+    let evicted = world.all("entries_evicted");
+    assert!(evicted > 150, "{evicted}");
+    assert_eq!(world.all("sessions_archived") + world.all("overflow_lost"), evicted);
+    assert_eq!(world.all("overflow_lost"), 0);
+    for session in world.nodes.iter().flat_map(|node| &node.archive) {
+        assert_eq!((session.why, &session.value), (WhyLeft::Evicted, &value));
+    }
+    // What was evicted does not come back, and expires once more.
+    let written = world.written();
+    world.scan_for(GONE);
+    assert_eq!(world.written(), written);
+}
+
+/// A home that was cut off holds a session that others have ended.
+#[test]
+fn who_is_out_of_touch_writes_nothing_that_may_have_ended() {
+    for seed in 0..3 {
+        let mut world = world(3, seed);
+        let ended = keys("ended", 20);
+        world.begin(&ended);
+        world.isolate(0);
+        for key in &ended {
+            // The one that is cut off may have been the only one to have it.
+            let id = world.request(1, key, Operation::End { birth: None });
+            world.run_until("an answer", Duration::from_secs(5), |w| w.replies.contains_key(&id));
+        }
+        world.scan_for(GONE);
+        assert_eq!(world.nodes[0].archive, []);
+        let here = (0..20).filter(|it| world.copy(0, &ended[*it]).is_some()).count();
+        assert!(here > 5, "it has {here} of them still");
+        world.cut.clear();
+        world.scan_for(GONE);
+        assert_eq!(world.written(), BTreeMap::new(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_session_that_expires_on_a_ring_further_out_is_written_once() {
+    let policy = |ring: u8, after: Option<u64>| TablePolicy {
+        name: if ring == 0 { "sessions".to_owned() } else { format!("sessions@{ring}") },
+        half_life: Duration::from_secs(2),
+        ring,
+        cools_after: after.map(Duration::from_secs),
+        // Of the rings further out it is said by the innermost.
+        overflow: if ring == 0 { Overflow::Archive } else { Overflow::Drop },
+        ..TablePolicy::default()
+    };
+    let none = World::with_policy(0, 6, policy(0, Some(10)));
+    let mut world = World { slots: Simulated::Sparse, outer: vec![policy(1, None)], ..none };
+    for id in 1..=4 {
+        world.add(id);
+    }
+    world.settle();
+    world.run_for(Duration::from_secs(3));
+    let cold = keys("cold", 10);
+    for key in &cold {
+        world.acknowledged(0, key, start_idle(bytes("cold"), 60_000));
+    }
+    for key in &cold {
+        world.until_it_is_on(1, key);
+    }
+    world.scan_for(Duration::from_secs(50) + GONE);
+    assert_eq!(world.written(), once(&cold));
+    let tables = world.nodes.iter().flat_map(|node| &node.archive).map(|it| &it.table);
+    assert!(tables.into_iter().all(|table| table == "sessions"));
+    world.scan_for(GONE);
+    assert_eq!(world.written(), once(&cold));
+}
