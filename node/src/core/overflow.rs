@@ -118,8 +118,8 @@ const QUEUE_BYTES_MAX: usize = 4 << 20;
 const SESSION_BYTES: usize = 256;
 /// After how long the driver is tried again.
 const REST: Duration = Duration::from_secs(1);
-/// A session past the last day of its birth, of which nobody keeps an end any more, is written if this node has run for so
-/// long before that day: it would know of its end.
+/// A session past the last day of its birth, of which nobody keeps an end any more, is written if this node had run for so
+/// long by then: it would know of its end.
 const RUN_MS_MIN: u64 = 600_000;
 
 impl Overflow {
@@ -207,10 +207,14 @@ impl Overflowing {
         let left = session.left();
         self.bytes += session.size();
         self.waiting.insert(left);
+        self.know(left, now_ms);
+        self.queue.push_back(session);
+    }
+
+    fn know(&mut self, left: Left, now_ms: u64) {
         if self.known.insert(left) {
             self.forgotten.push_back((now_ms.saturating_add(KNOWN_MS), left));
         }
-        self.queue.push_back(session);
     }
 
     fn forget_old(&mut self, now_ms: u64) {
@@ -329,7 +333,12 @@ impl Core {
     fn queue(&mut self, now: Now, table: usize, session: Overflowed) -> Result<(), NotNow> {
         let now_ms = self.time.now_ms(now);
         let slot = session.key.slot();
-        let knows = self.knows_ends(now, table, slot, session.birth);
+        if self.is_forgotten(now_ms, table, session.birth) {
+            self.tables[table].overflowing.know(session.left(), now_ms);
+            self.counters.add("overflow_lost");
+            return Ok(());
+        }
+        let knows = self.knows_ends(now, table, slot);
         let overflowing = &mut self.tables[table].overflowing;
         if !knows || !overflowing.has_room_for(session.size()) {
             return Err(NotNow);
@@ -340,7 +349,7 @@ impl Core {
 
     /// What the driver is given of a session; `None` if it has ended, is about to, was evicted before, or lies on another
     /// ring.
-    fn overflowed(
+    pub(super) fn overflowed(
         &self,
         table: usize,
         key: &Key,
@@ -373,15 +382,18 @@ impl Core {
     }
 
     /// Whether this node would know if a session of a slot had ended.
-    fn knows_ends(&self, now: Now, table: usize, slot: Slot, birth: Version) -> bool {
+    fn knows_ends(&self, now: Now, table: usize, slot: Slot) -> bool {
         let homes = self.vouching_homes(table, slot);
         let heard = homes.and_then(|homes| self.majority_heard(now, homes));
         let is_in_touch = heard.is_some_and(|at| at + 4 * PING_AFTER > now.monotonic);
+        is_in_touch && self.vouches(now, table, slot)
+    }
+
+    /// Whether nobody knows any more if a session of this birth has ended, and this node may not have heard of it.
+    fn is_forgotten(&self, now_ms: u64, table: usize, birth: Version) -> bool {
         let last_day = self.tables[table].store.last_day(birth);
-        let was_here = last_day == 0
-            || last_day > self.time.now_ms(now)
-            || last_day >= self.began_ms.saturating_add(RUN_MS_MIN);
-        is_in_touch && was_here && self.vouches(now, table, slot)
+        let was_here = last_day >= self.began_ms.saturating_add(RUN_MS_MIN);
+        last_day != 0 && last_day <= now_ms && !was_here
     }
 
     /// The place of this node among the homes of a slot, if it is for it to write what leaves: of those before it none is

@@ -65,6 +65,8 @@ struct World {
     asker: Asker,
     /// How many segments were made.
     segments: u64,
+    /// How nodes watch each other.
+    mesh: MeshConfig,
     /// The rule that nodes break.
     flaw: Option<Flaw>,
     /// Some are enough for most, and take a tenth of the time. Keys have to be [`sparse`] then.
@@ -142,6 +144,7 @@ impl World {
             cores_offset: seed as usize % cores_max,
             asker: Asker::Stream(0),
             segments: 0,
+            mesh: MeshConfig::default(),
             flaw: None,
             slots: Simulated::All,
         };
@@ -242,7 +245,7 @@ impl World {
         };
         let start = HubStart {
             settings: CoreSettings { flaw: self.flaw, ..CoreSettings::default() },
-            mesh: MeshConfig::default(),
+            mesh: self.mesh.clone(),
             cluster: "test".to_owned(),
             me,
             state: this.state.clone(),

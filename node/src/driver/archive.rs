@@ -27,6 +27,7 @@ pub(super) struct Batch {
 /// The thread's part of it.
 struct Archivist {
     /// By the place of each table.
+    names: Vec<String>,
     goals: Vec<Goal>,
     files: BTreeMap<String, Files>,
     /// Of the batches that were given in part, by core and table: how many sessions were.
@@ -82,6 +83,7 @@ pub(super) fn start(
     // Each core has one batch of each table under way.
     let (batches, inbox) = crossbeam_channel::bounded(cores * tables.len());
     let archivist = Archivist {
+        names: tables.iter().map(|table| table.policy.name.clone()).collect(),
         goals,
         files,
         given: BTreeMap::new(),
@@ -146,12 +148,13 @@ impl Archivist {
 
     /// Says when it begins to fail, and when it works again.
     fn tell(&mut self, table: usize, taken: &io::Result<()>) {
+        let name = &self.names[table];
         match taken {
             Err(error) => {
                 if self.failing.insert(table) {
                     tracing::error!(
                         %error,
-                        table,
+                        table = name,
                         "what leaves a table cannot be written; it stays there while there is room. \
                          Check data_dir/archive"
                     );
@@ -159,7 +162,7 @@ impl Archivist {
             }
             Ok(()) => {
                 if self.failing.remove(&table) {
-                    tracing::info!(table, "what leaves a table is written again");
+                    tracing::info!(table = name, "what leaves a table is written again");
                 }
             }
         }

@@ -130,6 +130,43 @@ fn what_a_primary_that_died_had_not_written_the_next_home_writes() {
     }
 }
 
+/// It counts as a member for an hour.
+#[test]
+fn what_a_primary_that_does_not_answer_had_not_written_the_next_home_writes() {
+    let down_after = Duration::from_secs(3_600);
+    let isolated_after = 3 * down_after;
+    let mesh = MeshConfig { down_after, isolated_after, ..MeshConfig::default() };
+    let mut world = World { mesh, ..World::sparse_with_policy(0, 8, archiving()) };
+    for id in 1..=3 {
+        world.add(id);
+    }
+    world.settle();
+    world.run_for(Duration::from_secs(3));
+    let left = keys("left", 40);
+    world.begin(&left);
+    world.scan_for(Duration::from_secs(55));
+    world.kill(0);
+    world.scan_for(GONE);
+    assert_eq!(world.written(), once(&left));
+    assert!(world.view(1).get(NodeId::from_bits(1)).unwrap().status.is_active());
+}
+
+/// The others do not know at first what it holds.
+#[test]
+fn a_primary_that_has_just_restarted_is_waited_for() {
+    for seed in 0..3 {
+        let mut world = world(3, seed);
+        let left = keys("left", 40);
+        world.begin(&left);
+        world.scan_for(Duration::from_millis(60_500));
+        world.kill(0);
+        world.run_for(Duration::from_millis(500));
+        world.start(0);
+        world.scan_for(GONE);
+        assert_eq!(world.written(), once(&left), "seed {seed}");
+    }
+}
+
 /// What it had written is not known to the others.
 #[test]
 fn what_is_written_again_since_a_primary_died_can_be_told() {
@@ -258,8 +295,36 @@ fn who_is_out_of_touch_writes_nothing_that_may_have_ended() {
     }
 }
 
+/// Of what is past its last day nobody keeps an end.
 #[test]
-fn a_session_that_expires_on_a_ring_further_out_is_written_once() {
+fn what_ended_while_a_node_was_away_it_does_not_write_after_its_last_day() {
+    for (away, lost) in [(0, 0), (700, 20)] {
+        let lifetime_max = Duration::from_secs(1_200);
+        let policy = TablePolicy { lifetime_max, idle: Duration::ZERO, ..archiving() };
+        let mut world = World::sparse_with_policy(1, 7, policy);
+        world.settle();
+        let left = keys("left", 20);
+        for key in &left {
+            world.acknowledged(0, key, start(bytes("one")));
+        }
+        world.kill(0);
+        world.now += Duration::from_secs(away);
+        world.start(0);
+        world.scan_for(lifetime_max - Duration::from_secs(away) + Duration::from_secs(30));
+        assert_eq!(world.written(), BTreeMap::new());
+        world.scan_for(GONE);
+        assert_eq!(world.written().len() as u64, 20 - lost);
+        assert_eq!(world.all("overflow_lost"), lost);
+        world.scan_all();
+        let now = world.present(0);
+        let core = world.core(0, &left[0]);
+        let raw = core.tables[0].store.whatever_is(&Key::new(&*left[0]).unwrap());
+        assert!(raw.is_none(), "{now:?}");
+    }
+}
+
+/// Nodes with a ring further out, to which sessions go after ten seconds.
+fn with_a_ring(count: u64, seed: u64) -> World {
     let policy = |ring: u8, after: Option<u64>| TablePolicy {
         name: if ring == 0 { "sessions".to_owned() } else { format!("sessions@{ring}") },
         half_life: Duration::from_secs(2),
@@ -269,13 +334,19 @@ fn a_session_that_expires_on_a_ring_further_out_is_written_once() {
         overflow: if ring == 0 { Overflow::Archive } else { Overflow::Drop },
         ..TablePolicy::default()
     };
-    let none = World::with_policy(0, 6, policy(0, Some(10)));
+    let none = World::with_policy(0, seed, policy(0, Some(10)));
     let mut world = World { slots: Simulated::Sparse, outer: vec![policy(1, None)], ..none };
-    for id in 1..=4 {
+    for id in 1..=count {
         world.add(id);
     }
     world.settle();
     world.run_for(Duration::from_secs(3));
+    world
+}
+
+#[test]
+fn a_session_that_expires_on_a_ring_further_out_is_written_once() {
+    let mut world = with_a_ring(4, 6);
     let cold = keys("cold", 10);
     for key in &cold {
         world.acknowledged(0, key, start_idle(bytes("cold"), 60_000));
@@ -289,4 +360,57 @@ fn a_session_that_expires_on_a_ring_further_out_is_written_once() {
     assert!(tables.into_iter().all(|table| table == "sessions"));
     world.scan_for(GONE);
     assert_eq!(world.written(), once(&cold));
+}
+
+/// It was brought in, and those further out did not hear of it.
+#[test]
+fn a_copy_that_was_left_on_a_ring_further_out_is_not_written_while_its_session_lives() {
+    let mut world = with_a_ring(3, 9);
+    let key = sparse("cold");
+    world.acknowledged(0, &key, start_idle(bytes("cold"), 60_000));
+    world.until_it_is_on(1, &key);
+    let of_ring = |world: &mut World, node: usize| {
+        let now = world.present(node);
+        let core = world.core(node, &key);
+        let now_ms = core.time.now_ms(now);
+        (core.tables[1].store.get(&Key::new(&*key).unwrap(), now_ms), now_ms)
+    };
+    let left = of_ring(&mut world, 0).0.unwrap();
+    world.acknowledged(0, &key, Operation::Touch { birth: None });
+    world.until_it_is_on(0, &key);
+    for node in 0..3 {
+        let (_, now_ms) = of_ring(&mut world, node);
+        let store = &mut world.core(node, &key).tables[1].store;
+        store.drop_entry(&Key::new(&*key).unwrap(), now_ms);
+        store.merge(&Key::new(&*key).unwrap(), &left, now_ms, Admission::Ordinary).unwrap();
+    }
+    for _ in 0..40 {
+        world.scan_for(Duration::from_secs(4));
+        world.acknowledged(0, &key, Operation::Touch { birth: None });
+    }
+    assert!(of_ring(&mut world, 0).0.is_none(), "it has expired");
+    assert_eq!(world.written(), BTreeMap::new());
+    assert_eq!(world.value(1, &key), bytes("cold"));
+}
+
+#[test]
+fn what_lies_on_another_ring_or_is_about_to_end_is_none_that_leaves() {
+    let mut world = with_a_ring(1, 10);
+    let key = sparse("key");
+    world.acknowledged(0, &key, start(bytes("one")));
+    let entry = world.copy(0, &key).unwrap();
+    let core = world.core(0, &key);
+    let key = Key::new(&*key).unwrap();
+    let leaves = |core: &Core, table: usize, entry: &Entry| {
+        core.overflowed(table, &key, entry, 5, WhyLeft::Expired).is_some()
+    };
+    assert!(leaves(core, 0, &entry));
+    let later = Version::new(annulus_proto::Hlc::from_ms(START_WALL_MS * 2), entry.version.node);
+    let moved = core.moved(0, &key, entry.clone(), later, 1);
+    assert!(!leaves(core, 0, &moved) && leaves(core, 1, &moved));
+    assert!(!leaves(core, 1, &moved.marker()) && !leaves(core, 0, &entry.marker()));
+    let mut ending = entry.clone();
+    ending.propose_end(later);
+    assert!(!leaves(core, 0, &ending));
+    assert!(!leaves(core, 0, &Entry::ended(entry.birth, later)));
 }
