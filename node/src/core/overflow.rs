@@ -323,11 +323,11 @@ impl Core {
         deadline: u64,
     ) -> Result<(), NotNow> {
         match self.overflowed(table, key, entry, deadline, WhyLeft::Expired) {
-            Some(session) if self.is_alive_inside(now, table, key, entry) => drop(session),
-            Some(session) => return self.queue(now, table, session),
-            None => {}
+            Some(session) if !self.is_known_inside(now, table, key, entry) => {
+                self.queue(now, table, session)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn queue(&mut self, now: Now, table: usize, session: Overflowed) -> Result<(), NotNow> {
@@ -368,7 +368,7 @@ impl Core {
 
     /// Whether the innermost ring knows better than one further out, as far as this node can tell: the session was brought
     /// in, or has ended, and this copy was left.
-    fn is_alive_inside(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) -> bool {
+    fn is_known_inside(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) -> bool {
         let innermost = self.innermost(table);
         if innermost == table {
             return false;
