@@ -9,7 +9,9 @@ use annulus_node::config::{Flags, Setting, parse_duration, parse_size, show_dura
 use clap::builder::{ArgAction, NonEmptyStringValueParser};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches};
+use clap::{
+    Arg, ArgGroup, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches,
+};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -125,6 +127,9 @@ pub(crate) enum Command {
     /// The sessions that are used too much and kept away from their users for a while
     #[command(subcommand)]
     Suspects(SuspectsCommand),
+    /// Sessions that expired or were evicted, in the files that nodes write them to
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write all of them
@@ -500,6 +505,36 @@ pub(crate) struct SuspectArgs {
     /// The session's key
     #[arg(long, value_name = "KEY", conflicts_with = "name")]
     pub(crate) key: Option<OsString>,
+}
+
+/// What to do with files of `data_dir/archive`, or copies of them, which tables with `overflow = "archive"` have.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveCommand {
+    /// What they hold: no keys and no values. Asks no node
+    List(ArchiveListArgs),
+    /// Start sessions again, with the lifetimes of the table: none whose key has a session, or one that ended
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveListArgs {
+    /// The files
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true))]
+pub(crate) struct RestoreArgs {
+    /// The files; of each session the latest that is in any of them
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The one with this key
+    #[arg(long, value_name = "KEY", group = "which")]
+    pub(crate) key: Option<OsString>,
+    /// All of the table's (see --table)
+    #[arg(long, group = "which")]
+    pub(crate) all: bool,
 }
 
 /// What to do with the keys of a cluster. All but `generate` go to this host's node over its Unix

@@ -1,5 +1,6 @@
 //! One function per command.
 
+mod archive;
 mod configuration;
 pub(crate) mod keys;
 mod manual;
@@ -17,7 +18,7 @@ mod status;
 mod suspects;
 mod top;
 
-use crate::args::{Cli, Command, ConfigCommand, Global, SyncCommand};
+use crate::args::{ArchiveCommand, Cli, Command, ConfigCommand, Global, SyncCommand};
 use crate::cluster::Cluster;
 
 /// Does what was asked for.
@@ -98,6 +99,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Sessions(args) => {
             connected(&global, async |cluster| sessions::run(cluster, &args).await)
+        }
+        Command::Archive(ArchiveCommand::List(args)) => archive::list(&global, &args),
+        Command::Archive(ArchiveCommand::Restore(args)) => {
+            connected(&global, async |cluster| archive::restore(cluster, &args).await)
         }
         Command::Suspects(command) => {
             connected(&global, async |cluster| suspects::run(cluster, &command).await)

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "cli/archive.rs"]
+mod archive;
 #[path = "cli/near.rs"]
 mod near;
 #[path = "cli/rings.rs"]
