@@ -24,6 +24,8 @@ use crate::sample::{Latencies, Rounds};
 const TABLE: &str = "sessions";
 /// What the innermost ring may take on each node.
 const MIB: u64 = 2;
+/// How many are started at a time.
+const AT_A_TIME: [u64; 2] = [64, 256];
 /// What a session of 256 bytes takes of it at least.
 const RECORD: u64 = 512;
 /// How many times as many sessions as the innermost ring holds.
@@ -39,26 +41,28 @@ struct Found {
     records: Rounds,
     private: Rounds,
     refused: Rounds,
+    refusal: Rounds,
     unanswered: Rounds,
     lost: Rounds,
     waited: Rounds,
     starts: Rounds,
     slowest: Rounds,
-    sessions: u64,
 }
 
 /// What became of starts.
 #[derive(Default)]
 struct Started {
     latencies: Latencies,
-    /// Those for which there was no room, and those of which it is not known.
+    /// Those for which there was no room, how long that took, and those of which it is not known.
     refused: BTreeSet<u64>,
+    refusals: Latencies,
     unanswered: BTreeSet<u64>,
 }
 
 pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<()> {
     let goal = |must| Goal { must, stretch: None };
-    for (at_a_time, rounds) in if bench.quick { [(64, 1), (256, 1)] } else { [(64, 2), (256, 2)] } {
+    let rounds = if bench.quick { 1 } else { 2 };
+    for at_a_time in AT_A_TIME {
         let mut found = Found::default();
         for round in 0..rounds {
             let round = format!("round {} of {rounds}", round + 1);
@@ -71,17 +75,17 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<
         report.row(&what("records taken, the most"), Unit::Times, &found.records);
         report.row(&what("a node's other memory, growth"), Unit::Bytes, &found.private);
         report.goal(&what("starts refused"), Unit::Count, &found.refused, None, goal(0.0));
+        report.row(&what("a start that is refused, p50"), Unit::Ms, &found.refusal);
         report.row(&what("starts not answered in time"), Unit::Count, &found.unanswered);
         report.goal(&what("sessions lost"), Unit::Count, &found.lost, None, goal(0.0));
         report.row(&what("starts that waited for room"), Unit::Count, &found.waited);
         report.row(&what("starts"), Unit::PerSecond, &found.starts);
         report.row(&what("a start, p99"), Unit::Ms, &found.slowest);
-        report.note(format!(
-            "a full ring: 3 nodes, R = 3, W = 2, memory = {MIB} MiB, {} sessions, {TIMES} times as many as its index \
-             takes; all of them are read afterwards",
-            found.sessions
-        ));
     }
+    report.note(format!(
+        "a full ring: 3 nodes, R = 3, W = 2, memory = {MIB} MiB, {TIMES} times as many sessions as its index takes; all \
+         of them are read afterwards"
+    ));
     Ok(())
 }
 
@@ -98,7 +102,6 @@ fn fill(bench: &Bench<'_>, at_a_time: u64, found: &mut Found) -> anyhow::Result<
         let client = remote_client(&cluster).await?;
         let capacity = inner(&client, &cluster).await?.into_iter().map(|it| it.capacity).max();
         let sessions = TIMES * capacity.context("a cluster has a node")?;
-        found.sessions = sessions;
         let private = || {
             let bytes = cluster.nodes.iter().filter_map(|node| node.private_bytes());
             bytes.max().context("the system does not say what a process takes")
@@ -110,7 +113,7 @@ fn fill(bench: &Bench<'_>, at_a_time: u64, found: &mut Found) -> anyhow::Result<
         let starting = start_counting(&table, sessions, at_a_time);
         tokio::pin!(starting);
         let (mut fullest, mut private_most) = (0.0_f64, private_before);
-        let Started { latencies, refused, mut unanswered } = loop {
+        let Started { latencies, refused, refusals, mut unanswered } = loop {
             tokio::select! {
                 done = &mut starting => break done?,
                 () = tokio::time::sleep(LOOK_FILL) => {
@@ -125,6 +128,9 @@ fn fill(bench: &Bench<'_>, at_a_time: u64, found: &mut Found) -> anyhow::Result<
         let names = ["sessions_displaced", "writes_slowed"];
         let [moved, waited] = counted(&client, &cluster, names).await?;
         ensure!(moved >= sessions / 2, "{moved} of {sessions} sessions have gone outward");
+        if !refused.is_empty() {
+            found.refusal.push(refusals.percentiles_us([0.5])[0] / 1e3);
+        }
         found.refused.push(refused.len() as f64);
         found.unanswered.push(unanswered.len() as f64);
         unanswered.extend(refused);
@@ -170,7 +176,10 @@ async fn start_counting(table: &Table, count: u64, at_a_time: u64) -> anyhow::Re
         for (number, took, started) in done? {
             match started {
                 Ok(_) => all.latencies.push(took),
-                Err(Error::TableFull { .. }) => _ = all.refused.insert(number),
+                Err(Error::TableFull { .. }) => {
+                    all.refused.insert(number);
+                    all.refusals.push(took);
+                }
                 Err(Error::TimedOut | Error::Unavailable { .. }) => {
                     all.unanswered.insert(number);
                 }

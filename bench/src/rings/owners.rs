@@ -93,7 +93,7 @@ async fn end_few(
         report.row_against(&owned, Unit::Ms, &by_owner[at], &known);
     }
     let goal = Goal { must: 100.0, stretch: None };
-    let title = format!("{FEW} sessions ended by their owner, p99 (R = 3, three nodes)");
+    let title = format!("{FEW} sessions ended by their owner, p99");
     report.goal(&title, Unit::Ms, &by_owner[1], None, goal);
     Ok(())
 }
