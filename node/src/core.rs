@@ -613,6 +613,7 @@ impl Core {
                 && table.store.has_near(Slot::of(key))
             {
                 self.counters.add_many("near_uses_noted", u64::from(*count));
+                table.near.note_uses(Slot::of(key).word(key), *count);
             }
             if table.store.policy().suspects.is_some()
                 && let Some(key) = key.and_then(|key| Key::new(key).ok())

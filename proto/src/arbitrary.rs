@@ -622,12 +622,9 @@ fn beats() -> impl Strategy<Value = Message> {
     let places = || any::<(u64, u64)>().prop_map(|(run, number)| BeatPlace { run, number });
     let changed = vec(any::<(u64, u64)>(), 0..5);
     prop_oneof![
-        (text(), option::of(places()), slot_sets()).prop_map(|(table, after, slots)| BeatRequest {
-            table,
-            after,
-            slots
-        }
-        .into()),
+        (text(), option::of(places()), slot_sets(), vec(any::<(u64, u32)>(), 0..5)).prop_map(
+            |(table, after, slots, uses)| BeatRequest { table, after, slots, uses }.into()
+        ),
         ((any::<u16>(), places(), any::<bool>()), changed, slot_sets()).prop_map(
             |((cores, place, is_whole), changed, unsure)| {
                 Beat { cores, place, is_whole, changed, unsure }.into()

@@ -13,6 +13,13 @@ pub struct BeatRequest {
     pub after: Option<BeatPlace>,
     /// The slots, which are all of one core of the receiver.
     pub slots: SlotSet,
+    /// How often near copies of these slots were read since it last asked, as far as is known: by the words of the keys.
+    pub uses: Vec<(u64, u32)>,
+}
+
+impl BeatRequest {
+    /// Of the most sessions it tells how often they were read.
+    pub const USES_MAX: usize = 256;
 }
 
 /// A place in what a core of a home has seen change.

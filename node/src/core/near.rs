@@ -41,6 +41,10 @@ pub(super) struct Near {
     /// The sessions that are read to be kept, by the words of their keys; the gists of what they were said to be
     /// meanwhile.
     reading: BTreeMap<u64, BTreeSet<u64>>,
+    /// How often copies were read since their homes were told, by the words of the keys, and the last one that was told
+    /// of.
+    uses: BTreeMap<u64, u32>,
+    told_uses: u64,
     next_beat: Duration,
 }
 
@@ -88,6 +92,8 @@ pub(super) struct NearRead {
 pub(super) const BEAT: Duration = Duration::from_millis(200);
 /// For how long after it was asked a home's answer counts.
 const TRUST: Duration = Duration::from_millis(400);
+/// The reads of so many sessions are kept until their homes are told.
+const USES_KEPT_MAX: usize = 4_096;
 /// For how long homes are asked on whose slots there is no copy of.
 const INTEREST: Duration = Duration::from_secs(10);
 
@@ -380,12 +386,17 @@ impl Core {
             });
             let feeds: Vec<_> = feeds.collect();
             let name = self.tables[table].store.policy().name.clone();
+            let used = self.tables[table].near.uses_to_tell();
             for ((node, core), slot, after) in feeds {
                 let mut slots = asked.remove(&(node, core)).unwrap_or_else(|| vec![slot]);
                 slots.sort_unstable();
                 slots.dedup();
                 let set = SlotSet::new(&slots, self.cores as u16);
-                let request = BeatRequest { table: name.clone(), after, slots: set };
+                let is_of_these = |word: u64| {
+                    Slot::of_word(word).is_some_and(|slot| slots.binary_search(&slot).is_ok())
+                };
+                let uses = used.iter().copied().filter(|(word, _)| is_of_these(*word)).collect();
+                let request = BeatRequest { table: name.clone(), after, slots: set, uses };
                 let purpose = Purpose::Beat { table, core, after, slots };
                 self.call(now, node, purpose, request);
             }
@@ -527,6 +538,7 @@ impl Core {
             return reject_table(&request.table);
         };
         self.counters.add("beats_told");
+        self.hear_uses(now, table, &request.uses);
         let slots: Vec<Slot> = request.slots.slots().collect();
         let vouches = self.is_up() && !self.standing.alone_by_misfortune;
         let is_unsure = |slot: &Slot| {
@@ -552,7 +564,49 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Another node's readers have read near copies so often: they warm what is here.
+    fn hear_uses(&mut self, now: Now, table: usize, uses: &[(u64, u32)]) {
+        let now_ms = self.time.now_ms(now);
+        let mut of_slots: BTreeMap<Slot, BTreeMap<u64, u32>> = BTreeMap::new();
+        for (word, count) in &uses[..uses.len().min(BeatRequest::USES_MAX)] {
+            if let Some(slot) = Slot::of_word(*word).filter(|slot| self.is_home(table, *slot)) {
+                of_slots.entry(slot).or_default().insert(*word, *count);
+            }
+        }
+        for (slot, counts) in of_slots {
+            let words: Vec<u64> = counts.keys().copied().collect();
+            let store = &mut self.tables[table].store;
+            for (word, key) in store.keys_of_words(slot, &words) {
+                store.note_reads(&key, counts[&word], now_ms);
+                self.counters.add_many("near_uses_heard", counts[&word].into());
+            }
+        }
+    }
+}
+
 impl Near {
+    /// A near copy was read so often.
+    pub(super) fn note_uses(&mut self, word: u64, count: u32) {
+        if self.uses.len() < USES_KEPT_MAX || self.uses.contains_key(&word) {
+            let uses = self.uses.entry(word).or_default();
+            *uses = uses.saturating_add(count);
+        }
+    }
+
+    /// Some of what homes are to be told, in turn.
+    pub(super) fn uses_to_tell(&mut self) -> Vec<(u64, u32)> {
+        let after = (std::ops::Bound::Excluded(self.told_uses), std::ops::Bound::Unbounded);
+        let in_turn = self.uses.range(after).chain(self.uses.range(..=self.told_uses));
+        let told: Vec<(u64, u32)> =
+            in_turn.take(BeatRequest::USES_MAX).map(|(word, count)| (*word, *count)).collect();
+        for (word, _) in &told {
+            self.uses.remove(word);
+            self.told_uses = *word;
+        }
+        told
+    }
+
     /// Whether a session is read now to be kept.
     #[cfg(test)]
     pub(super) fn is_reading(&self, word: u64) -> bool {

@@ -892,7 +892,12 @@ impl Store {
 
     /// Notes that an entry was read through the node, as [`Store::note_uses`].
     pub(super) fn note_read(&mut self, key: &Key, now_ms: u64) {
-        self.warm(key.as_bytes(), 1, now_ms);
+        self.note_reads(key, 1, now_ms);
+    }
+
+    /// The same of so many reads.
+    pub(super) fn note_reads(&mut self, key: &Key, reads: u32, now_ms: u64) {
+        self.warm(key.as_bytes(), reads, now_ms);
     }
 
     fn warm(&mut self, key: &[u8], uses: u32, now_ms: u64) {

@@ -4,6 +4,7 @@ use std::num::NonZeroU8;
 
 use annulus_proto::message::{Beat, BeatPlace, BeatRequest};
 
+use super::rings::LIFE;
 use super::*;
 use crate::core::settings::ReadFrom;
 use crate::core::store::gist_of;
@@ -421,7 +422,7 @@ fn a_home_tells_what_it_vouches_for_and_no_more() {
     let now = world.present(home);
     let ask = |world: &mut World, table: &str, after, slots: &[Slot]| {
         let slots = annulus_proto::SlotSet::new(slots, 1);
-        let request = BeatRequest { table: table.to_owned(), after, slots };
+        let request = BeatRequest { table: table.to_owned(), after, slots, uses: Vec::new() };
         world.core(home, KEY).tell_beat(now, &request)
     };
     assert!(matches!(ask(&mut world, "nothing", None, &[key.slot()]), Message::Rejected(_)));
@@ -455,4 +456,54 @@ fn a_home_tells_what_it_vouches_for_and_no_more() {
         .insert(NodeId::from_bits(77));
     let unsure = beat(ask(&mut world, "sessions", Some(second.place), &[key.slot()])).unsure;
     assert!(unsure.slots().eq([key.slot()]));
+}
+
+/// With rings: what is only read goes outward in its time, unless its homes hear of it.
+#[test]
+fn what_is_read_out_of_near_copies_keeps_its_session_inside() {
+    for is_told in [true, false] {
+        let mut world = World::with_rings(5, 3, &[5]);
+        world.asker = Asker::Local(0);
+        let key = sparse(KEY);
+        world.acknowledged(0, &key, start(bytes("one")));
+        let outsider = world.outsider(&key);
+        world.read_until_near(outsider, &key);
+        for _ in 0..30 {
+            world.run_for(LIFE / 2);
+            let now = world.present(outsider);
+            let core = world.core(outsider, &key);
+            let used = core.tables[0].store.place_of(&Key::new(key.as_str()).unwrap());
+            let used = UsedByLane { lane: 0, table: 0, used, count: u32::from(is_told) };
+            if is_told {
+                core.note_uses(now, &[used]);
+            }
+        }
+        let inside = world.holders(0, &key) > 0;
+        assert_eq!(inside, is_told);
+        assert_eq!(world.sees(outsider, &key, "one"), is_told);
+        // By those that cover it, of which there are two or three.
+        let told = (world.total("near_uses_noted"), world.total("near_uses_heard"));
+        assert!(if is_told {
+            told.0 == 30 && told.1 >= 56 && told.1 <= 90
+        } else {
+            told == (0, 0)
+        });
+    }
+}
+
+/// Of more than go with one question each has its turn, and what piles up is bounded.
+#[test]
+fn of_many_near_copies_that_are_read_all_are_told_of_in_turn() {
+    let mut near = Near::default();
+    (0..10_000).for_each(|word| near.note_uses(word, 2));
+    let mut told = BTreeMap::new();
+    for _ in 0..16 {
+        // Those that were told of are read again at once.
+        let batch = near.uses_to_tell();
+        assert_eq!(batch.len(), BeatRequest::USES_MAX);
+        batch.iter().for_each(|(word, _)| near.note_uses(*word, 1));
+        told.extend(batch);
+    }
+    assert_eq!(told.len(), 4_096);
+    assert!(told.values().all(|count| *count == 2));
 }

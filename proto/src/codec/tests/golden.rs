@@ -694,9 +694,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 table: "t".into(),
                 after: Some(BeatPlace { run: 300, number: 7 }),
                 slots: numbers(&[0, 1, 5]),
+                uses: vec![(8, 2)],
             }
             .into(),
-            "017401fb2c010701000200020301",
+            "017401fb2c010701000200020301010802",
         ),
         (
             Beat {

@@ -481,7 +481,8 @@ fn a_member_fits_its_bound() {
 fn the_largest_beats_pass() {
     let slots = SlotSet { stride: 1, offset: 0, runs: vec![(1, 1); 8_192] };
     let place = BeatPlace { run: u64::MAX, number: u64::MAX };
-    passes(BeatRequest { table: table(), after: Some(place), slots: slots.clone() });
+    let (after, uses) = (Some(place), vec![(u64::MAX, u32::MAX); BeatRequest::USES_MAX]);
+    passes(BeatRequest { table: table(), after, slots: slots.clone(), uses });
     for size in SIZES.into_iter().chain([Beat::CHANGES_MAX]) {
         let changed = vec![(u64::MAX, u64::MAX); size];
         let unsure = slots.clone();
