@@ -1,11 +1,12 @@
 //! Sessions that go outward while others are used.
 //!
-//! Two clusters of three nodes (or as many as said), one with a ring further out and one without. In each pair of figures the same 10,000
-//! sessions are started in both, unmeasured. While none of them is due, a load of the one without a ring is measured;
-//! once they are, the same load of the other, for as long as it takes them to go: three seconds, which is 10⁶ sessions
-//! in five minutes. Looking for what is due, which goes on all the time, is in the figure, too. The load is reads and
-//! writes of 1,000 sessions, none of which gets cool. Those that went outward expire while the next ones are started, on
-//! all rings and in both clusters, so that no pair finds what the one before has left.
+//! Two clusters of three nodes (or as many as said), one with a ring further out and one without. In each pair of
+//! figures the same 10,000 sessions are started in both, unmeasured. While none of them is due, a load of the one without
+//! a ring is measured; once they are, the same load of the other, for as long as it takes them to go: three seconds,
+//! which is 10⁶ sessions in five minutes. Looking for what is due, which goes on all the time, is in the figure, too. The
+//! load is reads and writes of 1,000 sessions, none of which gets cool. Those that went outward expire while the next
+//! ones are started, on all rings and in both clusters, so that no pair finds what the one before has left: the markers of
+//! those that went would fill the innermost ring otherwise, and starts find no room.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};

@@ -470,12 +470,11 @@ fn what_is_read_out_of_near_copies_keeps_its_session_inside() {
         world.read_until_near(outsider, &key);
         for _ in 0..30 {
             world.run_for(LIFE / 2);
-            let now = world.present(outsider);
-            let core = world.core(outsider, &key);
-            let used = core.tables[0].store.place_of(&Key::new(key.as_str()).unwrap());
-            let used = UsedByLane { lane: 0, table: 0, used, count: u32::from(is_told) };
             if is_told {
-                core.note_uses(now, &[used]);
+                let now = world.present(outsider);
+                let core = world.core(outsider, &key);
+                let used = core.tables[0].store.place_of(&Key::new(key.as_str()).unwrap());
+                core.note_uses(now, &[UsedByLane { lane: 0, table: 0, used, count: 1 }]);
             }
         }
         let inside = world.holders(0, &key) > 0;
