@@ -483,8 +483,9 @@ impl Writer {
     }
 
     /// Drops something, after a [`PutError::Full`]: the expired entries that `decide` lets go, up to a thousand or so; if
-    /// there are none the coolest of 16 near copies, drawn at random, by the `heat` of their marks. Returns how many
-    /// went. Live entries that are no near copies are never dropped here.
+    /// there are none the coolest of 16 near copies, drawn at random, by the `heat` of their marks, and as many more,
+    /// a thousand or so, as others stand in the reserve for. Returns how many went. Live entries that are no near copies
+    /// are never dropped here.
     pub fn make_room(
         &mut self,
         now_hybrid_ms: u64,

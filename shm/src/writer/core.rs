@@ -74,6 +74,8 @@ const SEARCH_LINES: usize = 256;
 const RESERVE_PART: usize = 64;
 /// Entries that a search for expired ones looks at before an insertion; the next goes on from there.
 const EXPIRED_STEP: usize = 1_024;
+/// The most near copies that are dropped for an insertion.
+const NEAR_STEP: usize = 1_024;
 /// Near copies of which the coolest is dropped. Redis samples 5 keys, 10 for a ranking close to the true one.
 const SAMPLE: usize = 16;
 /// Records and lines that are asked for ahead of their use where many are read.
@@ -455,9 +457,23 @@ impl<W: Words> Core<W> {
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
         match self.remove_expired(now_hybrid_ms, EXPIRED_STEP, decide) {
-            0 => usize::from(self.drop_coolest_near(heat)),
+            0 => self.drop_near_for_others(heat),
             expired => expired,
         }
+    }
+
+    /// Drops the coolest of some near copies, and more while others stand in the reserve: whoever may not use that finds no
+    /// room before. Returns how many went.
+    fn drop_near_for_others(&mut self, heat: &dyn Fn(u64) -> u64) -> usize {
+        let limit = self.capacity() - self.reserve_records();
+        let mut dropped = 0;
+        while dropped < NEAR_STEP && self.drop_coolest_near(heat) {
+            dropped += 1;
+            if self.entries < limit {
+                break;
+            }
+        }
+        dropped
     }
 
     /// Drops the coolest of some near copies. Returns whether there were any.

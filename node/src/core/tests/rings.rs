@@ -509,7 +509,8 @@ fn ten_times_as_many_sessions_as_the_inner_ring_holds_live_on_two_rings() {
             world.acknowledged(number % count, key, start(bytes(key)));
             for node in 0..count {
                 let (held, room) = world.fill(0, node);
-                assert!(held <= room, "{held} of {room} at node {node}");
+                // What other homes took already stands in the reserve.
+                assert!(held <= room + room / 32, "{held} of {room} at node {node}");
             }
         }
         assert_eq!(world.total("failures_table_full"), 0);
@@ -532,13 +533,35 @@ fn ten_times_as_many_sessions_as_the_inner_ring_holds_live_on_two_rings() {
     }
 }
 
+/// Of those that went outward.
+#[test]
+fn a_ring_full_of_markers_takes_new_sessions_at_once() {
+    let policy = TablePolicy { cools_after: Some(5 * LIFE), ..never_cools() };
+    for count in [1, 3] {
+        let mut world = World::with_a_small_ring(count, 7, policy.clone());
+        let (_, room) = world.fill(0, 0);
+        let mut keys = some_keys();
+        for _ in 0..5 {
+            for (number, key) in keys.by_ref().take(room / 2).enumerate() {
+                world.acknowledged(number % count, &key, start(bytes(&key)));
+            }
+            world.run_until_seen("all are outside", 30 * LIFE, |world| world.fill(0, 0).0 == 0);
+        }
+        for (number, key) in keys.take(room / 2).enumerate() {
+            world.acknowledged(number % count, &key, start(bytes(&key)));
+        }
+        assert_eq!(world.total("writes_slowed"), 0);
+        assert_eq!(world.total("sessions_displaced") + world.total("copies_refused"), 0);
+    }
+}
+
 #[test]
 fn a_writer_that_is_faster_than_the_outer_ring_is_slowed_and_not_refused() {
     for (seed, count) in [(3, 3), (4, 5), (5, 1)] {
         let mut world = World::with_a_small_ring(count, seed, never_cools());
         let (_, room) = world.fill(0, 0);
         let keys: Vec<String> = some_keys().take(3 * room).collect();
-        for keys in keys.chunks(room / 2) {
+        for keys in keys.chunks(room / 8) {
             let ask = |key: &String| world.request(seed as usize % count, key, start(bytes(key)));
             let asked: Vec<u64> = keys.iter().map(ask).collect();
             for id in asked {
