@@ -195,7 +195,7 @@ impl Mutant {
         (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 144),
         (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 94),
         (Self::ReceiptsWhileDraining, "receipts-while-draining", "storm-slots", "copies", 383),
-        (Self::DropUnheld, "drop-unheld", "storm-rings", "copies", 12),
+        (Self::DropUnheld, "drop-unheld", "storm-rings", "copies", 23),
         (Self::AskNoRings, "ask-no-rings", "storm-rings", "stale", 3),
     ];
 
