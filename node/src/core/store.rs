@@ -1112,9 +1112,10 @@ impl Store {
             store.writer.put_as(admission, key, slot, &store.next, (deadline, mark))
         };
         let mut result = put(self);
-        if let Err(PutError::Full(_)) = result
-            && self.make_room(key, now_ms)
-        {
+        for _ in 0..self.steps_to_make_room() {
+            if !matches!(result, Err(PutError::Full(_))) || !self.make_room(key, now_ms) {
+                break;
+            }
             result = put(self);
         }
         match result {
@@ -1143,24 +1144,30 @@ impl Store {
         let warmth = |mark| half_life.warmth(mark, now_ms);
         let leaving = &mut self.leaving;
         let keeps = self.policy.overflow.is_kept();
-        let mut let_go = |item: ExpiredItem<'_>| {
-            let other = item.key != key.as_bytes();
-            if other {
+        let mut let_go = |item: ExpiredItem<'_>, also_kept: bool| {
+            let goes = item.key != key.as_bytes() && (also_kept || is_near(near, item));
+            if goes {
                 let is_seen_to = keeps && !is_near(near, item) && leaving.let_go(item);
                 let kept_ms = if is_seen_to { DROPPED_AFTER_MS } else { EXPIRED_KEPT_MS };
                 let places = (&mut *outline, &mut *owners, &mut *near);
                 forget(places, (unread, &mut *watched), (item, of_values, kept_ms), now_ms);
             }
-            other
+            goes
         };
         // What goes is in memory until it was seen to: some at a time. Many may seem to have expired that were used since.
         let steps = if keeps { EXPIRED_STEP / overdue::DROPPED_STEP } else { 0 };
         for _ in 0..steps {
+            let mut let_go = |item: ExpiredItem<'_>| let_go(item, true);
             if self.writer.remove_expired(now_ms, overdue::DROPPED_STEP, &mut let_go) > 0 {
                 return true;
             }
         }
-        self.writer.make_room(now_ms, &warmth, &mut let_go) > 0
+        self.writer.make_room(now_ms, &warmth, &mut |item| let_go(item, !keeps)) > 0
+    }
+
+    /// How often room is made for one write: where what goes is to be seen to, it is little each time.
+    fn steps_to_make_room(&self) -> usize {
+        if self.policy.overflow.is_kept() { EXPIRED_STEP / overdue::DROPPED_STEP } else { 1 }
     }
 
     /// The digest of what lies under a key, acceptable or not; 0 of nothing.

@@ -996,17 +996,17 @@ fn refused(merged: Result<Entry, Failure>) -> bool {
 }
 
 /// A table whose sessions are seen to before they are dropped.
-fn store_with_overflow() -> Store {
-    let options = options(1 << 20, 4 << 10);
+fn store_with_overflow(max_value: u32) -> Store {
+    let options = options(1 << 20, max_value);
     let region = HeapRegion::new(1 << 20);
     let writer = Writer::create(region.handle(), &options).unwrap();
     let overflow = crate::core::Overflow::Archive;
-    read(Store::new(TablePolicy { overflow, ..policy(4 << 10) }, NODE, writer, None))
+    read(Store::new(TablePolicy { overflow, ..policy(max_value) }, NODE, writer, None))
 }
 
 #[test]
 fn what_is_to_be_seen_to_is_found_again_and_again_and_all_else_is_dropped() {
-    let mut store = store_with_overflow();
+    let mut store = store_with_overflow(4 << 10);
     let begun = [session(1_000, b"a", 1_000, 0), session(1_000, b"b", 500_000, 0)];
     let ended = Entry::ended(version(1_000, 1), version(1_500, 1));
     let gone = session(1_000, b"gone", 1_000, 0).marker();
@@ -1037,7 +1037,7 @@ fn what_is_to_be_seen_to_is_found_again_and_again_and_all_else_is_dropped() {
 
 #[test]
 fn what_makes_room_is_kept_for_whoever_sees_to_it_a_little_at_a_time() {
-    let mut store = store_with_overflow();
+    let mut store = store_with_overflow(4 << 10);
     let mut begun = 0;
     while store.take_dropped().is_empty() {
         let entry = session(1_000, &[b'x'; 3_000], 1_000, 0);
@@ -1056,4 +1056,20 @@ fn what_makes_room_is_kept_for_whoever_sees_to_it_a_little_at_a_time() {
         dropped += now.len();
     }
     assert!(dropped > 10, "{dropped}");
+}
+
+#[test]
+fn what_is_large_finds_room_where_much_that_is_small_has_expired() {
+    let mut store = store_with_overflow(32 << 10);
+    let small = session(1_000, &[b'x'; 300], 1_000, 0);
+    let mut begun = 0;
+    while store.merge(&key(begun), &small, 1_000, Admission::Ordinary).is_ok() {
+        begun += 1;
+    }
+    assert!(begun > 100, "{begun}");
+    let large = session(60_000, &[b'x'; 30_000], 100_000, 0);
+    for number in 0..5 {
+        store.merge(&key(10_000 + number), &large, 60_000, Admission::Ordinary).unwrap();
+        store.take_dropped();
+    }
 }
