@@ -12,7 +12,7 @@
 //!   sessions waits meanwhile ([`QUEUE_BYTES_MAX`]), and those beyond stay in the table. If room is needed they go
 //!   unwritten, and are counted.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,8 +95,9 @@ pub(super) struct Overflowing {
     /// Of both of them.
     bytes: usize,
     waiting: BTreeSet<Left>,
-    /// Those that left lately, so that a copy that comes back from another home is no news, and when each is forgotten.
-    known: BTreeSet<Left>,
+    /// Those that left lately, so that a copy that comes back from another home is no news, and when each is forgotten;
+    /// of each in `forgotten` the last time counts.
+    known: BTreeMap<Left, u64>,
     forgotten: VecDeque<(u64, Left)>,
     /// Until when the driver is not tried again.
     rests_until: Duration,
@@ -111,7 +112,7 @@ const TAKEN_OVER_AFTER_MS: u64 = WRITTEN_AFTER_MS + 5_000;
 pub(super) const DROPPED_AFTER_MS: u64 = WRITTEN_AFTER_MS + 15_000;
 /// How long it is known that a session left.
 const KNOWN_MS: u64 = 2 * DROPPED_AFTER_MS;
-const KNOWN_MAX: usize = 1 << 20;
+const KNOWN_MAX: usize = 1 << 17;
 /// How many bytes of sessions wait to be written, of each table of each core; one session does in any case.
 const QUEUE_BYTES_MAX: usize = 4 << 20;
 /// What a session takes beside its key and value, about.
@@ -211,17 +212,25 @@ impl Overflowing {
         self.queue.push_back(session);
     }
 
+    /// Whether nobody was or is to be given it.
+    fn is_news(&self, left: &Left) -> bool {
+        !self.known.contains_key(left) && !self.waiting.contains(left)
+    }
+
     fn know(&mut self, left: Left, now_ms: u64) {
-        if self.known.insert(left) {
-            self.forgotten.push_back((now_ms.saturating_add(KNOWN_MS), left));
+        let until_ms = now_ms.saturating_add(KNOWN_MS);
+        if self.known.insert(left, until_ms) != Some(until_ms) {
+            self.forgotten.push_back((until_ms, left));
         }
     }
 
     fn forget_old(&mut self, now_ms: u64) {
         while let Some((at_ms, left)) = self.forgotten.front()
-            && (*at_ms <= now_ms || self.known.len() > KNOWN_MAX)
+            && (*at_ms <= now_ms || self.forgotten.len() > KNOWN_MAX)
         {
-            self.known.remove(left);
+            if self.known.get(left) == Some(at_ms) {
+                self.known.remove(left);
+            }
             self.forgotten.pop_front();
         }
     }
@@ -266,7 +275,7 @@ impl Core {
             let age_ms = now_ms.saturating_sub(deadline);
             let rank = self.rank_of_writer(now, table, key.slot());
             let due_ms = if rank == Some(0) { WRITTEN_AFTER_MS } else { TAKEN_OVER_AFTER_MS };
-            let is_new = !self.tables[table].overflowing.known.contains(&left);
+            let is_new = self.tables[table].overflowing.is_news(&left);
             if rank.is_some()
                 && is_new
                 && (is_pressed || age_ms >= due_ms)
@@ -294,7 +303,7 @@ impl Core {
         for (key, entry, deadline) in self.tables[table].store.take_dropped() {
             let left = (key.word(), entry.birth, entry.version);
             let is_mine = self.rank_of_writer(now, table, key.slot()).is_some();
-            if is_mine && !self.tables[table].overflowing.known.contains(&left) {
+            if is_mine && self.tables[table].overflowing.is_news(&left) {
                 let lost = self.overflow(now, table, &key, &entry, deadline).is_err();
                 self.counters.add_many("overflow_lost", lost.into());
             }
@@ -418,6 +427,7 @@ impl Core {
 
     /// The driver has done with what it was given: somebody has it, or nobody.
     pub(super) fn on_overflowed(&mut self, now: Now, table: usize, is_taken: bool) {
+        let now_ms = self.time.now_ms(now);
         let Some(of) = self.tables.get_mut(table) else { return };
         let overflowing = &mut of.overflowing;
         overflowing.is_with_driver = false;
@@ -430,6 +440,7 @@ impl Core {
         for session in &*sessions {
             overflowing.bytes -= session.size();
             overflowing.waiting.remove(&session.left());
+            overflowing.know(session.left(), now_ms);
         }
         self.counters.add_many("sessions_archived", sessions.len() as u64);
         self.hand_over_overflow(now);
