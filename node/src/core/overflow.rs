@@ -319,6 +319,19 @@ impl Core {
         }
     }
 
+    /// The copy under a key that is given to other homes of its slot where copies are compared: none that they have dropped
+    /// by now, and that is kept here until somebody has it. Of a slot that leaves this node all is given.
+    pub(super) fn comparable(&mut self, now_ms: u64, table: usize, key: &Key) -> Option<Entry> {
+        let entry = self.tables[table].store.get(key, now_ms)?;
+        let deadline = entry.deadline();
+        let is_dropped = deadline != 0 && deadline.saturating_add(DROPPED_AFTER_MS) <= now_ms;
+        let is_kept = is_dropped
+            && self.tables[table].store.policy().overflow.is_kept()
+            && self.slot_state(table, key.slot()).home
+            && !is_eviction(&entry);
+        (!is_kept).then_some(entry)
+    }
+
     /// Puts a session that has expired in line, if it has to be.
     ///
     /// # Errors

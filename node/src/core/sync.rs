@@ -1052,7 +1052,7 @@ impl Core {
                 let first = keys.partition_point(|(other, _)| *other < word);
                 let before = entries.len();
                 for (_, key) in keys[first..].iter().take_while(|(other, _)| *other == word) {
-                    if let Some(entry) = store.get(key, now_ms) {
+                    if let Some(entry) = self.comparable(now_ms, table, key) {
                         bytes += size_of(key, &entry);
                         entries.push((key.clone(), entry));
                     }
@@ -1215,7 +1215,7 @@ impl Core {
                 done += 1;
                 let first = keys.partition_point(|(other, _)| other < word);
                 for (_, key) in keys[first..].iter().take_while(|(other, _)| other == word) {
-                    if let Some(entry) = store.get(key, now_ms) {
+                    if let Some(entry) = self.comparable(now_ms, table, key) {
                         is_full |= add(&mut entries, key, entry);
                     }
                 }

@@ -223,6 +223,27 @@ fn what_cannot_be_written_stays_and_is_written_later() {
     assert_eq!(world.all("overflow_lost"), 0);
 }
 
+/// They have dropped it, and would only drop it again.
+#[test]
+fn what_one_home_keeps_the_others_do_not_get_back() {
+    for seed in 0..2 {
+        let mut world = world(3, seed);
+        let left = keys("left", 60);
+        world.begin(&left);
+        world.nodes[0].has_disk = false;
+        world.scan_for(GONE);
+        let received = world.all("copies_received");
+        world.scan_for(Duration::from_secs(600));
+        assert_eq!(world.all("copies_received"), received, "seed {seed}");
+        let kept = left.iter().filter(|key| world.copy(0, key).is_some()).count();
+        assert!(kept > 5, "seed {seed}: {kept}");
+        world.nodes[0].has_disk = true;
+        world.scan_for(Duration::from_secs(30));
+        assert_eq!(world.written(), once(&left), "seed {seed}");
+        world.are_gone(&left);
+    }
+}
+
 #[test]
 fn what_goes_unwritten_since_there_is_need_of_room_is_counted() {
     let mut world = World::of_single_cores(1, 4, archiving());
