@@ -110,6 +110,8 @@ type Left = (u64, Version, Version);
 const WRITTEN_AFTER_MS: u64 = EXPIRED_KEPT_MS;
 const TAKEN_OVER_AFTER_MS: u64 = WRITTEN_AFTER_MS + 5_000;
 pub(super) const DROPPED_AFTER_MS: u64 = WRITTEN_AFTER_MS + 15_000;
+/// How long ago one expired that goes early, for want of room: it may be in use elsewhere before.
+const EARLY_AFTER_MS: u64 = 3_000;
 /// How long it is known that a session left.
 const KNOWN_MS: u64 = 2 * DROPPED_AFTER_MS;
 const KNOWN_MAX: usize = 1 << 17;
@@ -261,7 +263,8 @@ impl Overflowing {
 
 impl Core {
     /// Does what is to be done with sessions of a table that are over and were found, and with those that were dropped to
-    /// make room since this was last done. `is_pressed`: all that were found go. Returns how many went.
+    /// make room since this was last done. `is_pressed`: what was found goes early, if somebody has it, and in any case
+    /// where nearly no room is left. Returns how many went.
     pub(super) fn see_to_overdue(&mut self, now: Now, table: usize, is_pressed: bool) -> u64 {
         if !self.tables[table].store.policy().overflow.is_kept() {
             return 0;
@@ -269,26 +272,32 @@ impl Core {
         self.take_dropped(now, table);
         let now_ms = self.time.now_ms(now);
         self.tables[table].overflowing.forget_old(now_ms);
-        let mut dropped = 0;
+        let (mut dropped, mut is_full) = (0, false);
         for Overdue { key, birth, version, deadline } in self.tables[table].store.take_overdue() {
             let left = (key.word(), birth, version);
             let age_ms = now_ms.saturating_sub(deadline);
+            let is_last = is_pressed && self.is_nearly_full(table);
+            let goes_early = is_last || is_pressed && age_ms >= EARLY_AFTER_MS;
             let rank = self.rank_of_writer(now, table, key.slot());
             let due_ms = if rank == Some(0) { WRITTEN_AFTER_MS } else { TAKEN_OVER_AFTER_MS };
-            let is_new = self.tables[table].overflowing.is_news(&left);
-            if rank.is_some()
-                && is_new
-                && (is_pressed || age_ms >= due_ms)
-                && let Some(entry) = self.tables[table].store.whatever_is(&key)
-                && self.overflow(now, table, &key, &entry, deadline).is_err()
-            {
-                if !is_pressed {
-                    continue;
+            let is_due = rank.is_some() && (goes_early || age_ms >= due_ms);
+            if is_due && self.tables[table].overflowing.is_news(&left) {
+                let knows = self.knows_ends(now, table, key.slot());
+                if (is_full || !knows) && !is_last {
+                    continue; // It would be read for nothing.
                 }
-                self.counters.add("overflow_lost");
+                if let Some(entry) = self.tables[table].store.whatever_is(&key)
+                    && self.overflow(now, table, &key, &entry, deadline).is_err()
+                {
+                    is_full |= knows;
+                    if !is_last {
+                        continue;
+                    }
+                    self.counters.add("overflow_lost");
+                }
             }
             let is_waiting = self.tables[table].overflowing.waiting.contains(&left);
-            if is_pressed || age_ms >= DROPPED_AFTER_MS && !is_waiting {
+            if goes_early || age_ms >= DROPPED_AFTER_MS && !is_waiting {
                 // As if it were dropped when the other homes drop it, so that comparisons find nothing missing.
                 let when_ms = deadline.saturating_add(DROPPED_AFTER_MS);
                 self.tables[table].store.drop_entry(&key, when_ms);

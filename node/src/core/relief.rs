@@ -157,6 +157,11 @@ impl Core {
                 && (self.tables[table].store.beyond(LAST_PART) > 0 || is_short())
     }
 
+    /// Whether so little room is left that any home moves what it holds.
+    pub(super) fn is_nearly_full(&self, table: usize) -> bool {
+        self.tables[table].store.beyond(LAST_PART) > 0
+    }
+
     /// A home had no room for a copy from here.
     pub(super) fn note_refused(&mut self, table: usize, node: NodeId, failure: &Failure) {
         if matches!(failure, Failure::TableFull { .. }) && self.outer(table).is_some() {

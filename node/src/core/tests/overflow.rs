@@ -244,6 +244,29 @@ fn what_one_home_keeps_the_others_do_not_get_back() {
     }
 }
 
+/// Nobody who is out of touch can tell whether they have ended.
+#[test]
+fn what_cannot_be_judged_stays_while_a_ring_is_not_quite_full() {
+    let policy = TablePolicy { max_value: 1_000, ..archiving() };
+    let mut world = World::with_a_small_ring(3, 5, policy);
+    world.run_for(Duration::from_secs(3));
+    let mut begun = Vec::new();
+    while world.core(0, &sparse("key")).tables[0].store.beyond(16) == 0 {
+        let key = sparse(&format!("left {}", begun.len()));
+        world.acknowledged(0, &key, start_idle(bytes("left"), 1_000));
+        begun.push(key);
+    }
+    world.isolate(0);
+    world.scan_for(Duration::from_secs(40));
+    assert_eq!(world.all("overflow_lost"), 0);
+    world.cut.clear();
+    world.scan_for(GONE);
+    // Others may have taken over meanwhile.
+    assert!(world.written().keys().eq(once(&begun).keys()));
+    assert_eq!(world.all("overflow_lost"), 0);
+    world.are_gone(&begun);
+}
+
 #[test]
 fn what_goes_unwritten_since_there_is_need_of_room_is_counted() {
     let mut world = World::of_single_cores(1, 4, archiving());

@@ -453,7 +453,7 @@ const INNER_BYTES: u64 = 256 << 10;
 
 impl World {
     /// Nodes whose innermost ring is small, of which nothing cools by itself.
-    fn with_a_small_ring(count: usize, seed: u64, policy: TablePolicy) -> Self {
+    pub(super) fn with_a_small_ring(count: usize, seed: u64, policy: TablePolicy) -> Self {
         let outer = TablePolicy { name: "sessions@1".to_owned(), ring: 1, ..policy.clone() };
         let none = Self::with_record_size(0, seed, policy, 256, 1);
         let (outer, inner_bytes) = (vec![outer], Some(INNER_BYTES));
