@@ -11,8 +11,8 @@ use crate::core::Overflowed;
 
 /// Numbered files, `TABLE.00000001.jsonl` and so on, of which the last one is written to.
 ///
-/// They are their user's alone, as their directory is, and have `bytes_max` together: before they get more the oldest
-/// goes. Somebody else may take any of them away at any time.
+/// They are their user's alone, as their directory is, and have `bytes_max` together, and a line more at most: before
+/// they get more the oldest goes, but for what is tried again. Somebody else may take any of them away at any time.
 #[derive(Debug)]
 pub(crate) struct Files {
     directory: PathBuf,
@@ -23,6 +23,8 @@ pub(crate) struct Files {
     older: VecDeque<(u64, u64)>,
     /// How many went for new ones since this was last asked.
     removed: u64,
+    /// Whether what was to be written last was not, and nothing more goes for it.
+    has_failed: bool,
 }
 
 /// The file that is written to.
@@ -43,17 +45,20 @@ const FILE_MODE: u32 = 0o600;
 impl Files {
     /// The files of a table in this directory. `table` is a part of their names as it is.
     pub(crate) fn new(directory: PathBuf, table: String, bytes_max: u64) -> Self {
-        Self { directory, table, bytes_max, last: None, older: VecDeque::new(), removed: 0 }
+        let (last, older) = (None, VecDeque::new());
+        Self { directory, table, bytes_max, last, older, removed: 0, has_failed: false }
     }
 
     /// Appends sessions; they are on disk then.
     ///
     /// # Errors
-    /// Whatever kept one of them from being written. Some may have been, or a part of one: its line is ended before
-    /// anything else is written. To write all of them again does no harm.
+    /// Whatever kept one of them from being written. What was written of them is taken back, if it can be: some may
+    /// stay, or a part of one, whose line is ended before anything else is written. To write all of them again does no
+    /// harm.
     pub(crate) fn append(&mut self, sessions: &[Overflowed]) -> io::Result<()> {
-        let appended = self.append_all(sessions);
-        if appended.is_err() {
+        let appended = self.open_and_append(sessions);
+        self.has_failed = appended.is_err();
+        if self.has_failed {
             self.last = None;
         }
         appended
@@ -64,10 +69,25 @@ impl Files {
         std::mem::take(&mut self.removed)
     }
 
-    fn append_all(&mut self, sessions: &[Overflowed]) -> io::Result<()> {
+    fn open_and_append(&mut self, sessions: &[Overflowed]) -> io::Result<()> {
         if self.last.as_ref().is_none_or(|last| !self.is_there(last)) {
             self.open()?;
         }
+        let Last { number, len, .. } = *self.last();
+        self.append_all(sessions).inspect_err(|_| self.take_back(number, len))
+    }
+
+    /// Takes back what was written since this file, of this length, was the last one.
+    fn take_back(&mut self, number: u64, len: u64) {
+        let made = number + 1..=self.last().number;
+        for made in made {
+            let _ = fs::remove_file(self.path(made));
+        }
+        let file = OpenOptions::new().write(true).open(self.path(number));
+        let _ = file.and_then(|file| file.set_len(len));
+    }
+
+    fn append_all(&mut self, sessions: &[Overflowed]) -> io::Result<()> {
         let mut lines = Vec::new();
         let mut room = self.make_room()?;
         for session in sessions {
@@ -95,17 +115,9 @@ impl Files {
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         let last = self.last();
-        match last.file.write_all(lines) {
-            Ok(()) => {
-                last.len += lines.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                // What was written of it is taken back, if it can be.
-                let _ = last.file.set_len(last.len);
-                Err(error)
-            }
-        }
+        last.file.write_all(lines)?;
+        last.len += lines.len() as u64;
+        Ok(())
     }
 
     /// Goes on with a new file if the last one is full, and says how much there is room for in the last one.
@@ -114,14 +126,14 @@ impl Files {
         let Last { number, len, .. } = *self.last();
         if len > 0 && len >= part {
             self.last().file.sync_data()?;
-            self.older.push_back((number, len));
-            self.last = None;
             self.last = Some(self.create(number + 1)?);
+            self.older.push_back((number, len));
         }
         let len = self.last().len;
         let mut older: u64 = self.older.iter().map(|(_, len)| len).sum();
         while let Some((number, len)) = self.older.front().copied()
             && older > self.bytes_max.saturating_sub(part)
+            && !self.has_failed
         {
             match fs::remove_file(self.path(number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

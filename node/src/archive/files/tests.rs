@@ -158,6 +158,24 @@ fn a_part_of_a_batch_that_did_not_fit_is_taken_back() {
     assert_eq!(read(&at(&dir)), (vec![session(1), session(2)], 0));
 }
 
+/// The rest of it found no place.
+#[test]
+fn the_whole_chunks_of_a_batch_that_failed_are_taken_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut files = files(&dir, 80 * line_bytes());
+    files.append(&[session(0)]).expect("written");
+    let path = at(&dir).join("t.00000001.jsonl");
+    let before = fs::read(&path).expect("it is there");
+    let in_the_way = at(&dir).join("t.00000002.jsonl");
+    fs::create_dir(&in_the_way).expect("made");
+    let sessions: Vec<_> = (1..20).map(session).collect();
+    files.append(&sessions).expect_err("there is no second file");
+    assert_eq!(fs::read(&path).expect("it is there"), before);
+    fs::remove_dir(&in_the_way).expect("removed");
+    files.append(&sessions).expect("written");
+    assert_eq!(read(&at(&dir)), ((0..20).map(session).collect(), 0));
+}
+
 #[test]
 fn a_directory_that_cannot_be_made_is_an_error_until_it_can() {
     let dir = tempfile::tempdir().expect("a directory");
