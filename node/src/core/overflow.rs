@@ -300,7 +300,7 @@ impl Core {
             if goes_early || age_ms >= DROPPED_AFTER_MS && !is_waiting {
                 // As if it were dropped when the other homes drop it, so that comparisons find nothing missing.
                 let when_ms = deadline.saturating_add(DROPPED_AFTER_MS);
-                self.tables[table].store.drop_entry(&key, when_ms);
+                self.tables[table].store.drop_entry_as_of(&key, when_ms, now_ms);
                 dropped += 1;
             }
         }

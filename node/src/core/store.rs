@@ -1037,6 +1037,11 @@ impl Store {
 
     /// Drops an entry at once.
     pub(super) fn drop_entry(&mut self, key: &Key, now_ms: u64) {
+        self.drop_entry_as_of(key, now_ms, now_ms);
+    }
+
+    /// Drops an entry at once that other nodes drop at `made_ms`.
+    pub(super) fn drop_entry_as_of(&mut self, key: &Key, made_ms: u64, now_ms: u64) {
         self.read_for(key);
         let slot = key.slot();
         let is_extra = self.watched.is_extra(slot, key);
@@ -1049,7 +1054,7 @@ impl Store {
         self.watched.remove(slot, key);
         self.suspects.note(key, None, now_ms);
         self.replacing.forget(key);
-        let change = Change { word: key.word(), before, after: 0, made_ms: now_ms };
+        let change = Change { word: key.word(), before, after: 0, made_ms };
         self.outline.change(change, now_ms);
     }
 

@@ -1073,3 +1073,17 @@ fn what_is_large_finds_room_where_much_that_is_small_has_expired() {
         store.take_dropped();
     }
 }
+
+/// As if it were dropped when other nodes drop it, later.
+#[test]
+fn what_is_dropped_before_its_time_leaves_remembered_what_has_just_changed() {
+    let mut store = store_with_overflow(4 << 10);
+    for number in 0..3 {
+        let begun = session(100_000, b"value", 1_000, 0);
+        store.merge(&key(number), &begun, 100_000, Admission::Ordinary).unwrap();
+    }
+    let remembered = store.outline.remembered();
+    assert_eq!(remembered, 3);
+    store.drop_entry_as_of(&key(0), 100_000 + DROPPED_AFTER_MS, 100_000);
+    assert!(store.outline.remembered() >= remembered);
+}
