@@ -321,7 +321,10 @@ impl Core {
 
     /// A session was evicted here, as it was before.
     pub(super) fn overflow_evicted(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) {
-        if self.tables[table].store.policy().overflow.is_kept() {
+        let left = (key.word(), entry.birth, entry.version);
+        if self.tables[table].store.policy().overflow.is_kept()
+            && self.tables[table].overflowing.is_news(&left)
+        {
             let session = self.overflowed(table, key, entry, entry.deadline(), WhyLeft::Evicted);
             let lost = session.is_some_and(|session| self.queue(now, table, session).is_err());
             self.counters.add_many("overflow_lost", lost.into());

@@ -317,6 +317,21 @@ fn a_session_that_is_evicted_is_written_as_it_was() {
     assert_eq!(world.written(), written);
 }
 
+#[test]
+fn what_was_written_since_it_expired_is_not_written_once_more_when_it_is_evicted() {
+    let mut world = world(1, 11);
+    let left = keys("left", 1);
+    world.begin(&left);
+    while world.written().is_empty() {
+        world.scan_for(Duration::from_millis(500));
+    }
+    let entry = world.copy(0, &left[0]).expect("it is here for some seconds more");
+    let now = world.present(0);
+    let core = world.core(0, &left[0]);
+    core.overflow_evicted(now, 0, &Key::new(&*left[0]).unwrap(), &entry);
+    assert_eq!(core.tables[0].overflowing.waiting(), 0);
+}
+
 /// A home that was cut off holds a session that others have ended.
 #[test]
 fn who_is_out_of_touch_writes_nothing_that_may_have_ended() {
