@@ -152,7 +152,7 @@ pub struct TablePolicy {
     /// When a session is used too much, and what becomes of it then. Default `None`: never.
     pub suspects: Option<SuspectPolicy>,
     /// What becomes of sessions that have expired or were evicted, on whatever ring they lay. All rings of a table have
-    /// that of ring 0. Default: they are dropped.
+    /// that of ring 0, and all nodes have the same. Default: they are dropped.
     pub overflow: Overflow,
 }
 
