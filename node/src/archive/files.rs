@@ -175,7 +175,10 @@ impl Files {
     fn create(&self, number: u64) -> io::Result<Last> {
         let mut options = OpenOptions::new();
         let options = options.append(true).create_new(true).mode(FILE_MODE);
-        Ok(Last { file: options.open(self.path(number))?, number, len: 0 })
+        let file = options.open(self.path(number))?;
+        // Its name is on disk, too.
+        File::open(&self.directory)?.sync_all()?;
+        Ok(Last { file, number, len: 0 })
     }
 
     /// Opens a file to go on with it. A line that was not ended is ended.

@@ -152,11 +152,14 @@ impl Archivist {
         match taken {
             Err(error) => {
                 if self.failing.insert(table) {
+                    let check = match self.goals[table] {
+                        Goal::Files(_) => " Check data_dir/archive",
+                        Goal::Nowhere | Goal::Taker(_) => "",
+                    };
                     tracing::error!(
                         %error,
                         table = name,
-                        "what leaves a table cannot be written; it stays there while there is room. \
-                         Check data_dir/archive"
+                        "what leaves a table cannot be written; it stays there while there is room.{check}"
                     );
                 }
             }
