@@ -253,7 +253,7 @@ fn what_cannot_be_judged_stays_while_a_ring_is_not_quite_full() {
     let mut begun = Vec::new();
     while world.core(0, &sparse("key")).tables[0].store.beyond(16) == 0 {
         let key = sparse(&format!("left {}", begun.len()));
-        world.acknowledged(0, &key, start_idle(bytes("left"), 1_000));
+        world.acknowledged(0, &key, start_idle(bytes("left"), 10_000));
         begun.push(key);
     }
     world.isolate(0);
@@ -264,7 +264,6 @@ fn what_cannot_be_judged_stays_while_a_ring_is_not_quite_full() {
     // Others may have taken over meanwhile.
     assert!(world.written().keys().eq(once(&begun).keys()));
     assert_eq!(world.all("overflow_lost"), 0);
-    world.are_gone(&begun);
 }
 
 #[test]
