@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
 use annulus_client::Value;
-use annulus_node::archive::base64;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::json;
@@ -80,7 +81,7 @@ impl Rows {
 pub(crate) fn json_bytes(bytes: &[u8]) -> serde_json::Value {
     match str::from_utf8(bytes) {
         Ok(text) => json!(text),
-        Err(_) => json!({ "base64": base64(bytes) }),
+        Err(_) => json!({ "base64": STANDARD.encode(bytes) }),
     }
 }
 

@@ -6,12 +6,10 @@
 //!
 //! The lines are secrets: they hold keys and values. No error says what stands in one.
 
-mod base64;
 mod files;
 mod line;
 mod lines;
 
-pub use base64::encode as base64;
 pub(crate) use files::Files;
 pub use line::{LINE_BYTES_MAX, LineError, read_line, write_line};
 pub use lines::Lines;

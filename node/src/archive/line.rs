@@ -2,9 +2,10 @@
 
 use annulus_proto::limits::{FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX, VALUE_BYTES_MAX};
 use annulus_proto::{Key, Value, Version};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::base64;
 use crate::core::{Overflowed, WhyLeft};
 
 /// The longest line that is read, in bytes, without its end: more than is written of the largest value, of which the two
@@ -183,7 +184,7 @@ impl Fields {
 fn bytes(value: serde_json::Value) -> Option<Vec<u8>> {
     match serde_json::from_value(value).ok()? {
         Bytes::Text(text) => Some(text.into_bytes()),
-        Bytes::Encoded { base64: text } => base64::decode(&text),
+        Bytes::Encoded { base64: text } => STANDARD.decode(text).ok(),
     }
 }
 
@@ -193,7 +194,7 @@ impl Bytes {
         let is_plain = |text: &&str| !text.chars().any(|char| char.is_control() && char != '\n');
         match str::from_utf8(bytes).ok().filter(is_plain) {
             Some(text) => Self::Text(text.to_owned()),
-            None => Self::Encoded { base64: base64::encode(bytes) },
+            None => Self::Encoded { base64: STANDARD.encode(bytes) },
         }
     }
 }
