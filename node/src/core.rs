@@ -145,6 +145,8 @@ pub struct Core {
     bringing: BTreeMap<(usize, Key), Bringing>,
     /// Late copies whose sessions may have gone to another ring since, by table and key.
     doubts: BTreeSet<(usize, Key)>,
+    /// Those of which nobody could tell, for when all others were looked for.
+    doubted_again: BTreeSet<(usize, Key)>,
     /// What an earlier run may have promised is below this.
     floor_at_start: Version,
     /// The lineage of epochs that this run of the node founds.
@@ -402,6 +404,7 @@ impl Core {
             lines: Lines::default(),
             bringing: BTreeMap::new(),
             doubts: BTreeSet::new(),
+            doubted_again: BTreeSet::new(),
             floor_at_start,
             lineage,
             effects: Effects::default(),

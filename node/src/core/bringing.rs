@@ -27,7 +27,7 @@ pub(super) struct Bringing {
 
 /// How long the rings further out may take, beside what one answer takes.
 const PATIENCE: u32 = 3;
-/// How many sessions are looked for at a time of which nobody asks for, and how many may wait for that.
+/// How many sessions are looked for at a time, and with each tick, that nobody asks for, and how many may wait for that.
 const CHECKS_MAX: usize = 256;
 const DOUBTS_MAX: usize = 65_536;
 
@@ -63,7 +63,7 @@ impl Core {
 
     /// Has it seen to before long what the rings further out hold of a session.
     pub(super) fn doubt(&mut self, table: usize, key: &Key) {
-        if self.doubts.len() < DOUBTS_MAX {
+        if self.doubts.len() + self.doubted_again.len() < DOUBTS_MAX {
             self.doubts.insert((table, key.clone()));
         } else {
             self.counters.add("doubts_forgotten");
@@ -72,7 +72,10 @@ impl Core {
 
     /// Looks for what is doubted.
     pub(super) fn settle_doubts(&mut self, now: Now) {
-        while self.bringing.len() < CHECKS_MAX {
+        if self.doubts.is_empty() {
+            self.doubts = std::mem::take(&mut self.doubted_again);
+        }
+        for _ in self.bringing.len()..CHECKS_MAX {
             let Some(place) = self.doubts.pop_first() else { return };
             if !self.bringing.contains_key(&place) {
                 self.counters.add("copies_doubted");
@@ -182,8 +185,12 @@ impl Core {
     ) {
         let Some(bringing) = self.bringing.remove(&(table, key.clone())) else { return };
         let now_ms = self.time.now_ms(now);
-        if outcome.is_err() {
+        if let Err(failure) = &outcome {
             self.did_not_come_in(table, bringing.taken);
+            let may_be_soon = matches!(failure, Failure::Unavailable { .. } | Failure::TimedOut);
+            if bringing.waiting.is_empty() && may_be_soon && self.is_home(table, key.slot()) {
+                self.doubted_again.insert((table, key.clone()));
+            }
         }
         if outcome.is_ok()
             && bringing.found.is_some()

@@ -70,7 +70,7 @@ impl World {
         (world, key, last)
     }
 
-    fn copy_on(&mut self, ring: usize, node: usize, key: &str) -> Option<Entry> {
+    pub(super) fn copy_on(&mut self, ring: usize, node: usize, key: &str) -> Option<Entry> {
         let now = self.present(node);
         let key = Key::new(key).unwrap();
         let core = self.nodes[node].whole.as_mut()?.core_of(key.slot());
@@ -446,6 +446,34 @@ fn what_has_cooled_is_its_owners_still_and_is_told_once_it_has_ended() {
     world.acknowledged(0, &key, end());
     world.run_for(ARRIVED);
     assert_eq!(listed(&mut world), []);
+}
+
+#[test]
+fn what_a_session_is_begun_over_stays_outside_until_enough_hold_the_new_one() {
+    for seed in 0..3 {
+        let (mut world, key) = World::with_a_cold_session(3, seed);
+        let id = world.request(0, &key, start(bytes("two")));
+        world.run_until("it is begun", LIFE, |world| world.holders(0, &key) == 1);
+        assert_eq!(world.holders(1, &key), 3);
+        assert!(matches!(world.wait(id), SessionReply::Acknowledged(_)));
+        world.until_it_is_on(0, &key);
+        assert_eq!(world.value(1, &key), bytes("two"));
+    }
+}
+
+/// Too few heard of it then, and all do later.
+#[test]
+fn what_a_session_was_begun_over_goes_though_nobody_could_say_that_it_counts() {
+    for seed in 0..3 {
+        let (mut world, key) = World::with_a_cold_session(3, seed);
+        world.isolate(0);
+        let failure = world.fails(0, &key, start(bytes("two")));
+        assert!(matches!(failure, Failure::TimedOut | Failure::Unavailable { .. }), "{failure:?}");
+        assert_eq!(world.holders(1, &key), 3);
+        world.cut.clear();
+        world.until_it_is_on(0, &key);
+        assert_eq!(world.value(1, &key), bytes("two"));
+    }
 }
 
 /// The size of a small innermost ring.
