@@ -13,3 +13,28 @@ mod lines;
 pub(crate) use files::Files;
 pub use line::{LINE_BYTES_MAX, LineError, read_line, write_line};
 pub use lines::Lines;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use annulus_proto::{Hlc, Key, NodeId, Value, Version};
+
+    use crate::core::{Overflowed, WhyLeft};
+
+    /// A session that expired, born so many milliseconds after one second, with a value of 100 bytes.
+    pub(crate) fn session(number: u64) -> Overflowed {
+        let version = Version::new(Hlc::from_ms(1_000 + number), NodeId::from_bits(1));
+        Overflowed {
+            table: "sessions".to_owned(),
+            key: Key::new(format!("key {number:06}")).unwrap(),
+            value: Value::Bytes(vec![b'v'; 100]),
+            owner: Vec::new(),
+            replicas: 0,
+            birth: version,
+            version,
+            idle_ms: 1,
+            touched_ms: 2,
+            deadline_ms: 3,
+            why: WhyLeft::Expired,
+        }
+    }
+}

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use annulus_client::{Error, Key, StartOptions, SuspectName, Table, Value, Version};
+use annulus_node::Overflowed;
 use annulus_node::archive::{LineError, Lines};
-use annulus_node::{Overflowed, WhyLeft};
 use anyhow::Context;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -33,15 +33,8 @@ pub(crate) fn list(global: &Global, args: &ArchiveListArgs) -> anyhow::Result<()
     let mut unreadable = Unreadable::default();
     let now_ms = output::now_ms();
     for path in &args.files {
-        for line in lines(path)? {
-            let (number, session) = line.with_context(|| reading(path))?;
-            let session = match session {
-                Ok(session) => session,
-                Err(error) => {
-                    unreadable.tell(path, number, error);
-                    continue;
-                }
-            };
+        for session in unreadable.passed_by(path)? {
+            let (_, session) = session?;
             if global.json {
                 output::json(&document(&session))?;
                 continue;
@@ -49,7 +42,7 @@ pub(crate) fn list(global: &Global, args: &ArchiveListArgs) -> anyhow::Result<()
             rows.push([
                 name_of(&session),
                 output::show_bytes(session.table.as_bytes()),
-                why(session.why).to_owned(),
+                session.why.name().to_owned(),
                 match session.owner.is_empty() {
                     true => "-".to_owned(),
                     false => output::show_bytes(&session.owner),
@@ -122,15 +115,8 @@ fn latest(
     let mut latest = BTreeMap::new();
     let mut of_others = 0;
     for (file, path) in files.iter().enumerate() {
-        for line in lines(path)? {
-            let (line, session) = line.with_context(|| reading(path))?;
-            let session = match session {
-                Ok(session) => session,
-                Err(error) => {
-                    unreadable.tell(path, line, error);
-                    continue;
-                }
-            };
+        for session in unreadable.passed_by(path)? {
+            let (line, session) = session?;
             if session.table != table {
                 of_others += 1;
                 continue;
@@ -257,6 +243,22 @@ struct Unreadable {
 }
 
 impl Unreadable {
+    /// The sessions of a file, each with the number of its line. Tells of the lines between them.
+    fn passed_by<'s>(
+        &'s mut self,
+        path: &'s Path,
+    ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<(u64, Overflowed)>> + 's> {
+        let session = |line: io::Result<(u64, Result<Overflowed, LineError>)>| match line {
+            Ok((number, Ok(session))) => Some(Ok((number, session))),
+            Ok((number, Err(error))) => {
+                self.tell(path, number, error);
+                None
+            }
+            Err(error) => Some(Err(error).with_context(|| reading(path))),
+        };
+        Ok(lines(path)?.filter_map(session))
+    }
+
     fn tell(&mut self, path: &Path, number: u64, error: LineError) {
         self.count += 1;
         if self.count <= TOLD_MAX as u64 {
@@ -291,7 +293,7 @@ fn document(session: &Overflowed) -> serde_json::Value {
     json!({
         "name": name_of(session),
         "table": session.table,
-        "why": why(session.why),
+        "why": session.why.name(),
         "owner": output::json_bytes(&session.owner),
         "birth": session.birth,
         "version": session.version,
@@ -305,11 +307,4 @@ fn document(session: &Overflowed) -> serde_json::Value {
 /// What stands for its key, as elsewhere where that must not appear.
 fn name_of(session: &Overflowed) -> String {
     SuspectName::of_word(session.key.word()).to_string()
-}
-
-fn why(why: WhyLeft) -> &'static str {
-    match why {
-        WhyLeft::Expired => "expired",
-        WhyLeft::Evicted => "evicted",
-    }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
@@ -39,6 +40,8 @@ struct Last {
 const FILES: u64 = 8;
 /// How much is handed to the system at a time.
 const WRITE_BYTES: usize = 256 << 10;
+/// Of how many digits their numbers are. No node lives to write as many as that is.
+const DIGITS: RangeInclusive<usize> = 8..=18;
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
@@ -210,7 +213,8 @@ impl Files {
 
     fn number_of(&self, name: &str) -> Option<u64> {
         let digits = name.strip_prefix(&self.table)?.strip_prefix('.')?.strip_suffix(".jsonl")?;
-        let is_number = digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let is_number =
+            DIGITS.contains(&digits.len()) && digits.bytes().all(|it| it.is_ascii_digit());
         digits.parse().ok().filter(|_| is_number)
     }
 }

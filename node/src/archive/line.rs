@@ -77,7 +77,7 @@ pub fn write_line(session: &Overflowed, out: &mut Vec<u8>) {
     let line = Line {
         table: &session.table,
         key: Bytes::of(session.key.as_bytes()),
-        why: name(session.why),
+        why: session.why.name(),
         owner: Bytes::of(&session.owner),
         replicas: session.replicas,
         birth: session.birth,
@@ -122,16 +122,8 @@ pub fn read_line(line: &[u8]) -> Result<Overflowed, LineError> {
         idle_ms: fields.number("idle_ms")?,
         touched_ms: fields.number("touched_ms")?,
         deadline_ms: fields.number("deadline_ms")?,
-        why: all.into_iter().find(|it| name(*it) == why).ok_or(LineError::Field("why"))?,
+        why: all.into_iter().find(|it| it.name() == why).ok_or(LineError::Field("why"))?,
     })
-}
-
-/// Why a session left, in a word.
-fn name(why: WhyLeft) -> &'static str {
-    match why {
-        WhyLeft::Expired => "expired",
-        WhyLeft::Evicted => "evicted",
-    }
 }
 
 /// What stands in a line, taken out one by one.

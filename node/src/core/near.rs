@@ -562,9 +562,7 @@ impl Core {
         let changed = changed.into_iter().collect();
         Beat { cores: self.cores as u16, place, is_whole, changed, unsure }.into()
     }
-}
 
-impl Core {
     /// Another node's readers have read near copies so often: they warm what is here.
     fn hear_uses(&mut self, now: Now, table: usize, uses: &[(u64, u32)]) {
         let now_ms = self.time.now_ms(now);

@@ -85,6 +85,16 @@ pub enum WhyLeft {
     Evicted,
 }
 
+impl WhyLeft {
+    /// It in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+        }
+    }
+}
+
 /// What leaves one table.
 #[derive(Debug, Default)]
 pub(super) struct Overflowing {

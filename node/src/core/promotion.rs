@@ -55,7 +55,7 @@ impl Inward {
     }
 
     /// How often a session was read with these reads, if the last ones are not too long ago.
-    fn count(&mut self, key: &Key, reads: usize, half_life_ms: u64, now_ms: u64) -> &mut u8 {
+    fn count(&mut self, key: &Key, reads: usize, half_life_ms: u64, now_ms: u64) -> u8 {
         self.lately.resize(COUNTED, ReadOutside::default());
         let word = key.word();
         let counted = &mut self.lately[word as usize % COUNTED];
@@ -64,7 +64,7 @@ impl Inward {
         }
         counted.last_ms = now_ms;
         counted.reads = counted.reads.saturating_add(u8::try_from(reads).unwrap_or(u8::MAX));
-        &mut counted.reads
+        counted.reads
     }
 }
 
@@ -96,7 +96,7 @@ impl Core {
         let inward = &mut self.tables[table].inward;
         inward.bucket.put_back(granted);
         let is_wanted =
-            after == 1 || is_changed || *inward.count(key, reads, half_life_ms, now_ms) >= after;
+            after == 1 || is_changed || inward.count(key, reads, half_life_ms, now_ms) >= after;
         let has_room = granted > 0
             || inward.line.is_empty() && inward.bucket.may_go(now.monotonic, inward.rate);
         let is_needed = is_late || waiting.is_empty();
@@ -105,9 +105,6 @@ impl Core {
                 self.counters.add_many("promotions_put_off", reads as u64);
             }
             return None;
-        }
-        if after > 1 {
-            *inward.count(key, 0, half_life_ms, now_ms) = 0;
         }
         let bytes = size(found);
         inward.bucket.take(bytes);

@@ -138,7 +138,7 @@ impl Core {
             let why = Outward::Displaced { limit };
             begun += usize::from(self.consider_move(now, table, key, why));
         }
-        if begun == 0 && under_way == 0 && self.tables[table].store.beyond(LAST_PART) > 0 {
+        if begun == 0 && under_way == 0 && self.is_nearly_full(table) {
             self.tables[table].relief.fail(now);
         }
     }
@@ -153,8 +153,7 @@ impl Core {
         let homes = self.ring_homes(table, slot);
         let is_short = || homes.iter().any(|home| refused_by.contains_key(home));
         self.is_primary(table, slot)
-            || homes.contains(&self.id())
-                && (self.tables[table].store.beyond(LAST_PART) > 0 || is_short())
+            || homes.contains(&self.id()) && (self.is_nearly_full(table) || is_short())
     }
 
     /// Whether so little room is left that any home moves what it holds.
@@ -185,9 +184,9 @@ impl Core {
         if entry.is_ended() || entry.is_ending() || !self.makes_room(now, table) {
             return false;
         }
-        let store = &mut self.tables[table].store;
-        store.beyond(LAST_PART) > 0
-            && store.get(key, self.time.now_ms(now)).is_none_or(|stored| stored.is_marker())
+        let now_ms = self.time.now_ms(now);
+        self.is_nearly_full(table)
+            && self.tables[table].store.get(key, now_ms).is_none_or(|it| it.is_marker())
     }
 
     /// Has a write that found no room wait for it, if there may be some before its patience is over; else it has failed.

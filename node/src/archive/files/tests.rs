@@ -2,29 +2,11 @@ use std::io::BufReader;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use annulus_proto::{Hlc, Key, NodeId, Value, Version};
 use tempfile::TempDir;
 
 use super::super::Lines;
 use super::*;
-use crate::core::WhyLeft;
-
-fn session(number: u64) -> Overflowed {
-    let version = Version::new(Hlc::from_ms(1_000 + number), NodeId::from_bits(1));
-    Overflowed {
-        table: "t".to_owned(),
-        key: Key::new(format!("key {number:06}")).expect("a key"),
-        value: Value::Bytes(vec![b'v'; 100]),
-        owner: Vec::new(),
-        replicas: 0,
-        birth: version,
-        version,
-        idle_ms: 1,
-        touched_ms: 2,
-        deadline_ms: 3,
-        why: WhyLeft::Expired,
-    }
-}
+use crate::archive::tests::session;
 
 fn line_bytes() -> u64 {
     let mut line = Vec::new();
@@ -82,7 +64,14 @@ fn files_are_full_one_after_the_other_and_the_oldest_goes() {
     let line = line_bytes();
     let bytes_max = 80 * line;
     let mut files = files(&dir, bytes_max);
-    let others = ["other.00000001.jsonl", "t.1.jsonl", "t.jsonl", "t.00000001.00000001.jsonl"];
+    let others = [
+        "other.00000001.jsonl",
+        "t.1.jsonl",
+        "t.jsonl",
+        "t.00000001.00000001.jsonl",
+        // No number comes after that.
+        "t.18446744073709551615.jsonl",
+    ];
     fs::create_dir(at(&dir)).expect("made");
     for other in others {
         fs::write(at(&dir).join(other), "{}\n").expect("written");
@@ -174,6 +163,26 @@ fn the_whole_chunks_of_a_batch_that_failed_are_taken_back() {
     fs::remove_dir(&in_the_way).expect("removed");
     files.append(&sessions).expect("written");
     assert_eq!(read(&at(&dir)), ((0..20).map(session).collect(), 0));
+}
+
+/// Those that were made for it are none of it either, and no older one goes for what is tried again.
+#[test]
+fn a_batch_that_failed_leaves_no_file_and_takes_none_away_when_it_is_tried_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut files = files(&dir, 80 * line_bytes());
+    let before: Vec<_> = (0..70).map(session).collect();
+    files.append(&before).expect("written");
+    let in_the_way = at(&dir).join("t.00000009.jsonl");
+    fs::create_dir(&in_the_way).expect("made");
+    let sessions: Vec<_> = (70..95).map(session).collect();
+    files.append(&sessions).expect_err("there is no ninth file");
+    assert_eq!(names(&at(&dir)).len(), 7 + 1);
+    fs::remove_dir(&in_the_way).expect("removed");
+    assert_eq!(read(&at(&dir)).0, before);
+    files.append(&sessions).expect("written");
+    assert_eq!(read(&at(&dir)), ((0..95).map(session).collect(), 0));
+    files.append(&[session(95)]).expect("written");
+    assert!(files.take_removed() > 0, "the oldest go with the next");
 }
 
 #[test]

@@ -58,6 +58,13 @@ impl World {
         }
     }
 
+    /// Nodes, and sessions that have just begun.
+    fn with_passing(nodes: usize, seed: u64, name: &str, sessions: usize) -> (Self, Vec<String>) {
+        let (mut world, keys) = (world(nodes, seed), keys(name, sessions));
+        world.begin(&keys);
+        (world, keys)
+    }
+
     #[track_caller]
     fn are_gone(&mut self, keys: &[String]) {
         for key in keys {
@@ -65,10 +72,6 @@ impl World {
                 assert!(self.copy(node, key).is_none(), "{key:?} is at {node}");
             }
         }
-    }
-
-    fn all(&self, name: &str) -> u64 {
-        (0..self.nodes.len()).map(|node| self.counter(node, name)).sum()
     }
 }
 
@@ -108,24 +111,22 @@ fn each_session_that_expires_is_written_once_by_its_primary_and_none_that_ended(
         // Nothing comes back by comparisons.
         world.scan_for(2 * GONE);
         assert_eq!(world.written(), BTreeMap::new(), "seed {seed}");
-        assert_eq!(world.all("overflow_lost"), 0);
-        assert_eq!(world.all("sessions_archived"), 30);
+        assert_eq!(world.total("overflow_lost"), 0);
+        assert_eq!(world.total("sessions_archived"), 30);
     }
 }
 
 #[test]
 fn what_a_primary_that_died_had_not_written_the_next_home_writes() {
     for seed in 0..3 {
-        let mut world = world(4, seed);
-        let left = keys("left", 40);
-        world.begin(&left);
+        let (mut world, left) = World::with_passing(4, seed, "left", 40);
         world.scan_for(Duration::from_secs(59));
         assert_eq!(world.written(), BTreeMap::new());
         world.kill(0);
         world.scan_for(GONE);
         let written = world.written();
         assert!(written.keys().eq(once(&left).keys()), "seed {seed}: {written:?}");
-        assert_eq!(world.all("overflow_lost"), 0);
+        assert_eq!(world.total("overflow_lost"), 0);
         world.are_gone(&left);
     }
 }
@@ -155,9 +156,7 @@ fn what_a_primary_that_does_not_answer_had_not_written_the_next_home_writes() {
 #[test]
 fn a_primary_that_has_just_restarted_is_waited_for() {
     for seed in 0..3 {
-        let mut world = world(3, seed);
-        let left = keys("left", 40);
-        world.begin(&left);
+        let (mut world, left) = World::with_passing(3, seed, "left", 40);
         world.scan_for(Duration::from_millis(60_500));
         world.kill(0);
         world.run_for(Duration::from_millis(500));
@@ -170,9 +169,7 @@ fn a_primary_that_has_just_restarted_is_waited_for() {
 /// What it had written is not known to the others.
 #[test]
 fn what_is_written_again_since_a_primary_died_can_be_told() {
-    let mut world = world(3, 1);
-    let left = keys("left", 40);
-    world.begin(&left);
+    let (mut world, left) = World::with_passing(3, 1, "left", 40);
     while world.written().len() < left.len() {
         world.scan_for(Duration::from_millis(500));
     }
@@ -190,9 +187,7 @@ fn what_is_written_again_since_a_primary_died_can_be_told() {
 
 #[test]
 fn a_node_that_restarts_writes_what_expired_meanwhile() {
-    let mut world = world(1, 2);
-    let left = keys("left", 20);
-    world.begin(&left);
+    let (mut world, left) = World::with_passing(1, 2, "left", 20);
     world.kill(0);
     world.now += GONE;
     world.start(0);
@@ -203,14 +198,12 @@ fn a_node_that_restarts_writes_what_expired_meanwhile() {
 
 #[test]
 fn what_cannot_be_written_stays_and_is_written_later() {
-    let mut world = world(3, 3);
-    let left = keys("left", 30);
-    world.begin(&left);
+    let (mut world, left) = World::with_passing(3, 3, "left", 30);
     world.nodes.iter_mut().for_each(|node| node.has_disk = false);
     // Far longer than it is known what left.
     world.scan_for(Duration::from_secs(600));
     assert_eq!(world.written(), BTreeMap::new());
-    assert!(world.all("archive_failures") >= 3);
+    assert!(world.total("archive_failures") >= 3);
     let held = |world: &mut World, key: &String| (0..3).any(|it| world.copy(it, key).is_some());
     assert!(left.iter().all(|key| held(&mut world, key)), "they stay");
     // Requests are served all the same.
@@ -220,21 +213,19 @@ fn what_cannot_be_written_stays_and_is_written_later() {
     assert_eq!(world.written(), once(&left));
     world.are_gone(&left[1..]);
     assert_eq!(world.value(1, &left[0]), bytes("another"));
-    assert_eq!(world.all("overflow_lost"), 0);
+    assert_eq!(world.total("overflow_lost"), 0);
 }
 
 /// They have dropped it, and would only drop it again.
 #[test]
 fn what_one_home_keeps_the_others_do_not_get_back() {
     for seed in 0..2 {
-        let mut world = world(3, seed);
-        let left = keys("left", 60);
-        world.begin(&left);
+        let (mut world, left) = World::with_passing(3, seed, "left", 60);
         world.nodes[0].has_disk = false;
         world.scan_for(GONE);
-        let received = world.all("copies_received");
+        let received = world.total("copies_received");
         world.scan_for(Duration::from_secs(600));
-        assert_eq!(world.all("copies_received"), received, "seed {seed}");
+        assert_eq!(world.total("copies_received"), received, "seed {seed}");
         let kept = left.iter().filter(|key| world.copy(0, key).is_some()).count();
         assert!(kept > 5, "seed {seed}: {kept}");
         world.nodes[0].has_disk = true;
@@ -258,12 +249,12 @@ fn what_cannot_be_judged_stays_while_a_ring_is_not_quite_full() {
     }
     world.isolate(0);
     world.scan_for(Duration::from_secs(40));
-    assert_eq!(world.all("overflow_lost"), 0);
+    assert_eq!(world.total("overflow_lost"), 0);
     world.cut.clear();
     world.scan_for(GONE);
     // Others may have taken over meanwhile.
     assert!(world.written().keys().eq(once(&begun).keys()));
-    assert_eq!(world.all("overflow_lost"), 0);
+    assert_eq!(world.total("overflow_lost"), 0);
 }
 
 #[test]
@@ -284,7 +275,7 @@ fn what_goes_unwritten_since_there_is_need_of_room_is_counted() {
     }
     world.nodes[0].has_disk = true;
     world.scan_for(GONE);
-    let (written, lost) = (world.written(), world.all("overflow_lost"));
+    let (written, lost) = (world.written(), world.total("overflow_lost"));
     assert!(written.values().all(|times| *times == 1));
     assert_eq!(written.len() as u64 + lost, begun, "{lost} lost");
     assert!(lost > 200 && written.len() > 300, "{lost} lost");
@@ -303,10 +294,10 @@ fn a_session_that_is_evicted_is_written_as_it_was() {
         world.run_for(Duration::from_millis(20));
     }
     world.scan_for(Duration::from_secs(5));
-    let evicted = world.all("entries_evicted");
+    let evicted = world.total("entries_evicted");
     assert!(evicted > 150, "{evicted}");
-    assert_eq!(world.all("sessions_archived") + world.all("overflow_lost"), evicted);
-    assert_eq!(world.all("overflow_lost"), 0);
+    assert_eq!(world.total("sessions_archived") + world.total("overflow_lost"), evicted);
+    assert_eq!(world.total("overflow_lost"), 0);
     for session in world.nodes.iter().flat_map(|node| &node.archive) {
         assert_eq!((session.why, &session.value), (WhyLeft::Evicted, &value));
     }
@@ -318,9 +309,7 @@ fn a_session_that_is_evicted_is_written_as_it_was() {
 
 #[test]
 fn what_was_written_since_it_expired_is_not_written_once_more_when_it_is_evicted() {
-    let mut world = world(1, 11);
-    let left = keys("left", 1);
-    world.begin(&left);
+    let (mut world, left) = World::with_passing(1, 11, "left", 1);
     while world.written().is_empty() {
         world.scan_for(Duration::from_millis(500));
     }
@@ -335,9 +324,7 @@ fn what_was_written_since_it_expired_is_not_written_once_more_when_it_is_evicted
 #[test]
 fn who_is_out_of_touch_writes_nothing_that_may_have_ended() {
     for seed in 0..3 {
-        let mut world = world(3, seed);
-        let ended = keys("ended", 20);
-        world.begin(&ended);
+        let (mut world, ended) = World::with_passing(3, seed, "ended", 20);
         world.isolate(0);
         for key in &ended {
             // The one that is cut off may have been the only one to have it.
@@ -373,7 +360,7 @@ fn what_ended_while_a_node_was_away_it_does_not_write_after_its_last_day() {
         assert_eq!(world.written(), BTreeMap::new());
         world.scan_for(GONE);
         assert_eq!(world.written().len() as u64, 20 - lost);
-        assert_eq!(world.all("overflow_lost"), lost);
+        assert_eq!(world.total("overflow_lost"), lost);
         world.scan_all();
         let now = world.present(0);
         let core = world.core(0, &left[0]);

@@ -133,6 +133,21 @@ fn what_is_read_outside_is_what_was_written_last() {
     }
 }
 
+/// Another home brought it in, as what is further out says, and this one has not heard of that.
+#[test]
+fn what_is_known_to_be_inside_is_not_read_outside() {
+    let (mut world, key) = World::with_reads_to_promote(3, 4, 255);
+    let outside = world.copy_on(1, 0, &key).unwrap();
+    let now = world.present(0);
+    let name = Key::new(key.as_str()).unwrap();
+    let core = world.core(0, &key);
+    let version = core.stamp(now, 0, name.slot(), outside.moved_at()).ok().unwrap();
+    let inside = core.moved(0, &name, outside.clone(), version, 0);
+    // A request that waits for it is none that changes it.
+    assert!(core.comes_in(now, 0, (&name, &outside), &[0]).is_none());
+    assert!(core.comes_in(now, 0, (&name, &inside), &[0]).is_some());
+}
+
 /// How large the values of the following tests are, with less than a tenth for what an entry takes besides.
 const BYTES: u64 = 1_000;
 
@@ -204,6 +219,8 @@ fn changes_of_sessions_that_are_to_come_in_wait_for_their_turn() {
             (read, world.request(0, key, update("new")))
         };
         let asked: Vec<(u64, u64)> = keys.iter().map(ask).collect();
+        world.run_for(ARRIVED);
+        let told_at_once = world.total("failures_slow_down");
         let mut done = Vec::new();
         for (key, (read, changed)) in keys.iter().zip(asked) {
             assert!(matches!(world.wait(read), SessionReply::Session(_)));
@@ -219,6 +236,7 @@ fn changes_of_sessions_that_are_to_come_in_wait_for_their_turn() {
         assert!(inside <= most, "{inside} of {most} on {nodes}");
         let refused = count - done.len();
         assert_eq!(refused == 0, all_in_time, "{refused} of {count} on {nodes}");
+        assert_eq!(world.total("failures_slow_down"), told_at_once, "nobody waited in vain");
         assert!(world.total("writes_slowed") > 0);
         for key in &keys {
             let value = if done.contains(key) { bytes("new") } else { long_value() };

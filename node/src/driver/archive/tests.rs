@@ -1,29 +1,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use annulus_proto::{Hlc, Key, NodeId, Value, Version};
-
 use super::*;
-use crate::core::{TablePolicy, WhyLeft};
+use crate::archive::tests::session;
+use crate::core::TablePolicy;
 use crate::driver::inboxes::Receivers;
 use crate::driver::settings::Storage;
-
-fn session(number: u64) -> Overflowed {
-    let version = Version::new(Hlc::from_ms(number), NodeId::from_bits(1));
-    Overflowed {
-        table: "sessions".to_owned(),
-        key: Key::new(format!("{number}")).expect("a key"),
-        value: Value::Bytes(Vec::new()),
-        owner: Vec::new(),
-        replicas: 0,
-        birth: version,
-        version,
-        idle_ms: 1,
-        touched_ms: 2,
-        deadline_ms: 3,
-        why: WhyLeft::Expired,
-    }
-}
 
 fn tables(overflow: &Overflow) -> Vec<TableSettings> {
     let table = |ring: u8| {
@@ -91,7 +73,7 @@ fn an_application_is_given_each_session_until_it_takes_it() {
                 assert!(!panics.load(Ordering::Relaxed), "as it was told to");
                 return false;
             }
-            taken.push(session.birth.hlc.ms());
+            taken.push(session.birth.hlc.ms() - 1_000);
             true
         })
     };
