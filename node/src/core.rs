@@ -29,6 +29,7 @@ mod kept;
 mod merging;
 mod near;
 mod overflow;
+mod overlap;
 mod owned;
 mod pace;
 mod placing;
@@ -77,6 +78,7 @@ use keeping::{Pace, Saving};
 use merging::name_among_clients;
 use near::Near;
 use overflow::Overflowing;
+use overlap::Walk;
 use pace::Bucket;
 use placing::Placing;
 use promotion::Inward;
@@ -235,6 +237,8 @@ struct Table {
     placing: Placing,
     /// What moves to other rings.
     cooling: Cooling,
+    /// What other rings hold of it, too.
+    walk: Walk,
     /// Who tells what changed of the near copies.
     near: Near,
     /// What of that is for want of room.
@@ -341,6 +345,7 @@ impl Core {
             hints: Hints::new(hints_max, hints_max_age),
             placing: Placing::default(),
             cooling: Cooling::default(),
+            walk: Walk::default(),
             near: Near::default(),
             relief: Relief::default(),
             overflowing: Overflowing::default(),
@@ -659,6 +664,7 @@ impl Core {
         self.look_after_placed(now);
         self.settle_doubts(now);
         self.cool(now);
+        self.compare_rings(now);
         self.end_waits_to_come_in(now);
         self.report_burning(now);
         self.see_to_replaced(now);
@@ -699,6 +705,10 @@ impl Core {
                 }
                 Message::HeatRequest(request) => {
                     let reply = self.heat_seen(now, &request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::OverlapRequest(request) => {
+                    let reply = self.tell_overlap(now, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::BeatRequest(request) => {
@@ -845,6 +855,7 @@ impl Core {
             Purpose::Move { table, key } => {
                 self.on_move_answer(now, (table, &key), call.node, Some(message));
             }
+            Purpose::Overlap { table } => self.on_overlap(now, table, call.node, Some(message)),
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), Some(message)),
             Purpose::Beat { table, core, after, slots } => {
                 let (from, question) = ((table, call.node, core), (call.asked, after, slots));
@@ -894,6 +905,7 @@ impl Core {
             Purpose::Move { table, key } => {
                 self.on_move_answer(now, (table, &key), call.node, None);
             }
+            Purpose::Overlap { table } => self.on_overlap(now, table, call.node, None),
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), None),
             // The next one says what this one would have.
             Purpose::Beat { .. } => {}

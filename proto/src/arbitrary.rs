@@ -727,6 +727,8 @@ fn between_nodes() -> impl Strategy<Value = Message> {
         replicated.prop_map(Message::from),
         (text(), keys()).prop_map(|(table, key)| HeatRequest { table, key }.into()),
         any::<i16>().prop_map(|level| Heat { level }.into()),
+        (text(), vec(keys(), 0..5)).prop_map(|(table, keys)| OverlapRequest { table, keys }.into()),
+        (any::<u16>(), vec(keys(), 0..5)).prop_map(|(cores, held)| Overlap { cores, held }.into()),
         (text(), keys(), any::<u32>())
             .prop_map(|(table, key, heat)| Burning { table, key, heat }.into()),
         any::<u64>().prop_map(|left_ms| Burned { left_ms }.into()),

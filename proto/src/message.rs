@@ -1018,6 +1018,30 @@ pub struct Heat {
     pub level: i16,
 }
 
+/// Node to node: these sessions lie on the innermost ring, or have ended there. Which of them do you hold, one ring or
+/// more further out? Answered by an [`Overlap`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OverlapRequest {
+    /// The table of the receiver's ring.
+    pub table: String,
+    /// The keys, all in slots of one core of the receiver.
+    pub keys: Vec<Key>,
+}
+
+impl OverlapRequest {
+    /// The most keys in one question.
+    pub const KEYS_MAX: usize = 128;
+}
+
+/// The answer to an [`OverlapRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Overlap {
+    /// How many cores the receiver has: what goes to one of them must be of its slots.
+    pub cores: u16,
+    /// Those of the keys whose sessions lie where the receiver holds them, as far as it knows.
+    pub held: Vec<Key>,
+}
+
 /// The answer to [`Replicate`], [`TouchCopy`] and [`CheckCopy`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[repr(u8)]
@@ -1459,6 +1483,8 @@ messages! {
     121 Hottest(Hottest), 8 << 10;
     122 BeatRequest(BeatRequest), PARTS;
     123 Beat(Beat), LISTING;
+    124 OverlapRequest(OverlapRequest), PARTS;
+    125 Overlap(Overlap), PARTS;
 }
 
 #[cfg(test)]

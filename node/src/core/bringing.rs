@@ -4,7 +4,8 @@
 //! the other, by a majority of each one's homes. If it is to come in ([`super::promotion`]), what they hold together is
 //! written to the homes of the innermost ring with a note that says that it lies there again. Once enough of them have
 //! it (as many as have to hold a write, and a majority) the homes further out are told, and drop theirs if all of it was
-//! brought in. Then all that wait are gone on with, however many they are.
+//! brought in. Then all that wait are gone on with, however many they are; those that only read were answered as soon as
+//! the rings had.
 
 use annulus_proto::message::{Failure, Operation, RequestId, SessionReply, SessionRequest};
 use annulus_proto::{Entry, Key};
@@ -21,6 +22,8 @@ pub(super) struct Bringing {
     waiting: Vec<u64>,
     /// What the rings that were asked hold together.
     found: Option<Entry>,
+    /// Whether it is written to the homes inside, and lay further out until then: it can be read meanwhile.
+    is_readable: bool,
     /// What it takes of the budget of what comes in, in bytes.
     taken: usize,
 }
@@ -40,7 +43,8 @@ impl Core {
         self.pending.insert(id, pending);
         if let Some(bringing) = self.bringing.get_mut(&place) {
             bringing.waiting.push(id);
-            return self.counters.add("requests_for_what_comes");
+            self.counters.add("requests_for_what_comes");
+            return self.answer_readers(now, &place);
         }
         let table = place.0;
         self.bringing.insert(place.clone(), Bringing { waiting: vec![id], ..Bringing::default() });
@@ -154,8 +158,11 @@ impl Core {
         let Some(taken) = self.comes_in(now, table, (&key, &entry), &waiting) else {
             return self.leave_it_where_it_is(now, (table, key), &entry);
         };
-        if let Some(bringing) = self.bringing.get_mut(&(table, key.clone())) {
-            bringing.taken = taken;
+        let place = (table, key.clone());
+        let is_readable = !self.may_be_behind(now, table, (&key, &entry));
+        if let Some(bringing) = self.bringing.get_mut(&place) {
+            (bringing.taken, bringing.is_readable) = (taken, is_readable);
+            self.answer_readers(now, &place);
         }
         let now_ms = self.time.now_ms(now);
         if let Some(stored) = self.tables[table].store.get(&key, now_ms) {
@@ -174,6 +181,26 @@ impl Core {
             bringing.found = Some(entry.clone());
         }
         self.start_writing(now, id, pending, entry, WriteKind::Moved);
+    }
+
+    /// Answers those who only read what is being brought in.
+    fn answer_readers(&mut self, now: Now, place: &(usize, Key)) {
+        let Some(bringing) = self.bringing.get_mut(place).filter(|it| it.is_readable) else {
+            return;
+        };
+        let Some(found) = bringing.found.clone() else { return };
+        let pending = &self.pending;
+        let reads = |id: &u64| {
+            pending.get(id).is_some_and(|pending| pending.request.operation == Operation::Get)
+        };
+        let waiting = std::mem::take(&mut bringing.waiting);
+        let (readers, others): (Vec<u64>, Vec<u64>) = waiting.into_iter().partition(reads);
+        bringing.waiting = others;
+        for id in readers {
+            if let Some(pending) = self.pending.remove(&id) {
+                self.apply_as_found(now, id, pending, found.clone());
+            }
+        }
     }
 
     /// Goes on with those who wait.
@@ -240,10 +267,14 @@ impl Core {
     }
 
     /// Does what was asked with what lies on another ring.
-    fn apply_further_out(&mut self, now: Now, id: u64, mut pending: Pending, found: Entry) {
+    fn apply_further_out(&mut self, now: Now, id: u64, pending: Pending, found: Entry) {
         if pending.request.operation == Operation::Get {
             self.counters.add("sessions_read_further_out");
         }
+        self.apply_as_found(now, id, pending, found);
+    }
+
+    fn apply_as_found(&mut self, now: Now, id: u64, mut pending: Pending, found: Entry) {
         pending.is_nowhere_else = true;
         self.apply(now, id, pending, Some(found));
     }

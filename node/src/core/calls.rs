@@ -150,6 +150,11 @@ pub(super) enum Purpose {
         /// The key.
         key: Key,
     },
+    /// Which sessions a ring further out holds of those on an innermost one.
+    Overlap {
+        /// The table of the innermost one, by its place.
+        table: usize,
+    },
     /// How much a session is used by this node's clients, told to one of its homes.
     Burning {
         /// The table, by its place.

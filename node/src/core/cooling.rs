@@ -429,8 +429,15 @@ impl Core {
                 self.tell_others(now, table, key, &marker);
             }
             (Some(_), Why::Stray) => self.counters.add("strays_moved"),
-            // It was used meanwhile, or has ended. The copies further out go with the next move, or expire.
-            (None, _) => self.counters.add("moves_overtaken"),
+            // It was used meanwhile, or has ended: the copies further out are to go.
+            (None, why) => {
+                self.counters.add("moves_overtaken");
+                if let Why::Decided(_) = why
+                    && self.innermost(table) == table
+                {
+                    self.settle_overlap(now, table, key);
+                }
+            }
         }
     }
 

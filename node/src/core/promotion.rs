@@ -79,10 +79,7 @@ impl Core {
         waiting: &[u64],
     ) -> Option<usize> {
         let now_ms = self.time.now_ms(now);
-        let stored = self.tables[table].store.get(key, now_ms);
-        let is_late = found.is_ended()
-            || self.is_here(table, found)
-            || stored.is_some_and(|stored| !stored.is_marker());
+        let is_late = self.may_be_behind(now, table, (key, found));
         let (mut reads, mut is_changed, mut granted) = (0, false, 0);
         for id in waiting {
             let Some(pending) = self.pending.get_mut(id) else { continue };
@@ -109,6 +106,21 @@ impl Core {
         let bytes = size(found);
         inward.bucket.take(bytes);
         Some(bytes)
+    }
+
+    /// Whether more may be known inside of a session than what the rings further out hold of it: they say so themselves, or
+    /// something of it is here.
+    pub(super) fn may_be_behind(
+        &mut self,
+        now: Now,
+        table: usize,
+        (key, found): (&Key, &Entry),
+    ) -> bool {
+        let now_ms = self.time.now_ms(now);
+        let stored = self.tables[table].store.get(key, now_ms);
+        found.is_ended()
+            || self.is_here(table, found)
+            || stored.is_some_and(|stored| !stored.is_marker())
     }
 
     /// What was to come in did not.

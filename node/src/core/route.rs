@@ -97,6 +97,10 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::Fetch(request) => request.key.slot(),
         Message::CheckCopy(request) => request.key.slot(),
         Message::HeatRequest(request) => request.key.slot(),
+        Message::OverlapRequest(request) => match request.keys.first() {
+            Some(key) => key.slot(),
+            None => return Party::Core(0),
+        },
         Message::Burning(report) => report.key.slot(),
         Message::BeatRequest(request) => match request.slots.slots().next() {
             Some(slot) => slot,

@@ -591,6 +591,20 @@ impl Store {
         })
     }
 
+    /// Visits the keys of about `budget` entries from `cursor` on, but for near copies and markers. Returns the next
+    /// cursor, 0 at the end. Reads no value.
+    pub(super) fn keys_from(
+        &self,
+        (cursor, budget): (u64, usize),
+        visit: &mut dyn FnMut(Key),
+    ) -> u64 {
+        self.writer.scan(cursor, budget, &mut |item| {
+            if !item.near {
+                Key::new(item.key).into_iter().for_each(&mut *visit);
+            }
+        })
+    }
+
     /// How hot a session is as it was used here: see [`HalfLife::level`]. `None` of what is not here.
     pub(super) fn level(&mut self, key: &Key, now_ms: u64) -> Option<i16> {
         let (entry, mark) = self.get_marked(key, now_ms)?;

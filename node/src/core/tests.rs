@@ -10,6 +10,7 @@ mod handover;
 mod merging;
 mod near;
 mod overflow;
+mod overlap;
 mod owned;
 mod placing;
 mod promotion;

@@ -22,7 +22,7 @@ fn keys(name: &str, count: usize) -> Vec<String> {
 
 impl World {
     /// Lets time pass in which tables are scanned.
-    fn scan_for(&mut self, duration: Duration) {
+    pub(super) fn scan_for(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.now < end {
             self.run_for(Duration::from_millis(500));

@@ -266,3 +266,25 @@ fn what_brings_nothing_in_waits_for_nothing() {
         asked.into_iter().for_each(|id| _ = world.wait(id));
     }
 }
+
+/// A change waits until it is inside.
+#[test]
+fn a_reader_has_its_answer_before_the_session_is_inside() {
+    for seed in 0..4 {
+        let (mut world, key) = World::with_reads_to_promote(3, seed, 1);
+        let home = world.homes_of(&key)[0];
+        let reads: Vec<u64> = (0..3).map(|_| world.request(home, &key, Operation::Get)).collect();
+        let change = world.request(home, &key, update("two"));
+        let brought = world.counter(home, "sessions_brought_in");
+        for read in reads {
+            let SessionReply::Session(session) = world.wait(read) else { panic!() };
+            assert_eq!(session.value, bytes("one"), "seed {seed}");
+        }
+        assert_eq!(world.counter(home, "sessions_brought_in"), brought, "seed {seed}");
+        assert_eq!(world.counter(home, "sessions_read_further_out"), 0);
+        let SessionReply::Acknowledged(_) = world.wait(change) else { panic!() };
+        assert_eq!(world.counter(home, "sessions_brought_in"), brought + 1);
+        world.until_it_is_on(0, &key);
+        assert_eq!(world.value(home, &key), bytes("two"));
+    }
+}

@@ -710,6 +710,8 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "02fb2c01090102fb2c010506000100010301",
         ),
+        (OverlapRequest { table: "t".into(), keys: vec![key()] }.into(), "01740106733363726574"),
+        (Overlap { cores: 2, held: vec![key()] }.into(), "020106733363726574"),
     ]
 }
 

@@ -476,6 +476,13 @@ fn a_member_fits_its_bound() {
     assert!(encode_value(&member()).len() * MEMBERS_MAX < Message::limit(57).unwrap());
 }
 
+#[test]
+fn the_largest_comparisons_between_rings_pass() {
+    let keys = vec![key(); OverlapRequest::KEYS_MAX];
+    passes(OverlapRequest { table: table(), keys: keys.clone() });
+    passes(Overlap { cores: u16::MAX, held: keys });
+}
+
 /// Every second slot, and as many changes as are told of at a time.
 #[test]
 fn the_largest_beats_pass() {
