@@ -26,6 +26,8 @@
 //! allocates in proportion to what has arrived, never to what a length field promises: bincode's
 //! limit counts the memory a value claims, so it is chosen by the payload's size, from a ladder.
 
+use std::cell::RefCell;
+
 use bincode::config::{Configuration, standard};
 use twox_hash::XxHash3_64;
 
@@ -131,6 +133,27 @@ pub fn encode_frame(
     let limit = Message::limit(message.kind()).unwrap_or(0);
     encode(header, None, message, limit, out)
 }
+
+/// A frame of its own, which takes as much memory as it has bytes.
+///
+/// # Errors
+/// As [`encode_frame`].
+pub fn frame(header: Header, message: &Message) -> Result<Vec<u8>, EncodeError> {
+    thread_local! {
+        /// Where frames are written, so that none grows step by step.
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        encode_frame(header, message, scratch)?;
+        let frame = scratch.as_slice().to_vec();
+        scratch.shrink_to(SCRATCH_BYTES);
+        Ok(frame)
+    })
+}
+
+/// How much of the room for frames is kept after a large one.
+const SCRATCH_BYTES: usize = 64 << 10;
 
 /// Appends a datagram to `out`, which is left as it was on an error.
 ///

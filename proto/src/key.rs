@@ -37,11 +37,7 @@ impl Key {
     /// [`KeyError`] when `bytes` is empty or longer than 255 bytes.
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
         let bytes = bytes.as_ref();
-        match bytes.len() {
-            0 => Err(KeyError::Empty),
-            1..=KEY_BYTES_MAX => Ok(Self(bytes.into())),
-            length => Err(KeyError::TooLong(length)),
-        }
+        check(bytes).map(|()| Self(bytes.into()))
     }
 
     /// The key's bytes.
@@ -88,7 +84,18 @@ impl Encode for Key {
 impl<C> Decode<C> for Key {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let bytes = Vec::<u8>::decode(decoder)?;
-        Self::new(bytes).map_err(|error| DecodeError::OtherString(error.to_string()))
+        match check(&bytes) {
+            Ok(()) => Ok(Self(bytes.into_boxed_slice())),
+            Err(error) => Err(DecodeError::OtherString(error.to_string())),
+        }
+    }
+}
+
+fn check(key: &[u8]) -> Result<(), KeyError> {
+    match key.len() {
+        0 => Err(KeyError::Empty),
+        1..=KEY_BYTES_MAX => Ok(()),
+        length => Err(KeyError::TooLong(length)),
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct NodeTime {
     /// The ceiling must get beyond this: a stored version that a write here has to beat.
     wanted_ms: u64,
     peers: BTreeMap<NodeId, (i64, Duration)>,
+    /// Room to find their median in: one is looked for with each message.
+    offsets: Vec<i64>,
     /// Milliseconds to add to the wall clock, once the others agree that it is wrong.
     correction_ms: i64,
     /// Both clocks when they were last looked at.
@@ -68,6 +70,7 @@ impl NodeTime {
             ceiling_ms,
             wanted_ms: 0,
             peers: BTreeMap::new(),
+            offsets: Vec::new(),
             correction_ms: 0,
             noticed: None,
         }
@@ -213,10 +216,13 @@ impl NodeTime {
     /// Compares this clock with the lower median of all clocks, its own among them. Of two halves
     /// that disagree the one ahead gives way: a write from the future beats all later ones.
     fn correct(&mut self) {
-        let mut offsets: Vec<i64> = self.peers.values().map(|(offset, _)| *offset).collect();
+        let offsets = &mut self.offsets;
+        offsets.clear();
+        offsets.extend(self.peers.values().map(|(offset, _)| *offset));
         offsets.push(0);
-        offsets.sort_unstable();
-        let median = offsets[(offsets.len() - 1) / 2];
+        let middle = (offsets.len() - 1) / 2;
+        let (_, median, _) = offsets.select_nth_unstable(middle);
+        let median = *median;
         let wrong = median.unsigned_abs() > self.drift_max_ms;
         self.correction_ms = if wrong { median } else { 0 };
     }

@@ -87,10 +87,9 @@ impl<N: Net> Post<N> {
 
     /// Sends a membership packet over a stream, if there is room for it now.
     pub(super) fn stream_gossip(&self, to: SocketAddr, header: Header, packet: Vec<u8>) {
-        let mut frame = Vec::new();
-        let message = StreamGossip { packet }.into();
-        let encoded = codec::encode_frame(header, &message, &mut frame);
-        if encoded.is_err() || !self.with_link((to, Traffic::Requests), |link| link.post(frame)) {
+        let frame = codec::frame(header, &StreamGossip { packet }.into());
+        let to = (to, Traffic::Requests);
+        if !frame.is_ok_and(|frame| self.with_link(to, |link| link.post(frame))) {
             self.tally.add("stream_gossip_not_sent");
         }
     }
@@ -126,13 +125,15 @@ impl<N: Net> Post<N> {
     /// not sent, and nothing comes.
     pub(super) fn call(&self, ask: Ask) -> bool {
         let Ask { to, header, message } = ask;
-        let mut frame = Vec::new();
-        let encoded = codec::encode_frame(header, &message, &mut frame);
-        if let Err(error) = &encoded {
-            tracing::error!(%error, "a question is larger than its kind may be");
-        }
+        let frame = match codec::frame(header, &message) {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::error!(%error, "a question is larger than its kind may be");
+                return false;
+            }
+        };
         let traffic = if route::is_bulk(&message) { Traffic::Bulk } else { Traffic::Requests };
-        encoded.is_ok() && self.with_link((to, traffic), |link| link.send(header.id, frame))
+        self.with_link((to, traffic), |link| link.send(header.id, frame))
     }
 
     fn with_link(&self, to: (SocketAddr, Traffic), send: impl FnOnce(&Link) -> bool) -> bool {
@@ -168,14 +169,12 @@ impl Streams {
     /// is closed.
     pub(super) fn send(&self, stream: u64, header: Header, message: &Message) -> Option<bool> {
         let outbox = self.lock().get(&stream).cloned()?;
-        let mut frame = Vec::new();
-        if let Err(error) = codec::encode_frame(header, message, &mut frame) {
+        let frame = codec::frame(header, message).or_else(|error| {
             tracing::error!(%error, "an answer is larger than its kind may be");
             let why = error.to_string();
-            let rejected: Message = Rejected::Malformed { why }.into();
-            frame.clear();
-            codec::encode_frame(header, &rejected, &mut frame).ok()?;
-        }
+            codec::frame(header, &Rejected::Malformed { why }.into())
+        });
+        let frame = frame.ok()?;
         let is_taken = outbox.push(frame);
         if !is_taken {
             self.close(stream);
