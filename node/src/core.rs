@@ -140,8 +140,8 @@ pub struct Core {
     pauses: BTreeSet<(Duration, u64)>,
     /// How many of these are held since their sessions are suspects.
     held: usize,
-    /// How many of them are since there is no room for what they write.
-    short_of_room: usize,
+    /// Those of them that wait for room in a table, as they came.
+    short_of_room: BTreeSet<(usize, u64)>,
     lines: Lines,
     /// The sessions that are brought in from other rings, by table and key.
     bringing: BTreeMap<(usize, Key), Bringing>,
@@ -405,7 +405,7 @@ impl Core {
             pending_deadlines: BTreeSet::new(),
             pauses: BTreeSet::new(),
             held: 0,
-            short_of_room: 0,
+            short_of_room: BTreeSet::new(),
             lines: Lines::default(),
             bringing: BTreeMap::new(),
             doubts: BTreeSet::new(),
@@ -488,6 +488,7 @@ impl Core {
             Input::Stop => self.stopping = true,
         }
         self.take_turns(now);
+        self.give_room(now);
         self.flush_epochs(now);
     }
 

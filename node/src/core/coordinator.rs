@@ -78,7 +78,10 @@ pub(super) enum Stage {
     /// What stands in the way may be gone in a moment.
     Pausing,
     /// There is no room for what it writes.
-    ShortOfRoom,
+    ShortOfRoom {
+        /// When it looks for it again.
+        again: Duration,
+    },
     /// Its session lies further out, and others are to come in before it.
     InLineToComeIn,
     /// Its session is a suspect.
@@ -619,7 +622,7 @@ impl Core {
         let Extras { nodes: extras, counted, is_counted } = extras;
         let begins_or_ends = entry.is_ended() || pending.request.operation.replaces_all();
         let outdoes_others = begins_or_ends && self.may_be_further_out(now, pending.table, &key);
-        let stored = match self.is_to_wait_for_room(now, pending.table, &key, &entry) {
+        let stored = match self.is_to_wait_for_room(now, (pending.table, id), &key, &entry) {
             true => Err(Failure::TableFull { node: self.id() }),
             false => self.merge(now, pending.table, &key, &entry, Admission::Ordinary),
         };
@@ -1212,7 +1215,7 @@ impl Core {
             Stage::CatchingUp { call: open, .. } => *open == call,
             Stage::Queued
             | Stage::Pausing
-            | Stage::ShortOfRoom
+            | Stage::ShortOfRoom { .. }
             | Stage::InLineToComeIn
             | Stage::Held
             | Stage::BringingIn
@@ -1249,7 +1252,7 @@ impl Core {
             }
             Stage::Queued
             | Stage::Pausing
-            | Stage::ShortOfRoom
+            | Stage::ShortOfRoom { .. }
             | Stage::InLineToComeIn
             | Stage::Held
             | Stage::BringingIn
@@ -1327,8 +1330,8 @@ impl Core {
                 Failure::Unavailable { answered: answered as u8, needed, homes: homes as u8 }
             }
             Stage::BringingIn if !pending.is_sent => UNWILLING,
-            Stage::ShortOfRoom => {
-                self.short_of_room -= 1;
+            Stage::ShortOfRoom { .. } => {
+                self.short_of_room.remove(&(pending.table, id));
                 match pending.is_sent {
                     true => Failure::TimedOut,
                     false => Failure::TableFull { node: self.id() },

@@ -9,8 +9,8 @@
 //!   themselves for the primary do not. A home that had to refuse copies vouches for nothing that it could move.
 //! - **New sessions stop there** (and so do those that are brought in): what is left is for what other homes have taken
 //!   already.
-//! - **Whoever finds no room waits**, as long as his patience lasts, and is told *table full* then. He is told so at
-//!   once if the ring further out has taken nothing for [`FAILING`]. A session that is only read is read where it is.
+//! - **Whoever finds no room waits**, as long as his patience lasts, and is told *table full* then. What becomes free is
+//!   for those who have waited longest. He is told so at once if the ring further out has taken nothing for [`FAILING`]. A session that is only read is read where it is.
 //! - **It ends by itself**: nothing moves outward below the mark, and what is used comes in as there is room.
 
 use std::collections::BTreeMap;
@@ -19,10 +19,10 @@ use std::time::Duration;
 use annulus_proto::message::Failure;
 use annulus_proto::{Entry, HalfLife, Key, NodeId, Slot};
 
-use super::Core;
 use super::cooling::{MOVES_STEP, Outward};
 use super::coordinator::{Pending, Stage};
 use super::io::Now;
+use super::{Core, Table};
 
 /// How a table is relieved.
 #[derive(Debug, Default)]
@@ -112,7 +112,8 @@ impl Core {
         let homes = members.min(self.tables[table].store.policy().replicas.get().into());
         let under_way = self.tables[table].cooling.under_way();
         let others = refused_by.values().max().copied().unwrap_or(0);
-        let wanted = over.div_ceil(homes) + self.short_of_room + others;
+        let waiting = self.short_of_room.range((table, 0)..=(table, u64::MAX)).count();
+        let wanted = over.div_ceil(homes) + waiting + others;
         let wanted = wanted.min(MOVES_STEP).saturating_sub(under_way);
         if wanted == 0 {
             return;
@@ -173,11 +174,12 @@ impl Core {
         self.outer(table).is_some() && !self.tables[table].relief.fails(now)
     }
 
-    /// Whether what is written is to wait though there is some room: that is for what other homes have taken.
+    /// Whether what a request writes is to wait though there is some room: that is for what other homes have taken, and for
+    /// those that have waited longer.
     pub(super) fn is_to_wait_for_room(
         &mut self,
         now: Now,
-        table: usize,
+        (table, id): (usize, u64),
         key: &Key,
         entry: &Entry,
     ) -> bool {
@@ -185,8 +187,37 @@ impl Core {
             return false;
         }
         let now_ms = self.time.now_ms(now);
-        self.is_nearly_full(table)
-            && self.tables[table].store.get(key, now_ms).is_none_or(|it| it.is_marker())
+        let store = &mut self.tables[table].store;
+        // Most of the time nobody waits.
+        let before = self.short_of_room.range((table, 0)..(table, id));
+        let is_short = match self.short_of_room.is_empty() {
+            true => store.beyond(LAST_PART) > 0,
+            false => {
+                let room = store.room_within(LAST_PART);
+                before.take(room).count() == room
+            }
+        };
+        is_short && store.get(key, now_ms).is_none_or(|it| it.is_marker())
+    }
+
+    /// Has those who have waited longest for room go on at once, as many as there is some for.
+    pub(super) fn give_room(&mut self, now: Now) {
+        if self.short_of_room.is_empty() {
+            return;
+        }
+        for (table, Table { store, .. }) in self.tables.iter().enumerate() {
+            let waiting = self.short_of_room.range((table, 0)..=(table, u64::MAX));
+            for (_, id) in waiting.take(store.room_within(LAST_PART)) {
+                if let Some(pending) = self.pending.get_mut(id)
+                    && let Stage::ShortOfRoom { again } = &mut pending.stage
+                    && *again > now.monotonic
+                {
+                    self.pauses.remove(&(*again, *id));
+                    *again = now.monotonic;
+                    self.pauses.insert((*again, *id));
+                }
+            }
+        }
     }
 
     /// Has a write that found no room wait for it, if there may be some before its patience is over; else it has failed.
@@ -212,12 +243,13 @@ impl Core {
         if !std::mem::replace(&mut pending.is_slowed, true) {
             self.counters.add("writes_slowed");
         }
-        self.short_of_room += 1;
-        let others = u32::try_from(self.short_of_room).unwrap_or(u32::MAX);
+        self.short_of_room.insert((pending.table, id));
+        let others = u32::try_from(self.short_of_room.len()).unwrap_or(u32::MAX);
         let wait = PAUSE.max(Duration::from_secs(1) * others / TRIES_PER_SECOND);
         let wait = wait.min(left - LEFT_FOR_ANSWER);
-        self.pauses.insert((now.monotonic + wait, id));
-        pending.stage = Stage::ShortOfRoom;
+        let again = now.monotonic + wait;
+        self.pauses.insert((again, id));
+        pending.stage = Stage::ShortOfRoom { again };
         pending.is_nowhere_else = false; // It may be by then.
         self.pending.insert(id, pending);
     }

@@ -870,14 +870,23 @@ impl Store {
     /// How many sessions are to go so that one part in so many of what new ones may take is free.
     pub(super) fn beyond(&self, part: usize) -> usize {
         let stats = self.writer.stats();
-        let entries = stats.entries - stats.near_entries;
-        let records = stats.capacity_records - stats.capacity_records.div_ceil(FREE_RECORDS_PART);
-        let least = |room: usize| room - room.div_ceil(part);
-        let records = entries.saturating_sub(least(records - stats.reserve_records));
-        let blocks = stats.pool_blocks - stats.pool_blocks.div_ceil(RESERVE_BLOCKS_PART);
-        let blocks = stats.pool_blocks_used.saturating_sub(least(blocks));
-        let with_blocks = (blocks * entries).div_ceil(stats.pool_blocks_used.max(1));
-        records.max(with_blocks)
+        let (entries, records, blocks) = taken_and_least(&stats, part);
+        let with_blocks = (stats.pool_blocks_used.saturating_sub(blocks) * entries)
+            .div_ceil(stats.pool_blocks_used.max(1));
+        entries.saturating_sub(records).max(with_blocks)
+    }
+
+    /// How many sessions, as large as those that are here, may come until some are [beyond](Store::beyond) that.
+    pub(super) fn room_within(&self, part: usize) -> usize {
+        let stats = self.writer.stats();
+        let (entries, records, blocks) = taken_and_least(&stats, part);
+        if entries > records || stats.pool_blocks_used > blocks {
+            return 0;
+        }
+        let with_blocks = ((blocks - stats.pool_blocks_used) * entries)
+            .checked_div(stats.pool_blocks_used)
+            .unwrap_or(usize::MAX);
+        (records - entries).min(with_blocks).saturating_add(1)
     }
 
     /// About `count` entries drawn at random, other ones at each call, each with its [warmth](HalfLife::warmth).
@@ -1291,6 +1300,15 @@ fn forget(
         },
     };
     outline.change(change, now_ms);
+}
+
+/// How many sessions there are, and how many of them, and how many blocks, leave one part in so many free of what new ones
+/// may take.
+fn taken_and_least(stats: &TableStats, part: usize) -> (usize, usize, usize) {
+    let least = |room: usize| room - room.div_ceil(part);
+    let records = stats.capacity_records - stats.capacity_records.div_ceil(FREE_RECORDS_PART);
+    let blocks = stats.pool_blocks - stats.pool_blocks.div_ceil(RESERVE_BLOCKS_PART);
+    (stats.entries - stats.near_entries, least(records - stats.reserve_records), least(blocks))
 }
 
 fn is_near(near: &NearCopies, item: ExpiredItem<'_>) -> bool {

@@ -608,6 +608,29 @@ fn a_writer_that_is_faster_than_the_outer_ring_is_slowed_and_not_refused() {
     }
 }
 
+/// Nobody is overtaken by many, however late he looks for room again.
+#[test]
+fn who_has_waited_longest_for_room_is_first() {
+    let mut world = World::with_a_small_ring(3, 9, never_cools());
+    let (_, room) = world.fill(0, 0);
+    let mut keys = some_keys();
+    for key in keys.by_ref().take(room) {
+        world.acknowledged(0, &key, start(bytes(&key)));
+    }
+    let (mut asked, mut answered) = (Vec::new(), Vec::new());
+    for key in keys.take(4 * room) {
+        asked.push(world.request(0, &key, start(bytes(&key))));
+        world.run_for(Duration::from_micros(300));
+        let news = asked.iter().filter(|id| world.replies.remove(*id).is_some());
+        answered.extend(news.copied());
+    }
+    let place = |id: &u64| asked.iter().position(|other| other == id).unwrap();
+    let overtaken = answered.iter().enumerate().map(|(at, id)| at.saturating_sub(place(id)));
+    let most = overtaken.max().unwrap();
+    assert!(most <= room / 4, "one was overtaken by {most} of {room}");
+    assert_eq!(world.total("failures_table_full"), 0);
+}
+
 #[test]
 fn what_is_used_most_is_displaced_last() {
     let mut world = World::with_a_small_ring(3, 6, never_cools());
