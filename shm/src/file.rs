@@ -2,18 +2,23 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, RenameFlags};
+use rustix::fs::{FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::header::{self, OpenError};
 use crate::layout::{Geometry, PAGE, Shape, TableOptions};
-use crate::region::{FileRegion, HUGE_PAGE, Region};
+use crate::region::{
+    FileRegion, HUGE_PAGE, Region, ReserveError, allocate, allocated_bytes, free_bytes,
+};
 use crate::shards::{
-    Shards, carry_shards, create_shards, open_shards, retire_shards, withdraw_shards,
+    Shards, carry_shards, create_shards, look_for_entries, open_shards, retire_shards,
+    withdraw_shards,
 };
 use crate::words::Mapped;
 use crate::writer::{CreateError, Recovery, Writer};
@@ -64,7 +69,7 @@ pub enum FileError {
     NoSpace {
         /// The segment's file.
         path: PathBuf,
-        /// Its size.
+        /// What was to be reserved: its size, or less if a part of it is there.
         needed: u64,
         /// Bytes free in its file system.
         free: u64,
@@ -149,7 +154,34 @@ pub enum AttachError {
 ///
 /// Another process writes the segment, there is no room, or a call failed.
 pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<Opened, FileError> {
-    let path = path.as_ref();
+    open(path.as_ref(), options, Reserve::All)
+}
+
+/// As [`open_or_create`], for a table that may never be used: as long as it holds nothing, memory is reserved for its
+/// headers and its index alone, and the rest by [`Region::reserve`], before which writers refuse to put anything
+/// ([`PutError::Unreserved`](crate::PutError::Unreserved)). Readers may attach meanwhile, and find nothing.
+///
+/// In a file system that is not in memory all is reserved here, as it is of a segment that was reserved before.
+///
+/// # Errors
+///
+/// As for [`open_or_create`].
+pub fn open_or_create_unreserved(
+    path: impl AsRef<Path>,
+    options: &TableOptions,
+) -> Result<Opened, FileError> {
+    open(path.as_ref(), options, Reserve::Index)
+}
+
+/// How much of a segment is to have memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reserve {
+    All,
+    /// What readers look at of an empty table.
+    Index,
+}
+
+fn open(path: &Path, options: &TableOptions, reserve: Reserve) -> Result<Opened, FileError> {
     Geometry::plan(options).map_err(CreateError::from)?; // Before anything is touched.
     let mut set_aside = None;
     loop {
@@ -171,7 +203,7 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
         let size = file.metadata().map_err(fail("examine"))?.len();
         if size == 0 {
             // Ours just now, or left by a killed process that was about to put a segment here.
-            let made = replace(path, None, options);
+            let made = replace(path, None, options, reserve);
             if made.is_err() {
                 drop(fs::remove_file(path));
             }
@@ -186,7 +218,11 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
                 Err(error) => Err(error),
             };
         }
-        let region = map(&file).map_err(fail("map"))?;
+        let mapped = map(&file).map_err(fail("map"))?;
+        let region: Arc<dyn Region> = mapped.clone();
+        if size >= PAGE && !is_whole(&file).map_err(fail("examine"))? {
+            see_to_the_rest(&mapped, path, options, reserve)?;
+        }
         let opened = match size {
             // Not even whole words, perhaps.
             0..PAGE => Err(OpenError::Truncated { found: size, expected: PAGE }),
@@ -198,7 +234,8 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
                 return Ok(Opened { writers, region, recovery, carried: None, set_aside });
             }
             Err(OpenError::OtherLayout { .. }) => {
-                let Fresh { writers, region, carried } = replace(path, Some(&region), options)?;
+                let fresh = replace(path, Some(&region), options, reserve)?;
+                let Fresh { writers, region, carried } = fresh;
                 let (recovery, carried) = carried.unzip();
                 return Ok(Opened { writers, region, recovery, carried, set_aside });
             }
@@ -207,6 +244,56 @@ pub fn open_or_create(path: impl AsRef<Path>, options: &TableOptions) -> Result<
         retire_shards(&region);
         set_aside = Some((rename_aside(path)?, why.to_string()));
     }
+}
+
+/// Reserves what an existing segment has no memory for, or notes that it has none.
+///
+/// Nobody looks beyond the index of a table that holds nothing. Where there are entries all the same, somebody else has
+/// cut holes into the file: these get memory before anything is read.
+fn see_to_the_rest(
+    region: &Arc<FileRegion>,
+    path: &Path,
+    options: &TableOptions,
+    reserve: Reserve,
+) -> Result<(), FileError> {
+    let as_region: Arc<dyn Region> = region.clone();
+    let Some((geometry, is_empty)) = look_for_entries(&as_region) else { return Ok(()) };
+    if is_empty {
+        let parts = parts_of(&geometry).into_iter();
+        region.lacks(parts.map(|part| part.entries).collect());
+    }
+    // A table of another shape is read, and not written.
+    let is_left = reserve == Reserve::Index || Geometry::plan(options) != Ok(geometry);
+    let reserved = match is_empty {
+        true if is_left => Ok(()),
+        true => region.reserve(),
+        false => region.fill(slice::from_ref(&(0..geometry.shape.segment_bytes))),
+    };
+    reserved.map_err(|error| match error {
+        ReserveError::NoSpace { needed, free } => {
+            FileError::NoSpace { path: path.to_owned(), needed, free, set_aside: None }
+        }
+        ReserveError::Io(source) => {
+            FileError::Io { action: "reserve the rest of", path: path.to_owned(), source }
+        }
+    })
+}
+
+/// What readers look at of a shard that holds nothing, and the rest, in bytes of the segment.
+struct Parts {
+    index: Range<u64>,
+    entries: Range<u64>,
+}
+
+fn parts_of(geometry: &Geometry) -> Vec<Parts> {
+    let page = rustix::param::page_size() as u64;
+    let part = |shard| {
+        let from = u64::from(shard) * geometry.shard_bytes();
+        let to = from + geometry.shard_bytes();
+        let entries = (from + geometry.records as u64 * 8).next_multiple_of(page).min(to);
+        Parts { index: from..entries, entries: entries..to }
+    };
+    (0..geometry.shape.shards).map(part).collect()
 }
 
 /// A segment that was made just now.
@@ -225,6 +312,7 @@ fn replace(
     path: &Path,
     old: Option<&Arc<dyn Region>>,
     options: &TableOptions,
+    reserve: Reserve,
 ) -> Result<Fresh, FileError> {
     let fail = |action| move |source| FileError::Io { action, path: path.to_owned(), source };
     let fresh = fresh_path(path);
@@ -236,7 +324,13 @@ fn replace(
             let owner = "what is to take its place is".to_owned();
             return Err(FileError::Locked { path: path.to_owned(), owner });
         }
-        if let Err(source) = file.set_len(0).and_then(|()| reserve(&file, needed)) {
+        // Where there may be something to carry over there has to be room for it.
+        let holds_nothing = old.is_none_or(|old| !old.is_reserved());
+        let parts = match reserve == Reserve::Index && holds_nothing && is_in_memory(&file) {
+            true => parts_of(&geometry),
+            false => Vec::new(),
+        };
+        if let Err(source) = file.set_len(0).and_then(|()| give_memory(&file, needed, &parts)) {
             let (path, free) = (path.to_owned(), free_bytes(&file));
             return Err(match (Errno::from_io_error(&source), old) {
                 (Some(Errno::NOSPC | Errno::FBIG), Some(_)) => {
@@ -248,7 +342,9 @@ fn replace(
                 _ => fail("reserve")(source),
             });
         }
-        let region = map(&file).map_err(fail("map"))?;
+        let mapped = map(&file).map_err(fail("map"))?;
+        mapped.lacks(parts.into_iter().map(|part| part.entries).collect());
+        let region: Arc<dyn Region> = mapped;
         let mut writers = create_shards(&region, options)?;
         let carried = match old {
             Some(old) => Some(carry_over(path, old, &mut writers, needed)?),
@@ -342,7 +438,7 @@ fn same_file(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-fn map(file: &File) -> io::Result<Arc<dyn Region>> {
+fn map(file: &File) -> io::Result<Arc<FileRegion>> {
     Ok(Arc::new(FileRegion::map_writable(file.try_clone()?)?))
 }
 
@@ -371,25 +467,24 @@ fn rename_aside(path: &Path) -> Result<PathBuf, FileError> {
     }
 }
 
-/// Gives an empty file its size and its memory.
-fn reserve(file: &File, size: u64) -> io::Result<()> {
-    if free_bytes(file) < size {
+/// Gives an empty file its size, and memory: all of it, or for the index in each of these parts.
+fn give_memory(file: &File, size: u64, parts: &[Parts]) -> io::Result<()> {
+    let of_indexes = parts.iter().map(|part| part.index.end - part.index.start);
+    let needed = if parts.is_empty() { size } else { of_indexes.sum() };
+    if free_bytes(file) < needed {
         return Err(Errno::NOSPC.into()); // Without filling what is left.
     }
-    // What does not come in huge pages comes in small ones.
-    let is_in_memory = rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC);
-    if is_in_memory && size >= HUGE_PAGE as u64 {
+    if !parts.is_empty() {
+        file.set_len(size)?;
+        return parts.iter().try_for_each(|part| allocate(file, &part.index));
+    }
+    if is_in_memory(file) && size >= HUGE_PAGE as u64 {
         file.set_len(size)?;
         let region = FileRegion::map_writable(file.try_clone()?)?;
-        let pages = (0..region.len() / HUGE_PAGE).map(|page| page * HUGE_PAGE);
-        for from in pages {
-            if region.reserve_huge(from).is_err() {
-                break;
-            }
-        }
+        return region.reserve_parts(slice::from_ref(&(0..size)));
     }
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
-        Err(Errno::OPNOTSUPP) => {
+    match allocate(file, &(0..size)) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => {
             let zeros = vec![0; 1 << 16];
             let mut left = size;
             while left > 0 {
@@ -399,12 +494,18 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
             }
             Ok(())
         }
-        other => Ok(other?),
+        other => other,
     }
 }
 
-fn free_bytes(file: &File) -> u64 {
-    rustix::fs::fstatvfs(file).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
+fn is_in_memory(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == libc::TMPFS_MAGIC)
+}
+
+/// Whether all of a segment has memory, or space on a disk, as it has everywhere but in a file system in memory. There
+/// what a file takes tells exactly.
+fn is_whole(file: &File) -> io::Result<bool> {
+    Ok(!is_in_memory(file) || allocated_bytes(file)? >= file.metadata()?.len())
 }
 
 /// What the writer of a locked segment says about itself.

@@ -40,14 +40,16 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use file::{AttachError, Carried, FileError, Opened, open_or_create};
+pub use file::{
+    AttachError, Carried, FileError, Opened, open_or_create, open_or_create_unreserved,
+};
 pub use header::OpenError;
 pub use layout::{
     BLOCK_SIZE, KEY_MAX, LAYOUT_VERSION, OptionsError, PARTITIONS, RECORD_SIZE_MAX,
     RECORD_SIZE_MIN, SHARDS_MAX, Shape, TableOptions, VALUE_MAX, WAYS, shard_of,
 };
 pub use reader::{Hit, Lookup, Reader, SegmentStats, Standing, Used};
-pub use region::{FileRegion, HeapRegion, Huge, Region};
+pub use region::{FileRegion, HeapRegion, Huge, Region, ReserveError};
 pub use shards::{Shards, carry_shards, create_shards, open_shards, retire_shards};
 pub use writer::{
     Admission, CreateError, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, Occupied, Put, PutError,

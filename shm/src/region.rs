@@ -4,10 +4,14 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::ptr::NonNull;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// A piece of memory for a segment.
@@ -45,6 +49,37 @@ pub unsafe trait Region: Send + Sync {
     fn huge_bytes(&self) -> u64 {
         0
     }
+    /// Whether there is memory for all of it. Until then the parts where entries lie must not be accessed: where the
+    /// file system has no room for a page, an access to it is a signal.
+    fn is_reserved(&self) -> bool {
+        true
+    }
+    /// Reserves the memory that is missing, if any is. Takes some tenths of a second for each GiB; what is there stays
+    /// readable and writable meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// There is no room. What there was before is there, and no more; it may be tried again.
+    fn reserve(&self) -> Result<(), ReserveError> {
+        Ok(())
+    }
+}
+
+/// Why memory cannot be reserved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReserveError {
+    /// The file system has no room for it.
+    #[error("it needs {needed} bytes more, {free} are free")]
+    NoSpace {
+        /// Bytes that are missing.
+        needed: u64,
+        /// Bytes free in its file system.
+        free: u64,
+    },
+    /// A call failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// What came of [`Region::collapse`].
@@ -97,6 +132,14 @@ unsafe impl Region for Window {
     fn clock_domain(&self) -> u64 {
         self.whole.clock_domain()
     }
+
+    fn is_reserved(&self) -> bool {
+        self.whole.is_reserved()
+    }
+
+    fn reserve(&self) -> Result<(), ReserveError> {
+        self.whole.reserve()
+    }
 }
 
 /// A vector of `count` times `value`, for which the kernel is asked to use large pages: what is looked at in no order
@@ -123,6 +166,7 @@ pub(crate) fn filled_on_large_pages<T: Clone>(value: T, count: usize) -> Vec<T> 
 #[derive(Clone)]
 pub struct HeapRegion {
     lines: Arc<[CacheLine]>,
+    is_reserved: Arc<AtomicBool>,
 }
 
 #[repr(C, align(64))]
@@ -131,7 +175,13 @@ struct CacheLine([AtomicU64; 8]);
 impl HeapRegion {
     /// Zeroed memory of at least `size` bytes.
     pub fn new(size: usize) -> Self {
-        Self { lines: (0..size.div_ceil(64)).map(|_| CacheLine(Default::default())).collect() }
+        let lines = (0..size.div_ceil(64)).map(|_| CacheLine(Default::default())).collect();
+        Self { lines, is_reserved: Arc::new(AtomicBool::new(true)) }
+    }
+
+    /// As [`new`](Self::new), to be taken for memory of which the most has yet to be reserved.
+    pub fn unreserved(size: usize) -> Self {
+        Self { is_reserved: Arc::default(), ..Self::new(size) }
     }
 
     /// The same memory as a region for [`Writer`](crate::Writer) or [`Reader`](crate::Reader).
@@ -159,6 +209,15 @@ unsafe impl Region for HeapRegion {
     fn writable(&self) -> bool {
         true
     }
+
+    fn is_reserved(&self) -> bool {
+        self.is_reserved.load(Ordering::Acquire)
+    }
+
+    fn reserve(&self) -> Result<(), ReserveError> {
+        self.is_reserved.store(true, Ordering::Release);
+        Ok(())
+    }
 }
 
 /// A mapped file. Made by [`open_or_create`](crate::open_or_create) and
@@ -173,6 +232,10 @@ pub struct FileRegion {
     len: usize,
     writable: bool,
     clock_domain: u64,
+    /// The parts that are still to be reserved, in bytes; nothing was ever written there.
+    missing: Mutex<Vec<Range<u64>>>,
+    /// Whether there are none.
+    is_reserved: AtomicBool,
     /// Holds the lock of a writer until the region is dropped.
     file: File,
 }
@@ -194,18 +257,62 @@ impl FileRegion {
         Self::map(file, ProtFlags::READ)
     }
 
-    /// Reserves the huge page that begins at the byte `from`, a multiple of its size, of a file in which nothing is there
-    /// yet. That takes a quarter of what reserving small ones does, and a tenth of what collecting those later does.
+    /// Says that these parts have no memory yet. Nobody else has the region.
+    pub(crate) fn lacks(&self, parts: Vec<Range<u64>>) {
+        self.is_reserved.store(parts.is_empty(), Ordering::Relaxed);
+        *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = parts;
+    }
+
+    /// Gives the parts of a file in memory theirs that have none, if there is room for all that the file lacks.
+    ///
+    /// # Errors
+    ///
+    /// There is none. Some of it may have come all the same.
+    pub(crate) fn fill(&self, parts: &[Range<u64>]) -> Result<(), ReserveError> {
+        let needed = (self.len as u64).saturating_sub(allocated_bytes(&self.file)?);
+        let free = free_bytes(&self.file);
+        let no_space = ReserveError::NoSpace { needed, free };
+        if free < needed {
+            return Err(no_space); // Without filling what is left.
+        }
+        self.reserve_parts(parts).map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::NOSPC) => no_space,
+            _ => error.into(),
+        })
+    }
+
+    /// Gives parts of a file in memory theirs, in huge pages as far as there are some.
+    ///
+    /// # Errors
+    ///
+    /// The file system has no room.
+    pub(crate) fn reserve_parts(&self, parts: &[Range<u64>]) -> io::Result<()> {
+        for part in parts {
+            let (from, to) = (part.start as usize / HUGE_PAGE, part.end as usize / HUGE_PAGE);
+            for page in from..to {
+                if self.reserve_huge(page * HUGE_PAGE).is_err() {
+                    break;
+                }
+            }
+        }
+        for part in parts {
+            allocate(&self.file, part)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves the huge page that begins at the byte `from`, a multiple of its size. That takes a quarter of what
+    /// reserving small ones does, and a tenth of what collecting those later does.
     ///
     /// # Errors
     ///
     /// The kernel cannot (Linux before 6.1), will not, has no huge page free, or the file system has no room.
-    pub(crate) fn reserve_huge(&self, from: usize) -> io::Result<()> {
+    fn reserve_huge(&self, from: usize) -> io::Result<()> {
         const SMALL_PAGE: usize = 4096;
         assert!(from.is_multiple_of(HUGE_PAGE) && from + HUGE_PAGE <= self.len, "a page of it");
         // An access to a page that the file system has no room for is a signal. There has to be one to collect.
-        let (at, bytes) = (from as u64, SMALL_PAGE as u64);
-        rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), at, bytes)?;
+        let at = from as u64;
+        allocate(&self.file, &(at..at + SMALL_PAGE as u64))?;
         self.advise(from, SMALL_PAGE, MADV_POPULATE_READ)?;
         self.advise(from, HUGE_PAGE, MADV_COLLAPSE)
     }
@@ -254,7 +361,9 @@ impl FileRegion {
         }
         let base = NonNull::new(mapped?.cast()).expect("mmap never returns null");
         let writable = access.contains(ProtFlags::WRITE);
-        Ok(Self { base, len, writable, clock_domain: boot_number(), file })
+        let (missing, is_reserved) = (Mutex::default(), AtomicBool::new(true));
+        let clock_domain = boot_number();
+        Ok(Self { base, len, writable, clock_domain, missing, is_reserved, file })
     }
 }
 
@@ -292,6 +401,9 @@ unsafe impl Region for FileRegion {
     }
 
     fn collapse(&self, from: usize, bytes: usize) -> io::Result<Huge> {
+        if !self.is_reserved() {
+            return Ok(Huge::Unsuited); // To read a page that is missing would be to ask for it.
+        }
         let whole = self.len / HUGE_PAGE * HUGE_PAGE;
         let (from, to) = (from.next_multiple_of(HUGE_PAGE), from.saturating_add(bytes).min(whole));
         let Some(bytes) = to.checked_sub(from).filter(|bytes| *bytes > 0) else {
@@ -320,6 +432,47 @@ unsafe impl Region for FileRegion {
             });
         huge.sum()
     }
+
+    fn is_reserved(&self) -> bool {
+        // Pairs with the store in `reserve`: who sees it sees whatever else was done before.
+        self.is_reserved.load(Ordering::Acquire)
+    }
+
+    fn reserve(&self) -> Result<(), ReserveError> {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.fill(&missing) {
+            // What came is given back, for others to have. Nothing was ever written there.
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            for part in &*missing {
+                let bytes = part.end - part.start;
+                let _ = rustix::fs::fallocate(&self.file, flags, part.start, bytes);
+            }
+            return Err(error);
+        }
+        missing.clear();
+        self.is_reserved.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Gives a part of a file its memory, if it has none.
+pub(crate) fn allocate(file: &File, part: &Range<u64>) -> io::Result<()> {
+    let (from, bytes) = (part.start, part.end - part.start);
+    // A signal that means something to somebody else ends the call early.
+    let allocate = || rustix::fs::fallocate(file, FallocateFlags::empty(), from, bytes);
+    Ok(rustix::io::retry_on_intr(allocate)?)
+}
+
+/// What a file takes of its file system.
+pub(crate) fn allocated_bytes(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.blocks().saturating_mul(512))
+}
+
+pub(crate) fn free_bytes(file: &File) -> u64 {
+    rustix::fs::fstatvfs(file).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
 /// A number for the current boot of this machine, 0 if it cannot be known. Files outside a tmpfs survive a reboot,

@@ -13,6 +13,7 @@ use crate::header::{self, Facts, OpenError};
 use crate::layout::{Geometry, PARTITIONS, TableOptions, shard_of};
 use crate::reader::{Hit, Lookup, Reader, SegmentStats, Standing, look_up_many};
 use crate::region::{Region, Window};
+use crate::table::Table;
 use crate::words::{Mapped, Target, Words as _};
 use crate::writer::{CreateError, Recovery, ScanItem, Writer};
 
@@ -326,6 +327,16 @@ pub fn retire_shards(region: &Arc<dyn Region>) {
 fn geometry_of(region: &Arc<dyn Region>) -> Option<Geometry> {
     let geometry = header::inspect(&Mapped::new(region.clone())).ok()?.geometry;
     (geometry.shape.segment_bytes <= region.len() as u64).then_some(geometry)
+}
+
+/// How a segment is laid out, if its headers are sound, and whether its index says that it holds nothing.
+pub(crate) fn look_for_entries(region: &Arc<dyn Region>) -> Option<(Geometry, bool)> {
+    let shards = inspect(region).ok()?;
+    let is_empty = |(words, facts): &(Mapped, Facts)| {
+        let table = Table::new(words.clone(), facts.geometry, facts.hash_seed);
+        (0..facts.geometry.buckets).all(|bucket| table.header(bucket).valid() == 0)
+    };
+    Some((shards[0].1.geometry, shards.iter().all(is_empty)))
 }
 
 /// Does something with each shard, on as many threads as there are processors for, and returns what came of it in their

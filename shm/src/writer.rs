@@ -33,6 +33,8 @@ pub struct Writer {
     core: Core<Mapped>,
     instance: u64,
     hash_seed: u64,
+    /// Whether there is memory for entries, as this writer last knew.
+    is_reserved: bool,
 }
 
 /// An entry, looked up once for whatever is to be done with it. Nothing else can happen to the table meanwhile.
@@ -80,6 +82,9 @@ pub enum PutError {
         /// The table's `max_value`.
         max: usize,
     },
+    /// No memory was reserved for entries yet: have [`Region::reserve`] do that, and try again.
+    #[error("no memory is reserved for this table yet")]
+    Unreserved,
 }
 
 /// What there is no more of.
@@ -287,7 +292,8 @@ impl Writer {
         words.store(word!(writer_epoch), 1);
         header::write(&words, &geometry, options, shard);
         let (instance, hash_seed) = (options.instance, options.hash_seed);
-        Ok(Self { core: Core::new(Table::new(words, geometry, hash_seed)), instance, hash_seed })
+        let core = Core::new(Table::new(words, geometry, hash_seed));
+        Ok(Self { core, instance, hash_seed, is_reserved: false })
     }
 
     /// Opens an existing table with one shard, and repairs what a crash left; [`open_shards`] opens one with several.
@@ -324,7 +330,8 @@ impl Writer {
         words.store(word!(writer_epoch), words.load(word!(writer_epoch)).wrapping_add(1));
         let table = Table::new(words, facts.geometry, facts.hash_seed);
         let (core, recovery) = Core::recover(table);
-        (Self { core, instance: facts.instance, hash_seed: facts.hash_seed }, recovery)
+        let (instance, hash_seed) = (facts.instance, facts.hash_seed);
+        (Self { core, instance, hash_seed, is_reserved: false }, recovery)
     }
 
     /// Copies the entries of a shard of another segment, which this process has locked, into the empty shards of this
@@ -375,7 +382,8 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// Everything is as before. [`PutError::Full`] can be helped by removing something.
+    /// Everything is as before. [`PutError::Full`] can be helped by removing something, and [`PutError::Unreserved`] by
+    /// [`Region::reserve`].
     ///
     /// # Panics
     ///
@@ -409,7 +417,18 @@ impl Writer {
         value: &[u8],
         times: (u64, u64),
     ) -> Result<Put, PutError> {
+        if !self.is_reserved {
+            if !self.is_reserved() {
+                return Err(PutError::Unreserved);
+            }
+            self.is_reserved = true;
+        }
         self.core.put(key, partition, value, times, admission)
+    }
+
+    /// Whether there is memory for entries; see [`Region::is_reserved`]. What was reserved once stays.
+    pub fn is_reserved(&self) -> bool {
+        self.core.words().region().is_reserved()
     }
 
     /// Copies a key's value into `value` (cleared first). Expired entries are found too.
