@@ -26,6 +26,7 @@ mod hub;
 mod io;
 mod keeping;
 mod kept;
+mod memory;
 mod merging;
 mod near;
 mod overflow;
@@ -75,6 +76,7 @@ use freshness::Freshness;
 use hints::Hints;
 use hub::out_of_place;
 use keeping::{Pace, Saving};
+use memory::Memory;
 use merging::name_among_clients;
 use near::Near;
 use overflow::Overflowing;
@@ -241,6 +243,8 @@ struct Table {
     walk: Walk,
     /// Who tells what changed of the near copies.
     near: Near,
+    /// What is done for it to have some.
+    memory: Memory,
     /// What of that is for want of room.
     relief: Relief,
     /// What comes back into it.
@@ -347,6 +351,7 @@ impl Core {
             cooling: Cooling::default(),
             walk: Walk::default(),
             near: Near::default(),
+            memory: Memory::default(),
             relief: Relief::default(),
             overflowing: Overflowing::default(),
             custody: Custody::new(SLOT_COUNT.into()),
@@ -477,6 +482,7 @@ impl Core {
             Input::Persisted { ticket } => self.on_persisted(now, ticket, true),
             Input::NotPersisted { ticket } => self.on_persisted(now, ticket, false),
             Input::Overflowed { table, is_taken } => self.on_overflowed(now, table, is_taken),
+            Input::Reserved { table, is_there } => self.on_reserved(now, table, is_there),
             Input::Report { ticket } => {
                 let report = self.report();
                 self.notify(Notice::Report { ticket, report });
@@ -656,6 +662,7 @@ impl Core {
             self.counters.add_many("merges_unlawful", unjoined.unlawful);
         }
         self.ask_for_beats(now);
+        self.ask_for_memory(now);
         self.deliver_hints(now);
         self.save(now);
         self.start_syncs(now);

@@ -20,6 +20,7 @@ mod link;
 mod load;
 mod local_roles;
 mod post;
+mod reserving;
 mod routing;
 mod settings;
 mod shared;
@@ -32,8 +33,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use annulus_gossip::mesh::DEATHS_MAX;
@@ -62,6 +63,7 @@ use keys::{KeyTask, Keys};
 use lanes::Lanes;
 use link::Identity;
 use post::{Post, Streams};
+use reserving::{Reservations, TableMemory};
 use shared::Shared;
 use tally::Tally;
 
@@ -157,6 +159,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     let mut tables: Vec<Vec<(TablePolicy, Writer)>> = (0..cores).map(|_| Vec::new()).collect();
     let mut segments = Vec::new();
     let mut regions = Vec::new();
+    let mut memory = Vec::new();
     let tally = Arc::new(Tally::default());
     let names = TableNames::of(&settings.tables);
     let mut kept = what_was_kept(&host, &names, cores, &tally);
@@ -178,6 +181,11 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
                 recovery.dropped_torn + recovery.dropped_malformed + recovery.dropped_misplaced;
             tracing::info!(table = table.policy.name, ?recovery, "a segment was reopened");
         }
+        memory.push(TableMemory {
+            name: table.policy.name.clone(),
+            path: opened.segment.path.clone(),
+            region: Arc::downgrade(&opened.region),
+        });
         regions.push(opened.region);
         // Of the rings further out no reader knows anything.
         segments.extend(Some(opened.segment).filter(|_| table.policy.ring == 0));
@@ -336,6 +344,13 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
         tracing::error!(%error, "no thread for what leaves the tables: it stays there while there is room");
         None
     });
+    let reservations = Arc::new(Reservations {
+        tables: memory,
+        cores,
+        inboxes: inboxes.clone(),
+        tally: tally.clone(),
+        under_way: Mutex::default(),
+    });
     let (disk, disk_inbox) = mpsc::unbounded_channel();
     let task = DiskTask { host: host.clone(), names, inbox: disk_inbox, inboxes: inboxes.clone() };
     tasks.spawn(task.run());
@@ -357,6 +372,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             inboxes: inboxes.clone(),
             disk: disk.clone(),
             archive: archive.clone(),
+            reservations: reservations.clone(),
             // The first core looks after them.
             slot_sets: std::mem::take(&mut set_calls),
             sleepers: Vec::new(),

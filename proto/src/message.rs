@@ -708,7 +708,7 @@ pub struct TableStatus {
     pub capacity: u64,
     /// Bytes of keys and values held.
     pub bytes: u64,
-    /// The size of its segment, in bytes.
+    /// The size of its segment, in bytes; 0 = no memory was reserved for entries yet, since nobody would have used it.
     pub segment_bytes: u64,
     /// How much of it lies in huge pages, in bytes, as far as the node knows.
     pub huge_bytes: u64,

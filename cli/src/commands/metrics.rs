@@ -114,6 +114,7 @@ const GAUGES: &[&str] = &[
     "slot_set_slots_leaving",
     "slot_set_slots_short",
     "slot_set_slots_unready",
+    "tables_refused_memory",
 ];
 
 fn of_node(node: &NodeStatus) -> Vec<Metric> {
@@ -155,7 +156,11 @@ fn of_tables(tables: &[TableStatus]) -> Vec<Metric> {
         ("table_entries", "Entries held, ended ones too.", |table| table.entries),
         ("table_capacity", "The most entries it takes.", |table| table.capacity),
         ("table_bytes", "Bytes of keys and values.", |table| table.bytes),
-        ("table_segment_bytes", "The size of its segment.", |table| table.segment_bytes),
+        (
+            "table_segment_bytes",
+            "The size of its segment; 0 before memory was reserved for it.",
+            |table| table.segment_bytes,
+        ),
         ("table_huge_bytes", "How much of that lies in huge pages.", |table| table.huge_bytes),
         ("table_reserve_used", "Entries in the reserve of a full table.", |t| t.reserve_used),
         ("table_slots_home", "Slots that it is a home of.", |table| table.slots_home.into()),

@@ -94,6 +94,15 @@ fn print_one(node: &NodeStatus, peers: &Peers) -> anyhow::Result<()> {
             table.name, table.reserve_used
         ))?;
     }
+    let why = match count("tables_refused_memory") {
+        0 => "no process of this host has read what could be kept here",
+        _ => {
+            "no process of this host has read what could be kept here, or shm_dir had no room for it (see the node's log)"
+        }
+    };
+    for table in node.tables.iter().filter(|table| table.segment_bytes == 0) {
+        output::line(format!("{}: no memory reserved: {why}", table.name))?;
+    }
     for table in node.tables.iter().filter(|table| table.members_lacking > 0) {
         output::line(format!(
             "{}: lacks {} members that serve it: sessions stay further in",

@@ -108,6 +108,13 @@ pub enum Input {
         /// Whether all of these sessions are where they were to go. If not, they are given out again.
         is_taken: bool,
     },
+    /// What became of an [`Output::Reserve`], of whichever core.
+    Reserved {
+        /// The table.
+        table: usize,
+        /// Whether there is memory for it now. If not, it is asked for again later.
+        is_there: bool,
+    },
     /// Say how things are, for [`Notice::Report`].
     Report {
         /// The number of the request that asks for it.
@@ -261,6 +268,12 @@ pub enum Output {
         table: usize,
         /// The sessions.
         sessions: Arc<[Overflowed]>,
+    },
+    /// Somebody would use a table whose memory was not reserved yet: reserve it, then say [`Input::Reserved`] to all
+    /// cores.
+    Reserve {
+        /// The table, by its place.
+        table: usize,
     },
     /// Keep this on disk, after all that was to be kept before and whole or not at all, then say
     /// [`Input::Persisted`] or [`Input::NotPersisted`].

@@ -116,6 +116,10 @@ impl Core {
         if !self.may_keep_near(table, slot) || self.tables[table].near.reading.contains_key(&word) {
             return Some(pending);
         }
+        if !self.tables[table].store.is_reserved() {
+            self.tables[table].store.wish_for_memory();
+            return Some(pending);
+        }
         self.want_beats_of(now, table, slot);
         let Some(by) = self.cover_for(now, table, slot) else { return Some(pending) };
         let mut waiting = BTreeMap::new();

@@ -238,6 +238,10 @@ impl Core {
         counters.push(("sessions_besides_homes".to_owned(), extras as u64));
         let near = self.tables.iter().map(|table| table.store.near_copies()).sum();
         counters.push(("near_copies".to_owned(), near));
+        if self.tables.iter().any(|table| !table.store.is_reserved()) {
+            let refused = self.tables.iter().filter(|table| table.memory.is_refused).count();
+            counters.push(("tables_refused_memory".to_owned(), refused as u64));
+        }
         let below: usize = self.tables.iter().map(|table| table.copies.below()).sum();
         counters.push(("copies_below_k".to_owned(), below as u64));
         if !self.sets.is_empty() {
@@ -271,7 +275,7 @@ impl Core {
             entries: (stats.entries - stats.near_entries) as u64,
             capacity: stats.capacity_records as u64,
             bytes: stats.bytes_live,
-            segment_bytes: stats.segment_bytes,
+            segment_bytes: if table.store.is_reserved() { stats.segment_bytes } else { 0 },
             huge_bytes: 0, // The hub knows.
             reserve_used: stats.reserve_used as u64,
             slots_home: table.slots.iter().filter(|state| state.home).count() as u32,

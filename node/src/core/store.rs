@@ -71,6 +71,10 @@ pub(super) struct Store {
     knows_owners: bool,
     noticed: Noticed,
     near: NearCopies,
+    /// Whether there is memory for entries, as far as this core was told.
+    is_reserved: bool,
+    /// Whether somebody would have used it when there was none.
+    is_memory_wanted: bool,
     changes: Changes,
     leaving: Leaving,
     unread: Unread,
@@ -153,6 +157,8 @@ impl Store {
             policy,
             births: Births { lifetime_max_ms },
             node,
+            is_reserved: writer.is_reserved(),
+            is_memory_wanted: false,
             writer,
             outline: Outline::new(),
             watched: Watched::default(),
@@ -289,6 +295,31 @@ impl Store {
         if self.unread.left > 0 {
             self.read(key.slot());
         }
+    }
+
+    /// Whether there is memory for entries. Without it nothing is stored.
+    pub(super) fn is_reserved(&self) -> bool {
+        self.is_reserved
+    }
+
+    /// There is.
+    pub(super) fn use_memory(&mut self) {
+        (self.is_reserved, self.is_memory_wanted) = (true, false);
+    }
+
+    /// Somebody would store something here.
+    pub(super) fn wish_for_memory(&mut self) {
+        self.is_memory_wanted = !self.is_reserved;
+    }
+
+    /// There was none to be had.
+    pub(super) fn forget_wish_for_memory(&mut self) {
+        self.is_memory_wanted = false;
+    }
+
+    /// Whether somebody would have stored something here had there been memory.
+    pub(super) fn is_memory_wanted(&self) -> bool {
+        self.is_memory_wanted
     }
 
     /// The number of the segment that the entries are in: a new one with each that is made.
@@ -1158,7 +1189,12 @@ impl Store {
             Err(PutError::ValueTooLarge { size, .. }) => {
                 Err(Failure::TooLarge { size: size as u64, limit: self.policy.max_value.into() })
             }
-            Err(_) => Err(Failure::TableFull { node: self.node }),
+            Err(why) => {
+                if why == PutError::Unreserved {
+                    self.wish_for_memory();
+                }
+                Err(Failure::TableFull { node: self.node })
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod epochs;
 mod evening;
 mod guards;
 mod handover;
+mod memory;
 mod merging;
 mod near;
 mod overflow;
@@ -84,6 +85,9 @@ struct Node {
     has_disk: bool,
     /// What left its tables.
     archive: Vec<Overflowed>,
+    /// Whether there is memory to be reserved, and how often it was asked for.
+    has_memory: bool,
+    memory_asked: usize,
     skew_ms: i64,
     fresh: bool,
     /// The rings that it serves, as bits.
@@ -169,6 +173,8 @@ impl World {
             kept: BTreeMap::new(),
             has_disk: true,
             archive: Vec::new(),
+            has_memory: true,
+            memory_asked: 0,
             skew_ms: 0,
             fresh: true,
             rings: u8::MAX,
@@ -367,6 +373,14 @@ impl World {
                         self.nodes[node].archive.extend(sessions.iter().cloned());
                     }
                     self.post(node, Arrived::Overflowed { core, table, is_taken });
+                }
+                Sent::Reserve { table } => {
+                    let Node { regions, has_memory, memory_asked, .. } = &mut self.nodes[node];
+                    *memory_asked += 1;
+                    let is_there = *has_memory;
+                    let shards = regions.iter().skip(table).step_by(1 + self.outer.len());
+                    shards.filter(|_| is_there).for_each(|it| it.handle().reserve().unwrap());
+                    self.post(node, Arrived::Reserved { table, is_there });
                 }
                 Sent::Keep { core, ticket, changes } => {
                     let is_on_disk = self.nodes[node].has_disk;

@@ -8,6 +8,7 @@ use super::disk::Batch;
 use super::inboxes::{CoreEvent, CoreReceiver, Inboxes};
 use super::post::Post;
 use super::present;
+use super::reserving::Reservations;
 use super::shared::{Shared, Sleepers};
 use crate::core::{HubInput, Input, NoAnswer, Notice, Outcome, Output, SlotCall};
 use annulus_net::{Clock, Net};
@@ -26,6 +27,8 @@ pub(super) struct CoreTask<N: Net, C: Clock> {
     pub(super) disk: mpsc::UnboundedSender<Batch>,
     /// To the thread that writes down what leaves the tables; `None` where nothing is to be written.
     pub(super) archive: Option<Sender<archive::Batch>>,
+    /// Where memory for tables is asked for.
+    pub(super) reservations: Arc<Reservations>,
     /// To what calls the application, for each of its slot sets.
     pub(super) slot_sets: Vec<mpsc::UnboundedSender<SlotCall>>,
     /// Clients to wake; kept for its memory.
@@ -170,6 +173,7 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                         self.shared.lock().core.handle(now, input);
                     }
                 }
+                Some(Output::Reserve { table }) => self.reservations.begin(table),
                 Some(Output::SlotSet { set, call }) => {
                     if let Some(slot_set) = self.slot_sets.get(set) {
                         let _ = slot_set.send(call);

@@ -59,7 +59,8 @@ pub trait Host: Send + Sync + 'static {
         keyring: Zeroizing<String>,
     ) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Opens a table's segment with so many shards, or makes it.
+    /// Opens a table's segment with so many shards, or makes it. Memory for its entries may be left to
+    /// [`Region::reserve`] where the node is home of nothing in it.
     ///
     /// # Errors
     /// [`FileError`], when it is in use, or there is no room.
@@ -133,6 +134,8 @@ pub struct SystemHost {
     keyring_known: Arc<Mutex<Zeroizing<String>>>,
     kept: Arc<Mutex<RecordFile>>,
     cluster: String,
+    /// The rings that the node serves, as bits.
+    rings: u8,
     /// Held for life: one node per data directory.
     _lock: File,
 }
@@ -165,6 +168,7 @@ impl SystemHost {
             keyring_known: Arc::default(),
             kept: Arc::new(Mutex::new(RecordFile::at(settings.data_dir.join(KEPT_FILE)))),
             cluster: settings.cluster.clone(),
+            rings: settings.rings,
             _lock: lock,
         })
     }
@@ -224,7 +228,11 @@ impl Host for SystemHost {
             Storage::Disk => self.data_dir.join(file),
         };
         let options = table_options(table, shards, (rand::random(), rand::random()));
-        let opened = annulus_shm::open_or_create(&path, &options)?;
+        // Who does not serve the innermost ring has nothing there but near copies, once somebody wants some.
+        let opened = match table.policy.ring == 0 && self.rings & 1 == 0 {
+            true => annulus_shm::open_or_create_unreserved(&path, &options)?,
+            false => annulus_shm::open_or_create(&path, &options)?,
+        };
         let Opened { writers, region, recovery, carried, set_aside } = opened;
         let segment = Segment {
             table: name.clone(),

@@ -181,6 +181,26 @@ fn a_restart_computes_the_sketches_it_had() {
 }
 
 #[test]
+fn without_memory_nothing_is_stored_and_who_would_have_is_remembered() {
+    let region = HeapRegion::unreserved(1 << 20);
+    let writer = Writer::create(region.handle(), &options(1 << 20, 4 << 10)).unwrap();
+    let mut store = read(Store::new(policy(4 << 10), NODE, writer, None));
+    assert!(!store.is_reserved() && !store.is_memory_wanted());
+    let entry = session(START_MS, b"v", 0, 0);
+    let refused = store.merge(&key(1), &entry, START_MS, Admission::Reserve);
+    assert_eq!(refused, Err(Failure::TableFull { node: NODE }));
+    assert!(store.is_memory_wanted());
+    assert_eq!(store.get(&key(1), START_MS), None);
+    assert_consistent(&mut store);
+    region.handle().reserve().unwrap();
+    store.use_memory();
+    assert!(!store.is_memory_wanted());
+    store.merge(&key(1), &entry, START_MS, Admission::Reserve).unwrap();
+    assert_eq!(store.get(&key(1), START_MS), Some(entry));
+    assert_consistent(&mut store);
+}
+
+#[test]
 fn whose_sessions_there_are_is_known_once_all_slots_were_read() {
     let (region, options) = (HeapRegion::new(1 << 20), options(1 << 20, 4 << 10));
     let writer = Writer::create(region.handle(), &options).unwrap();

@@ -15,7 +15,7 @@ const TRUST: Duration = Duration::from_millis(400);
 
 impl World {
     /// A settled cluster whose clients are on the hosts of their nodes.
-    fn of_hosts(count: usize, seed: u64) -> Self {
+    pub(super) fn of_hosts(count: usize, seed: u64) -> Self {
         let mut world = Self::sparse(count, seed);
         world.asker = Asker::Local(0);
         world.settle();
@@ -23,14 +23,14 @@ impl World {
     }
 
     /// What a process on a node's host finds under a key in its shared memory.
-    fn seen(&mut self, node: usize, key: &str) -> Option<Entry> {
+    pub(super) fn seen(&mut self, node: usize, key: &str) -> Option<Entry> {
         let at_ms = self.now.as_millis() as u64;
         self.nodes[node].whole.as_ref()?;
         let name = Key::new(key).unwrap();
         self.core(node, key).tables[0].store.as_readers_see(&name, at_ms)
     }
 
-    fn sees(&mut self, node: usize, key: &str, value: &str) -> bool {
+    pub(super) fn sees(&mut self, node: usize, key: &str, value: &str) -> bool {
         let now_ms = self.now.as_millis() as u64;
         let seen = self.seen(node, key).and_then(|entry| entry.body);
         seen.is_some_and(|body| body.value(now_ms) == bytes(value))
@@ -38,7 +38,7 @@ impl World {
 
     /// Reads a session on a host until it is found in its memory.
     #[track_caller]
-    fn read_until_near(&mut self, node: usize, key: &str) {
+    pub(super) fn read_until_near(&mut self, node: usize, key: &str) {
         let end = self.now + Duration::from_secs(5);
         while self.seen(node, key).is_none() {
             assert!(self.now < end, "no near copy");

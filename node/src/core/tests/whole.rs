@@ -50,6 +50,11 @@ pub(super) enum Arrived {
         table: usize,
         is_taken: bool,
     },
+    /// Memory was reserved for a table, or not.
+    Reserved {
+        table: usize,
+        is_there: bool,
+    },
     /// What the application says.
     Said(SlotSaid),
     /// Something of applications, which is none of a node's business.
@@ -81,6 +86,10 @@ pub(super) enum Sent {
         core: usize,
         table: usize,
         sessions: Arc<[Overflowed]>,
+    },
+    /// For memory.
+    Reserve {
+        table: usize,
     },
 }
 
@@ -152,6 +161,11 @@ impl Whole {
             Arrived::Said(said) => self.cores[0].handle(now, Input::SlotSet { set: 0, said }),
             Arrived::Overflowed { core, table, is_taken } => {
                 self.cores[core].handle(now, Input::Overflowed { table, is_taken });
+            }
+            Arrived::Reserved { table, is_there } => {
+                for core in &mut self.cores {
+                    core.handle(now, Input::Reserved { table, is_there });
+                }
             }
             Arrived::Kept { core, ticket, is_on_disk } => self.cores[core].handle(
                 now,
@@ -254,6 +268,7 @@ impl Whole {
                     Output::Overflow { table, sessions } => {
                         self.outputs.push_back(Sent::Overflow { core: number, table, sessions });
                     }
+                    Output::Reserve { table } => self.outputs.push_back(Sent::Reserve { table }),
                     Output::Notice(notice) => {
                         if matches!(notice, Notice::OtherMerge { .. }) {
                             self.other_merges.push(notice.clone());

@@ -224,6 +224,7 @@ impl Process {
                     Output::SlotSet { call, .. } => return Some(Sent::Slots(call)),
                     // What leaves the tables of storms is dropped.
                     Output::Overflow { .. } => {}
+                    Output::Reserve { table } => unreachable!("table {table} has all its memory"),
                     Output::Persist { ticket, changes } => {
                         return Some(Sent::Keep { core: number, ticket, changes });
                     }
