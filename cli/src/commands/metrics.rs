@@ -108,6 +108,7 @@ const GAUGES: &[&str] = &[
     "mesh_peers_presumed",
     "mesh_peers_suspected",
     "mesh_peers_unmet",
+    "near_copies",
     "requests_waiting",
     "slot_set_slots_failed",
     "slot_set_slots_home",

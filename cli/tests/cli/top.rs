@@ -86,8 +86,10 @@ fn a_terminal_shows_members_fill_hot_sessions_and_suspects_and_is_given_back() {
     let first = place.node("n1", &[], &more);
     let second = place.node("n2", &[&first.addr], &more);
     let third = place.node("n3", &[&first.addr], &more);
+    // It is home of nothing but what has cooled.
+    let outer = place.node("n4", &[&first.addr], &[&more[..], &["--rings", "1"]].concat());
     let mut nodes = [first, second, third];
-    in_sync(&place, &nodes[0].addr, 3);
+    in_sync(&place, &nodes[0].addr, 4);
     let run = |args: &[&str]| place.run(&[args, &["--node", &nodes[0].addr]].concat());
     for number in 0..60 {
         run(&["start", &format!("session {number}"), "v"]).ok();
@@ -110,8 +112,8 @@ fn a_terminal_shows_members_fill_hot_sessions_and_suspects_and_is_given_back() {
     let screen = terminal.shows("all of it", |screen| {
         let is_up = |name: &str| line(screen, name).is_some_and(|line| line.contains(" up "));
         let fill = line(screen, "sessions ");
-        ["n1 ", "n2 ", "n3 "].into_iter().all(is_up)
-            && screen.starts_with("cluster annulus, 3 of 3 members agree")
+        ["n1 ", "n2 ", "n3 ", "n4 "].into_iter().all(is_up)
+            && screen.starts_with("cluster annulus, 4 of 4 members agree")
             && fill.is_some_and(|line| line.contains("[#") && !line.contains(" 0% "))
             && names(screen, "HOTTEST").contains(&&*hot)
             && names(screen, "SUSPECT") == [&*suspect]
@@ -126,6 +128,16 @@ fn a_terminal_shows_members_fill_hot_sessions_and_suspects_and_is_given_back() {
         let screen = terminal.screen();
         let per_second = line(&screen, "together")?.split_whitespace().nth(5)?;
         (!["0", "-"].contains(&per_second)).then_some(())
+    });
+
+    // A process on a host that is no home of it.
+    assert!(line(&screen, "near copies").is_none(), "{screen}");
+    eventually("a near copy", || {
+        let read = place.run(&["get", "session 9", "--json", "--socket", &outer.socket]).json();
+        (read["read_from"] == "shared_memory").then_some(())
+    });
+    terminal.shows("that one", |screen| {
+        line(screen, "near copies: 1 on 1 host, ").is_some_and(|line| line.contains("/s missed"))
     });
 
     // Another size.
@@ -145,7 +157,7 @@ fn a_terminal_shows_members_fill_hot_sessions_and_suspects_and_is_given_back() {
     });
     terminal.shows("that one is down", |screen| {
         line(screen, "n3 ").is_some_and(|line| line.contains(" down "))
-            && screen.contains("2 of 2 members agree")
+            && screen.contains("3 of 3 members agree")
     });
 
     terminal.tmux(&["send-keys", "q"]);

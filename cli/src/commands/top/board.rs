@@ -75,10 +75,16 @@ pub(super) enum Rate {
     Outward,
     /// Sessions that were brought in.
     Inward,
+    /// Reads out of near copies, as clients with a lane say.
+    NearRead,
+    /// Reads of homes for want of a near copy.
+    NearMissed,
+    /// Near copies that went, since they changed or nobody vouched for them any more.
+    NearGone,
 }
 
 /// The counters of each.
-const RATES: [(Rate, &[&str]); 11] = [
+const RATES: [(Rate, &[&str]); 14] = [
     (Rate::Shared, &["uses_noted"]),
     (Rate::Gets, &["requests_get"]),
     (Rate::Starts, &["requests_start", "requests_start_if_absent", "requests_start_instead"]),
@@ -99,6 +105,9 @@ const RATES: [(Rate, &[&str]); 11] = [
     (Rate::Slowed, &["failures_slow_down", "writes_slowed"]),
     (Rate::Outward, &["sessions_cooled", "sessions_displaced"]),
     (Rate::Inward, &["sessions_brought_in"]),
+    (Rate::NearRead, &["near_uses_noted"]),
+    (Rate::NearMissed, &["near_reads"]),
+    (Rate::NearGone, &["near_copies_invalidated", "near_copies_renewed", "near_copies_dropped"]),
 ];
 
 /// When something is drawn, by both clocks.
@@ -245,6 +254,13 @@ impl Board {
         rings
     }
 
+    /// How many near copies there are on all members together, and on how many of them.
+    pub(super) fn near_copies(&self) -> (u64, usize) {
+        let heard = self.rows.iter().filter(|row| row.is_heard());
+        let copies = heard.filter_map(Row::near_copies).filter(|copies| *copies > 0);
+        copies.fold((0, 0), |(sum, hosts), copies| (copies.saturating_add(sum), hosts + 1))
+    }
+
     /// What happens on all members together; `None` as long as no rate is known.
     pub(super) fn rates(&self) -> Option<Rates> {
         let known = self.rows.iter().filter_map(|row| row.rates);
@@ -305,6 +321,7 @@ impl Board {
             json["round_trip_us"] =
                 json!(row.told.as_ref().map(|told| told.took.as_micros() as u64));
             json["entries"] = json!(row.entries());
+            json["near_copies"] = json!(row.near_copies());
             json["per_second"] = json!(row.rates.map(Rates::document));
             json
         };
@@ -358,9 +375,30 @@ impl Row {
         Some(entries.fold(0, u64::saturating_add))
     }
 
+    /// How many near copies it has.
+    pub(super) fn near_copies(&self) -> Option<u64> {
+        let counters = &self.told.as_ref()?.status.counters;
+        let near = counters.iter().find(|(name, _)| name == "near_copies");
+        near.map(|(_, count)| *count)
+    }
+
     /// What it does, in a word.
     pub(super) fn status(&self) -> &'static str {
         status(self.member.status)
+    }
+}
+
+impl Rate {
+    /// For programs.
+    fn name(self) -> String {
+        let mut name = String::new();
+        for char in format!("{self:?}").chars() {
+            if char.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(char.to_ascii_lowercase());
+        }
+        name
     }
 }
 
@@ -395,10 +433,9 @@ impl Rates {
     }
 
     fn document(self) -> Value {
-        let rates = RATES.iter().map(|(rate, _)| {
-            let name = format!("{rate:?}").to_lowercase();
-            (name, json!((self.of(*rate) * 1_000.0).round() / 1_000.0))
-        });
+        let rates = RATES
+            .iter()
+            .map(|(rate, _)| (rate.name(), json!((self.of(*rate) * 1_000.0).round() / 1_000.0)));
         Value::Object(rates.collect())
     }
 }
@@ -429,5 +466,6 @@ mod tests {
     fn each_rate_stands_at_its_number() {
         let numbers: Vec<usize> = RATES.iter().map(|(rate, _)| *rate as usize).collect();
         assert_eq!(numbers, (0..RATES.len()).collect::<Vec<_>>());
+        assert_eq!([Rate::Gets, Rate::NearRead].map(Rate::name), ["gets", "near_read"]);
     }
 }

@@ -1,8 +1,9 @@
 //! Drawing it. What is not a name that somebody gave is ASCII, so that it is readable on any terminal.
 //!
-//! From top to bottom: a line about the cluster, the members, the rings with what flows between them, rates, and the hottest
-//! sessions beside the suspects, or above them where it is narrow. Each part begins with a line of headings. Where
-//! there is little room columns and rows are left out, the least important ones first.
+//! From top to bottom: a line about the cluster, the members, the rings with what flows between them, rates with what
+//! becomes of near copies, and the hottest sessions beside the suspects, or above them where it is narrow. Each part
+//! begins with a line of headings. Where there is little room columns and rows are left out, the least important ones
+//! first.
 
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const WARM: Style = Style::new().fg(Color::Yellow);
 
 /// From this width on the hottest sessions and the suspects stand side by side.
 const WIDE: u16 = 72;
+/// With fewer lines near copies have none.
+const NEAR_MIN: u16 = 16;
 /// How wide the bar is that shows how full something is.
 const BAR_WIDTH: usize = 10;
 /// The rings get one in so many of the lines and so many in any case, and more where others leave some.
@@ -53,13 +56,14 @@ const fn right(heading: &'static str, width: u16, from_width: u16) -> Column {
     Column { heading, width, is_right: true, from_width }
 }
 
-const MEMBERS: [Column; 10] = [
+const MEMBERS: [Column; 11] = [
     left("MEMBER", 0, 0),
     left("ZONE", 8, 72),
     left("STATUS", 8, 0),
     left("RINGS", 5, 96),
     right("UNSYNCED", 8, 104),
     right("SESSIONS", 8, 0),
+    right("NEAR", 6, 88),
     right("SHARED/s", 8, 76),
     right("GETS/s", 7, 36),
     right("WRITES/s", 8, 52),
@@ -114,7 +118,7 @@ pub(super) fn draw(board: &Board, at: Moment, area: Rect, buffer: &mut Buffer) {
     about_the_cluster(board, at).render(take(1), buffer);
     draw_members(board, at, take(members), buffer);
     draw_part(&RINGS, rings, take(rings_height), buffer);
-    draw_part(&RATES.map(|(column, _)| column), vec![rate_cells(board)], take(rates), buffer);
+    draw_part(&RATES.map(|(column, _)| column), rate_rows(board), take(rates), buffer);
     let sessions = take(sessions);
     let (hottest, suspects) = match area.width >= WIDE {
         true => {
@@ -158,13 +162,14 @@ pub(super) fn text(buffer: &Buffer) -> String {
 fn wanted(board: &Board, rings: usize) -> [u16; 4] {
     let sessions = board.hottest().len().max(board.suspected().count()).max(1);
     let with_headings = |rows: usize| u16::try_from(1 + rows).unwrap_or(u16::MAX);
-    [board.rows.len(), rings, 1, sessions].map(with_headings)
+    [board.rows.len(), rings, rate_rows(board).len(), sessions].map(with_headings)
 }
 
 /// The lines that they get.
 fn heights(board: &Board, rings: usize, height: u16) -> [u16; 4] {
     let [members_wanted, rings_wanted, rates_wanted, sessions_wanted] = wanted(board, rings);
     let left = height.saturating_sub(1);
+    let rates_wanted = if height < NEAR_MIN { rates_wanted.min(2) } else { rates_wanted };
     let rates = left.min(rates_wanted);
     let left = left - rates;
     let spare = left.saturating_sub(members_wanted.saturating_add(sessions_wanted));
@@ -234,6 +239,7 @@ fn member_cells(row: &Row, at: Moment) -> (Vec<String>, Style) {
         runs(row.member.rings),
         unsynced.map_or_else(blank, |unsynced| unsynced.to_string()),
         row.entries().map_or_else(blank, count),
+        row.near_copies().map_or_else(blank, count),
         rate(|rates| rates.of(Rate::Shared)),
         rate(|rates| rates.of(Rate::Gets)),
         rate(Rates::writes),
@@ -315,6 +321,26 @@ fn rate_cells(board: &Board) -> (Vec<String>, Style) {
     cells[0] = "together".to_owned();
     let fails = rates.is_some_and(|rates| rates.of(Rate::Failed) > 0.0);
     (cells, if fails { BAD } else { PLAIN })
+}
+
+/// The rates, and what becomes of near copies if there are any.
+fn rate_rows(board: &Board) -> Vec<(Vec<String>, Style)> {
+    let mut rows = vec![rate_cells(board)];
+    let rates = board.rates();
+    let (copies, hosts) = board.near_copies();
+    let near = [Rate::NearRead, Rate::NearMissed, Rate::NearGone];
+    let is_busy = rates.is_some_and(|rates| near.iter().any(|rate| rates.of(*rate) > 0.0));
+    if hosts > 0 || is_busy {
+        let [read, missed, gone] =
+            near.map(|rate| rates.map(|rates| rates.of(rate)).map_or_else(blank, per_second));
+        let hosts = format!("{hosts} {}", if hosts == 1 { "host" } else { "hosts" });
+        let copies = count(copies);
+        let text = format!(
+            "near copies: {copies} on {hosts}, {read}/s read, {missed}/s missed, {gone}/s gone"
+        );
+        rows.push((vec![text], PLAIN));
+    }
+    rows
 }
 
 fn hottest_cells(board: &Board, at: Moment) -> Vec<(Vec<String>, Style)> {

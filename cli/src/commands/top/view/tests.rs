@@ -53,10 +53,18 @@ fn table(name: &str, entries: u64) -> TableStatus {
     }
 }
 
-/// What a member tells so long after its start, that has done so many reads and cooled so many sessions.
+/// What a member tells so long after its start, that has done so many reads and cooled so many sessions, and twice as
+/// many reads out of its 60 near copies, of which as many were changed as sessions have cooled.
 fn told(member: &Member, uptime_ms: u64, gets: u64, cooled: u64) -> Box<Told> {
-    let counters =
-        [("requests_get", gets), ("requests_start", gets / 10), ("sessions_cooled", cooled)];
+    let counters = [
+        ("requests_get", gets),
+        ("requests_start", gets / 10),
+        ("sessions_cooled", cooled),
+        ("near_copies", 60),
+        ("near_uses_noted", 2 * gets),
+        ("near_reads", gets / 50),
+        ("near_copies_invalidated", cooled),
+    ];
     let status = NodeStatus {
         cluster: "shop".to_owned(),
         member: member.clone(),
@@ -141,6 +149,7 @@ fn a_usual_terminal_has_room_for_everything() {
         ("sessions@cold", &["[#         ]", "1%", "200"]),
         ("RATES/s", &["SHARED", "GETS", "STARTS", "UPDATES", "ENDS", "SLOWED", "FAILED"]),
         ("together", &["500", "50"]),
+        ("near copies: 120 on 2 hosts, 1000/s read, 10/s missed, 14/s gone", &[]),
         ("HOTTEST", &["HEAT", "SUSPECT", "LEFT"]),
         (HOT, &["512", "3s", "600", "1m 1s"]),
     ] {
@@ -168,16 +177,50 @@ fn the_more_room_there_is_the_more_is_shown_and_none_is_too_little() {
         assert!(narrow.contains(part), "{part:?} is missing:\n{narrow}");
     }
     let narrow = drawn(&board, now, 40, 24).join("\n");
-    for part in ["HOTTEST", "512", "SUSPECT", "600", "1m 1s"] {
+    for part in ["near copies: 120 on 2 hosts", "HOTTEST", "512", "SUSPECT", "600", "1m 1s"] {
         assert!(narrow.contains(part), "{part:?} is missing:\n{narrow}");
     }
     let wide = drawn(&board, now, 120, 40).join("\n");
-    for part in ["RINGS", "UNSYNCED", " 0-1 ", "CAPACITY", "OWNER", "ada", "TABLE"] {
+    for part in ["RINGS", "UNSYNCED", "NEAR", " 60 ", " 0-1 ", "CAPACITY", "OWNER", "ada", "TABLE"]
+    {
         assert!(wide.contains(part), "{part:?} is missing:\n{wide}");
     }
     // As high as that, nothing is left out.
-    assert_eq!(height(&board), 1 + 4 + 4 + 2 + 2);
+    assert_eq!(height(&board), 1 + 4 + 4 + 3 + 2);
     line(&drawn(&board, now, 80, height(&board)), "sessions@cold");
+}
+
+#[test]
+fn near_copies_have_a_line_where_there_are_some() {
+    let now = Instant::now();
+    let mut board = board(now);
+    let without = |told: &mut Told| {
+        told.status.counters.retain(|(name, _)| !name.starts_with("near_"));
+    };
+    let one = member(1, "app1", Status::Up);
+    let again = |board: &mut Board, uptime_ms: u64, change: &dyn Fn(&mut Told)| {
+        let mut answer = told(&one, uptime_ms, 1_250, 12);
+        change(&mut answer);
+        board.take_told(one.id, Some(answer), now);
+    };
+    again(&mut board, 12_000, &without);
+    let lines = drawn(&board, now, 80, 24);
+    line(&lines, "near copies: 60 on 1 host, 500/s read, 5.0/s missed, 7.0/s gone");
+    // The other one is silent, and what it told last counts for nothing.
+    board.take_told(NodeId::from_bits(2), None, now);
+    assert_eq!(board.near_copies(), (0, 0));
+    let shown = drawn(&board, now, 80, 24).join("\n");
+    assert!(!shown.contains("near copies"), "{shown}");
+    // There are none, and some are missed.
+    again(&mut board, 13_000, &|told| {
+        told.status.counters.retain(|(name, _)| name != "near_copies");
+    });
+    line(&drawn(&board, now, 80, 24), "near copies: 0 on 0 hosts, 2500/s read, 25/s missed");
+    let large = |told: &mut Told| {
+        told.status.counters.iter_mut().for_each(|(_, count)| *count = u64::MAX);
+    };
+    again(&mut board, 14_000, &large);
+    assert!(line(&drawn(&board, now, 80, 24), "near copies").ends_with("/s gone"));
 }
 
 #[test]
