@@ -32,6 +32,7 @@ mod near;
 mod overflow;
 mod overlap;
 mod owned;
+mod owner_limit;
 mod pace;
 mod placing;
 mod promotion;
@@ -81,6 +82,7 @@ use merging::name_among_clients;
 use near::Near;
 use overflow::Overflowing;
 use overlap::Walk;
+use owner_limit::OwnerCounts;
 use pace::Bucket;
 use placing::Placing;
 use promotion::Inward;
@@ -108,8 +110,8 @@ pub use overflow::{Overflow, OverflowTaker, Overflowed, WhyLeft};
 #[doc(hidden)]
 pub use settings::Flaw;
 pub use settings::{
-    CoreSettings, OnFull, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy, WriteHomes,
-    homes_max, majority,
+    CoreSettings, OnFull, OverLimit, OwnerLimit, Partition, Promotion, ReadFrom, SuspectPolicy,
+    TablePolicy, WriteHomes, homes_max, majority,
 };
 pub use slot_set::{SlotCall, SlotMember, SlotSaid, SlotSetPolicy};
 pub use standing::Standing;
@@ -155,6 +157,8 @@ pub struct Core {
     floor_at_start: Version,
     /// The lineage of epochs that this run of the node founds.
     lineage: Version,
+    /// The owners whose sessions are counted.
+    owner_counts: OwnerCounts,
     /// What waits until seats are on disk.
     effects: Effects,
     given_up: GivenUp,
@@ -417,6 +421,7 @@ impl Core {
             doubted_again: BTreeSet::new(),
             floor_at_start,
             lineage,
+            owner_counts: OwnerCounts::default(),
             effects: Effects::default(),
             given_up: GivenUp::default(),
             explains: BTreeMap::new(),
@@ -676,6 +681,7 @@ impl Core {
         self.end_waits_to_come_in(now);
         self.report_burning(now);
         self.see_to_replaced(now);
+        self.give_counts_up(now);
         self.hand_over_overflow(now);
         self.count_copies(now);
         if self.next_freshness <= now.monotonic {
@@ -870,6 +876,9 @@ impl Core {
                 self.on_beat(now, from, question, message, header.view);
             }
             Purpose::EndReplaced(to_end) => self.on_end_of_replaced(to_end, Some(message)),
+            Purpose::CountOwned { number, place } => {
+                self.on_owned(now, (number, place), call.node, Some(message));
+            }
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, Some(message));
             }
@@ -918,6 +927,9 @@ impl Core {
             // The next one says what this one would have.
             Purpose::Beat { .. } => {}
             Purpose::EndReplaced(to_end) => self.on_end_of_replaced(to_end, None),
+            Purpose::CountOwned { number, place } => {
+                self.on_owned(now, (number, place), call.node, None);
+            }
             Purpose::Epochs { table, slots, learns } => {
                 self.on_epochs_answer(now, (table, slots, &learns), call.node, None);
             }

@@ -19,8 +19,8 @@ use super::setting::{ENV_PREFIX, RingSetting, Setting, TableSetting};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
 use super::{Config, Sources};
 use crate::core::{
-    CoreSettings, OnFull, Overflow, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy,
-    WriteHomes, record_bytes_max,
+    CoreSettings, OnFull, OverLimit, Overflow, OwnerLimit, Partition, Promotion, ReadFrom,
+    SuspectPolicy, TablePolicy, WriteHomes, record_bytes_max,
 };
 use crate::driver::{
     CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, Storage, TableSettings,
@@ -449,6 +449,7 @@ impl Resolver {
             on_full: OnFull::Refuse,
             ring: number,
             suspects: None,
+            owner_limit: None,
             ..table.policy.clone()
         };
         let &TableSettings { record_size, archive_max, .. } = table;
@@ -559,6 +560,7 @@ impl Resolver {
             ),
         };
         let suspects = table.suspects();
+        let owner_limit = table.owner_limit();
         table.check_memory(memory, max_value, record_size);
         if !lifetime_max.is_zero() && (idle.is_zero() || idle > lifetime_max) {
             let (idle, cap) = (show_lifetime(&idle), show_lifetime(&lifetime_max));
@@ -586,6 +588,7 @@ impl Resolver {
             cools_after: None,
             promotion,
             suspects,
+            owner_limit,
             overflow,
         };
         TableSettings { policy, memory, storage: Storage::Memory, record_size, archive_max }
@@ -711,6 +714,30 @@ impl PartResolver<'_, TableSetting> {
             held_max,
             ..of_session
         })
+    }
+
+    /// How many sessions an owner may have; `None` = any number.
+    fn owner_limit(&mut self) -> Option<OwnerLimit> {
+        let sessions_max = self.take(
+            TableSetting::OwnerSessionsMax,
+            None,
+            some_or("any", 1..=OwnerLimit::SESSIONS_MAX.into()),
+            |most| show_some_or("any", *most),
+        );
+        let over =
+            self.take(TableSetting::OwnerSessionsOver, OverLimit::EndOldest, over_limit, |over| {
+                match over {
+                    OverLimit::EndOldest => "end-oldest".to_owned(),
+                    OverLimit::Refuse => "refuse".to_owned(),
+                }
+            });
+        if sessions_max.is_none() && over != OverLimit::EndOldest {
+            self.resolver.warnings.push(format!(
+                "{}: owner_sessions_over never applies without owner_sessions_max",
+                self.prefix
+            ));
+        }
+        sessions_max.map(|sessions_max| OwnerLimit { sessions_max, over })
     }
 
     fn check_memory(&mut self, memory: u64, max_value: u32, record_size: u32) {
@@ -1103,6 +1130,14 @@ fn on_full(raw: &Raw) -> Result<OnFull, String> {
         Raw::Text(text) if text == "refuse" => Ok(OnFull::Refuse),
         Raw::Text(text) if text == "evict" => Ok(OnFull::Evict),
         _ => Err("must be \"refuse\" or \"evict\"".to_owned()),
+    }
+}
+
+fn over_limit(raw: &Raw) -> Result<OverLimit, String> {
+    match raw {
+        Raw::Text(text) if text == "end-oldest" => Ok(OverLimit::EndOldest),
+        Raw::Text(text) if text == "refuse" => Ok(OverLimit::Refuse),
+        _ => Err("must be \"end-oldest\" or \"refuse\"".to_owned()),
     }
 }
 

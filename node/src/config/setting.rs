@@ -102,6 +102,8 @@ settings! {
         TableRate "table_rate" "N" "How many requests about the table a node takes in a second";
         Hold "hold" "TIME" "How long a request for a session that is slowed down is held";
         HeldMax "held_max" "N" "How many requests are held at any time";
+        OwnerSessionsMax "owner_sessions_max" "N" "How many sessions an owner may have";
+        OwnerSessionsOver "owner_sessions_over" "WHAT" "What becomes of one more: end-oldest (it begins, others end), refuse";
         Read "read" "WHERE" "Where sessions are read: near (out of the host's memory, where they may be), home";
         PromoteAfter "promote_after" "READS" "Upon which read of it a session comes back from a ring further out";
         PromoteRate "promote_rate" "SIZE" "The most bytes of sessions per second that come back";

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use super::host::Host;
 use super::*;
 use crate::core::{
-    CoreSettings, OnFull, Overflow, Partition, Promotion, ReadFrom, SuspectPolicy, TablePolicy,
-    WriteHomes,
+    CoreSettings, OnFull, OverLimit, Overflow, OwnerLimit, Partition, Promotion, ReadFrom,
+    SuspectPolicy, TablePolicy, WriteHomes,
 };
 use crate::driver::{LocalRoles, Storage, TableSettings};
 
@@ -260,6 +260,8 @@ fn a_table_of_the_file_replaces_the_default_one() {
         table_rate = 10000
         hold = "2s"
         held_max = 64
+        owner_sessions_max = 5
+        owner_sessions_over = "refuse"
         promote_after = 3
         promote_rate = "1MiB"
         overflow = "archive"
@@ -298,6 +300,10 @@ fn a_table_of_the_file_replaces_the_default_one() {
             table_rate: NonZeroU32::new(10_000),
             hold: Duration::from_secs(2),
             held_max: 64,
+        }),
+        owner_limit: Some(OwnerLimit {
+            sessions_max: NonZeroU32::new(5).expect("not zero"),
+            over: OverLimit::Refuse,
         }),
         overflow: Overflow::Archive,
     };
@@ -589,6 +595,8 @@ fn bounds_are_kept_and_named() {
         ("table_rate = 0", "must be a whole number from 1 to 1000000000, or \"never\""),
         ("hold = \"31s\"", "must be from \"0s\" to \"30s\""),
         ("held_max = 0", "must be a whole number from 1 to 16384"),
+        ("owner_sessions_max = 0", "must be a whole number from 1 to 1000, or \"any\""),
+        ("owner_sessions_over = \"end\"", "must be \"end-oldest\" or \"refuse\""),
         ("stale_max = \"0s\"", "must be from \"100ms\" to \"365d\""),
         ("lifetime_max = \"9999d\"", "must be from \"0s\" to \"3650d\""),
     ] {

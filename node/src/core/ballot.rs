@@ -168,7 +168,8 @@ impl Core {
     }
 
     /// Begins with the operation once those before it are done.
-    pub(super) fn stand_in_line(&mut self, now: Now, id: u64, mut pending: Pending) {
+    pub(super) fn stand_in_line(&mut self, now: Now, id: u64, pending: Pending) {
+        let Some(mut pending) = self.let_pass_owner(now, id, pending) else { return };
         let line = self.lines.lines.entry((pending.table, pending.slot)).or_default();
         line.push_back(id);
         pending.in_line = Some(id);

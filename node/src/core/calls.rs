@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use annulus_proto::message::BeatPlace;
+use annulus_proto::message::{BeatPlace, OwnedPlace};
 use annulus_proto::{Key, NodeId, Slot};
 use annulus_sketch::Sketch;
 use annulus_slots::Attempt;
@@ -175,6 +175,13 @@ pub(super) enum Purpose {
     },
     /// The end of a session that another one was begun in place of.
     EndReplaced(ToEnd),
+    /// A page of an owner's sessions.
+    CountOwned {
+        /// The count that it is for.
+        number: u64,
+        /// Where the page begins.
+        place: OwnedPlace,
+    },
     /// That this node takes part in a slot set.
     SetHello {
         /// The set, by its place.

@@ -23,6 +23,7 @@ use super::epochs::wire::name;
 use super::io::{Asker, Caller, Now};
 use super::merging::name_among_clients;
 use super::near::NearRead;
+use super::owner_limit::CountId;
 use super::placing::Extras;
 use super::promotion::told_to_wait;
 use super::replacing::ToEnd;
@@ -52,6 +53,10 @@ pub(super) struct Pending {
     pub(super) is_verdict: bool,
     /// The session that this is to end since another one was begun in its place. Nobody asks for it then.
     to_end: Option<ToEnd>,
+    /// The count that this is to end a session for, since its owner has too many. Nobody asks for it then.
+    for_count: Option<CountId>,
+    /// Whether its owner may have the session that it is to begin.
+    pub(super) is_counted: bool,
     /// Until when it is held at most, since its session is a suspect.
     pub(super) held_until: Option<Duration>,
     /// Whether all rings further out were asked, and had nothing.
@@ -86,6 +91,8 @@ pub(super) enum Stage {
     InLineToComeIn,
     /// Its session is a suspect.
     Held,
+    /// The sessions of its owner are counted.
+    BeingCounted,
     /// Its session is looked for on other rings.
     BringingIn,
     Reading(Reading),
@@ -298,6 +305,8 @@ impl Core {
             brings: None,
             is_verdict: false,
             to_end: None,
+            for_count: None,
+            is_counted: false,
             held_until: None,
             is_nowhere_else: false,
             is_sent: false,
@@ -458,6 +467,7 @@ impl Core {
                 return self.finish(now, id, pending, Err(unavailable(1, homes)));
             }
         }
+        let Some(pending) = self.let_pass_owner(now, id, pending) else { return };
         let now_ms = self.time.now_ms(now);
         let key = &pending.request.key;
         let policy = self.tables[pending.table].store.policy();
@@ -824,7 +834,14 @@ impl Core {
         writing.answered |= outcome.is_some();
         let done = writing.waiting.is_empty();
         if let Some(outcome) = outcome {
+            let done = match &outcome {
+                Ok(SessionReply::Acknowledged(done)) => Some(done.birth),
+                _ => None,
+            };
             self.answer_all(now, &mut pending, outcome);
+            if let Some(birth) = done {
+                self.limit_owner(now, &pending, birth);
+            }
         }
         if done {
             self.pending_deadlines.remove(&(pending.deadline, id));
@@ -1218,6 +1235,7 @@ impl Core {
             | Stage::ShortOfRoom { .. }
             | Stage::InLineToComeIn
             | Stage::Held
+            | Stage::BeingCounted
             | Stage::BringingIn
             | Stage::Done => false,
         };
@@ -1255,6 +1273,7 @@ impl Core {
             | Stage::ShortOfRoom { .. }
             | Stage::InLineToComeIn
             | Stage::Held
+            | Stage::BeingCounted
             | Stage::BringingIn
             | Stage::Done => {}
         }
@@ -1329,7 +1348,7 @@ impl Core {
                 let needed = reading.needed as u8;
                 Failure::Unavailable { answered: answered as u8, needed, homes: homes as u8 }
             }
-            Stage::BringingIn if !pending.is_sent => UNWILLING,
+            Stage::BringingIn | Stage::BeingCounted if !pending.is_sent => UNWILLING,
             Stage::ShortOfRoom { .. } => {
                 self.short_of_room.remove(&(pending.table, id));
                 match pending.is_sent {
@@ -1409,6 +1428,9 @@ impl Core {
         if let Some(to_end) = pending.to_end.take() {
             return self.on_replaced_answered(to_end, outcome);
         }
+        if let Some(count) = pending.for_count.take() {
+            return self.on_end_for_count(count, &outcome);
+        }
         self.leave_line(pending);
         let may_repeat = pending.request.request.may_repeat();
         if may_repeat {
@@ -1481,6 +1503,11 @@ impl Pending {
     /// That ends a session since another one was begun in its place.
     pub(super) fn for_the_sake_of(self, to_end: ToEnd) -> Self {
         Self { to_end: Some(to_end), ..self }
+    }
+
+    /// That ends a session since its owner has too many.
+    pub(super) fn for_a_count(self, count: CountId) -> Self {
+        Self { for_count: Some(count), ..self }
     }
 
     /// Whether it waits for the answer of this caller.

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kept::RecordChange;
 use super::overflow::Overflowed;
+use super::owner_limit::Counting;
 use super::replacing::ToEnd;
 use super::slot_set::{SlotCall, SlotSaid};
 use super::standing::Standing;
@@ -353,12 +354,14 @@ pub struct Ask {
 }
 
 /// What one core of a node says to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Between {
     /// This session is to end, since another one was begun in its place.
     End(ToEnd),
     /// It has ended for good.
     Ended(ToEnd),
+    /// Something about the sessions of an owner, which are counted.
+    Count(Counting),
 }
 
 /// What a core tells the hub.

@@ -86,6 +86,7 @@ impl Core {
         match between {
             Between::End(to_end) => self.end_or_have_ended(now, to_end),
             Between::Ended(to_end) => self.on_replaced_ended(now, to_end),
+            Between::Count(counting) => self.on_counting(now, counting),
         }
     }
 

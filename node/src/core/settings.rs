@@ -151,9 +151,40 @@ pub struct TablePolicy {
     pub promotion: Promotion,
     /// When a session is used too much, and what becomes of it then. Default `None`: never.
     pub suspects: Option<SuspectPolicy>,
+    /// How many sessions an owner may have. Default `None`: as many as there are.
+    pub owner_limit: Option<OwnerLimit>,
     /// What becomes of sessions that have expired or were evicted, on whatever ring they lay. All rings of a table have
     /// that of ring 0, and all nodes have the same. Default: they are dropped.
     pub overflow: Overflow,
+}
+
+/// How many sessions an owner may have, and what becomes of one more. Whoever coordinates a start asks all cores of all
+/// nodes for the owner's sessions, on all rings; a session of nobody costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerLimit {
+    /// How many, at most [`OwnerLimit::SESSIONS_MAX`].
+    pub sessions_max: NonZeroU32,
+    /// What becomes of one more.
+    pub over: OverLimit,
+}
+
+/// What becomes of a session that begins though its owner has as many as he may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverLimit {
+    /// It begins, and those that were used longest ago end right after it was acknowledged.
+    EndOldest,
+    /// It is refused.
+    Refuse,
+}
+
+impl OwnerLimit {
+    /// The greatest limit.
+    pub const SESSIONS_MAX: u32 = 1_000;
+
+    /// How many.
+    pub(super) fn most(self) -> usize {
+        self.sessions_max.get().min(Self::SESSIONS_MAX) as usize
+    }
 }
 
 /// When a session is used too much, and what its users are told then. In ring 0.
@@ -217,6 +248,7 @@ impl Default for TablePolicy {
             cools_after: None,
             promotion: Promotion::default(),
             suspects: None,
+            owner_limit: None,
             overflow: Overflow::Drop,
         }
     }

@@ -13,6 +13,7 @@ mod near;
 mod overflow;
 mod overlap;
 mod owned;
+mod owner_limit;
 mod placing;
 mod promotion;
 mod replacing;

@@ -7,7 +7,7 @@ use super::*;
 const WORKER: Caller = Caller::Client(Role::Worker);
 
 /// A session of somebody.
-fn start_of(owner: &str) -> Operation {
+pub(super) fn start_of(owner: &str) -> Operation {
     let attributes = Attributes { replicas: 0, owner: owner.as_bytes().to_vec() };
     Operation::Start { value: bytes("one"), lifetimes: Lifetimes::default(), attributes }
 }
@@ -43,7 +43,7 @@ impl World {
     }
 
     /// The keys of an owner's sessions, of each how many nodes list it.
-    fn owned(&mut self, owner: &str) -> BTreeMap<String, usize> {
+    pub(super) fn owned(&mut self, owner: &str) -> BTreeMap<String, usize> {
         let mut owned = BTreeMap::new();
         for node in 0..self.nodes.len() {
             for session in self.owned_at(node, owner) {
