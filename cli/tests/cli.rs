@@ -13,6 +13,8 @@ use tempfile::TempDir;
 mod archive;
 #[path = "cli/near.rs"]
 mod near;
+#[path = "cli/owner_limit.rs"]
+mod owner_limit;
 #[path = "cli/rings.rs"]
 mod rings;
 #[path = "cli/rolling.rs"]
