@@ -144,8 +144,10 @@ pub struct Core {
     pauses: BTreeSet<(Duration, u64)>,
     /// How many of these are held since their sessions are suspects.
     held: usize,
-    /// Those of them that wait for room in a table, as they came.
-    short_of_room: BTreeSet<(usize, u64)>,
+    /// How many of them are since there is no room for what they write.
+    short_of_room: usize,
+    /// Those of these that there is too little room for in a table of this node, as they came.
+    room_line: BTreeSet<(usize, u64)>,
     lines: Lines,
     /// The sessions that are brought in from other rings, by table and key.
     bringing: BTreeMap<(usize, Key), Bringing>,
@@ -414,7 +416,8 @@ impl Core {
             pending_deadlines: BTreeSet::new(),
             pauses: BTreeSet::new(),
             held: 0,
-            short_of_room: BTreeSet::new(),
+            short_of_room: 0,
+            room_line: BTreeSet::new(),
             lines: Lines::default(),
             bringing: BTreeMap::new(),
             doubts: BTreeSet::new(),
@@ -520,6 +523,7 @@ impl Core {
         if self.next_read.is_some_and(|at| at <= now.monotonic) {
             self.read_on(now);
         }
+        self.give_room(now);
         self.end_pauses(now);
         self.take_turns(now);
         if self.next_exchange.is_some_and(|at| at <= now.monotonic) {

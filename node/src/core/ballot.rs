@@ -466,9 +466,9 @@ impl Core {
             self.pauses.remove(&(at, id));
             // Its patience may be over.
             let pending = self.pending.remove(&id);
-            if let Some(pending) = &pending {
-                self.short_of_room.remove(&(pending.table, id));
-            }
+            self.short_of_room -= usize::from(
+                pending.as_ref().is_some_and(|it| matches!(it.stage, Stage::ShortOfRoom { .. })),
+            );
             match pending {
                 Some(pending) if pending.in_line.is_some() => self.start_ballot(now, id, pending),
                 Some(pending) => {

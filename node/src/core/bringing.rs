@@ -26,6 +26,15 @@ pub(super) struct Bringing {
     is_readable: bool,
     /// What it takes of the budget of what comes in, in bytes.
     taken: usize,
+    /// How many reads were answered before it is inside.
+    answered: u64,
+}
+
+impl Bringing {
+    /// The one that has waited longest.
+    pub(super) fn longest_waiting(&self) -> Option<u64> {
+        self.waiting.iter().min().copied()
+    }
 }
 
 /// How long the rings further out may take, beside what one answer takes.
@@ -41,10 +50,14 @@ impl Core {
         self.leave_line(&mut pending);
         pending.stage = Stage::BringingIn;
         self.pending.insert(id, pending);
-        if let Some(bringing) = self.bringing.get_mut(&place) {
-            bringing.waiting.push(id);
+        if let Some(bringing) = self.bringing.get(&place) {
             self.counters.add("requests_for_what_comes");
-            return self.answer_readers(now, &place);
+            if !(bringing.is_readable && self.answer_reader(now, &place, id))
+                && let Some(bringing) = self.bringing.get_mut(&place)
+            {
+                bringing.waiting.push(id);
+            }
+            return;
         }
         let table = place.0;
         self.bringing.insert(place.clone(), Bringing { waiting: vec![id], ..Bringing::default() });
@@ -67,23 +80,33 @@ impl Core {
 
     /// Has it seen to before long what the rings further out hold of a session.
     pub(super) fn doubt(&mut self, table: usize, key: &Key) {
-        if self.doubts.len() + self.doubted_again.len() < DOUBTS_MAX {
+        if self.may_doubt() {
             self.doubts.insert((table, key.clone()));
-        } else {
+        }
+    }
+
+    fn may_doubt(&mut self) -> bool {
+        let is_room = self.doubts.len() + self.doubted_again.len() < DOUBTS_MAX;
+        if !is_room {
             self.counters.add("doubts_forgotten");
         }
+        is_room
     }
 
     /// Looks for what is doubted.
     pub(super) fn settle_doubts(&mut self, now: Now) {
+        let now_ms = self.time.now_ms(now);
         if self.doubts.is_empty() {
             self.doubts = std::mem::take(&mut self.doubted_again);
         }
         for _ in self.bringing.len()..CHECKS_MAX {
             let Some(place) = self.doubts.pop_first() else { return };
-            if !self.bringing.contains_key(&place) {
+            let (table, key) = (place.0, &place.1);
+            let stored = self.tables[table].store.get(key, now_ms);
+            // A marker came meanwhile: the session has gone where it is to be.
+            let is_settled = stored.is_some_and(|stored| stored.is_marker());
+            if !is_settled && !self.bringing.contains_key(&place) {
                 self.counters.add("copies_doubted");
-                let table = place.0;
                 self.bringing.insert(place.clone(), Bringing::default());
                 self.look_further_out(now, place, table);
             }
@@ -162,6 +185,8 @@ impl Core {
         let is_readable = !self.may_be_behind(now, table, (&key, &entry));
         if let Some(bringing) = self.bringing.get_mut(&place) {
             (bringing.taken, bringing.is_readable) = (taken, is_readable);
+        }
+        if is_readable {
             self.answer_readers(now, &place);
         }
         let now_ms = self.time.now_ms(now);
@@ -183,24 +208,30 @@ impl Core {
         self.start_writing(now, id, pending, entry, WriteKind::Moved);
     }
 
-    /// Answers those who only read what is being brought in.
+    /// Answers all who only read what is being brought in.
     fn answer_readers(&mut self, now: Now, place: &(usize, Key)) {
-        let Some(bringing) = self.bringing.get_mut(place).filter(|it| it.is_readable) else {
-            return;
-        };
-        let Some(found) = bringing.found.clone() else { return };
-        let pending = &self.pending;
-        let reads = |id: &u64| {
-            pending.get(id).is_some_and(|pending| pending.request.operation == Operation::Get)
-        };
-        let waiting = std::mem::take(&mut bringing.waiting);
-        let (readers, others): (Vec<u64>, Vec<u64>) = waiting.into_iter().partition(reads);
-        bringing.waiting = others;
-        for id in readers {
-            if let Some(pending) = self.pending.remove(&id) {
-                self.apply_as_found(now, id, pending, found.clone());
-            }
+        let Some(bringing) = self.bringing.get_mut(place) else { return };
+        let mut waiting = std::mem::take(&mut bringing.waiting);
+        waiting.retain(|id| !self.answer_reader(now, place, *id));
+        if let Some(bringing) = self.bringing.get_mut(place) {
+            bringing.waiting.extend(waiting);
         }
+    }
+
+    /// Answers a request for what is being brought in, if it only reads it.
+    fn answer_reader(&mut self, now: Now, place: &(usize, Key), id: u64) -> bool {
+        let reads = |pending: &Pending| pending.request.operation == Operation::Get;
+        let Some(bringing) = self.bringing.get_mut(place) else { return false };
+        let Some(found) =
+            bringing.found.clone().filter(|_| self.pending.get(&id).is_some_and(reads))
+        else {
+            return false;
+        };
+        bringing.answered += 1;
+        if let Some(pending) = self.pending.remove(&id) {
+            self.apply_as_found(now, id, pending, found);
+        }
+        true
     }
 
     /// Goes on with those who wait.
@@ -214,8 +245,10 @@ impl Core {
         let now_ms = self.time.now_ms(now);
         if let Err(failure) = &outcome {
             self.did_not_come_in(table, bringing.taken);
+            self.counters.add_many("sessions_read_further_out", bringing.answered);
             let may_be_soon = matches!(failure, Failure::Unavailable { .. } | Failure::TimedOut);
-            if bringing.waiting.is_empty() && may_be_soon && self.is_home(table, key.slot()) {
+            let is_for_nobody = bringing.waiting.is_empty() && bringing.answered == 0;
+            if is_for_nobody && may_be_soon && self.is_home(table, key.slot()) && self.may_doubt() {
                 self.doubted_again.insert((table, key.clone()));
             }
         }

@@ -632,7 +632,7 @@ impl Core {
         let Extras { nodes: extras, counted, is_counted } = extras;
         let begins_or_ends = entry.is_ended() || pending.request.operation.replaces_all();
         let outdoes_others = begins_or_ends && self.may_be_further_out(now, pending.table, &key);
-        let stored = match self.is_to_wait_for_room(now, (pending.table, id), &key, &entry) {
+        let stored = match self.is_to_wait_for_room(now, (id, &pending), &key, &entry) {
             true => Err(Failure::TableFull { node: self.id() }),
             false => self.merge(now, pending.table, &key, &entry, Admission::Ordinary),
         };
@@ -1350,7 +1350,7 @@ impl Core {
             }
             Stage::BringingIn | Stage::BeingCounted if !pending.is_sent => UNWILLING,
             Stage::ShortOfRoom { .. } => {
-                self.short_of_room.remove(&(pending.table, id));
+                self.short_of_room -= 1;
                 match pending.is_sent {
                     true => Failure::TimedOut,
                     false => Failure::TableFull { node: self.id() },

@@ -9,9 +9,11 @@
 //! both hold cannot be told with messages that are much shorter than the smaller set, whatever the method (set disjointness;
 //! B. Kalyanasundaram, G. Schnitger, *The probabilistic communication complexity of set intersection*, 1992). So the smaller set is sent, and the
 //! larger one, which may be on disk, is only looked up in: the primary of a slot of the innermost ring walks over what it
-//! has, once in an interval of comparisons and so many sessions at a time, and asks the primaries further out which of them
-//! they hold. What has ended inside they are told; what is alive here is looked for as what is doubted is
-//! ([`Core::doubt`]): all that the rings hold of it is brought in, and then they give theirs up.
+//! has, not more often than once in an interval of comparisons and so many sessions at a time, and asks the primaries
+//! further out which of them they hold. Those are looked for as what is doubted is ([`Core::doubt`]): all that the rings hold
+//! of a session is brought in, what is later wins, and then they give theirs up.
+//!
+//! What two rings further out hold, and the innermost does not, is found by nobody until it comes in, or moves on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,6 +41,13 @@ pub(super) struct Walk {
     is_incomplete: bool,
 }
 
+impl Walk {
+    /// A node is no member any more.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.cores.remove(&node);
+    }
+}
+
 /// How many sessions are looked at with each tick: ten thousand a second, in some hundred questions.
 const STEP: usize = 1_024;
 
@@ -50,8 +59,14 @@ impl Core {
         }
         for table in 0..self.tables.len() {
             let walk = &mut self.tables[table].walk;
+            if walk.open > 0 {
+                continue;
+            }
+            if walk.cursor == 0 && std::mem::take(&mut walk.is_incomplete) {
+                walk.due = now.monotonic;
+            }
             let is_due = walk.cursor > 0 || walk.due <= now.monotonic;
-            if is_due && walk.open == 0 && self.outer_rings(table).next().is_some() {
+            if is_due && self.outer_rings(table).next().is_some() {
                 self.ask_further_out(now, table);
             }
         }
@@ -72,7 +87,7 @@ impl Core {
         let mut keys = Vec::new();
         let place = (walk.cursor, STEP);
         let next = self.tables[table].store.keys_from(place, &mut |key| keys.push(key));
-        keys.retain(|key| self.is_primary(table, key.slot()) && !self.is_moving(table, key));
+        keys.retain(|key| self.is_primary(table, key.slot()) && self.may_be_compared(table, key));
         let mut asked: BTreeMap<(usize, NodeId, u16), Vec<Key>> = BTreeMap::new();
         for outer in self.outer_rings(table) {
             for key in &keys {
@@ -100,11 +115,7 @@ impl Core {
                 }
             }
         }
-        let walk = &mut self.tables[table].walk;
-        walk.cursor = next;
-        if next == 0 && std::mem::take(&mut walk.is_incomplete) {
-            walk.due = now.monotonic;
-        }
+        self.tables[table].walk.cursor = next;
     }
 
     /// What another home is told that asks which sessions two rings hold.
@@ -147,7 +158,8 @@ impl Core {
         let walk = &mut self.tables[table].walk;
         walk.open -= 1;
         let Some(Message::Overlap(Overlap { cores, held })) = answer else { return };
-        let before = walk.cores.insert(node, cores.max(1)).unwrap_or(cores_here);
+        let cores = cores.max(1);
+        let before = walk.cores.insert(node, cores).unwrap_or(cores_here);
         walk.is_incomplete |= before != cores;
         for key in held {
             if self.owns(key.slot()) {
@@ -162,19 +174,17 @@ impl Core {
         let Some(entry) = self.tables[table].store.get(key, now_ms) else { return };
         // It may not have heard of the last move yet.
         let is_on_its_way = entry.moved_at().hlc.ms() + IN_FLIGHT_MS > now_ms;
-        if is_on_its_way || !self.is_here(table, &entry) || self.is_moving(table, key) {
+        if is_on_its_way || !self.is_here(table, &entry) || !self.may_be_compared(table, key) {
             return;
         }
         self.counters.add("ring_overlaps_found");
-        match entry.is_ended() {
-            true => self.tell_further_out(now, table, key, &entry),
-            false => self.doubt(table, key),
-        }
+        self.doubt(table, key);
     }
 
-    /// Whether a session is about to leave for another ring, or to come in.
-    fn is_moving(&self, table: usize, key: &Key) -> bool {
-        self.tables[table].cooling.is_under_way(key)
-            || self.bringing.contains_key(&(table, key.clone()))
+    /// Whether what is here of a session is no less than what its other homes have, and stays.
+    fn may_be_compared(&self, table: usize, key: &Key) -> bool {
+        self.slot_state(table, key.slot()).is_synced()
+            && !self.tables[table].cooling.is_under_way(key)
+            && (self.bringing.is_empty() || !self.bringing.contains_key(&(table, key.clone())))
     }
 }

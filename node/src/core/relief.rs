@@ -9,8 +9,7 @@
 //!   themselves for the primary do not. A home that had to refuse copies vouches for nothing that it could move.
 //! - **New sessions stop there** (and so do those that are brought in): what is left is for what other homes have taken
 //!   already.
-//! - **Whoever finds no room waits**, as long as his patience lasts, and is told *table full* then. What becomes free is
-//!   for those who have waited longest. He is told so at once if the ring further out has taken nothing for [`FAILING`]. A session that is only read is read where it is.
+//! - **Whoever finds no room waits**, as long as his patience lasts, and is told *table full* then, or at once if the ring further out has taken nothing for [`FAILING`]. A session that is only read is read where it is.
 //! - **It ends by itself**: nothing moves outward below the mark, and what is used comes in as there is room.
 
 use std::collections::BTreeMap;
@@ -19,6 +18,7 @@ use std::time::Duration;
 use annulus_proto::message::Failure;
 use annulus_proto::{Entry, HalfLife, Key, NodeId, Slot};
 
+use super::bringing::Bringing;
 use super::cooling::{MOVES_STEP, Outward};
 use super::coordinator::{Pending, Stage};
 use super::io::Now;
@@ -112,8 +112,7 @@ impl Core {
         let homes = members.min(self.tables[table].store.policy().replicas.get().into());
         let under_way = self.tables[table].cooling.under_way();
         let others = refused_by.values().max().copied().unwrap_or(0);
-        let waiting = self.short_of_room.range((table, 0)..=(table, u64::MAX)).count();
-        let wanted = over.div_ceil(homes) + waiting + others;
+        let wanted = over.div_ceil(homes) + self.short_of_room + others;
         let wanted = wanted.min(MOVES_STEP).saturating_sub(under_way);
         if wanted == 0 {
             return;
@@ -179,37 +178,51 @@ impl Core {
     pub(super) fn is_to_wait_for_room(
         &mut self,
         now: Now,
-        (table, id): (usize, u64),
+        (id, pending): (u64, &Pending),
         key: &Key,
         entry: &Entry,
     ) -> bool {
+        let table = pending.table;
         if entry.is_ended() || entry.is_ending() || !self.makes_room(now, table) {
             return false;
         }
+        // What is brought in is so for those who wait for it.
+        let bringing = pending.brings.and_then(|_| self.bringing.get(&(table, key.clone())));
+        let id = bringing.and_then(Bringing::longest_waiting).unwrap_or(id);
         let now_ms = self.time.now_ms(now);
-        let store = &mut self.tables[table].store;
-        // Most of the time nobody waits.
-        let before = self.short_of_room.range((table, 0)..(table, id));
-        let is_short = match self.short_of_room.is_empty() {
-            true => store.beyond(LAST_PART) > 0,
-            false => {
-                let room = store.room_within(LAST_PART);
-                before.take(room).count() == room
-            }
-        };
-        is_short && store.get(key, now_ms).is_none_or(|it| it.is_marker())
+        let is_to_wait = !self.has_room_for(table, id)
+            && self.tables[table].store.get(key, now_ms).is_none_or(|it| it.is_marker());
+        if !is_to_wait {
+            self.room_line.remove(&(table, id));
+        }
+        is_to_wait
     }
 
-    /// Has those who have waited longest for room go on at once, as many as there is some for.
+    /// Whether there is room in a table for a new session of a request, beside those for which it waits longer.
+    fn has_room_for(&self, table: usize, id: u64) -> bool {
+        let room = self.tables[table].store.room_within(LAST_PART);
+        self.room_line.range((table, 0)..(table, id)).take(room).count() < room
+    }
+
+    /// Has those who have waited longest for room go on at once, as many as there is some for. They keep their places until
+    /// they have it: what a change is of may have to be looked for first.
     pub(super) fn give_room(&mut self, now: Now) {
-        if self.short_of_room.is_empty() {
+        if self.room_line.is_empty() {
             return;
         }
+        let mut gone = Vec::new();
         for (table, Table { store, .. }) in self.tables.iter().enumerate() {
-            let waiting = self.short_of_room.range((table, 0)..=(table, u64::MAX));
-            for (_, id) in waiting.take(store.room_within(LAST_PART)) {
-                if let Some(pending) = self.pending.get_mut(id)
-                    && let Stage::ShortOfRoom { again } = &mut pending.stage
+            let mut room = store.room_within(LAST_PART);
+            for place @ (_, id) in self.room_line.range((table, 0)..=(table, u64::MAX)) {
+                let Some(pending) = self.pending.get_mut(id) else {
+                    gone.push(*place);
+                    continue;
+                };
+                if room == 0 {
+                    break;
+                }
+                room -= 1;
+                if let Stage::ShortOfRoom { again } = &mut pending.stage
                     && *again > now.monotonic
                 {
                     self.pauses.remove(&(*again, *id));
@@ -218,6 +231,7 @@ impl Core {
                 }
             }
         }
+        gone.iter().for_each(|place| _ = self.room_line.remove(place));
     }
 
     /// Has a write that found no room wait for it, if there may be some before its patience is over; else it has failed.
@@ -243,8 +257,13 @@ impl Core {
         if !std::mem::replace(&mut pending.is_slowed, true) {
             self.counters.add("writes_slowed");
         }
-        self.short_of_room.insert((pending.table, id));
-        let others = u32::try_from(self.short_of_room.len()).unwrap_or(u32::MAX);
+        self.short_of_room += 1;
+        // Who lacks room elsewhere is not helped by some here, and holds nobody up.
+        match self.has_room_for(pending.table, id) {
+            true => self.room_line.remove(&(pending.table, id)),
+            false => self.room_line.insert((pending.table, id)),
+        };
+        let others = u32::try_from(self.short_of_room).unwrap_or(u32::MAX);
         let wait = PAUSE.max(Duration::from_secs(1) * others / TRIES_PER_SECOND);
         let wait = wait.min(left - LEFT_FOR_ANSWER);
         let again = now.monotonic + wait;

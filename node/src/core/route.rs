@@ -153,7 +153,13 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
 /// Whether this is one of many that bring two nodes' tables in line, or is about as large as those are. It waits behind
 /// requests wherever both wait: a user waits for each of those, and for none of these.
 pub fn is_bulk(message: &Message) -> bool {
-    matches!(message, Message::Even(_) | Message::SketchRequest(_) | Message::SlotListRequest(_))
+    matches!(
+        message,
+        Message::Even(_)
+            | Message::SketchRequest(_)
+            | Message::SlotListRequest(_)
+            | Message::OverlapRequest(_)
+    )
 }
 
 /// Whose call this is.

@@ -152,6 +152,7 @@ impl Core {
             self.tables[table].sync_due.remove(&node);
             self.tables[table].waiting_due.remove(&node);
             self.tables[table].not_ready.remove(&node);
+            self.tables[table].walk.forget(node);
         }
     }
 

@@ -910,11 +910,11 @@ impl Store {
     /// How many sessions, as large as those that are here, may come until some are [beyond](Store::beyond) that.
     pub(super) fn room_within(&self, part: usize) -> usize {
         let stats = self.writer.stats();
-        let (entries, records, blocks) = taken_and_least(&stats, part);
-        if entries > records || stats.pool_blocks_used > blocks {
+        if self.beyond(part) > 0 {
             return 0;
         }
-        let with_blocks = ((blocks - stats.pool_blocks_used) * entries)
+        let (entries, records, blocks) = taken_and_least(&stats, part);
+        let with_blocks = (blocks.saturating_sub(stats.pool_blocks_used) * stats.entries)
             .checked_div(stats.pool_blocks_used)
             .unwrap_or(usize::MAX);
         (records - entries).min(with_blocks).saturating_add(1)

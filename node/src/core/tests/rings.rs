@@ -412,6 +412,7 @@ fn a_ring_that_is_full_leaves_sessions_where_they_are() {
     world.run_for(ARRIVED);
     let left = keys.iter().filter(|key| world.holders(0, key) == 0).count();
     assert!(left > 0, "there was room for all");
+    assert!(world.counter(0, "sessions_read_further_out") > 0);
 }
 
 #[test]
@@ -629,6 +630,35 @@ fn who_has_waited_longest_for_room_is_first() {
     let most = overtaken.max().unwrap();
     assert!(most <= room / 4, "one was overtaken by {most} of {room}");
     assert_eq!(world.total("failures_table_full"), 0);
+}
+
+/// What brings it in stands where the change does.
+#[test]
+fn a_change_of_what_lies_further_out_has_its_turn_among_those_who_wait_for_room() {
+    let mut world = World::with_a_small_ring(3, 12, never_cools());
+    let (_, room) = world.fill(0, 0);
+    let mut keys = some_keys();
+    let first: Vec<String> = keys.by_ref().take(3 * room).collect();
+    for key in &first {
+        world.acknowledged(0, key, start(bytes(key)));
+    }
+    let outside: Vec<&String> =
+        first.iter().filter(|key| world.holders(0, key) == 0).take(20).collect();
+    let mut changes = Vec::new();
+    for (number, key) in keys.take(8 * room).enumerate() {
+        world.request(0, &key, start(bytes(&key)));
+        if number >= 2 * room
+            && number % 20 == 0
+            && let Some(key) = outside.get(changes.len())
+        {
+            changes.push(world.request(0, key, update("two")));
+        }
+        world.run_for(Duration::from_micros(300));
+    }
+    for change in changes {
+        let reply = world.wait(change);
+        assert!(matches!(reply, SessionReply::Acknowledged(_)), "{reply:?}");
+    }
 }
 
 #[test]
