@@ -91,6 +91,25 @@ fn those_used_longest_ago_end_whichever_node_and_core_they_are_of() {
     assert_eq!(world.total("owner_limit_put_off"), 0);
 }
 
+/// The others are used while it is begun, and after that.
+#[test]
+fn the_session_that_was_begun_stays_though_it_was_used_longest_ago() {
+    let mut world = world(3, 17, limited(1, OverLimit::EndOldest));
+    world.begun(0, "a", start_of("ada"));
+    let start = world.request(0, "b", start_of("ada"));
+    let touches: Vec<u64> = (0..10)
+        .map(|_| {
+            world.run_for(Duration::from_millis(1));
+            world.request(1, "a", Operation::Touch { birth: None })
+        })
+        .collect();
+    assert!(matches!(world.wait(start), SessionReply::Acknowledged(_)));
+    let later = touches.into_iter().map(|touch| world.wait(touch));
+    assert!(later.filter(|it| matches!(it, SessionReply::Acknowledged(_))).count() > 0);
+    world.run_for(A_MOMENT);
+    assert_eq!(world.keys_of("ada"), ["b"]);
+}
+
 #[test]
 fn a_session_on_a_ring_further_out_counts_once_and_ends() {
     let policy = TablePolicy {

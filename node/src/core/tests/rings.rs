@@ -745,6 +745,30 @@ fn a_home_that_is_smaller_than_the_others_has_room_made_for_it() {
     }
 }
 
+/// Room at the node that coordinates is of no use to them.
+#[test]
+fn who_lacks_room_at_other_homes_asks_them_now_and_then() {
+    let mut world = World::with_a_small_ring(0, 13, never_cools());
+    for id in 1..=3 {
+        world.inner_bytes = Some(if id > 1 { INNER_BYTES } else { 4 * INNER_BYTES });
+        world.add(id);
+    }
+    world.settle();
+    let (_, small) = world.fill(0, 1);
+    let mut keys = some_keys();
+    for key in keys.by_ref().take(small) {
+        world.acknowledged(0, &key, start(bytes(&key)));
+    }
+    let asked: Vec<u64> =
+        keys.take(small).map(|key| world.request(0, &key, start(bytes(&key)))).collect();
+    let before = world.total("copies_refused");
+    for id in &asked {
+        assert!(matches!(world.wait(*id), SessionReply::Acknowledged(_)));
+    }
+    let refused = (world.total("copies_refused") - before) as usize;
+    assert!(refused <= 20 * asked.len(), "{refused} for {} sessions", asked.len());
+}
+
 /// Of those there are fewer than records.
 #[test]
 fn room_is_made_for_long_values_and_nothing_is_evicted_that_can_go_outward() {
