@@ -35,6 +35,11 @@ impl Place {
         Self { dir: tempfile::tempdir().expect("a temporary directory") }
     }
 
+    /// In the memory of the host, so that what a segment takes is what it has reserved.
+    fn in_memory() -> Self {
+        Self { dir: tempfile::tempdir_in("/dev/shm").expect("a directory in memory") }
+    }
+
     fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().expect("text").to_owned()
     }

@@ -1,6 +1,6 @@
 //! How many sessions an owner may have.
 
-use super::{Node, Place, eventually, in_sync};
+use super::{Node, Place, Ran, eventually, in_sync};
 
 /// Three nodes with a table of which an owner may have two sessions.
 fn limited(place: &Place, over: &str) -> Vec<Node> {
@@ -15,10 +15,13 @@ fn limited(place: &Place, over: &str) -> Vec<Node> {
     nodes
 }
 
+fn run_at(place: &Place, node: &Node, args: &[&str]) -> Ran {
+    place.run(&[args, &["--node", node.addr.as_str()]].concat())
+}
+
 /// The keys of an owner's sessions, as a node lists them.
 fn keys_of(place: &Place, node: &Node, owner: &str) -> Vec<String> {
-    let list = ["sessions", "--owner", owner, "--keys", "--json", "--node", &node.addr];
-    let listed = place.run(&list).json();
+    let listed = run_at(place, node, &["sessions", "--owner", owner, "--keys", "--json"]).json();
     let sessions = listed["sessions"].as_array().expect("a list");
     let key = |it: &serde_json::Value| it["key"].as_str().expect("a key").to_owned();
     let mut keys: Vec<String> = sessions.iter().map(key).collect();
@@ -30,9 +33,7 @@ fn keys_of(place: &Place, node: &Node, owner: &str) -> Vec<String> {
 fn of_an_owner_with_too_many_sessions_those_used_longest_ago_end() {
     let place = Place::new();
     let nodes = limited(&place, "end-oldest");
-    let run = |node: usize, args: &[&str]| {
-        place.run(&[args, &["--node", nodes[node].addr.as_str()]].concat())
-    };
+    let run = |node: usize, args: &[&str]| run_at(&place, &nodes[node], args);
     for (node, key) in [(0, "secret-1"), (1, "secret-2")] {
         run(node, &["start", key, "v", "--owner", "ada"]).ok();
     }
@@ -56,9 +57,7 @@ fn of_an_owner_with_too_many_sessions_those_used_longest_ago_end() {
 fn a_session_too_many_of_an_owner_is_refused_until_one_ends() {
     let place = Place::new();
     let nodes = limited(&place, "refuse");
-    let run = |node: usize, args: &[&str]| {
-        place.run(&[args, &["--node", nodes[node].addr.as_str()]].concat())
-    };
+    let run = |node: usize, args: &[&str]| run_at(&place, &nodes[node], args);
     for (node, key) in [(0, "secret-1"), (1, "secret-2")] {
         run(node, &["start", key, "v", "--owner", "ada"]).ok();
     }

@@ -193,7 +193,7 @@ impl Rings {
 
 #[test]
 fn a_host_that_is_home_of_nothing_has_memory_for_near_copies_once_its_processes_read() {
-    let place = Place { dir: tempfile::tempdir_in("/dev/shm").expect("a directory in memory") };
+    let place = Place::in_memory();
     let (rings, inner, mut outer) = Rings::start_in(place, FACING);
     let place = &rings.place;
     place.run(&["start", "secret", "v", "--node", &inner[0].addr]).ok();
@@ -222,7 +222,7 @@ fn a_host_that_is_home_of_nothing_has_memory_for_near_copies_once_its_processes_
 
 #[test]
 fn a_node_that_comes_to_serve_the_innermost_ring_has_its_memory_from_the_start() {
-    let place = Place { dir: tempfile::tempdir_in("/dev/shm").expect("a directory in memory") };
+    let place = Place::in_memory();
     let config = place.write("rings.toml", FACING);
     let rings = Rings { place, config, seed: String::new() };
     let node = rings.node("one", "1");
@@ -238,7 +238,7 @@ fn a_node_that_comes_to_serve_the_innermost_ring_has_its_memory_from_the_start()
 
 #[test]
 fn where_there_is_no_room_for_near_copies_reads_go_to_the_homes_and_the_node_says_so() {
-    let place = Place { dir: tempfile::tempdir_in("/dev/shm").expect("a directory in memory") };
+    let place = Place::in_memory();
     let (mut rings, inner, _outer) = Rings::start_in(place, FACING);
     rings.place.run(&["start", "secret", "v", "--node", &inner[0].addr]).ok();
     let df = Command::new("df").args(["--output=avail", "-B1", "/dev/shm"]).output();

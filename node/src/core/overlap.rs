@@ -6,12 +6,12 @@
 //! earlier, nothing would tell that it is old.
 //!
 //! Sketches ([`super::sync`]) tell cheaply in what two sets differ. Two rings differ in all that they hold, and should: what
-//! both hold cannot be told with messages that are much shorter than the smaller set, whatever the method (set disjointness;
-//! B. Kalyanasundaram, G. Schnitger, *The probabilistic communication complexity of set intersection*, 1992). So the smaller set is sent, and the
-//! larger one, which may be on disk, is only looked up in: the primary of a slot of the innermost ring walks over what it
-//! has, not more often than once in an interval of comparisons and so many sessions at a time, and asks the primaries
-//! further out which of them they hold. Those are looked for as what is doubted is ([`Core::doubt`]): all that the rings hold
-//! of a session is brought in, what is later wins, and then they give theirs up.
+//! both hold cannot be told with messages that are much shorter than the smaller set, whatever the method (set
+//! disjointness; B. Kalyanasundaram, G. Schnitger, *The probabilistic communication complexity of set intersection*, 1992).
+//! So the smaller set is sent, and the larger one, which may be on disk, is only looked up in: the primary of a slot of the
+//! innermost ring walks over what it has, not more often than once in an interval of comparisons and so many sessions at
+//! a time, and asks the primaries further out which of them they hold. Those are looked for as what is doubted is
+//! ([`Core::doubt`]): all that the rings hold of a session is brought in, what is later wins, and then they give theirs up.
 //!
 //! What two rings further out hold, and the innermost does not, is found by nobody until it comes in, or moves on.
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use annulus_proto::message::{
     Failure, Message, Operation, Owned, OwnedPlace, OwnedRequest, SessionReply,
 };
-use annulus_proto::{Attributes, Key, NodeId, Replaced, Version};
+use annulus_proto::{Attributes, Entry, Key, NodeId, Replaced, Version};
 
 use super::Core;
 use super::calls::Purpose;
@@ -129,7 +129,7 @@ const ENDS_AT_A_TIME: usize = 16;
 const COUNT_FOR: Duration = Duration::from_secs(10);
 const END_PATIENCE_MS: u32 = 2_000;
 
-// A limit is never above what is found of an owner, nor is any start that two of them are not counted for.
+// What is found of an owner reaches beyond any limit, with the session that begins and the one that it replaces.
 const _: () = assert!(OwnerLimit::SESSIONS_MAX as usize + 2 < FOUND_MAX);
 
 impl Core {
@@ -145,7 +145,7 @@ impl Core {
         }
         let (table, key) = (pending.table, &pending.request.key);
         let now_ms = self.time.now_ms(now);
-        let is_live = |entry: annulus_proto::Entry| !entry.is_ended() && !entry.is_expired(now_ms);
+        let is_live = |entry: Entry| !entry.is_ended() && !entry.is_expired(now_ms);
         if pending.request.operation.is_conditional()
             && self.tables[table].store.get(key, now_ms).is_some_and(is_live)
         {

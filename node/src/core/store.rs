@@ -900,17 +900,13 @@ impl Store {
 
     /// How many sessions are to go so that one part in so many of what new ones may take is free.
     pub(super) fn beyond(&self, part: usize) -> usize {
-        let stats = self.writer.stats();
-        let (entries, records, blocks) = taken_and_least(&stats, part);
-        let with_blocks = (stats.pool_blocks_used.saturating_sub(blocks) * entries)
-            .div_ceil(stats.pool_blocks_used.max(1));
-        entries.saturating_sub(records).max(with_blocks)
+        beyond(&self.writer.stats(), part)
     }
 
     /// How many sessions, as large as those that are here, may come until some are [beyond](Store::beyond) that.
     pub(super) fn room_within(&self, part: usize) -> usize {
         let stats = self.writer.stats();
-        if self.beyond(part) > 0 {
+        if beyond(&stats, part) > 0 {
             return 0;
         }
         let (entries, records, blocks) = taken_and_least(&stats, part);
@@ -1345,6 +1341,14 @@ fn taken_and_least(stats: &TableStats, part: usize) -> (usize, usize, usize) {
     let records = stats.capacity_records - stats.capacity_records.div_ceil(FREE_RECORDS_PART);
     let blocks = stats.pool_blocks - stats.pool_blocks.div_ceil(RESERVE_BLOCKS_PART);
     (stats.entries - stats.near_entries, least(records - stats.reserve_records), least(blocks))
+}
+
+/// See [`Store::beyond`].
+fn beyond(stats: &TableStats, part: usize) -> usize {
+    let (entries, records, blocks) = taken_and_least(stats, part);
+    let with_blocks = (stats.pool_blocks_used.saturating_sub(blocks) * entries)
+        .div_ceil(stats.pool_blocks_used.max(1));
+    entries.saturating_sub(records).max(with_blocks)
 }
 
 fn is_near(near: &NearCopies, item: ExpiredItem<'_>) -> bool {

@@ -678,6 +678,14 @@ fn start(value: Value) -> Operation {
     Operation::Start { value, lifetimes, attributes }
 }
 
+fn update(value: &str) -> Operation {
+    Operation::Update { birth: None, change: Change::Value(bytes(value)) }
+}
+
+fn end() -> Operation {
+    Operation::End { birth: None }
+}
+
 fn start_idle(value: Value, idle_ms: u64) -> Operation {
     let lifetimes = Lifetimes { idle_ms: Some(idle_ms), lifetime_ms: None };
     Operation::Start { value, lifetimes, attributes: Attributes::default() }

@@ -58,10 +58,6 @@ impl World {
     }
 }
 
-fn end() -> Operation {
-    Operation::End { birth: None }
-}
-
 #[test]
 fn what_is_read_on_a_host_is_found_in_its_memory_from_then_on() {
     for seed in 0..3 {

@@ -11,10 +11,6 @@ const EXPIRED_GOES: Duration = Duration::from_secs(65);
 /// In which rings are compared at least once.
 const COMPARED: Duration = Duration::from_secs(35);
 
-fn update(value: &str) -> Operation {
-    Operation::Update { birth: None, change: Change::Value(bytes(value)) }
-}
-
 fn live_for(idle: Duration) -> Operation {
     let idle_ms = Some(idle.as_millis() as u64);
     let change = Change::Lifetimes(Lifetimes { idle_ms, lifetime_ms: None });

@@ -34,10 +34,6 @@ fn instead(old: &str, birth: Version, owner: &str) -> Operation {
     }
 }
 
-fn end() -> Operation {
-    Operation::End { birth: None }
-}
-
 /// Longer than it takes to end what is too many.
 const A_MOMENT: Duration = Duration::from_millis(200);
 

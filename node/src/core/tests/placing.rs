@@ -18,10 +18,6 @@ fn unpin() -> Operation {
     Operation::Update { birth: None, change: Change::Pin(None) }
 }
 
-fn end() -> Operation {
-    Operation::End { birth: None }
-}
-
 fn start_with(replicas: u8) -> Operation {
     let attributes = Attributes { replicas, owner: Vec::new() };
     let lifetimes = Lifetimes::default();

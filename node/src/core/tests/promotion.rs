@@ -7,10 +7,6 @@ use super::*;
 
 const KEY: &str = "cold";
 
-fn update(value: &str) -> Operation {
-    Operation::Update { birth: None, change: Change::Value(bytes(value)) }
-}
-
 impl World {
     fn with_promotion(count: usize, seed: u64, promotion: Promotion) -> Self {
         let (mut policy, mut outer) = rings(&[5]);

@@ -17,10 +17,6 @@ fn instead(old: (&str, Version)) -> Operation {
     }
 }
 
-fn end() -> Operation {
-    Operation::End { birth: None }
-}
-
 impl World {
     /// A session, and another one that was begun in its place. Nobody has ended the first.
     fn with_two(&mut self, old: &str, new: &str) {

@@ -10,16 +10,8 @@ pub(super) const LIFE: Duration = Duration::from_secs(2);
 /// Until then what is on its way has arrived.
 pub(super) const ARRIVED: Duration = Duration::from_millis(20);
 
-fn end() -> Operation {
-    Operation::End { birth: None }
-}
-
 fn touch() -> Operation {
     Operation::Touch { birth: None }
-}
-
-fn update(value: &str) -> Operation {
-    Operation::Update { birth: None, change: Change::Value(bytes(value)) }
 }
 
 /// A table with these rings: after how many half-lives sessions leave each of them for the next one.

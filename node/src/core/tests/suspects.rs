@@ -27,10 +27,6 @@ fn rate(rate: u32) -> Option<NonZeroU32> {
     NonZeroU32::new(rate)
 }
 
-fn end() -> Operation {
-    Operation::End { birth: None }
-}
-
 impl World {
     /// Nodes with such a table, and a session that was used twice at most.
     fn with_suspects(count: usize, seed: u64, suspects: SuspectPolicy) -> (Self, String) {
