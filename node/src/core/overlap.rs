@@ -37,8 +37,6 @@ pub(super) struct Walk {
     open: usize,
     /// How many cores the nodes further out have, as they said.
     cores: BTreeMap<NodeId, u16>,
-    /// Whether somebody has another number of cores than was thought, so that some were not asked.
-    is_incomplete: bool,
 }
 
 impl Walk {
@@ -59,14 +57,8 @@ impl Core {
         }
         for table in 0..self.tables.len() {
             let walk = &mut self.tables[table].walk;
-            if walk.open > 0 {
-                continue;
-            }
-            if walk.cursor == 0 && std::mem::take(&mut walk.is_incomplete) {
-                walk.due = now.monotonic;
-            }
             let is_due = walk.cursor > 0 || walk.due <= now.monotonic;
-            if is_due && self.outer_rings(table).next().is_some() {
+            if is_due && walk.open == 0 && self.outer_rings(table).next().is_some() {
                 self.ask_further_out(now, table);
             }
         }
@@ -94,7 +86,7 @@ impl Core {
                 let Some(home) = self.ring_homes(outer, key.slot()).first().copied() else {
                     continue;
                 };
-                // As likely as any.
+                // Until it has said how many it has: as likely as any. What it does not know of then is for the next walk.
                 let cores = self.tables[table].walk.cores.get(&home).copied();
                 let core = key.slot().index() % cores.unwrap_or(self.cores as u16);
                 asked.entry((outer, home, core)).or_default().push(key.clone());
@@ -154,13 +146,10 @@ impl Core {
         node: NodeId,
         answer: Option<Message>,
     ) {
-        let cores_here = self.cores as u16;
         let walk = &mut self.tables[table].walk;
         walk.open -= 1;
         let Some(Message::Overlap(Overlap { cores, held })) = answer else { return };
-        let cores = cores.max(1);
-        let before = walk.cores.insert(node, cores).unwrap_or(cores_here);
-        walk.is_incomplete |= before != cores;
+        walk.cores.insert(node, cores.max(1));
         for key in held {
             if self.owns(key.slot()) {
                 self.settle_overlap(now, table, &key);

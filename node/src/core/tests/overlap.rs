@@ -123,6 +123,36 @@ fn what_a_use_overtakes_on_its_way_outward_is_not_left_there() {
     assert!(overtaken > 0, "none was overtaken");
 }
 
+/// What it holds may have cooled while it was away, and the markers are still to come.
+#[test]
+fn a_primary_that_is_not_in_sync_calls_nothing_in() {
+    let (mut world, key) = World::with_a_session_on_two_rings(11);
+    let first = world.homes_of(&key)[0];
+    let slot = Key::new(&key).unwrap().slot().index();
+    // It waits for somebody who never answers.
+    let source = NodeId::from_bits(99);
+    world.core(first, &key).tables[0].slots[usize::from(slot)].sources.insert(source);
+    world.run_for(COMPARED);
+    assert_eq!((world.total("ring_overlaps_found"), world.holders(1, &key)), (0, 3));
+    world.core(first, &key).tables[0].slots[usize::from(slot)].sources.clear();
+    world.run_for(COMPARED);
+    assert!(world.total("ring_overlaps_found") > 0);
+    world.until_it_is_on(0, &key);
+}
+
+#[test]
+fn what_has_cooled_since_it_was_doubted_stays_where_it_is() {
+    let mut world = World::with_rings(4, 10, &[5]);
+    let key = sparse(KEY);
+    world.acknowledged(0, &key, start(bytes("one")));
+    world.until_it_is_on(1, &key);
+    let home = world.homes_of(&key)[0];
+    world.core(home, &key).doubt(0, &Key::new(&key).unwrap());
+    world.run_for(Duration::from_secs(1));
+    assert_eq!((world.holders(0, &key), world.holders(1, &key)), (0, 3));
+    assert_eq!(world.total("copies_doubted"), 0);
+}
+
 #[test]
 fn a_comparison_of_rings_that_nobody_would_ask_for_is_answered() {
     let (mut world, key) = World::with_a_session_on_two_rings(9);

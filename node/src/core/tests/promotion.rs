@@ -144,6 +144,23 @@ fn what_is_known_to_be_inside_is_not_read_outside() {
     assert!(core.comes_in(now, 0, (&name, &inside), &[0]).is_some());
 }
 
+/// It was cut off while others brought it in and changed it: of its own it has what is older.
+#[test]
+fn a_reader_is_not_answered_with_what_may_be_older_than_what_is_inside() {
+    for seed in 0..8 {
+        let (mut world, key) = World::with_reads_to_promote(3, seed, 1);
+        let homes = world.homes_of(&key);
+        let (first, last) = (homes[0], homes[2]);
+        for other in &homes[..2] {
+            world.cut.extend([(last, *other), (*other, last)]);
+        }
+        world.acknowledged(first, &key, update("two"));
+        world.run_for(ARRIVED);
+        world.cut.clear();
+        assert_eq!(world.value(last, &key), bytes("two"), "seed {seed}");
+    }
+}
+
 /// How large the values of the following tests are, with less than a tenth for what an entry takes besides.
 const BYTES: u64 = 1_000;
 
