@@ -10,6 +10,7 @@
 mod alone;
 mod ballot;
 mod bringing;
+mod bundles;
 mod burning;
 mod calls;
 mod cooling;
@@ -55,9 +56,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use annulus_proto::codec::Header;
-use annulus_proto::message::{
-    Failure, Fresh, Message, Ping, Replicate, Replicated, RequestId, Role,
-};
+use annulus_proto::message::{Failure, Message, Ping, Replicated, RequestId, Role};
 use annulus_proto::submission::Answer;
 use annulus_proto::{Entry, Key, NodeId, SLOT_COUNT, Slot, Status, Version};
 use annulus_shm::{Admission, Writer};
@@ -66,6 +65,7 @@ use rand::rngs::StdRng;
 
 use ballot::Lines;
 use bringing::Bringing;
+use bundles::{Bundles, Errand};
 use burning::{Burning, ClientId, Uses};
 use calls::{Call, Calls, Purpose};
 use cooling::Cooling;
@@ -167,6 +167,10 @@ pub struct Core {
     explains: BTreeMap<u64, Explain>,
     replies: Replies,
     heard: BTreeMap<NodeId, Heard>,
+    /// How many cores other nodes have, as they said last: a message to one of them has to be of its slots.
+    cores_elsewhere: BTreeMap<NodeId, u16>,
+    /// What goes to them once what is being handled is done.
+    bundles: Bundles,
     /// How far other nodes are, in steps; those that are missing were not measured.
     proximity: Arc<BTreeMap<NodeId, u8>>,
     /// Members that took part when slots were last taken up.
@@ -429,6 +433,8 @@ impl Core {
             given_up: GivenUp::default(),
             explains: BTreeMap::new(),
             heard: BTreeMap::new(),
+            cores_elsewhere: BTreeMap::new(),
+            bundles: Bundles::default(),
             proximity: Arc::default(),
             companions: BTreeSet::new(),
             estranged: BTreeSet::new(),
@@ -504,6 +510,7 @@ impl Core {
         self.take_turns(now);
         self.give_room(now);
         self.flush_epochs(now);
+        self.send_bundles(now);
     }
 
     /// Does what has become due.
@@ -544,6 +551,7 @@ impl Core {
         self.extend_freshness_on(now);
         self.carry_out_some(now);
         self.flush_epochs(now);
+        self.send_bundles(now);
     }
 
     /// Reads some more of what an earlier run left.
@@ -580,6 +588,7 @@ impl Core {
                 self.tables[index].store.drop_tombstones(now_ms);
             }
         }
+        self.send_bundles(now);
     }
 
     /// Something to do, in order; `None` when there is nothing more.
@@ -647,6 +656,7 @@ impl Core {
             counted += u64::from(*count);
         }
         self.counters.add_many("uses_noted", counted);
+        self.send_bundles(now);
     }
 
     /// Counts something that the driver noticed.
@@ -707,6 +717,10 @@ impl Core {
             match message {
                 Message::Replicate(request) => {
                     let reply = self.replicate(now, node, &request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::Copies(request) => {
+                    let reply = self.take_copies(now, node, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::TouchCopy(request) => {
@@ -837,8 +851,8 @@ impl Core {
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_answer(now, id, number, call.node, message),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, Some(message)),
-            Purpose::Repair { table, key, hint } => {
-                self.on_repair_answer(now, table, &key, hint, call.node, Some(message));
+            Purpose::Copy { table, errands } => {
+                self.on_copies_taken(now, table, call.node, errands, Some(message));
             }
             Purpose::Sync { table, session, step } => {
                 let agrees = header.view == self.standing.view.digest();
@@ -867,11 +881,8 @@ impl Core {
             Purpose::LetGo { table, key } => {
                 self.on_let_go_answer(now, (table, &key), call.node, Some(message));
             }
-            Purpose::Heat { table, key } => {
-                self.on_heat(now, (table, &key), call.node, Some(message));
-            }
-            Purpose::Move { table, key } => {
-                self.on_move_answer(now, (table, &key), call.node, Some(message));
+            Purpose::Heat { table, keys } => {
+                self.on_heats(now, table, call.node, keys, Some(message));
             }
             Purpose::Overlap { table } => self.on_overlap(now, table, call.node, Some(message)),
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), Some(message)),
@@ -900,8 +911,8 @@ impl Core {
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_failure(now, id, number, call.node, sent),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, None),
-            Purpose::Repair { table, key, hint } => {
-                self.on_repair_answer(now, table, &key, hint, call.node, None);
+            Purpose::Copy { table, errands } => {
+                self.on_copies_taken(now, table, call.node, errands, None);
             }
             Purpose::Sync { table, session, step } => {
                 self.on_sync_answer(now, table, call.node, session, step, None);
@@ -922,10 +933,7 @@ impl Core {
             Purpose::LetGo { table, key } => {
                 self.on_let_go_answer(now, (table, &key), call.node, None);
             }
-            Purpose::Heat { table, key } => self.on_heat(now, (table, &key), call.node, None),
-            Purpose::Move { table, key } => {
-                self.on_move_answer(now, (table, &key), call.node, None);
-            }
+            Purpose::Heat { table, keys } => self.on_heats(now, table, call.node, keys, None),
             Purpose::Overlap { table } => self.on_overlap(now, table, call.node, None),
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), None),
             // The next one says what this one would have.
@@ -944,31 +952,30 @@ impl Core {
     fn on_repair_answer(
         &mut self,
         now: Now,
-        table: usize,
-        key: &Key,
+        (table, key): (usize, &Key),
         hint: bool,
         node: NodeId,
-        answer: Option<Message>,
+        answer: Option<Replicated>,
     ) {
         match answer {
-            Some(Message::Replicated(Replicated::Stored)) if hint => {
+            Some(Replicated::Stored) if hint => {
                 self.counters.add("hints_delivered");
                 self.tables[table].hints.delivered(node, key);
                 self.go_on_with_hints(now, node);
             }
-            Some(Message::Replicated(Replicated::Differs(theirs))) => {
+            Some(Replicated::Differs(theirs)) => {
                 let _ = self.merge(now, table, key, &theirs, Admission::Reserve);
                 self.tables[table].hints.delivered(node, key);
                 self.go_on_with_hints(now, node);
             }
             // Nothing is owed to who is no home.
-            Some(Message::Replicated(Replicated::NoHome)) => {
+            Some(Replicated::NoHome) => {
                 self.tables[table].hints.delivered(node, key);
             }
-            Some(Message::Replicated(Replicated::Stored)) => {}
+            Some(Replicated::Stored) => {}
             // Not delivered: it stays, or becomes, a hint.
             other => {
-                if let Some(Message::Replicated(Replicated::Failed(failure))) = &other {
+                if let Some(Replicated::Failed(failure)) = &other {
                     self.note_refused(table, node, failure);
                 }
                 self.tables[table].hints.failed(node, key);
@@ -995,19 +1002,21 @@ impl Core {
         let Some(entry) = self.known_of(table, &key, now_ms) else {
             return self.tables[table].hints.delivered(home, &key);
         };
-        self.offer(now, table, home, key, entry, hint);
+        self.offer(table, home, key, entry, hint);
     }
 
     /// Sends a home an entry, which need not be stored here. If it does not arrive it becomes a hint of what is.
-    fn offer(&mut self, now: Now, table: usize, home: NodeId, key: Key, entry: Entry, hint: bool) {
-        let name = self.tables[table].store.policy().name.clone();
-        let (fresh, under) = (Fresh::No, None);
-        let message = Replicate { table: name, key: key.clone(), entry, fresh, under };
-        let purpose = Purpose::Repair { table, key: key.clone(), hint };
-        if self.call(now, home, purpose, message).is_none() {
-            self.tables[table].hints.failed(home, &key);
-            self.hint(table, home, &key);
-        }
+    fn offer(&mut self, table: usize, home: NodeId, key: Key, entry: Entry, hint: bool) {
+        self.gather_copy(table, home, (key, entry), Errand::Repair { hint });
+    }
+
+    /// How many cores a node has, as it said last; 1 at least.
+    fn cores_of(&self, node: NodeId) -> Option<u16> {
+        self.cores_elsewhere.get(&node).copied()
+    }
+
+    fn note_cores(&mut self, node: NodeId, cores: u16) {
+        self.cores_elsewhere.insert(node, cores.max(1));
     }
 
     /// Asks a node; `None` if no address of it is known.

@@ -725,8 +725,18 @@ fn between_nodes() -> impl Strategy<Value = Message> {
             SetOffer { set, slot, incarnation, counter }.into()
         }),
         replicated.prop_map(Message::from),
-        (text(), keys()).prop_map(|(table, key)| HeatRequest { table, key }.into()),
-        any::<i16>().prop_map(|level| Heat { level }.into()),
+        (text(), batches()).prop_map(|(table, entries)| Copies { table, entries }.into()),
+        (
+            any::<(u16, u16)>(),
+            vec((any::<u16>(), wide_entries()), 0..3),
+            vec((any::<u16>(), option::of(failure())), 0..5)
+        )
+            .prop_map(|((cores, done), differing, refused)| {
+                CopiesTaken { cores, done, differing, refused }.into()
+            }),
+        (text(), vec(keys(), 0..5)).prop_map(|(table, keys)| HeatRequest { table, keys }.into()),
+        (any::<u16>(), vec(any::<i16>(), 0..5))
+            .prop_map(|(cores, levels)| Heat { cores, levels }.into()),
         (text(), vec(keys(), 0..5)).prop_map(|(table, keys)| OverlapRequest { table, keys }.into()),
         (any::<u16>(), vec(keys(), 0..5)).prop_map(|(cores, held)| Overlap { cores, held }.into()),
         (text(), keys(), any::<u32>())

@@ -1000,22 +1000,60 @@ pub struct CheckCopy {
     pub digest: u64,
 }
 
-/// Node to node: how much did you see a session used, which I would have go one ring outward? Answered by a
+/// Node to node: how much did you see these sessions used, which I would have go one ring outward? Answered by a
 /// [`Heat`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct HeatRequest {
     /// The table.
     pub table: String,
-    /// The key.
-    pub key: Key,
+    /// The keys, all in slots of one core of the receiver.
+    pub keys: Vec<Key>,
+}
+
+impl HeatRequest {
+    /// The most keys in one question.
+    pub const KEYS_MAX: usize = 64;
 }
 
 /// The answer to a [`HeatRequest`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Heat {
-    /// How hot it is, in sixteenths of the table's half-life: 0 of one that was used once, just now; 16 more for twice
-    /// the heat. [`i16::MIN`] of what the receiver does not hold.
-    pub level: i16,
+    /// How many cores the receiver has: what goes to one of them must be of its slots.
+    pub cores: u16,
+    /// How hot the first ones are, in the order asked, in sixteenths of the table's half-life: 0 of one that was used
+    /// once, just now; 16 more for twice the heat. [`i16::MIN`] of what the receiver does not hold. From another core's
+    /// on there are none.
+    pub levels: Vec<i16>,
+}
+
+/// Node to node: merge these entries into yours, each as a [`Replicate`] that is not fresh. Answered by
+/// [`CopiesTaken`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Copies {
+    /// The table.
+    pub table: String,
+    /// The sender's copies, all in slots of one core of the receiver.
+    pub entries: Vec<(Key, Entry)>,
+}
+
+impl Copies {
+    /// The most entries in one message.
+    pub const ENTRIES_MAX: usize = 64;
+}
+
+/// The answer to [`Copies`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CopiesTaken {
+    /// How many cores the receiver has: what goes to one of them must be of its slots.
+    pub cores: u16,
+    /// How many of the entries this is about, from the first on; one at least. The others were not looked at, since
+    /// there was no room to tell of them, or since they are another core's.
+    pub done: u16,
+    /// The places of those of which the receiver now holds more than was sent, each with what it holds. Of the others,
+    /// but for those refused, it holds what was sent.
+    pub differing: Vec<(u16, Entry)>,
+    /// The places of those that it did not take in, each with why; `None` = it is no home of the slot.
+    pub refused: Vec<(u16, Option<Failure>)>,
 }
 
 /// Node to node: these sessions lie on the innermost ring, or have ended there. Which of them do you hold, one ring or
@@ -1465,8 +1503,8 @@ messages! {
     95 PinnedRequest(PinnedRequest), SMALL;
     96 Pinned(Pinned), LISTING;
     97 PlanRequest(PlanRequest), MEMBERS;
-    98 HeatRequest(HeatRequest), SMALL;
-    99 Heat(Heat), SMALL;
+    98 HeatRequest(HeatRequest), PARTS;
+    99 Heat(Heat), 512;
     100 SetHello(SetHello), PARTS;
     101 SetNoted(SetNoted), SMALL;
     102 HeldRequest(HeldRequest), PARTS;
@@ -1479,6 +1517,8 @@ messages! {
     109 Judge(Judge), SMALL;
     110 OwnedRequest(OwnedRequest), SMALL;
     111 Owned(Owned), LISTING;
+    112 Copies(Copies), BATCH;
+    113 CopiesTaken(CopiesTaken), BATCH;
     120 HottestRequest(HottestRequest), SMALL;
     121 Hottest(Hottest), 8 << 10;
     122 BeatRequest(BeatRequest), PARTS;

@@ -10,6 +10,7 @@ use annulus_proto::{Key, NodeId, Slot};
 use annulus_sketch::Sketch;
 use annulus_slots::Attempt;
 
+use super::bundles::Errand;
 use super::handover::Whose;
 use super::replacing::ToEnd;
 
@@ -95,14 +96,12 @@ pub(super) enum Purpose {
     Pending(u64),
     /// An explanation, by its number.
     Explain(u64),
-    /// A copy brought up to date after a read or a failed write.
-    Repair {
+    /// Copies of single sessions, sent to one of those who are to hold them.
+    Copy {
         /// The table, by its place.
         table: usize,
-        /// The key.
-        key: Key,
-        /// Whether it is a hint, to be kept until it is delivered.
-        hint: bool,
+        /// The keys, each with what it is sent for, in the order sent.
+        errands: Vec<(Key, Errand)>,
     },
     /// A step of a synchronisation with a node.
     Sync {
@@ -136,19 +135,12 @@ pub(super) enum Purpose {
         /// The key.
         key: Key,
     },
-    /// How hot another home saw a session that is to go outward.
+    /// How hot another home saw sessions that are to go outward.
     Heat {
         /// The table, by its place.
         table: usize,
-        /// The key.
-        key: Key,
-    },
-    /// A copy of a session that moves to another ring, sent to one of the homes there.
-    Move {
-        /// The table that it comes from, by its place.
-        table: usize,
-        /// The key.
-        key: Key,
+        /// The keys, in the order asked.
+        keys: Vec<Key>,
     },
     /// Which sessions a ring further out holds of those on an innermost one.
     Overlap {

@@ -18,11 +18,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use annulus_proto::message::{Fresh, Heat, HeatRequest, Message, Replicate, Replicated};
+use annulus_proto::message::{Heat, HeatRequest, Message, Replicated};
 use annulus_proto::{Entry, Key, NodeId, Version};
 use annulus_shm::Admission;
 
-use super::calls::Purpose;
+use super::bundles::Errand;
 use super::io::Now;
 use super::replica::reject_table;
 use super::settings::{Flaw, majority};
@@ -183,15 +183,9 @@ impl Core {
         }
         let me = self.id();
         let others = self.homes(table, slot).into_iter();
-        let others: Vec<NodeId> = others.filter(|home| *home != me).collect();
-        let name = self.tables[table].store.policy().name.clone();
-        let mut waiting = BTreeSet::new();
-        for home in others {
-            let purpose = Purpose::Heat { table, key: key.clone() };
-            let question = HeatRequest { table: name.clone(), key: key.clone() };
-            if self.call(now, home, purpose, question).is_some() {
-                waiting.insert(home);
-            }
+        let waiting: BTreeSet<NodeId> = others.filter(|home| *home != me).collect();
+        for home in &waiting {
+            self.gather_heat(table, *home, key.clone());
         }
         self.tables[table].cooling.asked.insert(key.clone(), Asked { waiting, why });
         self.judge_heat(now, table, &key);
@@ -225,32 +219,50 @@ impl Core {
                 .is_some_and(|to| self.ring_homes(to, slot).len() >= self.needed_to_move(to))
     }
 
-    /// What another home is told that asks how hot a session is.
+    /// What another home is told that asks how hot sessions are.
     pub(super) fn heat_seen(&mut self, now: Now, request: &HeatRequest) -> Message {
         let Some(table) = self.table_named(&request.table) else {
             return reject_table(&request.table);
         };
         let now_ms = self.time.now_ms(now);
-        let level = self.tables[table].store.level(&request.key, now_ms);
-        Heat { level: level.unwrap_or(i16::MIN) }.into()
+        let keys = request.keys.iter().take(HeatRequest::KEYS_MAX);
+        let own: Vec<&Key> = keys.take_while(|key| self.owns(key.slot())).collect();
+        let store = &mut self.tables[table].store;
+        let level = |key: &Key| store.level(key, now_ms).unwrap_or(i16::MIN);
+        Heat { cores: self.cores as u16, levels: own.into_iter().map(level).collect() }.into()
     }
 
-    pub(super) fn on_heat(
+    /// A home has said how hot it saw some sessions, or has not.
+    pub(super) fn on_heats(
         &mut self,
         now: Now,
-        (table, key): (usize, &Key),
+        table: usize,
         node: NodeId,
+        keys: Vec<Key>,
         answer: Option<Message>,
     ) {
         let now_ms = self.time.now_ms(now);
-        let Table { store, cooling, .. } = &mut self.tables[table];
-        // Who does not answer does not keep it here.
-        if let Some(Message::Heat(Heat { level })) = answer {
-            store.raise_level(key, level, now_ms);
+        let mut levels = Vec::new();
+        if let Some(Message::Heat(heat)) = answer {
+            self.note_cores(node, heat.cores);
+            levels = heat.levels;
         }
-        if let Some(asked) = cooling.asked.get_mut(key) {
+        let is_answered = !levels.is_empty();
+        let mut levels = levels.into_iter();
+        for key in keys {
+            let level = levels.next();
+            let Table { store, cooling, .. } = &mut self.tables[table];
+            if let Some(level) = level {
+                store.raise_level(&key, level, now_ms);
+            }
+            let Some(asked) = cooling.asked.get_mut(&key) else { continue };
+            // Who does not answer does not keep it here; who has answered in part is asked again.
+            if level.is_none() && is_answered {
+                self.gather_heat(table, node, key);
+                continue;
+            }
             asked.waiting.remove(&node);
-            self.judge_heat(now, table, key);
+            self.judge_heat(now, table, &key);
         }
     }
 
@@ -319,24 +331,20 @@ impl Core {
         if homes.len() < needed {
             return false;
         }
-        let name = self.tables[to].store.policy().name.clone();
         let (held, waiting) = (0, BTreeSet::new());
         let mut moving = Move { copy, to, why, held, needed, waiting };
         let me = self.id();
         for home in homes {
-            let (key, entry) = (key.clone(), moving.copy.clone());
             if home == me {
-                if let Ok(taken) = self.merge(now, to, &key, &entry, Admission::Ordinary) {
-                    self.count_held(now, (table, &key), &mut moving, &taken);
+                let copy = moving.copy.clone();
+                if let Ok(taken) = self.merge(now, to, key, &copy, Admission::Ordinary) {
+                    self.count_held(now, (table, key), &mut moving, &taken);
                 }
                 continue;
             }
-            let purpose = Purpose::Move { table, key: key.clone() };
-            let message =
-                Replicate { table: name.clone(), key, entry, fresh: Fresh::No, under: None };
-            if self.call(now, home, purpose, message).is_some() {
-                moving.waiting.insert(home);
-            }
+            let copy = (key.clone(), moving.copy.clone());
+            self.gather_copy(to, home, copy, Errand::Move { from: table });
+            moving.waiting.insert(home);
         }
         self.counters.add("moves_begun");
         let cooling = &mut self.tables[table].cooling;
@@ -351,13 +359,13 @@ impl Core {
         now: Now,
         (table, key): (usize, &Key),
         node: NodeId,
-        answer: Option<Message>,
+        answer: Option<Replicated>,
     ) {
         let Some(mut moving) = self.tables[table].cooling.moves.remove(key) else { return };
         moving.waiting.remove(&node);
         match answer {
-            Some(Message::Replicated(Replicated::Stored)) => moving.held += 1,
-            Some(Message::Replicated(Replicated::Differs(theirs))) => {
+            Some(Replicated::Stored) => moving.held += 1,
+            Some(Replicated::Differs(theirs)) => {
                 self.count_held(now, (table, key), &mut moving, &theirs);
             }
             _ => {
@@ -447,7 +455,7 @@ impl Core {
         for home in self.homes(table, key.slot()) {
             match home == me {
                 true => drop(self.merge(now, table, key, entry, Admission::Reserve)),
-                false => self.offer(now, table, home, key.clone(), entry.clone(), false),
+                false => self.offer(table, home, key.clone(), entry.clone(), false),
             }
         }
     }
@@ -499,6 +507,11 @@ impl Cooling {
 
     pub(super) fn is_under_way(&self, key: &Key) -> bool {
         self.asked.contains_key(key) || self.moves.contains_key(key)
+    }
+
+    /// What is sent of a session that moves.
+    pub(super) fn copy_under_way(&self, key: &Key) -> Option<Entry> {
+        self.moves.get(key).map(|moving| moving.copy.clone())
     }
 
     /// Whether nothing more may begin.

@@ -26,8 +26,6 @@ pub(super) struct Copies {
     /// By slot: on how many nodes it was since this one is in sync, k at most, or 0 if it was empty. Empty until
     /// that was looked at.
     reached: Vec<u8>,
-    /// How many cores other nodes have.
-    cores: BTreeMap<NodeId, u16>,
     /// Since when nodes have left that were seen to hold something.
     gone_since: BTreeMap<NodeId, Duration>,
     round: Option<Round>,
@@ -60,11 +58,6 @@ impl Copies {
     /// Slots in sync here, and not empty, that are on fewer nodes than they were, k at most.
     pub(super) fn below(&self) -> usize {
         self.below
-    }
-
-    /// Notes how many cores a node has.
-    pub(super) fn note_cores(&mut self, node: NodeId, cores: u16) {
-        self.cores.insert(node, cores);
     }
 
     /// Whether a node is known to hold all of a slot, in its present run.
@@ -118,7 +111,6 @@ impl Core {
         let standing = self.standing.clone();
         let of = &mut self.tables[table];
         let member = |node: &NodeId| standing.view.get(*node);
-        of.copies.cores.retain(|node, _| member(node).is_some_and(|it| it.status.is_active()));
         // What a dead or restarted node held is not known to be anywhere; whoever left has given it away, and
         // counts until it is known to whom.
         let has_left = |node: &NodeId| member(node).is_none_or(|it| it.status == Status::Left);
@@ -151,14 +143,14 @@ impl Core {
             }
             for (node, holds, is_home) in &expected {
                 if holds.is_some_and(|holds| holds[usize::from(index)]) != *is_home {
-                    let cores = of.copies.cores.get(node).copied().unwrap_or(1).max(1);
+                    let cores = self.cores_of(*node).unwrap_or(1);
                     asked.entry((*node, index % cores)).or_default().push(slot);
                 }
             }
         }
         self.tables[table].copies.round = Some(Round { is_whole: true, ..Round::default() });
         for ((node, _), slots) in asked {
-            let cores = self.tables[table].copies.cores.get(&node).copied().unwrap_or(1).max(1);
+            let cores = self.cores_of(node).unwrap_or(1);
             let message = HeldRequest {
                 set: self.tables[table].store.policy().name.clone(),
                 revision: 0,

@@ -35,15 +35,6 @@ pub(super) struct Walk {
     due: Duration,
     /// Questions that are not answered.
     open: usize,
-    /// How many cores the nodes further out have, as they said.
-    cores: BTreeMap<NodeId, u16>,
-}
-
-impl Walk {
-    /// A node is no member any more.
-    pub(super) fn forget(&mut self, node: NodeId) {
-        self.cores.remove(&node);
-    }
 }
 
 /// How many sessions are looked at with each tick: ten thousand a second, in some hundred questions.
@@ -87,8 +78,8 @@ impl Core {
                     continue;
                 };
                 // Until it has said how many it has: as likely as any. What it does not know of then is for the next walk.
-                let cores = self.tables[table].walk.cores.get(&home).copied();
-                let core = key.slot().index() % cores.unwrap_or(self.cores as u16);
+                let cores = self.cores_of(home).unwrap_or(self.cores as u16);
+                let core = key.slot().index() % cores;
                 asked.entry((outer, home, core)).or_default().push(key.clone());
             }
         }
@@ -149,7 +140,7 @@ impl Core {
         let walk = &mut self.tables[table].walk;
         walk.open -= 1;
         let Some(Message::Overlap(Overlap { cores, held })) = answer else { return };
-        walk.cores.insert(node, cores.max(1));
+        self.note_cores(node, cores);
         for key in held {
             if self.owns(key.slot()) {
                 self.settle_overlap(now, table, &key);

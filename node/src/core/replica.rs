@@ -1,11 +1,11 @@
 //! What a home does when another node coordinates.
 
 use annulus_proto::message::{
-    Failure, Fetch, Fetched, Fresh, Message, Rejected, Replicate, Replicated, SlotList,
+    EpochName, Failure, Fetch, Fetched, Fresh, Message, Rejected, Replicate, Replicated, SlotList,
     SlotListRequest, TouchCopy,
 };
 
-use annulus_proto::{NodeId, Slot};
+use annulus_proto::{Entry, Key, NodeId, Slot};
 use annulus_shm::Admission;
 
 use annulus_slots::Refused;
@@ -24,18 +24,32 @@ impl Core {
         let Some(table) = self.table_named(&request.table) else {
             return Replicated::Failed(no_table(&request.table));
         };
-        debug_assert!(self.owns(request.key.slot()));
+        let copy = (&request.key, &request.entry);
+        self.take_copy(now, from, table, copy, request.fresh, request.under)
+    }
+
+    /// Takes in what another node sends of a table's entry, and says what became of it.
+    pub(super) fn take_copy(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        table: usize,
+        (key, copy): (&Key, &Entry),
+        fresh: Fresh,
+        under: Option<EpochName>,
+    ) -> Replicated {
+        debug_assert!(self.owns(key.slot()));
         self.counters.add("copies_received");
-        let slot = request.key.slot();
-        let ballot = match request.fresh {
+        let slot = key.slot();
+        let ballot = match fresh {
             Fresh::No => None,
-            Fresh::Yes => Some(request.entry.version),
+            Fresh::Yes => Some(copy.version),
             Fresh::By(ballot) => Some(ballot),
         };
         let floor = self.slot_state(table, slot).floor;
         // A home of the epoch or not, whoever knows it counts for what it is.
         let is_other_epoch = |core: &Self| {
-            let under = request.under.map(id_of);
+            let under = under.map(id_of);
             let counts = under.map(|under| core.may_store(table, slot, under));
             counts == Some(Err(Refused::OtherEpoch))
         };
@@ -46,13 +60,13 @@ impl Core {
             self.counters.add("copies_below_a_promise");
             return Replicated::Promised { floor, stored };
         }
-        if request.fresh == Fresh::No {
-            self.doubt_if_late(now, table, &request.key, &request.entry);
+        if fresh == Fresh::No {
+            self.doubt_if_late(now, table, key, copy);
         }
-        match self.merge(now, table, &request.key, &request.entry, Admission::Reserve) {
+        match self.merge(now, table, key, copy, Admission::Reserve) {
             // An end is taken in, and does not count here.
             _ if !self.is_home(table, slot)
-                && !self.tables[table].store.watched().is_extra(slot, &request.key)
+                && !self.tables[table].store.watched().is_extra(slot, key)
                 && !self.has(Flaw::StoresAsNoHome) =>
             {
                 Replicated::NoHome
@@ -65,11 +79,11 @@ impl Core {
                 self.counters.add("copies_below_a_promise");
                 Replicated::Promised { floor, stored }
             }
-            Ok(entry) if entry != request.entry => Replicated::Differs(entry),
+            Ok(entry) if entry != *copy => Replicated::Differs(entry),
             Ok(_) => Replicated::Stored,
             Err(failure) => {
                 self.counters.add("copies_refused");
-                self.stop_vouching(table, request.key.slot(), from);
+                self.stop_vouching(table, slot, from);
                 Replicated::Failed(failure)
             }
         }

@@ -1,6 +1,6 @@
 //! Which part of a node something is for: the hub, or the core that owns a slot.
 
-use annulus_proto::message::{HeldRequest, Message};
+use annulus_proto::message::{HeatRequest, HeldRequest, Message, OverlapRequest};
 use annulus_proto::{SLOT_COUNT, Slot};
 
 /// A part of a node.
@@ -96,9 +96,13 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
         Message::TouchCopy(request) => request.key.slot(),
         Message::Fetch(request) => request.key.slot(),
         Message::CheckCopy(request) => request.key.slot(),
-        Message::HeatRequest(request) => request.key.slot(),
-        Message::OverlapRequest(request) => match request.keys.first() {
+        Message::HeatRequest(HeatRequest { keys, .. })
+        | Message::OverlapRequest(OverlapRequest { keys, .. }) => match keys.first() {
             Some(key) => key.slot(),
+            None => return Party::Core(0),
+        },
+        Message::Copies(request) => match request.entries.first() {
+            Some((key, _)) => key.slot(),
             None => return Party::Core(0),
         },
         Message::Burning(report) => report.key.slot(),

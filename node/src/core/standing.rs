@@ -145,6 +145,7 @@ impl Core {
     /// Nothing waits for a node that is gone.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.heard.remove(&node);
+        self.cores_elsewhere.remove(&node);
         for table in 0..self.tables.len() {
             self.forget_hints(table, node);
             self.tables[table].epochs.forget(node);
@@ -152,7 +153,6 @@ impl Core {
             self.tables[table].sync_due.remove(&node);
             self.tables[table].waiting_due.remove(&node);
             self.tables[table].not_ready.remove(&node);
-            self.tables[table].walk.forget(node);
         }
     }
 

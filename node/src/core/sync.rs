@@ -123,7 +123,7 @@ pub(super) const PACE_STEP: Duration = Duration::from_millis(1);
 /// How many batches of all comparisons may be open at a time.
 const ALL_BATCHES_OPEN: usize = 32;
 /// From how many bytes of entries on a batch is full.
-const BATCH_BYTES: usize = 64 << 10;
+pub(super) const BATCH_BYTES: usize = 64 << 10;
 /// What an entry that is asked for is counted as until it is there.
 const WANTED_BYTES: usize = 1 << 10;
 /// How much there is room for in a batch at any rate.
@@ -376,7 +376,7 @@ impl Core {
                 session.agrees = agrees == Some(true);
                 session.cores = compared.cores.clamp(1, SLOT_COUNT);
                 let cores = session.cores;
-                self.tables[table].copies.note_cores(node, cores);
+                self.note_cores(node, cores);
                 let Some(session) = self.tables[table].sync.get_mut(&node) else { return };
                 if !session.agrees {
                     self.tables[table].compare_waiting(node, now.monotonic + RETRY_SOON);
@@ -1311,7 +1311,7 @@ impl Table {
 }
 
 /// About how many bytes an entry has on the wire, and not less for any that is large.
-fn size_of(key: &Key, entry: &Entry) -> usize {
+pub(super) fn size_of(key: &Key, entry: &Entry) -> usize {
     const HEAD_BYTES: usize = 200;
     key.as_bytes().len() + HEAD_BYTES + entry.body.as_ref().map_or(0, Body::size)
 }

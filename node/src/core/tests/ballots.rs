@@ -1,7 +1,7 @@
 //! Conditional operations, whatever becomes of homes, promises and messages.
 
 use annulus_proto::Hlc;
-use annulus_proto::message::{Fresh, Prepare, Promised};
+use annulus_proto::message::{Fresh, Prepare, Promised, Replicate};
 
 use super::*;
 use crate::core::epochs::wire::name;

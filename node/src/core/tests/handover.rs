@@ -1,6 +1,6 @@
 //! Slots change hands: nobody lets go too early, and nobody keeps what others have.
 
-use annulus_proto::message::{Offer, OfferAnswer, Order, Ordered};
+use annulus_proto::message::{Fresh, Offer, OfferAnswer, Order, Ordered, Replicate};
 
 use super::*;
 use crate::core::handover::Whose;

@@ -607,8 +607,8 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "01a1fb2c0101a201a3017a",
         ),
-        (HeatRequest { table: "t".into(), key: key() }.into(), "017406733363726574"),
-        (Heat { level: -300 }.into(), "fb5702"),
+        (HeatRequest { table: "t".into(), keys: vec![key()] }.into(), "01740106733363726574"),
+        (Heat { cores: 2, levels: vec![-300, 1] }.into(), "0202fb570202"),
         (
             SetHello {
                 set: "t".into(),
@@ -674,6 +674,24 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             }
             .into(),
             "0106733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fc701101000009010100000002",
+        ),
+        (
+            Copies {
+                table: "t".into(),
+                entries: vec![(key(), Entry::ended(Version::ZERO, Version::ZERO))],
+            }
+            .into(),
+            "017401067333637265740000000000",
+        ),
+        (
+            CopiesTaken {
+                cores: 2,
+                done: 3,
+                differing: vec![(1, Entry::ended(Version::ZERO, Version::ZERO))],
+                refused: vec![(2, None)],
+            }
+            .into(),
+            "020301010000000000010200",
         ),
         (HottestRequest { table: "t".into(), core: 1, count: 10 }.into(), "0174010a"),
         (

@@ -176,7 +176,11 @@ fn the_largest_values_pass() {
             passes(Fetched { entry: Some(entry.clone()), synced: true, other_epoch: true });
             let entries = vec![(key(), entry)];
             passes(Even { table: table(), wanted: vec![[0xff; 8]; 512], entries: entries.clone() });
-            passes(Evened { entries, done: u32::MAX });
+            passes(Evened { entries: entries.clone(), done: u32::MAX });
+            let differing = entries.iter().map(|(_, entry)| (u16::MAX, entry.clone())).collect();
+            let refused = vec![(u16::MAX, None); Copies::ENTRIES_MAX];
+            passes(CopiesTaken { cores: u16::MAX, done: u16::MAX, differing, refused });
+            passes(Copies { table: table(), entries });
         }
     }
 }
@@ -383,7 +387,7 @@ fn the_largest_answers_about_a_node_pass() {
 fn the_largest_small_messages_pass_and_fit_a_datagram() {
     let refused = Failure::Refused(name(REASON_BYTES_MAX));
     let reason = name(REASON_BYTES_MAX);
-    let messages: [Message; 23] = [
+    let messages: [Message; 22] = [
         Rejected::Malformed { why: reason.clone() }.into(),
         Rejected::WrongCluster { asked: reason }.into(),
         Rejected::NodeIdInUse { id: LATE.node, addr: addr() }.into(),
@@ -403,7 +407,6 @@ fn the_largest_small_messages_pass_and_fit_a_datagram() {
         .into(),
         Fetch { table: table(), key: key(), under: Some(epoch()) }.into(),
         CheckCopy { table: table(), key: key(), digest: u64::MAX }.into(),
-        HeatRequest { table: table(), key: key() }.into(),
         PinnedRequest { table: table(), to: LATE.node, core: u16::MAX, after: Some(key()) }.into(),
         SuspectsRequest { table: table(), core: u16::MAX, after: Some(u64::MAX) }.into(),
         OwnedRequest { table: table(), owner: vec![0xff; OWNER_BYTES_MAX], place: PLACE }.into(),
@@ -474,6 +477,31 @@ fn what_is_sealed_fits_the_room_that_it_is_given() {
 fn a_member_fits_its_bound() {
     assert!(encode_value(&member()).len() <= MEMBER_BYTES_MAX);
     assert!(encode_value(&member()).len() * MEMBERS_MAX < Message::limit(57).unwrap());
+}
+
+/// However little there is of each: what is decoded takes more memory than it has bytes.
+#[test]
+fn bundles_of_what_is_small_pass() {
+    let small = Entry::ended(LATE, LATE);
+    let full = Failure::TableFull { node: LATE.node };
+    for count in 0..=Copies::ENTRIES_MAX {
+        let key = Key::new([0]).unwrap();
+        passes(Copies { table: String::new(), entries: vec![(key, small.clone()); count] });
+        let done = count as u16;
+        for refused in [vec![(0, None); count], vec![(0, Some(full.clone())); count]] {
+            passes(CopiesTaken { cores: 1, done, differing: Vec::new(), refused });
+        }
+        let differing = vec![(0, small.clone()); count];
+        passes(CopiesTaken { cores: 1, done, differing, refused: Vec::new() });
+        passes(HeatRequest { table: String::new(), keys: vec![Key::new([0]).unwrap(); count] });
+        passes(Heat { cores: 1, levels: vec![0; count] });
+    }
+}
+
+#[test]
+fn the_largest_questions_about_heat_pass() {
+    passes(HeatRequest { table: table(), keys: vec![key(); HeatRequest::KEYS_MAX] });
+    passes(Heat { cores: u16::MAX, levels: vec![i16::MIN; HeatRequest::KEYS_MAX] });
 }
 
 #[test]
