@@ -257,7 +257,7 @@ impl Core {
             && let Some(entry) = self.tables[table].store.get(&key, now_ms)
         {
             self.counters.add("sessions_brought_in");
-            self.tell_further_out(now, table, &key, &entry.marker());
+            self.give_up_further_out(now, table, &key, &entry);
         }
         for id in bringing.waiting {
             let Some(mut pending) = self.pending.remove(&id) else { continue };

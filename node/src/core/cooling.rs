@@ -470,6 +470,22 @@ impl Core {
         stored.is_none_or(|entry| entry.moved_at() > Version::ZERO)
     }
 
+    /// Has the rings further out give up what is inside now, if as many can hold it here as have to before it goes the
+    /// other way: while most members are on their way in or out a slot may have a single home. Else they go on holding
+    /// it until rings compare ([`super::overlap`]).
+    pub(super) fn give_up_further_out(
+        &mut self,
+        now: Now,
+        table: usize,
+        key: &Key,
+        inside: &Entry,
+    ) {
+        match self.homes(table, key.slot()).len() >= self.needed_to_move(table) {
+            true => self.tell_further_out(now, table, key, &inside.marker()),
+            false => self.counters.add("sessions_left_further_out"),
+        }
+    }
+
     /// Tells whoever may hold a session further out what became of it: it has ended, another began, or it came in.
     pub(super) fn tell_further_out(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) {
         let mut inner = table;

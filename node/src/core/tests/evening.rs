@@ -88,7 +88,7 @@ fn payload(message: &Message) -> usize {
     let mut frame = Vec::new();
     encode_frame(Header { id: 0, view: 0, hlc: annulus_proto::Hlc::ZERO }, message, &mut frame)
         .unwrap();
-    frame.len() - annulus_proto::codec::HEADER_BYTES - annulus_proto::codec::CHECK_BYTES
+    frame.len() - codec::HEADER_BYTES - codec::CHECK_BYTES
 }
 
 /// Two nodes of one core each, in sync, that hold the same sessions.

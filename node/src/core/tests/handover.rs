@@ -29,7 +29,7 @@ impl World {
         self.replies.remove(&header.id).expect("orders are answered at once")
     }
 
-    fn drain_node(&mut self, node: usize) {
+    pub(super) fn drain_node(&mut self, node: usize) {
         assert_eq!(self.order(node, Order::Drain), Ordered::Done.into());
     }
 

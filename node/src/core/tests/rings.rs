@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU8;
 
+use annulus_proto::message::{Order, Ordered};
+
 use super::*;
 
 const KEY: &str = "cold";
@@ -805,5 +807,38 @@ fn what_is_acknowledged_while_room_is_short_and_messages_are_lost_is_there() {
         for (number, key) in keys.iter().enumerate() {
             assert_eq!(world.value(number % 4, key), bytes(key), "seed {seed}");
         }
+    }
+}
+
+// Symptom: a session that had been on two nodes was on one (`storm-rings 12`).
+// Cause: all other nodes were draining when it came in, so that its slot had one home inside; that one had it, and the
+// ring further out gave it up.
+#[test]
+fn what_comes_in_to_a_home_alone_stays_further_out() {
+    for seed in 0..3 {
+        let (mut world, key) = World::with_a_cold_session(3, seed);
+        world.until_it_is_on(1, &key);
+        world.drain_node(1);
+        world.drain_node(2);
+        world.run_for(Duration::from_millis(50));
+        assert_eq!(world.value(0, &key), bytes("one"));
+        let holders = |world: &mut World| {
+            let holds = |world: &mut World, node| {
+                let copies = [world.copy_on(0, node, &key), world.copy_on(1, node, &key)];
+                copies.into_iter().flatten().any(|copy| !copy.is_marker())
+            };
+            (0..3).filter(|node| holds(world, *node)).count()
+        };
+        for _ in 0..1_000 {
+            world.run_for(ARRIVED / 4);
+            assert!(holders(&mut world) >= 2, "seed {seed}");
+        }
+        assert!(world.total("sessions_left_further_out") > 0, "seed {seed}");
+        for node in [1, 2] {
+            assert_eq!(world.order(node, Order::StopDraining), Ordered::Done.into());
+        }
+        world.settle();
+        assert_eq!(world.value(1, &key), bytes("one"));
+        world.until_it_is_on(1, &key);
     }
 }

@@ -1,0 +1,161 @@
+//! What goes to other nodes together.
+
+use annulus_proto::message::{Copies, CopiesTaken, HeatRequest};
+
+use super::rings::LIFE;
+use super::*;
+use crate::core::bundles::Errand;
+
+const COUNT: usize = 60;
+
+impl World {
+    /// Nodes with sessions that have just begun, all of which go outward.
+    fn with_many_sessions(count: usize, seed: u64) -> (Self, Vec<String>) {
+        let mut world = Self::with_rings(count, seed, &[5]);
+        let keys: Vec<String> = (0..COUNT).map(|it| sparse(&format!("of-{it}"))).collect();
+        for key in &keys {
+            world.acknowledged(0, key, start(bytes(key)));
+        }
+        (world, keys)
+    }
+
+    #[track_caller]
+    fn until_all_are_outside(&mut self, keys: &[String]) {
+        self.run_until_seen("all are on the ring further out", 20 * LIFE, |world| {
+            let mut held = keys.iter().map(|key| (world.holders(0, key), world.holders(1, key)));
+            held.all(|held| held == (0, 3))
+        });
+    }
+}
+
+/// Says what became of copies that a node sends itself, as another one.
+fn taken(core: &mut Core, now: Now, entries: Vec<(Key, Entry)>) -> CopiesTaken {
+    let copies = Copies { table: "sessions".to_owned(), entries };
+    match core.take_copies(now, NodeId::from_bits(77), &copies) {
+        Message::CopiesTaken(taken) => taken,
+        other => panic!("not taken: {other:?}"),
+    }
+}
+
+#[test]
+fn what_goes_outward_at_once_goes_together() {
+    for seed in 0..3 {
+        let (mut world, keys) = World::with_many_sessions(3, seed);
+        world.overheard = Some(Vec::new());
+        world.until_all_are_outside(&keys);
+        let (mut questions, mut asked, mut messages, mut sent) = (0, 0, 0, 0);
+        for (_, _, message) in world.overheard.take().unwrap() {
+            match message {
+                Message::HeatRequest(HeatRequest { keys, .. }) => {
+                    (questions, asked) = (questions + 1, asked + keys.len());
+                }
+                Message::Copies(Copies { entries, .. }) => {
+                    (messages, sent) = (messages + 1, sent + entries.len());
+                }
+                Message::Replicate(_) => (messages, sent) = (messages + 1, sent + 1),
+                _ => {}
+            }
+        }
+        // Two other homes of each session are asked, sent it, and told of it.
+        assert_eq!((asked, sent), (2 * COUNT, 4 * COUNT), "seed {seed}");
+        assert!(questions < COUNT && messages < 2 * COUNT, "{questions}, {messages}, seed {seed}");
+        assert_eq!(world.total("moves_failed"), 0, "seed {seed}");
+    }
+}
+
+/// A node that has restarted with another number of cores says so with the first answer.
+#[test]
+fn what_another_core_has_goes_again() {
+    let mut again = 0;
+    for seed in 0..4 {
+        let (mut world, keys) = World::with_many_sessions(4, seed);
+        for node in 0..4 {
+            for other in (0..4).map(|it| NodeId::from_bits(it + 1)) {
+                for core in &mut world.nodes[node].whole.as_mut().unwrap().cores {
+                    core.note_cores(other, 0);
+                }
+            }
+        }
+        world.overheard = Some(Vec::new());
+        world.until_all_are_outside(&keys);
+        assert_eq!(world.total("moves_failed"), 0, "seed {seed}");
+        let overheard = world.overheard.take().unwrap().into_iter();
+        let asked = overheard.map(|(_, _, message)| match message {
+            Message::HeatRequest(HeatRequest { keys, .. }) => keys.len(),
+            _ => 0,
+        });
+        again += asked.sum::<usize>() - 2 * COUNT;
+    }
+    assert!(again > 0, "some were another core's");
+}
+
+#[test]
+fn a_home_tells_of_as_much_as_there_is_room_for_and_is_sent_the_others_again() {
+    let mut world = World::of_single_cores(3, 1, TablePolicy::default());
+    world.settle();
+    let large = Value::Bytes(vec![7; 20 << 10]);
+    let keys: Vec<String> = (0..10).map(|it| format!("large-{it}")).collect();
+    let old: Vec<(Key, Entry)> = keys
+        .iter()
+        .map(|key| {
+            world.acknowledged(0, key, start(bytes("old")));
+            let old = world.copy(0, key).unwrap();
+            world.acknowledged(0, key, write(None, large.clone()));
+            (Key::new(key.as_str()).unwrap(), old)
+        })
+        .collect();
+    world.run_for(Duration::from_secs(1));
+    let now = world.present(1);
+    let answer = taken(world.core(1, &keys[0]), now, old.clone());
+    assert_eq!((answer.done, answer.differing.len(), answer.refused.len()), (4, 4, 0));
+    let held = world.copy(1, &keys[3]).unwrap();
+    assert_eq!(answer.differing[3], (3, held));
+
+    let to = NodeId::from_bits(2);
+    let (now, before) = (world.present(0), world.counter(1, "copies_received"));
+    let core = world.core(0, &keys[0]);
+    core.note_cores(to, 1);
+    for copy in old {
+        core.gather_copy(0, to, copy, Errand::Repair { hint: false });
+    }
+    core.send_bundles(now);
+    world.drain(0);
+    world.run_for(Duration::from_secs(1));
+    // What goes again is what is here by then.
+    assert_eq!(world.counter(1, "copies_received") - before, 10);
+    assert_eq!(world.counter(0, "hints_kept"), 0);
+}
+
+#[test]
+fn what_is_refused_is_told_by_its_place() {
+    let mut world = World::sparse(4, 1);
+    world.settle();
+    let here = sparse("here");
+    world.acknowledged(0, &here, start(bytes("one")));
+    let outsider = world.outsider(&here);
+    let home = (outsider + 1) % 4;
+    let now = world.present(home);
+    let entry = world.copy(home, &here).unwrap();
+    let key = Key::new(here.as_str()).unwrap();
+    let stored = (key.clone(), entry.clone());
+    let answer = taken(world.core(home, &here), now, vec![stored.clone(), stored.clone()]);
+    assert_eq!((answer.done, answer.differing, answer.refused), (2, vec![], vec![]));
+    let answer = taken(world.core(outsider, &here), now, vec![stored.clone(), stored]);
+    assert_eq!((answer.done, answer.refused), (2, vec![(0, None), (1, None)]));
+}
+
+#[test]
+fn who_cannot_be_reached_gets_hints() {
+    let (mut world, keys) = World::with_many_sessions(3, 5);
+    world.run_for(5 * LIFE - Duration::from_millis(500));
+    world.kill(2);
+    world.run_until_seen("those of the others are outside", 40 * LIFE, |world| {
+        keys.iter().all(|key| world.holders(0, key) == 0 && world.holders(1, key) == 2)
+    });
+    assert!(world.total("hints_kept") > 0);
+    world.start(2);
+    world.until_all_are_outside(&keys);
+    for key in &keys {
+        assert_eq!(world.value(2, key), bytes(key));
+    }
+}
