@@ -1,0 +1,497 @@
+//! The arguments of each command.
+
+use super::{
+    ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials, Expiry, Float,
+    Flush, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan, SetCondition, SetOptions,
+    TtlChange, TtlCondition,
+};
+use crate::arguments::{Argument, Arguments};
+use crate::error::CommandError;
+use crate::number::{cursor, float, integer};
+use crate::reply::Protocol;
+use crate::table::{Id, Spec, named};
+
+type Outcome<'a, T> = Result<T, CommandError<'a>>;
+
+/// Whether a time is one to live, or a deadline.
+type Of = fn(i64) -> Expiry;
+
+impl<'a> Command<'a> {
+    /// Reads the arguments of a request for the command that [`table::find`](crate::table::find) found for it. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`CommandError`], in the order in which Redis finds them. Those that depend on data, the time or the caller's state
+    /// are not among them.
+    pub fn parse(spec: &'static Spec, arguments: Arguments<'a>) -> Outcome<'a, Self> {
+        let words = Words { spec, arguments };
+        let (key, from) = (|| words.at(1), |index| arguments.skip(index));
+        let command = match spec.id {
+            Id::Hello => words.hello()?,
+            Id::Auth => words.auth()?,
+            Id::Ping if arguments.len() > 2 => return Err(CommandError::Arity(spec)),
+            Id::Ping => Self::Ping { message: arguments.get(1) },
+            Id::Echo => Self::Echo { message: words.at(1)? },
+            Id::Quit => Self::Quit,
+            Id::Reset => Self::Reset,
+            Id::Select => {
+                let index = words.integer(1)?;
+                let index = i32::try_from(index).map_err(|_| CommandError::OutOfIntRange)?;
+                Self::Select { index }
+            }
+            Id::ClientSetInfo => words.client_set_info()?,
+            Id::ClientId => Self::ClientId,
+            Id::ClientGetName => Self::ClientGetName,
+            Id::ClientSetName => Self::ClientSetName { name: printable_name(words.at(2)?)? },
+            Id::ClientInfo => Self::ClientInfo,
+            Id::ClientList => Self::ClientList(words.client_list()?),
+            Id::ClientKill => Self::ClientKill(words.kill_filter()?),
+            Id::ClientReply => Self::ClientReply(match words.at(2)? {
+                mode if mode.is("on") => ReplyMode::On,
+                mode if mode.is("off") => ReplyMode::Off,
+                mode if mode.is("skip") => ReplyMode::Skip,
+                _ => return Err(CommandError::Syntax),
+            }),
+            Id::ClientNoEvict => Self::ClientNoEvict(words.on_or_off(2)?),
+            Id::ClientNoTouch => Self::ClientNoTouch(words.on_or_off(2)?),
+            Id::Command => Self::Command(CommandQuery::Info { names: from(1) }),
+            Id::CommandInfo => Self::Command(CommandQuery::Info { names: from(2) }),
+            Id::CommandDocs => Self::Command(CommandQuery::Docs { names: from(2) }),
+            Id::CommandCount => Self::Command(CommandQuery::Count),
+            Id::CommandGetKeys => Self::Command(CommandQuery::GetKeys { request: from(2) }),
+            Id::CommandList => Self::Command(CommandQuery::List { filter: words.list_filter()? }),
+            Id::CommandHelp => Self::Command(CommandQuery::Help),
+            Id::ClientHelp | Id::ConfigHelp | Id::ObjectHelp => Self::Help(words.container()?),
+            // Containers without a subcommand have too few arguments.
+            Id::Client | Id::Config | Id::Object => return Err(CommandError::Arity(spec)),
+            Id::Info => Self::Info { sections: from(1) },
+            Id::Time => Self::Time,
+            Id::DbSize => Self::DbSize,
+            Id::ReadOnly => Self::ReadOnly,
+            Id::ReadWrite => Self::ReadWrite,
+            Id::ConfigGet => Self::ConfigGet { patterns: from(2) },
+            Id::Wait => words.wait()?,
+            Id::Get => Self::Get { key: key()? },
+            Id::Set => words.set()?,
+            Id::SetEx => words.set_with(Unit::Seconds)?,
+            Id::PSetEx => words.set_with(Unit::Milliseconds)?,
+            Id::SetNx => Self::SetNx { key: key()?, value: words.at(2)? },
+            Id::GetEx => Self::GetEx { key: key()?, ttl: words.ttl_change()? },
+            Id::GetDel => Self::GetDel { key: key()? },
+            Id::GetSet => Self::GetSet { key: key()?, value: words.at(2)? },
+            Id::MGet => Self::MGet { keys: from(1) },
+            Id::MSet => Self::MSet { pairs: words.pairs()? },
+            Id::MSetNx => Self::MSetNx { pairs: words.pairs()? },
+            Id::StrLen => Self::StrLen { key: key()? },
+            Id::Append => Self::Append { key: key()?, value: words.at(2)? },
+            Id::GetRange => {
+                Self::GetRange { key: key()?, start: words.integer(2)?, end: words.integer(3)? }
+            }
+            Id::SetRange => {
+                let offset = words.integer(2)?;
+                if offset < 0 {
+                    return Err(CommandError::Offset);
+                }
+                Self::SetRange { key: key()?, offset, value: words.at(3)? }
+            }
+            Id::Incr => Self::IncrBy { key: key()?, by: 1 },
+            Id::Decr => Self::IncrBy { key: key()?, by: -1 },
+            Id::IncrBy => Self::IncrBy { key: key()?, by: words.integer(2)? },
+            Id::DecrBy => {
+                let by = words.integer(2)?.checked_neg();
+                Self::IncrBy { key: key()?, by: by.ok_or(CommandError::DecrementOverflow)? }
+            }
+            Id::IncrByFloat => {
+                let text = words.at(2)?;
+                let value = float(&text).ok_or(CommandError::NotFloat)?;
+                Self::IncrByFloat { key: key()?, by: Float { value, text } }
+            }
+            Id::Del => Self::Del { keys: from(1) },
+            Id::Unlink => Self::Unlink { keys: from(1) },
+            Id::Exists => Self::Exists { keys: from(1) },
+            Id::Touch => Self::Touch { keys: from(1) },
+            Id::Expire => words.expire(Expiry::In, Unit::Seconds)?,
+            Id::PExpire => words.expire(Expiry::In, Unit::Milliseconds)?,
+            Id::ExpireAt => words.expire(Expiry::At, Unit::Seconds)?,
+            Id::PExpireAt => words.expire(Expiry::At, Unit::Milliseconds)?,
+            Id::Ttl | Id::PTtl => Self::Ttl { key: key()?, milliseconds: spec.id == Id::PTtl },
+            Id::ExpireTime | Id::PExpireTime => {
+                Self::ExpireTime { key: key()?, milliseconds: spec.id == Id::PExpireTime }
+            }
+            Id::Persist => Self::Persist { key: key()? },
+            Id::Type => Self::Type { key: key()? },
+            Id::Scan => Self::Scan(words.scan()?),
+            Id::Keys => Self::Keys { pattern: words.at(1)? },
+            Id::RandomKey => Self::RandomKey,
+            Id::Rename => Self::Rename { key: key()?, to: words.at(2)? },
+            Id::RenameNx => Self::RenameNx { key: key()?, to: words.at(2)? },
+            Id::FlushDb => Self::FlushDb(words.flush()?),
+            Id::FlushAll => Self::FlushAll(words.flush()?),
+            Id::ObjectIdleTime => words.object(ObjectQuery::IdleTime)?,
+            Id::ObjectFreq => words.object(ObjectQuery::Freq)?,
+            Id::ObjectEncoding => words.object(ObjectQuery::Encoding)?,
+            Id::ObjectRefCount => words.object(ObjectQuery::RefCount)?,
+        };
+        Ok(command)
+    }
+}
+
+/// The arguments of a command.
+#[derive(Clone, Copy)]
+struct Words<'a> {
+    spec: &'static Spec,
+    arguments: Arguments<'a>,
+}
+
+/// In which a time is given.
+#[derive(Clone, Copy)]
+enum Unit {
+    Seconds,
+    Milliseconds,
+}
+
+impl<'a> Words<'a> {
+    /// The argument at an index. It is there, if the arity was checked.
+    fn at(self, index: usize) -> Outcome<'a, Argument<'a>> {
+        self.arguments.get(index).ok_or(CommandError::Arity(self.spec))
+    }
+
+    fn integer(self, index: usize) -> Outcome<'a, i64> {
+        integer(&self.at(index)?).ok_or(CommandError::NotInteger)
+    }
+
+    fn on_or_off(self, index: usize) -> Outcome<'a, bool> {
+        match self.at(index)? {
+            word if word.is("on") => Ok(true),
+            word if word.is("off") => Ok(false),
+            _ => Err(CommandError::Syntax),
+        }
+    }
+
+    fn container(self) -> Outcome<'a, &'static Spec> {
+        named(&self.at(0)?).ok_or(CommandError::UnknownCommand(self.arguments))
+    }
+
+    fn pairs(self) -> Outcome<'a, Arguments<'a>> {
+        if self.arguments.len().is_multiple_of(2) {
+            return Err(CommandError::Arity(self.spec));
+        }
+        Ok(self.arguments.skip(1))
+    }
+
+    fn hello(self) -> Outcome<'a, Command<'a>> {
+        let protocol = match self.arguments.get(1).map(|version| integer(&version)) {
+            None => None,
+            Some(Some(2)) => Some(Protocol::Resp2),
+            Some(Some(3)) => Some(Protocol::Resp3),
+            Some(Some(_)) => return Err(CommandError::NoProtocol),
+            Some(None) => return Err(CommandError::ProtocolVersion),
+        };
+        let (mut credentials, mut name) = (None, None);
+        let mut rest = self.arguments.skip(2);
+        while let Some(option) = rest.get(0) {
+            match (rest.get(1), rest.get(2)) {
+                (Some(user), Some(password)) if option.is("auth") => {
+                    credentials = Some(Credentials { user: Some(user), password });
+                    rest = rest.skip(3);
+                }
+                (Some(given), _) if option.is("setname") => {
+                    name = Some(printable_name(given)?);
+                    rest = rest.skip(2);
+                }
+                _ => return Err(CommandError::HelloOption(option)),
+            }
+        }
+        Ok(Command::Hello { protocol, credentials, name })
+    }
+
+    fn auth(self) -> Outcome<'a, Command<'a>> {
+        let credentials = match self.arguments.len() {
+            2 => Credentials { user: None, password: self.at(1)? },
+            3 => Credentials { user: Some(self.at(1)?), password: self.at(2)? },
+            _ => return Err(CommandError::Syntax),
+        };
+        Ok(Command::Auth(credentials))
+    }
+
+    fn client_set_info(self) -> Outcome<'a, Command<'a>> {
+        let (word, value) = (self.at(2)?, self.at(3)?);
+        let attribute = match word {
+            word if word.is("lib-name") => ClientAttribute::LibraryName,
+            word if word.is("lib-ver") => ClientAttribute::LibraryVersion,
+            word => return Err(CommandError::ClientOption(word)),
+        };
+        if !is_printable(&value) {
+            return Err(CommandError::ClientAttribute(word));
+        }
+        Ok(Command::ClientSetInfo { attribute, value })
+    }
+
+    fn client_list(self) -> Outcome<'a, ClientList<'a>> {
+        let count = self.arguments.len();
+        match self.arguments.get(2) {
+            None => Ok(ClientList::All),
+            Some(word) if count == 4 && word.is("type") => {
+                Ok(ClientList::Type(client_type(self.at(3)?)?))
+            }
+            Some(word) if count > 3 && word.is("id") => {
+                let ids = self.arguments.skip(3);
+                if ids.iter().any(|id| integer(&id).is_none()) {
+                    return Err(CommandError::ClientId);
+                }
+                Ok(ClientList::Ids(ids))
+            }
+            Some(_) => Err(CommandError::Syntax),
+        }
+    }
+
+    fn kill_filter(self) -> Outcome<'a, KillFilter<'a>> {
+        let mut filter = KillFilter {
+            one: false,
+            id: None,
+            client_type: None,
+            address: None,
+            local_address: None,
+            user: None,
+            skip_me: true,
+        };
+        if self.arguments.len() == 3 {
+            let address = Some(self.at(2)?);
+            return Ok(KillFilter { one: true, address, skip_me: false, ..filter });
+        }
+        let mut rest = self.arguments.skip(2);
+        while let Some(option) = rest.get(0) {
+            let value = rest.get(1).ok_or(CommandError::Syntax)?;
+            match option {
+                option if option.is("id") => match integer(&value) {
+                    Some(id @ 1..) => filter.id = Some(id),
+                    _ => return Err(CommandError::ClientIdPositive),
+                },
+                option if option.is("type") => filter.client_type = Some(client_type(value)?),
+                option if option.is("addr") => filter.address = Some(value),
+                option if option.is("laddr") => filter.local_address = Some(value),
+                option if option.is("user") => filter.user = Some(value),
+                option if option.is("skipme") && value.is("yes") => filter.skip_me = true,
+                option if option.is("skipme") && value.is("no") => filter.skip_me = false,
+                _ => return Err(CommandError::Syntax),
+            }
+            rest = rest.skip(2);
+        }
+        Ok(filter)
+    }
+
+    fn list_filter(self) -> Outcome<'a, Option<ListFilter<'a>>> {
+        if self.arguments.len() == 2 {
+            return Ok(None);
+        }
+        if self.arguments.len() != 5 || !self.at(2)?.is("filterby") {
+            return Err(CommandError::Syntax);
+        }
+        let value = self.at(4)?;
+        match self.at(3)? {
+            by if by.is("module") => Ok(Some(ListFilter::Module(value))),
+            by if by.is("aclcat") => Ok(Some(ListFilter::Category(value))),
+            by if by.is("pattern") => Ok(Some(ListFilter::Pattern(value))),
+            _ => Err(CommandError::Syntax),
+        }
+    }
+
+    fn wait(self) -> Outcome<'a, Command<'a>> {
+        let replicas = self.integer(1)?;
+        match integer(&self.at(2)?) {
+            Some(timeout_ms @ 0..) => Ok(Command::Wait { replicas, timeout_ms }),
+            Some(_) => Err(CommandError::TimeoutNegative),
+            None => Err(CommandError::Timeout),
+        }
+    }
+
+    fn set(self) -> Outcome<'a, Command<'a>> {
+        let mut condition = SetCondition::Always;
+        let (mut keep, mut get, mut time) = (false, false, None);
+        let mut rest = self.arguments.skip(3);
+        while let Some(option) = rest.get(0) {
+            let mut took = 1;
+            match (option, condition) {
+                (word, SetCondition::Always | SetCondition::Absent) if word.is("nx") => {
+                    condition = SetCondition::Absent;
+                }
+                (word, SetCondition::Always | SetCondition::Present) if word.is("xx") => {
+                    condition = SetCondition::Present;
+                }
+                (word, SetCondition::Always) if word.is("ifeq") => {
+                    condition = SetCondition::Equal(rest.get(1).ok_or(CommandError::Syntax)?);
+                    took = 2;
+                }
+                (word, _) if word.is("get") => get = true,
+                (word, _) if word.is("keepttl") && time.is_none() => keep = true,
+                (word, _) if !keep => {
+                    time = Some(ExpiryWords::next(word, rest.get(1), time)?);
+                    took = 2;
+                }
+                _ => return Err(CommandError::Syntax),
+            }
+            rest = rest.skip(took);
+        }
+        let ttl = match time {
+            Some(time) => KeepTtl::Set(self.expiry(time)?),
+            None if keep => KeepTtl::Keep,
+            None => KeepTtl::Remove,
+        };
+        let options = SetOptions { condition, ttl, get };
+        Ok(Command::Set { key: self.at(1)?, value: self.at(2)?, options })
+    }
+
+    /// SETEX and PSETEX.
+    fn set_with(self, unit: Unit) -> Outcome<'a, Command<'a>> {
+        let time = ExpiryWords { of: Expiry::In, unit, word: "", time: self.at(2)? };
+        let ttl = KeepTtl::Set(self.expiry(time)?);
+        let options = SetOptions { condition: SetCondition::Always, ttl, get: false };
+        Ok(Command::Set { key: self.at(1)?, value: self.at(3)?, options })
+    }
+
+    fn ttl_change(self) -> Outcome<'a, TtlChange> {
+        let (mut persist, mut time) = (false, None);
+        let mut rest = self.arguments.skip(2);
+        while let Some(option) = rest.get(0) {
+            if option.is("persist") && time.is_none() {
+                persist = true;
+                rest = rest.skip(1);
+            } else if !persist {
+                time = Some(ExpiryWords::next(option, rest.get(1), time)?);
+                rest = rest.skip(2);
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        Ok(match time {
+            Some(time) => TtlChange::Set(self.expiry(time)?),
+            None if persist => TtlChange::Remove,
+            None => TtlChange::Keep,
+        })
+    }
+
+    /// The time that an option gives, which has to be positive.
+    fn expiry(self, words: ExpiryWords<'a>) -> Outcome<'a, Expiry> {
+        match integer(&words.time).ok_or(CommandError::NotInteger)? {
+            time @ 1.. => self.milliseconds(time, words.unit).map(words.of),
+            _ => Err(CommandError::Expire(self.spec)),
+        }
+    }
+
+    fn milliseconds(self, time: i64, unit: Unit) -> Outcome<'a, i64> {
+        match unit {
+            Unit::Milliseconds => Ok(time),
+            Unit::Seconds => time.checked_mul(1000).ok_or(CommandError::Expire(self.spec)),
+        }
+    }
+
+    fn expire(self, of: Of, unit: Unit) -> Outcome<'a, Command<'a>> {
+        let (mut nx, mut xx, mut gt, mut lt) = (false, false, false, false);
+        for option in self.arguments.skip(3).iter() {
+            match option {
+                option if option.is("nx") => nx = true,
+                option if option.is("xx") => xx = true,
+                option if option.is("gt") => gt = true,
+                option if option.is("lt") => lt = true,
+                option => return Err(CommandError::UnsupportedOption(option)),
+            }
+        }
+        let condition = match (nx, xx, gt, lt) {
+            (true, false, false, false) => TtlCondition::Absent,
+            (true, ..) => return Err(CommandError::NotExistsWithOthers),
+            (_, _, true, true) => return Err(CommandError::GreaterWithLess),
+            (_, _, true, false) => TtlCondition::Later,
+            (_, true, false, true) => TtlCondition::PresentAndEarlier,
+            (_, false, false, true) => TtlCondition::Earlier,
+            (_, true, false, false) => TtlCondition::Present,
+            (_, false, false, false) => TtlCondition::Always,
+        };
+        let time = self.milliseconds(self.integer(2)?, unit)?;
+        Ok(Command::Expire { key: self.at(1)?, expiry: of(time), condition })
+    }
+
+    fn scan(self) -> Outcome<'a, Scan<'a>> {
+        let cursor = cursor(&self.at(1)?).ok_or(CommandError::Cursor)?;
+        let mut scan = Scan { cursor, pattern: None, count: None, holds: None };
+        let mut rest = self.arguments.skip(2);
+        while let Some(option) = rest.get(0) {
+            let value = rest.get(1).ok_or(CommandError::Syntax)?;
+            match option {
+                option if option.is("count") => match integer(&value) {
+                    Some(count @ 1..) => scan.count = Some(count),
+                    Some(_) => return Err(CommandError::Syntax),
+                    None => return Err(CommandError::NotInteger),
+                },
+                option if option.is("match") => scan.pattern = Some(value),
+                option if option.is("type") => scan.holds = Some(value),
+                _ => return Err(CommandError::Syntax),
+            }
+            rest = rest.skip(2);
+        }
+        Ok(scan)
+    }
+
+    fn flush(self) -> Outcome<'a, Flush> {
+        match (self.arguments.get(1), self.arguments.len()) {
+            (None, _) => Ok(Flush::Default),
+            (Some(how), 2) if how.is("async") => Ok(Flush::Async),
+            (Some(how), 2) if how.is("sync") => Ok(Flush::Sync),
+            _ => Err(CommandError::Syntax),
+        }
+    }
+
+    fn object(self, query: ObjectQuery) -> Outcome<'a, Command<'a>> {
+        Ok(Command::Object { query, key: self.at(2)? })
+    }
+}
+
+/// EX, PX, EXAT or PXAT, and the time behind it.
+#[derive(Clone, Copy)]
+struct ExpiryWords<'a> {
+    of: Of,
+    unit: Unit,
+    word: &'static str,
+    time: Argument<'a>,
+}
+
+impl<'a> ExpiryWords<'a> {
+    /// An option that has to be one of these, and the same as before if there was one; the last one counts. What its time
+    /// is, Redis looks at when there is no other error.
+    fn next(
+        option: Argument<'a>,
+        time: Option<Argument<'a>>,
+        before: Option<Self>,
+    ) -> Outcome<'a, Self> {
+        let all: [(&'static str, Of, Unit); 4] = [
+            ("ex", Expiry::In, Unit::Seconds),
+            ("px", Expiry::In, Unit::Milliseconds),
+            ("exat", Expiry::At, Unit::Seconds),
+            ("pxat", Expiry::At, Unit::Milliseconds),
+        ];
+        let (word, of, unit) =
+            all.into_iter().find(|(word, ..)| option.is(word)).ok_or(CommandError::Syntax)?;
+        match (time, before) {
+            (Some(time), None) => Ok(Self { of, unit, word, time }),
+            (Some(time), Some(before)) if before.word == word => Ok(Self { of, unit, word, time }),
+            _ => Err(CommandError::Syntax),
+        }
+    }
+}
+
+fn client_type(word: Argument<'_>) -> Outcome<'_, ClientType> {
+    match word {
+        word if word.is("normal") => Ok(ClientType::Normal),
+        word if word.is("slave") || word.is("replica") => Ok(ClientType::Replica),
+        word if word.is("pubsub") => Ok(ClientType::PubSub),
+        word if word.is("master") => Ok(ClientType::Master),
+        word => Err(CommandError::ClientType(word)),
+    }
+}
+
+fn printable_name(name: Argument<'_>) -> Outcome<'_, Argument<'_>> {
+    if is_printable(&name) { Ok(name) } else { Err(CommandError::ClientName) }
+}
+
+/// Whether CLIENT LIST, which has blanks and line breaks between things, can show it.
+fn is_printable(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_graphic)
+}

@@ -1,0 +1,286 @@
+use super::*;
+use crate::table::find;
+use crate::{CommandError, Limits, Parsed, Parser};
+
+fn with<T>(line: &str, then: impl FnOnce(Result<Command<'_>, CommandError<'_>>) -> T) -> T {
+    let mut buffer = format!("{line}\r\n").into_bytes();
+    let mut parser = Parser::new(Limits::default());
+    assert!(matches!(parser.parse(&mut buffer), Ok(Parsed::Request { .. })));
+    let arguments = parser.arguments(&buffer);
+    then(find(arguments).and_then(|spec| Command::parse(spec, arguments)))
+}
+
+#[track_caller]
+fn is(line: &str, expected: Command<'_>) {
+    with(line, |command| assert_eq!(command, Ok(expected), "{line}"));
+}
+
+#[track_caller]
+fn fails(line: &str, expected: &str) {
+    with(line, |command| {
+        let error = command.expect_err(line);
+        let mut text = format!("{} ", error.prefix()).into_bytes();
+        error.write(&mut text);
+        assert_eq!(String::from_utf8_lossy(&text), expected, "{line}");
+    });
+}
+
+const KEY: Argument<'_> = Argument(b"k");
+const VALUE: Argument<'_> = Argument(b"v");
+
+fn set(condition: SetCondition<'_>, ttl: KeepTtl, get: bool) -> Command<'_> {
+    Command::Set { key: KEY, value: VALUE, options: SetOptions { condition, ttl, get } }
+}
+
+#[test]
+fn set_takes_its_options_in_any_order() {
+    use KeepTtl::{Keep, Remove, Set};
+    use SetCondition::{Absent, Always, Equal, Present};
+    is("SET k v", set(Always, Remove, false));
+    is("set k v ex 2 nx", set(Absent, Set(Expiry::In(2000)), false));
+    is("SET k v XX PX 5 GET", set(Present, Set(Expiry::In(5)), true));
+    is("SET k v get EXAT 7", set(Always, Set(Expiry::At(7000)), true));
+    is("SET k v PXAT 7 nx", set(Absent, Set(Expiry::At(7)), false));
+    is("SET k v KEEPTTL XX", set(Present, Keep, false));
+    is("SET k v EX 1 EX 2", set(Always, Set(Expiry::In(2000)), false));
+    is("SET k v IFEQ old EX 1", set(Equal(Argument(b"old")), Set(Expiry::In(1000)), false));
+    is("SET k v GET IFEQ get", set(Equal(Argument(b"get")), Remove, true));
+    is("SETEX k 3 v", set(Always, Set(Expiry::In(3000)), false));
+    is("PSETEX k 3 v", set(Always, Set(Expiry::In(3)), false));
+}
+
+#[test]
+fn options_of_set_that_exclude_each_other_are_a_syntax_error() {
+    for options in [
+        "NX XX",
+        "XX NX",
+        "EX 1 PX 1",
+        "PX 1 EXAT 1",
+        "EX 1 KEEPTTL",
+        "KEEPTTL EX 1",
+        "EX",
+        "PXAT",
+        "PERSIST",
+        "IFEQ",
+        "IFEQ a NX",
+        "NX IFEQ a",
+        "IFEQ a IFEQ b",
+        "EX notanumber NX XX",
+        "what",
+    ] {
+        fails(&format!("SET k v {options}"), "ERR syntax error");
+    }
+}
+
+#[test]
+fn times_are_positive_and_fit_into_64_bits_of_milliseconds() {
+    for time in ["0", "-1", "9223372036854775807", "9223372036854776"] {
+        fails(&format!("SET k v EX {time}"), "ERR invalid expire time in 'set' command");
+        fails(&format!("SETEX k {time} v"), "ERR invalid expire time in 'setex' command");
+        fails(&format!("GETEX k EXAT {time}"), "ERR invalid expire time in 'getex' command");
+    }
+    fails("PSETEX k 0 v", "ERR invalid expire time in 'psetex' command");
+    fails("SET k v EX 1.5", "ERR value is not an integer or out of range");
+    // EXPIRE takes what is in the past.
+    let past =
+        Command::Expire { key: KEY, expiry: Expiry::In(-1000), condition: TtlCondition::Always };
+    is("EXPIRE k -1", past);
+    fails("EXPIRE k 9223372036854776", "ERR invalid expire time in 'expire' command");
+    fails("EXPIREAT k -9223372036854776", "ERR invalid expire time in 'expireat' command");
+    // What remains for the caller, who knows the time.
+    assert_eq!(Expiry::In(i64::MAX).deadline_ms(1), None);
+    assert_eq!(Expiry::In(i64::MAX).deadline_ms(0), Some(i64::MAX));
+    assert_eq!(Expiry::At(i64::MAX).deadline_ms(1), Some(i64::MAX));
+    assert_eq!(Expiry::In(-5).deadline_ms(3), Some(-2));
+}
+
+#[test]
+fn conditions_of_expire_go_together_where_they_can() {
+    use TtlCondition::{Absent, Always, Earlier, Later, Present, PresentAndEarlier};
+    for (options, condition) in [
+        ("", Always),
+        ("NX", Absent),
+        ("nx nx", Absent),
+        ("XX", Present),
+        ("GT", Later),
+        ("xx gt", Later),
+        ("LT", Earlier),
+        ("LT XX", PresentAndEarlier),
+    ] {
+        let expiry = Expiry::In(1);
+        is(&format!("PEXPIRE k 1 {options}"), Command::Expire { key: KEY, expiry, condition });
+    }
+    let text = "ERR NX and XX, GT or LT options at the same time are not compatible";
+    for options in ["NX XX", "GT NX", "NX LT", "NX GT LT"] {
+        fails(&format!("EXPIRE k 1 {options}"), text);
+    }
+    fails("EXPIRE k 1 GT LT", "ERR GT and LT options at the same time are not compatible");
+    fails("EXPIRE k x GT what", "ERR Unsupported option what");
+}
+
+#[test]
+fn getex_changes_the_deadline_in_one_way() {
+    let getex = |ttl| Command::GetEx { key: KEY, ttl };
+    is("GETEX k", getex(TtlChange::Keep));
+    is("GETEX k PERSIST", getex(TtlChange::Remove));
+    is("GETEX k PX 5", getex(TtlChange::Set(Expiry::In(5))));
+    for options in ["PERSIST EX 1", "EX 1 PERSIST", "NX", "KEEPTTL", "EX", "PX 1 EX 1"] {
+        fails(&format!("GETEX k {options}"), "ERR syntax error");
+    }
+}
+
+#[test]
+fn steps_are_one_command() {
+    let by = |by| Command::IncrBy { key: KEY, by };
+    is("INCR k", by(1));
+    is("DECR k", by(-1));
+    is("INCRBY k -5", by(-5));
+    is("DECRBY k -5", by(5));
+    is("DECRBY k 9223372036854775807", by(-i64::MAX));
+    fails("DECRBY k -9223372036854775808", "ERR decrement would overflow");
+    fails("INCRBY k +5", "ERR value is not an integer or out of range");
+    is(
+        "INCRBYFLOAT k 1.5",
+        Command::IncrByFloat { key: KEY, by: Float { value: 1.5, text: Argument(b"1.5") } },
+    );
+    fails("INCRBYFLOAT k nan", "ERR value is not a valid float");
+}
+
+#[test]
+fn hello_says_who_one_is_and_how_one_speaks() {
+    let hello = |protocol, credentials, name| Command::Hello { protocol, credentials, name };
+    is("HELLO", hello(None, None, None));
+    is("hello 3", hello(Some(Protocol::Resp3), None, None));
+    let credentials = Credentials { user: Some(Argument(b"u")), password: Argument(b"p") };
+    is(
+        "HELLO 2 setname n AUTH u p",
+        hello(Some(Protocol::Resp2), Some(credentials), Some(Argument(b"n"))),
+    );
+    fails("HELLO 4", "NOPROTO unsupported protocol version");
+    fails("HELLO AUTH u p", "ERR Protocol version is not an integer or out of range");
+    fails("HELLO 3 AUTH u", "ERR Syntax error in HELLO option 'AUTH'");
+    fails(
+        "HELLO 3 SETNAME 'a b'",
+        "ERR Client names cannot contain spaces, newlines or special characters.",
+    );
+    is("AUTH p", Command::Auth(Credentials { user: None, ..credentials }));
+    is("AUTH u p", Command::Auth(credentials));
+    fails("AUTH u p x", "ERR syntax error");
+}
+
+#[test]
+fn libraries_may_say_what_they_are() {
+    let attribute = ClientAttribute::LibraryName;
+    is(
+        "CLIENT SETINFO lib-name x(y)",
+        Command::ClientSetInfo { attribute, value: Argument(b"x(y)") },
+    );
+    let attribute = ClientAttribute::LibraryVersion;
+    is("client setinfo LIB-VER 1", Command::ClientSetInfo { attribute, value: Argument(b"1") });
+    fails("CLIENT SETINFO lib x", "ERR Unrecognized option 'lib'");
+    fails(
+        "CLIENT SETINFO lib-NAME 'a b'",
+        "ERR lib-NAME cannot contain spaces, newlines or special characters.",
+    );
+    is("CLIENT NO-TOUCH on", Command::ClientNoTouch(true));
+}
+
+#[test]
+fn clients_are_listed_and_killed_by_filters() {
+    is("CLIENT LIST TYPE replica", Command::ClientList(ClientList::Type(ClientType::Replica)));
+    with("CLIENT LIST ID 3 -4", |command| match command {
+        Ok(Command::ClientList(list)) => assert_eq!(list.numbers().collect::<Vec<_>>(), [3, -4]),
+        other => panic!("{other:?}"),
+    });
+    fails("CLIENT LIST TYPE x", "ERR Unknown client type 'x'");
+    fails("CLIENT LIST ID 1 x", "ERR Invalid client ID");
+    let filter = KillFilter {
+        one: true,
+        id: None,
+        client_type: None,
+        address: Some(Argument(b"a:1")),
+        local_address: None,
+        user: None,
+        skip_me: false,
+    };
+    is("CLIENT KILL a:1", Command::ClientKill(filter));
+    let filter =
+        KillFilter { one: false, id: Some(5), address: None, user: Some(Argument(b"u")), ..filter };
+    is("CLIENT KILL ID 5 USER u SKIPME no", Command::ClientKill(filter));
+    fails("CLIENT KILL ID 0 USER u", "ERR client-id should be greater than 0");
+}
+
+#[test]
+fn scans_go_on_from_any_cursor() {
+    let scan = Scan { cursor: 5, pattern: None, count: None, holds: None };
+    is("SCAN 5", Command::Scan(scan));
+    let pattern = Some(Argument(b"p*"));
+    is("SCAN 5 COUNT 100 MATCH p*", Command::Scan(Scan { pattern, count: Some(100), ..scan }));
+    is("scan 5 type string", Command::Scan(Scan { holds: Some(Argument(b"string")), ..scan }));
+    fails("SCAN x COUNT 0", "ERR invalid cursor");
+    fails("SCAN 0 COUNT 0", "ERR syntax error");
+    fails("SCAN 0 COUNT x", "ERR value is not an integer or out of range");
+    fails("SCAN 0 MATCH", "ERR syntax error");
+}
+
+#[test]
+fn errors_repeat_128_bytes_of_the_unknown() {
+    fails("foo a b", "ERR unknown command 'foo', with args beginning with: 'a' 'b' ");
+    let (name, long) = ("n".repeat(200), "a".repeat(100));
+    let expected = format!(
+        "ERR unknown command '{}', with args beginning with: '{long}' '{}' ",
+        "n".repeat(128),
+        "a".repeat(25),
+    );
+    fails(&format!("{name} {long} {long} {long}"), &expected);
+    fails("client what 1", "ERR unknown subcommand 'what'. Try CLIENT HELP.");
+    fails("get", "ERR wrong number of arguments for 'get' command");
+    fails("client", "ERR wrong number of arguments for 'client' command");
+    fails("client setname", "ERR wrong number of arguments for 'client|setname' command");
+    fails("mset a 1 b", "ERR wrong number of arguments for 'mset' command");
+}
+
+#[test]
+fn nothing_that_is_printed_shows_an_argument() {
+    for line in [
+        "AUTH hunter2",
+        "AUTH hunter2 hunter2",
+        "HELLO 3 AUTH hunter2 hunter2 SETNAME hunter2",
+        "SET hunter2 hunter2 IFEQ hunter2",
+        "MSET hunter2 hunter2",
+        "DEL hunter2 hunter2",
+        "hunter2 hunter2",
+        "CLIENT hunter2",
+        "HELLO 3 hunter2",
+        "EXPIRE hunter2 1 hunter2",
+        "INCRBYFLOAT hunter2 1",
+        "COMMAND GETKEYS GET hunter2",
+    ] {
+        with(line, |command| {
+            let printed = format!("{command:?}");
+            assert!(!printed.contains("hunter2"), "{printed}");
+            if let Err(error) = command {
+                assert!(!error.to_string().contains("hunter2"), "{error}");
+            }
+        });
+    }
+}
+
+#[test]
+fn each_row_of_the_table_is_parsed() {
+    // Whatever the arguments are: a command, or an error of its own.
+    for spec in crate::table::COMMANDS {
+        for spec in std::iter::once(spec).chain(spec.subcommands) {
+            let words = spec.name.replace('|', " ");
+            for filler in [" 1", " x", " ex", " -1"] {
+                for count in 0..8 {
+                    with(&format!("{words}{}", filler.repeat(count)), |command| {
+                        if let Ok(command) = command {
+                            assert!(!format!("{command:?}").is_empty());
+                        }
+                    });
+                }
+            }
+        }
+    }
+}

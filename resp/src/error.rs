@@ -1,0 +1,153 @@
+//! Why a request is no command.
+
+use crate::arguments::{Argument, Arguments};
+use crate::table::Spec;
+
+/// Why a request is no command; nothing has been done then. `Display` and `Debug` show no argument: what is sent is what
+/// [`write`](Self::write) writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError<'a> {
+    /// No command has this name. The answer repeats the beginning of the request.
+    #[error("unknown command")]
+    UnknownCommand(Arguments<'a>),
+    /// A command has no such subcommand. The answer repeats its name.
+    #[error("unknown subcommand of {}", .0.name)]
+    UnknownSubcommand(&'static Spec, Argument<'a>),
+    /// Too few arguments, too many, or an odd number where there are pairs.
+    #[error("wrong number of arguments for '{}' command", .0.name)]
+    Arity(&'static Spec),
+    /// An option that is none, or that does not go with the others.
+    #[error("syntax error")]
+    Syntax,
+    /// No integer of 64 bits.
+    #[error("value is not an integer or out of range")]
+    NotInteger,
+    /// No integer of 32 bits.
+    #[error("value is out of range, value must between -2147483648 and 2147483647")]
+    OutOfIntRange,
+    /// No number.
+    #[error("value is not a valid float")]
+    NotFloat,
+    /// A time to live that is not positive, or a deadline beyond 64 bits in milliseconds.
+    #[error("invalid expire time in '{}' command", .0.name)]
+    Expire(&'static Spec),
+    /// An option that EXPIRE and its like have not. The answer repeats it.
+    #[error("Unsupported option")]
+    UnsupportedOption(Argument<'a>),
+    /// NX with another condition.
+    #[error("NX and XX, GT or LT options at the same time are not compatible")]
+    NotExistsWithOthers,
+    /// Both GT and LT.
+    #[error("GT and LT options at the same time are not compatible")]
+    GreaterWithLess,
+    /// DECRBY by the one number that has no opposite.
+    #[error("decrement would overflow")]
+    DecrementOverflow,
+    /// SETRANGE at a negative offset.
+    #[error("offset is out of range")]
+    Offset,
+    /// No cursor.
+    #[error("invalid cursor")]
+    Cursor,
+    /// The protocol's version in HELLO is no integer.
+    #[error("Protocol version is not an integer or out of range")]
+    ProtocolVersion,
+    /// The protocol's version in HELLO is neither 2 nor 3.
+    #[error("unsupported protocol version")]
+    NoProtocol,
+    /// An option that HELLO has not. The answer repeats it.
+    #[error("Syntax error in HELLO option")]
+    HelloOption(Argument<'a>),
+    /// A name of a connection with characters that CLIENT LIST could not show.
+    #[error("Client names cannot contain spaces, newlines or special characters.")]
+    ClientName,
+    /// What a library says of itself, with such characters. The answer repeats which of the two, as it was written.
+    #[error("cannot contain spaces, newlines or special characters.")]
+    ClientAttribute(Argument<'a>),
+    /// Nothing that a library may say of itself. The answer repeats it.
+    #[error("Unrecognized option")]
+    ClientOption(Argument<'a>),
+    /// No type of clients. The answer repeats it.
+    #[error("Unknown client type")]
+    ClientType(Argument<'a>),
+    /// No number of a connection, in CLIENT LIST.
+    #[error("Invalid client ID")]
+    ClientId,
+    /// No positive number of a connection, in CLIENT KILL.
+    #[error("client-id should be greater than 0")]
+    ClientIdPositive,
+    /// How long WAIT waits is no integer.
+    #[error("timeout is not an integer or out of range")]
+    Timeout,
+    /// How long WAIT waits is negative.
+    #[error("timeout is negative")]
+    TimeoutNegative,
+}
+
+impl CommandError<'_> {
+    /// The prefix of the answer, by which clients know what it is.
+    pub fn prefix(&self) -> &'static str {
+        match self {
+            Self::NoProtocol => "NOPROTO",
+            _ => "ERR",
+        }
+    }
+
+    /// Appends the text of the answer, which may repeat what the client sent, as Redis does: it is for that client, and for
+    /// nobody's log. At most some 300 bytes, but for an option, which is repeated whole.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::UnknownCommand(arguments) => write_unknown(*arguments, out),
+            Self::UnknownSubcommand(spec, name) => {
+                out.extend_from_slice(b"unknown subcommand '");
+                out.extend_from_slice(up_to(name.until_nul(), ECHO_BYTES_MAX));
+                let text = format!("'. Try {} HELP.", spec.name.to_ascii_uppercase());
+                out.extend_from_slice(text.as_bytes());
+            }
+            Self::UnsupportedOption(option) => {
+                out.extend_from_slice(b"Unsupported option ");
+                let option = option.until_nul();
+                // Redis takes line breaks off the end of a text with arguments.
+                let end = option.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
+                out.extend_from_slice(&option[..end.map_or(0, |last| last + 1)]);
+            }
+            Self::HelloOption(option) | Self::ClientOption(option) | Self::ClientType(option) => {
+                out.extend_from_slice(format!("{self} '").as_bytes());
+                out.extend_from_slice(option.until_nul());
+                out.push(b'\'');
+            }
+            Self::ClientAttribute(attribute) => {
+                out.extend_from_slice(attribute);
+                out.extend_from_slice(format!(" {self}").as_bytes());
+            }
+            other => out.extend_from_slice(other.to_string().as_bytes()),
+        }
+    }
+}
+
+// So much of a name, and of the arguments in all, do Redis' errors repeat.
+const ECHO_BYTES_MAX: usize = 128;
+
+fn write_unknown(arguments: Arguments<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"unknown command '");
+    let mut arguments = arguments.iter();
+    if let Some(name) = arguments.next() {
+        out.extend_from_slice(up_to(name.until_nul(), ECHO_BYTES_MAX));
+    }
+    out.extend_from_slice(b"', with args beginning with: ");
+    let begin = out.len();
+    for argument in arguments {
+        let echoed = out.len() - begin;
+        if echoed >= ECHO_BYTES_MAX {
+            break;
+        }
+        out.push(b'\'');
+        out.extend_from_slice(up_to(argument.until_nul(), ECHO_BYTES_MAX - echoed));
+        out.extend_from_slice(b"' ");
+    }
+}
+
+fn up_to(bytes: &[u8], count: usize) -> &[u8] {
+    &bytes[..bytes.len().min(count)]
+}

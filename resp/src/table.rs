@@ -1,0 +1,253 @@
+//! The table of commands: the one source of their arity, flags, categories and keys, for requests and for what COMMAND says.
+
+mod answers;
+mod rows;
+
+use crate::arguments::{Argument, Arguments};
+use crate::error::CommandError;
+
+pub use answers::{answer, help};
+pub use rows::{COMMANDS, Id};
+
+/// What is known of a command, or of a subcommand.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Spec {
+    /// Which one it is.
+    pub id: Id,
+    /// Its name, in lower case; a subcommand's is that of its container too: `client|id`.
+    pub name: &'static str,
+    /// How many arguments it takes, its name (and that of its container) among them; if negative, at least so many.
+    pub arity: i8,
+    /// What it may do, and when.
+    pub flags: Flags,
+    /// The categories by which roles allow commands.
+    pub categories: Categories,
+    /// What a client that asks several servers has to know (`COMMAND INFO` calls it tips).
+    pub tips: &'static [&'static str],
+    /// Where its keys are.
+    pub keys: &'static [KeySpec],
+    /// Its subcommands. Not all without any have none: COMMAND is a command too.
+    pub subcommands: &'static [Spec],
+    /// The version of Redis that first had it.
+    pub since: &'static str,
+    /// What it belongs to, in Redis' documentation.
+    pub group: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+}
+
+/// Where some of a command's keys are.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct KeySpec {
+    /// What is done with them, in Redis' words: first `RO`, `RW`, `OW` (overwritten) or `RM`, then whether values are given
+    /// to the client or changed.
+    pub flags: &'static [&'static str],
+    /// Why, where it surprises.
+    pub notes: Option<&'static str>,
+    /// The index of the first one.
+    pub first: u8,
+    /// That of the last one, behind the first; if negative, from the end of the arguments: -1 is the last one.
+    pub last: i8,
+    /// From one to the next.
+    pub step: u8,
+}
+
+impl PartialEq for Spec {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Spec {}
+
+impl Spec {
+    /// Whether a request may have so many arguments.
+    pub fn takes(&self, arguments: usize) -> bool {
+        let arity = usize::from(self.arity.unsigned_abs());
+        if self.arity < 0 { arguments >= arity } else { arguments == arity }
+    }
+
+    /// The keys of a request, in order.
+    pub fn keys_of<'a>(
+        &'static self,
+        arguments: Arguments<'a>,
+    ) -> impl Iterator<Item = Argument<'a>> {
+        self.key_indexes(arguments.len()).filter_map(move |index| arguments.get(index))
+    }
+
+    /// The indexes of the keys among so many arguments.
+    pub fn key_indexes(&'static self, arguments: usize) -> impl Iterator<Item = usize> {
+        self.keys.iter().flat_map(move |keys| {
+            let first = usize::from(keys.first);
+            let last = match usize::try_from(keys.last) {
+                Ok(behind) => (first + behind).min(arguments.saturating_sub(1)),
+                Err(_) => arguments.saturating_sub(usize::from(keys.last.unsigned_abs())),
+            };
+            (first..=last).step_by(keys.step.into())
+        })
+    }
+
+    /// First, last and step of the keys, as `COMMAND INFO` has them: an absolute last index, or one from the end; zeros,
+    /// if there are none.
+    pub fn key_range(&self) -> (i64, i64, i64) {
+        let [first, .., last] = self.keys else {
+            return self.keys.first().map_or((0, 0, 0), |keys| {
+                let first = i64::from(keys.first);
+                let last = i64::from(keys.last);
+                (first, if last < 0 { last } else { first + last }, keys.step.into())
+            });
+        };
+        // Several that follow each other.
+        (first.first.into(), i64::from(last.first) + i64::from(last.last), 1)
+    }
+
+    /// The name without that of its container.
+    pub fn own_name(&self) -> &'static str {
+        self.name.split_once('|').map_or(self.name, |(_, own)| own)
+    }
+}
+
+/// The command of a request: that of its first argument, or of its first two. A few comparisons, no allocation.
+///
+/// # Errors
+/// [`CommandError::UnknownCommand`], [`UnknownSubcommand`](CommandError::UnknownSubcommand),
+/// [`Arity`](CommandError::Arity).
+pub fn find<'a>(arguments: Arguments<'a>) -> Result<&'static Spec, CommandError<'a>> {
+    let unknown = CommandError::UnknownCommand(arguments);
+    let spec = arguments.get(0).and_then(|name| by_name(COMMANDS, &name)).ok_or(unknown)?;
+    let spec = match arguments.get(1) {
+        Some(name) if !spec.subcommands.is_empty() => {
+            subcommand(spec, &name).ok_or(CommandError::UnknownSubcommand(spec, name))?
+        }
+        _ => spec,
+    };
+    if spec.takes(arguments.len()) { Ok(spec) } else { Err(CommandError::Arity(spec)) }
+}
+
+/// The command with a name in any case: `get`, `client`, `client|id`.
+pub fn named(name: &[u8]) -> Option<&'static Spec> {
+    match name.iter().position(|&byte| byte == b'|') {
+        None => by_name(COMMANDS, name),
+        Some(at) => {
+            let spec = by_name(COMMANDS, &name[..at])?;
+            subcommand(spec, &name[at + 1..])
+        }
+    }
+}
+
+fn by_name(specs: &'static [Spec], name: &[u8]) -> Option<&'static Spec> {
+    let mut lower = [0; NAME_BYTES_MAX];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    let index = specs.binary_search_by(|spec| spec.name.as_bytes().cmp(lower)).ok()?;
+    Some(&specs[index])
+}
+
+fn subcommand(spec: &'static Spec, name: &[u8]) -> Option<&'static Spec> {
+    spec.subcommands.iter().find(|sub| name.eq_ignore_ascii_case(sub.own_name().as_bytes()))
+}
+
+/// The longest name of a command, without that of a subcommand.
+const NAME_BYTES_MAX: usize = 16;
+
+/// A set of flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags(u16);
+
+/// A set of categories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Categories(u32);
+
+/// Declares the members of a set, each a bit, in the order in which Redis lists them.
+macro_rules! members {
+    ($set:ident($bits:ty): $($name:ident $text:literal $doc:literal,)*) => {
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "named as the members")]
+        enum Bit {
+            $($name,)*
+        }
+
+        impl $set {
+            /// None of them.
+            pub const NONE: Self = Self(0);
+            $(#[doc = $doc] pub const $name: Self = Self(1 << (Bit::$name as u32));)*
+
+            /// Whether it has all of these.
+            pub const fn contains(self, members: Self) -> bool {
+                self.0 & members.0 == members.0
+            }
+
+            /// Those of both.
+            pub const fn with(self, members: Self) -> Self {
+                Self(self.0 | members.0)
+            }
+
+            /// Their names, in the order in which Redis lists them.
+            pub fn names(self) -> impl Iterator<Item = &'static str> {
+                Self::ALL.iter().filter(move |(member, _)| self.contains(*member)).map(|&(_, name)| name)
+            }
+
+            /// The one with a name in any case.
+            pub fn named(name: &[u8]) -> Option<Self> {
+                let found = Self::ALL.iter().find(|(_, text)| name.eq_ignore_ascii_case(text.as_bytes()));
+                found.map(|&(member, _)| member)
+            }
+
+            const ALL: &[(Self, &str)] = &[$((Self::$name, $text),)*];
+        }
+
+        const _: () = {
+            assert!($set::ALL.len() <= <$bits>::BITS as usize);
+        };
+    };
+}
+
+mod flags {
+    use super::Flags;
+
+    members! { Flags(u16):
+        WRITE "write" "It may change data.",
+        READONLY "readonly" "It reads data and changes none.",
+        DENYOOM "denyoom" "It may need memory, and is refused where there is none.",
+        ADMIN "admin" "It is for operators.",
+        PUBSUB "pubsub" "It is about channels.",
+        NOSCRIPT "noscript" "Scripts don't have it.",
+        BLOCKING "blocking" "It may wait.",
+        LOADING "loading" "It is answered while data are loaded.",
+        STALE "stale" "It is answered by a replica that has lost its primary.",
+        FAST "fast" "Its cost is that of a look-up.",
+        NO_AUTH "no_auth" "It is answered before AUTH.",
+        NO_MULTI "no_multi" "Transactions don't have it.",
+        MOVABLE_KEYS "movablekeys" "Where its keys are depends on its arguments.",
+        ALLOW_BUSY "allow_busy" "It is answered while a script runs.",
+    }
+}
+
+mod categories {
+    use super::Categories;
+
+    members! { Categories(u32):
+        KEYSPACE "keyspace" "Keys, whatever they hold.",
+        READ "read" "It reads values.",
+        WRITE "write" "It writes values.",
+        SET "set" "Sets.",
+        SORTEDSET "sortedset" "Sorted sets.",
+        LIST "list" "Lists.",
+        HASH "hash" "Hashes.",
+        STRING "string" "Strings.",
+        PUBSUB "pubsub" "Channels.",
+        ADMIN "admin" "For operators.",
+        FAST "fast" "At the cost of a look-up.",
+        SLOW "slow" "At any other cost.",
+        BLOCKING "blocking" "It may wait.",
+        DANGEROUS "dangerous" "Not for everybody.",
+        CONNECTION "connection" "The connection itself.",
+        TRANSACTION "transaction" "Transactions.",
+        SCRIPTING "scripting" "Scripts.",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+use super::*;
+use crate::{Limits, Parsed, Parser, Protocol, Writer};
+
+fn with<T>(line: &str, then: impl FnOnce(Arguments<'_>) -> T) -> T {
+    let mut buffer = format!("{line}\r\n").into_bytes();
+    let mut parser = Parser::new(Limits::default());
+    assert!(matches!(parser.parse(&mut buffer), Ok(Parsed::Request { .. })));
+    then(parser.arguments(&buffer))
+}
+
+fn all() -> impl Iterator<Item = &'static Spec> {
+    COMMANDS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
+}
+
+#[test]
+fn each_command_is_found_by_its_name_in_any_case() {
+    assert!(COMMANDS.is_sorted_by(|one, next| one.name < next.name));
+    for spec in all() {
+        assert_eq!(named(spec.name.as_bytes()).map(|found| found.id), Some(spec.id));
+        assert_eq!(
+            named(spec.name.to_ascii_uppercase().as_bytes()).map(|found| found.id),
+            Some(spec.id)
+        );
+        let words = spec.name.replace('|', " ") + &" x".repeat(spec.arity.unsigned_abs().into());
+        let found = with(&words, |arguments| match find(arguments) {
+            Ok(spec) | Err(CommandError::Arity(spec)) => Some(spec.id),
+            Err(CommandError::UnknownSubcommand(spec, _)) => Some(spec.id),
+            Err(_) => None,
+        });
+        assert_eq!(found, Some(spec.id));
+    }
+    for name in ["", "ge", "gett", "client|", "client|id|id", "|", "get|", "a-name-longer-than-all"]
+    {
+        assert_eq!(named(name.as_bytes()), None, "{name:?}");
+    }
+}
+
+#[test]
+fn names_fit_where_they_are_folded() {
+    for spec in COMMANDS {
+        assert!(spec.name.len() <= NAME_BYTES_MAX);
+        assert!(spec.name.bytes().all(|byte| !byte.is_ascii_uppercase()));
+        for sub in spec.subcommands {
+            assert!(sub.name.starts_with(&format!("{}|", spec.name)));
+            assert!(sub.subcommands.is_empty());
+        }
+    }
+}
+
+#[test]
+fn identities_are_different() {
+    let ids: std::collections::BTreeSet<Id> = all().map(|spec| spec.id).collect();
+    assert_eq!(ids.len(), all().count());
+}
+
+#[test]
+fn keys_are_where_the_table_says() {
+    for (line, keys) in [
+        ("get a", &["a"][..]),
+        ("set a b ex 1", &["a"]),
+        ("mget a b c", &["a", "b", "c"]),
+        ("mset a 1 b 2", &["a", "b"]),
+        ("rename a b", &["a", "b"]),
+        ("object freq a", &["a"]),
+        ("scan 0 match a", &[]),
+        ("ping a", &[]),
+    ] {
+        let found = with(line, |arguments| {
+            let spec = find(arguments).expect("a command");
+            let found: Vec<String> = spec
+                .keys_of(arguments)
+                .map(|key| String::from_utf8_lossy(&key).into_owned())
+                .collect();
+            found
+        });
+        assert_eq!(found, keys, "{line}");
+    }
+    // With too few arguments there are just fewer.
+    for spec in all() {
+        for count in 0..10 {
+            assert!(
+                spec.key_indexes(count).all(|index| index > 0 && index < count),
+                "{}",
+                spec.name
+            );
+        }
+    }
+}
+
+#[test]
+fn key_ranges_are_what_older_clients_know() {
+    for (name, range) in [
+        ("get", (1, 1, 1)),
+        ("mget", (1, -1, 1)),
+        ("mset", (1, -1, 2)),
+        ("rename", (1, 2, 1)),
+        ("object|freq", (2, 2, 1)),
+        ("ping", (0, 0, 0)),
+    ] {
+        assert_eq!(named(name.as_bytes()).expect("a command").key_range(), range, "{name}");
+    }
+}
+
+#[test]
+fn sets_know_their_members() {
+    let flags = named(b"get").expect("a command").flags;
+    assert!(flags.contains(Flags::READONLY) && !flags.contains(Flags::WRITE));
+    assert_eq!(flags.names().collect::<Vec<_>>(), ["readonly", "fast"]);
+    assert_eq!(Categories::named(b"KEYspace"), Some(Categories::KEYSPACE));
+    assert_eq!(Categories::named(b"nothing"), None);
+}
+
+#[test]
+fn help_counts_its_lines() {
+    for spec in COMMANDS.iter().filter(|spec| !spec.subcommands.is_empty()) {
+        let mut out = Vec::new();
+        help(spec, &mut Writer::new(&mut out, Protocol::Resp2));
+        let text = String::from_utf8(out).expect("text");
+        let (count, lines) = text.split_once("\r\n").expect("lines");
+        assert_eq!(count, format!("*{}", lines.matches("\r\n").count()));
+        assert!(lines.contains("\r\n+HELP\r\n"));
+    }
+}
