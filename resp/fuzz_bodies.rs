@@ -68,7 +68,7 @@ pub(crate) fn read(
                 }
                 Ok(Parsed::Partial { missing }) => {
                     assert!(missing > 0);
-                    assert!(buffer.len() <= limits.request_bytes_max as usize);
+                    assert!(buffer.len() < limits.request_bytes_max as usize);
                     break;
                 }
                 Err(error) => {

@@ -325,9 +325,11 @@ impl Parser {
         end: u8,
         too_long: ProtocolError,
     ) -> Result<Option<usize>, ProtocolError> {
-        // Its offset is at most this.
-        let end_max =
-            (self.position + INLINE_BYTES_MAX).min(self.limits.request_bytes_max as usize);
+        // Its offset is at most this: a `\n` may be the request's last byte, behind a `\r` is one more.
+        let line_end_bytes = if end == b'\n' { 1 } else { 2 };
+        let request_bytes_max = self.limits.request_bytes_max as usize;
+        let end_max = (self.position + INLINE_BYTES_MAX)
+            .min(request_bytes_max.saturating_sub(line_end_bytes));
         let window = buffer.len().min(end_max + 1);
         if let Some(at) = buffer[self.searched..window].iter().position(|&byte| byte == end) {
             return Ok(Some(self.searched + at));

@@ -424,6 +424,7 @@ fn unknown_commands_are_repeated_alike() {
             &[&long, "x", "y"],
             &[&long[1..], "x"],
             &[&long[..124], "xyz", "w"],
+            &[&long[..125], "xyz"],
             &[&longer, "x"],
             &["x", &longer, "x"],
             &[

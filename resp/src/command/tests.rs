@@ -233,6 +233,9 @@ fn errors_repeat_128_bytes_of_the_unknown() {
         "a".repeat(25),
     );
     fails(&format!("{name} {long} {long} {long}"), &expected);
+    let full = "a".repeat(125);
+    let expected = format!("ERR unknown command 'x', with args beginning with: '{full}' ");
+    fails(&format!("x {full} b"), &expected);
     fails("client what 1", "ERR unknown subcommand 'what'. Try CLIENT HELP.");
     fails("get", "ERR wrong number of arguments for 'get' command");
     fails("client", "ERR wrong number of arguments for 'client' command");

@@ -198,12 +198,39 @@ fn a_request_beyond_its_limits_is_refused_when_it_is_announced() {
     assert_eq!(error_of(&mut parser(), b"*1\r\n$51\r\n"), ProtocolError::BulkLength);
     assert_eq!(error_of(&mut parser(), b"*3\r\n$48\r\n"), ProtocolError::RequestBytes);
     assert_eq!(error_of(&mut parser(), b"a b c d\r\n"), ProtocolError::MultibulkLength);
-    assert_eq!(error_of(&mut parser(), &[b'a'; 61]), ProtocolError::InlineLine);
+    assert_eq!(error_of(&mut parser(), &[b'a'; 60]), ProtocolError::InlineLine);
+    assert_eq!(parser().parse(&mut [b'a'; 59]), Ok(Parsed::Partial { missing: 1 }));
+    assert_eq!(error_of(&mut parser(), &[b'*'; 59]), ProtocolError::MultibulkCountLine);
+    assert_eq!(parser().parse(&mut [b'*'; 58]), Ok(Parsed::Partial { missing: 1 }));
     assert_eq!(error_of(&mut parser(), b"*1\r\n$50\r\n"), ProtocolError::RequestBytes);
+    let short = Limits { arguments_max: 10, request_bytes_max: 27, ..limits };
+    assert_eq!(error_of(&mut authenticated(short), b"*4\r\n"), ProtocolError::RequestBytes);
+    let short = Limits { request_bytes_max: 28, ..short };
+    let partial = authenticated(short).parse(&mut b"*4\r\n".to_vec());
+    assert_eq!(partial, Ok(Parsed::Partial { missing: 19 }));
     let mut fits = b"*1\r\n$49\r\n".to_vec();
     assert_eq!(parser().parse(&mut fits), Ok(Parsed::Partial { missing: 51 }));
     fits.resize(60, b'\r');
     assert_eq!(parser().parse(&mut fits), Ok(Parsed::Request { bytes: 60 }));
+}
+
+/// A fuzzer's find: where a line ended with the last byte that a request may have, and its `\n` was to come, more was wanted
+/// than may be kept. The end of a line has to fit too.
+#[test]
+fn nothing_beyond_the_limit_is_waited_for() {
+    let request = b"*2\r\n$3\r\nGET\r\n$000000000001\r\nk\r\n";
+    for bytes in [&request[..], &[b'*'; 30], b"GET k \"a b\" 'c'                    \n"] {
+        for request_bytes_max in 1..bytes.len() {
+            let limits =
+                Limits { request_bytes_max: request_bytes_max as u32, ..Limits::default() };
+            let waits = |end: &usize| {
+                let mut parser = authenticated(limits);
+                parser.parse(&mut bytes[..*end].to_vec()).is_ok()
+            };
+            let waited = (0..bytes.len()).take_while(waits).last().unwrap_or_default();
+            assert!(waited < request_bytes_max, "{waited} of {request_bytes_max}");
+        }
+    }
 }
 
 #[test]
