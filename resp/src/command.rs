@@ -315,7 +315,7 @@ pub enum ClientList<'a> {
     All,
     /// Those of a type.
     Type(ClientType),
-    /// Those with these numbers, each of which [`Arguments::iter`] gives as text that [`ClientList::numbers`] reads.
+    /// Those with numbers, as they were written: [`ClientList::numbers`] reads them.
     Ids(Arguments<'a>),
 }
 

@@ -89,8 +89,9 @@ impl<'a> Writer<'a> {
         self.line(text.as_bytes());
     }
 
-    /// An error: a prefix, which clients match on (`ERR`, `WRONGTYPE`, `MOVED`, …), and a text, in which line breaks become
-    /// blanks.
+    /// An error: a prefix, which clients match on, and a text, in which line breaks become blanks. The prefixes are `ERR`,
+    /// `WRONGTYPE`, `NOAUTH`, `WRONGPASS`, `NOPERM`, `NOPROTO`, `LOADING`, `READONLY`, `MOVED`, `TRYAGAIN`, `CROSSSLOT`,
+    /// `CLUSTERDOWN`, `NOSCRIPT`, `EXECABORT`, `BUSY` and others.
     pub fn error(&mut self, prefix: &str, text: &[u8]) {
         self.begin_error(prefix);
         self.line(text);

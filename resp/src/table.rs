@@ -109,14 +109,14 @@ impl Spec {
     }
 }
 
-/// The command of a request: that of its first argument, or of its first two. A few comparisons, no allocation.
+/// The command of a request: that of its first argument, or of its first two. Six comparisons of numbers, no allocation.
 ///
 /// # Errors
 /// [`CommandError::UnknownCommand`], [`UnknownSubcommand`](CommandError::UnknownSubcommand),
 /// [`Arity`](CommandError::Arity).
 pub fn find<'a>(arguments: Arguments<'a>) -> Result<&'static Spec, CommandError<'a>> {
     let unknown = CommandError::UnknownCommand(arguments);
-    let spec = arguments.get(0).and_then(|name| by_name(COMMANDS, &name)).ok_or(unknown)?;
+    let spec = arguments.get(0).and_then(|name| by_name(&name)).ok_or(unknown)?;
     let spec = match arguments.get(1) {
         Some(name) if !spec.subcommands.is_empty() => {
             subcommand(spec, &name).ok_or(CommandError::UnknownSubcommand(spec, name))?
@@ -129,29 +129,51 @@ pub fn find<'a>(arguments: Arguments<'a>) -> Result<&'static Spec, CommandError<
 /// The command with a name in any case: `get`, `client`, `client|id`.
 pub fn named(name: &[u8]) -> Option<&'static Spec> {
     match name.iter().position(|&byte| byte == b'|') {
-        None => by_name(COMMANDS, name),
+        None => by_name(name),
         Some(at) => {
-            let spec = by_name(COMMANDS, &name[..at])?;
+            let spec = by_name(&name[..at])?;
             subcommand(spec, &name[at + 1..])
         }
     }
 }
 
-fn by_name(specs: &'static [Spec], name: &[u8]) -> Option<&'static Spec> {
-    let mut lower = [0; NAME_BYTES_MAX];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    let index = specs.binary_search_by(|spec| spec.name.as_bytes().cmp(lower)).ok()?;
-    Some(&specs[index])
+fn by_name(name: &[u8]) -> Option<&'static Spec> {
+    let mut folded = [0; NAME_BYTES_MAX];
+    let bytes = folded.get_mut(..name.len())?;
+    bytes.copy_from_slice(name);
+    bytes.make_ascii_lowercase();
+    let index = NAMES.binary_search(&u128::from_be_bytes(folded)).ok()?;
+    let spec = &COMMANDS[index];
+    // NULs behind a name are another name.
+    (spec.name.len() == name.len()).then_some(spec)
 }
 
 fn subcommand(spec: &'static Spec, name: &[u8]) -> Option<&'static Spec> {
     spec.subcommands.iter().find(|sub| name.eq_ignore_ascii_case(sub.own_name().as_bytes()))
 }
 
-/// The longest name of a command, without that of a subcommand.
+/// The longest name of a command, without that of a subcommand: one number, and so one comparison.
 const NAME_BYTES_MAX: usize = 16;
+
+/// The names of the commands with zeros behind them, as numbers; in the order of the names, which is that of the numbers.
+static NAMES: [u128; COMMANDS.len()] = {
+    let (mut names, mut index) = ([0; COMMANDS.len()], 0);
+    while index < names.len() {
+        let name = COMMANDS[index].name.as_bytes();
+        let (mut folded, mut at) = ([0; NAME_BYTES_MAX], 0);
+        while at < name.len() {
+            folded[at] = name[at];
+            at += 1;
+        }
+        names[index] = u128::from_be_bytes(folded);
+        assert!(
+            index == 0 || names[index - 1] < names[index],
+            "commands stand in the order of names"
+        );
+        index += 1;
+    }
+    names
+};
 
 /// A set of flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

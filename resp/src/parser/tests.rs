@@ -149,6 +149,17 @@ fn wrong_numbers_end_the_connection() {
 }
 
 #[test]
+fn a_nul_is_not_repeated() {
+    let said = |byte| {
+        let mut out = Vec::new();
+        assert!(ProtocolError::ExpectedBulk(byte).write(&mut out));
+        String::from_utf8(out).expect("text")
+    };
+    assert_eq!(said(b'x'), "Protocol error: expected '$', got 'x'");
+    assert_eq!(said(0), "Protocol error: expected '$', got '");
+}
+
+#[test]
 fn strangers_may_announce_little() {
     let stranger = || Parser::new(Limits::default());
     assert_eq!(

@@ -29,8 +29,18 @@ fn each_command_is_found_by_its_name_in_any_case() {
         });
         assert_eq!(found, Some(spec.id));
     }
-    for name in ["", "ge", "gett", "client|", "client|id|id", "|", "get|", "a-name-longer-than-all"]
-    {
+    for name in [
+        "",
+        "ge",
+        "gett",
+        "get\0",
+        "\0",
+        "client|",
+        "client|id|id",
+        "|",
+        "get|",
+        "a-name-longer-than-all",
+    ] {
         assert_eq!(named(name.as_bytes()), None, "{name:?}");
     }
 }
