@@ -137,11 +137,20 @@ fn what_is_refused_is_told_by_its_place() {
     let now = world.present(home);
     let entry = world.copy(home, &here).unwrap();
     let key = Key::new(here.as_str()).unwrap();
-    let stored = (key.clone(), entry.clone());
+    let here_slot = key.slot();
+    let stored = (key, entry.clone());
     let answer = taken(world.core(home, &here), now, vec![stored.clone(), stored.clone()]);
     assert_eq!((answer.done, answer.differing, answer.refused), (2, vec![], vec![]));
-    let answer = taken(world.core(outsider, &here), now, vec![stored.clone(), stored]);
+    let answer = taken(world.core(outsider, &here), now, vec![stored.clone(), stored.clone()]);
     assert_eq!((answer.done, answer.refused), (2, vec![(0, None), (1, None)]));
+    // From another core's on nothing is looked at.
+    let cores = world.core(home, &here).cores;
+    let is_others = |key: &Key| {
+        usize::from(key.slot().index()) % cores != usize::from(here_slot.index()) % cores
+    };
+    let others = (0..).map(|it| Key::new(format!("elsewhere-{it}")).unwrap()).find(is_others);
+    let entries = [stored.clone(), (others.unwrap(), entry), stored];
+    assert_eq!(taken(world.core(home, &here), now, entries.to_vec()).done, 1);
 }
 
 #[test]
