@@ -702,6 +702,7 @@ impl Core {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
             self.begin_freshness_again();
         }
+        self.send_bundles(now);
         let is_saved = self.is_saved() && self.is_overflow_written();
         if self.stopping && self.pending.is_empty() && is_saved && !self.stopped {
             self.stopped = true;
@@ -851,8 +852,8 @@ impl Core {
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_answer(now, id, number, call.node, message),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, Some(message)),
-            Purpose::Copy { table, errands } => {
-                self.on_copies_taken(now, table, call.node, errands, Some(message));
+            Purpose::Copies { table, sent } => {
+                self.on_copies_taken(now, table, call.node, sent, Some(message));
             }
             Purpose::Sync { table, session, step } => {
                 let agrees = header.view == self.standing.view.digest();
@@ -872,7 +873,7 @@ impl Core {
                 let agrees = header.view == self.standing.view.digest();
                 self.on_held(now, (set, slots), call.node, Some((message, agrees)));
             }
-            Purpose::Copies { table, slots } => {
+            Purpose::CountCopies { table, slots } => {
                 self.on_copies(now, (table, slots), call.node, Some(message));
             }
             Purpose::Check { table, key } => {
@@ -911,8 +912,8 @@ impl Core {
         match call.purpose {
             Purpose::Pending(id) => self.on_pending_failure(now, id, number, call.node, sent),
             Purpose::Explain(id) => self.on_explain_answer(now, id, call.node, None),
-            Purpose::Copy { table, errands } => {
-                self.on_copies_taken(now, table, call.node, errands, None);
+            Purpose::Copies { table, sent } => {
+                self.on_copies_taken(now, table, call.node, sent, None);
             }
             Purpose::Sync { table, session, step } => {
                 self.on_sync_answer(now, table, call.node, session, step, None);
@@ -924,7 +925,7 @@ impl Core {
                 self.on_set_noted(now, (set, told), call.node, None);
             }
             Purpose::Held { set, slots } => self.on_held(now, (set, slots), call.node, None),
-            Purpose::Copies { table, slots } => {
+            Purpose::CountCopies { table, slots } => {
                 self.on_copies(now, (table, slots), call.node, None);
             }
             Purpose::Check { table, key } => {
@@ -1016,7 +1017,9 @@ impl Core {
     }
 
     fn note_cores(&mut self, node: NodeId, cores: u16) {
-        self.cores_elsewhere.insert(node, cores.max(1));
+        if self.standing.view.get(node).is_some() {
+            self.cores_elsewhere.insert(node, cores.max(1));
+        }
     }
 
     /// Asks a node; `None` if no address of it is known.

@@ -1046,7 +1046,7 @@ impl Copies {
 pub struct CopiesTaken {
     /// How many cores the receiver has: what goes to one of them must be of its slots.
     pub cores: u16,
-    /// How many of the entries this is about, from the first on; one at least. The others were not looked at, since
+    /// How many of the entries this is about, from the first on; one at least, if there are any. The others were not looked at, since
     /// there was no room to tell of them, or since they are another core's.
     pub done: u16,
     /// The places of those of which the receiver now holds more than was sent, each with what it holds. Of the others,

@@ -24,6 +24,8 @@ pub(super) struct Bringing {
     found: Option<Entry>,
     /// Whether it is written to the homes inside, and lay further out until then: it can be read meanwhile.
     is_readable: bool,
+    /// Whether what is written inside is the session that lies further out, and no later one nor its end: a copy more.
+    is_also_outside: bool,
     /// What it takes of the budget of what comes in, in bytes.
     taken: usize,
     /// How many reads were answered before it is inside.
@@ -189,10 +191,13 @@ impl Core {
         if is_readable {
             self.answer_readers(now, &place);
         }
-        let now_ms = self.time.now_ms(now);
+        let (now_ms, outside) = (self.time.now_ms(now), entry.birth);
         if let Some(stored) = self.tables[table].store.get(&key, now_ms) {
             // A stray, or what came in meanwhile.
             self.tables[table].store.join(&mut entry, &stored);
+        }
+        if let Some(bringing) = self.bringing.get_mut(&place) {
+            bringing.is_also_outside = entry.birth == outside && !entry.is_ended();
         }
         if !entry.is_ended() {
             let after = entry.version.max(entry.moved_at());
@@ -257,7 +262,10 @@ impl Core {
             && let Some(entry) = self.tables[table].store.get(&key, now_ms)
         {
             self.counters.add("sessions_brought_in");
-            self.give_up_further_out(now, table, &key, &entry);
+            match bringing.is_also_outside && !self.has_homes_enough(table, &key) {
+                true => self.counters.add("sessions_left_further_out"),
+                false => self.tell_further_out(now, table, &key, &entry.marker()),
+            }
         }
         for id in bringing.waiting {
             let Some(mut pending) = self.pending.remove(&id) else { continue };

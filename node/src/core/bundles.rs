@@ -1,22 +1,22 @@
-//! What goes to other nodes about single sessions, and is not waited for: it goes together.
+//! What goes to other nodes about single sessions, and no request waits for: it goes together.
 //!
 //! A session that moves to another ring is asked about at each home, sent to each home further out, and told of at each
 //! home that gives it up. Thousands do so in a second, most of them at the same nodes. What is to be sent while one event
 //! is handled is gathered by receiver and goes at the end of it, so many in one message; an answer to so many lets as many
 //! go on at once, so that what began together stays together. A message costs more than the little in it.
 //!
-//! What is sent to one core of another node must be of its slots. How many cores a node has it says with each answer;
-//! until then each copy goes by itself.
+//! What is sent to one core of another node must be of its slots. How many cores a node has it says with each answer to
+//! such messages; until then each copy goes by itself. They wait behind no comparison, as single copies never did: a home
+//! that was away is to have its hints before it is compared with.
 
 use std::collections::BTreeMap;
 
-use annulus_proto::message::{
-    Copies, CopiesTaken, Fresh, HeatRequest, Message, Replicate, Replicated,
-};
+use annulus_proto::message::{Copies, CopiesTaken, Fresh, HeatRequest, Message, Replicated};
 use annulus_proto::{Entry, Key, NodeId, Slot};
 
 use super::Core;
 use super::calls::Purpose;
+use super::cooling::size;
 use super::io::Now;
 use super::replica::reject_table;
 use super::sync::{BATCH_BYTES, size_of};
@@ -26,6 +26,15 @@ use super::sync::{BATCH_BYTES, size_of};
 pub(super) struct Bundles {
     copies: BTreeMap<(usize, NodeId), Vec<(Key, Entry, Errand)>>,
     heats: BTreeMap<(usize, NodeId), Vec<Key>>,
+}
+
+/// A copy that was sent, until it is known what became of it.
+#[derive(Clone, Debug)]
+pub(super) struct SentCopy {
+    key: Key,
+    errand: Errand,
+    /// What has no value, and need not be stored here: a tombstone, a marker, what was evicted.
+    small: Option<Entry>,
 }
 
 /// What a copy is sent for.
@@ -88,23 +97,19 @@ impl Core {
         now: Now,
         table: usize,
         node: NodeId,
-        mut copies: Vec<(Key, Entry, Errand)>,
+        copies: Vec<(Key, Entry, Errand)>,
     ) {
-        let errands: Vec<(Key, Errand)> =
-            copies.iter().map(|(key, _, errand)| (key.clone(), *errand)).collect();
-        let name = self.tables[table].store.policy().name.clone();
-        let message: Message = match copies.pop() {
-            Some((key, entry, _)) if copies.is_empty() => {
-                Replicate { table: name, key, entry, fresh: Fresh::No, under: None }.into()
-            }
-            last => {
-                let entries = copies.into_iter().chain(last).map(|(key, entry, _)| (key, entry));
-                Copies { table: name, entries: entries.collect() }.into()
-            }
+        let sent = |(key, entry, errand): &(Key, Entry, Errand)| SentCopy {
+            key: key.clone(),
+            errand: *errand,
+            small: (size(entry) == 0).then(|| entry.clone()),
         };
-        let purpose = Purpose::Copy { table, errands: errands.clone() };
-        if self.call(now, node, purpose, message).is_none() {
-            self.on_copies_taken(now, table, node, errands, None);
+        let sent: Vec<SentCopy> = copies.iter().map(sent).collect();
+        let name = self.tables[table].store.policy().name.clone();
+        let entries = copies.into_iter().map(|(key, entry, _)| (key, entry)).collect();
+        let purpose = Purpose::Copies { table, sent: sent.clone() };
+        if self.call(now, node, purpose, Copies { table: name, entries }).is_none() {
+            self.on_copies_taken(now, table, node, sent, None);
         }
     }
 
@@ -138,49 +143,51 @@ impl Core {
         now: Now,
         table: usize,
         node: NodeId,
-        errands: Vec<(Key, Errand)>,
+        sent: Vec<SentCopy>,
         answer: Option<Message>,
     ) {
-        let answers = match answer {
-            Some(Message::Replicated(answer)) => vec![answer],
-            Some(Message::CopiesTaken(taken)) => {
-                self.note_cores(node, taken.cores);
-                answers(taken, errands.len())
-            }
-            _ => Vec::new(),
-        };
+        let mut answers = Vec::new();
+        if let Some(Message::CopiesTaken(taken)) = answer {
+            self.note_cores(node, taken.cores);
+            answers = answers_of(taken, sent.len());
+        }
         let is_answered = !answers.is_empty();
         let mut answers = answers.into_iter();
-        for (key, errand) in errands {
+        for copy in sent {
             let answer = answers.next();
             if answer.is_none() && is_answered {
-                self.send_again(now, table, node, key, errand);
+                self.send_again(now, table, node, copy);
                 continue;
             }
-            match errand {
+            match copy.errand {
                 Errand::Repair { hint } => {
-                    self.on_repair_answer(now, (table, &key), hint, node, answer);
+                    self.on_repair_answer(now, (table, &copy.key), hint, node, answer);
                 }
-                Errand::Move { from } => self.on_move_answer(now, (from, &key), node, answer),
+                Errand::Move { from } => {
+                    self.on_move_answer(now, (from, &copy.key), node, answer);
+                }
             }
         }
     }
 
     /// A copy was not looked at.
-    fn send_again(&mut self, now: Now, table: usize, node: NodeId, key: Key, errand: Errand) {
-        match errand {
-            Errand::Repair { hint } => self.repair(now, table, node, key, hint),
-            Errand::Move { from } => {
-                if let Some(copy) = self.tables[from].cooling.copy_under_way(&key) {
-                    self.gather_copy(table, node, (key, copy), errand);
-                }
+    fn send_again(&mut self, now: Now, table: usize, node: NodeId, copy: SentCopy) {
+        let SentCopy { key, errand, small } = copy;
+        let entry = match errand {
+            Errand::Repair { hint } if small.is_none() => {
+                return self.repair(now, table, node, key, hint);
             }
+            Errand::Repair { .. } => small,
+            Errand::Move { from } => self.tables[from].cooling.copy_under_way(&key),
+        };
+        if let Some(entry) = entry {
+            self.gather_copy(table, node, (key, entry), errand);
         }
     }
 }
 
 /// What became of each copy, of so many, as far as an answer to them says so.
-fn answers(taken: CopiesTaken, sent: usize) -> Vec<Replicated> {
+pub(super) fn answers_of(taken: CopiesTaken, sent: usize) -> Vec<Replicated> {
     let CopiesTaken { done, differing, refused, .. } = taken;
     let mut answers = vec![Replicated::Stored; sent.min(done.into())];
     let differing = differing.into_iter().map(|(place, held)| (place, Replicated::Differs(held)));
@@ -196,8 +203,9 @@ fn answers(taken: CopiesTaken, sent: usize) -> Vec<Replicated> {
     answers
 }
 
-/// Parts what is for one node into what goes together: of one of its cores, so many at most, and of so many bytes.
-fn bundled<T>(
+/// Parts what is for one node into what goes together: of one of its cores, so many at most, and of so many bytes. What is
+/// large goes by itself.
+pub(super) fn bundled<T>(
     items: Vec<T>,
     cores: Option<u16>,
     max: usize,
@@ -210,6 +218,10 @@ fn bundled<T>(
     let mut open: BTreeMap<u16, (Vec<T>, usize)> = BTreeMap::new();
     for item in items {
         let (slot, size) = measure(&item);
+        if size >= BATCH_BYTES {
+            full.push(vec![item]);
+            continue;
+        }
         let (bundle, bytes) = open.entry(slot.index() % cores).or_default();
         bundle.push(item);
         *bytes += size;

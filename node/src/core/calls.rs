@@ -10,7 +10,7 @@ use annulus_proto::{Key, NodeId, Slot};
 use annulus_sketch::Sketch;
 use annulus_slots::Attempt;
 
-use super::bundles::Errand;
+use super::bundles::SentCopy;
 use super::handover::Whose;
 use super::replacing::ToEnd;
 
@@ -97,11 +97,11 @@ pub(super) enum Purpose {
     /// An explanation, by its number.
     Explain(u64),
     /// Copies of single sessions, sent to one of those who are to hold them.
-    Copy {
+    Copies {
         /// The table, by its place.
         table: usize,
-        /// The keys, each with what it is sent for, in the order sent.
-        errands: Vec<(Key, Errand)>,
+        /// They, in the order sent.
+        sent: Vec<SentCopy>,
     },
     /// A step of a synchronisation with a node.
     Sync {
@@ -189,7 +189,7 @@ pub(super) enum Purpose {
         slots: Vec<u16>,
     },
     /// Which slots a node holds, for those who count copies.
-    Copies {
+    CountCopies {
         /// The table, by its place.
         table: usize,
         /// The slots.

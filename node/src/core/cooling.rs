@@ -470,20 +470,10 @@ impl Core {
         stored.is_none_or(|entry| entry.moved_at() > Version::ZERO)
     }
 
-    /// Has the rings further out give up what is inside now, if as many can hold it here as have to before it goes the
-    /// other way: while most members are on their way in or out a slot may have a single home. Else they go on holding
-    /// it until rings compare ([`super::overlap`]).
-    pub(super) fn give_up_further_out(
-        &mut self,
-        now: Now,
-        table: usize,
-        key: &Key,
-        inside: &Entry,
-    ) {
-        match self.homes(table, key.slot()).len() >= self.needed_to_move(table) {
-            true => self.tell_further_out(now, table, key, &inside.marker()),
-            false => self.counters.add("sessions_left_further_out"),
-        }
+    /// Whether a table's slot has homes enough for the rings further out to give up what they hold of a session. While
+    /// members join, drain or are dead it may have a single one, and what that holds alone may be lost with it.
+    pub(super) fn has_homes_enough(&self, table: usize, key: &Key) -> bool {
+        self.homes(table, key.slot()).len() >= self.needed_to_move(table)
     }
 
     /// Tells whoever may hold a session further out what became of it: it has ended, another began, or it came in.

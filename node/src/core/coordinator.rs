@@ -1408,7 +1408,7 @@ impl Core {
         let (table, key) = (pending.table, &pending.request.key);
         let stored = self.tables[table].store.get(key, self.time.now_ms(now));
         match stored.filter(|_| is_held) {
-            Some(entry) => self.give_up_further_out(now, table, key, &entry),
+            Some(entry) => self.tell_further_out(now, table, key, &entry.marker()),
             None => self.doubt(table, key),
         }
     }

@@ -157,7 +157,7 @@ impl Core {
                 slots: SlotSet::new(&slots, cores),
             };
             let slots = slots.into_iter().map(Slot::index).collect();
-            let purpose = Purpose::Copies { table, slots };
+            let purpose = Purpose::CountCopies { table, slots };
             let is_asked = self.call(now, node, purpose, message).is_some();
             if let Some(round) = &mut self.tables[table].copies.round {
                 round.open += usize::from(is_asked);

@@ -429,6 +429,7 @@ impl Core {
         view: u64,
     ) {
         let Message::Beat(beat) = answer else { return };
+        self.note_cores(node, beat.cores);
         let Some(home) = self.tables[table].near.homes.get_mut(&node) else { return };
         if beat.cores != home.cores {
             // Its slots are divided otherwise than was thought, or now.

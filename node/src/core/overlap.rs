@@ -157,6 +157,10 @@ impl Core {
         if is_on_its_way || !self.is_here(table, &entry) || !self.may_be_compared(table, key) {
             return;
         }
+        // The ring further out would go on holding it.
+        if !entry.is_ended() && !self.has_homes_enough(table, key) {
+            return;
+        }
         self.counters.add("ring_overlaps_found");
         self.doubt(table, key);
     }

@@ -4,7 +4,8 @@ use annulus_proto::message::{Copies, CopiesTaken, HeatRequest};
 
 use super::rings::LIFE;
 use super::*;
-use crate::core::bundles::Errand;
+use crate::core::bundles::{Errand, answers_of, bundled};
+use crate::core::sync::BATCH_BYTES;
 
 const COUNT: usize = 60;
 
@@ -167,4 +168,87 @@ fn who_cannot_be_reached_gets_hints() {
     for key in &keys {
         assert_eq!(world.value(2, key), bytes(key));
     }
+}
+
+#[test]
+fn bundles_are_of_one_core_and_bounded() {
+    let slot = |index: usize| Slot::new(index as u16).unwrap();
+    let items: Vec<(Slot, usize)> = (0..300).map(|it| (slot(it), 1_000)).collect();
+    let measure = |item: &(Slot, usize)| *item;
+    let each = bundled(items.clone(), None, 64, measure);
+    assert!(each.len() == 300 && each.iter().all(|bundle| bundle.len() == 1), "cores unknown");
+    let bundles = bundled(items.clone(), Some(3), 64, measure);
+    for bundle in &bundles {
+        let cores: BTreeSet<u16> = bundle.iter().map(|(slot, _)| slot.index() % 3).collect();
+        assert_eq!(cores.len(), 1);
+    }
+    let mut sizes: Vec<usize> = bundles.iter().map(Vec::len).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [36, 36, 36, 64, 64, 64]);
+    let mut sent: Vec<(Slot, usize)> = bundles.concat();
+    sent.sort_unstable();
+    assert_eq!(sent, items);
+    // By bytes, and what is large by itself.
+    let large = [(slot(0), 10), (slot(1), BATCH_BYTES), (slot(2), BATCH_BYTES - 10), (slot(3), 10)];
+    let sizes = bundled(large.to_vec(), Some(1), 64, measure);
+    let sizes: Vec<Vec<u16>> =
+        sizes.iter().map(|it| it.iter().map(|(slot, _)| slot.index()).collect()).collect();
+    assert_eq!(sizes, [vec![1], vec![0, 2], vec![3]]);
+}
+
+#[test]
+fn an_answer_says_what_became_of_each_copy_whatever_is_in_it() {
+    let held = Entry::ended(Version::ZERO, Version::ZERO);
+    let full = Failure::TableFull { node: NodeId::from_bits(1) };
+    let taken = CopiesTaken {
+        cores: 0,
+        done: 4,
+        differing: vec![(1, held.clone()), (9, held.clone())],
+        refused: vec![(2, Some(full.clone())), (3, None), (u16::MAX, None)],
+    };
+    let expected = [
+        Replicated::Stored,
+        Replicated::Differs(held),
+        Replicated::Failed(full),
+        Replicated::NoHome,
+    ];
+    assert_eq!(answers_of(taken.clone(), 5), expected);
+    assert_eq!(answers_of(CopiesTaken { done: 9, ..taken.clone() }, 4), expected);
+    assert_eq!(answers_of(CopiesTaken { done: 0, ..taken }, 4), []);
+}
+
+/// What a home further out is told of a session need not be stored by who tells it.
+#[test]
+fn what_is_not_stored_here_goes_again_too() {
+    let mut world = World::of_single_cores(2, 1, TablePolicy::default());
+    world.settle();
+    let keys: Vec<Key> = (0..4).map(|it| Key::new(format!("gone-{it}")).unwrap()).collect();
+    let (now, to) = (world.present(0), NodeId::from_bits(2));
+    let version = Version::new(annulus_proto::Hlc::from_ms(now.wall_ms), to);
+    let core = world.core(0, "any");
+    core.note_cores(to, 1);
+    let mut sent = None;
+    for key in &keys {
+        let copy = (key.clone(), Entry::ended(version, version));
+        core.gather_copy(0, to, copy, Errand::Repair { hint: false });
+    }
+    core.send_bundles(now);
+    while let Some(output) = core.poll_output() {
+        if let Output::Call(Ask { header, message: Message::Copies(copies), .. }) = output {
+            assert_eq!(copies.entries.len(), 4);
+            sent = Some(header);
+        }
+    }
+    let header = sent.expect("they are sent");
+    let message = CopiesTaken { cores: 1, done: 1, differing: Vec::new(), refused: Vec::new() };
+    let answered = Answered { node: to, header, message: message.into() };
+    let outcome = Outcome { call: header.id, result: Ok(answered) };
+    core.handle(now, Input::Outcome(outcome));
+    let mut again = Vec::new();
+    while let Some(output) = core.poll_output() {
+        if let Output::Call(Ask { message: Message::Copies(copies), .. }) = output {
+            again.extend(copies.entries.into_iter().map(|(key, _)| key));
+        }
+    }
+    assert_eq!(again, keys[1..]);
 }
