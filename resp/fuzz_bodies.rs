@@ -52,7 +52,7 @@ pub(crate) fn read(
             let before = buffer.len();
             let parsed = parser.parse(&mut buffer);
             assert_eq!(buffer.len(), before);
-            assert!(parser.memory_bytes() <= 2048 + 8 * buffer.len());
+            assert!(parser.memory_bytes() <= 8192 + 8 * buffer.len());
             match parsed {
                 Ok(Parsed::Request { bytes }) => {
                     let arguments = parser.arguments(&buffer);

@@ -17,7 +17,8 @@ pub struct Span {
 pub struct Argument<'a>(pub &'a [u8]);
 
 impl Argument<'_> {
-    /// Whether it is this word, which is in lower case, in any case.
+    /// Whether it is this word, which is in lower case, in any case. Redis compares what stands before the first NUL: to it
+    /// `EX\0y` is the option EX, here it is none.
     pub fn is(&self, word: &str) -> bool {
         self.0.eq_ignore_ascii_case(word.as_bytes())
     }

@@ -1,20 +1,25 @@
 //! Commands with their arguments read.
 
+mod debug;
 mod parse;
+
+use std::fmt;
 
 use crate::arguments::{Argument, Arguments};
 use crate::number::integer;
 use crate::reply::Protocol;
 use crate::table::Spec;
 
-/// A command with its arguments, slices of the buffer in which it arrived. `Debug` shows no key, value or password.
+/// A command with its arguments, slices of the buffer in which it arrived. `Debug` shows no key, value or password, nor a
+/// number that is or becomes a value.
 ///
 /// Those that differ in spelling alone are one: INCR, DECR, INCRBY and DECRBY are [`IncrBy`](Self::IncrBy), SETEX and PSETEX
 /// are a [`Set`](Self::Set).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Command<'a> {
-    /// HELLO. Redis does one option after the other, up to one that it refuses; here nothing is done if one is wrong.
+    /// HELLO. Redis does one option after the other, up to one that it refuses; here nothing is done if one is wrong. Of several
+    /// AUTH the last one counts, where Redis tries each and refuses at the first that is wrong; of several SETNAME, too.
     Hello {
         /// The version from now on; `None` = as it is.
         protocol: Option<Protocol>,
@@ -23,7 +28,8 @@ pub enum Command<'a> {
         /// The connection's name from now on; empty = none.
         name: Option<Argument<'a>>,
     },
-    /// AUTH.
+    /// AUTH. After it, as after HELLO with credentials, [`Parser::set_authenticated`](crate::Parser::set_authenticated) has to
+    /// be called before the next request is looked for.
     Auth(Credentials<'a>),
     /// PING: `+PONG`, or the message.
     Ping {
@@ -37,7 +43,8 @@ pub enum Command<'a> {
     },
     /// QUIT: `+OK`, and the connection ends.
     Quit,
-    /// RESET: the connection is as at its beginning, RESP2 and unauthenticated; `+RESET`.
+    /// RESET: the connection is as at its beginning, RESP2 and unauthenticated; `+RESET`. The parser is to be told before it
+    /// looks for the next request ([`Parser::set_authenticated`](crate::Parser::set_authenticated)).
     Reset,
     /// SELECT. Which numbers there are is the caller's to know.
     Select {
@@ -91,14 +98,16 @@ pub enum Command<'a> {
     ReadWrite,
     /// CONFIG GET.
     ConfigGet {
-        /// For [`matches`](crate::matches), in any case; at least one.
+        /// For [`matches`](crate::matches), in any case; at least one, and [`PATTERN_BYTES_MAX`](crate::PATTERN_BYTES_MAX)
+        /// together.
         patterns: Arguments<'a>,
     },
     /// WAIT.
     Wait {
         /// How many replicas; if not positive, none is waited for.
         replicas: i64,
-        /// How long, in milliseconds, at least 0; 0 = without an end.
+        /// How long, in milliseconds, at least 0; 0 = without an end. It may be `i64::MAX`: to add it to the current time
+        /// may overflow.
         timeout_ms: i64,
     },
     /// GET.
@@ -281,7 +290,7 @@ pub enum Command<'a> {
     FlushDb(Flush),
     /// FLUSHALL.
     FlushAll(Flush),
-    /// OBJECT, but for its HELP.
+    /// OBJECT, but for its HELP. Of a key that is not there, Redis 7.0 answers null to each.
     Object {
         /// What is asked.
         query: ObjectQuery,
@@ -290,7 +299,8 @@ pub enum Command<'a> {
     },
 }
 
-/// Who somebody says to be.
+/// Who somebody says to be. Its `==` takes longer the more bytes agree, and so tells how many do: compare passwords, or hashes
+/// of them, in constant time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials<'a> {
     /// The user; `None` = the default one, of AUTH with a password alone.
@@ -378,12 +388,12 @@ pub enum ReplyMode {
 pub enum CommandQuery<'a> {
     /// COMMAND, and COMMAND INFO: what is known of commands.
     Info {
-        /// Of which ones; none = of all.
+        /// Of which ones, at most [`NAMES_MAX`](crate::table::NAMES_MAX); none = of all.
         names: Arguments<'a>,
     },
     /// COMMAND DOCS: what commands are for.
     Docs {
-        /// Of which ones; none = of all.
+        /// Of which ones, at most [`NAMES_MAX`](crate::table::NAMES_MAX); none = of all.
         names: Arguments<'a>,
     },
     /// COMMAND COUNT.
@@ -465,7 +475,8 @@ pub enum KeepTtl {
     Remove,
     /// KEEPTTL: it stays.
     Keep,
-    /// It is this one, which is positive; [`Expiry::deadline_ms`] may still be none.
+    /// It is this one, which is positive. If it is in the past, the key is gone then, whatever was there, and the answer is
+    /// still `+OK`. [`Expiry::deadline_ms`] may still be none.
     Set(Expiry),
 }
 
@@ -497,13 +508,20 @@ pub enum TtlCondition {
     PresentAndEarlier,
 }
 
-/// A number that need not be whole.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A number that need not be whole. It may become a value: `Debug` tells its size alone.
+#[derive(Clone, Copy, PartialEq)]
 pub struct Float<'a> {
-    /// What it is, not NaN. Redis adds with 80 bits, and writes 17 digits.
+    /// What it is, not NaN, and zero only if it was written so: what 64 bits have no number for but zero or an infinity is
+    /// refused, of which Redis takes what 80 bits have. It adds with these, and writes 17 decimals.
     pub value: f64,
     /// As it was written, for whoever adds with more digits.
     pub text: Argument<'a>,
+}
+
+impl fmt::Debug for Float<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Float").field("text", &self.text).finish_non_exhaustive()
+    }
 }
 
 /// What SCAN asks for.

@@ -4,7 +4,8 @@ use crate::arguments::{Argument, Arguments};
 use crate::table::Spec;
 
 /// Why a request is no command; nothing has been done then. `Display` and `Debug` show no argument: what is sent is what
-/// [`write`](Self::write) writes.
+/// [`write`](Self::write) writes. That takes the texts of `Display`, which are therefore Redis' to the letter and not for
+/// improvement, and puts what is repeated into some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError<'a> {
@@ -21,13 +22,13 @@ pub enum CommandError<'a> {
     #[error("syntax error")]
     Syntax,
     /// No integer of 64 bits.
-    #[error("value is not an integer or out of range")]
+    #[error("{}", NOT_INTEGER)]
     NotInteger,
     /// No integer of 32 bits.
     #[error("value is out of range, value must between -2147483648 and 2147483647")]
     OutOfIntRange,
     /// No number.
-    #[error("value is not a valid float")]
+    #[error("{}", NOT_FLOAT)]
     NotFloat,
     /// A time to live that is not positive, or a deadline beyond 64 bits in milliseconds.
     #[error("invalid expire time in '{}' command", .0.name)]
@@ -83,7 +84,17 @@ pub enum CommandError<'a> {
     /// How long WAIT waits is negative.
     #[error("timeout is negative")]
     TimeoutNegative,
+    /// A pattern of more than [`PATTERN_BYTES_MAX`](crate::PATTERN_BYTES_MAX) bytes, or several of more together. Redis takes any.
+    #[error("pattern is too long")]
+    PatternLength,
+    /// COMMAND INFO or DOCS of more names than [`NAMES_MAX`](crate::table::NAMES_MAX). Redis answers any number.
+    #[error("too many names")]
+    TooManyNames,
 }
+
+// Values that are stored are refused with them too: `texts`.
+pub(crate) const NOT_INTEGER: &str = "value is not an integer or out of range";
+pub(crate) const NOT_FLOAT: &str = "value is not a valid float";
 
 impl CommandError<'_> {
     /// The prefix of the answer, by which clients know what it is.

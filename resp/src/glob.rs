@@ -1,5 +1,10 @@
 //! Redis' patterns for names.
 
+/// The longest pattern that [`Command::parse`](crate::Command::parse) takes, in bytes, and for CONFIG GET all of them together:
+/// whoever asks has each key compared with it. Redis takes a pattern of any size. Patterns are seldom longer than the names
+/// that they are for, and ten such are still within.
+pub const PATTERN_BYTES_MAX: usize = 4096;
+
 /// Whether letters differ from those of the other case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
@@ -14,7 +19,8 @@ pub enum Case {
 /// closed ends with the pattern; `\` at the end is itself; a name that is empty matches stars alone.
 ///
 /// When what stands behind a star does not match, only the last star takes one byte more: for earlier ones to take more
-/// helps nobody, so that there is one place to go back to. At most `pattern · name` steps.
+/// helps nobody, so that there is one place to go back to. At most `pattern · name` steps, for each name: patterns of clients
+/// have at most [`PATTERN_BYTES_MAX`].
 pub fn matches(pattern: &[u8], name: &[u8], case: Case) -> bool {
     let (mut p, mut n) = (0, 0);
     // Where the pattern goes on behind the last star, and the byte of the name that the star takes next.

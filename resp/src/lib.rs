@@ -1,29 +1,55 @@
 //! The Redis protocol, as far as nothing has to be sent or waited for: bytes in, typed commands out, and replies.
 //!
 //! A [`Parser`] finds requests in bytes that its caller keeps, and copies none of them. [`table::find`] says which
-//! command a request is, and whether it has as many arguments as that takes; [`Command::parse`] reads the arguments. A
-//! [`Writer`] appends replies to what will be sent, in RESP2 or RESP3. What is between them, connections and data, is the
-//! caller's:
+//! command a request is, and whether it has as many arguments as that takes; [`Command::parse`] reads the arguments. Whether
+//! the client may ask for that command is looked at between the two. A [`Writer`] appends replies to what will be sent, in RESP2
+//! or RESP3. What is between them, connections and data, is the caller's:
 //!
 //! ```
-//! use annulus_resp::{Command, Limits, Parsed, Parser, Protocol, Writer, table};
+//! use annulus_resp::table::{self, Flags};
+//! use annulus_resp::{Command, Limits, Parsed, Parser, Protocol, Writer, texts};
 //!
-//! let mut buffer = b"*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\nPING\r\n".to_vec();
+//! # // Of the same length: the time that it takes tells where they differ to nobody.
+//! # fn is_password(given: &[u8]) -> bool {
+//! #     given.len() == 6 && given.iter().zip(b"secret").fold(0, |all, (a, b)| all | (a ^ b)) == 0
+//! # }
+//! let mut buffer = b"ECHO x\r\nAUTH secret\r\n\r\n*2\r\n$4\r\nECHO\r\n$2\r\nhi\r\nRESET\r\nGET".to_vec();
 //! let mut parser = Parser::new(Limits::default());
-//! parser.set_authenticated(true);
-//! let (mut from, mut sent) = (0, Vec::new());
-//! while let Parsed::Request { bytes } = parser.parse(&mut buffer[from..])? {
-//!     let arguments = parser.arguments(&buffer[from..]);
-//!     let mut reply = Writer::new(&mut sent, Protocol::Resp2);
-//!     match table::find(arguments).and_then(|spec| Command::parse(spec, arguments)) {
-//!         Ok(Command::Echo { message }) => reply.bulk(&message),
-//!         Ok(Command::Ping { message: None }) => reply.simple("PONG"),
-//!         Ok(_) => reply.error("ERR", b"not here"),
-//!         Err(error) => reply.refuse(&error),
+//! let (mut authenticated, mut from, mut sent) = (false, 0, Vec::new());
+//! loop {
+//!     // After an error, its last words are sent, if there are any (`Writer::refuse_bytes`), and the connection ends.
+//!     match parser.parse(&mut buffer[from..])? {
+//!         Parsed::Partial { .. } => break,
+//!         Parsed::Nothing { bytes } => from += bytes,
+//!         Parsed::Request { bytes } => {
+//!             let arguments = parser.arguments(&buffer[from..]);
+//!             let mut reply = Writer::new(&mut sent, Protocol::Resp2);
+//!             match table::find(arguments) {
+//!                 Ok(spec) if !authenticated && !spec.flags.contains(Flags::NO_AUTH) => {
+//!                     reply.error("NOAUTH", texts::NO_AUTH);
+//!                 }
+//!                 found => match found.and_then(|spec| Command::parse(spec, arguments)) {
+//!                     Ok(Command::Auth(who)) if is_password(&who.password) => {
+//!                         authenticated = true;
+//!                         reply.ok();
+//!                     }
+//!                     Ok(Command::Auth(_)) => reply.error("WRONGPASS", texts::WRONG_PASS),
+//!                     Ok(Command::Reset) => {
+//!                         authenticated = false;
+//!                         reply.simple("RESET");
+//!                     }
+//!                     Ok(Command::Echo { message }) => reply.bulk(&message),
+//!                     Ok(_) => reply.error("ERR", b"not here"),
+//!                     Err(error) => reply.refuse(&error),
+//!                 },
+//!             }
+//!             // Before the next request: AUTH, HELLO with AUTH and RESET change how long it may be.
+//!             parser.set_authenticated(authenticated);
+//!             from += bytes;
+//!         }
 //!     }
-//!     from += bytes;
 //! }
-//! assert_eq!(sent, b"$2\r\nhi\r\n+PONG\r\n");
+//! assert_eq!(sent, b"-NOAUTH Authentication required.\r\n+OK\r\n$2\r\nhi\r\n+RESET\r\n");
 //! # Ok::<(), annulus_resp::ProtocolError>(())
 //! ```
 //!
@@ -32,7 +58,8 @@
 //! no `Debug` and no `Display` shows any. Two replies repeat what the client sent, as Redis does, to that client
 //! alone ([`CommandError::write`]).
 //!
-//! To add a command: a row in [`table`], a variant of [`Command`], its arguments in [`Command::parse`].
+//! To add a command: a row in [`table`], a variant of [`Command`], its arguments in [`Command::parse`], and what its `Debug`
+//! shows.
 
 #![forbid(unsafe_code)]
 
@@ -52,6 +79,6 @@ pub use command::{
     TtlChange, TtlCondition,
 };
 pub use error::CommandError;
-pub use glob::{Case, matches};
+pub use glob::{Case, PATTERN_BYTES_MAX, matches};
 pub use parser::{INLINE_BYTES_MAX, Limits, Parsed, Parser, ProtocolError};
 pub use reply::{Protocol, Writer, texts};

@@ -24,7 +24,7 @@ const UNAUTHENTICATED_BULK_BYTES_MAX: i64 = 16 * 1024;
 const BULK_BYTES_MIN: usize = 6;
 
 // More places for arguments than this are given back before the next request.
-const SPANS_KEPT: usize = 256;
+const SPANS_KEPT: usize = 1024;
 
 /// What a request may be. Whatever it announces, nothing is allocated before it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,8 @@ pub enum Parsed {
     },
     /// A request has begun, or nothing is there.
     Partial {
-        /// It takes at least so many bytes more, at least 1.
+        /// It takes at least so many bytes more, at least 1. That is what a stranger announces: read up to so many, but allocate
+        /// for those that have come, never for so many.
         missing: usize,
     },
 }
@@ -167,7 +168,8 @@ impl Parser {
         }
     }
 
-    /// Whether its limits are those of the configuration from now on, or the narrow ones for strangers.
+    /// Whether its limits are those of the configuration from now on, or the narrow ones for strangers. To be called before
+    /// the next request is looked for, whenever that may have changed: after AUTH, HELLO with AUTH, and RESET.
     pub fn set_authenticated(&mut self, authenticated: bool) {
         self.authenticated = authenticated;
     }
@@ -176,7 +178,7 @@ impl Parser {
     /// once it is complete; nothing else changes.
     ///
     /// # Errors
-    /// [`ProtocolError`]: the connection has to end. All calls that follow say the same.
+    /// [`ProtocolError`]: the connection has to end. All calls that follow say the same, whatever they are given.
     ///
     /// # Panics
     /// If bytes that it had for a request that is not complete are gone.
@@ -187,6 +189,9 @@ impl Parser {
             if self.spans.capacity() > SPANS_KEPT {
                 self.spans.shrink_to(SPANS_KEPT);
             }
+        }
+        if let Stands::Failed(error) = self.stands {
+            return Err(error);
         }
         assert!(buffer.len() >= self.searched, "bytes of the request are gone");
         let parsed = self.step(buffer);
@@ -199,7 +204,11 @@ impl Parser {
     }
 
     /// The arguments of the request that [`parse`](Self::parse) found last, with the buffer that it was given: valid until it
-    /// is called again.
+    /// is called again. None, if it found no request.
+    ///
+    /// # Panics
+    /// [`Arguments::get`] and what stands on it, if the buffer is shorter than that one. If it is another one, the arguments are
+    /// some of its bytes.
     pub fn arguments<'a>(&'a self, buffer: &'a [u8]) -> Arguments<'a> {
         let complete = matches!(self.stands, Stands::Done);
         Arguments::new(buffer, if complete { &self.spans } else { &[] })
@@ -214,7 +223,7 @@ impl Parser {
         }
     }
 
-    /// The bytes of memory that it has besides itself: at most 2 KiB and eight times those of the request that it is in
+    /// The bytes of memory that it has besides itself: at most 8 KiB and eight times those of the request that it is in
     /// (an inline one, of single letters; three times those of an array).
     pub fn memory_bytes(&self) -> usize {
         self.spans.capacity() * size_of::<Span>()
@@ -283,8 +292,9 @@ impl Parser {
                     self.stands = Stands::Size { left: left - 1 };
                     (self.position, self.searched) = (end + 2, end + 2);
                 }
-                Stands::Failed(error) => return Err(error),
-                Stands::Begin | Stands::Done => unreachable!("a request has begun"),
+                Stands::Begin | Stands::Done | Stands::Failed(_) => {
+                    unreachable!("a request has begun")
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Replies, in either version of the protocol.
 
+use std::fmt;
+
 use crate::error::CommandError;
 use crate::parser::ProtocolError;
 
@@ -41,16 +43,16 @@ pub mod texts {
         Are you sure your configuration is correct?";
     /// With prefix `ERR`: SELECT of something that is not there.
     pub const DB_INDEX: &[u8] = b"DB index is out of range";
-    /// With prefix `ERR`: RENAME, or OBJECT, of something that is not there.
+    /// With prefix `ERR`: RENAME or RENAMENX of something that is not there. Others, OBJECT among them, answer null.
     pub const NO_SUCH_KEY: &[u8] = b"no such key";
     /// With prefix `ERR`: an INCR beyond 64 bits.
     pub const OVERFLOW: &[u8] = b"increment or decrement would overflow";
     /// With prefix `ERR`: an INCRBYFLOAT beyond all numbers.
     pub const NOT_FINITE: &[u8] = b"increment would produce NaN or Infinity";
     /// With prefix `ERR`: INCR of what is no number.
-    pub const NOT_INTEGER: &[u8] = b"value is not an integer or out of range";
+    pub const NOT_INTEGER: &[u8] = crate::error::NOT_INTEGER.as_bytes();
     /// With prefix `ERR`: INCRBYFLOAT of what is no number.
-    pub const NOT_FLOAT: &[u8] = b"value is not a valid float";
+    pub const NOT_FLOAT: &[u8] = crate::error::NOT_FLOAT.as_bytes();
     /// With prefix `ERR`: an APPEND or SETRANGE beyond the limit.
     pub const TOO_LONG: &[u8] = b"string exceeds maximum allowed size (proto-max-bulk-len)";
     /// With prefix `ERR`: CLIENT KILL of an address that nobody has.
@@ -60,11 +62,20 @@ pub mod texts {
 /// Appends replies to bytes that will be sent. What RESP2 has not, it writes as Redis does: maps as arrays of keys and
 /// values, sets and pushes as arrays, doubles and texts as bulk strings, booleans as integers.
 ///
-/// Aggregates announce their count; as many replies have to follow (for a map two each).
-#[derive(Debug)]
+/// Aggregates announce their count; as many replies have to follow (for a map two each). What it appends to holds values:
+/// `Debug` tells how long that is, and no more.
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
     protocol: Protocol,
+}
+
+impl fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("protocol", &self.protocol)
+            .field("bytes", &self.out.len())
+            .finish()
+    }
 }
 
 impl<'a> Writer<'a> {
@@ -189,7 +200,9 @@ impl<'a> Writer<'a> {
         self.aggregate(b'>', count);
     }
 
-    /// A double, in the fewest digits that tell it from all others (as Redis since 7.2; before, in 17).
+    /// A double, in the fewest digits that tell it from all others, with an exponent below 1e-4 and from 1e17 on. Redis has
+    /// the fewest digits since 7.2, with an exponent from elsewhere on, and 17 before. Not for INCRBYFLOAT: its answer is the new
+    /// value, a bulk string in both versions, of at most 17 decimals and never with an exponent.
     pub fn double(&mut self, number: f64) {
         let text = double(number);
         match self.protocol {

@@ -27,7 +27,8 @@ pub struct Spec {
     pub tips: &'static [&'static str],
     /// Where its keys are.
     pub keys: &'static [KeySpec],
-    /// Its subcommands. Not all without any have none: COMMAND is a command too.
+    /// Its subcommands; none for most. CLIENT, CONFIG and OBJECT are nothing without one of them, where COMMAND is a
+    /// command of its own too.
     pub subcommands: &'static [Spec],
     /// The version of Redis that first had it.
     pub since: &'static str,
@@ -46,11 +47,12 @@ pub struct KeySpec {
     pub flags: &'static [&'static str],
     /// Why, where it surprises.
     pub notes: Option<&'static str>,
-    /// The index of the first one.
+    /// The index of the first key among the arguments; that of the command's name is 0.
     pub first: u8,
-    /// That of the last one, behind the first; if negative, from the end of the arguments: -1 is the last one.
+    /// Up to which index there are keys. From 0 on, as a distance from `first`: 0 if there is one key alone. Negative, counted
+    /// from the end of the arguments: -1 is the last one, which for MSET is the value of the last key.
     pub last: i8,
-    /// From one to the next.
+    /// The distance from one key to the next: 1, or 2 if values stand between them.
     pub step: u8,
 }
 
@@ -109,7 +111,12 @@ impl Spec {
     }
 }
 
-/// The command of a request: that of its first argument, or of its first two. Six comparisons of numbers, no allocation.
+/// The command of a request, by its first argument, or by its first two if that is a container of subcommands. The name is
+/// looked for by bisection, with one comparison of numbers a step; nothing is allocated.
+///
+/// It comes first. If the client has not authenticated and the command is not among those with [`Flags::NO_AUTH`], the answer is
+/// [`NO_AUTH`](crate::texts::NO_AUTH) then, and only what remains is for [`Command::parse`](crate::Command::parse): so Redis
+/// does, and strangers learn nothing of arguments.
 ///
 /// # Errors
 /// [`CommandError::UnknownCommand`], [`UnknownSubcommand`](CommandError::UnknownSubcommand),
@@ -136,6 +143,21 @@ pub fn named(name: &[u8]) -> Option<&'static Spec> {
         }
     }
 }
+
+/// All commands, each before its subcommands.
+pub fn all() -> impl Iterator<Item = &'static Spec> {
+    COMMANDS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
+}
+
+/// As many names as there are commands and subcommands: the most that COMMAND INFO and COMMAND DOCS are asked for at once.
+pub const NAMES_MAX: usize = {
+    let (mut count, mut index) = (COMMANDS.len(), 0);
+    while index < COMMANDS.len() {
+        count += COMMANDS[index].subcommands.len();
+        index += 1;
+    }
+    count
+};
 
 fn by_name(name: &[u8]) -> Option<&'static Spec> {
     let mut folded = [0; NAME_BYTES_MAX];

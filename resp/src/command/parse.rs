@@ -7,9 +7,10 @@ use super::{
 };
 use crate::arguments::{Argument, Arguments};
 use crate::error::CommandError;
+use crate::glob::PATTERN_BYTES_MAX;
 use crate::number::{cursor, float, integer};
 use crate::reply::Protocol;
-use crate::table::{Id, Spec, named};
+use crate::table::{Id, NAMES_MAX, Spec, named};
 
 type Outcome<'a, T> = Result<T, CommandError<'a>>;
 
@@ -17,7 +18,8 @@ type Outcome<'a, T> = Result<T, CommandError<'a>>;
 type Of = fn(i64) -> Expiry;
 
 impl<'a> Command<'a> {
-    /// Reads the arguments of a request for the command that [`table::find`](crate::table::find) found for it. Allocates nothing.
+    /// Reads the arguments of a request for the command that [`table::find`](crate::table::find) found for it, and that the client
+    /// may ask for: whether it has authenticated comes before. Allocates nothing.
     ///
     /// # Errors
     /// [`CommandError`], in the order in which Redis finds them. Those that depend on data, the time or the caller's state
@@ -53,9 +55,9 @@ impl<'a> Command<'a> {
             }),
             Id::ClientNoEvict => Self::ClientNoEvict(words.on_or_off(2)?),
             Id::ClientNoTouch => Self::ClientNoTouch(words.on_or_off(2)?),
-            Id::Command => Self::Command(CommandQuery::Info { names: from(1) }),
-            Id::CommandInfo => Self::Command(CommandQuery::Info { names: from(2) }),
-            Id::CommandDocs => Self::Command(CommandQuery::Docs { names: from(2) }),
+            Id::Command => Self::Command(CommandQuery::Info { names: names(from(1))? }),
+            Id::CommandInfo => Self::Command(CommandQuery::Info { names: names(from(2))? }),
+            Id::CommandDocs => Self::Command(CommandQuery::Docs { names: names(from(2))? }),
             Id::CommandCount => Self::Command(CommandQuery::Count),
             Id::CommandGetKeys => Self::Command(CommandQuery::GetKeys { request: from(2) }),
             Id::CommandList => Self::Command(CommandQuery::List { filter: words.list_filter()? }),
@@ -68,7 +70,7 @@ impl<'a> Command<'a> {
             Id::DbSize => Self::DbSize,
             Id::ReadOnly => Self::ReadOnly,
             Id::ReadWrite => Self::ReadWrite,
-            Id::ConfigGet => Self::ConfigGet { patterns: from(2) },
+            Id::ConfigGet => Self::ConfigGet { patterns: patterns(from(2))? },
             Id::Wait => words.wait()?,
             Id::Get => Self::Get { key: key()? },
             Id::Set => words.set()?,
@@ -120,7 +122,7 @@ impl<'a> Command<'a> {
             Id::Persist => Self::Persist { key: key()? },
             Id::Type => Self::Type { key: key()? },
             Id::Scan => Self::Scan(words.scan()?),
-            Id::Keys => Self::Keys { pattern: words.at(1)? },
+            Id::Keys => Self::Keys { pattern: pattern(words.at(1)?)? },
             Id::RandomKey => Self::RandomKey,
             Id::Rename => Self::Rename { key: key()?, to: words.at(2)? },
             Id::RenameNx => Self::RenameNx { key: key()?, to: words.at(2)? },
@@ -290,7 +292,7 @@ impl<'a> Words<'a> {
         match self.at(3)? {
             by if by.is("module") => Ok(Some(ListFilter::Module(value))),
             by if by.is("aclcat") => Ok(Some(ListFilter::Category(value))),
-            by if by.is("pattern") => Ok(Some(ListFilter::Pattern(value))),
+            by if by.is("pattern") => Ok(Some(ListFilter::Pattern(pattern(value)?))),
             _ => Err(CommandError::Syntax),
         }
     }
@@ -421,7 +423,7 @@ impl<'a> Words<'a> {
                     Some(_) => return Err(CommandError::Syntax),
                     None => return Err(CommandError::NotInteger),
                 },
-                option if option.is("match") => scan.pattern = Some(value),
+                option if option.is("match") => scan.pattern = Some(pattern(value)?),
                 option if option.is("type") => scan.holds = Some(value),
                 _ => return Err(CommandError::Syntax),
             }
@@ -485,6 +487,20 @@ fn client_type(word: Argument<'_>) -> Outcome<'_, ClientType> {
         word if word.is("master") => Ok(ClientType::Master),
         word => Err(CommandError::ClientType(word)),
     }
+}
+
+fn names(names: Arguments<'_>) -> Outcome<'_, Arguments<'_>> {
+    if names.len() <= NAMES_MAX { Ok(names) } else { Err(CommandError::TooManyNames) }
+}
+
+fn pattern(pattern: Argument<'_>) -> Outcome<'_, Argument<'_>> {
+    if pattern.len() <= PATTERN_BYTES_MAX { Ok(pattern) } else { Err(CommandError::PatternLength) }
+}
+
+/// Patterns for the same names, which together are as dear as one of their size.
+fn patterns(patterns: Arguments<'_>) -> Outcome<'_, Arguments<'_>> {
+    let bytes: usize = patterns.iter().map(|pattern| pattern.len()).sum();
+    if bytes <= PATTERN_BYTES_MAX { Ok(patterns) } else { Err(CommandError::PatternLength) }
 }
 
 fn printable_name(name: Argument<'_>) -> Outcome<'_, Argument<'_>> {

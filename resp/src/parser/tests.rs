@@ -262,7 +262,31 @@ fn places_of_many_arguments_are_given_back() {
     assert!(matches!(parser.parse(&mut buffer), Ok(Parsed::Request { .. })));
     assert!(parser.memory_bytes() >= 80_000);
     assert!(matches!(parser.parse(&mut b"PING\r\n".to_vec()), Ok(Parsed::Request { .. })));
-    assert!(parser.memory_bytes() <= 2048);
+    assert!(parser.memory_bytes() <= SPANS_KEPT * size_of::<Span>());
+}
+
+#[test]
+fn places_of_a_thousand_arguments_are_kept() {
+    let mut parser = authenticated(Limits::default());
+    let mut buffer = b"*1000\r\n".to_vec();
+    for _ in 0..1000 {
+        buffer.extend_from_slice(b"$0\r\n\r\n");
+    }
+    assert!(matches!(parser.parse(&mut buffer), Ok(Parsed::Request { .. })));
+    let kept = parser.memory_bytes();
+    assert!(matches!(parser.parse(&mut b"PING\r\n".to_vec()), Ok(Parsed::Request { .. })));
+    assert_eq!(parser.memory_bytes(), kept);
+}
+
+#[test]
+fn a_failure_is_repeated_whatever_the_buffer() {
+    for bytes in ["*1\r\n$x\r\n", "*x\r\n", "a 'b\r\n"] {
+        let mut parser = authenticated(Limits::default());
+        let error = error_of(&mut parser, bytes.as_bytes());
+        assert_eq!(error_of(&mut parser, b""), error);
+        assert_eq!(error_of(&mut parser, b"*1\r\n$4\r\nPING\r\n"), error);
+        assert!(parser.arguments(b"").is_empty());
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What COMMAND and the HELP of containers answer.
 
-use super::{COMMANDS, Categories, KeySpec, Spec, find, named};
+use super::{COMMANDS, Categories, KeySpec, Spec, all, find, named};
 use crate::arguments::{Argument, Arguments};
 use crate::command::{CommandQuery, ListFilter};
 use crate::error::CommandError;
@@ -8,7 +8,8 @@ use crate::glob::{Case, matches};
 use crate::reply::Writer;
 
 /// Answers COMMAND in any of its forms. Its cost is that of the table (some 20 KiB for all), for each name that was asked
-/// for at most that of one row.
+/// for at most that of one row; [`Command::parse`](crate::Command::parse) takes no more names than there are, so that the answer
+/// is within 256 KiB. COMMAND GETKEYS is answered with what it was asked.
 pub fn answer(query: CommandQuery<'_>, out: &mut Writer<'_>) {
     match query {
         CommandQuery::Count => out.integer(COMMANDS.len() as i64),
@@ -44,9 +45,10 @@ pub fn answer(query: CommandQuery<'_>, out: &mut Writer<'_>) {
         }
         CommandQuery::GetKeys { request } => keys(request, out),
         CommandQuery::List { filter } => {
-            let listed = || all().filter(|spec| filter.is_none_or(|filter| passes(filter, spec)));
-            out.array(listed().count());
-            for spec in listed() {
+            let listed: Vec<&Spec> =
+                all().filter(|spec| filter.is_none_or(|filter| passes(filter, spec))).collect();
+            out.array(listed.len());
+            for spec in listed {
                 out.bulk(spec.name.as_bytes());
             }
         }
@@ -67,11 +69,6 @@ pub fn help(container: &Spec, out: &mut Writer<'_>) {
         out.simple(&spec.own_name().to_ascii_uppercase());
         out.simple(&format!("    {}", spec.summary));
     }
-}
-
-/// All commands, each before its subcommands.
-fn all() -> impl Iterator<Item = &'static Spec> {
-    COMMANDS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
 }
 
 fn passes(filter: ListFilter<'_>, spec: &Spec) -> bool {

@@ -1,15 +1,11 @@
 use super::*;
-use crate::{Limits, Parsed, Parser, Protocol, Writer};
+use crate::{Command, Limits, Parsed, Parser, Protocol, Writer};
 
 fn with<T>(line: &str, then: impl FnOnce(Arguments<'_>) -> T) -> T {
     let mut buffer = format!("{line}\r\n").into_bytes();
     let mut parser = Parser::new(Limits::default());
     assert!(matches!(parser.parse(&mut buffer), Ok(Parsed::Request { .. })));
     then(parser.arguments(&buffer))
-}
-
-fn all() -> impl Iterator<Item = &'static Spec> {
-    COMMANDS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
 }
 
 #[test]
@@ -61,6 +57,7 @@ fn names_fit_where_they_are_folded() {
 fn identities_are_different() {
     let ids: std::collections::BTreeSet<Id> = all().map(|spec| spec.id).collect();
     assert_eq!(ids.len(), all().count());
+    assert_eq!(ids.len(), NAMES_MAX);
 }
 
 #[test]
@@ -129,5 +126,33 @@ fn help_counts_its_lines() {
         let (count, lines) = text.split_once("\r\n").expect("lines");
         assert_eq!(count, format!("*{}", lines.matches("\r\n").count()));
         assert!(lines.contains("\r\n+HELP\r\n"));
+    }
+}
+
+/// Each row, asked for again and again: what a request may make of few bytes has a bound.
+#[test]
+fn no_more_names_are_answered_than_there_are() {
+    for question in ["command info", "command docs"] {
+        for spec in all() {
+            let with_names =
+                |count| format!("{question}{}", format!(" {}", spec.name).repeat(count));
+            let parsed = |line: &str| {
+                with(line, |arguments| {
+                    let command = find(arguments).and_then(|spec| Command::parse(spec, arguments));
+                    let query = match command {
+                        Ok(Command::Command(query)) => query,
+                        Ok(other) => panic!("{other:?}"),
+                        Err(error) => return Err(error.to_string()),
+                    };
+                    let mut out = Vec::new();
+                    answer(query, &mut Writer::new(&mut out, Protocol::Resp3));
+                    Ok(out.len())
+                })
+            };
+            let bytes = parsed(&with_names(NAMES_MAX)).expect("there are so many");
+            assert!(bytes <= 256 << 10, "{bytes} of {}", spec.name);
+            let error = parsed(&with_names(NAMES_MAX + 1)).expect_err("there are not so many");
+            assert_eq!(error, "too many names");
+        }
     }
 }

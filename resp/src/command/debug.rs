@@ -1,0 +1,81 @@
+//! What `Debug` shows of a command.
+
+use std::fmt;
+
+use super::Command;
+
+/// All but one variant, as they would be derived.
+macro_rules! derived {
+    (
+        $command:expr, $f:expr;
+        units: $($unit:ident)*;
+        tuples: $($tuple:ident)*;
+        structs: $($name:ident { $($field:ident),* })*;
+        $($other:tt)*
+    ) => {
+        match $command {
+            $(Self::$unit => $f.write_str(stringify!($unit)),)*
+            $(Self::$tuple(value) => $f.debug_tuple(stringify!($tuple)).field(value).finish(),)*
+            $(Self::$name { $($field),* } => $f
+                .debug_struct(stringify!($name))
+                $(.field(stringify!($field), $field))*
+                .finish(),)*
+            $($other)*
+        }
+    };
+}
+
+impl fmt::Debug for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        derived! {
+            self, f;
+            units:
+                Quit Reset ClientId ClientGetName ClientInfo Time DbSize ReadOnly ReadWrite
+                RandomKey;
+            tuples:
+                Auth ClientList ClientKill ClientReply ClientNoEvict ClientNoTouch Command Help
+                Scan FlushDb FlushAll;
+            structs:
+                Hello { protocol, credentials, name }
+                Ping { message }
+                Echo { message }
+                Select { index }
+                ClientSetInfo { attribute, value }
+                ClientSetName { name }
+                Info { sections }
+                ConfigGet { patterns }
+                Wait { replicas, timeout_ms }
+                Get { key }
+                Set { key, value, options }
+                SetNx { key, value }
+                GetEx { key, ttl }
+                GetDel { key }
+                GetSet { key, value }
+                MGet { keys }
+                MSet { pairs }
+                MSetNx { pairs }
+                StrLen { key }
+                Append { key, value }
+                GetRange { key, start, end }
+                SetRange { key, offset, value }
+                IncrByFloat { key, by }
+                Del { keys }
+                Unlink { keys }
+                Exists { keys }
+                Touch { keys }
+                Expire { key, expiry, condition }
+                Ttl { key, milliseconds }
+                ExpireTime { key, milliseconds }
+                Persist { key }
+                Type { key }
+                Keys { pattern }
+                Rename { key, to }
+                RenameNx { key, to }
+                Object { query, key };
+            // Added to what is not there, the number is the value.
+            Self::IncrBy { key, by: _ } => {
+                f.debug_struct("IncrBy").field("key", key).finish_non_exhaustive()
+            }
+        }
+    }
+}
