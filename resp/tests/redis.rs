@@ -6,7 +6,8 @@
 //! - a NUL in a line: it waits for more, we go on; one in an option: it compares what stands before it;
 //! - bytes from 0x80 on in a range of a pattern: they are negative there, where C's `char` has a sign;
 //! - an empty name and a pattern of several stars: these match nothing there;
-//! - INCRBYFLOAT with a hexadecimal number, or one that needs more than 64 bits;
+//! - INCRBYFLOAT with a hexadecimal number, or one that is too large or too small for 64 bits;
+//! - patterns longer than 4 KiB, and COMMAND INFO and DOCS of more names than there are: it takes them;
 //! - the order in which HELLO does what it is told, before it finds an error;
 //! - GETEX of what is not there: it answers before it looks at the time.
 
@@ -19,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use annulus_resp::{
     Arguments, Case, Command, Expiry, KeepTtl, Limits, Parsed, Parser, Protocol, ReplyMode,
-    TtlChange, Writer, matches, table,
+    TtlChange, Writer, matches, table, texts,
 };
 use redis::reply::{Reply, replies};
 use redis::server::Server;
@@ -91,7 +92,7 @@ fn ours_to(arguments: Arguments<'_>, authenticated: bool) -> Ours {
         }
     };
     if !authenticated && !spec.flags.contains(table::Flags::NO_AUTH) {
-        writer.error("NOAUTH", annulus_resp::texts::NO_AUTH);
+        writer.error("NOAUTH", texts::NO_AUTH);
         return Ours::Error(out);
     }
     let command = match Command::parse(spec, arguments) {
@@ -225,10 +226,6 @@ fn request<T: AsRef<[u8]>>(words: &[T]) -> Vec<u8> {
 fn requests(lines: &[&str]) -> Vec<u8> {
     let words = |line: &&str| request(&line.split(' ').collect::<Vec<_>>());
     lines.iter().flat_map(words).collect()
-}
-
-fn all_specs() -> impl Iterator<Item = &'static table::Spec> {
-    table::COMMANDS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
 }
 
 /// Whether Redis 7.0 has it.
@@ -393,6 +390,42 @@ fn strangers_are_refused_in_the_same_words() {
 }
 
 #[test]
+fn errors_of_state_have_the_same_texts() {
+    let open = Server::start(&[]);
+    let closed = Server::start(&["--requirepass", "secret"]);
+    for (server, lines, prefix, text) in [
+        (&closed, &["get k"][..], "NOAUTH", texts::NO_AUTH),
+        (&closed, &["hello 3"], "NOAUTH", texts::NO_AUTH_HELLO),
+        (&closed, &["auth wrong"], "WRONGPASS", texts::WRONG_PASS),
+        (&closed, &["hello 3 auth default wrong"], "WRONGPASS", texts::WRONG_PASS),
+        (&open, &["auth secret"], "ERR", texts::NO_PASSWORD),
+        (&open, &["select 99"], "ERR", texts::DB_INDEX),
+        (&open, &["set n 9223372036854775807", "incr n"], "ERR", texts::OVERFLOW),
+        (&open, &["set n -9223372036854775808", "decrby n 1"], "ERR", texts::OVERFLOW),
+        (&open, &["incrbyfloat f inf"], "ERR", texts::NOT_FINITE),
+        (&open, &["set s x", "incr s"], "ERR", texts::NOT_INTEGER),
+        (&open, &["set s x", "incrbyfloat s 1"], "ERR", texts::NOT_FLOAT),
+        (&open, &["setrange s 536870912 x"], "ERR", texts::TOO_LONG),
+        (&open, &["lpush l x", "get l"], "WRONGTYPE", texts::WRONG_TYPE),
+        (&open, &["client kill 1:2"], "ERR", texts::NO_SUCH_CLIENT),
+        (&open, &["rename nokey b"], "ERR", texts::NO_SUCH_KEY),
+        (&open, &["renamenx nokey b"], "ERR", texts::NO_SUCH_KEY),
+    ] {
+        let theirs = replies(&server.ask_little(&requests(lines)));
+        let mut ours = Vec::new();
+        Writer::new(&mut ours, Protocol::Resp2).error(prefix, text);
+        let theirs = theirs.last().map(|reply| reply.bytes.escape_ascii().to_string());
+        assert_eq!(theirs, Some(ours.escape_ascii().to_string()), "{lines:?}");
+    }
+    // Where there is no key, and no error.
+    for what in ["freq", "idletime", "encoding", "refcount"] {
+        assert_eq!(open.ask(&requests(&[&format!("object {what} nokey")])), b"$-1\r\n", "{what}");
+    }
+    // A deadline in the past is set, and the key is gone.
+    assert_eq!(open.ask(&requests(&["set k v exat 1", "exists k"])), b"+OK\r\n:0\r\n");
+}
+
+#[test]
 fn unknown_commands_are_repeated_alike() {
     let server = Server::start(&[]);
     let (long, longer) = ("a".repeat(127), "b".repeat(300));
@@ -452,7 +485,7 @@ fn unknown_commands_are_repeated_alike() {
 fn each_command_refuses_the_same_arguments() {
     let server = Server::start(&[]);
     let (mut asked, mut errors) = (0, 0);
-    for spec in all_specs().filter(|spec| is_old(spec)) {
+    for spec in table::all().filter(|spec| is_old(spec)) {
         // Each connection is asked one thing: some end it, or silence it.
         for filler in
             ["x", "1", "-1", "0", "ex", "NX", "9223372036854775808", "id", "type", "a b\r\n"]
@@ -666,6 +699,9 @@ fn odd_arguments_are_refused_in_the_same_words() {
         "incrbyfloat f -Infinity",
         "incrbyfloat f infinit",
         "incrbyfloat f 1e5x",
+        "incrbyfloat f 1e-5000",
+        "incrbyfloat f -0.5E-9999",
+        "incrbyfloat f 0e-5000",
         "del",
         "unlink",
         "exists",
@@ -863,7 +899,7 @@ fn options_of_expire_are_read_alike() {
 #[test]
 fn the_table_is_what_redis_says_of_itself() {
     let server = Server::start(&[]);
-    for spec in all_specs().filter(|spec| is_old(spec)) {
+    for spec in table::all().filter(|spec| is_old(spec)) {
         for protocol in [Protocol::Resp2, Protocol::Resp3] {
             let mut asked = request(&["hello", &protocol.number().to_string()]);
             asked.extend(request(&["command", "info", spec.name]));
