@@ -189,7 +189,7 @@ impl Mutant {
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
         (Self::CountHints, "count-hints", "storm-losses", "lost", 347),
         (Self::DropTombstones, "drop-tombstones", "storm", "revived", 15),
-        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 15),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 26),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
         // It showed with this seed until requests that come back are told so otherwise; another one is to be found.
         (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 144),
