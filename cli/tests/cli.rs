@@ -15,6 +15,8 @@ mod archive;
 mod near;
 #[path = "cli/owner_limit.rs"]
 mod owner_limit;
+#[path = "cli/redis.rs"]
+mod redis;
 #[path = "cli/rings.rs"]
 mod rings;
 #[path = "cli/rolling.rs"]
@@ -93,8 +95,13 @@ impl Place {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("it is read");
-        let mut node =
-            Node { child, socket: text(&socket), addr: String::new(), id: String::new() };
+        let mut node = Node {
+            child,
+            socket: text(&socket),
+            addr: String::new(),
+            id: String::new(),
+            redis: None,
+        };
         if line.is_empty() {
             let (status, stderr) = node.finish();
             panic!("the node did not get ready: {status}\n{stderr}");
@@ -102,6 +109,7 @@ impl Place {
         let ready: Value = serde_json::from_str(&line).expect("a line of JSON");
         node.addr = ready["addr"].as_str().expect("an address").to_owned();
         node.id = ready["node"].as_str().expect("an id").to_owned();
+        node.redis = ready["redis"][0].as_str().map(str::to_owned);
         assert_eq!(ready["socket"], node.socket.as_str());
         assert!(ready["incarnation"].as_u64() >= Some(1), "{ready}");
         node
@@ -161,6 +169,8 @@ struct Node {
     addr: String,
     socket: String,
     id: String,
+    /// Where clients of Redis find it, over TCP.
+    redis: Option<String>,
 }
 
 impl Node {

@@ -10,6 +10,7 @@ mod archive;
 mod background;
 mod core_task;
 mod disk;
+mod door;
 mod error;
 mod host;
 mod hub_task;
@@ -57,6 +58,7 @@ use crate::core::{
 use accept::Reception;
 use core_task::CoreTask;
 use disk::{DiskTask, TableNames};
+use door::Door;
 use hub_task::HubTask;
 use inboxes::{Inboxes, NotLeft, Receivers};
 use keys::{KeyTask, Keys};
@@ -73,7 +75,9 @@ pub use host::{Host, HostTable, Kept, KeptChange, KeptRecord, SystemHost, table_
 pub use local_roles::LocalRoles;
 pub(crate) use local_roles::ROOT;
 pub use routing::Routing;
-pub use settings::{CORES_MAX, LaneSettings, NodeSettings, Storage, TableSettings};
+pub use settings::{
+    CORES_MAX, LaneSettings, NodeSettings, OnLateSave, RedisSettings, Storage, TableSettings,
+};
 pub use slot_sets::{GiveUp, SlotHolder, SlotOffer, SlotSet, SlotSetError, SlotsHandle, TakeUp};
 
 /// A node that serves.
@@ -87,6 +91,8 @@ pub struct Ready {
     pub addr: SocketAddr,
     /// Its Unix socket.
     pub socket: Option<PathBuf>,
+    /// Where it listens for clients of Redis, TCP, in the order of its settings.
+    pub redis: Vec<SocketAddr>,
     /// The homes of all slots as it sees them, now and later.
     pub routing: Routing,
 }
@@ -204,6 +210,8 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             Some(net.listen_local(path).await.map_err(fail)?)
         }
     };
+    let doors = door::listen(&net, &settings.redis).await?;
+    let password = door::password(&host, &settings.redis)?;
     let incarnation = state.incarnation;
     let me = Member {
         id,
@@ -301,8 +309,12 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
         keys: keys.clone(),
         key_jobs,
     });
+    let redis = doors.addrs.clone();
+    let door =
+        Door::new(&settings, password, redis.clone(), reception.clone(), &clock, host.entropy());
     let udp = Arc::new(udp);
     let mut tasks = JoinSet::new();
+    doors.open(Arc::new(door), &mut tasks);
     tasks.spawn(accept::accept(listener, reception.clone()));
     if let Some(socket) = socket {
         tasks.spawn(accept::accept(socket, reception.clone()));
@@ -319,7 +331,8 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     tracing::info!(node = %id, incarnation, %addr, name = settings.name, cores, "serving");
     let (standing, known) = watch::channel(hub.standing());
     let routing = Routing::new(known.clone());
-    ready(&Ready { node: id, incarnation, addr, socket: settings.socket.clone(), routing });
+    let socket = settings.socket.clone();
+    ready(&Ready { node: id, incarnation, addr, socket, redis, routing });
     let in_use: Vec<_> = regions.iter().map(Arc::downgrade).collect();
     let watch = host.watch(regions);
     let is_watched = watch.is_some();

@@ -51,6 +51,7 @@ fn each_room_depends_on_the_rooms_it_may() {
         ("net", &[]),
         ("shm", &[]),
         ("sketch", &[]),
+        ("resp", &[]),
         ("gossip", &["annulus-proto"]),
         ("client", &["annulus-net", "annulus-proto", "annulus-seal", "annulus-shm"]),
         ("capi", &["annulus-proto", "annulus-shm"]),
@@ -60,6 +61,7 @@ fn each_room_depends_on_the_rooms_it_may() {
                 "annulus-gossip",
                 "annulus-net",
                 "annulus-proto",
+                "annulus-resp",
                 "annulus-seal",
                 "annulus-shm",
                 "annulus-sketch",
@@ -75,7 +77,7 @@ fn each_room_depends_on_the_rooms_it_may() {
 
 #[test]
 fn rooms_that_do_no_io_cannot() {
-    for room in ["proto", "slots", "gossip", "shm", "sketch", "capi"] {
+    for room in ["proto", "slots", "gossip", "shm", "sketch", "resp", "capi"] {
         let forbidden = |name: &String| name.starts_with("tokio") || name == "turmoil";
         let found: Vec<String> = dependencies(room).into_iter().filter(forbidden).collect();
         assert!(found.is_empty(), "{room} depends on {found:?}");
@@ -105,6 +107,21 @@ fn hub_and_cores_see_no_key() {
     let mut files = Vec::new();
     sources(&root().join("node/src/core"), &mut files);
     let found = mentions(&files, &["Keyring", "annulus_seal::Key", "SealedStream", "KeyText"]);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn hub_and_cores_see_nothing_of_redis() {
+    let mut files = Vec::new();
+    sources(&root().join("node/src/core"), &mut files);
+    let found = mentions(&files, &["annulus_resp"]);
+    assert!(found.is_empty(), "{found:#?}");
+    // And what speaks it has neither sockets nor clocks of its own.
+    let mut files = Vec::new();
+    for place in ["resp/src", "node/src/driver/door"] {
+        sources(&root().join(place), &mut files);
+    }
+    let found = mentions(&files, &["std::fs", "TcpStream", "Instant::", "SystemTime", "HashMap"]);
     assert!(found.is_empty(), "{found:#?}");
 }
 

@@ -80,5 +80,6 @@ pub use command::{
 };
 pub use error::CommandError;
 pub use glob::{Case, PATTERN_BYTES_MAX, matches};
+pub use number::integer;
 pub use parser::{INLINE_BYTES_MAX, Limits, Parsed, Parser, ProtocolError};
 pub use reply::{Protocol, Writer, texts};

@@ -2,7 +2,7 @@
 
 /// A decimal integer, as Redis' `string2ll` takes it: no sign but a minus before other than zero, no blanks, no
 /// leading zeros, nothing beyond 64 bits.
-pub(crate) fn integer(text: &[u8]) -> Option<i64> {
+pub fn integer(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'0'] => return Some(0),
         [b'-', digits @ ..] => (true, digits),

@@ -6,7 +6,7 @@ mod rows;
 use crate::arguments::{Argument, Arguments};
 use crate::error::CommandError;
 
-pub use answers::{answer, help};
+pub use answers::{Offered, answer, help};
 pub use rows::{COMMANDS, Id};
 
 /// What is known of a command, or of a subcommand.

@@ -122,7 +122,7 @@ fn ours_to(arguments: Arguments<'_>, authenticated: bool) -> Ours {
         }
         Command::Ping { message: None } => writer.simple("PONG"),
         Command::Command(annulus_resp::CommandQuery::GetKeys { request }) => {
-            table::answer(annulus_resp::CommandQuery::GetKeys { request }, &mut writer);
+            table::answer(annulus_resp::CommandQuery::GetKeys { request }, |_| true, &mut writer);
             if out.starts_with(b"-") {
                 return Ours::Error(out);
             }
@@ -915,7 +915,7 @@ fn the_table_is_what_redis_says_of_itself() {
                     table::find(arguments).and_then(|spec| Command::parse(spec, arguments));
                 let Ok(Command::Command(query)) = command else { panic!("{command:?}") };
                 let mut out = Vec::new();
-                table::answer(query, &mut Writer::new(&mut out, protocol));
+                table::answer(query, |_| true, &mut Writer::new(&mut out, protocol));
                 let [reply]: [Reply; 1] = replies(&out).try_into().expect("one answer");
                 reply
             };
@@ -960,7 +960,7 @@ fn unknown_names_are_answered_alike_by_command_info_and_docs() {
         let command = table::find(arguments).and_then(|spec| Command::parse(spec, arguments));
         let Ok(Command::Command(query)) = command else { panic!("{command:?}") };
         let mut out = Vec::new();
-        table::answer(query, &mut Writer::new(&mut out, Protocol::Resp2));
+        table::answer(query, |_| true, &mut Writer::new(&mut out, Protocol::Resp2));
         assert_eq!(out.escape_ascii().to_string(), theirs.escape_ascii().to_string(), "{line}");
     }
 }

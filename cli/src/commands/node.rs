@@ -27,6 +27,7 @@ pub(crate) fn run(global: &Global, args: &NodeArgs) -> anyhow::Result<()> {
                 "incarnation": ready.incarnation,
                 "addr": addr,
                 "socket": socket,
+                "redis": ready.redis,
             });
             // Who started the node may have stopped listening; the node serves on.
             let _ = output::json(&line);

@@ -118,6 +118,8 @@ pub(super) fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Doc
         let (name, origin) = (key.get_ref(), at(key.span().start));
         if name == "table" {
             collect_tables(value, origin, &at, &mut document.tables, problems);
+        } else if name == REDIS {
+            collect_redis(value, origin, &at, &mut document.settings, problems);
         } else if let Some(setting) = Setting::of_key(name) {
             document.settings.insert(setting, Given { origin, raw: raw(value.get_ref()) });
         } else {
@@ -125,6 +127,38 @@ pub(super) fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Doc
         }
     }
     document
+}
+
+/// The section that is for clients of Redis; its keys stand in [`Setting`] with a dot behind its name.
+const REDIS: &str = "redis";
+
+fn collect_redis(
+    value: &Spanned<DeValue<'_>>,
+    origin: Origin,
+    at: &impl Fn(usize) -> Origin,
+    settings: &mut BTreeMap<Setting, Given>,
+    problems: &mut Vec<Problem>,
+) {
+    let DeValue::Table(section) = value.get_ref() else {
+        let why = "it is a section, written as [redis], with its keys below".to_owned();
+        let value = raw(value.get_ref()).to_string();
+        problems.push(Problem::Value { origin, key: REDIS.to_owned(), value, why });
+        return;
+    };
+    for (key, value) in in_order(section) {
+        let (name, origin) = (key.get_ref(), at(key.span().start));
+        match Setting::of_key(&format!("{REDIS}.{name}")) {
+            Some(setting) => {
+                settings.insert(setting, Given { origin, raw: raw(value.get_ref()) });
+            }
+            None => problems.push(unknown(origin, name, Place::Redis)),
+        }
+    }
+}
+
+/// The keys of that section, without its name.
+fn redis_keys() -> impl Iterator<Item = &'static str> + Clone {
+    Setting::ALL.iter().filter_map(|setting| setting.key().strip_prefix("redis."))
 }
 
 fn collect_tables(
@@ -229,10 +263,11 @@ enum Place {
     Top,
     Table,
     Ring,
+    Redis,
 }
 
 fn unknown(origin: Origin, key: &str, place: Place) -> Problem {
-    let top = Setting::ALL.iter().map(|setting| setting.key());
+    let top = Setting::ALL.iter().map(|setting| setting.key()).filter(|key| !key.contains('.'));
     let table = TableSetting::ALL.iter().map(|setting| setting.key());
     let ring = RingSetting::ALL.iter().map(|setting| setting.key());
     let hint = match place {
@@ -247,7 +282,11 @@ fn unknown(origin: Origin, key: &str, place: Place) -> Problem {
         Place::Table | Place::Ring if Setting::of_key(key).is_some() => {
             format!("`{key}` is a key of the node: move it above the first [[table]]")
         }
-        Place::Top => suggest(key, top.chain(["table"])),
+        Place::Redis if Setting::of_key(key).is_some() => {
+            format!("`{key}` is a key of the node: move it above [redis]")
+        }
+        Place::Redis => suggest(key, redis_keys()),
+        Place::Top => suggest(key, top.chain([REDIS, "table"])),
         Place::Table => suggest(key, table.chain(["ring"])),
         Place::Ring => suggest(key, ring),
     };

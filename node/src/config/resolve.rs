@@ -23,7 +23,8 @@ use crate::core::{
     SuspectPolicy, TablePolicy, WriteHomes, record_bytes_max,
 };
 use crate::driver::{
-    CORES_MAX, LaneSettings, LocalRoles, NodeSettings, ROOT, Storage, TableSettings,
+    CORES_MAX, LaneSettings, LocalRoles, NodeSettings, OnLateSave, ROOT, RedisSettings, Storage,
+    TableSettings,
 };
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
@@ -91,9 +92,7 @@ impl Resolver {
         let name = self.take(Setting::Name, host.name(), person_name, Clone::clone);
         let data_dir = self.take(Setting::DataDir, host.data_dir(env), path, show_path);
         let shm_dir = self.take(Setting::ShmDir, PathBuf::from("/dev/shm"), path, show_path);
-        let keyring = self.take(Setting::Keyring, None, optional_path, |path| {
-            path.as_ref().map_or_else(|| "(none)".to_owned(), show_path)
-        });
+        let keyring = self.take(Setting::Keyring, None, optional_path, show_optional_path);
         let has_keys = keyring.is_some();
         let listen =
             self.take(Setting::Listen, LISTEN, |raw| listen(raw, has_keys), SocketAddr::to_string);
@@ -107,9 +106,7 @@ impl Resolver {
                 data_dir.join("node.sock").display()
             ));
         }
-        let socket = self.take(Setting::Socket, default_socket, socket, |path| {
-            path.as_ref().map_or_else(|| "(none)".to_owned(), show_path)
-        });
+        let socket = self.take(Setting::Socket, default_socket, socket, show_optional_path);
         let socket_mode =
             self.take(Setting::SocketMode, 0o600, socket_mode, |mode| format!("{mode:o}"));
         let local_roles = self.take(
@@ -192,6 +189,7 @@ impl Resolver {
             |bytes| show_size(bytes.get()),
         );
         let home_timeout = self.take_time(Setting::HomeTimeout, core.home_timeout, MS..=MINUTE);
+        let redis = self.redis();
         let log = self.take(Setting::Log, "info".to_owned(), filter, Clone::clone);
         let settings = NodeSettings {
             cluster,
@@ -229,9 +227,53 @@ impl Resolver {
                 home_timeout,
                 ..core
             },
+            redis,
             tables: self.tables(tables),
         };
         (settings, log)
+    }
+
+    /// What clients of Redis find.
+    fn redis(&mut self) -> RedisSettings {
+        let default = RedisSettings::default();
+        // Looked at out of their order in the file, since one depends on the other.
+        let given = self.given.get(&Setting::RedisPasswordFile);
+        let has_password =
+            given.is_some_and(|given| matches!(optional_path(&given.raw), Ok(Some(_))));
+        RedisSettings {
+            listen: self.take(
+                Setting::RedisListen,
+                default.listen,
+                |raw| redis_listen(raw, has_password),
+                |addrs| show_list(&addrs.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
+            ),
+            socket: self.take(Setting::RedisSocket, default.socket, socket, show_optional_path),
+            password_file: self.take(
+                Setting::RedisPasswordFile,
+                default.password_file,
+                optional_path,
+                show_optional_path,
+            ),
+            connections_max: self.take(
+                Setting::RedisConnectionsMax,
+                default.connections_max,
+                whole(1..=1_000_000),
+                u32::to_string,
+            ),
+            on_late_save: self.take(
+                Setting::RedisOnLateSave,
+                default.on_late_save,
+                on_late_save,
+                |what| {
+                    match what {
+                        OnLateSave::Error => "error",
+                        OnLateSave::Ignore => "ignore",
+                        OnLateSave::Recreate => "recreate",
+                    }
+                    .to_owned()
+                },
+            ),
+        }
     }
 
     /// The value of a setting: the winner's, else the default. A value that is wrong is reported,
@@ -879,6 +921,39 @@ fn listen(raw: &Raw, has_keys: bool) -> Result<SocketAddr, String> {
     ))
 }
 
+fn redis_listen(raw: &Raw, has_password: bool) -> Result<Vec<SocketAddr>, String> {
+    let addrs = match raw {
+        Raw::Text(text) if text.trim().is_empty() => Vec::new(),
+        Raw::Text(text) => {
+            let one = |part: &str| address(&Raw::Text(part.trim().to_owned()));
+            text.split(',').map(one).collect::<Result<_, _>>()?
+        }
+        Raw::List(items) => items.iter().map(address).collect::<Result<Vec<_>, _>>()?,
+        _ => return Err("must be a list, such as [\"127.0.0.1:6379\"]".to_owned()),
+    };
+    if addrs.len() > REDIS_ADDRS_MAX {
+        return Err(format!("has {} addresses; at most {REDIS_ADDRS_MAX}", addrs.len()));
+    }
+    match addrs.iter().find(|addr| !has_password && !addr.ip().is_loopback()) {
+        None => Ok(addrs),
+        Some(addr) => Err(format!(
+            "{addr} is beyond loopback, where whoever reaches it could use every session; name a file \
+             with a password in `password_file` (it travels in clear: only on networks that you trust), \
+             or use \"127.0.0.1:{0}\" or \"[::1]:{0}\"",
+            addr.port()
+        )),
+    }
+}
+
+fn on_late_save(raw: &Raw) -> Result<OnLateSave, String> {
+    match raw {
+        Raw::Text(text) if text == "error" => Ok(OnLateSave::Error),
+        Raw::Text(text) if text == "ignore" => Ok(OnLateSave::Ignore),
+        Raw::Text(text) if text == "recreate" => Ok(OnLateSave::Recreate),
+        _ => Err("must be \"error\", \"ignore\" or \"recreate\"".to_owned()),
+    }
+}
+
 fn advertise(raw: &Raw) -> Result<Option<SocketAddr>, String> {
     let addr = address(raw)?;
     if addr.ip().is_unspecified() {
@@ -1187,6 +1262,10 @@ fn show_path(path: &impl AsRef<Path>) -> String {
     path.as_ref().display().to_string()
 }
 
+fn show_optional_path(path: &Option<PathBuf>) -> String {
+    path.as_ref().map_or_else(|| "(none)".to_owned(), show_path)
+}
+
 fn show_list(items: &[String]) -> String {
     items.join(", ")
 }
@@ -1225,6 +1304,8 @@ const RINGS_MAX: usize = 7;
 /// How many half-lives a session's heat goes back, less those that it goes ahead.
 const HALF_LIVES_TOLD_APART: u32 = 2_000;
 const SEEDS_MAX: usize = 256;
+/// The most addresses for clients of Redis.
+const REDIS_ADDRS_MAX: usize = 16;
 /// Of uses: heat is told apart that far.
 const BURN_MAX: u64 = 1_000_000_000;
 /// A second, of sessions and of tables.

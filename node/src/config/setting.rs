@@ -75,6 +75,11 @@ settings! {
         HintsRate "hints_rate" "SIZE" "The most bytes of such writes per second to one home";
         HandoverRate "handover_rate" "SIZE" "The most bytes per second that comparisons exchange";
         HomeTimeout "home_timeout" "TIME" "How long a home may take to answer";
+        RedisListen "redis.listen" "ADDR,…" "Where clients of Redis find the node, TCP; empty: nowhere";
+        RedisSocket "redis.socket" "PATH" "The Unix socket for clients of Redis; empty: none";
+        RedisPasswordFile "redis.password_file" "FILE" "The password that they have to say; empty: none";
+        RedisConnectionsMax "redis.connections_max" "N" "The most of their connections open at once";
+        RedisOnLateSave "redis.on_late_save" "WHAT" "What becomes of a SET after the logout: error, ignore, recreate";
         Log "log" "FILTER" "What to log: error, warn, info, debug, trace, or per module";
     }
 }
@@ -125,10 +130,11 @@ settings! {
 impl Setting {
     /// The environment variable that sets it.
     pub fn env(self) -> String {
-        format!("{ENV_PREFIX}{}", self.key().to_uppercase())
+        format!("{ENV_PREFIX}{}", self.key().to_uppercase().replace('.', "_"))
     }
 
-    /// The flag of `annulus node` that sets it, without the dashes in front: the key with dashes.
+    /// The flag of `annulus node` that sets it, without the dashes in front: the key with dashes, also for the dot of a
+    /// section.
     pub fn flag(self) -> &'static str {
         match self {
             Self::DataDir => "data-dir",
@@ -149,14 +155,18 @@ impl Setting {
             Self::HintsRate => "hints-rate",
             Self::HandoverRate => "handover-rate",
             Self::HomeTimeout => "home-timeout",
+            Self::RedisListen => "redis-listen",
+            Self::RedisSocket => "redis-socket",
+            Self::RedisPasswordFile => "redis-password-file",
+            Self::RedisConnectionsMax => "redis-connections-max",
+            Self::RedisOnLateSave => "redis-on-late-save",
             one_word => one_word.key(),
         }
     }
 
     /// The setting that this environment variable sets.
     pub fn of_env(variable: &str) -> Option<Self> {
-        let rest = variable.strip_prefix(ENV_PREFIX)?;
-        Self::ALL.iter().copied().find(|setting| rest == setting.key().to_uppercase())
+        Self::ALL.iter().copied().find(|setting| variable == setting.env())
     }
 }
 
@@ -170,7 +180,7 @@ mod tests {
     #[test]
     fn a_flag_is_the_key_with_dashes_and_a_variable_the_key_in_capitals() {
         for setting in Setting::ALL.iter().copied() {
-            assert_eq!(setting.flag(), setting.key().replace('_', "-"));
+            assert_eq!(setting.flag(), setting.key().replace(['_', '.'], "-"));
             assert_eq!(Setting::of_env(&setting.env()), Some(setting));
         }
         assert_eq!(Setting::of_env("ANNULUS_data_dir"), None);

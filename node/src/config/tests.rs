@@ -12,7 +12,7 @@ use crate::core::{
     CoreSettings, OnFull, OverLimit, Overflow, OwnerLimit, Partition, Promotion, ReadFrom,
     SuspectPolicy, TablePolicy, WriteHomes,
 };
-use crate::driver::{LocalRoles, Storage, TableSettings};
+use crate::driver::{LocalRoles, OnLateSave, RedisSettings, Storage, TableSettings};
 
 /// A host on which nothing is installed, with a file to read and room for more.
 struct Scene {
@@ -201,6 +201,11 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::HintsRate, "1MiB", "\"1MiB\""),
         (Setting::HandoverRate, "8MiB", "\"8MiB\""),
         (Setting::HomeTimeout, "30ms", "\"30ms\""),
+        (Setting::RedisListen, "127.0.0.1:1,[::1]:2", "[\"127.0.0.1:1\", \"[::1]:2\"]"),
+        (Setting::RedisSocket, "/r", "\"/r\""),
+        (Setting::RedisPasswordFile, "/p", "\"/p\""),
+        (Setting::RedisConnectionsMax, "7", "7"),
+        (Setting::RedisOnLateSave, "recreate", "\"recreate\""),
         (Setting::Log, "debug", "\"debug\""),
     ];
     assert_eq!(values.map(|(setting, ..)| setting).as_slice(), Setting::ALL);
@@ -630,6 +635,69 @@ fn names_have_at_most_63_bytes() {
     }
     let error = error_of(&format!("[[table]]\nname = \"{longer}\""));
     assert!(error.contains("has 64 bytes"), "{error}");
+}
+
+#[test]
+fn clients_of_redis_are_let_in_where_the_configuration_says() {
+    assert_eq!(Scene::new("").settings().redis, RedisSettings::default());
+    let file = "[redis]\nlisten = [\"127.0.0.1:6379\", \"[::1]:0\"]\nsocket = \"/run/redis.sock\"\n\
+                connections_max = 5\non_late_save = \"ignore\"\n\n[[table]]\nname = \"t\"\n";
+    let expected = RedisSettings {
+        listen: vec![
+            "127.0.0.1:6379".parse().expect("an address"),
+            "[::1]:0".parse().expect("an address"),
+        ],
+        socket: Some("/run/redis.sock".into()),
+        password_file: None,
+        connections_max: 5,
+        on_late_save: OnLateSave::Ignore,
+    };
+    assert_eq!(Scene::new(file).settings().redis, expected);
+    assert_eq!(Scene::new(file).origin("redis.socket"), "node.toml:3");
+    let scene = Scene::new(file).env("ANNULUS_REDIS_LISTEN", "127.0.0.1:1,127.0.0.1:2");
+    assert_eq!(scene.settings().redis.listen.len(), 2);
+    assert_eq!(scene.origin("redis.listen"), "ANNULUS_REDIS_LISTEN");
+    let scene = scene.flag(Setting::RedisListen, "");
+    assert_eq!(scene.settings().redis.listen, []);
+}
+
+#[test]
+fn clients_of_redis_come_from_beyond_loopback_with_a_password_alone() {
+    let file = "[redis]\nlisten = [\"127.0.0.1:6379\", \"0.0.0.0:6379\"]\n";
+    for keys in ["", "keyring = \"/k\"\n"] {
+        let error = error_of(&format!("{keys}{file}"));
+        assert!(error.contains("redis.listen = "), "{error}");
+        assert!(error.contains("0.0.0.0:6379 is beyond loopback"), "{error}");
+        assert!(error.contains("name a file with a password in `password_file`"), "{error}");
+    }
+    let settings = Scene::new(&format!("{file}password_file = \"/p\"\n")).settings();
+    assert_eq!(settings.redis.listen.len(), 2);
+    error_of(&format!("{file}password_file = \"\"\n"));
+}
+
+#[test]
+fn what_is_wrong_under_redis_is_said_with_its_line() {
+    for (file, expected) in [
+        ("[redis]\nlisen = []\n", "node.toml:2: unknown key `lisen`; did you mean `listen`?"),
+        (
+            "[redis]\nzone = \"a\"\n",
+            "node.toml:2: unknown key `zone`; `zone` is a key of the node: move it above [redis]",
+        ),
+        (
+            "redis = 1\n",
+            "node.toml:1: redis = 1: it is a section, written as [redis], with its keys below",
+        ),
+        (
+            "[redis]\nlisten = 6379\n",
+            "node.toml:2: redis.listen = 6379: must be a list, such as [\"127.0.0.1:6379\"]",
+        ),
+        (
+            "[redis]\non_late_save = \"drop\"\n",
+            "node.toml:2: redis.on_late_save = \"drop\": must be \"error\", \"ignore\" or \"recreate\"",
+        ),
+    ] {
+        assert_eq!(error_of(file), expected);
+    }
 }
 
 #[test]

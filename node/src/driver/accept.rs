@@ -17,7 +17,7 @@ use super::inboxes::{Inboxes, NotLeft};
 use super::keys::{Job, Keys, Task};
 use super::lanes::{Lane, Lanes};
 use super::local_roles::{LocalRoles, grant};
-use super::post::Streams;
+use super::post::{Sink, Streams};
 use super::stream::{FrameReader, ReadError, outbox};
 use super::tally::Tally;
 use crate::core::{Asker, Caller, HubInput, Request};
@@ -62,7 +62,7 @@ const IDLE_WITH_LANE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Bytes that may wait to be written to one stream; a reader that is slower is cut off.
 const OUTBOX_BYTES: usize = 16 << 20;
 /// The pause after a failed accept, as when descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts streams for ever.
 pub(super) async fn accept<L>(mut listener: L, reception: Arc<Reception>)
@@ -148,10 +148,10 @@ enum May {
 }
 
 /// One of a bounded number, given back when it is dropped.
-struct Place<'a>(&'a AtomicU32);
+pub(super) struct Place<'a>(&'a AtomicU32);
 
 impl<'a> Place<'a> {
-    fn take(taken: &'a AtomicU32, limit: u32) -> Option<Self> {
+    pub(super) fn take(taken: &'a AtomicU32, limit: u32) -> Option<Self> {
         let place = Self(taken);
         (taken.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
     }
@@ -214,7 +214,7 @@ async fn serve<S>(
     }
     let number = reception.next.fetch_add(1, Ordering::Relaxed);
     let (outbox, outgoing) = outbox(OUTBOX_BYTES);
-    reception.streams.open(number, outbox);
+    reception.streams.open(number, Sink::Frames(outbox));
     // The lane closes with this stream.
     let mut lane = None;
     let mut has_asked = false;
@@ -392,6 +392,15 @@ async fn send<W: AsyncWrite + Unpin>(
 }
 
 impl Reception {
+    /// What the user at our end of a stream in clear may do at most.
+    ///
+    /// # Errors
+    /// As [`Reception::recognize`].
+    pub(super) fn role_at(&self, end: Option<LocalEnd>) -> std::io::Result<Role> {
+        let user = end.as_ref().map(LocalEnd::peer_user).transpose()?;
+        Ok(user.map_or(Role::Development, |user| self.local_roles.of(user, self.user)))
+    }
+
     /// What a stream in clear may do at most. Without a real local socket that is everything.
     ///
     /// # Errors
@@ -486,6 +495,6 @@ impl Reception {
     /// Answers what neither hub nor core sees.
     fn answer(&self, stream: u64, id: u64, answer: impl Into<Message>) {
         let header = Header { id, view: 0, hlc: Hlc::ZERO };
-        self.streams.send(stream, header, &answer.into());
+        self.streams.send(stream, header, answer.into());
     }
 }

@@ -55,6 +55,35 @@ pub enum RunError {
         /// What the system says.
         source: io::Error,
     },
+    /// An address for clients of Redis cannot be listened on.
+    #[error(
+        "cannot listen on {addr} for clients of Redis: {source}; choose another `redis.listen`"
+    )]
+    RedisListen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The Unix socket for clients of Redis cannot be listened on.
+    #[error(
+        "cannot listen on {} for clients of Redis: {source}; choose another `redis.socket`",
+        path.display()
+    )]
+    RedisSocket {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The password for clients of Redis cannot be used.
+    #[error("cannot use redis.password_file {}: {why}", path.display())]
+    RedisPassword {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// The shared-memory file system has no room for a table.
     #[error(
         "no room for table {table:?}: it needs {needed} bytes and {} has {free} free; lower its \

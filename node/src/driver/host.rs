@@ -50,6 +50,14 @@ pub trait Host: Send + Sync + 'static {
     /// not start without it then.
     fn load_keyring(&self) -> io::Result<Zeroizing<String>>;
 
+    /// The file with the password for clients of Redis, if the settings name one.
+    ///
+    /// # Errors
+    /// If there is none, it is not text, or others may read it.
+    fn load_redis_password(&self) -> io::Result<Zeroizing<String>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
     /// Replaces the keyring; it is on disk when the future completes.
     ///
     /// # Errors
@@ -132,6 +140,7 @@ pub struct SystemHost {
     keyring: Option<PathBuf>,
     /// As the keyring was last read or written here.
     keyring_known: Arc<Mutex<Zeroizing<String>>>,
+    redis_password: Option<PathBuf>,
     kept: Arc<Mutex<RecordFile>>,
     cluster: String,
     /// The rings that the node serves, as bits.
@@ -166,6 +175,7 @@ impl SystemHost {
             shm_dir: settings.shm_dir.clone(),
             keyring: settings.keyring.clone(),
             keyring_known: Arc::default(),
+            redis_password: settings.redis.password_file.clone(),
             kept: Arc::new(Mutex::new(RecordFile::at(settings.data_dir.join(KEPT_FILE)))),
             cluster: settings.cluster.clone(),
             rings: settings.rings,
@@ -205,6 +215,10 @@ impl Host for SystemHost {
         let text = read_secret(path)?;
         *lock(&self.keyring_known) = text.clone();
         Ok(text)
+    }
+
+    fn load_redis_password(&self) -> io::Result<Zeroizing<String>> {
+        read_secret(self.redis_password.as_ref().ok_or(io::ErrorKind::NotFound)?)
     }
 
     async fn store_keyring(&self, keyring: Zeroizing<String>) -> io::Result<()> {
@@ -292,7 +306,7 @@ fn read_secret(path: &Path) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(KEYRING_BYTES_MAX as usize + 1));
     file.take(KEYRING_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > KEYRING_BYTES_MAX {
-        let why = format!("it is larger than {KEYRING_BYTES_MAX} bytes; keep its keys alone");
+        let why = format!("it is larger than {KEYRING_BYTES_MAX} bytes; keep what it is for alone");
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     Ok(text)

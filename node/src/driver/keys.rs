@@ -226,7 +226,7 @@ impl<N: Net, H: Host> KeyTask<N, H> {
 
     fn answer(&self, stream: u64, id: u64, answer: impl Into<Message>) {
         let header = Header { id, view: 0, hlc: Hlc::ZERO };
-        self.streams.send(stream, header, &answer.into());
+        self.streams.send(stream, header, answer.into());
     }
 
     /// Changes this node's keys, on disk first.

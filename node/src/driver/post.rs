@@ -8,6 +8,7 @@ use annulus_net::{Net, Udp};
 use annulus_proto::codec::{self, Header};
 use annulus_proto::message::{Gossip, Message, Rejected, StreamGossip};
 use annulus_seal::datagram::{INSIDE_BYTES_MAX, Recipient};
+use tokio::sync::mpsc;
 
 use super::inboxes::Inboxes;
 use super::link::{Identity, Link, Traffic};
@@ -43,7 +44,7 @@ impl<N: Net> Post<N> {
         let Reply { to, header, message } = reply;
         match to {
             Asker::Stream(stream) | Asker::Local(stream) => {
-                if self.streams.send(stream, header, &message) == Some(false) {
+                if self.streams.send(stream, header, message) == Some(false) {
                     self.tally.add("streams_too_slow");
                 }
             }
@@ -152,12 +153,21 @@ impl<N: Net> Post<N> {
 
 /// The streams that are open, by their numbers.
 #[derive(Default)]
-pub(super) struct Streams(Mutex<BTreeMap<u64, Outbox>>);
+pub(super) struct Streams(Mutex<BTreeMap<u64, Sink>>);
+
+/// Where what is sent to a stream is left.
+#[derive(Clone)]
+pub(super) enum Sink {
+    /// As frames, for the other side.
+    Frames(Outbox),
+    /// As it is, with the number of what was asked, for who asked in the name of the other side.
+    Messages(mpsc::Sender<(u64, Box<Message>)>),
+}
 
 impl Streams {
     /// From now on this stream is sent to.
-    pub(super) fn open(&self, stream: u64, outbox: Outbox) {
-        self.lock().insert(stream, outbox);
+    pub(super) fn open(&self, stream: u64, sink: Sink) {
+        self.lock().insert(stream, sink);
     }
 
     /// Nothing more is sent to this stream; what is queued still goes out.
@@ -165,24 +175,30 @@ impl Streams {
         self.lock().remove(&stream);
     }
 
-    /// Queues a frame for a stream, `None` if it is not open. `false`: it does not take its answers, and
+    /// Leaves a message for a stream, `None` if it is not open. `false`: it does not take its answers, and
     /// is closed.
-    pub(super) fn send(&self, stream: u64, header: Header, message: &Message) -> Option<bool> {
-        let outbox = self.lock().get(&stream).cloned()?;
-        let frame = codec::frame(header, message).or_else(|error| {
-            tracing::error!(%error, "an answer is larger than its kind may be");
-            let why = error.to_string();
-            codec::frame(header, &Rejected::Malformed { why }.into())
-        });
-        let frame = frame.ok()?;
-        let is_taken = outbox.push(frame);
+    pub(super) fn send(&self, stream: u64, header: Header, message: Message) -> Option<bool> {
+        let sink = self.lock().get(&stream).cloned()?;
+        let is_taken = match sink {
+            Sink::Frames(outbox) => outbox.push(frame(header, &message)?),
+            Sink::Messages(messages) => messages.try_send((header.id, Box::new(message))).is_ok(),
+        };
         if !is_taken {
             self.close(stream);
         }
         Some(is_taken)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Outbox>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Sink>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn frame(header: Header, message: &Message) -> Option<Vec<u8>> {
+    let frame = codec::frame(header, message).or_else(|error| {
+        tracing::error!(%error, "an answer is larger than its kind may be");
+        let why = error.to_string();
+        codec::frame(header, &Rejected::Malformed { why }.into())
+    });
+    frame.ok()
 }

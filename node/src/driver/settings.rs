@@ -63,7 +63,10 @@ pub struct NodeSettings {
     pub mesh: MeshConfig,
     /// The core's behaviour.
     pub core: CoreSettings,
-    /// The tables, with the memory each takes.
+    /// Clients of Redis.
+    pub redis: RedisSettings,
+    /// The tables, with the memory each takes. SELECT of clients of Redis numbers them from 0 in this order, without
+    /// their rings further out.
     pub tables: Vec<TableSettings>,
 }
 
@@ -86,6 +89,45 @@ impl Default for LaneSettings {
     fn default() -> Self {
         Self { max: 256, poll: Duration::from_micros(50) }
     }
+}
+
+/// How clients of Redis are served. By default they are not: nobody listens for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// Where to listen, TCP; port 0 picks a free one. What travels there is in clear. Default nowhere.
+    pub listen: Vec<SocketAddr>,
+    /// The Unix socket, with the permissions of the node's other one; `None` = no socket.
+    pub socket: Option<PathBuf>,
+    /// The file of the password that they have to say first; `None` = none is needed. Default none.
+    pub password_file: Option<PathBuf>,
+    /// The most connections at once, over TCP and the socket together. Each costs a descriptor and some KiB, and while
+    /// much is on its way up to some MiB. Default 10,000, that of Redis.
+    pub connections_max: u32,
+    /// What becomes of a SET of a session that was ended. Default [`OnLateSave::Error`].
+    pub on_late_save: OnLateSave,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            socket: None,
+            password_file: None,
+            connections_max: 10_000,
+            on_late_save: OnLateSave::Error,
+        }
+    }
+}
+
+/// What becomes of a late save: a SET of a key whose session was ended, by somebody who has not been told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLateSave {
+    /// It is refused, and an error says so.
+    Error,
+    /// It is answered as if it were done, and is not: for applications that cannot do with an error.
+    Ignore,
+    /// It begins a session anew, as Redis would: for tables that are no sessions.
+    Recreate,
 }
 
 /// Where a table's segment is.

@@ -14,6 +14,11 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).add(name);
     }
 
+    /// Counts so many more.
+    pub(super) fn add_many(&self, name: &'static str, count: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).add_many(name, count);
+    }
+
     /// Takes all counts; they begin anew.
     pub(super) fn take(&self) -> Counters {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))

@@ -49,6 +49,7 @@ pub(crate) fn settings(dir: &Path) -> NodeSettings {
         leave_on_stop: false,
         mesh: annulus_gossip::MeshConfig::default(),
         core: CoreSettings::default(),
+        redis: annulus_node::driver::RedisSettings::default(),
         tables: vec![table(2 << 20, 64 << 10)],
     }
 }

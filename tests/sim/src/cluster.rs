@@ -786,6 +786,7 @@ fn settings(
             flaw: mutant.and_then(Mutant::flaw),
             ..CoreSettings::default()
         },
+        redis: annulus_node::driver::RedisSettings::default(),
         tables: vec![table(parameters, mutant)],
         name,
     }

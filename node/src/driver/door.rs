@@ -1,0 +1,378 @@
+//! The door for clients of Redis: their connections, requests and answers. What these ask becomes requests about sessions,
+//! as those of any other client; the cores know nothing of it.
+//!
+//! A task per connection does one command after the other and writes the answers when no whole request is left. Nothing is
+//! remembered of a connection but what it said of itself, and which keys it knows to have no session ([`told`]).
+
+mod connection;
+mod keyspace;
+mod server;
+mod store;
+mod strings;
+mod told;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use annulus_net::{Clock, Listener, LocalEnd, Net, Peer};
+use annulus_proto::limits::VALUE_BYTES_MAX;
+use annulus_proto::message::Role;
+use annulus_resp::{Limits, Parsed, Parser, Writer};
+use annulus_seal::Zeroizing;
+use bytes::{Buf, BytesMut};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use super::WRITE_TIMEOUT;
+use super::accept::{ACCEPT_PAUSE, Place, Reception};
+use super::error::RunError;
+use super::host::Host;
+use super::inboxes::Stopping;
+use super::settings::{NodeSettings, OnLateSave, RedisSettings};
+use crate::core::Caller;
+use connection::{Client, Connection};
+use store::Store;
+
+/// What all connections share.
+pub(super) struct Door<C> {
+    clock: C,
+    reception: Arc<Reception>,
+    /// By their numbers in SELECT.
+    tables: Vec<Table>,
+    password: Option<Zeroizing<String>>,
+    on_late_save: OnLateSave,
+    connections_max: u32,
+    connections: AtomicU32,
+    /// The addresses, for INFO.
+    addrs: Vec<SocketAddr>,
+    /// When it was opened, by the monotonic clock.
+    since: Duration,
+    counts: Counts,
+    /// What CLIENT LIST lists, by their numbers.
+    clients: Mutex<BTreeMap<u64, Arc<Client>>>,
+    /// How often a command was asked for that is none here, by its name; a bounded number of names.
+    unknown: Mutex<BTreeMap<String, u64>>,
+    random: Mutex<StdRng>,
+}
+
+/// A table, as SELECT chooses it.
+struct Table {
+    name: String,
+    value_bytes_max: usize,
+}
+
+/// What INFO counts.
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    commands: AtomicU64,
+}
+
+/// What a request may be. A value that is too large for every table gets an answer, and does not end the connection.
+const LIMITS: Limits = Limits {
+    arguments_max: 128 << 10,
+    bulk_bytes_max: 2 * VALUE_BYTES_MAX as u32,
+    request_bytes_max: 8 << 20,
+};
+/// How much is read at a time, at least.
+const READ_BYTES: usize = 4 << 10;
+/// Buffers that grew beyond this are given back when they are empty.
+const BUFFER_KEPT_BYTES: usize = 16 << 10;
+/// More answers than this are written before the next command is done.
+const ANSWERS_BYTES_MAX: usize = 1 << 20;
+/// The shortest password.
+const PASSWORD_BYTES_MIN: usize = 8;
+/// How many unknown commands are counted apart, and how long their names are.
+const UNKNOWN_MAX: usize = 64;
+const UNKNOWN_BYTES_MAX: usize = 16;
+/// The name of all others.
+const UNKNOWN_OTHERS: &str = "(others)";
+
+/// Where the node listens for clients of Redis.
+pub(super) struct Doors<L> {
+    tcp: Vec<L>,
+    local: Option<(L, PathBuf)>,
+    /// The addresses of the former.
+    pub(super) addrs: Vec<SocketAddr>,
+}
+
+/// Begins to listen where the settings say.
+///
+/// # Errors
+/// [`RunError::RedisListen`], [`RunError::RedisSocket`].
+pub(super) async fn listen<N: Net>(
+    net: &N,
+    settings: &RedisSettings,
+) -> Result<Doors<N::Listener>, RunError> {
+    let (mut tcp, mut addrs) = (Vec::new(), Vec::new());
+    for &addr in &settings.listen {
+        let fail = |source| RunError::RedisListen { addr, source };
+        let listener = net.listen(addr).await.map_err(fail)?;
+        addrs.push(listener.local_addr().map_err(fail)?);
+        tcp.push(listener);
+    }
+    let local = match &settings.socket {
+        None => None,
+        Some(path) => {
+            let fail = |source| RunError::RedisSocket { path: path.clone(), source };
+            Some((net.listen_local(path).await.map_err(fail)?, path.clone()))
+        }
+    };
+    Ok(Doors { tcp, local, addrs })
+}
+
+/// The password that clients have to say, if one is configured.
+///
+/// # Errors
+/// [`RunError::RedisPassword`].
+pub(super) fn password<H: Host>(
+    host: &H,
+    settings: &RedisSettings,
+) -> Result<Option<Zeroizing<String>>, RunError> {
+    let Some(path) = &settings.password_file else { return Ok(None) };
+    let fail = |why: String| RunError::RedisPassword { path: path.clone(), why };
+    let text = host.load_redis_password().map_err(|error| fail(error.to_string()))?;
+    let line = text.lines().next().unwrap_or_default();
+    if line.len() < PASSWORD_BYTES_MIN {
+        let why = format!(
+            "its first line has {} bytes; write a password of at least {PASSWORD_BYTES_MIN} there",
+            line.len()
+        );
+        return Err(fail(why));
+    }
+    Ok(Some(Zeroizing::new(line.to_owned())))
+}
+
+impl<L: Listener> Doors<L>
+where
+    L::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    /// Lets clients in, for ever.
+    pub(super) fn open<C: Clock>(self, door: Arc<Door<C>>, tasks: &mut JoinSet<()>) {
+        for (listener, addr) in self.tcp.into_iter().zip(self.addrs) {
+            tasks.spawn(accept(listener, addr.to_string(), door.clone()));
+        }
+        if let Some((listener, path)) = self.local {
+            tasks.spawn(accept(listener, path.display().to_string(), door));
+        }
+    }
+}
+
+/// Accepts connections for ever; they end with it.
+async fn accept<L, C>(mut listener: L, at: String, door: Arc<Door<C>>)
+where
+    L: Listener,
+    L::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: Clock,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    let end = L::local_end(&stream);
+                    let (at, door) = (at.clone(), door.clone());
+                    connections.spawn(async move { door.receive(stream, peer, end, at).await });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client of Redis; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a connection of a client of Redis ended by itself");
+                }
+            }
+        }
+    }
+}
+
+impl<C: Clock> Door<C> {
+    /// The door of a node with these settings; `seed` is random.
+    pub(super) fn new(
+        settings: &NodeSettings,
+        password: Option<Zeroizing<String>>,
+        addrs: Vec<SocketAddr>,
+        reception: Arc<Reception>,
+        clock: &C,
+        seed: u64,
+    ) -> Self {
+        let tables = settings.tables.iter().map(|table| &table.policy);
+        let table = |policy: &crate::core::TablePolicy| Table {
+            name: policy.name.clone(),
+            value_bytes_max: policy.max_value as usize,
+        };
+        Self {
+            clock: clock.clone(),
+            reception,
+            tables: tables.filter(|policy| policy.ring == 0).map(table).collect(),
+            password,
+            on_late_save: settings.redis.on_late_save,
+            connections_max: settings.redis.connections_max,
+            connections: AtomicU32::new(0),
+            addrs,
+            since: clock.monotonic(),
+            counts: Counts::default(),
+            clients: Mutex::default(),
+            unknown: Mutex::default(),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+        }
+    }
+
+    async fn receive<S>(
+        self: Arc<Self>,
+        stream: S,
+        peer: Peer,
+        end: io::Result<Option<LocalEnd>>,
+        at: String,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let tally = &self.reception.tally;
+        let (read_half, mut write_half) = tokio::io::split(stream);
+        let Some(_place) = Place::take(&self.connections, self.connections_max) else {
+            tally.add("redis_connections_refused");
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            let _ = write(&mut write_half, b"-ERR max number of clients reached\r\n").await;
+            return;
+        };
+        let may = match end.and_then(|end| self.reception.role_at(end)) {
+            Ok(may) => may,
+            Err(error) => {
+                tracing::error!(%error, "the user behind a local stream is unknown; it is closed");
+                return tally.add("local_users_unknown");
+            }
+        };
+        tally.add("redis_connections");
+        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        // No more than sessions need; less where this user may do less.
+        let role = if may.includes(Role::Authority) { Role::Authority } else { may };
+        let number = self.reception.next.fetch_add(1, Ordering::Relaxed);
+        let (client, seed) = {
+            let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+            (random.random(), random.random())
+        };
+        let caller = Caller::Client(role);
+        let store = Store::new(self.reception.clone(), number, caller, client);
+        let client = Arc::new(Client::new(number, peer, at, self.clock.monotonic()));
+        self.clients().insert(number, client.clone());
+        let connection = Connection::new(self.clone(), client, store, seed);
+        let ended = self.serve(connection, read_half, &mut write_half).await;
+        self.clients().remove(&number);
+        if ended.is_ok() {
+            let _ = tokio::time::timeout(WRITE_TIMEOUT, write_half.shutdown()).await;
+        }
+    }
+
+    /// Serves a connection until either side ends it.
+    ///
+    /// # Errors
+    /// If it cannot be written to.
+    async fn serve<R, W>(
+        &self,
+        mut connection: Connection<C>,
+        mut read_half: R,
+        write_half: &mut W,
+    ) -> io::Result<()>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut parser = Parser::new(LIMITS);
+        parser.set_authenticated(connection.is_authenticated());
+        let (mut input, mut answers) = (BytesMut::new(), Vec::new());
+        loop {
+            let (mut from, mut commands, mut is_over) = (0, 0, false);
+            while !is_over {
+                match parser.parse(&mut input[from..]) {
+                    Ok(Parsed::Request { bytes }) => {
+                        let arguments = parser.arguments(&input[from..]);
+                        let done = connection.run(arguments, &mut answers).await;
+                        (from, commands) = (from + bytes, commands + 1);
+                        is_over = done.is_err() || connection.is_over();
+                        parser.set_authenticated(connection.is_authenticated());
+                    }
+                    Ok(Parsed::Nothing { bytes }) => from += bytes,
+                    Ok(Parsed::Partial { .. }) => break,
+                    Err(error) => {
+                        self.reception.tally.add("redis_protocol_errors");
+                        Writer::new(&mut answers, connection.protocol()).refuse_bytes(error);
+                        is_over = true;
+                    }
+                }
+                if answers.len() > ANSWERS_BYTES_MAX {
+                    write(write_half, &answers).await?;
+                    answers.clear();
+                }
+            }
+            self.count(commands);
+            if !answers.is_empty() {
+                write(write_half, &answers).await?;
+                answers.clear();
+            }
+            if is_over {
+                return Ok(());
+            }
+            input.advance(from);
+            // Whoever is silent keeps no more than this.
+            if input.is_empty() && input.capacity() > BUFFER_KEPT_BYTES {
+                input = BytesMut::new();
+            }
+            answers.shrink_to(BUFFER_KEPT_BYTES);
+            // Room grows with what has arrived, and not by what is announced.
+            input.reserve(READ_BYTES.max(input.len() / 2));
+            let read = tokio::select! {
+                biased;
+                () = connection.client().killed() => return Ok(()),
+                read = read_half.read_buf(&mut input) => read,
+            };
+            if !matches!(read, Ok(1..)) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn count(&self, commands: u64) {
+        if commands > 0 {
+            self.reception.tally.add_many("redis_commands", commands);
+            self.counts.commands.fetch_add(commands, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a command that is none here. Only what looks like the name of one is remembered: clients that are
+    /// mistaken about the protocol may say anything.
+    fn count_unknown(&self, name: &[u8]) {
+        self.reception.tally.add("redis_commands_unknown");
+        let is_name = name.len() <= UNKNOWN_BYTES_MAX && name.iter().all(u8::is_ascii_alphabetic);
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        let has_place = unknown.len() < UNKNOWN_MAX || unknown.contains_key(&name);
+        let name = if is_name && has_place { name } else { UNKNOWN_OTHERS.to_owned() };
+        *unknown.entry(name).or_default() += 1;
+    }
+
+    fn clients(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes to a client. Who takes nothing for so long is given up.
+async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> io::Result<()> {
+    let written = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    tokio::time::timeout(WRITE_TIMEOUT, written).await?
+}
+
+/// The node is stopping, and the connection ends.
+type Done = Result<(), Stopping>;

@@ -1,0 +1,349 @@
+//! One connection: what it said of itself, and its commands.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use annulus_net::{Clock, Peer};
+use annulus_resp::table::{self, Flags, Id, Spec};
+use annulus_resp::{
+    Arguments, Command, CommandError, Credentials, Protocol, ReplyMode, Writer, texts,
+};
+use tokio::sync::Notify;
+
+use super::store::{Outcome, Store, Trouble};
+use super::told::Told;
+use super::{Done, Door};
+
+/// A client, as others see it: CLIENT LIST and CLIENT KILL.
+pub(super) struct Client {
+    pub(super) number: u64,
+    /// Where it comes from, as CLIENT LIST writes it.
+    pub(super) peer: String,
+    /// Where it came to.
+    pub(super) at: String,
+    pub(super) is_local: bool,
+    pub(super) since: Duration,
+    killed: Notify,
+    facts: Mutex<Facts>,
+}
+
+/// What changes of a client.
+#[derive(Clone)]
+pub(super) struct Facts {
+    /// Printable, as what its library says of itself.
+    pub(super) name: Vec<u8>,
+    pub(super) library: Vec<u8>,
+    pub(super) library_version: Vec<u8>,
+    pub(super) table: usize,
+    pub(super) protocol: Protocol,
+    /// Its last command.
+    pub(super) command: &'static str,
+    /// When that began.
+    pub(super) used: Duration,
+}
+
+/// One connection.
+pub(super) struct Connection<C> {
+    pub(super) door: Arc<Door<C>>,
+    pub(super) store: Store,
+    pub(super) told: Told,
+    /// The table's number.
+    pub(super) table: usize,
+    client: Arc<Client>,
+    protocol: Protocol,
+    authenticated: bool,
+    /// It wants no answers.
+    is_muted: bool,
+    /// It wants none to the next command.
+    skips_next: bool,
+    is_over: bool,
+}
+
+impl Client {
+    pub(super) fn new(number: u64, peer: Peer, at: String, now: Duration) -> Self {
+        let peer_text = match peer {
+            Peer::Tcp(addr) => addr.to_string(),
+            // As Redis has it: who calls has no address of its own.
+            Peer::Local => format!("{at}:0"),
+        };
+        let facts = Facts {
+            name: Vec::new(),
+            library: Vec::new(),
+            library_version: Vec::new(),
+            table: 0,
+            protocol: Protocol::default(),
+            command: "NULL",
+            used: now,
+        };
+        let is_local = peer == Peer::Local;
+        let (killed, facts) = (Notify::new(), Mutex::new(facts));
+        Self { number, peer: peer_text, at, is_local, since: now, killed, facts }
+    }
+
+    /// Waits until somebody kills it.
+    pub(super) async fn killed(&self) {
+        self.killed.notified().await;
+    }
+
+    /// Ends its connection, after the command that is under way.
+    pub(super) fn kill(&self) {
+        self.killed.notify_one();
+    }
+
+    pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C: Clock> Connection<C> {
+    pub(super) fn new(door: Arc<Door<C>>, client: Arc<Client>, store: Store, seed: u64) -> Self {
+        let authenticated = door.password.is_none();
+        Self {
+            door,
+            store,
+            told: Told::new(seed),
+            table: 0,
+            client,
+            protocol: Protocol::default(),
+            authenticated,
+            is_muted: false,
+            skips_next: false,
+            is_over: false,
+        }
+    }
+
+    pub(super) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.authenticated
+    }
+
+    /// Whether it wants to end.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// It ends after this command.
+    pub(super) fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    /// Does a command, and appends its answer.
+    ///
+    /// # Errors
+    /// If the node stops; the answer says so.
+    pub(super) async fn run(&mut self, arguments: Arguments<'_>, answers: &mut Vec<u8>) -> Done {
+        let begin = answers.len();
+        let skips_this = std::mem::take(&mut self.skips_next);
+        let done = self.answer(arguments, answers).await;
+        let mut over = Ok(());
+        if let Err(trouble) = done {
+            // Whatever stands there of an answer that was not finished.
+            answers.truncate(begin);
+            trouble.write(&mut Writer::new(answers, self.protocol));
+            if let Trouble::Stopping = trouble {
+                over = Err(super::Stopping);
+            }
+        }
+        if self.is_muted || skips_this || self.skips_next {
+            answers.truncate(begin);
+        }
+        over
+    }
+
+    async fn answer<'a>(
+        &mut self,
+        arguments: Arguments<'a>,
+        answers: &mut Vec<u8>,
+    ) -> Outcome<'a, ()> {
+        let spec = match table::find(arguments) {
+            Ok(spec) | Err(CommandError::Arity(spec)) if !is_offered(spec.id) => {
+                self.door.count_unknown(spec.name.as_bytes());
+                return Err(CommandError::UnknownCommand(arguments).into());
+            }
+            Ok(spec) => spec,
+            Err(error) => {
+                if let CommandError::UnknownCommand(arguments) = error {
+                    self.door.count_unknown(&arguments.get(0).unwrap_or(EMPTY));
+                }
+                return Err(error.into());
+            }
+        };
+        if !self.authenticated && !spec.flags.contains(Flags::NO_AUTH) {
+            return Err(Trouble::text("NOAUTH", texts::NO_AUTH));
+        }
+        {
+            let mut facts = self.client.facts();
+            (facts.command, facts.used) = (spec.name, self.door.clock.monotonic());
+        }
+        let command = Command::parse(spec, arguments)?;
+        self.carry_out(spec, command, answers).await
+    }
+
+    async fn carry_out<'a>(
+        &mut self,
+        spec: &'static Spec,
+        command: Command<'a>,
+        answers: &mut Vec<u8>,
+    ) -> Outcome<'a, ()> {
+        let mut out = Writer::new(answers, self.protocol);
+        match command {
+            Command::Hello { protocol, credentials, name } => {
+                match credentials {
+                    Some(credentials) => self.authenticate(credentials)?,
+                    None if self.authenticated => {}
+                    None => return Err(Trouble::text("NOAUTH", texts::NO_AUTH_HELLO)),
+                }
+                self.speak(protocol.unwrap_or(self.protocol));
+                if let Some(name) = name {
+                    self.client.facts().name = name.to_vec();
+                }
+                self.hello(&mut Writer::new(answers, self.protocol));
+            }
+            Command::Auth(credentials) => {
+                if credentials.user.is_none() && self.door.password.is_none() {
+                    return Err(Trouble::text("ERR", texts::NO_PASSWORD));
+                }
+                self.authenticate(credentials)?;
+                out.ok();
+            }
+            Command::Ping { message: None } => out.simple("PONG"),
+            Command::Ping { message: Some(message) } | Command::Echo { message } => {
+                out.bulk(&message);
+            }
+            Command::Quit => {
+                self.end();
+                out.ok();
+            }
+            Command::Reset => {
+                self.speak(Protocol::default());
+                self.select(0);
+                self.client.facts().name.clear();
+                self.authenticated = self.door.password.is_none();
+                self.is_muted = false;
+                Writer::new(answers, self.protocol).simple("RESET");
+            }
+            Command::Select { index } => {
+                let number = usize::try_from(index).ok();
+                let number = number.filter(|number| *number < self.door.tables.len());
+                self.select(number.ok_or_else(|| Trouble::text("ERR", texts::DB_INDEX))?);
+                out.ok();
+            }
+            Command::ClientReply(mode) => {
+                self.is_muted = mode == ReplyMode::Off;
+                self.skips_next = mode == ReplyMode::Skip;
+                out.ok();
+            }
+            Command::Command(query) => table::answer(query, is_offered, &mut out),
+            Command::Help(container) => table::help(container, is_offered, &mut out),
+            Command::ReadOnly
+            | Command::ReadWrite
+            | Command::ClientNoEvict(_)
+            | Command::ClientNoTouch(_) => out.ok(),
+            // Nothing waits here for replicas: an acknowledged write is held by as many homes as its table says.
+            Command::Wait { .. } => out.integer(0),
+            Command::FlushDb(_) | Command::FlushAll(_) => {
+                let name = spec.name;
+                let text = format!("this user has no permissions to run the '{name}' command");
+                return Err(Trouble::Error("NOPERM", text.into()));
+            }
+            Command::ClientSetInfo { .. }
+            | Command::ClientId
+            | Command::ClientGetName
+            | Command::ClientSetName { .. }
+            | Command::ClientInfo
+            | Command::ClientList(_)
+            | Command::ClientKill(_)
+            | Command::Info { .. }
+            | Command::Time
+            | Command::ConfigGet { .. } => self.tell(command, &mut out)?,
+            Command::Get { .. }
+            | Command::Set { .. }
+            | Command::SetNx { .. }
+            | Command::GetEx { .. }
+            | Command::GetDel { .. }
+            | Command::GetSet { .. }
+            | Command::MGet { .. }
+            | Command::MSet { .. }
+            | Command::StrLen { .. }
+            | Command::Append { .. }
+            | Command::GetRange { .. }
+            | Command::SetRange { .. }
+            | Command::IncrBy { .. } => self.string(spec, command, &mut out).await?,
+            _ => self.key(spec, command, &mut out).await?,
+        }
+        Ok(())
+    }
+
+    /// Whether it is who it says.
+    fn authenticate<'a>(&mut self, credentials: Credentials<'a>) -> Outcome<'a, ()> {
+        // User names are compared as they are.
+        let is_default = credentials.user.is_none_or(|user| &*user == b"default");
+        let is_right = match &self.door.password {
+            // Redis, too, lets its default user in with whatever password, if none is set.
+            None => true,
+            Some(password) => is_same(password.as_bytes(), &credentials.password),
+        };
+        if !is_default || !is_right {
+            self.door.reception.tally.add("redis_passwords_wrong");
+            return Err(Trouble::text("WRONGPASS", texts::WRONG_PASS));
+        }
+        self.authenticated = true;
+        Ok(())
+    }
+
+    fn speak(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.client.facts().protocol = protocol;
+    }
+
+    fn select(&mut self, table: usize) {
+        self.table = table;
+        self.client.facts().table = table;
+    }
+}
+
+const EMPTY: annulus_resp::Argument<'static> = annulus_resp::Argument(b"");
+
+/// Whether the door does what this is.
+pub(super) fn is_offered(id: Id) -> bool {
+    !matches!(
+        id,
+        Id::DbSize
+            | Id::IncrByFloat
+            | Id::Keys
+            | Id::MSetNx
+            | Id::RandomKey
+            | Id::Rename
+            | Id::RenameNx
+            | Id::Scan
+    )
+}
+
+/// Compares secrets in a time that depends on the length of what was said alone.
+fn is_same(password: &[u8], said: &[u8]) -> bool {
+    let differs = said.iter().enumerate().fold(0, |differs, (at, byte)| {
+        // Where the password has ended, with something: the lengths decide.
+        differs | (byte ^ password.get(at).copied().unwrap_or_default())
+    });
+    std::hint::black_box(differs) == 0 && password.len() == said.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_the_same_or_is_not() {
+        assert!(is_same(b"correct horse", b"correct horse"));
+        for said in ["", "correct", "correct horsf", "Correct horse", "correct horse\0"] {
+            assert!(!is_same(b"correct horse", said.as_bytes()), "{said:?}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Sessions, as one connection asks the node for them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use annulus_proto::codec::Header;
+use annulus_proto::message::{
+    Failure, Message, Operation, RequestId, SessionReply, SessionRequest,
+};
+use annulus_proto::{Hlc, Key};
+use annulus_resp::{CommandError, Writer, texts};
+use tokio::sync::mpsc;
+
+use super::super::accept::Reception;
+use super::super::inboxes::Stopping;
+use super::super::post::Sink;
+use crate::core::{Asker, Caller, Request};
+
+/// The way to the cores, for one request at a time.
+pub(super) struct Store {
+    reception: Arc<Reception>,
+    /// The connection's number among all streams.
+    number: u64,
+    caller: Caller,
+    /// Under which it asks; nobody else has it.
+    client: u64,
+    sequence: u64,
+    answers: mpsc::Receiver<(u64, Box<Message>)>,
+}
+
+/// How long the cores may take: they answer on their own within it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After which no answer is waited for any more.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(7);
+/// Answers that may lie here: one, and late ones to what was given up.
+const ANSWERS_MAX: usize = 32;
+
+/// Why a command was not done.
+#[derive(Debug)]
+pub(super) enum Trouble<'a> {
+    /// The node stops; the connection ends.
+    Stopping,
+    /// The command itself is at fault.
+    Command(CommandError<'a>),
+    /// Something else: a prefix and a text.
+    Error(&'static str, Cow<'static, str>),
+}
+
+/// What became of a command.
+pub(super) type Outcome<'a, T> = Result<T, Trouble<'a>>;
+
+impl Store {
+    /// For a connection with a number that no other stream has, of somebody who may do what `caller` says.
+    pub(super) fn new(reception: Arc<Reception>, number: u64, caller: Caller, client: u64) -> Self {
+        let (sender, answers) = mpsc::channel(ANSWERS_MAX);
+        reception.streams.open(number, Sink::Messages(sender));
+        Self { reception, number, caller, client, sequence: 0, answers }
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) async fn ask(
+        &mut self,
+        table: &str,
+        key: &Key,
+        operation: Operation,
+    ) -> Result<SessionReply, Stopping> {
+        self.sequence += 1;
+        let request = SessionRequest {
+            table: table.to_owned(),
+            key: key.clone(),
+            request: RequestId { client: self.client, sequence: self.sequence },
+            hops: 0,
+            patience_ms: u32::try_from(PATIENCE.as_millis()).expect("some seconds"),
+            operation,
+        };
+        let header = Header { id: self.sequence, view: 0, hlc: Hlc::ZERO };
+        // As of somebody on another host: what homes say is never two beats old, as what lies near may be.
+        let (asker, caller) = (Asker::Stream(self.number), self.caller);
+        let request = Request { asker, caller, header, message: request.into() };
+        self.reception.inboxes.request(vec![request]).await?;
+        let answer = async {
+            loop {
+                let (id, message) = self.answers.recv().await.ok_or(Stopping)?;
+                if id == self.sequence {
+                    return Ok(message);
+                }
+            }
+        };
+        let timed_out = SessionReply::Failed(Failure::TimedOut);
+        let Ok(answer) = tokio::time::timeout(GIVEN_UP_AFTER, answer).await else {
+            return Ok(timed_out);
+        };
+        Ok(match *answer? {
+            Message::SessionReply(reply) => reply,
+            Message::Rejected(why) => SessionReply::Failed(Failure::Refused(why.to_string())),
+            other => {
+                let why = format!("{} came where the answer should", other.name());
+                SessionReply::Failed(Failure::Refused(why))
+            }
+        })
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.reception.streams.close(self.number);
+    }
+}
+
+impl Trouble<'_> {
+    /// An error of Redis' own.
+    pub(super) fn text(prefix: &'static str, text: &'static [u8]) -> Self {
+        Self::Error(prefix, String::from_utf8_lossy(text))
+    }
+
+    /// A command for strings, of something else.
+    pub(super) fn wrong_type() -> Self {
+        Self::text("WRONGTYPE", texts::WRONG_TYPE)
+    }
+
+    /// Says it to the client.
+    pub(super) fn write(&self, out: &mut Writer<'_>) {
+        match self {
+            Self::Stopping => out.error("ERR", b"the node stops; connect to another one"),
+            Self::Command(error) => out.refuse(error),
+            Self::Error(prefix, text) => out.error(prefix, text.as_bytes()),
+        }
+    }
+}
+
+impl From<Stopping> for Trouble<'_> {
+    fn from(Stopping: Stopping) -> Self {
+        Self::Stopping
+    }
+}
+
+impl<'a> From<CommandError<'a>> for Trouble<'a> {
+    fn from(error: CommandError<'a>) -> Self {
+        Self::Command(error)
+    }
+}
+
+impl From<Failure> for Trouble<'_> {
+    /// By the prefix clients decide what to do: those of clusters ask again at once upon TRYAGAIN, so only what was certainly
+    /// not done has it, and after a while upon CLUSTERDOWN.
+    fn from(failure: Failure) -> Self {
+        let text = match &failure {
+            Failure::TooLarge { limit, .. } => {
+                let text = format!("string exceeds maximum allowed size ({limit} bytes)");
+                return Self::Error("ERR", text.into());
+            }
+            Failure::TableFull { .. } => {
+                let text = "command not allowed when used memory > 'maxmemory'.";
+                return Self::Error("OOM", text.into());
+            }
+            Failure::SlowDown { retry_after_ms } => {
+                let text = format!("slow down, retry after {retry_after_ms} ms");
+                return Self::Error("TRYAGAIN", text.into());
+            }
+            Failure::Unavailable { .. } => {
+                return Self::Error("CLUSTERDOWN", failure.to_string().into());
+            }
+            // Whoever waits for room has waited in vain; whether it was done is not known.
+            Failure::TimedOut => failure.to_string(),
+            Failure::Conflict { .. } => return contended(),
+            _ => failure.to_string(),
+        };
+        Self::Error("ERR", text.into())
+    }
+}
+
+/// Others changed the key each time between the look at it and the change.
+pub(super) fn contended<'a>() -> Trouble<'a> {
+    let text = "others change this key all the time, and nothing was done; try again";
+    Trouble::Error("TRYAGAIN", text.into())
+}

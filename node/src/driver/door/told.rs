@@ -1,0 +1,92 @@
+//! Which keys a client knows to have no session, so that a SET of it is no late save.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use twox_hash::XxHash3_64;
+
+/// The keys, as hashes, of which a connection was told that there is no session, or whose session it ended itself: at most
+/// [`KEYS_MAX`], the oldest ones forgotten first. To forget one errs on the safe side: a SET is then refused that could have
+/// been done, and another look at the key settles it.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// Drawn for each connection: nobody can choose keys that are taken for each other.
+    seed: u64,
+    order: VecDeque<u64>,
+    known: BTreeSet<u64>,
+}
+
+/// 32 KiB or so, once they are there.
+const KEYS_MAX: usize = 1_024;
+
+impl Told {
+    /// Of no key.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, order: VecDeque::new(), known: BTreeSet::new() }
+    }
+
+    /// The client knows that there is none.
+    pub(super) fn note(&mut self, table: usize, key: &[u8]) {
+        let hash = self.hash(table, key);
+        if !self.known.insert(hash) {
+            return;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > KEYS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    /// There is one again, as far as the client knows.
+    pub(super) fn forget(&mut self, table: usize, key: &[u8]) {
+        let hash = self.hash(table, key);
+        if self.known.remove(&hash) {
+            self.order.retain(|other| *other != hash);
+        }
+    }
+
+    /// Whether the client knows that there is none.
+    pub(super) fn knows(&self, table: usize, key: &[u8]) -> bool {
+        !self.known.is_empty() && self.known.contains(&self.hash(table, key))
+    }
+
+    fn hash(&self, table: usize, key: &[u8]) -> u64 {
+        XxHash3_64::oneshot_with_seed(self.seed.wrapping_add(table as u64), key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_known_until_it_is_forgotten_in_its_table_alone() {
+        let mut told = Told::new(7);
+        told.note(0, b"a");
+        told.note(0, b"a");
+        assert!(told.knows(0, b"a") && !told.knows(1, b"a") && !told.knows(0, b"b"));
+        told.forget(1, b"a");
+        assert!(told.knows(0, b"a"));
+        told.forget(0, b"a");
+        assert!(!told.knows(0, b"a"));
+    }
+
+    #[test]
+    fn so_many_are_known_and_the_oldest_ones_go() {
+        let mut told = Told::new(7);
+        let key = |number: usize| number.to_string().into_bytes();
+        for number in 0..=KEYS_MAX {
+            told.note(0, &key(number));
+        }
+        assert!(!told.knows(0, &key(0)));
+        assert!((1..=KEYS_MAX).all(|number| told.knows(0, &key(number))));
+        // What was forgotten takes no place.
+        for number in 2..=KEYS_MAX {
+            told.forget(0, &key(number));
+            told.note(0, &key(number));
+        }
+        assert!(told.knows(0, &key(1)));
+        assert_eq!((told.order.len(), told.known.len()), (KEYS_MAX, KEYS_MAX));
+    }
+}
