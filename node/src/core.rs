@@ -656,7 +656,6 @@ impl Core {
             counted += u64::from(*count);
         }
         self.counters.add_many("uses_noted", counted);
-        self.send_bundles(now);
     }
 
     /// Counts something that the driver noticed.
@@ -1003,12 +1002,12 @@ impl Core {
         let Some(entry) = self.known_of(table, &key, now_ms) else {
             return self.tables[table].hints.delivered(home, &key);
         };
-        self.offer(table, home, key, entry, hint);
+        self.offer(now, table, home, key, entry, hint);
     }
 
     /// Sends a home an entry, which need not be stored here. If it does not arrive it becomes a hint of what is.
-    fn offer(&mut self, table: usize, home: NodeId, key: Key, entry: Entry, hint: bool) {
-        self.gather_copy(table, home, (key, entry), Errand::Repair { hint });
+    fn offer(&mut self, now: Now, table: usize, home: NodeId, key: Key, entry: Entry, hint: bool) {
+        self.send_copies(now, table, home, vec![(key, entry, Errand::Repair { hint })]);
     }
 
     /// How many cores a node has, as it said last; 1 at least.

@@ -53,7 +53,6 @@ impl Core {
             && let Ok(key) = Key::new(*key)
         {
             self.count_uses(now, table, &key, (ClientId::Lane(lane), Uses::Requests(1)));
-            self.send_bundles(now);
         }
         Some(Acknowledged { birth, version, held_by: 1, homes: 1 })
     }

@@ -3,11 +3,11 @@
 //! A session that moves to another ring is asked about at each home, sent to each home further out, and told of at each
 //! home that gives it up. Thousands do so in a second, most of them at the same nodes. What is to be sent while one event
 //! is handled is gathered by receiver and goes at the end of it, so many in one message; an answer to so many lets as many
-//! go on at once, so that what began together stays together. A message costs more than the little in it.
+//! go on at once, so that what began together stays together. A message costs more than the little in it. Repairs and
+//! hints go at once, each by itself: requests may wait for what they mend.
 //!
 //! What is sent to one core of another node must be of its slots. How many cores a node has it says with each answer to
-//! such messages; until then each copy goes by itself. They wait behind no comparison, as single copies never did: a home
-//! that was away is to have its hints before it is compared with.
+//! such messages; until then each copy goes by itself.
 
 use std::collections::BTreeMap;
 
@@ -24,9 +24,12 @@ use super::sync::{BATCH_BYTES, size_of};
 /// What is gathered for other nodes, by table and node.
 #[derive(Debug, Default)]
 pub(super) struct Bundles {
-    copies: BTreeMap<(usize, NodeId), Vec<(Key, Entry, Errand)>>,
+    copies: BTreeMap<(usize, NodeId), Vec<Gathered>>,
     heats: BTreeMap<(usize, NodeId), Vec<Key>>,
 }
+
+/// A copy, and what it is sent for.
+type Gathered = (Key, Entry, Errand);
 
 /// A copy that was sent, until it is known what became of it.
 #[derive(Clone, Debug)]
@@ -84,22 +87,21 @@ impl Core {
         }
         while let Some(((table, node), copies)) = self.bundles.copies.pop_first() {
             let cores = self.cores_of(node);
-            let measure =
-                |(key, entry, _): &(Key, Entry, Errand)| (key.slot(), size_of(key, entry));
+            let measure = |(key, entry, _): &Gathered| (key.slot(), size_of(key, entry));
             for copies in bundled(copies, cores, Copies::ENTRIES_MAX, measure) {
                 self.send_copies(now, table, node, copies);
             }
         }
     }
 
-    fn send_copies(
+    pub(super) fn send_copies(
         &mut self,
         now: Now,
         table: usize,
         node: NodeId,
-        copies: Vec<(Key, Entry, Errand)>,
+        copies: Vec<Gathered>,
     ) {
-        let sent = |(key, entry, errand): &(Key, Entry, Errand)| SentCopy {
+        let sent = |(key, entry, errand): &Gathered| SentCopy {
             key: key.clone(),
             errand: *errand,
             small: (size(entry) == 0).then(|| entry.clone()),

@@ -459,7 +459,7 @@ impl Core {
         match self.merge(now, table, key, &entry, Admission::Reserve) {
             Ok(entry) => {
                 self.counters.add("sessions_suspected");
-                self.tell_other_homes(table, key, &entry);
+                self.tell_other_homes(now, table, key, &entry);
                 left
             }
             Err(_) => {

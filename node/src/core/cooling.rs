@@ -455,7 +455,10 @@ impl Core {
         for home in self.homes(table, key.slot()) {
             match home == me {
                 true => drop(self.merge(now, table, key, entry, Admission::Reserve)),
-                false => self.offer(table, home, key.clone(), entry.clone(), false),
+                false => {
+                    let copy = (key.clone(), entry.clone());
+                    self.gather_copy(table, home, copy, Errand::Repair { hint: false });
+                }
             }
         }
     }

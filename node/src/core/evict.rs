@@ -111,7 +111,7 @@ impl Core {
             let homes = self.homes(table, key.slot());
             let (extras, _) = self.extra_homes(table, key.slot(), &entry);
             for home in homes.into_iter().chain(extras).filter(|home| *home != me) {
-                self.offer(table, home, key.clone(), entry.clone(), false);
+                self.offer(now, table, home, key.clone(), entry.clone(), false);
             }
             self.tables[table].store.drop_entry(&key, now_ms);
             self.tell_further_out(now, table, &key, &entry);

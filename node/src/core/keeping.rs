@@ -131,7 +131,7 @@ impl Core {
             let size = entry.body.as_ref().map_or(0, annulus_proto::Body::size);
             let size = size + key.as_bytes().len() + DELIVERY_OVERHEAD_BYTES;
             pace.bucket.take(size);
-            self.offer(table, home, key, entry, true);
+            self.offer(now, table, home, key, entry, true);
         }
         self.paces.insert(home, pace);
     }

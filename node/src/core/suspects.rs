@@ -223,12 +223,12 @@ impl Core {
     }
 
     /// Sends what was noted of a session to the others who hold it.
-    pub(super) fn tell_other_homes(&mut self, table: usize, key: &Key, entry: &Entry) {
+    pub(super) fn tell_other_homes(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) {
         let me = self.id();
         let homes = self.homes(table, key.slot());
         let (extras, _) = self.extra_homes(table, key.slot(), entry);
         for home in homes.into_iter().chain(extras).filter(|home| *home != me) {
-            self.offer(table, home, key.clone(), entry.clone(), false);
+            self.offer(now, table, home, key.clone(), entry.clone(), false);
         }
     }
 }

@@ -187,13 +187,13 @@ impl Mutant {
     pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
         (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 4),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
-        (Self::CountHints, "count-hints", "storm-losses", "lost", 347),
+        (Self::CountHints, "count-hints", "storm-losses", "lost", 84),
         (Self::DropTombstones, "drop-tombstones", "storm", "revived", 15),
-        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 26),
+        (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 3),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),
         // It showed with this seed until requests that come back are told so otherwise; another one is to be found.
         (Self::EndAtOnce, "end-at-once", "storm-moves", "linear", 144),
-        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 54),
+        (Self::DropChangedSlots, "drop-changed-slots", "storm-slots", "copies", 94),
         (Self::ReceiptsWhileDraining, "receipts-while-draining", "storm-slots", "copies", 383),
         (Self::DropUnheld, "drop-unheld", "storm-rings", "copies", 23),
         (Self::AskNoRings, "ask-no-rings", "storm-rings", "stale", 3),
