@@ -290,6 +290,7 @@ impl<C: Clock> Door<C> {
         let mut parser = Parser::new(LIMITS);
         parser.set_authenticated(connection.is_authenticated());
         let (mut input, mut answers) = (BytesMut::new(), Vec::new());
+        let mut stranger_goes = std::pin::pin!(tokio::time::sleep(PASSWORD_TIMEOUT));
         loop {
             let (mut from, mut commands, mut is_over) = (0, 0, false);
             while !is_over {
@@ -300,12 +301,16 @@ impl<C: Clock> Door<C> {
                         (from, commands) = (from + bytes, commands + 1);
                         is_over = done.is_err() || connection.is_over();
                         parser.set_authenticated(connection.is_authenticated());
+                        // Many commands wait for nobody.
+                        tokio::task::consume_budget().await;
                     }
                     Ok(Parsed::Nothing { bytes }) => from += bytes,
                     Ok(Parsed::Partial { .. }) => break,
                     Err(error) => {
                         self.reception.tally.add("redis_protocol_errors");
-                        Writer::new(&mut answers, connection.protocol()).refuse_bytes(error);
+                        if !connection.is_muted() {
+                            Writer::new(&mut answers, connection.protocol()).refuse_bytes(error);
+                        }
                         is_over = true;
                     }
                 }
@@ -323,9 +328,9 @@ impl<C: Clock> Door<C> {
                 return Ok(());
             }
             input.advance(from);
-            // Whoever is silent keeps no more than this.
-            if input.is_empty() && input.capacity() > BUFFER_KEPT_BYTES {
-                input = BytesMut::new();
+            // Whoever is silent keeps no more than this, beside what is there of a request.
+            if input.len() <= BUFFER_KEPT_BYTES && input.capacity() > BUFFER_KEPT_BYTES {
+                input = BytesMut::from(&input[..]);
             }
             answers.shrink_to(BUFFER_KEPT_BYTES);
             // Room grows with what has arrived, and not by what is announced.
@@ -333,6 +338,10 @@ impl<C: Clock> Door<C> {
             let read = tokio::select! {
                 biased;
                 () = connection.client().killed() => return Ok(()),
+                () = &mut stranger_goes, if !connection.is_authenticated() => {
+                    self.reception.tally.add("redis_connections_without_password");
+                    return Ok(());
+                }
                 read = read_half.read_buf(&mut input) => read,
             };
             if !matches!(read, Ok(1..)) {
@@ -365,13 +374,18 @@ impl<C: Clock> Door<C> {
     }
 }
 
+/// How long a client may take to say the password, where there is one.
+const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Writes to a client. Who takes nothing for so long is given up.
-async fn write<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8]) -> io::Result<()> {
-    let written = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
-    };
-    tokio::time::timeout(WRITE_TIMEOUT, written).await?
+async fn write<W: AsyncWrite + Unpin>(stream: &mut W, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match tokio::time::timeout(WRITE_TIMEOUT, stream.write(bytes)).await?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => bytes = &bytes[written..],
+        }
+    }
+    tokio::time::timeout(WRITE_TIMEOUT, stream.flush()).await?
 }
 
 /// The node is stopping, and the connection ends.

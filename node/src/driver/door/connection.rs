@@ -1,12 +1,13 @@
 //! One connection: what it said of itself, and its commands.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use annulus_net::{Clock, Peer};
 use annulus_resp::table::{self, Flags, Id, Spec};
 use annulus_resp::{
-    Arguments, Command, CommandError, Credentials, Protocol, ReplyMode, Writer, texts,
+    Argument, Arguments, Command, CommandError, Credentials, Protocol, ReplyMode, Writer, texts,
 };
 use tokio::sync::Notify;
 
@@ -23,6 +24,7 @@ pub(super) struct Client {
     pub(super) at: String,
     pub(super) is_local: bool,
     pub(super) since: Duration,
+    is_killed: AtomicBool,
     killed: Notify,
     facts: Mutex<Facts>,
 }
@@ -76,8 +78,9 @@ impl Client {
             used: now,
         };
         let is_local = peer == Peer::Local;
-        let (killed, facts) = (Notify::new(), Mutex::new(facts));
-        Self { number, peer: peer_text, at, is_local, since: now, killed, facts }
+        let (is_killed, killed) = (AtomicBool::new(false), Notify::new());
+        let facts = Mutex::new(facts);
+        Self { number, peer: peer_text, at, is_local, since: now, is_killed, killed, facts }
     }
 
     /// Waits until somebody kills it.
@@ -87,7 +90,12 @@ impl Client {
 
     /// Ends its connection, after the command that is under way.
     pub(super) fn kill(&self) {
+        self.is_killed.store(true, Ordering::Relaxed);
         self.killed.notify_one();
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.is_killed.load(Ordering::Relaxed)
     }
 
     pub(super) fn facts(&self) -> MutexGuard<'_, Facts> {
@@ -126,7 +134,12 @@ impl<C: Clock> Connection<C> {
 
     /// Whether it wants to end.
     pub(super) fn is_over(&self) -> bool {
-        self.is_over
+        self.is_over || self.client.is_killed()
+    }
+
+    /// Whether it wants no answers.
+    pub(super) fn is_muted(&self) -> bool {
+        self.is_muted
     }
 
     /// It ends after this command.
@@ -164,13 +177,13 @@ impl<C: Clock> Connection<C> {
     ) -> Outcome<'a, ()> {
         let spec = match table::find(arguments) {
             Ok(spec) | Err(CommandError::Arity(spec)) if !is_offered(spec.id) => {
-                self.door.count_unknown(spec.name.as_bytes());
+                self.count_unknown(spec.name.as_bytes());
                 return Err(CommandError::UnknownCommand(arguments).into());
             }
             Ok(spec) => spec,
             Err(error) => {
                 if let CommandError::UnknownCommand(arguments) = error {
-                    self.door.count_unknown(&arguments.get(0).unwrap_or(EMPTY));
+                    self.count_unknown(&arguments.get(0).unwrap_or(EMPTY));
                 }
                 return Err(error.into());
             }
@@ -186,6 +199,11 @@ impl<C: Clock> Connection<C> {
         self.carry_out(spec, command, answers).await
     }
 
+    /// Strangers may say anything, a password among it: what they say is counted, and not remembered.
+    fn count_unknown(&self, name: &[u8]) {
+        self.door.count_unknown(if self.authenticated { name } else { b"" });
+    }
+
     async fn carry_out<'a>(
         &mut self,
         spec: &'static Spec,
@@ -195,6 +213,7 @@ impl<C: Clock> Connection<C> {
         let mut out = Writer::new(answers, self.protocol);
         match command {
             Command::Hello { protocol, credentials, name } => {
+                let name = name.map(label).transpose()?;
                 match credentials {
                     Some(credentials) => self.authenticate(credentials)?,
                     None if self.authenticated => {}
@@ -202,7 +221,7 @@ impl<C: Clock> Connection<C> {
                 }
                 self.speak(protocol.unwrap_or(self.protocol));
                 if let Some(name) = name {
-                    self.client.facts().name = name.to_vec();
+                    self.client.facts().name = name;
                 }
                 self.hello(&mut Writer::new(answers, self.protocol));
             }
@@ -227,6 +246,7 @@ impl<C: Clock> Connection<C> {
                 self.client.facts().name.clear();
                 self.authenticated = self.door.password.is_none();
                 self.is_muted = false;
+                self.told.clear();
                 Writer::new(answers, self.protocol).simple("RESET");
             }
             Command::Select { index } => {
@@ -236,8 +256,11 @@ impl<C: Clock> Connection<C> {
                 out.ok();
             }
             Command::ClientReply(mode) => {
-                self.is_muted = mode == ReplyMode::Off;
-                self.skips_next = mode == ReplyMode::Skip;
+                match mode {
+                    ReplyMode::On => self.is_muted = false,
+                    ReplyMode::Off => self.is_muted = true,
+                    ReplyMode::Skip => self.skips_next = !self.is_muted,
+                }
                 out.ok();
             }
             Command::Command(query) => table::answer(query, is_offered, &mut out),
@@ -309,7 +332,22 @@ impl<C: Clock> Connection<C> {
     }
 }
 
-const EMPTY: annulus_resp::Argument<'static> = annulus_resp::Argument(b"");
+/// What a client says of itself, which the node keeps.
+///
+/// # Errors
+/// If it is long. (Redis takes any.)
+pub(super) fn label(text: Argument<'_>) -> Outcome<'_, Vec<u8>> {
+    if text.len() > LABEL_BYTES_MAX {
+        let text =
+            format!("a client's name, library and version have {LABEL_BYTES_MAX} bytes at most");
+        return Err(Trouble::Error("ERR", text.into()));
+    }
+    Ok(text.to_vec())
+}
+
+const LABEL_BYTES_MAX: usize = 256;
+
+const EMPTY: Argument<'static> = Argument(b"");
 
 /// Whether the door does what this is.
 pub(super) fn is_offered(id: Id) -> bool {

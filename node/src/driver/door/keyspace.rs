@@ -40,7 +40,8 @@ impl<C: Clock> Connection<C> {
             Command::Del { keys } | Command::Unlink { keys } => {
                 let mut count = 0;
                 for key in keys.iter() {
-                    count += i64::from(self.delete(&named(key)?).await?);
+                    let is_there = self.delete(&named(key)?).await;
+                    count += i64::from(is_there.map_err(|trouble| trouble.after(count > 0))?);
                 }
                 out.integer(count);
             }
@@ -55,8 +56,7 @@ impl<C: Clock> Connection<C> {
                 let mut count = 0;
                 for key in keys.iter() {
                     let touch = Operation::Touch { birth: None };
-                    let reply = self.ask(&named(key)?, touch).await?;
-                    count += i64::from(is_done(reply)?);
+                    count += i64::from(self.change(&named(key)?, touch).await?);
                 }
                 out.integer(count);
             }
@@ -101,7 +101,10 @@ impl<C: Clock> Connection<C> {
     /// What is under a key. What has not been looked for by a command of its own is not *told*.
     pub(super) async fn look<'a>(&mut self, key: &Key) -> Outcome<'a, Found> {
         match self.ask(key, Operation::Get).await? {
-            SessionReply::Session(session) => Ok(Found::Alive(session)),
+            SessionReply::Session(session) => {
+                self.told.forget(self.table, key.as_bytes());
+                Ok(Found::Alive(session))
+            }
             SessionReply::Failed(Failure::Absent | Failure::Expired) => Ok(Found::Absent),
             SessionReply::Failed(Failure::Ended) => Ok(Found::Ended),
             SessionReply::Failed(failure) => Err(failure.into()),
@@ -112,10 +115,7 @@ impl<C: Clock> Connection<C> {
     /// The session under a key, as the client is going to be told.
     pub(super) async fn get<'a>(&mut self, key: &Key) -> Outcome<'a, Option<Session>> {
         match self.look(key).await? {
-            Found::Alive(session) => {
-                self.told.forget(self.table, key.as_bytes());
-                Ok(Some(session))
-            }
+            Found::Alive(session) => Ok(Some(session)),
             Found::Absent | Found::Ended => {
                 self.told.note(self.table, key.as_bytes());
                 Ok(None)
@@ -125,11 +125,11 @@ impl<C: Clock> Connection<C> {
 
     /// Changes a key. `false`: nothing was done, since there is no session, or another one than was meant.
     pub(super) async fn change<'a>(&mut self, key: &Key, change: Operation) -> Outcome<'a, bool> {
-        let (is_start, is_end) = (change.is_start(), change.is_end());
+        let is_end = change.is_end();
+        // Whatever comes of it: it may be done though its answer is lost, and another's session may be there.
+        self.told.forget(self.table, key.as_bytes());
         let is_done = is_done(self.ask(key, change).await?)?;
-        if is_start && is_done {
-            self.told.forget(self.table, key.as_bytes());
-        } else if is_end && is_done {
+        if is_end && is_done {
             self.told.note(self.table, key.as_bytes());
         }
         Ok(is_done)
@@ -139,7 +139,7 @@ impl<C: Clock> Connection<C> {
     /// by now.
     ///
     /// The lifetimes are a second write. One that comes between them is not undone; if it is a new session, that keeps
-    /// its own.
+    /// its own. If the second one fails the value is written, and has the deadline that was there before.
     pub(super) async fn replace<'a>(
         &mut self,
         key: &Key,
@@ -154,7 +154,8 @@ impl<C: Clock> Connection<C> {
         }
         let has_none = seen.idle == 0 && seen.expire_at == 0;
         if let Some(lifetimes) = lifetimes.filter(|it| !(has_none && *it == FOR_EVER)) {
-            self.change(key, lifetimes_of(seen, lifetimes)).await?;
+            let changed = self.change(key, lifetimes_of(seen, lifetimes)).await;
+            changed.map_err(|trouble| trouble.after(true))?;
         }
         Ok(true)
     }

@@ -1,5 +1,6 @@
 //! What the door tells of itself and its clients.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -12,7 +13,7 @@ use annulus_resp::{
 };
 
 use super::Door;
-use super::connection::{Client, Connection};
+use super::connection::{Client, Connection, label};
 use super::store::{Outcome, Trouble};
 
 /// As which Redis the door behaves, for clients that look at it.
@@ -47,10 +48,11 @@ impl<C: Clock> Connection<C> {
         let now = self.door.clock.monotonic();
         match command {
             Command::ClientSetInfo { attribute, value } => {
+                let value = label(value)?;
                 let mut facts = self.client().facts();
                 match attribute {
-                    ClientAttribute::LibraryName => facts.library = value.to_vec(),
-                    ClientAttribute::LibraryVersion => facts.library_version = value.to_vec(),
+                    ClientAttribute::LibraryName => facts.library = value,
+                    ClientAttribute::LibraryVersion => facts.library_version = value,
                 }
                 out.ok();
             }
@@ -60,22 +62,21 @@ impl<C: Clock> Connection<C> {
                 name => out.bulk(name),
             },
             Command::ClientSetName { name } => {
-                self.client().facts().name = name.to_vec();
+                self.client().facts().name = label(name)?;
                 out.ok();
             }
             Command::ClientInfo => out.verbatim(&line(self.client(), now)),
             Command::ClientList(list) => {
-                let numbers: Vec<i64> = list.numbers().collect();
+                let numbers: BTreeSet<i64> = list.numbers().collect();
                 let is_listed = |client: &&Arc<Client>| match list {
                     ClientList::Type(kind) => kind == ClientType::Normal,
                     ClientList::Ids(_) => numbers.contains(&id(client)),
                     ClientList::All => true,
                 };
-                let clients = self.door.clients();
-                let lines = clients.values().filter(is_listed).map(|client| line(client, now));
-                let lines = lines.collect::<Vec<_>>().concat();
-                drop(clients);
-                out.verbatim(&lines);
+                let clients: Vec<_> =
+                    self.door.clients().values().filter(is_listed).cloned().collect();
+                let lines = clients.iter().map(|client| line(client, now));
+                out.verbatim(&lines.collect::<Vec<_>>().concat());
             }
             Command::ClientKill(filter) => self.kill(filter, out)?,
             Command::Info { sections } => out.verbatim(self.door.info(sections, now).as_bytes()),

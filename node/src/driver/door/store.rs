@@ -78,8 +78,8 @@ impl Store {
         // As of somebody on another host: what homes say is never two beats old, as what lies near may be.
         let (asker, caller) = (Asker::Stream(self.number), self.caller);
         let request = Request { asker, caller, header, message: request.into() };
-        self.reception.inboxes.request(vec![request]).await?;
         let answer = async {
+            self.reception.inboxes.request(vec![request]).await?;
             loop {
                 let (id, message) = self.answers.recv().await.ok_or(Stopping)?;
                 if id == self.sequence {
@@ -117,6 +117,16 @@ impl Trouble<'_> {
     /// A command for strings, of something else.
     pub(super) fn wrong_type() -> Self {
         Self::text("WRONGTYPE", texts::WRONG_TYPE)
+    }
+
+    /// The same, where some of the command was done: whoever does it again does that twice.
+    pub(super) fn after(self, some: bool) -> Self {
+        match self {
+            Self::Error(_, text) if some => {
+                Self::Error("ERR", format!("some of it was done, and then: {text}").into())
+            }
+            other => other,
+        }
     }
 
     /// Says it to the client.

@@ -88,8 +88,9 @@ impl<C: Clock> Connection<C> {
                     named(key)?;
                     self.refuse_longer(value.len())?;
                 }
-                for (key, value) in pairs.pairs() {
-                    self.set(spec, key, value, PLAIN).await?;
+                for (count, (key, value)) in pairs.pairs().enumerate() {
+                    let written = self.set(spec, key, value, PLAIN).await;
+                    written.map_err(|trouble| trouble.after(count > 0))?;
                 }
                 out.ok();
             }

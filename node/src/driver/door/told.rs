@@ -46,6 +46,12 @@ impl Told {
         }
     }
 
+    /// Somebody else has the connection now.
+    pub(super) fn clear(&mut self) {
+        self.order.clear();
+        self.known.clear();
+    }
+
     /// Whether the client knows that there is none.
     pub(super) fn knows(&self, table: usize, key: &[u8]) -> bool {
         !self.known.is_empty() && self.known.contains(&self.hash(table, key))
