@@ -47,6 +47,14 @@
 //! write that is repeated. A conditional one is never done twice: once it has sent out its write, it
 //! ends up done, or its client is told that nobody knows. An end of which nobody knows may be finished at any
 //! later time, as long as nothing was written since.
+//!
+//! **A hole that is known.** Two operations on one version can both be acknowledged if three ballots cross. A's write, stored
+//! at its coordinator, is refused by the others, which have promised B's ballot; so is B's, stored at its own coordinator,
+//! by those that have promised A's second one. A's quorum does not have B's coordinator in it: it decides its first write,
+//! under the second ballot but with the version of the first, which is below that of B's. B's coordinator asks again,
+//! finds its own write to be the latest there, and finishes it. What would mend it: a write that is decided under
+//! a later ballot has to have the version of that ballot, or homes have to say under which they took what they hold.
+//! No storm of 750 showed it, but one of a build whose repairs went out a little later (`storm-losses 12` at c6ae7c1).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
