@@ -1,7 +1,6 @@
 //! See `requests` in resp/fuzz_bodies.rs.
 #![no_main]
 
-#[allow(dead_code, reason = "the tests look at more of what it tells")]
 #[path = "../../resp/fuzz_bodies.rs"]
 mod fuzz_bodies;
 

@@ -171,9 +171,8 @@ impl From<Failure> for Trouble<'_> {
             Failure::Unavailable { .. } => {
                 return Self::Error("CLUSTERDOWN", failure.to_string().into());
             }
-            // Whoever waits for room has waited in vain; whether it was done is not known.
-            Failure::TimedOut => failure.to_string(),
             Failure::Conflict { .. } => return contended(),
+            // Of what timed out nobody knows whether it was done: nothing asks again by itself.
             _ => failure.to_string(),
         };
         Self::Error("ERR", text.into())
@@ -184,4 +183,36 @@ impl From<Failure> for Trouble<'_> {
 pub(super) fn contended<'a>() -> Trouble<'a> {
     let text = "others change this key all the time, and nothing was done; try again";
     Trouble::Error("TRYAGAIN", text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use annulus_resp::Protocol;
+
+    use super::*;
+
+    fn said(trouble: &Trouble<'_>) -> String {
+        let mut answer = Vec::new();
+        trouble.write(&mut Writer::new(&mut answer, Protocol::Resp2));
+        String::from_utf8(answer).expect("it is text")
+    }
+
+    /// Clients do again by themselves what TRYAGAIN and CLUSTERDOWN answer.
+    #[test]
+    fn what_may_be_done_again_was_not_done_in_part() {
+        let none = Failure::Unavailable { answered: 1, needed: 2, homes: 3 };
+        let slow = Failure::SlowDown { retry_after_ms: 7 };
+        for (failure, prefix) in [
+            (slow, "-TRYAGAIN slow down, retry after 7 ms"),
+            (none, "-CLUSTERDOWN unavailable: "),
+            (Failure::TimedOut, "-ERR timed out"),
+        ] {
+            let nothing_done = said(&Trouble::from(failure.clone()).after(false));
+            assert!(nothing_done.starts_with(prefix), "{nothing_done}");
+            let some_done = said(&Trouble::from(failure).after(true));
+            assert!(some_done.starts_with("-ERR some of it was done, and then: "), "{some_done}");
+        }
+        assert!(said(&contended().after(true)).starts_with("-ERR some of it was done"));
+        assert!(said(&Trouble::Stopping.after(true)).starts_with("-ERR the node stops"));
+    }
 }
