@@ -1,5 +1,6 @@
 //! `annulus migrate` and `evacuate`: where sessions are besides their homes.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use annulus_client::{Affinity, Change, Error, Key, NodeId, Version};
@@ -73,11 +74,13 @@ pub(crate) async fn evacuate(cluster: &Cluster, args: &EvacuateArgs) -> anyhow::
     let to = destinations(cluster, from, args.affinity).await?;
     let mut course = Course::new(args.rate);
     for _ in 0..ROUNDS {
-        let listed = pinned_to(cluster, from).await?;
+        let mut listed = pinned_to(cluster, from).await?;
+        // A primary may hear of a change later than those that acknowledged it.
+        listed.retain(|session| !course.done.contains(&session.key));
         if listed.is_empty() {
             break;
         }
-        course.total = course.done + listed.len();
+        course.total = course.done.len() + listed.len();
         course.failed = None;
         let mut moves = JoinSet::new();
         for (number, session) in listed.into_iter().enumerate() {
@@ -91,18 +94,19 @@ pub(crate) async fn evacuate(cluster: &Cluster, args: &EvacuateArgs) -> anyhow::
             let table = cluster.table.clone();
             moves.spawn(async move {
                 let Pinned { key, birth, .. } = session;
-                table.update(key.as_bytes(), Some(birth), Change::Pin(pin)).await.map(|_| ())
+                let moved = table.update(key.as_bytes(), Some(birth), Change::Pin(pin)).await;
+                (key, moved.map(|_| ()))
             });
         }
         while !moves.is_empty() {
             course.note(moves.join_next().await)?;
         }
     }
-    let done = course.done;
+    let moved = course.moved;
     if cluster.json {
-        output::json(&json!({ "moved": done, "bytes": course.bytes, "to": to }))?;
+        output::json(&json!({ "moved": moved, "bytes": course.bytes, "to": to }))?;
     } else {
-        output::line(format!("{done} sessions are not pinned to {} any more", args.member))?;
+        output::line(format!("{moved} sessions are not pinned to {} any more", args.member))?;
     }
     match course.failed {
         None => Ok(()),
@@ -156,7 +160,9 @@ struct Course {
     told: Instant,
     rate: u64,
     total: usize,
-    done: usize,
+    /// Those that are moved, or over.
+    done: BTreeSet<Key>,
+    moved: usize,
     bytes: u64,
     failed: Option<Error>,
 }
@@ -164,7 +170,8 @@ struct Course {
 impl Course {
     fn new(rate: u64) -> Self {
         let now = Instant::now();
-        Self { began: now, told: now, rate, total: 0, done: 0, bytes: 0, failed: None }
+        let (total, done, moved) = (0, BTreeSet::new(), 0);
+        Self { began: now, told: now, rate, total, done, moved, bytes: 0, failed: None }
     }
 
     /// Waits until so many bytes may go.
@@ -180,18 +187,18 @@ impl Course {
 
     fn note(
         &mut self,
-        moved: Option<Result<Result<(), Error>, tokio::task::JoinError>>,
+        moved: Option<Result<(Key, Result<(), Error>), tokio::task::JoinError>>,
     ) -> anyhow::Result<()> {
-        match moved.transpose()? {
+        let Some((key, moved)) = moved.transpose()? else { return Ok(()) };
+        match moved {
+            Ok(()) => self.moved += usize::from(self.done.insert(key)),
             // What is over needs no moving.
-            None | Some(Ok(()) | Err(Error::Absent | Error::Ended | Error::Expired)) => {
-                self.done += 1;
-            }
-            Some(Err(error)) => self.failed = Some(error),
+            Err(Error::Absent | Error::Ended | Error::Expired) => _ = self.done.insert(key),
+            Err(error) => self.failed = Some(error),
         }
         if self.told.elapsed() >= TELL {
             self.told = Instant::now();
-            output::message(progress(self.done, self.total, self.began.elapsed()));
+            output::message(progress(self.done.len(), self.total, self.began.elapsed()));
         }
         Ok(())
     }
@@ -216,6 +223,17 @@ mod tests {
         let text = progress(25, 100, after);
         assert_eq!(text, "25 of 100 sessions moved, 2 a second, time left 30s");
         assert!(progress(0, 100, after).ends_with("time left unknown"));
+    }
+
+    #[test]
+    fn a_session_is_moved_once_and_one_that_is_over_is_not() {
+        let mut course = Course::new(1);
+        let key = |key: &str| Key::new(key.as_bytes()).expect("a key");
+        for (name, outcome) in [("a", Ok(())), ("b", Err(Error::Ended)), ("a", Ok(()))] {
+            course.note(Some(Ok((key(name), outcome)))).expect("it is noted");
+        }
+        course.note(Some(Ok((key("c"), Err(Error::TimedOut))))).expect("it is noted");
+        assert_eq!((course.moved, course.done.len(), course.failed.is_some()), (1, 2, true));
     }
 
     #[test]
