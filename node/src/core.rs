@@ -291,6 +291,8 @@ struct SlotState {
     decides: bool,
     /// The greatest ballot that was promised: no fresh write below it counts here.
     floor: Version,
+    /// The greatest that was promised to another node than that one was, or may have been: at most the floor.
+    floor_of_others: Version,
     /// Members to compare with before this node may say *absent*; empty once it is in sync.
     sources: BTreeSet<NodeId>,
 }
@@ -350,6 +352,7 @@ impl Core {
             home: false,
             decides: false,
             floor: floor_at_start,
+            floor_of_others: floor_at_start,
             sources: BTreeSet::new(),
         };
         let table = |(policy, writer): (TablePolicy, Writer)| Table {

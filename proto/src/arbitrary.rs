@@ -687,9 +687,9 @@ fn between_nodes() -> impl Strategy<Value = Message> {
         (text(), keys(), versions(), epoch_names()).prop_map(|(table, key, ballot, under)| {
             Prepare { table, key, ballot, under }.into()
         }),
-        (versions(), any::<(bool, bool)>(), option::of(wide_entries())).prop_map(
-            |(floor, (counts, other_epoch), entry)| {
-                Promised { floor, counts, other_epoch, entry }.into()
+        (versions(), any::<(bool, bool)>(), versions(), option::of(wide_entries())).prop_map(
+            |(floor, (counts, other_epoch), others, entry)| {
+                Promised { floor, counts, other_epoch, others, entry }.into()
             }
         ),
         ((text(), keys()), versions(), versions(), any::<u64>(), option::of(epoch_names()))

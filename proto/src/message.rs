@@ -967,6 +967,9 @@ pub struct Promised {
     pub counts: bool,
     /// Whether it does not since it knows another epoch: find out which, and ask again.
     pub other_epoch: bool,
+    /// The greatest ballot that it promised before to another node than the one that asks, or may have: 0 = none. What
+    /// was written below that may have been passed by.
+    pub others: Version,
     /// Its copy, dead or alive, if it promised.
     pub entry: Option<Entry>,
 }

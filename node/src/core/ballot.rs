@@ -22,6 +22,14 @@
 //! which value there is; fields that a plain update sets may still join those of another one under the
 //! version that is there. A write that meets a tombstone was overtaken by the end.
 //!
+//! # Passed by
+//! A write that was refused is found again by its coordinator's next ballot, and only has to be held by a majority. But
+//! between the two a third ballot may have been promised, and have led to another write of the same condition, held by one
+//! home so far. The version of the first is below that one's: whoever asks next and finds both would take the other
+//! for the latest, and finish it too. So homes say with a promise which ballot they promised to another node before
+//! ([`Promised::others`]), and where that is above what is found the coordinator writes it again, under the ballot that
+//! it has now: its own write, which nobody has been told is done, and likewise an end that was proposed.
+//!
 //! # Ends
 //! Within a birth a tombstone wins whatever the versions. Sent out under a ballot that is outbid, it would take
 //! with it what a later ballot decided without knowing of it. So an end on a condition goes out as a proposal first:
@@ -48,20 +56,15 @@
 //! ends up done, or its client is told that nobody knows. An end of which nobody knows may be finished at any
 //! later time, as long as nothing was written since.
 //!
-//! **A hole that is known.** Two operations on one version can both be acknowledged if three ballots cross. A's write, stored
-//! at its coordinator, is refused by the others, which have promised B's ballot; so is B's, stored at its own coordinator,
-//! by those that have promised A's second one. A's quorum does not have B's coordinator in it: it decides its first write,
-//! under the second ballot but with the version of the first, which is below that of B's. B's coordinator asks again,
-//! finds its own write to be the latest there, and finishes it. What would mend it: a write that is decided under
-//! a later ballot has to have the version of that ballot, or homes have to say under which they took what they hold.
-//! No storm of 750 showed it, but one of a build whose repairs went out a little later (`storm-losses 12` at c6ae7c1).
+//! A failure can be about a write that is outdone later by an older one: one that nobody was told is done, that
+//! repairs brought to a majority, and that a ballot passed by between.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use annulus_proto::entry::Kind;
 use annulus_proto::message::{Change, Failure, Message, Operation, Prepare, Promised};
-use annulus_proto::{Entry, NodeId, Slot, Version};
+use annulus_proto::{Body, Entry, NodeId, Slot, Version};
 use annulus_slots::{EpochId, Refused};
 use rand::RngExt;
 
@@ -88,6 +91,8 @@ pub(super) struct Promising {
     answers: BTreeMap<NodeId, Option<Entry>>,
     /// How many of them count.
     pub(super) counting: usize,
+    /// The greatest ballot that one of them promised before to another node.
+    others: Version,
     /// Whether one of them knows another epoch.
     met_other_epoch: bool,
     /// How many answered that they are not ready.
@@ -237,7 +242,7 @@ impl Core {
             }
         };
         self.counters.add("ballots_started");
-        self.raise_floor(table, slot, ballot);
+        let others = self.promise(table, slot, ballot);
         let me = self.id();
         let mut promising = Promising {
             ballot,
@@ -247,6 +252,7 @@ impl Core {
             waiting: BTreeMap::new(),
             answers: BTreeMap::from([(me, stored)]),
             counting: 1,
+            others,
             met_other_epoch: false,
             not_ready: 0,
             refused: None,
@@ -278,17 +284,19 @@ impl Core {
         if let Err(refused) = self.may_answer(table, slot, id_of(request.under)) {
             self.counters.add("promises_of_no_count");
             let other_epoch = refused == Refused::OtherEpoch;
-            return Promised { floor, counts: false, other_epoch, entry: None }.into();
+            let (counts, others) = (false, Version::ZERO);
+            return Promised { floor, counts, other_epoch, others, entry: None }.into();
         }
         let (counts, other_epoch) = (true, false);
         if request.ballot < floor || !self.time.is_below_ceiling(request.ballot.hlc) {
             self.time.want(now, request.ballot.hlc);
             self.counters.add("promises_refused");
-            return Promised { floor, counts, other_epoch, entry: None }.into();
+            let others = Version::ZERO;
+            return Promised { floor, counts, other_epoch, others, entry: None }.into();
         }
         self.counters.add("promises_given");
-        self.raise_floor(table, slot, request.ballot);
-        Promised { floor: request.ballot, counts, other_epoch, entry }.into()
+        let others = self.promise(table, slot, request.ballot);
+        Promised { floor: request.ballot, counts, other_epoch, others, entry }.into()
     }
 
     pub(super) fn on_promise(
@@ -316,6 +324,7 @@ impl Core {
             }
         } else if answer.floor == promising.ballot {
             promising.counting += 1;
+            promising.others = promising.others.max(answer.others);
             promising.answers.insert(home, answer.entry);
         } else {
             let before = promising.refused.unwrap_or(Version::ZERO);
@@ -353,8 +362,8 @@ impl Core {
         }
     }
 
-    fn on_promised(&mut self, now: Now, id: u64, pending: Pending, promising: Promising) {
-        let Promising { ballot, answers, under, .. } = promising;
+    fn on_promised(&mut self, now: Now, id: u64, mut pending: Pending, promising: Promising) {
+        let Promising { ballot, answers, under, others, .. } = promising;
         let deciding = self.deciding(pending.table, pending.slot);
         if deciding.is_none_or(|config| config.id != under) {
             // Others decide now, who have promised nothing.
@@ -388,7 +397,12 @@ impl Core {
             };
         }
         // A marker of what nobody has any more is nothing.
-        let merged = merged.filter(|entry| !entry.is_marker());
+        let mut merged = merged.filter(|entry| !entry.is_marker());
+        if let Some(entry) = merged.as_mut().filter(|entry| others > entry.version)
+            && pending.write_again(entry, ballot, now_ms)
+        {
+            self.counters.add("ballots_written_again");
+        }
         if let Some(entry) = merged.as_ref().filter(|entry| entry.is_ending()).cloned() {
             // It may have been decided: so it is, before anything else.
             let kind = WriteKind::Decided { ballot, then: Some(Err(Failure::Ended)) };
@@ -500,15 +514,57 @@ impl Core {
         self.time.stamp(now, stored.max(floor).hlc)
     }
 
-    /// Takes no part any more in fresh writes of the slot below this.
+    /// Takes no part any more in fresh writes of the slot below this, whoever's ballot it was.
     pub(super) fn raise_floor(&mut self, table: usize, slot: Slot, floor: Version) {
         let state = &mut self.tables[table].slots[usize::from(slot.index())];
         state.floor = state.floor.max(floor);
+        state.floor_of_others = state.floor_of_others.max(floor);
+    }
+
+    /// Promises a ballot that is not below the floor, and says which was promised before to other nodes.
+    fn promise(&mut self, table: usize, slot: Slot, ballot: Version) -> Version {
+        let state = &mut self.tables[table].slots[usize::from(slot.index())];
+        if state.floor.node != ballot.node {
+            state.floor_of_others = state.floor;
+        }
+        state.floor = ballot;
+        state.floor_of_others
     }
 
     /// Whether a node takes part, as far as this one knows.
     pub(super) fn is_active(&self, node: NodeId) -> bool {
         self.standing.view.get(node).is_some_and(|member| member.status.is_active())
+    }
+}
+
+impl Pending {
+    /// Writes under this ballot what was found in an entry: this operation's own write, or a proposed end. Nobody was told
+    /// that it was done. Says whether that is what was found.
+    fn write_again(&mut self, entry: &mut Entry, ballot: Version, now_ms: u64) -> bool {
+        let operation = &self.request.operation;
+        let is_own = self.wrote.is_some_and(|wrote| has_taken(operation, wrote, entry));
+        let (is_ending, began) = (entry.is_ending(), self.wrote == Some(entry.birth));
+        let Some(body) = &mut entry.body else { return false };
+        if is_own {
+            self.wrote = Some(ballot);
+        }
+        if is_ending {
+            entry.propose_end(ballot);
+            return true;
+        }
+        if !is_own {
+            return false;
+        }
+        stamp_value(body, ballot, now_ms);
+        let (idle, expire_at, pin) = (body.lease.idle, body.lease.expire_at, entry.pin());
+        entry.write_lease(ballot, idle, expire_at);
+        if pin.is_some() {
+            entry.write_pin(ballot, pin);
+        }
+        if began {
+            entry.birth = ballot;
+        }
+        true
     }
 }
 
@@ -551,14 +607,8 @@ fn decide(
         entry.propose_end(ballot);
         return Ok(entry);
     };
-    // Every part gets the ballot: nothing older comes up beside it later.
     if !matches!(change, Change::Value(_)) {
-        body.fields.retain(|_, field| {
-            let lives = field.expire_at == 0 || field.expire_at > now_ms;
-            field.version = ballot;
-            lives && field.value.is_some()
-        });
-        body.base.version = ballot;
+        stamp_value(body, ballot, now_ms);
     }
     let (mut idle, mut expire_at) = (body.lease.idle, body.lease.expire_at);
     match change {
@@ -590,9 +640,19 @@ fn decide(
     }
     entry.write_lease(ballot, idle, expire_at);
     entry.touch(now_ms);
-    let size = entry.body.as_ref().map_or(0, annulus_proto::Body::size) as u64;
+    let size = entry.body.as_ref().map_or(0, Body::size) as u64;
     let limit = store.policy().max_value.into();
     if size > limit { Err(Failure::TooLarge { size, limit }) } else { Ok(entry) }
+}
+
+/// Every part gets the ballot: nothing older comes up beside it later.
+fn stamp_value(body: &mut Body, ballot: Version, now_ms: u64) {
+    body.fields.retain(|_, field| {
+        let lives = field.expire_at == 0 || field.expire_at > now_ms;
+        field.version = ballot;
+        lives && field.value.is_some()
+    });
+    body.base.version = ballot;
 }
 
 /// Whether the write with this version has taken effect in an entry, and nothing has replaced it.

@@ -1422,6 +1422,10 @@ impl Core {
         if std::mem::take(&mut pending.outdoes_others) {
             self.outdo(now, pending, outcome.is_ok());
         }
+        if let Some(wrote) = pending.wrote.filter(|_| outcome.is_err()) {
+            // Nobody sees to it any more: it may come up like that of another coordinator.
+            self.raise_floor(pending.table, pending.slot, wrote);
+        }
         if pending.brings.is_some() {
             return self.on_brought(now, pending, &outcome);
         }

@@ -115,7 +115,8 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
         33 => {
             let entry = Some(entry(rng));
             let (counts, other_epoch) = rng.random();
-            Promised { floor: version(rng), counts, other_epoch, entry }.into()
+            let (floor, others) = (version(rng), version(rng));
+            Promised { floor, counts, other_epoch, others, entry }.into()
         }
         34 => Epochs { table, steps: vec![(slot_set(rng), epoch_step(rng))] }.into(),
         35 => EpochsAnswer { answers: vec![(slot_set(rng), EpochAnswer::Agrees)] }.into(),

@@ -505,10 +505,11 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 floor: later(),
                 counts: true,
                 other_epoch: false,
+                others: birth(),
                 entry: Some(Entry::ended(birth(), later())),
             }
             .into(),
-            "fd0100056c50c4a001fda6a5a4a3a2a10000010001fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000000",
+            "fd0100056c50c4a001fda6a5a4a3a2a100000100fd0000006c50c4a001a101fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a1000000",
         ),
         (
             Offer { table: "t".into(), slot: slot(), incarnation: 300, counter: 7 }.into(),

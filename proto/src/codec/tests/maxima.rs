@@ -171,7 +171,8 @@ fn the_largest_values_pass() {
             let under = Some(epoch());
             passes(Replicate { table: table(), key: key(), entry: entry.clone(), fresh, under });
             let promised = Some(entry.clone());
-            passes(Promised { floor: LATE, counts: true, other_epoch: true, entry: promised });
+            let (counts, other_epoch) = (true, true);
+            passes(Promised { floor: LATE, counts, other_epoch, others: LATE, entry: promised });
             passes(Replicated::Differs(entry.clone()));
             passes(Fetched { entry: Some(entry.clone()), synced: true, other_epoch: true });
             let entries = vec![(key(), entry)];
