@@ -259,6 +259,7 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
                 .prop_map(|(set, delete)| Change::Fields { set, delete }),
             lifetimes().prop_map(Change::Lifetimes),
             option::of(node_ids()).prop_map(Change::Pin),
+            (values(), lifetimes()).prop_map(|(value, lifetimes)| Change::Whole(value, lifetimes)),
         ]
     };
     prop_oneof![
@@ -275,6 +276,14 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
             Operation::StartIfAbsent { value, lifetimes, attributes }
         }),
         versions().prop_map(|version| Operation::EndIf { version }),
+        (values(), lifetimes(), any::<(bool, bool)>()).prop_map(
+            |(value, lifetimes, (keeps_lifetimes, after_end))| Operation::Put {
+                value,
+                lifetimes,
+                keeps_lifetimes,
+                after_end
+            }
+        ),
         (any::<(u64, u64, u64)>(), versions(), values(), attributes()).prop_map(
             |((word, idle, expire_at), birth, value, attributes)| Operation::StartInstead {
                 replaced: Replaced { word, birth },

@@ -327,6 +327,18 @@ pub enum Operation {
         /// What is fixed for its life.
         attributes: Attributes,
     } = 8,
+    /// Give whichever session lives under the key a new value, or begin one if none does. Where one was ended none begins
+    /// unless it is said: somebody may save what he had before the end.
+    Put {
+        /// The value.
+        value: Value,
+        /// Its lifetimes; what is `None` is as the table says, or stays.
+        lifetimes: Lifetimes,
+        /// Whether a session that lives keeps its own.
+        keeps_lifetimes: bool,
+        /// Whether one begins also where another one was ended.
+        after_end: bool,
+    } = 9,
 }
 
 impl Operation {
@@ -367,6 +379,11 @@ impl Operation {
         self.replaces_all() || matches!(self, Self::StartIfAbsent { .. })
     }
 
+    /// Whether it may begin a session.
+    pub fn may_begin(&self) -> bool {
+        self.is_start() || matches!(self, Self::Put { .. })
+    }
+
     /// Whether it ends a session.
     pub fn is_end(&self) -> bool {
         matches!(self, Self::End { .. } | Self::EndIf { .. })
@@ -401,6 +418,8 @@ pub enum Change {
     Lifetimes(Lifetimes) = 2,
     /// The node that is to hold a copy beside the homes, and to be asked first; `None` = none any more.
     Pin(Option<NodeId>) = 3,
+    /// A new value as a whole, and new deadlines, in one write.
+    Whole(Value, Lifetimes) = 4,
 }
 
 /// The answer to a [`SessionRequest`].

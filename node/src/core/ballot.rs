@@ -70,7 +70,7 @@ use rand::RngExt;
 
 use super::Core;
 use super::calls::Purpose;
-use super::coordinator::{Pending, Stage, WriteKind, lease, no_stamp};
+use super::coordinator::{Pending, Stage, WriteKind, lease, new_lease, no_stamp};
 use super::epochs::wire::{id_of, name};
 use super::io::Now;
 use super::replica::reject_table;
@@ -607,12 +607,16 @@ fn decide(
         entry.propose_end(ballot);
         return Ok(entry);
     };
-    if !matches!(change, Change::Value(_)) {
+    if !matches!(change, Change::Value(_) | Change::Whole(_, _)) {
         stamp_value(body, ballot, now_ms);
     }
     let (mut idle, mut expire_at) = (body.lease.idle, body.lease.expire_at);
     match change {
         Change::Value(value) => store.write_value(&mut entry, ballot, value.clone())?,
+        Change::Whole(value, lifetimes) => {
+            store.write_value(&mut entry, ballot, value.clone())?;
+            (idle, expire_at) = new_lease(store.policy(), lifetimes, &entry, now_ms);
+        }
         Change::Fields { set, delete } => {
             if body.base.kind != Kind::Map && body.fields.is_empty() {
                 let why = "the value is a string of bytes; it has no fields to set".to_owned();
@@ -627,10 +631,7 @@ fn decide(
             }
         }
         Change::Lifetimes(lifetimes) => {
-            let (new_idle, new_end) =
-                lease(store.policy(), lifetimes, entry.birth.hlc.ms(), now_ms);
-            idle = if lifetimes.idle_ms.is_some() { new_idle } else { idle };
-            expire_at = if lifetimes.lifetime_ms.is_some() { new_end } else { expire_at };
+            (idle, expire_at) = new_lease(store.policy(), lifetimes, &entry, now_ms);
         }
         Change::Pin(node) => entry.write_pin(ballot, *node),
         _ => {

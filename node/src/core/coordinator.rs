@@ -13,7 +13,7 @@ use annulus_proto::message::{
     Acknowledged, Change, Failure, Fetch, Fresh, Lifetimes, Message, Operation, Replicate,
     Replicated, RequestId, Session, SessionReply, SessionRequest, TouchCopy,
 };
-use annulus_proto::{Entry, Key, NodeId, Slot, Value, Version};
+use annulus_proto::{Attributes, Entry, Key, NodeId, Slot, Value, Version};
 use annulus_shm::Admission;
 use annulus_slots::EpochId;
 
@@ -222,6 +222,7 @@ impl Core {
             Operation::StartIfAbsent { .. } => "requests_start_if_absent",
             Operation::EndIf { .. } => "requests_end_if",
             Operation::StartInstead { .. } => "requests_start_instead",
+            Operation::Put { .. } => "requests_put",
             _ => "requests_end",
         });
         let may_repeat = request.operation != Operation::Get && request.request.may_repeat();
@@ -502,7 +503,7 @@ impl Core {
         let now_ms = self.time.now_ms(now);
         let policy = self.tables[pending.table].store.policy().clone();
         let operation = &pending.request.operation;
-        if operation.replaces_all() {
+        if operation.replaces_all() || begins(operation, stored.as_ref(), now_ms) {
             let after =
                 stored.as_ref().map_or(Version::ZERO, |entry| entry.version.max(entry.birth));
             let birth = match self.stamp(now, pending.table, pending.slot, after) {
@@ -559,10 +560,17 @@ impl Core {
             Err(trouble) => return self.on_no_stamp(now, id, pending, trouble),
         };
         match operation {
-            Operation::Update { change: Change::Value(value), .. } => {
+            Operation::Put { value, .. }
+            | Operation::Update {
+                change: Change::Value(value) | Change::Whole(value, _), ..
+            } => {
                 let store = &mut self.tables[pending.table].store;
                 if let Err(failure) = store.write_value(&mut entry, version, value.clone()) {
                     return self.finish(now, id, pending, Err(failure));
+                }
+                if let Some(lifetimes) = lifetimes_beside(operation) {
+                    let (idle, expire_at) = new_lease(&policy, lifetimes, &stored, now_ms);
+                    entry.write_lease(version, idle, expire_at);
                 }
                 entry.touch(now_ms);
             }
@@ -580,10 +588,7 @@ impl Core {
                 entry.touch(now_ms);
             }
             Operation::Update { change: Change::Lifetimes(lifetimes), .. } => {
-                let (idle, expire_at) = lease(&policy, lifetimes, stored.birth.hlc.ms(), now_ms);
-                let idle = if lifetimes.idle_ms.is_some() { idle } else { body.lease.idle };
-                let unchanged = lifetimes.lifetime_ms.is_none();
-                let expire_at = if unchanged { body.lease.expire_at } else { expire_at };
+                let (idle, expire_at) = new_lease(&policy, lifetimes, &stored, now_ms);
                 entry.write_lease(version, idle, expire_at);
                 entry.touch(now_ms);
             }
@@ -1568,9 +1573,12 @@ fn size(request: &SessionRequest) -> usize {
     let value = match &request.operation {
         Operation::Start { value, .. }
         | Operation::StartIfAbsent { value, .. }
-        | Operation::StartInstead { value, .. } => value.size(),
-        Operation::Update { change: Change::Value(value), .. }
-        | Operation::UpdateIf { change: Change::Value(value), .. } => value.size(),
+        | Operation::StartInstead { value, .. }
+        | Operation::Put { value, .. } => value.size(),
+        Operation::Update { change: Change::Value(value) | Change::Whole(value, _), .. }
+        | Operation::UpdateIf { change: Change::Value(value) | Change::Whole(value, _), .. } => {
+            value.size()
+        }
         Operation::Update { change: Change::Fields { set, delete }, .. }
         | Operation::UpdateIf { change: Change::Fields { set, delete }, .. } => {
             let set = set.iter().map(|(name, value)| name.len() + value.len());
@@ -1588,7 +1596,25 @@ fn is_answer(operation: &Operation, entry: &Entry, now_ms: u64) -> bool {
     !entry.is_expired(now_ms) && meant.is_none_or(|birth| birth <= entry.birth)
 }
 
-/// The session that one of the operations begins which replace all that was there; `None` of another one.
+/// Whether a session begins where somebody puts a value.
+fn begins(operation: &Operation, stored: Option<&Entry>, now_ms: u64) -> bool {
+    let Operation::Put { after_end, .. } = operation else { return false };
+    stored.is_none_or(|entry| {
+        let is_over = entry.is_marker() || entry.is_expired(now_ms);
+        is_over || entry.is_ended() && *after_end
+    })
+}
+
+/// The lifetimes that a session that lives gets with a value.
+fn lifetimes_beside(operation: &Operation) -> Option<&Lifetimes> {
+    match operation {
+        Operation::Put { lifetimes, keeps_lifetimes: false, .. }
+        | Operation::Update { change: Change::Whole(_, lifetimes), .. } => Some(lifetimes),
+        _ => None,
+    }
+}
+
+/// The session that an operation begins, whatever was there; `None` of one that begins none.
 fn begun(
     policy: &TablePolicy,
     operation: &Operation,
@@ -1599,6 +1625,10 @@ fn begun(
         Operation::Start { value, lifetimes, attributes } => {
             let lease = lease(policy, lifetimes, birth.hlc.ms(), now_ms);
             Some(Entry::start(birth, value.clone(), lease, attributes.clone(), now_ms))
+        }
+        Operation::Put { value, lifetimes, .. } => {
+            let lease = lease(policy, lifetimes, birth.hlc.ms(), now_ms);
+            Some(Entry::start(birth, value.clone(), lease, Attributes::default(), now_ms))
         }
         Operation::StartInstead { replaced, value, idle, expire_at, attributes } => {
             let idle_alone = Lifetimes { idle_ms: Some(*idle), lifetime_ms: None };
@@ -1633,6 +1663,21 @@ pub(super) fn lease(
         (lifetime, cap) => now_ms.saturating_add(lifetime).min(cap),
     };
     (idle, expire_at)
+}
+
+/// The deadlines that a session has after a change of them: what the change does not name stays.
+pub(super) fn new_lease(
+    policy: &TablePolicy,
+    lifetimes: &Lifetimes,
+    entry: &Entry,
+    now_ms: u64,
+) -> (u64, u64) {
+    let before = entry.body.as_ref().map_or((0, 0), |body| (body.lease.idle, body.lease.expire_at));
+    let (idle, expire_at) = lease(policy, lifetimes, entry.birth.hlc.ms(), now_ms);
+    (
+        lifetimes.idle_ms.map_or(before.0, |_| idle),
+        lifetimes.lifetime_ms.map_or(before.1, |_| expire_at),
+    )
 }
 
 /// A thousand years: a record keeps 48 bits of milliseconds.
@@ -1691,8 +1736,11 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
             }
             check_value(value)
         }
-        Operation::Update { change: Change::Value(value), .. }
-        | Operation::UpdateIf { change: Change::Value(value), .. } => check_value(value),
+        Operation::Put { value, .. }
+        | Operation::Update { change: Change::Value(value) | Change::Whole(value, _), .. }
+        | Operation::UpdateIf { change: Change::Value(value) | Change::Whole(value, _), .. } => {
+            check_value(value)
+        }
         Operation::Update { change: Change::Fields { set, delete }, .. }
         | Operation::UpdateIf { change: Change::Fields { set, delete }, .. } => {
             check_size(set.iter().map(|(name, value)| name.len() + value.len()).sum())?;

@@ -17,6 +17,7 @@ mod owned;
 mod owner_limit;
 mod placing;
 mod promotion;
+mod putting;
 mod replacing;
 mod rings;
 mod slot_sets;

@@ -102,10 +102,11 @@ fn every_variant_has_its_number() {
             0 Operation::Start { .. }, 1 Operation::Get, 2 Operation::Update { .. },
             3 Operation::Touch { .. }, 4 Operation::End { .. }, 5 Operation::UpdateIf { .. },
             6 Operation::StartIfAbsent { .. }, 7 Operation::EndIf { .. },
-            8 Operation::StartInstead { .. },
+            8 Operation::StartInstead { .. }, 9 Operation::Put { .. },
         }
         Change {
             0 Change::Value(_), 1 Change::Fields { .. }, 2 Change::Lifetimes(_), 3 Change::Pin(_),
+            4 Change::Whole(_, _),
         }
         Affinity {
             0 Affinity::Cpu, 1 Affinity::Memory, 2 Affinity::Io, 3 Affinity::Network,

@@ -87,7 +87,10 @@ pub(super) enum Rate {
 const RATES: [(Rate, &[&str]); 14] = [
     (Rate::Shared, &["uses_noted"]),
     (Rate::Gets, &["requests_get"]),
-    (Rate::Starts, &["requests_start", "requests_start_if_absent", "requests_start_instead"]),
+    (
+        Rate::Starts,
+        &["requests_start", "requests_start_if_absent", "requests_start_instead", "requests_put"],
+    ),
     (Rate::Updates, &["requests_update", "requests_update_if"]),
     (Rate::Touches, &["requests_touch"]),
     (Rate::Ends, &["requests_end", "requests_end_if"]),

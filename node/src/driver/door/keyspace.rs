@@ -137,9 +137,6 @@ impl<C: Clock> Connection<C> {
 
     /// Has a new value, and new lifetimes if so, take the place of what was seen under a key. `false`: something else is there
     /// by now.
-    ///
-    /// The lifetimes are a second write. One that comes between them is not undone; if it is a new session, that keeps
-    /// its own. If the second one fails the value is written, and has the deadline that was there before.
     pub(super) async fn replace<'a>(
         &mut self,
         key: &Key,
@@ -147,17 +144,12 @@ impl<C: Clock> Connection<C> {
         value: Vec<u8>,
         lifetimes: Option<Lifetimes>,
     ) -> Outcome<'a, bool> {
-        let change = Change::Value(Value::Bytes(value));
-        let update = Operation::UpdateIf { version: seen.version, change };
-        if !self.change(key, update).await? {
-            return Ok(false);
-        }
-        let has_none = seen.idle == 0 && seen.expire_at == 0;
-        if let Some(lifetimes) = lifetimes.filter(|it| !(has_none && *it == FOR_EVER)) {
-            let changed = self.change(key, lifetimes_of(seen, lifetimes)).await;
-            changed.map_err(|trouble| trouble.after(true))?;
-        }
-        Ok(true)
+        let value = Value::Bytes(value);
+        let change = match lifetimes {
+            None => Change::Value(value),
+            Some(lifetimes) => Change::Whole(value, lifetimes),
+        };
+        self.change(key, Operation::UpdateIf { version: seen.version, change }).await
     }
 
     /// Begins a session if there is none.

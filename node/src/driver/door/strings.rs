@@ -173,20 +173,20 @@ impl<C: Clock> Connection<C> {
         let key = named(key)?;
         let written = |is_written| Written { is_written, before: None };
         match (options.condition, lifetimes) {
-            (SetCondition::Always, lifetimes) if !options.get && !keeps => {
-                // An end between this look and the write is not seen: the two are not one step.
-                if !self.may_save(&key).await? {
-                    return self.late().map(|()| written(true));
-                }
-                let change = match lifetimes {
-                    None => Operation::End { birth: None },
-                    Some(lifetimes) => Operation::Start {
-                        value: Value::Bytes(value.to_vec()),
-                        lifetimes,
-                        attributes: Default::default(),
-                    },
+            (SetCondition::Always, None) if !options.get => {
+                self.change(&key, Operation::End { birth: None }).await?;
+                return Ok(written(true));
+            }
+            (SetCondition::Always, Some(lifetimes)) if !options.get => {
+                let put = Operation::Put {
+                    value: Value::Bytes(value.to_vec()),
+                    lifetimes,
+                    keeps_lifetimes: keeps,
+                    after_end: self.knows_of_the_end(&key),
                 };
-                self.change(&key, change).await?;
+                if !self.change(&key, put).await? {
+                    self.late()?;
+                }
                 return Ok(written(true));
             }
             (SetCondition::Absent, Some(lifetimes)) if !options.get => {
@@ -239,14 +239,6 @@ impl<C: Clock> Connection<C> {
             }
         }
         Err(contended())
-    }
-
-    /// Whether a SET of a key is no late save.
-    async fn may_save<'a>(&mut self, key: &Key) -> Outcome<'a, bool> {
-        if self.knows_of_the_end(key) {
-            return Ok(true);
-        }
-        Ok(!matches!(self.look(key).await?, Found::Ended))
     }
 
     /// Whether the client may begin a session though another one was ended there. It was told that there is none, or ended it

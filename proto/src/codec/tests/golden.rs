@@ -149,6 +149,22 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "0873657373696f6e7306733363726574070100fbd00708fb2c01fd0000006c50c4a001a1000176fb60ea000000",
         ),
         (
+            request(Operation::Put {
+                value: Value::Bytes(b"v".to_vec()),
+                lifetimes: Lifetimes { idle_ms: Some(0), lifetime_ms: Some(60_000) },
+                keeps_lifetimes: false,
+                after_end: true,
+            }),
+            "0873657373696f6e7306733363726574070100fbd00709000176010001fb60ea0001",
+        ),
+        (
+            request(Operation::UpdateIf {
+                version: later(),
+                change: Change::Whole(Value::Bytes(b"v".to_vec()), Lifetimes::default()),
+            }),
+            "0873657373696f6e7306733363726574070100fbd00705fd0100056c50c4a001fda6a5a4a3a2a10000040001760000",
+        ),
+        (
             SessionReply::Session(Session {
                 birth: birth(),
                 version: later(),

@@ -146,6 +146,14 @@ fn the_largest_values_pass() {
                 expire_at: u64::MAX,
                 attributes: self::attributes(),
             }));
+            passes(session(Operation::Put {
+                value: value.clone(),
+                lifetimes,
+                keeps_lifetimes: true,
+                after_end: true,
+            }));
+            let change = Change::Whole(value.clone(), lifetimes);
+            passes(session(Operation::UpdateIf { version: LATE, change }));
             let change = Change::Value(value.clone());
             passes(session(Operation::Update { birth: Some(LATE), change: change.clone() }));
             passes(session(Operation::UpdateIf { version: LATE, change }));

@@ -1,0 +1,115 @@
+//! Values that are put, whether a session lives under the key or not.
+
+use annulus_proto::message::{Fresh, Replicate};
+
+use super::*;
+
+const KEY: &str = "key";
+
+fn lifetime(lifetime_ms: u64) -> Lifetimes {
+    Lifetimes { idle_ms: Some(0), lifetime_ms: Some(lifetime_ms) }
+}
+
+fn put(value: &str, lifetime_ms: u64) -> Operation {
+    let (keeps_lifetimes, after_end) = (false, false);
+    let (value, lifetimes) = (bytes(value), lifetime(lifetime_ms));
+    Operation::Put { value, lifetimes, keeps_lifetimes, after_end }
+}
+
+fn put_after_end(value: &str) -> Operation {
+    let (keeps_lifetimes, after_end) = (false, true);
+    Operation::Put { value: bytes(value), lifetimes: lifetime(0), keeps_lifetimes, after_end }
+}
+
+/// When a session's deadline is after its birth, in milliseconds.
+fn lives(world: &mut World, node: usize) -> u64 {
+    let entry = world.copy(node, KEY).unwrap();
+    entry.body.unwrap().lease.expire_at - entry.birth.hlc.ms()
+}
+
+#[test]
+fn a_value_is_put_into_the_session_that_lives_or_begins_one() {
+    let mut world = World::new(3, 1_001);
+    world.settle();
+    let begun = world.acknowledged(0, KEY, put("one", 60_000));
+    assert_eq!(begun.birth, begun.version);
+    assert_eq!(lives(&mut world, 0), 60_000);
+    world.run_for(Duration::from_secs(10));
+    let changed = world.acknowledged(1, KEY, put("two", 90_000));
+    assert_eq!(changed.birth, begun.birth, "the same session");
+    assert!(changed.version > begun.version);
+    world.run_for(Duration::from_millis(100));
+    for node in 0..3 {
+        assert_eq!(world.value(node, KEY), bytes("two"));
+        assert_eq!(world.copy(node, KEY).unwrap().version, changed.version);
+        assert!((100_000..100_100).contains(&lives(&mut world, node)), "{node}");
+    }
+    let keeps_lifetimes = true;
+    let (value, lifetimes, after_end) = (bytes("three"), lifetime(1), false);
+    world.acknowledged(2, KEY, Operation::Put { value, lifetimes, keeps_lifetimes, after_end });
+    assert!((100_000..100_100).contains(&lives(&mut world, 2)));
+    world.run_for(Duration::from_secs(101));
+    assert_eq!(world.fails(0, KEY, Operation::Get), Failure::Expired);
+    let again = world.acknowledged(0, KEY, put("four", 60_000));
+    assert!(again.birth > changed.version, "what expired begins anew");
+    assert_eq!(world.value(1, KEY), bytes("four"));
+}
+
+#[test]
+fn what_was_ended_begins_anew_only_for_those_who_say_so() {
+    let mut world = World::new(3, 1_002);
+    world.settle();
+    let begun = world.acknowledged(0, KEY, put("one", 0));
+    world.acknowledged(1, KEY, end());
+    for node in 0..3 {
+        assert_eq!(world.fails(node, KEY, put("late", 0)), Failure::Ended);
+    }
+    let again = world.acknowledged(2, KEY, put_after_end("two"));
+    assert!(again.birth > begun.version);
+    assert_eq!(world.value(0, KEY), bytes("two"));
+    let changed = world.acknowledged(1, KEY, put_after_end("three"));
+    assert_eq!(changed.birth, again.birth, "it lives");
+}
+
+/// The home that coordinates it need not have heard of the end yet: a majority has.
+#[test]
+fn an_end_that_a_majority_holds_is_not_undone_by_a_home_that_has_not_heard_of_it() {
+    let mut world = World::new(3, 1_003);
+    world.settle();
+    let begun = world.acknowledged(0, KEY, put("one", 0));
+    world.run_for(Duration::from_millis(100));
+    let homes = world.homes_of(KEY);
+    let ended = Entry::ended(begun.birth, begun.version);
+    for home in &homes[1..] {
+        let (table, key) = ("sessions".to_owned(), Key::new(KEY).unwrap());
+        let (entry, fresh) = (ended.clone(), Fresh::No);
+        let copy = Replicate { table, key, entry, fresh, under: None };
+        let now = world.present(*home);
+        let from = NodeId::from_bits(77);
+        assert_eq!(world.core(*home, KEY).replicate(now, from, &copy), Replicated::Stored);
+    }
+    assert!(world.copy(homes[0], KEY).is_some_and(|entry| !entry.is_ended()));
+    assert_eq!(world.fails(homes[0], KEY, put("late", 0)), Failure::Ended);
+    assert!((0..3).all(|node| world.copy(node, KEY).is_some_and(|entry| entry.is_ended())));
+}
+
+#[test]
+fn a_value_and_its_deadlines_change_in_one_write() {
+    let mut world = World::new(3, 1_004);
+    world.settle();
+    let begun = world.acknowledged(0, KEY, put("one", 60_000));
+    let whole = |value: &str| Change::Whole(bytes(value), lifetime(90_000));
+    let updated =
+        world.acknowledged(1, KEY, Operation::Update { birth: None, change: whole("two") });
+    let (version, change) = (begun.version, whole("late"));
+    let conflict = Failure::Conflict { version: updated.version };
+    assert_eq!(world.fails(2, KEY, Operation::UpdateIf { version, change }), conflict);
+    let (version, change) = (updated.version, whole("three"));
+    let decided = world.acknowledged(2, KEY, Operation::UpdateIf { version, change });
+    let held = world.copy(2, KEY).unwrap();
+    let body = held.body.as_ref().unwrap();
+    assert_eq!([body.base.version, body.lease.version], [decided.version; 2]);
+    assert!(lives(&mut world, 2) >= 90_000);
+    let too_large = put(&"x".repeat(70_000), 0);
+    assert!(matches!(world.fails(0, KEY, too_large), Failure::TooLarge { .. }));
+}
