@@ -290,6 +290,19 @@ pub enum Command<'a> {
     FlushDb(Flush),
     /// FLUSHALL.
     FlushAll(Flush),
+    /// MULTI: commands are queued from here on.
+    Multi,
+    /// EXEC: those that were queued are done.
+    Exec,
+    /// DISCARD: they are forgotten.
+    Discard,
+    /// WATCH.
+    Watch {
+        /// The keys that nobody else is to change until EXEC.
+        keys: Arguments<'a>,
+    },
+    /// UNWATCH: none any more.
+    Unwatch,
     /// OBJECT, but for its HELP. Of a key that is not there, Redis 7.0 answers null to each.
     Object {
         /// What is asked.

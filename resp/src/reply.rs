@@ -55,6 +55,16 @@ pub mod texts {
     pub const NOT_FLOAT: &[u8] = crate::error::NOT_FLOAT.as_bytes();
     /// With prefix `ERR`: an APPEND or SETRANGE beyond the limit.
     pub const TOO_LONG: &[u8] = b"string exceeds maximum allowed size (proto-max-bulk-len)";
+    /// With prefix `ERR`: a MULTI after another one.
+    pub const NESTED_MULTI: &[u8] = b"MULTI calls can not be nested";
+    /// With prefix `ERR`.
+    pub const EXEC_WITHOUT_MULTI: &[u8] = b"EXEC without MULTI";
+    /// With prefix `ERR`.
+    pub const DISCARD_WITHOUT_MULTI: &[u8] = b"DISCARD without MULTI";
+    /// With prefix `ERR`: a WATCH after a MULTI.
+    pub const WATCH_IN_MULTI: &[u8] = b"WATCH inside MULTI is not allowed";
+    /// With prefix `EXECABORT`: one of the commands was refused before.
+    pub const EXEC_ABORT: &[u8] = b"Transaction discarded because of previous errors.";
     /// With prefix `ERR`: CLIENT KILL of an address that nobody has.
     pub const NO_SUCH_CLIENT: &[u8] = b"No such client";
 }

@@ -261,6 +261,7 @@ mod flags {
         BLOCKING "blocking" "It may wait.",
         LOADING "loading" "It is answered while data are loaded.",
         STALE "stale" "It is answered by a replica that has lost its primary.",
+        SKIP_SLOWLOG "skip_slowlog" "It is not among the commands that took long.",
         FAST "fast" "Its cost is that of a look-up.",
         NO_AUTH "no_auth" "It is answered before AUTH.",
         NO_MULTI "no_multi" "Transactions don't have it.",

@@ -807,3 +807,6 @@ fn random_commands_are_answered_as_by_a_real_redis() {
         }
     }
 }
+
+#[path = "redis/transactions.rs"]
+mod transactions;

@@ -10,6 +10,7 @@ mod server;
 mod store;
 mod strings;
 mod told;
+mod transaction;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -66,6 +67,8 @@ pub(super) struct Door<C> {
 struct Table {
     name: String,
     value_bytes_max: usize,
+    /// How long what is written lives at most, in milliseconds; 0 = for ever.
+    lifetime_max_ms: u64,
 }
 
 /// What INFO counts.
@@ -210,6 +213,7 @@ impl<C: Clock> Door<C> {
         let table = |policy: &crate::core::TablePolicy| Table {
             name: policy.name.clone(),
             value_bytes_max: policy.max_value as usize,
+            lifetime_max_ms: u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX),
         };
         Self {
             clock: clock.clone(),

@@ -31,7 +31,7 @@ impl fmt::Debug for Command<'_> {
             self, f;
             units:
                 Quit Reset ClientId ClientGetName ClientInfo Time DbSize ReadOnly ReadWrite
-                RandomKey;
+                RandomKey Multi Exec Discard Unwatch;
             tuples:
                 Auth ClientList ClientKill ClientReply ClientNoEvict ClientNoTouch Command Help
                 Scan FlushDb FlushAll;
@@ -71,6 +71,7 @@ impl fmt::Debug for Command<'_> {
                 Keys { pattern }
                 Rename { key, to }
                 RenameNx { key, to }
+                Watch { keys }
                 Object { query, key };
             // Added to what is not there, the number is the value.
             Self::IncrBy { key, by: _ } => {

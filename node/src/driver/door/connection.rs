@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::store::{Outcome, Store, Trouble};
 use super::told::Told;
+use super::transaction::{Queue, Staged, Watched};
 use super::{Done, Door};
 
 /// A client, as others see it: CLIENT LIST and CLIENT KILL.
@@ -49,6 +50,11 @@ pub(super) struct Connection<C> {
     pub(super) door: Arc<Door<C>>,
     pub(super) store: Store,
     pub(super) told: Told,
+    /// The commands after a MULTI.
+    pub(super) queue: Option<Queue>,
+    pub(super) watched: Watched,
+    /// What the commands of a transaction have done so far, while they are done.
+    pub(super) staged: Option<Staged>,
     /// The table's number.
     pub(super) table: usize,
     client: Arc<Client>,
@@ -110,6 +116,9 @@ impl<C: Clock> Connection<C> {
             door,
             store,
             told: Told::new(seed),
+            queue: None,
+            watched: Watched::default(),
+            staged: None,
             table: 0,
             client,
             protocol: Protocol::default(),
@@ -154,7 +163,10 @@ impl<C: Clock> Connection<C> {
     pub(super) async fn run(&mut self, arguments: Arguments<'_>, answers: &mut Vec<u8>) -> Done {
         let begin = answers.len();
         let skips_this = std::mem::take(&mut self.skips_next);
-        let done = self.answer(arguments, answers).await;
+        let done = match self.is_exec(arguments) {
+            true => self.exec(answers).await,
+            false => self.answer(arguments, answers).await,
+        };
         let mut over = Ok(());
         if let Err(trouble) = done {
             // Whatever stands there of an answer that was not finished.
@@ -170,11 +182,28 @@ impl<C: Clock> Connection<C> {
         over
     }
 
-    async fn answer<'a>(
+    /// Does a command, or queues it.
+    pub(super) async fn answer<'a>(
         &mut self,
         arguments: Arguments<'a>,
         answers: &mut Vec<u8>,
     ) -> Outcome<'a, ()> {
+        let spec = self.find(arguments).inspect_err(|_| self.refuse_queue())?;
+        if self.queue.is_some() && !is_done_at_once(spec.id) {
+            self.enqueue(arguments)?;
+            Writer::new(answers, self.protocol).simple("QUEUED");
+            return Ok(());
+        }
+        {
+            let mut facts = self.client.facts();
+            (facts.command, facts.used) = (spec.name, self.door.clock.monotonic());
+        }
+        let command = Command::parse(spec, arguments)?;
+        self.carry_out(spec, command, answers).await
+    }
+
+    /// The command that a request is, if this client may ask for it.
+    fn find<'a>(&self, arguments: Arguments<'a>) -> Outcome<'a, &'static Spec> {
         let spec = match table::find(arguments) {
             Ok(spec) | Err(CommandError::Arity(spec)) if !is_offered(spec.id) => {
                 self.count_unknown(spec.name.as_bytes());
@@ -191,12 +220,7 @@ impl<C: Clock> Connection<C> {
         if !self.authenticated && !spec.flags.contains(Flags::NO_AUTH) {
             return Err(Trouble::text("NOAUTH", texts::NO_AUTH));
         }
-        {
-            let mut facts = self.client.facts();
-            (facts.command, facts.used) = (spec.name, self.door.clock.monotonic());
-        }
-        let command = Command::parse(spec, arguments)?;
-        self.carry_out(spec, command, answers).await
+        Ok(spec)
     }
 
     /// Strangers may say anything, a password among it: what they say is counted, and not remembered.
@@ -247,6 +271,7 @@ impl<C: Clock> Connection<C> {
                 self.authenticated = self.door.password.is_none();
                 self.is_muted = false;
                 self.told.clear();
+                (self.queue, self.watched) = (None, Watched::default());
                 Writer::new(answers, self.protocol).simple("RESET");
             }
             Command::Select { index } => {
@@ -261,6 +286,24 @@ impl<C: Clock> Connection<C> {
                     ReplyMode::Off => self.is_muted = true,
                     ReplyMode::Skip => self.skips_next = !self.is_muted,
                 }
+                out.ok();
+            }
+            Command::Multi => {
+                self.begin_queue()?;
+                out.ok();
+            }
+            // One after a MULTI does not come here.
+            Command::Exec => return Err(Trouble::text("ERR", texts::EXEC_WITHOUT_MULTI)),
+            Command::Discard => {
+                self.discard()?;
+                out.ok();
+            }
+            Command::Watch { keys } => {
+                self.watch(keys).await?;
+                out.ok();
+            }
+            Command::Unwatch => {
+                self.watched = Watched::default();
                 out.ok();
             }
             Command::Command(query) => table::answer(query, is_offered, &mut out),
@@ -326,7 +369,7 @@ impl<C: Clock> Connection<C> {
         self.client.facts().protocol = protocol;
     }
 
-    fn select(&mut self, table: usize) {
+    pub(super) fn select(&mut self, table: usize) {
         self.table = table;
         self.client.facts().table = table;
     }
@@ -348,6 +391,11 @@ pub(super) fn label(text: Argument<'_>) -> Outcome<'_, Vec<u8>> {
 const LABEL_BYTES_MAX: usize = 256;
 
 const EMPTY: Argument<'static> = Argument(b"");
+
+/// Whether a command is done though others are queued.
+fn is_done_at_once(id: Id) -> bool {
+    matches!(id, Id::Exec | Id::Discard | Id::Multi | Id::Watch | Id::Quit | Id::Reset)
+}
 
 /// Whether the door does what this is.
 pub(super) fn is_offered(id: Id) -> bool {

@@ -164,6 +164,9 @@ impl<C: Clock> Connection<C> {
     }
 
     async fn ask<'a>(&mut self, key: &Key, operation: Operation) -> Outcome<'a, SessionReply> {
+        if self.staged.is_some() {
+            return self.ask_staged(key, operation).await;
+        }
         let table = &self.door.tables[self.table].name;
         Ok(self.store.ask(table, key, operation).await?)
     }
@@ -257,7 +260,7 @@ fn is_done<'a>(reply: SessionReply) -> Outcome<'a, bool> {
     }
 }
 
-fn unexpected<'a>() -> Trouble<'a> {
+pub(super) fn unexpected<'a>() -> Trouble<'a> {
     Trouble::Error("ERR", "the node answered something else than was asked".into())
 }
 

@@ -1,0 +1,652 @@
+//! Transactions: MULTI, EXEC and WATCH.
+//!
+//! The cores change one session at a time. So the commands of a transaction are done to drafts first, and what has
+//! become of each key is then written in one step: by compare-and-set, if there was a session, or as a start where there was
+//! none. If somebody else has changed it meanwhile all commands are done again to what is there by then. Hence what
+//! a transaction does to one key nobody sees in part; what it does to several keys is written one key after the
+//! other. A watched key is compared first, and again by the write, if it is one that is written.
+
+use std::collections::BTreeMap;
+
+use annulus_net::Clock;
+use annulus_proto::entry::Value;
+use annulus_proto::message::{
+    Acknowledged, Change, Failure, Lifetimes, Operation, Session, SessionReply,
+};
+use annulus_proto::{Attributes, Hlc, Key, NodeId, Version};
+use annulus_resp::table::{self, Id};
+use annulus_resp::{Arguments, Span, Writer, texts};
+
+use super::LIMITS;
+use super::connection::Connection;
+use super::keyspace::{Found, TRIES_MAX, named, unexpected};
+use super::store::{Outcome, Trouble, contended};
+
+/// The commands after a MULTI.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// All their arguments.
+    bytes: Vec<u8>,
+    /// Where those of each are.
+    requests: Vec<Vec<Span>>,
+    /// How many arguments there are.
+    arguments: u32,
+    /// Whether one was refused: none is done then.
+    is_refused: bool,
+}
+
+/// The watched keys, by their tables' numbers: the version that was there, `None` = no session.
+pub(super) type Watched = BTreeMap<(usize, Key), Option<Version>>;
+
+/// How many keys a connection may watch.
+const WATCHED_MAX: usize = 1_024;
+
+/// What the commands of a transaction have done so far.
+#[derive(Default)]
+pub(super) struct Staged {
+    keys: BTreeMap<(usize, Key), Draft>,
+}
+
+/// A key, as the commands of a transaction see it.
+#[derive(Clone)]
+struct Draft {
+    /// What was there.
+    before: There,
+    /// What is there now.
+    now: There,
+    is_touched: bool,
+    /// Whether what became of it is written.
+    is_written: bool,
+}
+
+#[derive(Clone, PartialEq)]
+enum There {
+    Session(Box<Session>),
+    Absent,
+    Ended,
+}
+
+/// What the door knows of a table.
+#[derive(Clone, Copy)]
+struct Bounds {
+    value_bytes_max: usize,
+    lifetime_max_ms: u64,
+}
+
+impl<C: Clock> Connection<C> {
+    /// Whether this is the end of a transaction.
+    pub(super) fn is_exec(&self, arguments: Arguments<'_>) -> bool {
+        self.queue.is_some() && table::find(arguments).is_ok_and(|spec| spec.id == Id::Exec)
+    }
+
+    /// MULTI.
+    pub(super) fn begin_queue<'a>(&mut self) -> Outcome<'a, ()> {
+        if self.queue.is_some() {
+            return Err(Trouble::text("ERR", texts::NESTED_MULTI));
+        }
+        self.queue = Some(Queue::default());
+        Ok(())
+    }
+
+    /// DISCARD.
+    pub(super) fn discard<'a>(&mut self) -> Outcome<'a, ()> {
+        self.watched.clear();
+        let queue = self.queue.take();
+        queue.map(|_| ()).ok_or_else(|| Trouble::text("ERR", texts::DISCARD_WITHOUT_MULTI))
+    }
+
+    /// A command was refused: if it belongs to a transaction, nothing of that is done.
+    pub(super) fn refuse_queue(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            queue.is_refused = true;
+        }
+    }
+
+    /// Keeps a command for EXEC.
+    pub(super) fn enqueue<'a>(&mut self, arguments: Arguments<'_>) -> Outcome<'a, ()> {
+        let Some(queue) = &mut self.queue else { return Ok(()) };
+        if !queue.push(arguments) {
+            queue.is_refused = true;
+            let text = format!(
+                "a transaction has {} bytes and {} arguments at most",
+                LIMITS.request_bytes_max, LIMITS.arguments_max
+            );
+            return Err(Trouble::Error("ERR", text.into()));
+        }
+        Ok(())
+    }
+
+    /// WATCH.
+    pub(super) async fn watch<'a>(&mut self, keys: Arguments<'a>) -> Outcome<'a, ()> {
+        if self.queue.is_some() {
+            return Err(Trouble::text("ERR", texts::WATCH_IN_MULTI));
+        }
+        for key in keys.iter() {
+            let place = (self.table, named(key)?);
+            // What is watched already is compared with what was there first.
+            if self.watched.contains_key(&place) {
+                continue;
+            }
+            if self.watched.len() == WATCHED_MAX {
+                let text = format!("a connection watches {WATCHED_MAX} keys at most");
+                return Err(Trouble::Error("ERR", text.into()));
+            }
+            let version = match self.look(&place.1).await? {
+                Found::Alive(session) => Some(session.version),
+                Found::Absent | Found::Ended => None,
+            };
+            self.watched.insert(place, version);
+        }
+        Ok(())
+    }
+
+    /// EXEC after a MULTI: does the commands that were queued, and appends their answers.
+    pub(super) async fn exec<'a>(&mut self, answers: &mut Vec<u8>) -> Outcome<'a, ()> {
+        let (queue, watched) = (self.queue.take(), std::mem::take(&mut self.watched));
+        let Some(queue) = queue.filter(|queue| !queue.is_refused) else {
+            return Err(Trouble::text("EXECABORT", texts::EXEC_ABORT));
+        };
+        let (begin, table) = (answers.len(), self.table);
+        let mut written = Staged::default();
+        for _ in 0..TRIES_MAX {
+            answers.truncate(begin);
+            self.staged = Some(std::mem::take(&mut written));
+            let done = self.try_exec(&queue, &watched, answers).await;
+            let staged = self.staged.take().unwrap_or_default();
+            match done {
+                Ok(true) => return Ok(()),
+                Ok(false) => written = staged.into_written(),
+                Err(trouble) => return Err(trouble.after(staged.has_written())),
+            }
+            self.select(table);
+        }
+        Err(contended().after(!written.keys.is_empty()))
+    }
+
+    /// `false`: somebody else has changed one of the keys.
+    async fn try_exec<'a>(
+        &mut self,
+        queue: &Queue,
+        watched: &Watched,
+        answers: &mut Vec<u8>,
+    ) -> Outcome<'a, bool> {
+        for ((table, key), version) in watched {
+            self.stage(*table, key).await?;
+            let place = (*table, key.clone());
+            let draft = self.staged.as_ref().and_then(|staged| staged.keys.get(&place));
+            if draft.is_some_and(|draft| draft.before.version() != *version) {
+                Writer::new(answers, self.protocol()).null_array();
+                return Ok(true);
+            }
+        }
+        Writer::new(answers, self.protocol()).array(queue.requests.len());
+        for spans in &queue.requests {
+            let begin = answers.len();
+            let arguments = Arguments::new(&queue.bytes, spans);
+            match self.answer(arguments, answers).await {
+                Ok(()) => {}
+                Err(Trouble::Stopping) => return Err(Trouble::Stopping),
+                Err(trouble) => {
+                    answers.truncate(begin);
+                    trouble.write(&mut Writer::new(answers, self.protocol()));
+                }
+            }
+        }
+        self.write_staged().await
+    }
+
+    /// As the cores would, with a draft of it.
+    pub(super) async fn ask_staged<'a>(
+        &mut self,
+        key: &Key,
+        operation: Operation,
+    ) -> Outcome<'a, SessionReply> {
+        let table = self.table;
+        if let Some(failure) = self.stage(table, key).await? {
+            return Ok(SessionReply::Failed(failure));
+        }
+        let now_ms = self.door.clock.wall_ms();
+        let bounds = self.bounds(table);
+        let staged = self.staged.as_mut();
+        let draft = staged.and_then(|staged| staged.keys.get_mut(&(table, key.clone())));
+        Ok(draft.ok_or_else(unexpected)?.ask(operation, bounds, now_ms))
+    }
+
+    fn bounds(&self, table: usize) -> Bounds {
+        let table = &self.door.tables[table];
+        let (value_bytes_max, lifetime_max_ms) = (table.value_bytes_max, table.lifetime_max_ms);
+        Bounds { value_bytes_max, lifetime_max_ms }
+    }
+
+    /// Takes a look at what is there, unless it was looked at before. Returns why that is not possible.
+    async fn stage<'a>(&mut self, table: usize, key: &Key) -> Outcome<'a, Option<Failure>> {
+        let place = (table, key.clone());
+        if self.staged.as_ref().is_some_and(|staged| staged.keys.contains_key(&place)) {
+            return Ok(None);
+        }
+        let name = &self.door.tables[table].name;
+        let there = match self.store.ask(name, key, Operation::Get).await? {
+            SessionReply::Session(session) => There::Session(Box::new(session)),
+            SessionReply::Failed(Failure::Absent | Failure::Expired) => There::Absent,
+            SessionReply::Failed(Failure::Ended) => There::Ended,
+            SessionReply::Failed(failure) => return Ok(Some(failure)),
+            _ => return Err(unexpected()),
+        };
+        let draft =
+            Draft { before: there.clone(), now: there, is_touched: false, is_written: false };
+        self.staged.get_or_insert_default().keys.insert(place, draft);
+        Ok(None)
+    }
+
+    /// Writes what has become of the keys. `false`: of one of them something else has become meanwhile.
+    async fn write_staged<'a>(&mut self) -> Outcome<'a, bool> {
+        let places: Vec<(usize, Key)> =
+            self.staged.iter().flat_map(|staged| staged.keys.keys().cloned()).collect();
+        for place in places {
+            let now_ms = self.door.clock.wall_ms();
+            let draft = self.staged.as_ref().and_then(|staged| staged.keys.get(&place));
+            let Some(write) = draft.and_then(|draft| draft.write(now_ms)) else { continue };
+            let is_touch = matches!(write, Operation::Touch { .. });
+            let name = &self.door.tables[place.0].name;
+            match self.store.ask(name, &place.1, write).await? {
+                SessionReply::Acknowledged(_) => {}
+                SessionReply::Failed(
+                    Failure::Conflict { .. } | Failure::Absent | Failure::Ended | Failure::Expired,
+                ) if !is_touch => return Ok(false),
+                // What cannot be touched any more is gone, after what was done here.
+                SessionReply::Failed(_) if is_touch => {}
+                SessionReply::Failed(failure) => return Err(failure.into()),
+                _ => return Err(unexpected()),
+            }
+            let draft = self.staged.as_mut().and_then(|staged| staged.keys.get_mut(&place));
+            if let Some(draft) = draft {
+                draft.is_written = true;
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Queue {
+    /// Keeps a command, if there is room.
+    fn push(&mut self, arguments: Arguments<'_>) -> bool {
+        let bytes: usize = arguments.iter().map(|argument| argument.len()).sum();
+        let count = u32::try_from(arguments.len()).unwrap_or(u32::MAX);
+        let has_room = self.bytes.len() + bytes <= LIMITS.request_bytes_max as usize
+            && self.arguments.saturating_add(count) <= LIMITS.arguments_max;
+        if has_room {
+            self.arguments += count;
+            let spans = arguments.iter().map(|argument| {
+                let from = self.bytes.len() as u32;
+                self.bytes.extend_from_slice(&argument);
+                Span { from, to: self.bytes.len() as u32 }
+            });
+            let spans = spans.collect();
+            self.requests.push(spans);
+        }
+        has_room
+    }
+}
+
+impl Staged {
+    /// What is written already, as it was before: the commands do the same to it once more.
+    fn into_written(mut self) -> Self {
+        self.keys.retain(|_, draft| draft.is_written);
+        for draft in self.keys.values_mut() {
+            draft.now = draft.before.clone();
+        }
+        self
+    }
+
+    fn has_written(&self) -> bool {
+        self.keys.values().any(|draft| draft.is_written)
+    }
+}
+
+impl There {
+    fn version(&self) -> Option<Version> {
+        match self {
+            Self::Session(session) => Some(session.version),
+            Self::Absent | Self::Ended => None,
+        }
+    }
+
+    fn expire(&mut self, now_ms: u64) {
+        if matches!(self, Self::Session(it) if it.deadline != 0 && it.deadline <= now_ms) {
+            *self = Self::Absent;
+        }
+    }
+}
+
+impl Draft {
+    /// Does what a core would do.
+    fn ask(&mut self, operation: Operation, bounds: Bounds, now_ms: u64) -> SessionReply {
+        self.now.expire(now_ms);
+        match self.done(operation, bounds, now_ms) {
+            Ok(reply) => reply,
+            Err(failure) => SessionReply::Failed(failure),
+        }
+    }
+
+    fn done(
+        &mut self,
+        operation: Operation,
+        bounds: Bounds,
+        now_ms: u64,
+    ) -> Result<SessionReply, Failure> {
+        let begin = |value, lifetimes| {
+            let session = begun(value, lifetimes, bounds, now_ms)?;
+            Ok(There::Session(Box::new(session)))
+        };
+        match (&mut self.now, operation) {
+            (There::Session(session), Operation::Get) => {
+                return Ok(SessionReply::Session((**session).clone()));
+            }
+            (There::Session(session), Operation::Touch { .. }) => {
+                touch(session, now_ms);
+                self.is_touched = true;
+            }
+            (There::Session(session), Operation::Put { value, lifetimes, keeps_lifetimes, .. }) => {
+                write(session, value, (!keeps_lifetimes).then_some(lifetimes), bounds, now_ms)?;
+            }
+            (
+                There::Session(session),
+                Operation::Update { change, .. } | Operation::UpdateIf { change, .. },
+            ) => change_by(session, change, bounds, now_ms)?,
+            (There::Session(session), Operation::StartIfAbsent { .. }) => {
+                return Err(Failure::Conflict { version: session.version });
+            }
+            (now, Operation::End { .. } | Operation::EndIf { .. }) => *now = There::Ended,
+            (There::Ended, Operation::Put { after_end: false, .. }) => return Err(Failure::Ended),
+            (
+                now,
+                Operation::Put { value, lifetimes, .. }
+                | Operation::StartIfAbsent { value, lifetimes, .. },
+            ) => *now = begin(value, lifetimes)?,
+            (There::Ended, _) => return Err(Failure::Ended),
+            (There::Absent, _) => return Err(Failure::Absent),
+            (There::Session(_), _) => {
+                return Err(Failure::Refused("a transaction cannot do that".to_owned()));
+            }
+        }
+        let version = self.now.version().unwrap_or(Version::ZERO);
+        let (birth, held_by, homes) = (version, 0, 0);
+        Ok(SessionReply::Acknowledged(Acknowledged { birth, version, held_by, homes }))
+    }
+
+    /// What has to be written; `None` = nothing.
+    fn write(&self, now_ms: u64) -> Option<Operation> {
+        if self.is_written {
+            return None;
+        }
+        match (&self.before, &self.now) {
+            (There::Session(before), There::Session(now)) => {
+                let version = before.version;
+                let lifetimes = lifetimes_from(now, now_ms);
+                let keeps = (now.idle, now.expire_at) == (before.idle, before.expire_at);
+                let change = match (now.value == before.value, keeps, lifetimes) {
+                    (_, _, None) => return Some(Operation::EndIf { version }),
+                    (true, true, _) => {
+                        let touch = Operation::Touch { birth: Some(before.birth) };
+                        return self.is_touched.then_some(touch);
+                    }
+                    (true, false, Some(lifetimes)) => Change::Lifetimes(lifetimes),
+                    (false, true, _) => Change::Value(now.value.clone()),
+                    (false, false, Some(lifetimes)) => Change::Whole(now.value.clone(), lifetimes),
+                };
+                Some(Operation::UpdateIf { version, change })
+            }
+            (There::Session(before), _) => Some(Operation::EndIf { version: before.version }),
+            (_, There::Session(now)) => {
+                let (value, attributes) = (now.value.clone(), Attributes::default());
+                let lifetimes = lifetimes_from(now, now_ms)?;
+                Some(Operation::StartIfAbsent { value, lifetimes, attributes })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A session that begins now. Its version is none of a core's.
+fn begun(
+    value: Value,
+    lifetimes: Lifetimes,
+    bounds: Bounds,
+    now_ms: u64,
+) -> Result<Session, Failure> {
+    let birth = Version::new(Hlc::from_ms(now_ms), NodeId::from_bits(0));
+    let mut session = Session {
+        birth,
+        version: birth,
+        deadline: 0,
+        touched: now_ms,
+        idle: 0,
+        expire_at: 0,
+        attributes: Attributes::default(),
+        pin: None,
+        value: Value::Bytes(Vec::new()),
+    };
+    write(&mut session, value, Some(lifetimes), bounds, now_ms)?;
+    Ok(session)
+}
+
+fn change_by(
+    session: &mut Session,
+    change: Change,
+    bounds: Bounds,
+    now_ms: u64,
+) -> Result<(), Failure> {
+    match change {
+        Change::Value(value) => write(session, value, None, bounds, now_ms),
+        Change::Whole(value, lifetimes) => write(session, value, Some(lifetimes), bounds, now_ms),
+        Change::Lifetimes(lifetimes) => {
+            set_lifetimes(session, lifetimes, bounds, now_ms);
+            touch(session, now_ms);
+            Ok(())
+        }
+        _ => Err(Failure::Refused("a transaction cannot do that".to_owned())),
+    }
+}
+
+fn write(
+    session: &mut Session,
+    value: Value,
+    lifetimes: Option<Lifetimes>,
+    bounds: Bounds,
+    now_ms: u64,
+) -> Result<(), Failure> {
+    let (size, limit) = (value.size() as u64, bounds.value_bytes_max as u64);
+    if size > limit {
+        return Err(Failure::TooLarge { size, limit });
+    }
+    session.value = value;
+    if let Some(lifetimes) = lifetimes {
+        set_lifetimes(session, lifetimes, bounds, now_ms);
+    }
+    touch(session, now_ms);
+    Ok(())
+}
+
+fn set_lifetimes(session: &mut Session, lifetimes: Lifetimes, bounds: Bounds, now_ms: u64) {
+    if let Some(idle) = lifetimes.idle_ms {
+        session.idle = idle;
+    }
+    if let Some(lifetime) = lifetimes.lifetime_ms {
+        let birth_ms = session.birth.hlc.ms();
+        let wanted = (lifetime != 0).then(|| now_ms.saturating_add(lifetime));
+        let most = bounds.lifetime_max_ms;
+        let cap = (most != 0).then(|| birth_ms.saturating_add(most));
+        session.expire_at = [wanted, cap].into_iter().flatten().min().unwrap_or(0);
+    }
+}
+
+fn touch(session: &mut Session, now_ms: u64) {
+    session.touched = session.touched.max(now_ms);
+    let idle = (session.idle != 0).then(|| session.touched.saturating_add(session.idle));
+    let end = (session.expire_at != 0).then_some(session.expire_at);
+    session.deadline = [idle, end].into_iter().flatten().min().unwrap_or(0);
+}
+
+/// The lifetimes that bring about a session's deadlines, if they are written now; `None` if they are past.
+fn lifetimes_from(session: &Session, now_ms: u64) -> Option<Lifetimes> {
+    let left = match session.expire_at {
+        0 => 0,
+        end => end.checked_sub(now_ms).filter(|left| *left > 0)?,
+    };
+    Some(Lifetimes { idle_ms: Some(session.idle), lifetime_ms: Some(left) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000_000;
+    const BOUNDS: Bounds = Bounds { value_bytes_max: 10, lifetime_max_ms: 1_000 };
+
+    fn bytes(text: &str) -> Value {
+        Value::Bytes(text.as_bytes().to_vec())
+    }
+
+    fn lives(lifetime_ms: u64) -> Lifetimes {
+        Lifetimes { idle_ms: Some(0), lifetime_ms: Some(lifetime_ms) }
+    }
+
+    fn put(text: &str, lifetime_ms: u64, after_end: bool) -> Operation {
+        let (value, lifetimes, keeps_lifetimes) = (bytes(text), lives(lifetime_ms), false);
+        Operation::Put { value, lifetimes, keeps_lifetimes, after_end }
+    }
+
+    fn draft(there: There) -> Draft {
+        Draft { before: there.clone(), now: there, is_touched: false, is_written: false }
+    }
+
+    fn of_session() -> Draft {
+        let mut session = begun(bytes("old"), lives(500), BOUNDS, NOW).expect("it begins");
+        session.version = Version::new(Hlc::from_ms(NOW + 1), NodeId::from_bits(1));
+        draft(There::Session(Box::new(session)))
+    }
+
+    fn fails(draft: &mut Draft, operation: Operation) -> Failure {
+        match draft.ask(operation, BOUNDS, NOW) {
+            SessionReply::Failed(failure) => failure,
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn does(draft: &mut Draft, operation: Operation) {
+        let reply = draft.ask(operation, BOUNDS, NOW);
+        assert!(matches!(reply, SessionReply::Acknowledged(_)), "{reply:?}");
+    }
+
+    #[test]
+    fn nothing_is_written_of_what_was_read_alone() {
+        for mut draft in [of_session(), draft(There::Absent), draft(There::Ended)] {
+            draft.ask(Operation::Get, BOUNDS, NOW);
+            assert_eq!(draft.write(NOW), None);
+        }
+        let mut touched = of_session();
+        does(&mut touched, Operation::Touch { birth: None });
+        assert!(matches!(touched.write(NOW), Some(Operation::Touch { birth: Some(_) })));
+    }
+
+    #[test]
+    fn what_becomes_of_a_session_is_one_write_on_what_was_seen() {
+        let mut draft = of_session();
+        let version = draft.before.version().expect("it lives");
+        does(&mut draft, put("one", 100, false));
+        does(&mut draft, put("two", 200, false));
+        let change = Change::Whole(bytes("two"), lives(200));
+        assert_eq!(draft.write(NOW), Some(Operation::UpdateIf { version, change }));
+        assert_eq!(
+            draft.write(NOW + 200),
+            Some(Operation::EndIf { version }),
+            "it is over by then"
+        );
+
+        let mut draft = of_session();
+        let change = Change::Lifetimes(lives(0));
+        does(&mut draft, Operation::Update { birth: None, change });
+        let change = Change::Lifetimes(lives(1_000));
+        assert_eq!(
+            draft.write(NOW),
+            Some(Operation::UpdateIf { version, change }),
+            "as its table says"
+        );
+
+        let mut draft = of_session();
+        let change = Change::Value(bytes("new"));
+        does(&mut draft, Operation::UpdateIf { version, change: change.clone() });
+        assert_eq!(draft.write(NOW), Some(Operation::UpdateIf { version, change }));
+
+        let mut draft = of_session();
+        does(&mut draft, Operation::End { birth: None });
+        assert_eq!(draft.write(NOW), Some(Operation::EndIf { version }));
+        assert_eq!(fails(&mut draft, Operation::Get), Failure::Ended);
+        assert_eq!(fails(&mut draft, put("late", 0, false)), Failure::Ended);
+        does(&mut draft, put("again", 100, true));
+        let change = Change::Whole(bytes("again"), lives(100));
+        assert_eq!(draft.write(NOW), Some(Operation::UpdateIf { version, change }));
+    }
+
+    #[test]
+    fn what_begins_is_begun_where_nothing_is() {
+        for there in [There::Absent, There::Ended] {
+            let mut draft = draft(there);
+            does(&mut draft, put("one", 100, true));
+            let conflict = Operation::StartIfAbsent {
+                value: bytes("two"),
+                lifetimes: lives(0),
+                attributes: Attributes::default(),
+            };
+            assert!(matches!(fails(&mut draft, conflict), Failure::Conflict { .. }));
+            let Some(Operation::StartIfAbsent { value, lifetimes, .. }) = draft.write(NOW) else {
+                panic!("it begins nothing");
+            };
+            assert_eq!((value, lifetimes), (bytes("one"), lives(100)));
+            does(&mut draft, Operation::End { birth: None });
+            assert_eq!(draft.write(NOW), None);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_done_again_as_it_was_and_written_once() {
+        let mut staged = Staged::default();
+        let place = (0, Key::new("key").expect("a key"));
+        let mut written = of_session();
+        does(&mut written, put("one", 100, false));
+        written.is_written = true;
+        staged.keys.insert(place.clone(), written);
+        staged.keys.insert((1, place.1.clone()), of_session());
+        let mut again = staged.into_written();
+        assert_eq!(again.keys.len(), 1);
+        let draft = again.keys.get_mut(&place).expect("it is kept");
+        let SessionReply::Session(session) = draft.ask(Operation::Get, BOUNDS, NOW) else {
+            panic!("it is gone");
+        };
+        assert_eq!(session.value, bytes("old"));
+        does(draft, put("one", 100, false));
+        assert_eq!(draft.write(NOW), None);
+    }
+
+    #[test]
+    fn what_is_too_large_or_over_is_refused() {
+        let mut draft = of_session();
+        let failure = fails(&mut draft, put("01234567890", 0, false));
+        assert_eq!(failure, Failure::TooLarge { size: 11, limit: 10 });
+        let reply = draft.ask(Operation::Get, BOUNDS, NOW + 500);
+        assert_eq!(reply, SessionReply::Failed(Failure::Absent));
+        assert!(matches!(draft.write(NOW + 500), Some(Operation::EndIf { .. })));
+    }
+
+    #[test]
+    fn no_more_is_queued_than_a_request_may_have() {
+        let mut queue = Queue::default();
+        let bytes = vec![b'x'; LIMITS.request_bytes_max as usize / 2];
+        let spans = [Span { from: 0, to: bytes.len() as u32 }];
+        let request = Arguments::new(&bytes, &spans);
+        assert!(queue.push(request) && queue.push(request));
+        assert!(!queue.push(request));
+        assert_eq!(queue.requests.len(), 2);
+    }
+}
