@@ -50,6 +50,7 @@ mod store;
 mod suspects;
 mod sync;
 mod time;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -820,6 +821,10 @@ impl Core {
             Message::OwnedRequest(request) => {
                 let owned = self.list_owned(now, caller, &request);
                 self.reply(now, asker, header.id, owned);
+            }
+            Message::WalkRequest(request) => {
+                let walked = self.walk(now, caller, &request);
+                self.reply(now, asker, header.id, walked);
             }
             Message::Judge(judge) if matches!(caller, Caller::Node(_)) => {
                 self.end_for_node(now, asker, header.id, &judge);

@@ -148,6 +148,7 @@ pub(crate) fn messages() -> impl Strategy<Value = Message> {
         4 => status(),
         1 => suspects(),
         1 => owned(),
+        1 => walk(),
         1 => hottest(),
         1 => beats(),
         5 => between_nodes(),
@@ -606,6 +607,24 @@ fn owned() -> impl Strategy<Value = Message> {
         .into()),
         (vec(session, 0..4), option::of(place()), any::<u8>())
             .prop_map(|(sessions, next, write_homes)| Owned { sessions, next, write_homes }.into()),
+    ]
+}
+
+fn walk() -> impl Strategy<Value = Message> {
+    let key = (keys(), any::<bool>(), any::<u8>()).prop_map(|(key, is_map, lacking)| WalkedKey {
+        key,
+        is_map,
+        lacking,
+    });
+    prop_oneof![
+        (text(), any::<(u64, u16, bool)>()).prop_map(|(table, (from, limit, is_whole))| {
+            WalkRequest { table, from, limit, is_whole }.into()
+        }),
+        (vec(key, 0..4), any::<(Option<u64>, u16, u8)>()).prop_map(
+            |(keys, (next, silent, write_homes))| {
+                Walked { keys, next, silent, write_homes }.into()
+            }
+        ),
     ]
 }
 

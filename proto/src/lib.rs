@@ -26,6 +26,7 @@ pub mod slot_set;
 pub mod submission;
 pub mod suspects;
 pub mod version;
+pub mod walk;
 
 #[cfg(test)]
 mod arbitrary;

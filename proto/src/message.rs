@@ -37,6 +37,7 @@ use crate::proximity::Rtt;
 use crate::slot_set::SlotSet;
 pub use crate::suspects::{Burned, Burning, Judge, Sentence, Suspect, Suspects, SuspectsRequest};
 use crate::version::{NodeId, Version};
+pub use crate::walk::{WalkRequest, Walked, WalkedKey};
 
 /// The first frame on every stream.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -1541,6 +1542,8 @@ messages! {
     111 Owned(Owned), LISTING;
     112 Copies(Copies), BATCH;
     113 CopiesTaken(CopiesTaken), BATCH;
+    114 WalkRequest(WalkRequest), SMALL;
+    115 Walked(Walked), LISTING;
     120 HottestRequest(HottestRequest), SMALL;
     121 Hottest(Hottest), 8 << 10;
     122 BeatRequest(BeatRequest), PARTS;

@@ -79,6 +79,13 @@ pub(super) enum HubPurpose {
         /// The member.
         node: NodeId,
     },
+    /// A page of a member's keys.
+    Walk {
+        /// The page that it is for.
+        ticket: u64,
+        /// The member.
+        node: NodeId,
+    },
     /// A sign of life of this node.
     Ping(NodeId),
 }

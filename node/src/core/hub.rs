@@ -9,6 +9,7 @@ mod gather;
 mod join;
 mod operate;
 mod place;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ use contact::Contacts;
 use gather::Gathers;
 use operate::{Log, SafetyCheck, SlotsOfCores};
 use place::Rankings;
+use walk::Walks;
 
 /// The part of a node that there is one of.
 ///
@@ -65,6 +67,7 @@ pub struct Hub {
     configured_weight: u16,
     given_weight: Option<GivenWeight>,
     rankings: Rankings,
+    walks: Walks,
     /// How busy the host is, as it was measured last.
     host_load: HostLoad,
     /// Addresses that have not answered yet, or failed to, while this node joins; `None` before it asked.
@@ -190,6 +193,7 @@ impl Hub {
             configured_weight,
             given_weight,
             rankings: Rankings::default(),
+            walks: Walks::default(),
             host_load: HostLoad::default(),
             unanswered_seeds: None,
             alone_by_misfortune,
@@ -346,6 +350,7 @@ impl Hub {
                 let plan = self.plan(&request);
                 self.reply(now, asker, header.id, plan);
             }
+            Message::WalkRequest(request) => self.walk(now, (asker, caller, header), request),
             Message::Order(order) => self.on_order(now, asker, caller, header, order),
             other => {
                 self.counters.add("requests_out_of_place");
@@ -374,7 +379,11 @@ impl Hub {
             Notice::Between(between) => {
                 self.outputs.push_back(HubOutput::Cores(Input::Between(between)));
             }
-            Notice::Part { ticket, header, message } => self.on_part(ticket, header, message),
+            Notice::Part { ticket, header, message } => {
+                if let Some(message) = self.take_walked(now, ticket, message) {
+                    self.on_part(ticket, header, message);
+                }
+            }
             Notice::Report { ticket, report } => self.on_report(now, ticket, report),
             Notice::Slots(counts) => self.on_slots(now, core, counts),
             Notice::Stopped => {

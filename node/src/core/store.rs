@@ -8,6 +8,7 @@ mod overdue;
 mod owners;
 mod replacing;
 mod suspects;
+mod walked;
 mod watched;
 
 use std::time::Duration;

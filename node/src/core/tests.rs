@@ -22,6 +22,7 @@ mod replacing;
 mod rings;
 mod slot_sets;
 mod suspects;
+mod walk;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,11 +6,13 @@
 
 mod connection;
 mod keyspace;
+mod rename;
 mod server;
 mod store;
 mod strings;
 mod told;
 mod transaction;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -262,7 +264,7 @@ impl<C: Clock> Door<C> {
         let role = if may.includes(Role::Authority) { Role::Authority } else { may };
         let number = self.reception.next.fetch_add(1, Ordering::Relaxed);
         let (client, seed) = {
-            let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut random = self.random();
             (random.random(), random.random())
         };
         let caller = Caller::Client(role);
@@ -371,6 +373,10 @@ impl<C: Clock> Door<C> {
         let has_place = unknown.len() < UNKNOWN_MAX || unknown.contains_key(&name);
         let name = if is_name && has_place { name } else { UNKNOWN_OTHERS.to_owned() };
         *unknown.entry(name).or_default() += 1;
+    }
+
+    fn random(&self) -> MutexGuard<'_, StdRng> {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clients(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {

@@ -400,7 +400,7 @@ fn add_table(whole: &mut TableStatus, part: &TableStatus) {
 }
 
 impl Gathers {
-    fn next_ticket(&mut self) -> u64 {
+    pub(super) fn next_ticket(&mut self) -> u64 {
         self.tickets += 1;
         self.tickets
     }

@@ -164,6 +164,10 @@ impl Hub {
             let answer = outcome.result.ok().map(|answered| (answered.node, answered.message));
             return self.on_load(now, ranking, node, answer);
         }
+        if let Some(HubCall { purpose: HubPurpose::Walk { ticket, node }, .. }) = call {
+            let answer = outcome.result.ok().map(|answered| (answered.node, answered.message));
+            return self.on_walked(now, ticket, node, answer);
+        }
         match (call, outcome.result) {
             (Some(call), Ok(answered)) => match call.purpose {
                 HubPurpose::Ping(node) => self.on_ping_answer(now, node, call.asked, &answered),

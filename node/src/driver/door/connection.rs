@@ -337,11 +337,15 @@ impl<C: Clock> Connection<C> {
             | Command::GetSet { .. }
             | Command::MGet { .. }
             | Command::MSet { .. }
+            | Command::MSetNx { .. }
             | Command::StrLen { .. }
             | Command::Append { .. }
             | Command::GetRange { .. }
             | Command::SetRange { .. }
             | Command::IncrBy { .. } => self.string(spec, command, &mut out).await?,
+            Command::Scan(_) | Command::Keys { .. } | Command::DbSize | Command::RandomKey => {
+                self.all_keys(command, &mut out).await?;
+            }
             _ => self.key(spec, command, &mut out).await?,
         }
         Ok(())
@@ -399,17 +403,7 @@ fn is_done_at_once(id: Id) -> bool {
 
 /// Whether the door does what this is.
 pub(super) fn is_offered(id: Id) -> bool {
-    !matches!(
-        id,
-        Id::DbSize
-            | Id::IncrByFloat
-            | Id::Keys
-            | Id::MSetNx
-            | Id::RandomKey
-            | Id::Rename
-            | Id::RenameNx
-            | Id::Scan
-    )
+    !matches!(id, Id::IncrByFloat)
 }
 
 /// Compares secrets in a time that depends on the length of what was said alone.

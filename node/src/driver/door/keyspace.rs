@@ -92,6 +92,13 @@ impl<C: Clock> Connection<C> {
                     Some(session) => object(query, &session, now_ms, out)?,
                 }
             }
+            Command::Rename { key, to } => {
+                self.rename(key, to, false).await?;
+                out.ok();
+            }
+            Command::RenameNx { key, to } => {
+                out.integer(self.rename(key, to, true).await?.into());
+            }
             // What is offered is done above or elsewhere.
             _ => return Err(Trouble::Error("ERR", "not here".into())),
         }
@@ -163,7 +170,11 @@ impl<C: Clock> Connection<C> {
         self.change(key, Operation::StartIfAbsent { value, lifetimes, attributes }).await
     }
 
-    async fn ask<'a>(&mut self, key: &Key, operation: Operation) -> Outcome<'a, SessionReply> {
+    pub(super) async fn ask<'a>(
+        &mut self,
+        key: &Key,
+        operation: Operation,
+    ) -> Outcome<'a, SessionReply> {
         if self.staged.is_some() {
             return self.ask_staged(key, operation).await;
         }

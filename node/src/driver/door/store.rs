@@ -74,10 +74,32 @@ impl Store {
             patience_ms: u32::try_from(PATIENCE.as_millis()).expect("some seconds"),
             operation,
         };
+        let timed_out = SessionReply::Failed(Failure::TimedOut);
+        let Some(answer) = self.send(request.into()).await? else { return Ok(timed_out) };
+        Ok(match answer {
+            Message::SessionReply(reply) => reply,
+            Message::Rejected(why) => SessionReply::Failed(Failure::Refused(why.to_string())),
+            other => {
+                let why = format!("{} came where the answer should", other.name());
+                SessionReply::Failed(Failure::Refused(why))
+            }
+        })
+    }
+
+    /// Asks for something else, and waits for the answer; `None`: there was none in time.
+    pub(super) async fn exchange(
+        &mut self,
+        message: impl Into<Message>,
+    ) -> Result<Option<Message>, Stopping> {
+        self.sequence += 1;
+        self.send(message.into()).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<Option<Message>, Stopping> {
         let header = Header { id: self.sequence, view: 0, hlc: Hlc::ZERO };
         // As of somebody on another host: what homes say is never two beats old, as what lies near may be.
         let (asker, caller) = (Asker::Stream(self.number), self.caller);
-        let request = Request { asker, caller, header, message: request.into() };
+        let request = Request { asker, caller, header, message };
         let answer = async {
             self.reception.inboxes.request(vec![request]).await?;
             loop {
@@ -87,18 +109,10 @@ impl Store {
                 }
             }
         };
-        let timed_out = SessionReply::Failed(Failure::TimedOut);
-        let Ok(answer) = tokio::time::timeout(GIVEN_UP_AFTER, answer).await else {
-            return Ok(timed_out);
-        };
-        Ok(match *answer? {
-            Message::SessionReply(reply) => reply,
-            Message::Rejected(why) => SessionReply::Failed(Failure::Refused(why.to_string())),
-            other => {
-                let why = format!("{} came where the answer should", other.name());
-                SessionReply::Failed(Failure::Refused(why))
-            }
-        })
+        match tokio::time::timeout(GIVEN_UP_AFTER, answer).await {
+            Ok(answer) => Ok(Some(*answer?)),
+            Err(_) => Ok(None),
+        }
     }
 }
 

@@ -94,6 +94,9 @@ impl<C: Clock> Connection<C> {
                 }
                 out.ok();
             }
+            Command::MSetNx { pairs } => {
+                out.integer(self.set_if_none_is_there(pairs).await?.into());
+            }
             Command::StrLen { key } => {
                 let value = self.bytes(&named(key)?).await?;
                 out.integer(value.map_or(0, |value| value.len()) as i64);
@@ -343,7 +346,7 @@ impl<C: Clock> Connection<C> {
         self.door.tables[self.table].value_bytes_max
     }
 
-    fn refuse_longer<'a>(&self, bytes: usize) -> Outcome<'a, ()> {
+    pub(super) fn refuse_longer<'a>(&self, bytes: usize) -> Outcome<'a, ()> {
         let limit = self.value_bytes_max();
         if bytes <= limit {
             return Ok(());

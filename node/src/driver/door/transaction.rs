@@ -240,9 +240,13 @@ impl<C: Clock> Connection<C> {
 
     /// Writes what has become of the keys. `false`: of one of them something else has become meanwhile.
     async fn write_staged<'a>(&mut self) -> Outcome<'a, bool> {
-        let places: Vec<(usize, Key)> =
-            self.staged.iter().flat_map(|staged| staged.keys.keys().cloned()).collect();
-        for place in places {
+        let keys = self.staged.iter().flat_map(|staged| &staged.keys);
+        let mut places: Vec<_> = keys
+            .map(|(place, draft)| (!matches!(draft.now, There::Session(_)), place.clone()))
+            .collect();
+        // What ends may go on under another key, and ends once it is there.
+        places.sort();
+        for (_, place) in places {
             let now_ms = self.door.clock.wall_ms();
             let draft = self.staged.as_ref().and_then(|staged| staged.keys.get(&place));
             let Some(write) = draft.and_then(|draft| draft.write(now_ms)) else { continue };
@@ -334,8 +338,8 @@ impl Draft {
         bounds: Bounds,
         now_ms: u64,
     ) -> Result<SessionReply, Failure> {
-        let begin = |value, lifetimes| {
-            let session = begun(value, lifetimes, bounds, now_ms)?;
+        let begin = |value, lifetimes, attributes| {
+            let session = begun(value, lifetimes, attributes, bounds, now_ms)?;
             Ok(There::Session(Box::new(session)))
         };
         match (&mut self.now, operation) {
@@ -353,16 +357,23 @@ impl Draft {
                 There::Session(session),
                 Operation::Update { change, .. } | Operation::UpdateIf { change, .. },
             ) => change_by(session, change, bounds, now_ms)?,
+            // That the session there goes on, nobody can see who has its key alone.
+            (There::Session(session), Operation::Start { value, lifetimes, .. }) => {
+                write(session, value, Some(lifetimes), bounds, now_ms)?;
+            }
             (There::Session(session), Operation::StartIfAbsent { .. }) => {
                 return Err(Failure::Conflict { version: session.version });
             }
             (now, Operation::End { .. } | Operation::EndIf { .. }) => *now = There::Ended,
             (There::Ended, Operation::Put { after_end: false, .. }) => return Err(Failure::Ended),
+            (now, Operation::Put { value, lifetimes, .. }) => {
+                *now = begin(value, lifetimes, Attributes::default())?;
+            }
             (
                 now,
-                Operation::Put { value, lifetimes, .. }
-                | Operation::StartIfAbsent { value, lifetimes, .. },
-            ) => *now = begin(value, lifetimes)?,
+                Operation::Start { value, lifetimes, attributes }
+                | Operation::StartIfAbsent { value, lifetimes, attributes },
+            ) => *now = begin(value, lifetimes, attributes)?,
             (There::Ended, _) => return Err(Failure::Ended),
             (There::Absent, _) => return Err(Failure::Absent),
             (There::Session(_), _) => {
@@ -398,7 +409,7 @@ impl Draft {
             }
             (There::Session(before), _) => Some(Operation::EndIf { version: before.version }),
             (_, There::Session(now)) => {
-                let (value, attributes) = (now.value.clone(), Attributes::default());
+                let (value, attributes) = (now.value.clone(), now.attributes.clone());
                 let lifetimes = lifetimes_from(now, now_ms)?;
                 Some(Operation::StartIfAbsent { value, lifetimes, attributes })
             }
@@ -411,6 +422,7 @@ impl Draft {
 fn begun(
     value: Value,
     lifetimes: Lifetimes,
+    attributes: Attributes,
     bounds: Bounds,
     now_ms: u64,
 ) -> Result<Session, Failure> {
@@ -422,7 +434,7 @@ fn begun(
         touched: now_ms,
         idle: 0,
         expire_at: 0,
-        attributes: Attributes::default(),
+        attributes,
         pin: None,
         value: Value::Bytes(Vec::new()),
     };
@@ -521,7 +533,9 @@ mod tests {
     }
 
     fn of_session() -> Draft {
-        let mut session = begun(bytes("old"), lives(500), BOUNDS, NOW).expect("it begins");
+        let attributes = Attributes::default();
+        let begun = begun(bytes("old"), lives(500), attributes, BOUNDS, NOW);
+        let mut session = begun.expect("it begins");
         session.version = Version::new(Hlc::from_ms(NOW + 1), NodeId::from_bits(1));
         draft(There::Session(Box::new(session)))
     }

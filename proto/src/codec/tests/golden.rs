@@ -710,6 +710,20 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "020301010000000000010200",
         ),
+        (
+            WalkRequest { table: "t".into(), from: 300, limit: 10, is_whole: true }.into(),
+            "0174fb2c010a01",
+        ),
+        (
+            Walked {
+                keys: vec![WalkedKey { key: key(), is_map: false, lacking: 1 }],
+                next: Some(70_000),
+                silent: 1,
+                write_homes: 2,
+            }
+            .into(),
+            "0106733363726574000101fc701101000102",
+        ),
         (HottestRequest { table: "t".into(), core: 1, count: 10 }.into(), "0174010a"),
         (
             Hottest {

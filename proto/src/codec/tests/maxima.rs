@@ -286,6 +286,9 @@ fn the_largest_listings_pass() {
             let owned = OwnedSession { listed: listed(key.clone()), ring: u8::MAX };
             let sessions = vec![owned; count];
             passes(Owned { sessions, next: Some(PLACE), write_homes: u8::MAX });
+            let walked = WalkedKey { key: key.clone(), is_map: true, lacking: u8::MAX };
+            let (keys, next, silent) = (vec![walked; count], Some(u64::MAX), u16::MAX);
+            passes(Walked { keys, next, silent, write_homes: u8::MAX });
             let hot = HotSession { word: u64::MAX, birth: LATE, heat: u32::MAX, touched: u64::MAX };
             let sessions = vec![hot; count.min(Hottest::SESSIONS_MAX)];
             passes(Hottest { sessions, next: Some(u16::MAX) });
@@ -396,7 +399,7 @@ fn the_largest_answers_about_a_node_pass() {
 fn the_largest_small_messages_pass_and_fit_a_datagram() {
     let refused = Failure::Refused(name(REASON_BYTES_MAX));
     let reason = name(REASON_BYTES_MAX);
-    let messages: [Message; 22] = [
+    let messages: [Message; 23] = [
         Rejected::Malformed { why: reason.clone() }.into(),
         Rejected::WrongCluster { asked: reason }.into(),
         Rejected::NodeIdInUse { id: LATE.node, addr: addr() }.into(),
@@ -419,6 +422,7 @@ fn the_largest_small_messages_pass_and_fit_a_datagram() {
         PinnedRequest { table: table(), to: LATE.node, core: u16::MAX, after: Some(key()) }.into(),
         SuspectsRequest { table: table(), core: u16::MAX, after: Some(u64::MAX) }.into(),
         OwnedRequest { table: table(), owner: vec![0xff; OWNER_BYTES_MAX], place: PLACE }.into(),
+        WalkRequest { table: table(), from: u64::MAX, limit: u16::MAX, is_whole: true }.into(),
         HottestRequest { table: table(), core: u16::MAX, count: u16::MAX }.into(),
         Judge {
             table: table(),

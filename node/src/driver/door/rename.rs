@@ -1,0 +1,134 @@
+//! RENAME, and MSETNX: commands that begin sessions under several keys, one after the other.
+
+use std::collections::BTreeMap;
+
+use annulus_net::Clock;
+use annulus_proto::message::{Failure, Lifetimes, Operation, Session, SessionReply};
+use annulus_proto::{Key, Value, Version};
+use annulus_resp::{Argument, Arguments, texts};
+
+use super::connection::Connection;
+use super::keyspace::{FOR_EVER, Found, TRIES_MAX, named};
+use super::store::{Outcome, Trouble, contended};
+
+impl<C: Clock> Connection<C> {
+    /// Has a session go on under another key. Between the two writes both keys have it. `false`: there is something under the
+    /// other key, and `if_absent`.
+    pub(super) async fn rename<'a>(
+        &mut self,
+        from: Argument<'a>,
+        to: Argument<'a>,
+        if_absent: bool,
+    ) -> Outcome<'a, bool> {
+        let (from, to) = (named(from)?, named(to)?);
+        if from.slot() != to.slot() {
+            let text = "Keys in request don't hash to the same slot";
+            return Err(Trouble::Error("CROSSSLOT", text.into()));
+        }
+        if from == to {
+            let is_there = self.get(&from).await?.is_some();
+            return if is_there { Ok(!if_absent) } else { Err(no_such_key()) };
+        }
+        // Of what was written there by this.
+        let mut begun = None;
+        for _ in 0..TRIES_MAX {
+            let seen = match self.look(&from).await {
+                Ok(Found::Alive(seen)) => seen,
+                Ok(Found::Absent | Found::Ended) => {
+                    // It ended meanwhile, and is not to live on under another name.
+                    if let Some(birth) = begun {
+                        let ended = self.change(&to, Operation::End { birth: Some(birth) }).await;
+                        ended.map_err(|trouble| trouble.after(true))?;
+                    }
+                    return Err(no_such_key());
+                }
+                Err(trouble) => return Err(trouble.after(begun.is_some())),
+            };
+            let version = seen.version;
+            let copied = self.copy(&to, seen, if_absent && begun.is_none()).await;
+            match copied.map_err(|trouble| trouble.after(begun.is_some()))? {
+                None => return Ok(false),
+                birth => begun = birth,
+            }
+            let ended = self.change(&from, Operation::EndIf { version }).await;
+            if ended.map_err(|trouble| trouble.after(true))? {
+                return Ok(true);
+            }
+        }
+        Err(contended().after(true))
+    }
+
+    /// Begins a session as the one that was seen. Returns its birth; `None`: something is there.
+    async fn copy<'a>(
+        &mut self,
+        to: &Key,
+        seen: Session,
+        if_absent: bool,
+    ) -> Outcome<'a, Option<Version>> {
+        let now_ms = u64::try_from(self.now_ms()).unwrap_or(0);
+        let left = match seen.expire_at {
+            0 => 0,
+            at => at.saturating_sub(now_ms).max(1),
+        };
+        let lifetimes = Lifetimes { idle_ms: Some(seen.idle), lifetime_ms: Some(left) };
+        let (value, attributes) = (seen.value, seen.attributes);
+        let start = match if_absent {
+            true => Operation::StartIfAbsent { value, lifetimes, attributes },
+            false => Operation::Start { value, lifetimes, attributes },
+        };
+        self.start(to, start).await
+    }
+
+    /// Begins sessions under all of these keys, or under none if something is under one of them.
+    pub(super) async fn set_if_none_is_there<'a>(
+        &mut self,
+        pairs: Arguments<'a>,
+    ) -> Outcome<'a, bool> {
+        let mut values = BTreeMap::new();
+        for (key, value) in pairs.pairs() {
+            self.refuse_longer(value.len())?;
+            // Of a key that is named twice, the last value counts.
+            values.insert(named(key)?, value);
+        }
+        for key in values.keys() {
+            if let Found::Alive(_) = self.look(key).await? {
+                return Ok(false);
+            }
+        }
+        let mut begun = Vec::new();
+        for (key, value) in values {
+            let (value, lifetimes) = (Value::Bytes(value.to_vec()), FOR_EVER);
+            let attributes = Default::default();
+            let start = Operation::StartIfAbsent { value, lifetimes, attributes };
+            let birth = self.start(&key, start).await;
+            match birth.map_err(|trouble| trouble.after(!begun.is_empty()))? {
+                Some(birth) => begun.push((key, birth)),
+                None => {
+                    // Somebody came between: what was begun is taken back.
+                    for (key, birth) in begun {
+                        let end = Operation::End { birth: Some(birth) };
+                        let ended = self.change(&key, end).await;
+                        ended.map_err(|trouble| trouble.after(true))?;
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Begins a session. Returns its birth; `None`: something is there.
+    async fn start<'a>(&mut self, key: &Key, start: Operation) -> Outcome<'a, Option<Version>> {
+        self.told.forget(self.table, key.as_bytes());
+        match self.ask(key, start).await? {
+            SessionReply::Acknowledged(acknowledged) => Ok(Some(acknowledged.birth)),
+            SessionReply::Failed(Failure::Conflict { .. }) => Ok(None),
+            SessionReply::Failed(failure) => Err(failure.into()),
+            _ => Err(Trouble::Error("ERR", "the node answered something else".into())),
+        }
+    }
+}
+
+fn no_such_key<'a>() -> Trouble<'a> {
+    Trouble::text("ERR", texts::NO_SUCH_KEY)
+}
