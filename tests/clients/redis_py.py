@@ -1,0 +1,165 @@
+"""redis-py, in both protocols, with and without asyncio."""
+
+import asyncio
+import datetime
+import time
+
+import redis
+import redis.asyncio
+from check import URLS, done, holds, later, refused, same, until
+
+
+def strings(a, b):
+    """Through one node and another."""
+    same("SET", a.set(f"{own}1", "one", ex=100), True)
+    same("GET elsewhere", b.get(f"{own}1"), "one")
+    holds("TTL", 95 <= b.ttl(f"{own}1") <= 100)
+    same("SET XX GET", b.set(f"{own}1", "two", xx=True, get=True, keepttl=True), "one")
+    holds("the deadline is kept", 90_000 <= a.pttl(f"{own}1") <= 100_000)
+    same("SET NX of what is there", a.set(f"{own}1", "three", nx=True), None)
+    same("SET NX of what is not", a.set(f"{own}2", "2", nx=True, px=50_000), True)
+    in_an_hour = datetime.datetime.now() + datetime.timedelta(hours=1)
+    same("SET EXAT", a.set(f"{own}3", "three", exat=in_an_hour), True)
+    holds("EXPIRETIME", abs(a.expiretime(f"{own}3") - in_an_hour.timestamp()) <= 2)
+    same("MGET", b.mget(f"{own}1", "nothing", f"{own}2"), ["two", None, "2"])
+    same("MSET", a.mset({f"{own}4": "4", f"{own}5": "5"}), True)
+    same("INCR", [b.incr(f"{own}4"), a.incrby(f"{own}4", 10), b.decr(f"{own}4")], [5, 15, 14])
+    refused("INCR of a word", redis.ResponseError, "value is not an integer", lambda: a.incr(f"{own}1"))
+    same("APPEND", b.append(f"{own}5", "55"), 3)
+    same("STRLEN", a.strlen(f"{own}5"), 3)
+    same("GETRANGE", a.getrange(f"{own}5", 1, -1), "55")
+    same("SETRANGE", a.setrange(f"{own}5", 1, "67"), 3)
+    same("GETEX", b.getex(f"{own}5", ex=7), "567")
+    holds("its deadline", a.ttl(f"{own}5") in (6, 7))
+    same("GETSET", a.execute_command("GETSET", f"{own}5", "new"), "567")
+    same("GETDEL", b.getdel(f"{own}5"), "new")
+    same("GET of what was deleted", a.get(f"{own}5"), None)
+    same("SETEX", a.execute_command("SETEX", f"{own}6", 60, "six"), True)
+    same("PSETEX", a.execute_command("PSETEX", f"{own}7", 60_000, "seven"), True)
+    same("SETNX", a.execute_command("SETNX", f"{own}7", "other"), False)
+    odd = bytes(range(256)).decode("latin-1") + "\r\n$-1\r\n"
+    same("any bytes", (a.set(f"{own}ö\r\n", odd), b.get(f"{own}ö\r\n")), (True, odd))
+    later("MSETNX", lambda: same("MSETNX", a.msetnx({f"{own}7": "other"}), False))
+    later("INCRBYFLOAT", lambda: same("INCRBYFLOAT", a.incrbyfloat(f"{own}4", 0.5), 14.5))
+
+
+def keys(a, b):
+    same("EXISTS", b.exists(f"{own}1", f"{own}2", "nothing"), 2)
+    same("TOUCH", b.touch(f"{own}1", "nothing"), 1)
+    same("TYPE", [a.type(f"{own}1"), a.type("nothing")], ["string", "none"])
+    same("EXPIRE", [a.expire(f"{own}1", 50), a.expire(f"{own}1", 60, nx=True), a.expire("nothing", 5)], [True, False, False])
+    same("PEXPIRE GT", [b.pexpire(f"{own}1", 70_000, gt=True), b.pexpire(f"{own}1", 1, gt=True)], [True, False])
+    same("EXPIREAT", a.expireat(f"{own}1", int(time.time()) + 30), True)
+    holds("TTL", 25 <= b.ttl(f"{own}1") <= 30)
+    same("PERSIST", a.persist(f"{own}1"), True)
+    same("TTL of nothing", a.ttl("nothing"), -2)
+    same("OBJECT", [a.object("encoding", f"{own}4"), a.object("refcount", f"{own}4")], ["int", 1])
+    same("UNLINK", b.unlink(f"{own}6", "nothing"), 1)
+    same("DEL", a.delete(f"{own}1", f"{own}2", "nothing"), 2)
+    same("EXPIRE of what was deleted", b.expire(f"{own}1", 100), False)
+    same("GET of what was deleted", b.get(f"{own}1"), None)
+    a.set(f"{own}8", "8", px=20)
+    until("a key to expire", lambda: b.get(f"{own}8") is None)
+    found = lambda: sorted(b.scan_iter(match=f"{own}[37]", count=10))
+    later("SCAN", lambda: same("SCAN", found(), [f"{own}3", f"{own}7"]))
+    later("KEYS", lambda: same("KEYS", sorted(b.keys(f"{own}[37]")), [f"{own}3", f"{own}7"]))
+    later("DBSIZE", lambda: holds("DBSIZE", b.dbsize() >= 2))
+
+
+def server(a, name):
+    same("PING", a.ping(), True)
+    same("ECHO", a.echo("hello"), "hello")
+    same("CLIENT GETNAME", a.client_getname(), name)
+    info = a.client_info()
+    same("its library", (info["lib-name"].split("(")[0], info["lib-ver"]), ("redis-py", redis.__version__))
+    holds("CLIENT LIST", any(other["id"] == str(a.client_id()) for other in a.client_list()))
+    holds("INFO", a.info()["redis_version"].startswith("7.") and "uptime_in_seconds" in a.info("server"))
+    holds("CONFIG GET", "maxmemory" in a.config_get("maxmemory*"))
+    holds("COMMAND", a.command()["get"]["arity"] == 2 and a.command_count() == len(a.command()))
+    same("COMMAND GETKEYS", a.command_getkeys("mset", "a", 1, "b", 2), ["a", "b"])
+    holds("TIME", abs(a.time()[0] - time.time()) < 5)
+    same("WAIT", a.wait(1, 10), 0)
+    refused("what is no command", redis.ResponseError, "unknown command", lambda: a.execute_command("NOSUCH", 1))
+    refused("SELECT of what is not", redis.ResponseError, "DB index is out of range", lambda: a.select(99))
+
+
+def pipelines(a, b):
+    pipe = a.pipeline(transaction=False)
+    for number in range(200):
+        pipe.set(f"{own}p{number}", number, ex=60).get(f"{own}p{number}").expire(f"{own}p{number}", 70)
+    same("a pipeline", pipe.execute(), [part for number in range(200) for part in (True, str(number), True)])
+    same("elsewhere", b.mget([f"{own}p{number}" for number in range(200)]), [str(number) for number in range(200)])
+    pipe = b.pipeline(transaction=False).set(f"{own}w", "word").incr(f"{own}w").get(f"{own}w")
+    answers = pipe.execute(raise_on_error=False)
+    holds("an error amid a pipeline", (answers[0], answers[2]) == (True, "word") and isinstance(answers[1], redis.ResponseError))
+
+    def transaction():
+        # As the library does it by itself: MULTI and EXEC around it. Keys with one {tag} lie in one slot.
+        same("a transaction", a.pipeline().set(f"{{{own}}}1", "1").incr(f"{{{own}}}1").execute(), [True, 2])
+
+    later("MULTI", transaction)
+
+    def watched():
+        with a.pipeline() as pipe:
+            pipe.watch(f"{{{own}}}1")
+            b.set(f"{{{own}}}1", "5")
+            pipe.multi()
+            pipe.set(f"{{{own}}}1", "6")
+            refused("what others changed", redis.WatchError, "Watched variable changed", pipe.execute)
+
+    later("WATCH", watched)
+    later("scripts (Lock)", lambda: a.lock(f"{own}lock", timeout=10).__enter__().release())
+
+
+def failures(a):
+    number = a.client_id()
+    other = redis.Redis.from_url(URLS[0], decode_responses=True)
+    same("CLIENT KILL", other.client_kill_filter(_id=number), 1)
+    # The library finds its connection closed, and opens another one.
+    holds("after it", a.client_id() != number)
+    wrong = redis.Redis.from_url(URLS[0].replace(":secret-of-tests@", ":wrong-password@"))
+    refused("a wrong password", redis.AuthenticationError, "invalid username-password pair", wrong.ping)
+    none = redis.Redis.from_url(URLS[0].replace(":secret-of-tests@", ""))
+    refused("no password", redis.AuthenticationError, "", none.ping)
+    refused("a value too large", redis.ResponseError, "string exceeds maximum allowed size", lambda: a.set(f"{own}large", "x" * (1 << 17)))
+    same("and goes on", a.ping(), True)
+
+
+def late_saves(a, b):
+    a.set(f"{own}s", "session")
+    same("read elsewhere", b.get(f"{own}s"), "session")
+    same("logged out", a.delete(f"{own}s"), 1)
+    refused("a late save", redis.ResponseError, "late save: ", lambda: b.set(f"{own}s", "session", ex=60))
+    same("stays out", [a.get(f"{own}s"), b.exists(f"{own}s"), b.expire(f"{own}s", 60)], [None, 0, False])
+    # Whoever looked for it may begin it.
+    same("begun anew", (b.get(f"{own}s"), b.set(f"{own}s", "new")), (None, True))
+    same("it is another one", a.getdel(f"{own}s"), "new")
+    same("NX begins anew", b.set(f"{own}s", "newer", nx=True), True)
+
+
+async def with_asyncio(protocol):
+    client = redis.asyncio.Redis.from_url(URLS[2], protocol=protocol, decode_responses=True)
+    await client.set(f"{own}c", "0")
+    await asyncio.gather(*(client.incr(f"{own}c") for _ in range(50)))
+    same("INCR, fifty at a time", await client.get(f"{own}c"), "50")
+    async with client.pipeline(transaction=False) as pipe:
+        same("a pipeline", await pipe.set(f"{own}c", "c").get(f"{own}c").execute(), [True, "c"])
+    await client.aclose()
+
+
+for protocol in (2, 3):
+    # What the keys of this round begin with.
+    own = f"py{protocol}:"
+    # One connection each, as a worker has it.
+    a, b = (
+        redis.Redis.from_url(url, protocol=protocol, decode_responses=True, client_name="tests", max_connections=1)
+        for url in URLS[:2]
+    )
+    strings(a, b)
+    keys(a, b)
+    server(a, "tests")
+    pipelines(a, b)
+    failures(a)
+    late_saves(a, b)
+    asyncio.run(with_asyncio(protocol))
+done(f"redis-py {redis.__version__}")
