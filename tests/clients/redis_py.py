@@ -135,6 +135,13 @@ def late_saves(a, b):
     same("begun anew", (b.get(f"{own}s"), b.set(f"{own}s", "new")), (None, True))
     same("it is another one", a.getdel(f"{own}s"), "new")
     same("NX begins anew", b.set(f"{own}s", "newer", nx=True), True)
+    # However soon after the logout they come.
+    for number in range(200):
+        late = f"{own}late{number}"
+        a.set(late, "session", ex=60)
+        same("read elsewhere", b.get(late), "session")
+        a.delete(late)
+        refused("a late save at once", redis.ResponseError, "late save: ", lambda: b.set(late, "session", ex=60))
 
 
 async def with_asyncio(protocol):
