@@ -71,6 +71,7 @@ app.post('/slow-and-save', (request, response, next) => {
 // is nothing to be done but to write it down.
 app.use((error, _request, response, _next) => {
   const isLate = error.message.startsWith('ERR late save');
+  console.error(error.message);
   errors.push(`${isLate ? 'late save' : error.message}, ${response.headersSent ? 'after' : 'before'} the answer`);
   if (response.headersSent) return;
   response.status(isLate ? 401 : 503).send(isLate ? 'you have logged out' : 'no sessions now');
