@@ -17,6 +17,8 @@ mod near;
 mod owner_limit;
 #[path = "cli/redis.rs"]
 mod redis;
+#[path = "cli/redis_cluster.rs"]
+mod redis_cluster;
 #[path = "cli/rings.rs"]
 mod rings;
 #[path = "cli/rolling.rs"]

@@ -383,6 +383,11 @@ impl Mesh {
         self.presumed.values()
     }
 
+    /// Members that were found dead, and that the view still has as they were: their slots move after `down_after`.
+    pub fn missing(&self) -> impl Iterator<Item = NodeId> {
+        self.missing.keys().copied()
+    }
+
     /// Takes in whom the run before knew that had not left, right after [`Mesh::new`]. They are announced to like
     /// seeds, and are no members before something is heard of them.
     pub fn remember(&mut self, members: Vec<Member>) {

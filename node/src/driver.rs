@@ -212,6 +212,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     };
     let doors = door::listen(&net, &settings.redis).await?;
     let password = door::password(&host, &settings.redis)?;
+    let (own_door, told_door) = door::announced(&settings.redis, &doors.addrs, advertised);
     let incarnation = state.incarnation;
     let me = Member {
         id,
@@ -223,6 +224,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
         zone: settings.zone.clone(),
         weight: settings.weight,
         rings: settings.rings,
+        door: told_door,
         load: Load::default(),
     };
     let welcome = Welcome {
@@ -310,8 +312,11 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
         key_jobs,
     });
     let redis = doors.addrs.clone();
-    let door =
-        Door::new(&settings, password, redis.clone(), reception.clone(), &clock, host.entropy());
+    let (standing, known) = watch::channel(hub.standing());
+    let (missing, known_missing) = watch::channel(Arc::default());
+    let map = own_door.map(|own| door::Cluster::new(own, known.clone(), known_missing));
+    let (heard, seed) = (reception.clone(), host.entropy());
+    let door = Door::new(&settings, password, redis.clone(), map, heard, &clock, seed);
     let udp = Arc::new(udp);
     let mut tasks = JoinSet::new();
     doors.open(Arc::new(door), &mut tasks);
@@ -329,7 +334,6 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     tasks.spawn(resolve_seeds(net.clone(), seeds, inboxes.clone(), tally.clone()));
 
     tracing::info!(node = %id, incarnation, %addr, name = settings.name, cores, "serving");
-    let (standing, known) = watch::channel(hub.standing());
     let routing = Routing::new(known.clone());
     let socket = settings.socket.clone();
     ready(&Ready { node: id, incarnation, addr, socket, redis, routing });
@@ -405,6 +409,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
         gossip,
         cores: shared,
         standing,
+        missing,
         tally,
         watch,
         lanes: lanes.as_ref().map(|running| running.lanes.clone()),

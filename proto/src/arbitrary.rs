@@ -680,10 +680,32 @@ fn member() -> impl Strategy<Value = Member> {
     let load = any::<(u16, u16, u64)>().prop_map(|(cpu_permille, memory_permille, sessions)| {
         Load { cpu_permille, memory_permille, sessions }
     });
-    (node_ids(), any::<(u64, u32)>(), statuses(), addrs(), text(), text(), any::<(u16, u8)>(), load)
+    let at = (addrs(), option::of(addrs()));
+    (node_ids(), any::<(u64, u32)>(), statuses(), at, text(), text(), any::<(u16, u8)>(), load)
         .prop_map(
-            |(id, (incarnation, revision), status, addr, name, zone, (weight, rings), load)| {
-                Member { id, incarnation, revision, status, addr, name, zone, weight, rings, load }
+            |(
+                id,
+                (incarnation, revision),
+                status,
+                (addr, door),
+                name,
+                zone,
+                (weight, rings),
+                load,
+            )| {
+                Member {
+                    id,
+                    incarnation,
+                    revision,
+                    status,
+                    addr,
+                    name,
+                    zone,
+                    weight,
+                    rings,
+                    door,
+                    load,
+                }
             },
         )
 }

@@ -29,6 +29,9 @@ pub struct Member {
     pub weight: u16,
     /// The rings it serves: bit n for ring n.
     pub rings: u8,
+    /// Where clients of clusters of Redis find it; `None` = nowhere. Not part of the view's digest: it stays as it is
+    /// for an incarnation.
+    pub door: Option<SocketAddr>,
     /// How busy it is. Not part of the view's digest, and never of placement.
     pub load: Load,
 }
@@ -70,12 +73,13 @@ impl Status {
 }
 
 impl Member {
-    /// Whether the names are within their bounds and the address can be sent to.
+    /// Whether the names are within their bounds and the addresses can be sent to.
     pub fn is_well_formed(&self) -> bool {
+        let is_usable = |addr: SocketAddr| addr.port() != 0 && !addr.ip().is_unspecified();
         self.name.len() <= NAME_BYTES_MAX
             && self.zone.len() <= NAME_BYTES_MAX
-            && self.addr.port() != 0
-            && !self.addr.ip().is_unspecified()
+            && is_usable(self.addr)
+            && self.door.is_none_or(is_usable)
     }
 
     /// Whether what this record says replaces what `older` says, both being about one member.

@@ -81,7 +81,7 @@ pub enum Command<'a> {
     ClientNoTouch(bool),
     /// COMMAND, which [`table::answer`](crate::table::answer) answers.
     Command(CommandQuery<'a>),
-    /// HELP of CLIENT, CONFIG or OBJECT, which [`table::help`](crate::table::help) answers.
+    /// HELP of CLIENT, CLUSTER, CONFIG or OBJECT, which [`table::help`](crate::table::help) answers.
     Help(&'static Spec),
     /// INFO.
     Info {
@@ -92,6 +92,28 @@ pub enum Command<'a> {
     Time,
     /// DBSIZE.
     DbSize,
+    /// ASKING.
+    Asking,
+    /// CLUSTER SLOTS.
+    ClusterSlots,
+    /// CLUSTER SHARDS.
+    ClusterShards,
+    /// CLUSTER NODES.
+    ClusterNodes,
+    /// CLUSTER INFO.
+    ClusterInfo,
+    /// CLUSTER MYID.
+    ClusterMyId,
+    /// CLUSTER KEYSLOT.
+    ClusterKeySlot {
+        /// The key.
+        key: Argument<'a>,
+    },
+    /// CLUSTER COUNTKEYSINSLOT. Whether there is such a slot is the caller's to check ([`INVALID_SLOT`](crate::texts::INVALID_SLOT)).
+    ClusterCountKeysInSlot {
+        /// The slot.
+        slot: i64,
+    },
     /// READONLY.
     ReadOnly,
     /// READWRITE.

@@ -65,6 +65,12 @@ pub mod texts {
     pub const WATCH_IN_MULTI: &[u8] = b"WATCH inside MULTI is not allowed";
     /// With prefix `EXECABORT`: one of the commands was refused before.
     pub const EXEC_ABORT: &[u8] = b"Transaction discarded because of previous errors.";
+    /// With prefix `CROSSSLOT`: keys of several slots, where a request is to be for one.
+    pub const CROSS_SLOT: &[u8] = b"Keys in request don't hash to the same slot";
+    /// With prefix `ERR`: CLUSTER, where there is none.
+    pub const NO_CLUSTER: &[u8] = b"This instance has cluster support disabled";
+    /// With prefix `ERR`: a slot that there is not.
+    pub const INVALID_SLOT: &[u8] = b"Invalid slot";
     /// With prefix `ERR`: CLIENT KILL of an address that nobody has.
     pub const NO_SUCH_CLIENT: &[u8] = b"No such client";
 }
@@ -245,6 +251,11 @@ impl<'a> Writer<'a> {
                 self.end();
             }
         }
+    }
+
+    /// A reply that another one of the same protocol has written, as it is: what is asked for often and changes rarely.
+    pub fn raw(&mut self, reply: &[u8]) {
+        self.out.extend_from_slice(reply);
     }
 
     fn aggregate(&mut self, resp3: u8, count: usize) {

@@ -201,6 +201,7 @@ fn member(id: u64, weight: u16, zone: &str) -> Member {
         zone: zone.to_owned(),
         weight,
         rings: 1,
+        door: None,
         load: Load::default(),
     }
 }

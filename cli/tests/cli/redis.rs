@@ -10,14 +10,14 @@ use std::process::{Child, Command, Stdio};
 use super::{Node, PATIENCE, Place, eventually, in_sync};
 
 /// A client that shows answers as they came.
-struct Client<S> {
+pub(super) struct Client<S> {
     stream: BufReader<S>,
 }
 
-type Tcp = Client<TcpStream>;
+pub(super) type Tcp = Client<TcpStream>;
 
 impl Tcp {
-    fn of(node: &Node) -> Self {
+    pub(super) fn of(node: &Node) -> Self {
         let addr = node.redis.as_ref().expect("it listens for clients of Redis");
         let stream = TcpStream::connect(addr).expect("it is let in");
         stream.set_read_timeout(Some(PATIENCE)).expect("some time");
@@ -39,13 +39,13 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// What a request of these words is answered.
-    fn ask(&mut self, words: &[&str]) -> String {
+    pub(super) fn ask(&mut self, words: &[&str]) -> String {
         self.send(&request(words));
         self.answer()
     }
 
     /// The same of a request without blanks in its words.
-    fn say(&mut self, request: &str) -> String {
+    pub(super) fn say(&mut self, request: &str) -> String {
         self.ask(&request.split(' ').collect::<Vec<_>>())
     }
 
@@ -91,7 +91,7 @@ fn request(words: &[&str]) -> Vec<u8> {
     bytes
 }
 
-fn bulk(text: &str) -> String {
+pub(super) fn bulk(text: &str) -> String {
     format!("${}\r\n{text}\r\n", text.len())
 }
 
@@ -104,8 +104,8 @@ fn is_answer(said: &str, answer: &str, to: &str) -> bool {
     said == answer || is_later
 }
 
-const OK: &str = "+OK\r\n";
-const NIL: &str = "$-1\r\n";
+pub(super) const OK: &str = "+OK\r\n";
+pub(super) const NIL: &str = "$-1\r\n";
 const LATE: &str = "-ERR late save: ";
 
 /// A node with two tables whose sessions live until they are ended, and these lines under `[redis]`.

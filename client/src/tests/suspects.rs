@@ -32,6 +32,7 @@ fn member(node: &FakeNode, status: Status) -> Member {
         zone: String::new(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     }
 }

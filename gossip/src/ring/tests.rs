@@ -31,6 +31,7 @@ fn member_of(cluster: u64, index: u64) -> Member {
         zone: String::new(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     }
 }

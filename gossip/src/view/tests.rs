@@ -16,6 +16,7 @@ fn member(id: u64) -> Member {
         zone: String::new(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     }
 }

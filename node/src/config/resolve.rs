@@ -240,13 +240,15 @@ impl Resolver {
         let given = self.given.get(&Setting::RedisPasswordFile);
         let has_password =
             given.is_some_and(|given| matches!(optional_path(&given.raw), Ok(Some(_))));
+        let listen = self.take(
+            Setting::RedisListen,
+            default.listen,
+            |raw| redis_listen(raw, has_password),
+            |addrs| show_list(&addrs.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
+        );
+        let listens = !listen.is_empty();
         RedisSettings {
-            listen: self.take(
-                Setting::RedisListen,
-                default.listen,
-                |raw| redis_listen(raw, has_password),
-                |addrs| show_list(&addrs.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
-            ),
+            listen,
             socket: self.take(Setting::RedisSocket, default.socket, socket, show_optional_path),
             password_file: self.take(
                 Setting::RedisPasswordFile,
@@ -272,6 +274,21 @@ impl Resolver {
                     }
                     .to_owned()
                 },
+            ),
+            cluster: self.take(
+                Setting::RedisCluster,
+                default.cluster,
+                |raw| redis_cluster(raw, listens),
+                |is_on| if *is_on { "on" } else { "off" }.to_owned(),
+            ),
+            announce: self.take(
+                Setting::RedisAnnounce,
+                default.announce,
+                |raw| match raw {
+                    Raw::Text(text) if text.is_empty() => Ok(None),
+                    raw => advertise(raw),
+                },
+                |addr| addr.map(|addr| addr.to_string()).unwrap_or_default(),
             ),
         }
     }
@@ -951,6 +968,18 @@ fn on_late_save(raw: &Raw) -> Result<OnLateSave, String> {
         Raw::Text(text) if text == "ignore" => Ok(OnLateSave::Ignore),
         Raw::Text(text) if text == "recreate" => Ok(OnLateSave::Recreate),
         _ => Err("must be \"error\", \"ignore\" or \"recreate\"".to_owned()),
+    }
+}
+
+fn redis_cluster(raw: &Raw, listens: bool) -> Result<bool, String> {
+    match raw {
+        Raw::Text(text) if text == "off" => Ok(false),
+        Raw::Text(text) if text == "on" && listens => Ok(true),
+        Raw::Text(text) if text == "on" => {
+            let text = "clients of clusters come over TCP; write an address into `listen`, too";
+            Err(text.to_owned())
+        }
+        _ => Err("must be \"off\" or \"on\"".to_owned()),
     }
 }
 

@@ -80,6 +80,8 @@ settings! {
         RedisPasswordFile "redis.password_file" "FILE" "The password that they have to say; empty: none";
         RedisConnectionsMax "redis.connections_max" "N" "The most of their connections open at once";
         RedisOnLateSave "redis.on_late_save" "WHAT" "What becomes of a SET after the logout: error, ignore, recreate";
+        RedisCluster "redis.cluster" "on|off" "Whether clients of Redis find a cluster: off, on";
+        RedisAnnounce "redis.announce" "ADDR" "Where they find this node then, if not where it listens; empty: there";
         Log "log" "FILTER" "What to log: error, warn, info, debug, trace, or per module";
     }
 }
@@ -160,6 +162,8 @@ impl Setting {
             Self::RedisPasswordFile => "redis-password-file",
             Self::RedisConnectionsMax => "redis-connections-max",
             Self::RedisOnLateSave => "redis-on-late-save",
+            Self::RedisCluster => "redis-cluster",
+            Self::RedisAnnounce => "redis-announce",
             one_word => one_word.key(),
         }
     }

@@ -641,7 +641,8 @@ fn names_have_at_most_63_bytes() {
 fn clients_of_redis_are_let_in_where_the_configuration_says() {
     assert_eq!(Scene::new("").settings().redis, RedisSettings::default());
     let file = "[redis]\nlisten = [\"127.0.0.1:6379\", \"[::1]:0\"]\nsocket = \"/run/redis.sock\"\n\
-                connections_max = 5\non_late_save = \"ignore\"\n\n[[table]]\nname = \"t\"\n";
+                connections_max = 5\non_late_save = \"ignore\"\ncluster = \"on\"\n\
+                announce = \"10.0.0.1:6379\"\n\n[[table]]\nname = \"t\"\n";
     let expected = RedisSettings {
         listen: vec![
             "127.0.0.1:6379".parse().expect("an address"),
@@ -651,13 +652,15 @@ fn clients_of_redis_are_let_in_where_the_configuration_says() {
         password_file: None,
         connections_max: 5,
         on_late_save: OnLateSave::Ignore,
+        cluster: true,
+        announce: Some("10.0.0.1:6379".parse().expect("an address")),
     };
     assert_eq!(Scene::new(file).settings().redis, expected);
     assert_eq!(Scene::new(file).origin("redis.socket"), "node.toml:3");
     let scene = Scene::new(file).env("ANNULUS_REDIS_LISTEN", "127.0.0.1:1,127.0.0.1:2");
     assert_eq!(scene.settings().redis.listen.len(), 2);
     assert_eq!(scene.origin("redis.listen"), "ANNULUS_REDIS_LISTEN");
-    let scene = scene.flag(Setting::RedisListen, "");
+    let scene = scene.flag(Setting::RedisCluster, "off").flag(Setting::RedisListen, "");
     assert_eq!(scene.settings().redis.listen, []);
 }
 
@@ -694,6 +697,19 @@ fn what_is_wrong_under_redis_is_said_with_its_line() {
         (
             "[redis]\non_late_save = \"drop\"\n",
             "node.toml:2: redis.on_late_save = \"drop\": must be \"error\", \"ignore\" or \"recreate\"",
+        ),
+        (
+            "[redis]\ncluster = true\n",
+            "node.toml:2: redis.cluster = true: must be \"off\" or \"on\"",
+        ),
+        (
+            "[redis]\ncluster = \"on\"\n",
+            "node.toml:2: redis.cluster = \"on\": clients of clusters come over TCP; write an address into `listen`, too",
+        ),
+        (
+            "[redis]\nannounce = \"0.0.0.0:6379\"\n",
+            "node.toml:2: redis.announce = \"0.0.0.0:6379\": nobody can send to 0.0.0.0; write the address that \
+             others reach this node at",
         ),
     ] {
         assert_eq!(error_of(file), expected);

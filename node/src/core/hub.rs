@@ -285,6 +285,11 @@ impl Hub {
         }
     }
 
+    /// Members that were found dead and whose slots have not moved yet, in ascending order of ids.
+    pub fn missing(&self) -> impl Iterator<Item = NodeId> {
+        self.mesh.missing()
+    }
+
     /// Something to do, in order; `None` when there is nothing more.
     pub fn poll_output(&mut self) -> Option<HubOutput> {
         self.outputs.pop_front()

@@ -513,6 +513,7 @@ impl KnownMember {
             zone: String::new(),
             weight: 0,
             rings: 0,
+            door: None,
             load: Load::default(),
         }
     }

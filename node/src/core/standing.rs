@@ -69,6 +69,21 @@ impl Standing {
         self.view.digest()
     }
 
+    /// This node.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The ring where sessions are born, of as many homes as the table has that has most.
+    pub fn ring(&self) -> &Ring {
+        &self.innermost().ring
+    }
+
+    /// The record about a member.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.view.get(id)
+    }
+
     /// The homes of all slots, as they follow from what this node knows.
     pub fn routes(&self) -> RouteTable {
         let ring = &self.innermost().ring;

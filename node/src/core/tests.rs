@@ -253,6 +253,7 @@ impl World {
             zone: String::new(),
             weight: 100,
             rings: this.rings,
+            door: None,
             load: Load::default(),
         };
         let start = HubStart {
@@ -1467,6 +1468,7 @@ fn misfortune_ends_only_with_the_members_known() {
         zone: String::new(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     };
     let now = world.present(0);

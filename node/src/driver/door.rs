@@ -4,6 +4,7 @@
 //! A task per connection does one command after the other and writes the answers when no whole request is left. Nothing is
 //! remembered of a connection but what it said of itself, and which keys it knows to have no session ([`told`]).
 
+mod cluster;
 mod connection;
 mod keyspace;
 mod rename;
@@ -40,6 +41,7 @@ use super::host::Host;
 use super::inboxes::Stopping;
 use super::settings::{NodeSettings, OnLateSave, RedisSettings};
 use crate::core::Caller;
+pub(super) use cluster::{Cluster, announced};
 use connection::{Client, Connection};
 use store::Store;
 
@@ -55,6 +57,8 @@ pub(super) struct Door<C> {
     connections: AtomicU32,
     /// The addresses, for INFO.
     addrs: Vec<SocketAddr>,
+    /// What clients of clusters are told; `None` = they find none.
+    cluster: Option<Cluster>,
     /// When it was opened, by the monotonic clock.
     since: Duration,
     counts: Counts,
@@ -71,6 +75,8 @@ struct Table {
     value_bytes_max: usize,
     /// How long what is written lives at most, in milliseconds; 0 = for ever.
     lifetime_max_ms: u64,
+    /// How many homes its sessions have, at most.
+    replicas: usize,
 }
 
 /// What INFO counts.
@@ -207,6 +213,7 @@ impl<C: Clock> Door<C> {
         settings: &NodeSettings,
         password: Option<Zeroizing<String>>,
         addrs: Vec<SocketAddr>,
+        cluster: Option<Cluster>,
         reception: Arc<Reception>,
         clock: &C,
         seed: u64,
@@ -216,6 +223,7 @@ impl<C: Clock> Door<C> {
             name: policy.name.clone(),
             value_bytes_max: policy.max_value as usize,
             lifetime_max_ms: u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX),
+            replicas: policy.replicas.get().into(),
         };
         Self {
             clock: clock.clone(),
@@ -226,6 +234,7 @@ impl<C: Clock> Door<C> {
             connections_max: settings.redis.connections_max,
             connections: AtomicU32::new(0),
             addrs,
+            cluster,
             since: clock.monotonic(),
             counts: Counts::default(),
             clients: Mutex::default(),

@@ -1,5 +1,6 @@
 //! The task that owns the hub.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(super) struct HubTask<N: Net, C: Clock, H: Host> {
     pub(super) cores: Vec<Arc<Shared>>,
     /// Shows how the node stands to those who are no core.
     pub(super) standing: watch::Sender<Arc<Standing>>,
+    /// Members that were found dead and whose slots have not moved yet, for the same.
+    pub(super) missing: watch::Sender<Arc<BTreeSet<NodeId>>>,
     pub(super) tally: Arc<Tally>,
     pub(super) watch: Option<Reports<Report>>,
     pub(super) lanes: Option<Arc<Lanes>>,
@@ -174,6 +177,13 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
                 HubOutput::Stopped => stopped = true,
             }
         }
+        self.missing.send_if_modified(|known| {
+            let is_news = !self.hub.missing().eq(known.iter().copied());
+            if is_news {
+                *known = Arc::new(self.hub.missing().collect());
+            }
+            is_news
+        });
         Ok(stopped)
     }
 

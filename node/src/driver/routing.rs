@@ -68,6 +68,7 @@ mod tests {
             zone: String::new(),
             weight: 100,
             rings: 1,
+            door: None,
             load: Load::default(),
         };
         let mut hub = Hub::new(

@@ -105,6 +105,12 @@ pub struct RedisSettings {
     pub connections_max: u32,
     /// What becomes of a SET of a session that was ended. Default [`OnLateSave::Error`].
     pub on_late_save: OnLateSave,
+    /// Whether they find a cluster: they are told of the homes of slots, and may be sent there. Takes a TCP address in
+    /// `listen`. Default no.
+    pub cluster: bool,
+    /// Where clients of clusters find this node, as all nodes tell them; `None` = the first address of `listen`, with the
+    /// node's own IP in place of one that stands for all. One on loopback is told to no other host. Default none.
+    pub announce: Option<SocketAddr>,
 }
 
 impl Default for RedisSettings {
@@ -115,6 +121,8 @@ impl Default for RedisSettings {
             password_file: None,
             connections_max: 10_000,
             on_late_save: OnLateSave::Error,
+            cluster: false,
+            announce: None,
         }
     }
 }

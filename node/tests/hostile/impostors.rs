@@ -99,6 +99,7 @@ fn member(rng: &mut StdRng, me: NodeId) -> Member {
         zone: String::new(),
         weight: rng.random_range(0..200),
         rings: rng.random(),
+        door: None,
         load: Load::default(),
     }
 }
@@ -355,8 +356,9 @@ async fn a_member_that_answers_no_datagram_is_asked_over_a_stream() {
     let (id, rings) = (NodeId::from_bits(5), 1);
     let (name, zone, load) = ("silent".to_owned(), String::new(), Load::default());
     let (incarnation, revision, status, weight) = (1, 0, Status::Up, 100);
+    let door = None;
     let silent =
-        Member { id, incarnation, revision, status, addr, name, zone, weight, rings, load };
+        Member { id, incarnation, revision, status, addr, name, zone, weight, rings, door, load };
     let mut tcp = Raw::tcp(node.addr()).await.enter(&node.cluster, a_node(5)).await;
     let exchange = Exchange { members: vec![silent], reply: true };
     assert!(matches!(tcp.ask(2, &exchange.into()).await, Some(Message::Exchange(_))));

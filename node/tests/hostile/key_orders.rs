@@ -29,6 +29,7 @@ fn member(addr: SocketAddr) -> Member {
         zone: String::new(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     }
 }

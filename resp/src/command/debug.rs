@@ -31,7 +31,8 @@ impl fmt::Debug for Command<'_> {
             self, f;
             units:
                 Quit Reset ClientId ClientGetName ClientInfo Time DbSize ReadOnly ReadWrite
-                RandomKey Multi Exec Discard Unwatch;
+                RandomKey Multi Exec Discard Unwatch
+                Asking ClusterSlots ClusterShards ClusterNodes ClusterInfo ClusterMyId;
             tuples:
                 Auth ClientList ClientKill ClientReply ClientNoEvict ClientNoTouch Command Help
                 Scan FlushDb FlushAll;
@@ -45,6 +46,8 @@ impl fmt::Debug for Command<'_> {
                 Info { sections }
                 ConfigGet { patterns }
                 Wait { replicas, timeout_ms }
+                ClusterKeySlot { key }
+                ClusterCountKeysInSlot { slot }
                 Get { key }
                 Set { key, value, options }
                 SetNx { key, value }

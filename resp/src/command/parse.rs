@@ -62,9 +62,21 @@ impl<'a> Command<'a> {
             Id::CommandGetKeys => Self::Command(CommandQuery::GetKeys { request: from(2) }),
             Id::CommandList => Self::Command(CommandQuery::List { filter: words.list_filter()? }),
             Id::CommandHelp => Self::Command(CommandQuery::Help),
-            Id::ClientHelp | Id::ConfigHelp | Id::ObjectHelp => Self::Help(words.container()?),
+            Id::ClientHelp | Id::ClusterHelp | Id::ConfigHelp | Id::ObjectHelp => {
+                Self::Help(words.container()?)
+            }
             // Containers without a subcommand have too few arguments.
-            Id::Client | Id::Config | Id::Object => return Err(CommandError::Arity(spec)),
+            Id::Client | Id::Cluster | Id::Config | Id::Object => {
+                return Err(CommandError::Arity(spec));
+            }
+            Id::Asking => Self::Asking,
+            Id::ClusterSlots => Self::ClusterSlots,
+            Id::ClusterShards => Self::ClusterShards,
+            Id::ClusterNodes => Self::ClusterNodes,
+            Id::ClusterInfo => Self::ClusterInfo,
+            Id::ClusterMyId => Self::ClusterMyId,
+            Id::ClusterKeySlot => Self::ClusterKeySlot { key: words.at(2)? },
+            Id::ClusterCountKeysInSlot => Self::ClusterCountKeysInSlot { slot: words.integer(2)? },
             Id::Info => Self::Info { sections: from(1) },
             Id::Time => Self::Time,
             Id::DbSize => Self::DbSize,

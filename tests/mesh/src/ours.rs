@@ -382,6 +382,7 @@ fn member(host: &HostFacts, status: Status) -> Member {
         zone: host.zone.clone(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     }
 }

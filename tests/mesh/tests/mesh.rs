@@ -451,6 +451,7 @@ fn who_was_remembered_is_announced_to_and_is_no_member_until_something_is_heard(
         zone: String::new(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     };
     let mut mesh = Mesh::new(MeshConfig::default(), member(1, Status::Up), 7, secs(1));
@@ -564,6 +565,7 @@ fn a_joiner_introduces_itself_to_some_of_a_large_cluster_and_to_nobody_at_a_comm
         zone: String::new(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     };
     let introduced_to = |others: u64, status| {

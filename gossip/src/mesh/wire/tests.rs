@@ -117,6 +117,7 @@ fn random_and_flipped_bytes_decode_to_an_error_or_a_value() {
         zone: "z".repeat(NAME_BYTES_MAX),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     };
     let mut packets = vec![
@@ -163,6 +164,7 @@ fn the_largest_facts_fit_a_packet() {
         zone: "z".repeat(NAME_BYTES_MAX),
         weight: u16::MAX,
         rings: u8::MAX,
+        door: Some(SocketAddr::from(([u16::MAX; 8], u16::MAX))),
         load: Load { cpu_permille: u16::MAX, memory_permille: u16::MAX, sessions: u64::MAX },
     };
     let claim = Claim { member: member.clone(), nonce: u64::MAX, answer: true };

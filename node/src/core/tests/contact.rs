@@ -22,6 +22,7 @@ fn among(others: u64) -> World {
         zone: String::new(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     };
     let members = (2..2 + others).map(member).collect();

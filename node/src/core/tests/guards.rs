@@ -835,6 +835,7 @@ fn a_node_that_joins_asks_all_it_remembers_and_few_at_a_time() {
         zone: String::new(),
         weight: 100,
         rings: 1,
+        door: None,
         load: Load::default(),
     };
     let known = |n: u16| KnownMember {

@@ -11,6 +11,7 @@ use annulus_resp::{
 };
 use tokio::sync::Notify;
 
+use super::cluster::Sent;
 use super::store::{Outcome, Store, Trouble};
 use super::told::Told;
 use super::transaction::{Queue, Staged, Watched};
@@ -57,6 +58,8 @@ pub(super) struct Connection<C> {
     pub(super) staged: Option<Staged>,
     /// The table's number.
     pub(super) table: usize,
+    /// For which slots it was sent elsewhere.
+    pub(super) sent: Sent,
     client: Arc<Client>,
     protocol: Protocol,
     authenticated: bool,
@@ -120,6 +123,7 @@ impl<C: Clock> Connection<C> {
             watched: Watched::default(),
             staged: None,
             table: 0,
+            sent: Sent::default(),
             client,
             protocol: Protocol::default(),
             authenticated,
@@ -188,7 +192,11 @@ impl<C: Clock> Connection<C> {
         arguments: Arguments<'a>,
         answers: &mut Vec<u8>,
     ) -> Outcome<'a, ()> {
-        let spec = self.find(arguments).inspect_err(|_| self.refuse_queue())?;
+        let found = self.find(arguments);
+        if found.is_err() {
+            self.refuse_queue();
+        }
+        let spec = found?;
         if self.queue.is_some() && !is_done_at_once(spec.id) {
             self.enqueue(arguments)?;
             Writer::new(answers, self.protocol).simple("QUEUED");
@@ -203,7 +211,7 @@ impl<C: Clock> Connection<C> {
     }
 
     /// The command that a request is, if this client may ask for it.
-    fn find<'a>(&self, arguments: Arguments<'a>) -> Outcome<'a, &'static Spec> {
+    fn find<'a>(&mut self, arguments: Arguments<'a>) -> Outcome<'a, &'static Spec> {
         let spec = match table::find(arguments) {
             Ok(spec) | Err(CommandError::Arity(spec)) if !is_offered(spec.id) => {
                 self.count_unknown(spec.name.as_bytes());
@@ -219,6 +227,9 @@ impl<C: Clock> Connection<C> {
         };
         if !self.authenticated && !spec.flags.contains(Flags::NO_AUTH) {
             return Err(Trouble::text("NOAUTH", texts::NO_AUTH));
+        }
+        if self.staged.is_none() {
+            self.keep_to_a_slot(spec, arguments)?;
         }
         Ok(spec)
     }
@@ -319,6 +330,14 @@ impl<C: Clock> Connection<C> {
                 let text = format!("this user has no permissions to run the '{name}' command");
                 return Err(Trouble::Error("NOPERM", text.into()));
             }
+            Command::Asking
+            | Command::ClusterSlots
+            | Command::ClusterShards
+            | Command::ClusterNodes
+            | Command::ClusterInfo
+            | Command::ClusterMyId
+            | Command::ClusterKeySlot { .. }
+            | Command::ClusterCountKeysInSlot { .. } => self.cluster(command, &mut out)?,
             Command::ClientSetInfo { .. }
             | Command::ClientId
             | Command::ClientGetName

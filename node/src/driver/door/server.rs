@@ -31,7 +31,7 @@ impl<C: Clock> Connection<C> {
         out.integer(self.protocol().number());
         out.bulk(b"id");
         out.integer(id(self.client()));
-        for (name, text) in [("mode", "standalone"), ("role", "master")] {
+        for (name, text) in [("mode", self.door.mode()), ("role", "master")] {
             out.bulk(name.as_bytes());
             out.bulk(text.as_bytes());
         }
@@ -142,6 +142,10 @@ impl<C: Clock> Connection<C> {
 }
 
 impl<C: Clock> Door<C> {
+    fn mode(&self) -> &'static str {
+        if self.cluster.is_some() { "cluster" } else { "standalone" }
+    }
+
     fn info(&self, asked: Arguments<'_>, now: Duration) -> String {
         let counts = &self.counts;
         let unknown = {
@@ -157,7 +161,7 @@ impl<C: Clock> Door<C> {
                 "Server",
                 vec![
                     ("redis_version", text(REDIS_VERSION)),
-                    ("redis_mode", text("standalone")),
+                    ("redis_mode", text(self.mode())),
                     ("annulus_version", text(env!("CARGO_PKG_VERSION"))),
                     ("annulus_node", self.reception.welcome.node.to_string()),
                     ("os", text(std::env::consts::OS)),
@@ -185,7 +189,7 @@ impl<C: Clock> Door<C> {
                 ],
             ),
             ("Replication", vec![("role", text("master")), ("connected_slaves", text("0"))]),
-            ("Cluster", vec![("cluster_enabled", text("0"))]),
+            ("Cluster", vec![("cluster_enabled", u8::from(self.cluster.is_some()).to_string())]),
             ("Keyspace", Vec::new()),
         ];
         let is_asked = |name: &str| {

@@ -312,12 +312,12 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 counters: vec![("reads".into(), 12)],
             }
             .into(),
-            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c0d0e090a0b0f010572656164730c",
+            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a640101007f000001fbe81cfafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c0d0e090a0b0f010572656164730c",
         ),
         (MembersRequest {}.into(), ""),
         (
             Members { node: node(0xa1), view: 9, members: vec![member()] }.into(),
-            "a10901a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe803",
+            "a10901a1fc803bb16a0202007f000001fbe81c026e31017a640101007f000001fbe81cfafbfb00fbe803",
         ),
         (LaneRequest {}.into(), ""),
         (
@@ -452,7 +452,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         (SlotList { items: vec![(key(), 258)], more: true }.into(), "0106733363726574fb020101"),
         (
             Exchange { members: vec![member()], reply: true }.into(),
-            "01a1fc803bb16a0202007f000001fbe81c026e31017a6401fafbfb00fbe80301",
+            "01a1fc803bb16a0202007f000001fbe81c026e31017a640101007f000001fbe81cfafbfb00fbe80301",
         ),
         (KeyOrder { change: KeyChange::Use(258) }.into(), "02fb0201"),
         (KeyOrder { change: KeyChange::Remove(258) }.into(), "03fb0201"),
@@ -896,6 +896,7 @@ fn member() -> Member {
         zone: "z".into(),
         weight: 100,
         rings: 1,
+        door: Some(v4()),
         load: Load { cpu_permille: 250, memory_permille: 251, sessions: 1_000 },
     }
 }

@@ -74,6 +74,7 @@ fn member() -> Member {
         zone: name(NAME_BYTES_MAX),
         weight: u16::MAX,
         rings: u8::MAX,
+        door: Some(addr()),
         load: Load { cpu_permille: u16::MAX, memory_permille: u16::MAX, sessions: u64::MAX },
     }
 }

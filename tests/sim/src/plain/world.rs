@@ -444,6 +444,7 @@ impl World {
             zone: String::new(),
             weight: 100,
             rings: u8::MAX,
+            door: None,
             load: Load::default(),
         };
         let start = HubStart {

@@ -28,6 +28,7 @@ fn member(number: u64, name: &str, status: Status) -> Member {
         zone: "z1".to_owned(),
         weight: 100,
         rings: 0b11,
+        door: None,
         load: Default::default(),
     }
 }
