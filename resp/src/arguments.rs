@@ -87,6 +87,11 @@ impl<'a> Arguments<'a> {
         Self { buffer: self.buffer, spans: self.spans.get(count..).unwrap_or_default() }
     }
 
+    /// The first `count`; all, if there are not so many.
+    pub fn first(&self, count: usize) -> Self {
+        Self { buffer: self.buffer, spans: self.spans.get(..count).unwrap_or(self.spans) }
+    }
+
     /// Two by two, a last one without a partner left out: the keys and values of MSET.
     pub fn pairs(&self) -> impl ExactSizeIterator<Item = (Argument<'a>, Argument<'a>)> + use<'a> {
         let Self { buffer, spans } = *self;

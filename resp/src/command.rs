@@ -81,7 +81,7 @@ pub enum Command<'a> {
     ClientNoTouch(bool),
     /// COMMAND, which [`table::answer`](crate::table::answer) answers.
     Command(CommandQuery<'a>),
-    /// HELP of CLIENT, CLUSTER, CONFIG or OBJECT, which [`table::help`](crate::table::help) answers.
+    /// HELP of CLIENT, CLUSTER, CONFIG, OBJECT or SCRIPT, which [`table::help`](crate::table::help) answers.
     Help(&'static Spec),
     /// INFO.
     Info {
@@ -325,6 +325,29 @@ pub enum Command<'a> {
     },
     /// UNWATCH: none any more.
     Unwatch,
+    /// EVAL and EVALSHA. [`Script`](crate::Script) says which ones are done.
+    Eval {
+        /// The script, or its SHA-1 in 40 digits.
+        script: Argument<'a>,
+        /// Whether it is the SHA-1.
+        by_sha1: bool,
+        /// `KEYS`.
+        keys: Arguments<'a>,
+        /// `ARGV`.
+        arguments: Arguments<'a>,
+    },
+    /// SCRIPT LOAD.
+    ScriptLoad {
+        /// The script.
+        script: Argument<'a>,
+    },
+    /// SCRIPT EXISTS.
+    ScriptExists {
+        /// What may be SHA-1s.
+        scripts: Arguments<'a>,
+    },
+    /// SCRIPT FLUSH.
+    ScriptFlush,
     /// OBJECT, but for its HELP. Of a key that is not there, Redis 7.0 answers null to each.
     Object {
         /// What is asked.

@@ -78,6 +78,18 @@ pub enum CommandError<'a> {
     /// No positive number of a connection, in CLIENT KILL.
     #[error("client-id should be greater than 0")]
     ClientIdPositive,
+    /// More keys than arguments, in EVAL.
+    #[error("Number of keys can't be greater than number of args")]
+    KeysBeyondArguments,
+    /// A negative number of keys, in EVAL.
+    #[error("Number of keys can't be negative")]
+    KeysNegative,
+    /// What SCRIPT FLUSH is told besides.
+    #[error("SCRIPT FLUSH only support SYNC|ASYNC option")]
+    ScriptFlush,
+    /// EVALSHA of what is no SHA-1.
+    #[error("No matching script. Please use EVAL.")]
+    NoScript,
     /// How long WAIT waits is no integer.
     #[error("timeout is not an integer or out of range")]
     Timeout,
@@ -101,6 +113,7 @@ impl CommandError<'_> {
     pub fn prefix(&self) -> &'static str {
         match self {
             Self::NoProtocol => "NOPROTO",
+            Self::NoScript => "NOSCRIPT",
             _ => "ERR",
         }
     }

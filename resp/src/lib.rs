@@ -70,6 +70,7 @@ mod glob;
 mod number;
 mod parser;
 mod reply;
+mod script;
 pub mod table;
 
 pub use arguments::{Argument, Arguments, Span};
@@ -83,3 +84,4 @@ pub use glob::{Case, PATTERN_BYTES_MAX, matches};
 pub use number::integer;
 pub use parser::{INLINE_BYTES_MAX, Limits, Parsed, Parser, ProtocolError};
 pub use reply::{Protocol, Writer, texts};
+pub use script::{SHA1_BYTES, Script, sha1};

@@ -5,6 +5,7 @@ mod rows;
 
 use crate::arguments::{Argument, Arguments};
 use crate::error::CommandError;
+use crate::number::integer;
 
 pub use answers::{Offered, answer, help};
 pub use rows::{COMMANDS, Id};
@@ -54,6 +55,8 @@ pub struct KeySpec {
     pub last: i8,
     /// The distance from one key to the next: 1, or 2 if values stand between them.
     pub step: u8,
+    /// Whether at `first` stands how many keys follow, and not a key.
+    pub counted: bool,
 }
 
 impl PartialEq for Spec {
@@ -76,12 +79,19 @@ impl Spec {
         &'static self,
         arguments: Arguments<'a>,
     ) -> impl Iterator<Item = Argument<'a>> {
-        self.key_indexes(arguments.len()).filter_map(move |index| arguments.get(index))
+        let counted = self.keys.iter().filter(|keys| keys.counted).flat_map(move |keys| {
+            let first = usize::from(keys.first);
+            let count = arguments.get(first).and_then(|count| integer(&count)).unwrap_or(0);
+            let rest = arguments.skip(first + 1);
+            rest.first(usize::try_from(count).unwrap_or(0)).iter()
+        });
+        let others = self.key_indexes(arguments.len());
+        others.filter_map(move |index| arguments.get(index)).chain(counted)
     }
 
-    /// The indexes of the keys among so many arguments.
+    /// The indexes of the keys among so many arguments, but for those that are counted.
     pub fn key_indexes(&'static self, arguments: usize) -> impl Iterator<Item = usize> {
-        self.keys.iter().flat_map(move |keys| {
+        self.keys.iter().filter(|keys| !keys.counted).flat_map(move |keys| {
             let first = usize::from(keys.first);
             let last = match usize::try_from(keys.last) {
                 Ok(behind) => (first + behind).min(arguments.saturating_sub(1)),
@@ -94,6 +104,9 @@ impl Spec {
     /// First, last and step of the keys, as `COMMAND INFO` has them: an absolute last index, or one from the end; zeros,
     /// if there are none.
     pub fn key_range(&self) -> (i64, i64, i64) {
+        if self.keys.iter().any(|keys| keys.counted) {
+            return (0, 0, 0);
+        }
         let [first, .., last] = self.keys else {
             return self.keys.first().map_or((0, 0, 0), |keys| {
                 let first = i64::from(keys.first);
@@ -199,7 +212,7 @@ static NAMES: [u128; COMMANDS.len()] = {
 
 /// A set of flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flags(u16);
+pub struct Flags(u32);
 
 /// A set of categories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,7 +264,7 @@ macro_rules! members {
 mod flags {
     use super::Flags;
 
-    members! { Flags(u16):
+    members! { Flags(u32):
         WRITE "write" "It may change data.",
         READONLY "readonly" "It reads data and changes none.",
         DENYOOM "denyoom" "It may need memory, and is refused where there is none.",
@@ -261,9 +274,11 @@ mod flags {
         BLOCKING "blocking" "It may wait.",
         LOADING "loading" "It is answered while data are loaded.",
         STALE "stale" "It is answered by a replica that has lost its primary.",
+        SKIP_MONITOR "skip_monitor" "It is not shown to those who watch all commands.",
         SKIP_SLOWLOG "skip_slowlog" "It is not among the commands that took long.",
         FAST "fast" "Its cost is that of a look-up.",
         NO_AUTH "no_auth" "It is answered before AUTH.",
+        NO_MANDATORY_KEYS "no_mandatory_keys" "It may have no keys.",
         NO_MULTI "no_multi" "Transactions don't have it.",
         MOVABLE_KEYS "movablekeys" "Where its keys are depends on its arguments.",
         ALLOW_BUSY "allow_busy" "It is answered while a script runs.",

@@ -810,5 +810,7 @@ fn random_commands_are_answered_as_by_a_real_redis() {
     }
 }
 
+#[path = "redis/scripts.rs"]
+mod scripts;
 #[path = "redis/transactions.rs"]
 mod transactions;

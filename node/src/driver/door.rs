@@ -8,6 +8,7 @@ mod cluster;
 mod connection;
 mod keyspace;
 mod rename;
+mod scripts;
 mod server;
 mod store;
 mod strings;
@@ -43,6 +44,7 @@ use super::settings::{NodeSettings, OnLateSave, RedisSettings};
 use crate::core::Caller;
 pub(super) use cluster::{Cluster, announced};
 use connection::{Client, Connection};
+use scripts::Scripts;
 use store::Store;
 
 /// What all connections share.
@@ -53,6 +55,7 @@ pub(super) struct Door<C> {
     tables: Vec<Table>,
     password: Option<Zeroizing<String>>,
     on_late_save: OnLateSave,
+    scripts: Scripts,
     connections_max: u32,
     connections: AtomicU32,
     /// The addresses, for INFO.
@@ -231,6 +234,7 @@ impl<C: Clock> Door<C> {
             tables: tables.filter(|policy| policy.ring == 0).map(table).collect(),
             password,
             on_late_save: settings.redis.on_late_save,
+            scripts: Scripts::default(),
             connections_max: settings.redis.connections_max,
             connections: AtomicU32::new(0),
             addrs,

@@ -31,7 +31,7 @@ impl fmt::Debug for Command<'_> {
             self, f;
             units:
                 Quit Reset ClientId ClientGetName ClientInfo Time DbSize ReadOnly ReadWrite
-                RandomKey Multi Exec Discard Unwatch
+                RandomKey Multi Exec Discard Unwatch ScriptFlush
                 Asking ClusterSlots ClusterShards ClusterNodes ClusterInfo ClusterMyId;
             tuples:
                 Auth ClientList ClientKill ClientReply ClientNoEvict ClientNoTouch Command Help
@@ -75,6 +75,9 @@ impl fmt::Debug for Command<'_> {
                 Rename { key, to }
                 RenameNx { key, to }
                 Watch { keys }
+                Eval { script, by_sha1, keys, arguments }
+                ScriptLoad { script }
+                ScriptExists { scripts }
                 Object { query, key };
             // Added to what is not there, the number is the value.
             Self::IncrBy { key, by: _ } => {

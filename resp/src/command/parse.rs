@@ -10,6 +10,7 @@ use crate::error::CommandError;
 use crate::glob::PATTERN_BYTES_MAX;
 use crate::number::{cursor, float, integer};
 use crate::reply::Protocol;
+use crate::script::SHA1_BYTES;
 use crate::table::{Id, NAMES_MAX, Spec, named};
 
 type Outcome<'a, T> = Result<T, CommandError<'a>>;
@@ -62,11 +63,11 @@ impl<'a> Command<'a> {
             Id::CommandGetKeys => Self::Command(CommandQuery::GetKeys { request: from(2) }),
             Id::CommandList => Self::Command(CommandQuery::List { filter: words.list_filter()? }),
             Id::CommandHelp => Self::Command(CommandQuery::Help),
-            Id::ClientHelp | Id::ClusterHelp | Id::ConfigHelp | Id::ObjectHelp => {
+            Id::ClientHelp | Id::ClusterHelp | Id::ConfigHelp | Id::ObjectHelp | Id::ScriptHelp => {
                 Self::Help(words.container()?)
             }
             // Containers without a subcommand have too few arguments.
-            Id::Client | Id::Cluster | Id::Config | Id::Object => {
+            Id::Client | Id::Cluster | Id::Config | Id::Object | Id::Script => {
                 return Err(CommandError::Arity(spec));
             }
             Id::Asking => Self::Asking,
@@ -89,6 +90,18 @@ impl<'a> Command<'a> {
             Id::Discard => Self::Discard,
             Id::Watch => Self::Watch { keys: from(1) },
             Id::Unwatch => Self::Unwatch,
+            Id::Eval => words.eval(false)?,
+            Id::EvalSha if words.at(1)?.len() != SHA1_BYTES => return Err(CommandError::NoScript),
+            Id::EvalSha => words.eval(true)?,
+            Id::ScriptLoad => Self::ScriptLoad { script: words.at(2)? },
+            Id::ScriptExists => Self::ScriptExists { scripts: from(2) },
+            Id::ScriptFlush => match arguments.get(2) {
+                Some(_) if arguments.len() > 3 => return Err(CommandError::ScriptFlush),
+                Some(mode) if !mode.is("sync") && !mode.is("async") => {
+                    return Err(CommandError::ScriptFlush);
+                }
+                _ => Self::ScriptFlush,
+            },
             Id::Get => Self::Get { key: key()? },
             Id::Set => words.set()?,
             Id::SetEx => words.set_with(Unit::Seconds)?,
@@ -184,6 +197,17 @@ impl<'a> Words<'a> {
             word if word.is("off") => Ok(false),
             _ => Err(CommandError::Syntax),
         }
+    }
+
+    fn eval(self, by_sha1: bool) -> Outcome<'a, Command<'a>> {
+        let count = self.integer(2)?;
+        let rest = self.arguments.skip(3);
+        if count > rest.len() as i64 {
+            return Err(CommandError::KeysBeyondArguments);
+        }
+        let count = usize::try_from(count).map_err(|_| CommandError::KeysNegative)?;
+        let (keys, arguments) = (rest.first(count), rest.skip(count));
+        Ok(Command::Eval { script: self.at(1)?, by_sha1, keys, arguments })
     }
 
     fn container(self) -> Outcome<'a, &'static Spec> {

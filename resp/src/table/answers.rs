@@ -175,6 +175,16 @@ fn key_spec(keys: &KeySpec, out: &mut Writer<'_>) {
     out.bulk(b"find_keys");
     out.map(2);
     out.bulk(b"type");
+    if keys.counted {
+        out.bulk(b"keynum");
+        out.bulk(b"spec");
+        out.map(3);
+        for (name, index) in [(&b"keynumidx"[..], 0), (b"firstkey", 1), (b"keystep", keys.step)] {
+            out.bulk(name);
+            out.integer(index.into());
+        }
+        return;
+    }
     out.bulk(b"range");
     out.bulk(b"spec");
     out.map(3);

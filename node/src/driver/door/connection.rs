@@ -313,6 +313,10 @@ impl<C: Clock> Connection<C> {
                 self.watch(keys).await?;
                 out.ok();
             }
+            Command::Eval { .. }
+            | Command::ScriptLoad { .. }
+            | Command::ScriptExists { .. }
+            | Command::ScriptFlush => self.script(command, &mut out).await?,
             Command::Unwatch => {
                 self.watched = Watched::default();
                 out.ok();

@@ -276,7 +276,7 @@ pub(super) fn unexpected<'a>() -> Trouble<'a> {
 }
 
 /// When a session expires; `None` = never.
-fn deadline_ms(session: &Session) -> Option<i64> {
+pub(super) fn deadline_ms(session: &Session) -> Option<i64> {
     (session.deadline != 0).then(|| i64::try_from(session.deadline).unwrap_or(i64::MAX))
 }
 
