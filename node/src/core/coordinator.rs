@@ -614,8 +614,10 @@ impl Core {
 
     fn on_no_stamp(&mut self, now: Now, id: u64, pending: Pending, trouble: NoStamp) {
         let floor = self.slot_state(pending.table, pending.slot).floor;
-        if trouble == NoStamp::NotPersisted && floor.hlc.ms() > self.time.now_ms(now) {
-            // What was promised is ahead of what is on disk here.
+        let is_ahead = floor.hlc.ms() > self.time.now_ms(now) || self.time.can_stamp(now).is_ok();
+        if trouble == NoStamp::NotPersisted && is_ahead {
+            // What was promised is ahead of what is on disk here, or what is stored, as what a node stamps that has just
+            // restarted: it goes on after its ceiling. This one's has been asked for, and soon is far enough.
             return self.pause(now, id, pending);
         }
         let homes = self.homes(pending.table, pending.slot).len();
