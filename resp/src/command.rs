@@ -109,10 +109,11 @@ pub enum Command<'a> {
         /// The key.
         key: Argument<'a>,
     },
-    /// CLUSTER COUNTKEYSINSLOT. Whether there is such a slot is the caller's to check ([`INVALID_SLOT`](crate::texts::INVALID_SLOT)).
+    /// CLUSTER COUNTKEYSINSLOT. Where there is no cluster, Redis does not look at the slot; so that is the caller's:
+    /// [`NotInteger`](crate::CommandError::NotInteger), and [`INVALID_SLOT`](crate::texts::INVALID_SLOT) if there is no such.
     ClusterCountKeysInSlot {
-        /// The slot.
-        slot: i64,
+        /// The slot, as it was written.
+        slot: Argument<'a>,
     },
     /// READONLY.
     ReadOnly,

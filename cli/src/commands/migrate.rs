@@ -154,6 +154,9 @@ async fn pinned_to(cluster: &Cluster, to: NodeId) -> anyhow::Result<Vec<Pinned>>
     Ok(all)
 }
 
+/// A session, and whether it was moved.
+type Moved = (Key, Result<(), Error>);
+
 /// How far it is.
 struct Course {
     began: Instant,
@@ -185,10 +188,7 @@ impl Course {
         Duration::from_secs_f64(self.bytes as f64 / self.rate as f64)
     }
 
-    fn note(
-        &mut self,
-        moved: Option<Result<(Key, Result<(), Error>), tokio::task::JoinError>>,
-    ) -> anyhow::Result<()> {
+    fn note(&mut self, moved: Option<Result<Moved, tokio::task::JoinError>>) -> anyhow::Result<()> {
         let Some((key, moved)) = moved.transpose()? else { return Ok(()) };
         match moved {
             Ok(()) => self.moved += usize::from(self.done.insert(key)),

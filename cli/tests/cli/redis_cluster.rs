@@ -16,8 +16,7 @@ fn cluster(place: &Place) -> Vec<Node> {
     let config = place.write(
         "cluster.toml",
         "[redis]\nlisten = [\"127.0.0.1:0\"]\ncluster = \"on\"\n\n\
-         [[table]]\nname = \"sessions\"\n\n[[table]]\nname = \"others\"\nreplicas = 4\n"
-            .to_owned(),
+         [[table]]\nname = \"sessions\"\n\n[[table]]\nname = \"others\"\nreplicas = 4\n",
     );
     let more = ["--config", &config, "--down-after", "1s"];
     let mut nodes = vec![place.node("n1", &[], &more)];
@@ -168,6 +167,7 @@ fn what_clients_of_clusters_are_told_agrees_with_what_operators_are() {
         ("READONLY", OK),
         ("READWRITE", OK),
         ("CLUSTER COUNTKEYSINSLOT 16384", "-ERR Invalid slot\r\n"),
+        ("CLUSTER COUNTKEYSINSLOT x", "-ERR value is not an integer or out of range\r\n"),
         ("CLUSTER FOO", "-ERR unknown subcommand 'FOO'. Try CLUSTER HELP.\r\n"),
         ("MGET a b", "-CROSSSLOT Keys in request don't hash to the same slot\r\n"),
         ("MSET {a}1 x {a}2 y DEL z", "-CROSSSLOT Keys in request don't hash to the same slot\r\n"),
@@ -279,7 +279,13 @@ fn without_cluster_mode_a_node_is_a_redis_of_its_own() {
     let place = Place::new();
     let node = place.node("n1", &[], &["--redis-listen", "127.0.0.1:0"]);
     let mut client = Tcp::of(&node);
-    for asked in ["CLUSTER SLOTS", "CLUSTER INFO", "CLUSTER KEYSLOT a", "ASKING"] {
+    for asked in [
+        "CLUSTER SLOTS",
+        "CLUSTER INFO",
+        "CLUSTER KEYSLOT a",
+        "CLUSTER COUNTKEYSINSLOT x",
+        "ASKING",
+    ] {
         let answer = client.say(asked);
         assert_eq!(answer, "-ERR This instance has cluster support disabled\r\n", "{asked}");
     }

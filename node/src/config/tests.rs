@@ -206,6 +206,8 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::RedisPasswordFile, "/p", "\"/p\""),
         (Setting::RedisConnectionsMax, "7", "7"),
         (Setting::RedisOnLateSave, "recreate", "\"recreate\""),
+        (Setting::RedisCluster, "on", "\"on\""),
+        (Setting::RedisAnnounce, "10.0.0.1:1", "\"10.0.0.1:1\""),
         (Setting::Log, "debug", "\"debug\""),
     ];
     assert_eq!(values.map(|(setting, ..)| setting).as_slice(), Setting::ALL);
@@ -700,7 +702,7 @@ fn what_is_wrong_under_redis_is_said_with_its_line() {
         ),
         (
             "[redis]\ncluster = true\n",
-            "node.toml:2: redis.cluster = true: must be \"off\" or \"on\"",
+            "node.toml:2: redis.cluster = (true or false): must be \"off\" or \"on\"",
         ),
         (
             "[redis]\ncluster = \"on\"\n",

@@ -27,8 +27,9 @@
 //! between the two a third ballot may have been promised, and have led to another write of the same condition, held by one
 //! home so far. The version of the first is below that one's: whoever asks next and finds both would take the other
 //! for the latest, and finish it too. So homes say with a promise which ballot they promised to another node before
-//! ([`Promised::others`]), and where that is above what is found the coordinator writes it again, under the ballot that
-//! it has now: its own write, which nobody has been told is done, and likewise an end that was proposed.
+//! ([`Promised::others`]), and where that is above its own write, which nobody has been told is done, the coordinator writes
+//! that again, under the ballot that it has now; likewise an end that was proposed. A start it cannot write again: births are what
+//! sessions are known by, and the greatest one wins whatever the versions. So nobody knows what became of it.
 //!
 //! # Ends
 //! Within a birth a tombstone wins whatever the versions. Sent out under a ballot that is outbid, it would take
@@ -55,6 +56,9 @@
 //! write that is repeated. A conditional one is never done twice: once it has sent out its write, it
 //! ends up done, or its client is told that nobody knows. An end of which nobody knows may be finished at any
 //! later time, as long as nothing was written since.
+//!
+//! A start that was passed by may come up later, and with its birth replace a session that began meanwhile under a lesser one, and
+//! what was decided about that.
 //!
 //! A failure can be about a write that is outdone later by an older one: one that nobody was told is done, that
 //! repairs brought to a majority, and that a ballot passed by between.
@@ -398,10 +402,17 @@ impl Core {
         }
         // A marker of what nobody has any more is nothing.
         let mut merged = merged.filter(|entry| !entry.is_marker());
-        if let Some(entry) = merged.as_mut().filter(|entry| others > entry.version)
-            && pending.write_again(entry, ballot, now_ms)
-        {
-            self.counters.add("ballots_written_again");
+        if let Some(entry) = merged.as_mut() {
+            match pending.passed_by(entry, others) {
+                Some(PassedBy::Start) => {
+                    return self.finish(now, id, pending, Err(Failure::TimedOut));
+                }
+                Some(PassedBy::Write) => {
+                    self.counters.add("ballots_written_again");
+                    pending.write_again(entry, ballot, now_ms);
+                }
+                None => {}
+            }
         }
         if let Some(entry) = merged.as_ref().filter(|entry| entry.is_ending()).cloned() {
             // It may have been decided: so it is, before anything else.
@@ -537,34 +548,47 @@ impl Core {
     }
 }
 
+/// What was found by a ballot, and may have been passed by by another one since it was written. Nobody was told that it was done.
+enum PassedBy {
+    /// A start of this operation's own. Another one may have a later birth, which wins whatever the versions.
+    Start,
+    /// A write of this operation's own, or a proposed end.
+    Write,
+}
+
 impl Pending {
-    /// Writes under this ballot what was found in an entry: this operation's own write, or a proposed end. Nobody was told
-    /// that it was done. Says whether that is what was found.
-    fn write_again(&mut self, entry: &mut Entry, ballot: Version, now_ms: u64) -> bool {
+    /// What of an entry may have been passed by, if that is the greatest ballot that was promised to others.
+    fn passed_by(&self, entry: &Entry, others: Version) -> Option<PassedBy> {
+        if entry.is_ended() {
+            return None;
+        }
         let operation = &self.request.operation;
-        let is_own = self.wrote.is_some_and(|wrote| has_taken(operation, wrote, entry));
-        let (is_ending, began) = (entry.is_ending(), self.wrote == Some(entry.birth));
-        let Some(body) = &mut entry.body else { return false };
-        if is_own {
+        let own = self.wrote.filter(|wrote| has_taken(operation, *wrote, entry));
+        match own {
+            Some(wrote) if others <= wrote => None,
+            Some(_) if operation.is_start() => Some(PassedBy::Start),
+            Some(_) => Some(PassedBy::Write),
+            None => (entry.is_ending() && others > entry.version).then_some(PassedBy::Write),
+        }
+    }
+
+    /// Writes under this ballot what was passed by.
+    fn write_again(&mut self, entry: &mut Entry, ballot: Version, now_ms: u64) {
+        let operation = &self.request.operation;
+        if self.wrote.is_some_and(|wrote| has_taken(operation, wrote, entry)) {
             self.wrote = Some(ballot);
         }
-        if is_ending {
-            entry.propose_end(ballot);
-            return true;
+        if entry.is_ending() {
+            return entry.propose_end(ballot);
         }
-        if !is_own {
-            return false;
-        }
+        let pin = entry.pin();
+        let Some(body) = &mut entry.body else { return };
         stamp_value(body, ballot, now_ms);
-        let (idle, expire_at, pin) = (body.lease.idle, body.lease.expire_at, entry.pin());
+        let (idle, expire_at) = (body.lease.idle, body.lease.expire_at);
         entry.write_lease(ballot, idle, expire_at);
         if pin.is_some() {
             entry.write_pin(ballot, pin);
         }
-        if began {
-            entry.birth = ballot;
-        }
-        true
     }
 }
 

@@ -1595,7 +1595,8 @@ fn size(request: &SessionRequest) -> usize {
 /// reached others, nor *ended* to somebody who knows of a newer session.
 fn is_answer(operation: &Operation, entry: &Entry, now_ms: u64) -> bool {
     let meant = operation.birth();
-    !entry.is_expired(now_ms) && meant.is_none_or(|birth| birth <= entry.birth)
+    let is_over = entry.is_ended() && matches!(operation, Operation::Put { after_end: false, .. });
+    !entry.is_expired(now_ms) && !is_over && meant.is_none_or(|birth| birth <= entry.birth)
 }
 
 /// Whether a session begins where somebody puts a value.

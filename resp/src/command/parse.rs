@@ -77,7 +77,7 @@ impl<'a> Command<'a> {
             Id::ClusterInfo => Self::ClusterInfo,
             Id::ClusterMyId => Self::ClusterMyId,
             Id::ClusterKeySlot => Self::ClusterKeySlot { key: words.at(2)? },
-            Id::ClusterCountKeysInSlot => Self::ClusterCountKeysInSlot { slot: words.integer(2)? },
+            Id::ClusterCountKeysInSlot => Self::ClusterCountKeysInSlot { slot: words.at(2)? },
             Id::Info => Self::Info { sections: from(1) },
             Id::Time => Self::Time,
             Id::DbSize => Self::DbSize,

@@ -296,7 +296,7 @@ fn each_row_of_the_table_is_parsed() {
         let id = format!("{:?}", spec.id);
         // Which variant it is, if not that of its own name.
         let variant = match &*id {
-            "Client" | "Config" | "Object" => {
+            "Client" | "Cluster" | "Config" | "Object" => {
                 let text = format!("ERR wrong number of arguments for '{}' command", spec.name);
                 fails(&words, &text);
                 continue;
@@ -306,7 +306,7 @@ fn each_row_of_the_table_is_parsed() {
             "ExpireAt" | "PExpire" | "PExpireAt" => "Expire",
             "PTtl" => "Ttl",
             "PExpireTime" => "ExpireTime",
-            "ClientHelp" | "ConfigHelp" | "ObjectHelp" => "Help",
+            "ClientHelp" | "ClusterHelp" | "ConfigHelp" | "ObjectHelp" => "Help",
             id if id.starts_with("Command") => "Command",
             id if id.starts_with("Object") => "Object",
             id => id,

@@ -30,6 +30,8 @@ struct Walk {
 /// What several have said of the same places.
 #[derive(Debug)]
 struct Page {
+    /// Where it begins.
+    from: u64,
     limit: usize,
     /// By their places.
     keys: BTreeMap<(u64, Key), Found>,
@@ -73,7 +75,7 @@ impl Hub {
         let ticket = self.gathers.next_ticket();
         let waiting = self.cores + others.len();
         let limit = usize::from(walk.limit).clamp(1, PAGE_ENTRIES_MAX);
-        let (id, page) = (header.id, Page::new(limit));
+        let (id, page) = (header.id, Page::new(walk.from, limit));
         self.walks.open.insert(ticket, Walk { asker, id, waiting, page, rejected: None });
         for member in others {
             let purpose = HubPurpose::Walk { ticket, node: member.id };
@@ -110,7 +112,9 @@ impl Hub {
     ) {
         let Some(walk) = self.walks.open.get_mut(&ticket) else { return };
         match answer {
-            Some((from, Message::Walked(walked))) if from == node => walk.page.add(walked),
+            Some((from, Message::Walked(walked))) if from == node && walk.page.suits(&walked) => {
+                walk.page.add(walked);
+            }
             _ => walk.page.silent = walk.page.silent.saturating_add(1),
         }
         self.go_on_with_walk(now, ticket);
@@ -129,8 +133,16 @@ impl Hub {
 }
 
 impl Page {
-    fn new(limit: usize) -> Self {
-        Self { limit, keys: BTreeMap::new(), next: None, silent: 0, write_homes: None }
+    fn new(from: u64, limit: usize) -> Self {
+        Self { from, limit, keys: BTreeMap::new(), next: None, silent: 0, write_homes: None }
+    }
+
+    /// Whether this is of the page that was asked for.
+    fn suits(&self, walked: &Walked) -> bool {
+        let is_in = |place: u64| place >= self.from && walked.next.is_none_or(|next| place < next);
+        walked.next.is_none_or(|next| next > self.from)
+            && walked.write_homes > 0
+            && walked.keys.iter().all(|walked| is_in(walked.key.place()))
     }
 
     /// Adds what one more has said.
@@ -200,7 +212,7 @@ mod tests {
     fn a_page_ends_where_the_first_of_those_who_were_asked_has_ended() {
         let keys = in_order(4);
         let [a, b, c, d] = &keys[..] else { unreachable!() };
-        let mut page = Page::new(10);
+        let mut page = Page::new(0, 10);
         page.add(walked(&[a, c, d], None));
         page.add(walked(&[a, b], Some(c.place())));
         // What comes later is not of this page either.
@@ -213,7 +225,7 @@ mod tests {
     fn a_page_has_no_more_than_were_asked_for() {
         let keys = in_order(4);
         let [a, b, c, d] = &keys[..] else { unreachable!() };
-        let mut page = Page::new(2);
+        let mut page = Page::new(0, 2);
         page.add(walked(&[b, d], None));
         page.add(walked(&[a, c], None));
         let expected = vec![(a.clone(), 1), (b.clone(), 1)];
@@ -221,9 +233,27 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_was_not_asked_for_is_none() {
+        let keys = in_order(3);
+        let [a, b, c] = &keys[..] else { unreachable!() };
+        let page = Page::new(b.place(), 10);
+        assert!(page.suits(&walked(&[b, c], None)));
+        assert!(page.suits(&walked(&[b], Some(c.place()))));
+        for wrong in [
+            walked(&[a, b], None),
+            walked(&[b, c], Some(c.place())),
+            walked(&[], Some(b.place())),
+            walked(&[], Some(0)),
+            Walked { write_homes: 0, ..walked(&[b], None) },
+        ] {
+            assert!(!page.suits(&wrong), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn the_last_page_says_so() {
         let keys = in_order(2);
-        let mut page = Page::new(2);
+        let mut page = Page::new(0, 2);
         page.add(walked(&[&keys[0]], None));
         page.add(walked(&[&keys[1]], None));
         assert_eq!(listed(page).1, None);

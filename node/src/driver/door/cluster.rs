@@ -16,7 +16,7 @@ use annulus_gossip::Ring;
 use annulus_net::Clock;
 use annulus_proto::{Member, NodeId, SLOT_COUNT, Slot};
 use annulus_resp::table::Spec;
-use annulus_resp::{Arguments, Command, Protocol, Writer, texts};
+use annulus_resp::{Arguments, Command, CommandError, Protocol, Writer, integer, texts};
 use tokio::sync::watch;
 
 use super::super::settings::RedisSettings;
@@ -46,9 +46,12 @@ struct Map {
     missing: Arc<BTreeSet<NodeId>>,
     /// Where clients find each node that is in contact.
     doors: BTreeMap<NodeId, SocketAddr>,
-    /// What was asked before: encoded, once for each number of homes and protocol.
-    answers: Mutex<BTreeMap<(Question, usize, i64), Arc<[u8]>>>,
+    /// What was asked before.
+    answers: Mutex<Answers>,
 }
+
+/// Answers as they are sent, by the question, the number of homes and the protocol.
+type Answers = BTreeMap<(Question, usize, i64), Arc<[u8]>>;
 
 /// What is asked about the whole cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,7 +162,7 @@ impl Map {
         self.answers().entry(at).or_insert_with(|| bytes.into()).clone()
     }
 
-    fn answers(&self) -> MutexGuard<'_, BTreeMap<(Question, usize, i64), Arc<[u8]>>> {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -419,6 +422,7 @@ impl<C: Clock> Connection<C> {
                 return Ok(());
             }
             Command::ClusterCountKeysInSlot { slot } => {
+                let slot = integer(&slot).ok_or(CommandError::NotInteger)?;
                 let slot = u16::try_from(slot).ok().and_then(Slot::new);
                 slot.ok_or_else(|| Trouble::text("ERR", texts::INVALID_SLOT))?;
                 // Of which node's share is a question that has no answer here.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use annulus_net::Clock;
-use annulus_proto::message::{Failure, Lifetimes, Operation, Session, SessionReply};
+use annulus_proto::message::{Change, Failure, Lifetimes, Operation, Session, SessionReply};
 use annulus_proto::{Key, Value, Version};
 use annulus_resp::{Argument, Arguments, texts};
 
@@ -29,14 +29,14 @@ impl<C: Clock> Connection<C> {
             let is_there = self.get(&from).await?.is_some();
             return if is_there { Ok(!if_absent) } else { Err(no_such_key()) };
         }
-        // Of what was written there by this.
+        // The birth of what was begun there by this, and its last write.
         let mut begun = None;
         for _ in 0..TRIES_MAX {
             let seen = match self.look(&from).await {
                 Ok(Found::Alive(seen)) => seen,
                 Ok(Found::Absent | Found::Ended) => {
                     // It ended meanwhile, and is not to live on under another name.
-                    if let Some(birth) = begun {
+                    if let Some((birth, _)) = begun {
                         let ended = self.change(&to, Operation::End { birth: Some(birth) }).await;
                         ended.map_err(|trouble| trouble.after(true))?;
                     }
@@ -44,11 +44,18 @@ impl<C: Clock> Connection<C> {
                 }
                 Err(trouble) => return Err(trouble.after(begun.is_some())),
             };
+            if !seen.attributes.owner.is_empty() {
+                // The copy would be one session more of its owner, for a moment, and may cost him another one.
+                let text =
+                    "a session with an owner cannot be renamed; rotate it with another client";
+                return Err(Trouble::Error("ERR", text.into()));
+            }
             let version = seen.version;
-            let copied = self.copy(&to, seen, if_absent && begun.is_none()).await;
+            let copied = self.copy(&to, seen, if_absent, begun).await;
             match copied.map_err(|trouble| trouble.after(begun.is_some()))? {
+                None if begun.is_some() => return Err(contended().after(true)),
                 None => return Ok(false),
-                birth => begun = birth,
+                copied => begun = copied,
             }
             let ended = self.change(&from, Operation::EndIf { version }).await;
             if ended.map_err(|trouble| trouble.after(true))? {
@@ -58,13 +65,15 @@ impl<C: Clock> Connection<C> {
         Err(contended().after(true))
     }
 
-    /// Begins a session as the one that was seen. Returns its birth; `None`: something is there.
+    /// Begins a session as the one that was seen, or brings the one that was begun up to that. Returns its birth and last
+    /// write; `None`: something else is there.
     async fn copy<'a>(
         &mut self,
         to: &Key,
         seen: Session,
         if_absent: bool,
-    ) -> Outcome<'a, Option<Version>> {
+        begun: Option<(Version, Version)>,
+    ) -> Outcome<'a, Option<(Version, Version)>> {
         let now_ms = u64::try_from(self.now_ms()).unwrap_or(0);
         let left = match seen.expire_at {
             0 => 0,
@@ -72,11 +81,14 @@ impl<C: Clock> Connection<C> {
         };
         let lifetimes = Lifetimes { idle_ms: Some(seen.idle), lifetime_ms: Some(left) };
         let (value, attributes) = (seen.value, seen.attributes);
-        let start = match if_absent {
-            true => Operation::StartIfAbsent { value, lifetimes, attributes },
-            false => Operation::Start { value, lifetimes, attributes },
+        let write = match (begun, if_absent) {
+            (Some((_, version)), _) => {
+                Operation::UpdateIf { version, change: Change::Whole(value, lifetimes) }
+            }
+            (None, true) => Operation::StartIfAbsent { value, lifetimes, attributes },
+            (None, false) => Operation::Start { value, lifetimes, attributes },
         };
-        self.start(to, start).await
+        self.start(to, write).await
     }
 
     /// Begins sessions under all of these keys, or under none if something is under one of them.
@@ -102,7 +114,7 @@ impl<C: Clock> Connection<C> {
             let start = Operation::StartIfAbsent { value, lifetimes, attributes };
             let birth = self.start(&key, start).await;
             match birth.map_err(|trouble| trouble.after(!begun.is_empty()))? {
-                Some(birth) => begun.push((key, birth)),
+                Some((birth, _)) => begun.push((key, birth)),
                 None => {
                     // Somebody came between: what was begun is taken back.
                     for (key, birth) in begun {
@@ -117,12 +129,20 @@ impl<C: Clock> Connection<C> {
         Ok(true)
     }
 
-    /// Begins a session. Returns its birth; `None`: something is there.
-    async fn start<'a>(&mut self, key: &Key, start: Operation) -> Outcome<'a, Option<Version>> {
+    /// Begins a session, or changes one. Returns its birth and this write; `None`: something else is there.
+    async fn start<'a>(
+        &mut self,
+        key: &Key,
+        start: Operation,
+    ) -> Outcome<'a, Option<(Version, Version)>> {
         self.told.forget(self.table, key.as_bytes());
         match self.ask(key, start).await? {
-            SessionReply::Acknowledged(acknowledged) => Ok(Some(acknowledged.birth)),
-            SessionReply::Failed(Failure::Conflict { .. }) => Ok(None),
+            SessionReply::Acknowledged(acknowledged) => {
+                Ok(Some((acknowledged.birth, acknowledged.version)))
+            }
+            SessionReply::Failed(
+                Failure::Conflict { .. } | Failure::Absent | Failure::Ended | Failure::Expired,
+            ) => Ok(None),
             SessionReply::Failed(failure) => Err(failure.into()),
             _ => Err(Trouble::Error("ERR", "the node answered something else".into())),
         }

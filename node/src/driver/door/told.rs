@@ -7,7 +7,7 @@ use twox_hash::XxHash3_64;
 /// The keys, as hashes, of which a connection was told that there is no session, or whose session it ended itself: at most
 /// [`KEYS_MAX`], the oldest ones forgotten first. To forget one errs on the safe side: a SET is then refused that could have
 /// been done, and another look at the key settles it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Told {
     /// Drawn for each connection: nobody can choose keys that are taken for each other.
     seed: u64,

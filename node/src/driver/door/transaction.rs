@@ -38,6 +38,9 @@ pub(super) struct Queue {
 /// The watched keys, by their tables' numbers: the version that was there, `None` = no session.
 pub(super) type Watched = BTreeMap<(usize, Key), Option<Version>>;
 
+/// The bytes that a transaction's answers and its drafts may have.
+const BYTES_MAX: usize = 16 << 20;
+
 /// How many keys a connection may watch.
 const WATCHED_MAX: usize = 1_024;
 
@@ -45,6 +48,8 @@ const WATCHED_MAX: usize = 1_024;
 #[derive(Default)]
 pub(super) struct Staged {
     keys: BTreeMap<(usize, Key), Draft>,
+    /// The bytes of the values that were drafted, or more.
+    bytes: usize,
 }
 
 /// A key, as the commands of a transaction see it.
@@ -55,8 +60,8 @@ struct Draft {
     /// What is there now.
     now: There,
     is_touched: bool,
-    /// Whether what became of it is written.
-    is_written: bool,
+    /// What became of it, if that is written.
+    written: Option<There>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -64,6 +69,14 @@ enum There {
     Session(Box<Session>),
     Absent,
     Ended,
+}
+
+/// How far a transaction has come.
+enum Done {
+    All,
+    /// Somebody else has changed one of the keys: the commands are to be done again.
+    Again,
+    WatchedHasChanged,
 }
 
 /// What the door knows of a table.
@@ -146,37 +159,49 @@ impl<C: Clock> Connection<C> {
         let Some(queue) = queue.filter(|queue| !queue.is_refused) else {
             return Err(Trouble::text("EXECABORT", texts::EXEC_ABORT));
         };
-        let (begin, table) = (answers.len(), self.table);
+        let (begin, table, told) = (answers.len(), self.table, self.told.clone());
         let mut written = Staged::default();
         for _ in 0..TRIES_MAX {
             answers.truncate(begin);
             self.staged = Some(std::mem::take(&mut written));
             let done = self.try_exec(&queue, &watched, answers).await;
             let staged = self.staged.take().unwrap_or_default();
+            let some = staged.has_written();
             match done {
-                Ok(true) => return Ok(()),
-                Ok(false) => written = staged.into_written(),
-                Err(trouble) => return Err(trouble.after(staged.has_written())),
+                Ok(Done::All) => return Ok(()),
+                Ok(Done::Again) => written = staged.into_written(),
+                Ok(Done::WatchedHasChanged) if !some => {
+                    self.told = told;
+                    answers.truncate(begin);
+                    Writer::new(answers, self.protocol()).null_array();
+                    return Ok(());
+                }
+                Ok(Done::WatchedHasChanged) => return Err(contended().after(true)),
+                Err(trouble) => {
+                    self.told = told;
+                    return Err(trouble.after(some));
+                }
             }
+            // What the commands of this try were told the client is not told.
+            self.told = told.clone();
             self.select(table);
         }
         Err(contended().after(!written.keys.is_empty()))
     }
 
-    /// `false`: somebody else has changed one of the keys.
     async fn try_exec<'a>(
         &mut self,
         queue: &Queue,
         watched: &Watched,
         answers: &mut Vec<u8>,
-    ) -> Outcome<'a, bool> {
+    ) -> Outcome<'a, Done> {
+        let first = answers.len();
         for ((table, key), version) in watched {
             self.stage(*table, key).await?;
             let place = (*table, key.clone());
             let draft = self.staged.as_ref().and_then(|staged| staged.keys.get(&place));
             if draft.is_some_and(|draft| draft.before.version() != *version) {
-                Writer::new(answers, self.protocol()).null_array();
-                return Ok(true);
+                return Ok(Done::WatchedHasChanged);
             }
         }
         Writer::new(answers, self.protocol()).array(queue.requests.len());
@@ -191,8 +216,15 @@ impl<C: Clock> Connection<C> {
                     trouble.write(&mut Writer::new(answers, self.protocol()));
                 }
             }
+            let drafted = self.staged.as_ref().map_or(0, |staged| staged.bytes);
+            if answers.len() - first + drafted > BYTES_MAX {
+                let text = format!(
+                    "the values and answers of a transaction have {BYTES_MAX} bytes at most"
+                );
+                return Err(Trouble::Error("ERR", text.into()));
+            }
         }
-        self.write_staged().await
+        self.write_staged(watched).await
     }
 
     /// As the cores would, with a draft of it.
@@ -207,9 +239,10 @@ impl<C: Clock> Connection<C> {
         }
         let now_ms = self.door.clock.wall_ms();
         let bounds = self.bounds(table);
-        let staged = self.staged.as_mut();
-        let draft = staged.and_then(|staged| staged.keys.get_mut(&(table, key.clone())));
-        Ok(draft.ok_or_else(unexpected)?.ask(operation, bounds, now_ms))
+        let staged = self.staged.get_or_insert_default();
+        staged.bytes += size(&operation);
+        let draft = staged.keys.get_mut(&(table, key.clone())).ok_or_else(unexpected)?;
+        Ok(draft.ask(operation, bounds, now_ms))
     }
 
     fn bounds(&self, table: usize) -> Bounds {
@@ -232,23 +265,31 @@ impl<C: Clock> Connection<C> {
             SessionReply::Failed(failure) => return Ok(Some(failure)),
             _ => return Err(unexpected()),
         };
-        let draft =
-            Draft { before: there.clone(), now: there, is_touched: false, is_written: false };
-        self.staged.get_or_insert_default().keys.insert(place, draft);
+        let draft = Draft { before: there.clone(), now: there, is_touched: false, written: None };
+        let staged = self.staged.get_or_insert_default();
+        staged.bytes += 2 * draft.now.size();
+        staged.keys.insert(place, draft);
         Ok(None)
     }
 
-    /// Writes what has become of the keys. `false`: of one of them something else has become meanwhile.
-    async fn write_staged<'a>(&mut self) -> Outcome<'a, bool> {
+    /// Writes what has become of the keys.
+    async fn write_staged<'a>(&mut self, watched: &Watched) -> Outcome<'a, Done> {
         let keys = self.staged.iter().flat_map(|staged| &staged.keys);
         let mut places: Vec<_> = keys
-            .map(|(place, draft)| (!matches!(draft.now, There::Session(_)), place.clone()))
+            .map(|(place, draft)| {
+                let ends = !matches!(draft.now, There::Session(_));
+                (!watched.contains_key(place), ends, place.clone())
+            })
             .collect();
-        // What ends may go on under another key, and ends once it is there.
+        // First what is watched: if that has changed nothing is done. What ends may go on under another key, and ends once
+        // it is there.
         places.sort();
-        for (_, place) in places {
+        for (_, _, place) in places {
             let now_ms = self.door.clock.wall_ms();
             let draft = self.staged.as_ref().and_then(|staged| staged.keys.get(&place));
+            if draft.is_some_and(Draft::differs_from_written) {
+                return Err(contended());
+            }
             let Some(write) = draft.and_then(|draft| draft.write(now_ms)) else { continue };
             let is_touch = matches!(write, Operation::Touch { .. });
             let name = &self.door.tables[place.0].name;
@@ -256,7 +297,7 @@ impl<C: Clock> Connection<C> {
                 SessionReply::Acknowledged(_) => {}
                 SessionReply::Failed(
                     Failure::Conflict { .. } | Failure::Absent | Failure::Ended | Failure::Expired,
-                ) if !is_touch => return Ok(false),
+                ) if !is_touch => return Ok(Done::Again),
                 // What cannot be touched any more is gone, after what was done here.
                 SessionReply::Failed(_) if is_touch => {}
                 SessionReply::Failed(failure) => return Err(failure.into()),
@@ -264,10 +305,10 @@ impl<C: Clock> Connection<C> {
             }
             let draft = self.staged.as_mut().and_then(|staged| staged.keys.get_mut(&place));
             if let Some(draft) = draft {
-                draft.is_written = true;
+                draft.written = Some(draft.now.clone());
             }
         }
-        Ok(true)
+        Ok(Done::All)
     }
 }
 
@@ -295,7 +336,8 @@ impl Queue {
 impl Staged {
     /// What is written already, as it was before: the commands do the same to it once more.
     fn into_written(mut self) -> Self {
-        self.keys.retain(|_, draft| draft.is_written);
+        self.keys.retain(|_, draft| draft.written.is_some());
+        self.bytes = self.keys.values().map(|draft| 3 * draft.before.size()).sum();
         for draft in self.keys.values_mut() {
             draft.now = draft.before.clone();
         }
@@ -303,7 +345,7 @@ impl Staged {
     }
 
     fn has_written(&self) -> bool {
-        self.keys.values().any(|draft| draft.is_written)
+        self.keys.values().any(|draft| draft.written.is_some())
     }
 }
 
@@ -312,6 +354,21 @@ impl There {
         match self {
             Self::Session(session) => Some(session.version),
             Self::Absent | Self::Ended => None,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Session(session) => session.value.size(),
+            Self::Absent | Self::Ended => 0,
+        }
+    }
+
+    /// Whether both are over, or have one value.
+    fn says_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Session(one), Self::Session(other)) => one.value == other.value,
+            (one, other) => one.version().is_none() && other.version().is_none(),
         }
     }
 
@@ -385,9 +442,14 @@ impl Draft {
         Ok(SessionReply::Acknowledged(Acknowledged { birth, version, held_by, homes }))
     }
 
+    /// Whether the commands, done again, make of it something else than is written: they depend on other keys.
+    fn differs_from_written(&self) -> bool {
+        self.written.as_ref().is_some_and(|written| !written.says_as(&self.now))
+    }
+
     /// What has to be written; `None` = nothing.
     fn write(&self, now_ms: u64) -> Option<Operation> {
-        if self.is_written {
+        if self.written.is_some() {
             return None;
         }
         match (&self.before, &self.now) {
@@ -415,6 +477,20 @@ impl Draft {
             }
             _ => None,
         }
+    }
+}
+
+/// The bytes of the value that an operation has.
+fn size(operation: &Operation) -> usize {
+    match operation {
+        Operation::Put { value, .. }
+        | Operation::Start { value, .. }
+        | Operation::StartIfAbsent { value, .. }
+        | Operation::Update { change: Change::Value(value) | Change::Whole(value, _), .. }
+        | Operation::UpdateIf { change: Change::Value(value) | Change::Whole(value, _), .. } => {
+            value.size()
+        }
+        _ => 0,
     }
 }
 
@@ -529,7 +605,7 @@ mod tests {
     }
 
     fn draft(there: There) -> Draft {
-        Draft { before: there.clone(), now: there, is_touched: false, is_written: false }
+        Draft { before: there.clone(), now: there, is_touched: false, written: None }
     }
 
     fn of_session() -> Draft {
@@ -629,7 +705,7 @@ mod tests {
         let place = (0, Key::new("key").expect("a key"));
         let mut written = of_session();
         does(&mut written, put("one", 100, false));
-        written.is_written = true;
+        written.written = Some(written.now.clone());
         staged.keys.insert(place.clone(), written);
         staged.keys.insert((1, place.1.clone()), of_session());
         let mut again = staged.into_written();
@@ -640,7 +716,12 @@ mod tests {
         };
         assert_eq!(session.value, bytes("old"));
         does(draft, put("one", 100, false));
+        assert!(!draft.differs_from_written());
         assert_eq!(draft.write(NOW), None);
+        does(draft, put("two", 100, false));
+        assert!(draft.differs_from_written(), "others depend on another key");
+        does(draft, Operation::End { birth: None });
+        assert!(draft.differs_from_written());
     }
 
     #[test]
