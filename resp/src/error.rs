@@ -1,7 +1,7 @@
 //! Why a request is no command.
 
 use crate::arguments::{Argument, Arguments};
-use crate::table::Spec;
+use crate::table::{Id, Spec};
 
 /// Why a request is no command; nothing has been done then. `Display` and `Debug` show no argument: what is sent is what
 /// [`write`](Self::write) writes. That takes the texts of `Display`, which are therefore Redis' to the letter and not for
@@ -112,6 +112,7 @@ impl CommandError<'_> {
     /// The prefix of the answer, by which clients know what it is.
     pub fn prefix(&self) -> &'static str {
         match self {
+            Self::Arity(spec) if spec.id == Id::Exec => "EXECABORT",
             Self::NoProtocol => "NOPROTO",
             Self::NoScript => "NOSCRIPT",
             _ => "ERR",
@@ -128,6 +129,11 @@ impl CommandError<'_> {
                 out.extend_from_slice(up_to(name.until_nul(), ECHO_BYTES_MAX));
                 let text = format!("'. Try {} HELP.", spec.name.to_ascii_uppercase());
                 out.extend_from_slice(text.as_bytes());
+            }
+            Self::Arity(spec) if spec.id == Id::Exec => {
+                out.extend_from_slice(
+                    format!("Transaction discarded because of: {self}").as_bytes(),
+                );
             }
             Self::UnsupportedOption(option) => {
                 out.extend_from_slice(b"Unsupported option ");

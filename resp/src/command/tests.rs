@@ -296,7 +296,7 @@ fn each_row_of_the_table_is_parsed() {
         let id = format!("{:?}", spec.id);
         // Which variant it is, if not that of its own name.
         let variant = match &*id {
-            "Client" | "Cluster" | "Config" | "Object" => {
+            "Client" | "Cluster" | "Config" | "Object" | "Script" => {
                 let text = format!("ERR wrong number of arguments for '{}' command", spec.name);
                 fails(&words, &text);
                 continue;
@@ -306,7 +306,8 @@ fn each_row_of_the_table_is_parsed() {
             "ExpireAt" | "PExpire" | "PExpireAt" => "Expire",
             "PTtl" => "Ttl",
             "PExpireTime" => "ExpireTime",
-            "ClientHelp" | "ClusterHelp" | "ConfigHelp" | "ObjectHelp" => "Help",
+            "ClientHelp" | "ClusterHelp" | "ConfigHelp" | "ObjectHelp" | "ScriptHelp" => "Help",
+            "EvalSha" => "Eval",
             id if id.starts_with("Command") => "Command",
             id if id.starts_with("Object") => "Object",
             id => id,
@@ -315,6 +316,9 @@ fn each_row_of_the_table_is_parsed() {
             "ClientNoEvict" | "ClientNoTouch" | "ClientReply" => " on".to_owned(),
             "ClientSetInfo" => " lib-name x".to_owned(),
             "CommandGetKeys" => " get k".to_owned(),
+            "Eval" => " script 0".to_owned(),
+            "EvalSha" => format!(" {} 0", "a".repeat(40)),
+            "ScriptFlush" => String::new(),
             _ => " 1".repeat(spec.arity.unsigned_abs() as usize - words.split(' ').count()),
         };
         with(&format!("{words}{arguments}"), |command| match command {

@@ -69,6 +69,11 @@ fn keys_are_where_the_table_says() {
         ("mset a 1 b 2", &["a", "b"]),
         ("rename a b", &["a", "b"]),
         ("object freq a", &["a"]),
+        ("eval script 2 a b c", &["a", "b"]),
+        ("evalsha sha 1 a", &["a"]),
+        ("eval script 0 a", &[]),
+        ("eval script x a", &[]),
+        ("eval script 9 a", &["a"]),
         ("scan 0 match a", &[]),
         ("ping a", &[]),
     ] {
@@ -103,6 +108,7 @@ fn key_ranges_are_what_older_clients_know() {
         ("rename", (1, 2, 1)),
         ("object|freq", (2, 2, 1)),
         ("ping", (0, 0, 0)),
+        ("eval", (0, 0, 0)),
     ] {
         assert_eq!(named(name.as_bytes()).expect("a command").key_range(), range, "{name}");
     }

@@ -193,8 +193,12 @@ impl<C: Clock> Connection<C> {
         answers: &mut Vec<u8>,
     ) -> Outcome<'a, ()> {
         let found = self.find(arguments);
-        if found.is_err() {
-            self.refuse_queue();
+        match &found {
+            Err(Trouble::Command(CommandError::Arity(spec))) if spec.id == Id::Exec => {
+                (self.queue, self.watched) = (None, Watched::default());
+            }
+            Err(_) => self.refuse_queue(),
+            Ok(_) => {}
         }
         let spec = found?;
         if self.queue.is_some() && !is_done_at_once(spec.id) {
