@@ -45,6 +45,6 @@ const stores = nodeRedis.map((client) => calls(new RedisStore({ client, ttl: 600
 await check(stores[0], stores[1], (key) => nodeRedis[2].ttl(key));
 
 const io = urls.map((url) => new Redis(url));
-const stores8 = io.map((client) => calls(new RedisStore8({ client, ttl: 600, prefix: 'io:' })));
-await check(stores8[0], stores8[1], (key) => io[2].ttl(key.replace('sess:', 'io:')));
+const stores8 = io.map((client) => calls(new RedisStore8({ client, ttl: 600, prefix: 'sess8:' })));
+await check(stores8[0], stores8[1], (key) => io[2].ttl(key.replace('sess:', 'sess8:')));
 done('connect-redis 9.0.0, 8.1.0');
