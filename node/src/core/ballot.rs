@@ -27,9 +27,9 @@
 //! between the two a third ballot may have been promised, and have led to another write of the same condition, held by one
 //! home so far. The version of the first is below that one's: whoever asks next and finds both would take the other
 //! for the latest, and finish it too. So homes say with a promise which ballot they promised to another node before
-//! ([`Promised::others`]), and where that is above its own write, which nobody has been told is done, the coordinator writes
-//! that again, under the ballot that it has now; likewise an end that was proposed. A start it cannot write again: births are what
-//! sessions are known by, and the greatest one wins whatever the versions. So nobody knows what became of it.
+//! ([`Promised::others`]), and where that is above its own write a coordinator does not finish that, and says that nobody
+//! knows what became of it: it cannot write it again under its new ballot, since others may have been told of its version. An
+//! end that was proposed it does propose again: no client has seen one.
 //!
 //! # Ends
 //! Within a birth a tombstone wins whatever the versions. Sent out under a ballot that is outbid, it would take
@@ -68,7 +68,7 @@ use std::time::Duration;
 
 use annulus_proto::entry::Kind;
 use annulus_proto::message::{Change, Failure, Message, Operation, Prepare, Promised};
-use annulus_proto::{Body, Entry, NodeId, Slot, Version};
+use annulus_proto::{Entry, NodeId, Slot, Version};
 use annulus_slots::{EpochId, Refused};
 use rand::RngExt;
 
@@ -402,17 +402,13 @@ impl Core {
         }
         // A marker of what nobody has any more is nothing.
         let mut merged = merged.filter(|entry| !entry.is_marker());
-        if let Some(entry) = merged.as_mut() {
-            match pending.passed_by(entry, others) {
-                Some(PassedBy::Start) => {
-                    return self.finish(now, id, pending, Err(Failure::TimedOut));
-                }
-                Some(PassedBy::Write) => {
-                    self.counters.add("ballots_written_again");
-                    pending.write_again(entry, ballot, now_ms);
-                }
-                None => {}
-            }
+        if merged.as_ref().is_some_and(|entry| pending.is_passed_by(entry, others)) {
+            self.counters.add("ballots_passed_by");
+            return self.finish(now, id, pending, Err(Failure::TimedOut));
+        }
+        if let Some(entry) = merged.as_mut().filter(|it| it.is_ending() && others > it.version) {
+            self.counters.add("ends_proposed_again");
+            pending.propose_again(entry, ballot);
         }
         if let Some(entry) = merged.as_ref().filter(|entry| entry.is_ending()).cloned() {
             // It may have been decided: so it is, before anything else.
@@ -548,47 +544,22 @@ impl Core {
     }
 }
 
-/// What was found by a ballot, and may have been passed by by another one since it was written. Nobody was told that it was done.
-enum PassedBy {
-    /// A start of this operation's own. Another one may have a later birth, which wins whatever the versions.
-    Start,
-    /// A write of this operation's own, or a proposed end.
-    Write,
-}
-
 impl Pending {
-    /// What of an entry may have been passed by, if that is the greatest ballot that was promised to others.
-    fn passed_by(&self, entry: &Entry, others: Version) -> Option<PassedBy> {
-        if entry.is_ended() {
-            return None;
-        }
+    /// Whether this operation's own write was found in an entry, and may have been passed by, if that is the greatest ballot that was
+    /// promised to others.
+    fn is_passed_by(&self, entry: &Entry, others: Version) -> bool {
         let operation = &self.request.operation;
-        let own = self.wrote.filter(|wrote| has_taken(operation, *wrote, entry));
-        match own {
-            Some(wrote) if others <= wrote => None,
-            Some(_) if operation.is_start() => Some(PassedBy::Start),
-            Some(_) => Some(PassedBy::Write),
-            None => (entry.is_ending() && others > entry.version).then_some(PassedBy::Write),
-        }
+        let is_open = !entry.is_ended() && !entry.is_ending();
+        let is_own = |wrote: Version| others > wrote && has_taken(operation, wrote, entry);
+        is_open && self.wrote.is_some_and(is_own)
     }
 
-    /// Writes under this ballot what was passed by.
-    fn write_again(&mut self, entry: &mut Entry, ballot: Version, now_ms: u64) {
-        let operation = &self.request.operation;
-        if self.wrote.is_some_and(|wrote| has_taken(operation, wrote, entry)) {
+    /// Proposes an end again, under this ballot, that was proposed under another one.
+    fn propose_again(&mut self, entry: &mut Entry, ballot: Version) {
+        if self.wrote == Some(entry.version) {
             self.wrote = Some(ballot);
         }
-        if entry.is_ending() {
-            return entry.propose_end(ballot);
-        }
-        let pin = entry.pin();
-        let Some(body) = &mut entry.body else { return };
-        stamp_value(body, ballot, now_ms);
-        let (idle, expire_at) = (body.lease.idle, body.lease.expire_at);
-        entry.write_lease(ballot, idle, expire_at);
-        if pin.is_some() {
-            entry.write_pin(ballot, pin);
-        }
+        entry.propose_end(ballot);
     }
 }
 
@@ -631,8 +602,14 @@ fn decide(
         entry.propose_end(ballot);
         return Ok(entry);
     };
+    // Every part gets the ballot: nothing older comes up beside it later.
     if !matches!(change, Change::Value(_) | Change::Whole(_, _)) {
-        stamp_value(body, ballot, now_ms);
+        body.fields.retain(|_, field| {
+            let lives = field.expire_at == 0 || field.expire_at > now_ms;
+            field.version = ballot;
+            lives && field.value.is_some()
+        });
+        body.base.version = ballot;
     }
     let (mut idle, mut expire_at) = (body.lease.idle, body.lease.expire_at);
     match change {
@@ -665,19 +642,9 @@ fn decide(
     }
     entry.write_lease(ballot, idle, expire_at);
     entry.touch(now_ms);
-    let size = entry.body.as_ref().map_or(0, Body::size) as u64;
+    let size = entry.body.as_ref().map_or(0, annulus_proto::Body::size) as u64;
     let limit = store.policy().max_value.into();
     if size > limit { Err(Failure::TooLarge { size, limit }) } else { Ok(entry) }
-}
-
-/// Every part gets the ballot: nothing older comes up beside it later.
-fn stamp_value(body: &mut Body, ballot: Version, now_ms: u64) {
-    body.fields.retain(|_, field| {
-        let lives = field.expire_at == 0 || field.expire_at > now_ms;
-        field.version = ballot;
-        lives && field.value.is_some()
-    });
-    body.base.version = ballot;
 }
 
 /// Whether the write with this version has taken effect in an entry, and nothing has replaced it.
