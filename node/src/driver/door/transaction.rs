@@ -179,6 +179,12 @@ impl<C: Clock> Connection<C> {
                 Ok(Done::WatchedHasChanged) => return Err(contended().after(true)),
                 Err(trouble) => {
                     self.told = told;
+                    // What was to be written may be, though the answer is lost.
+                    for ((table, key), draft) in &staged.keys {
+                        if !draft.before.says_as(&draft.now) {
+                            self.told.forget(*table, key.as_bytes());
+                        }
+                    }
                     return Err(trouble.after(some));
                 }
             }
@@ -197,7 +203,9 @@ impl<C: Clock> Connection<C> {
     ) -> Outcome<'a, Done> {
         let first = answers.len();
         for ((table, key), version) in watched {
-            self.stage(*table, key).await?;
+            if let Some(failure) = self.stage(*table, key).await? {
+                return Err(failure.into());
+            }
             let place = (*table, key.clone());
             let draft = self.staged.as_ref().and_then(|staged| staged.keys.get(&place));
             if draft.is_some_and(|draft| draft.before.version() != *version) {
