@@ -280,6 +280,17 @@ fn deadlines_change_as_their_conditions_say() {
     }
 }
 
+/// Nodes with these flags, of which the first one is the others' seed, once they are in sync.
+pub(super) fn doors(place: &Place, first: &str, others: &[&str], flags: &[&str]) -> Vec<Node> {
+    let mut nodes = vec![place.node(first, &[], flags)];
+    let seed = nodes[0].addr.clone();
+    for name in others {
+        nodes.push(place.node(name, &[&seed], flags));
+    }
+    in_sync(place, &seed, nodes.len());
+    nodes
+}
+
 #[test]
 fn counters_count_each_time_once() {
     let place = Place::new();
@@ -548,13 +559,8 @@ fn commands_that_are_none_here_are_neither_done_nor_announced() {
 #[test]
 fn a_session_that_was_set_through_one_node_is_read_through_the_others() {
     let place = Place::new();
-    let door = ["--redis-listen", "127.0.0.1:0"];
-    let mut nodes = vec![place.node("n1", &[], &door)];
+    let mut nodes = doors(&place, "n1", &["n2", "n3"], &["--redis-listen", "127.0.0.1:0"]);
     let seed = nodes[0].addr.clone();
-    for name in ["n2", "n3"] {
-        nodes.push(place.node(name, &[&seed], &door));
-    }
-    in_sync(&place, &seed, 3);
     let keys: Vec<String> = (0..50).map(|number| format!("sess:{number}")).collect();
     let mut first = Tcp::of(&nodes[0]);
     for key in &keys {

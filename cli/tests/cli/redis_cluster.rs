@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::redis::{NIL, OK, Tcp, bulk};
-use super::{Node, Place, eventually, in_sync};
+use super::redis::{NIL, OK, Tcp, bulk, doors};
+use super::{Node, Place, eventually};
 
 /// A slot, and who is told to have it, by address, the first one first.
 type Told = BTreeMap<u16, Vec<String>>;
@@ -19,12 +19,7 @@ fn cluster(place: &Place) -> Vec<Node> {
          [[table]]\nname = \"sessions\"\n\n[[table]]\nname = \"others\"\nreplicas = 4\n",
     );
     let more = ["--config", &config, "--down-after", "1s"];
-    let mut nodes = vec![place.node("n1", &[], &more)];
-    let seed = nodes[0].addr.clone();
-    for name in ["n2", "n3", "n4"] {
-        nodes.push(place.node(name, &[&seed], &more));
-    }
-    in_sync(place, &nodes[0].addr, 4);
+    let nodes = doors(place, "n1", &["n2", "n3", "n4"], &more);
     for node in &nodes {
         eventually("a node that tells of all", || {
             let nodes = Tcp::of(node).say("CLUSTER NODES");

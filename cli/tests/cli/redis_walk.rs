@@ -108,12 +108,8 @@ fn all_keys_are_told_of_as_by_a_real_redis() {
 fn a_walk_misses_no_key_that_stays_whoever_goes_on_with_it() {
     let place = Place::new();
     let door = ["--redis-listen", "127.0.0.1:0"];
-    let mut nodes = vec![place.node("n1", &[], &door)];
+    let mut nodes = doors(&place, "n1", &["n2", "n3"], &door);
     let seed = nodes[0].addr.clone();
-    for name in ["n2", "n3"] {
-        nodes.push(place.node(name, &[&seed], &door));
-    }
-    in_sync(&place, &seed, 3);
     let keys: Vec<String> = (0..400).map(|number| format!("sess:{number}")).collect();
     let mut first = Tcp::of(&nodes[0]);
     for key in &keys {

@@ -101,6 +101,25 @@ pub struct Hub {
     outputs: VecDeque<HubOutput>,
 }
 
+#[cfg(test)]
+impl HubStart {
+    /// Of a node of one core, whose slots have three homes, alone in its cluster.
+    pub(crate) fn of(me: Member) -> Self {
+        Self {
+            settings: CoreSettings::default(),
+            mesh: MeshConfig::default(),
+            cluster: "test".to_owned(),
+            state: NodeState { id: me.id.bits(), ..NodeState::default() },
+            me,
+            joins_others: false,
+            cores: 1,
+            tables: Vec::new(),
+            homes_max: vec![3],
+            seed: 1,
+        }
+    }
+}
+
 /// What a hub starts from.
 pub struct HubStart {
     /// Its behaviour.

@@ -45,15 +45,12 @@ impl fmt::Debug for Routing {
 
 #[cfg(test)]
 mod tests {
-    use annulus_gossip::MeshConfig;
     use annulus_proto::codec::Header;
     use annulus_proto::message::{Order, Role};
     use annulus_proto::{Hlc, Load, Member, NodeId, Status};
 
     use super::*;
-    use crate::core::{
-        Asker, Caller, CoreSettings, Hub, HubInput, HubStart, NodeState, Now, Request,
-    };
+    use crate::core::{Asker, Caller, Hub, HubInput, HubStart, Now, Request};
 
     #[test]
     fn each_view_is_told_once_the_first_one_at_once_and_no_more_after_the_end() {
@@ -71,21 +68,7 @@ mod tests {
             door: None,
             load: Load::default(),
         };
-        let mut hub = Hub::new(
-            HubStart {
-                settings: CoreSettings::default(),
-                mesh: MeshConfig::default(),
-                cluster: "test".to_owned(),
-                me,
-                state: NodeState { id: 1, ..NodeState::default() },
-                joins_others: false,
-                cores: 1,
-                tables: Vec::new(),
-                homes_max: vec![3],
-                seed: 1,
-            },
-            now,
-        );
+        let mut hub = Hub::new(HubStart::of(me), now);
         let (sender, receiver) = watch::channel(hub.standing());
         let mut routing = Routing::new(receiver);
         let threads = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -109,17 +109,38 @@ fn a_transaction_is_not_done_if_somebody_else_changed_what_it_watches() {
     assert_eq!(client.ask(&words), "-ERR a connection watches 1024 keys at most\r\n");
 }
 
+#[test]
+fn what_a_transaction_answers_and_writes_has_a_bound() {
+    let place = Place::new();
+    let node = door(&place, "");
+    let mut client = Tcp::of(&node);
+    let value = "x".repeat(60_000);
+    client.ask(&["SET", "large", &value]);
+    let keys: Vec<String> = (0..40).map(|number| format!("k{number}")).collect();
+    for key in &keys {
+        assert_eq!(client.ask(&["SET", key, &value]), OK);
+    }
+    let answers = vec![["GET", "large"]; 300];
+    // 13 MB of answers, and twice what was there.
+    let drafts = keys.iter().cycle().take(210).map(|key| ["GET", key]).collect();
+    for (what, requests) in [("answers", answers), ("drafts", drafts)] {
+        client.say("MULTI");
+        client.say("SET small 1");
+        for request in requests {
+            assert_eq!(client.ask(&request), QUEUED);
+        }
+        let bound = "-ERR the values and answers of a transaction have 16777216 bytes at most\r\n";
+        assert_eq!(client.say("EXEC"), bound, "{what}");
+        assert_eq!(client.say("EXISTS small"), ":0\r\n", "nothing is done");
+    }
+    assert_eq!(client.say("STRLEN large"), ":60000\r\n", "the connection goes on");
+}
+
 /// Whoever reads, computes and writes under a WATCH gets on if nobody else did meanwhile, through whichever node.
 #[test]
 fn of_those_who_watch_a_key_at_three_nodes_one_gets_on_each_time() {
     let place = Place::new();
-    let flags = ["--redis-listen", "127.0.0.1:0"];
-    let mut nodes = vec![place.node("n1", &[], &flags)];
-    let seed = nodes[0].addr.clone();
-    for name in ["n2", "n3"] {
-        nodes.push(place.node(name, &[&seed], &flags));
-    }
-    in_sync(&place, &seed, 3);
+    let nodes = doors(&place, "n1", &["n2", "n3"], &["--redis-listen", "127.0.0.1:0"]);
     let done: usize = std::thread::scope(|scope| {
         let counting = nodes.iter().map(|node| {
             scope.spawn(move || {

@@ -1,5 +1,6 @@
 //! Values that are put, whether a session lives under the key or not.
 
+use annulus_proto::Hlc;
 use annulus_proto::message::{Fresh, Replicate};
 
 use super::*;
@@ -19,6 +20,17 @@ fn put(value: &str, lifetime_ms: u64) -> Operation {
 fn put_after_end(value: &str) -> Operation {
     let (keeps_lifetimes, after_end) = (false, true);
     Operation::Put { value: bytes(value), lifetimes: lifetime(0), keeps_lifetimes, after_end }
+}
+
+impl World {
+    /// A home gets a copy from somebody.
+    fn stores(&mut self, home: usize, entry: &Entry) {
+        let (table, key) = ("sessions".to_owned(), Key::new(KEY).unwrap());
+        let (entry, fresh) = (entry.clone(), Fresh::No);
+        let copy = Replicate { table, key, entry, fresh, under: None };
+        let (now, from) = (self.present(home), NodeId::from_bits(77));
+        assert_eq!(self.core(home, KEY).replicate(now, from, &copy), Replicated::Stored);
+    }
 }
 
 /// When a session's deadline is after its birth, in milliseconds.
@@ -81,16 +93,33 @@ fn an_end_that_a_majority_holds_is_not_undone_by_a_home_that_has_not_heard_of_it
     let homes = world.homes_of(KEY);
     let ended = Entry::ended(begun.birth, begun.version);
     for home in &homes[1..] {
-        let (table, key) = ("sessions".to_owned(), Key::new(KEY).unwrap());
-        let (entry, fresh) = (ended.clone(), Fresh::No);
-        let copy = Replicate { table, key, entry, fresh, under: None };
-        let now = world.present(*home);
-        let from = NodeId::from_bits(77);
-        assert_eq!(world.core(*home, KEY).replicate(now, from, &copy), Replicated::Stored);
+        world.stores(*home, &ended);
     }
     assert!(world.copy(homes[0], KEY).is_some_and(|entry| !entry.is_ended()));
     assert_eq!(world.fails(homes[0], KEY, put("late", 0)), Failure::Ended);
     assert!((0..3).all(|node| world.copy(node, KEY).is_some_and(|entry| entry.is_ended())));
+}
+
+/// Nor is a session ended by a home that has not heard that it began.
+#[test]
+fn one_homes_word_that_a_session_ended_is_not_taken_for_all() {
+    let mut world = World::new(3, 1_005);
+    world.settle();
+    let begun = world.acknowledged(0, KEY, put("one", 0));
+    world.acknowledged(0, KEY, end());
+    world.run_for(Duration::from_millis(100));
+    let homes = world.homes_of(KEY);
+    let later = Version::new(Hlc::from_ms(begun.birth.hlc.ms() + 50), NodeId::from_bits(77));
+    let lease = (0, 0);
+    let again = Entry::start(later, bytes("again"), lease, Attributes::default(), 0);
+    for home in &homes[1..] {
+        world.stores(*home, &again);
+    }
+    assert!(world.copy(homes[0], KEY).is_some_and(|entry| entry.is_ended()));
+    let written = world.acknowledged(homes[0], KEY, put("two", 0));
+    assert_eq!(written.birth, later);
+    world.run_for(Duration::from_millis(100));
+    assert!((0..3).all(|node| world.value(node, KEY) == bytes("two")));
 }
 
 #[test]

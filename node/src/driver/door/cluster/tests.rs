@@ -1,12 +1,11 @@
 use std::time::Duration;
 
-use annulus_gossip::MeshConfig;
 use annulus_proto::codec::Header;
 use annulus_proto::message::Exchange;
 use annulus_proto::{Hlc, Load, Status};
 
 use super::*;
-use crate::core::{Asker, Caller, CoreSettings, Hub, HubInput, HubStart, NodeState, Now, Request};
+use crate::core::{Asker, Caller, Hub, HubInput, HubStart, Now, Request};
 
 fn id(number: u64) -> NodeId {
     NodeId::from_bits(number)
@@ -41,18 +40,7 @@ fn short(number: u64) -> SocketAddr {
 /// What node 1 knows of so many, which tell clients to come there.
 fn standing(count: u64, door: impl Fn(u64) -> Option<SocketAddr>) -> Arc<Standing> {
     let now = Now { monotonic: Duration::from_secs(1), wall_ms: 1 };
-    let start = HubStart {
-        settings: CoreSettings::default(),
-        mesh: MeshConfig::default(),
-        cluster: "test".to_owned(),
-        me: Member { status: Status::Joining, ..member(1, door(1)) },
-        state: NodeState { id: 1, ..NodeState::default() },
-        joins_others: false,
-        cores: 1,
-        tables: Vec::new(),
-        homes_max: vec![3],
-        seed: 1,
-    };
+    let start = HubStart::of(Member { status: Status::Joining, ..member(1, door(1)) });
     let mut hub = Hub::new(start, now);
     let members = (2..=count).map(|number| member(number, door(number))).collect();
     let (asker, caller) = (Asker::Stream(0), Caller::Node(id(2)));
