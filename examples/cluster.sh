@@ -13,7 +13,9 @@ case "${1:-}" in
 esac
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# The programs: those that are built here, or those that lie beside $ANNULUS.
 bin=${CARGO_TARGET_DIR:-$root/target}/debug
+[ -z "${ANNULUS:-}" ] || bin=$(dirname "$ANNULUS")
 dir=$(mktemp -d "${TMPDIR:-/tmp}/annulus-cluster.XXXXXX")
 shm=/dev/shm
 [ -d "$shm" ] && [ -w "$shm" ] || shm=$dir
@@ -89,7 +91,7 @@ cooled() {
 
 cd "$root"
 t=$(now)
-cargo build --quiet -p annulus -p annulus-examples
+[ -n "${ANNULUS:-}" ] || cargo build --quiet -p annulus -p annulus-examples
 say "built" "$(since "$t")"
 
 # Sessions, and baskets, which cool within seconds: to a ring further out that every node keeps in a file.

@@ -89,7 +89,7 @@ fn understand(arguments: Arguments<'_>) {
         let mut out = Vec::new();
         let mut writer = Writer::new(&mut out, protocol);
         match table::find(arguments).and_then(|spec| Command::parse(spec, arguments)) {
-            Ok(Command::Command(query)) => table::answer(query, |_| true, &mut writer),
+            Ok(Command::Command(query)) => table::answer(query, &mut writer),
             Ok(command) => writer.simple(&format!("{command:?}")),
             Err(error) => {
                 writer.refuse(&error);

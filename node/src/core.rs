@@ -1173,7 +1173,7 @@ impl SlotState {
 /// What a client's role does not allow.
 fn refusal(caller: Caller, request: &annulus_proto::message::SessionRequest) -> Option<Failure> {
     let Caller::Client(role) = caller else { return None };
-    let begins_or_ends = request.operation.may_begin() || request.operation.is_end();
+    let begins_or_ends = request.operation.may_begin() || request.operation.may_end();
     // Who runs the cluster says where sessions are, and no more of them.
     let places = request.operation.is_placement() && role.includes(Role::Operator);
     (!may(role, begins_or_ends) && !places)

@@ -285,6 +285,25 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
                 after_end
             }
         ),
+        (
+            versions(),
+            btree_map(names(), any::<Option<u64>>(), 0..4),
+            btree_map(names(), vec(any::<u8>(), 0..20), 0..4),
+            vec(names(), 0..3),
+            option::of(lifetimes()),
+            any::<(bool, bool)>(),
+        )
+            .prop_map(|(birth, expected, set, delete, lifetimes, (is_all, ends_empty))| {
+                Operation::UpdateFieldsIf {
+                    birth,
+                    expected,
+                    is_all,
+                    set,
+                    delete,
+                    lifetimes,
+                    ends_empty,
+                }
+            }),
         (any::<(u64, u64, u64)>(), versions(), values(), attributes()).prop_map(
             |((word, idle, expire_at), birth, value, attributes)| Operation::StartInstead {
                 replaced: Replaced { word, birth },

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 
 use bincode::{Decode, Encode};
 use serde::Serialize;
+use twox_hash::XxHash3_64;
 use zeroize::Zeroize;
 
 pub use crate::beat::{Beat, BeatPlace, BeatRequest};
@@ -340,6 +341,30 @@ pub enum Operation {
         /// Whether one begins also where another one was ended.
         after_end: bool,
     } = 9,
+    /// Change fields of a map if fields are as the caller has seen them, whatever else was written since; never creates. Decided
+    /// as the other conditional ones. A version does not say that: the fields of two plain updates may have come
+    /// together under the later one's ([`Operation::UpdateIf`]).
+    UpdateFieldsIf {
+        /// The birth of the session that is meant.
+        birth: Version,
+        /// Fields that have to be there, with the [hashes](field_hash) of their values, or not to be there.
+        expected: BTreeMap<Vec<u8>, Option<u64>>,
+        /// Whether there may be no others.
+        is_all: bool,
+        /// Fields to set.
+        set: BTreeMap<Vec<u8>, Vec<u8>>,
+        /// Fields to delete.
+        delete: Vec<Vec<u8>>,
+        /// New deadlines; `None` = they stay.
+        lifetimes: Option<Lifetimes>,
+        /// Whether the session ends if no field is left.
+        ends_empty: bool,
+    } = 10,
+}
+
+/// What stands for the value of a field that somebody has seen: XXH3-64 of it.
+pub fn field_hash(value: &[u8]) -> u64 {
+    XxHash3_64::oneshot(value)
 }
 
 impl Operation {
@@ -353,7 +378,13 @@ impl Operation {
 
     /// Whether it is done only if what is stored is as its caller says.
     pub fn is_conditional(&self) -> bool {
-        matches!(self, Self::UpdateIf { .. } | Self::StartIfAbsent { .. } | Self::EndIf { .. })
+        matches!(
+            self,
+            Self::UpdateIf { .. }
+                | Self::UpdateFieldsIf { .. }
+                | Self::StartIfAbsent { .. }
+                | Self::EndIf { .. }
+        )
     }
 
     /// Whether it says where a session is to be, and changes nothing else.
@@ -383,6 +414,11 @@ impl Operation {
     /// Whether it may begin a session.
     pub fn may_begin(&self) -> bool {
         self.is_start() || matches!(self, Self::Put { .. })
+    }
+
+    /// Whether it may end a session.
+    pub fn may_end(&self) -> bool {
+        self.is_end() || matches!(self, Self::UpdateFieldsIf { ends_empty: true, .. })
     }
 
     /// Whether it ends a session.

@@ -3,9 +3,8 @@
 mod debug;
 mod parse;
 
-use std::fmt;
-
 use crate::arguments::{Argument, Arguments};
+use crate::decimal::Decimal;
 use crate::number::integer;
 use crate::reply::Protocol;
 use crate::table::Spec;
@@ -230,7 +229,114 @@ pub enum Command<'a> {
         /// The key.
         key: Argument<'a>,
         /// What is added.
-        by: Float<'a>,
+        by: Decimal,
+    },
+    /// HSET and HMSET.
+    HSet {
+        /// The key.
+        key: Argument<'a>,
+        /// Names of fields and values by turns: [`Arguments::pairs`], at least one.
+        pairs: Arguments<'a>,
+        /// Whether the answer is how many fields are new, and not OK.
+        counts: bool,
+    },
+    /// HSETNX.
+    HSetNx {
+        /// The key.
+        key: Argument<'a>,
+        /// The field's name.
+        field: Argument<'a>,
+        /// Its value.
+        value: Argument<'a>,
+    },
+    /// HGET.
+    HGet {
+        /// The key.
+        key: Argument<'a>,
+        /// The field's name.
+        field: Argument<'a>,
+    },
+    /// HMGET.
+    HMGet {
+        /// The key.
+        key: Argument<'a>,
+        /// The names of fields, at least one.
+        fields: Arguments<'a>,
+    },
+    /// HGETALL, HKEYS and HVALS.
+    HGetAll {
+        /// The key.
+        key: Argument<'a>,
+        /// What of each field.
+        parts: HashParts,
+    },
+    /// HLEN.
+    HLen {
+        /// The key.
+        key: Argument<'a>,
+    },
+    /// HEXISTS.
+    HExists {
+        /// The key.
+        key: Argument<'a>,
+        /// The field's name.
+        field: Argument<'a>,
+    },
+    /// HSTRLEN.
+    HStrLen {
+        /// The key.
+        key: Argument<'a>,
+        /// The field's name.
+        field: Argument<'a>,
+    },
+    /// HDEL.
+    HDel {
+        /// The key.
+        key: Argument<'a>,
+        /// The names of fields, at least one.
+        fields: Arguments<'a>,
+    },
+    /// HINCRBY.
+    HIncrBy {
+        /// The key.
+        key: Argument<'a>,
+        /// The field's name.
+        field: Argument<'a>,
+        /// What is added.
+        by: i64,
+    },
+    /// HINCRBYFLOAT.
+    HIncrByFloat {
+        /// The key.
+        key: Argument<'a>,
+        /// The field's name.
+        field: Argument<'a>,
+        /// What is added.
+        by: Decimal,
+    },
+    /// HSCAN. Redis looks at the options after the key: it answers with no fields where there is none, also to options that
+    /// are wrong.
+    HScan {
+        /// The key.
+        key: Argument<'a>,
+        /// What is asked for; `holds` is none.
+        scan: Scan<'a>,
+    },
+    /// DUMP.
+    Dump {
+        /// The key.
+        key: Argument<'a>,
+    },
+    /// RESTORE.
+    Restore {
+        /// The key.
+        key: Argument<'a>,
+        /// What DUMP told.
+        payload: Argument<'a>,
+        /// Until when it lives; `None` = for ever.
+        expiry: Option<Expiry>,
+        /// Whether it takes the place of what is there.
+        replace: bool,
     },
     /// DEL.
     Del {
@@ -567,23 +673,18 @@ pub enum TtlCondition {
     PresentAndEarlier,
 }
 
-/// A number that need not be whole. It may become a value: `Debug` tells its size alone.
-#[derive(Clone, Copy, PartialEq)]
-pub struct Float<'a> {
-    /// What it is, not NaN, and zero only if it was written so: what 64 bits have no number for but zero or an infinity is
-    /// refused, of which Redis takes what 80 bits have. It adds with these, and writes 17 decimals.
-    pub value: f64,
-    /// As it was written, for whoever adds with more digits.
-    pub text: Argument<'a>,
+/// What is told of each field of a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashParts {
+    /// HGETALL: its name and its value.
+    All,
+    /// HKEYS: its name.
+    Names,
+    /// HVALS: its value.
+    Values,
 }
 
-impl fmt::Debug for Float<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Float").field("text", &self.text).finish_non_exhaustive()
-    }
-}
-
-/// What SCAN asks for.
+/// What SCAN or HSCAN asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scan<'a> {
     /// Where it goes on; 0 = at the beginning.

@@ -30,6 +30,21 @@ pub enum CommandError<'a> {
     /// No number.
     #[error("{}", NOT_FLOAT)]
     NotFloat,
+    /// An infinity, in HINCRBYFLOAT.
+    #[error("value is NaN or Infinity")]
+    NotFinite,
+    /// An infinity, in INCRBYFLOAT. (Redis looks at the key before.)
+    #[error("{}", SUM_NOT_FINITE)]
+    SumNotFinite,
+    /// A negative time to live, in RESTORE. (Redis looks at the key before.)
+    #[error("Invalid TTL value, must be >= 0")]
+    RestoreTtl,
+    /// A negative IDLETIME, in RESTORE.
+    #[error("Invalid IDLETIME value, must be >= 0")]
+    IdleTime,
+    /// No FREQ, in RESTORE.
+    #[error("Invalid FREQ value, must be >= 0 and <= 255")]
+    Frequency,
     /// A time to live that is not positive, or a deadline beyond 64 bits in milliseconds.
     #[error("invalid expire time in '{}' command", .0.name)]
     Expire(&'static Spec),
@@ -106,6 +121,7 @@ pub enum CommandError<'a> {
 
 // Values that are stored are refused with them too: `texts`.
 pub(crate) const NOT_INTEGER: &str = "value is not an integer or out of range";
+pub(crate) const SUM_NOT_FINITE: &str = "increment would produce NaN or Infinity";
 pub(crate) const NOT_FLOAT: &str = "value is not a valid float";
 
 impl CommandError<'_> {

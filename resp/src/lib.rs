@@ -65,6 +65,7 @@
 
 mod arguments;
 mod command;
+mod decimal;
 mod error;
 mod glob;
 mod number;
@@ -75,10 +76,11 @@ pub mod table;
 
 pub use arguments::{Argument, Arguments, Span};
 pub use command::{
-    ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials, Expiry, Float,
-    Flush, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan, SetCondition, SetOptions,
-    TtlChange, TtlCondition,
+    ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials, Expiry, Flush,
+    HashParts, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan, SetCondition,
+    SetOptions, TtlChange, TtlCondition,
 };
+pub use decimal::Decimal;
 pub use error::CommandError;
 pub use glob::{Case, PATTERN_BYTES_MAX, matches};
 pub use number::integer;

@@ -46,21 +46,6 @@ pub(crate) fn cursor(text: &[u8]) -> Option<u64> {
     Some(if negative { cursor.wrapping_neg() } else { cursor })
 }
 
-/// A decimal number, or an infinity by its name. Redis reads one of 80 bits, in up to 5 KiB; what is too large for 64 bits
-/// is none here, nor is what is too small for them and would become zero, nor a hexadecimal one.
-pub(crate) fn float(text: &[u8]) -> Option<f64> {
-    if text.len() >= FLOAT_BYTES_MAX {
-        return None;
-    }
-    let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    let named = text.last().is_some_and(|last| matches!(last | 0x20, b'f' | b'y'));
-    let mantissa = text.split(|byte| byte | 0x20 == b'e').next().unwrap_or_default();
-    let vanished = value == 0.0 && mantissa.iter().any(|digit| matches!(digit, b'1'..=b'9'));
-    (!value.is_nan() && !vanished && (value.is_finite() || named)).then_some(value)
-}
-
-const FLOAT_BYTES_MAX: usize = 5 * 1024;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,28 +97,5 @@ mod tests {
         ] {
             assert_eq!(cursor(text.as_bytes()), cursor_, "{text:?}");
         }
-    }
-
-    #[test]
-    fn floats_are_numbers() {
-        for (text, number) in [("1", 1.0), ("+.5", 0.5), ("-5.", -5.0), ("1e3", 1000.0)] {
-            assert_eq!(float(text.as_bytes()), Some(number), "{text}");
-        }
-        assert_eq!(float(b"-inf"), Some(f64::NEG_INFINITY));
-        assert_eq!(float(b"Infinity"), Some(f64::INFINITY));
-        for text in ["", "nan", "-nan", " 1", "1 ", "a", "1e", "1e999", "."] {
-            assert_eq!(float(text.as_bytes()), None, "{text:?}");
-        }
-        assert_eq!(float(&[b'1'; FLOAT_BYTES_MAX]), None);
-        // Zero is a number, and one that becomes zero is none.
-        for text in ["0", "-0.00", "0e5", "0E-5000", ".0e9"] {
-            assert_eq!(float(text.as_bytes()), Some(0.0), "{text:?}");
-        }
-        assert_eq!(float(b"5e-324"), Some(5e-324));
-        for text in ["1e-5000", "-1E-5000", "0.01e-400", "00.0005e-999"] {
-            assert_eq!(float(text.as_bytes()), None, "{text:?}");
-        }
-        let small = format!("0.{}1", "0".repeat(400));
-        assert_eq!(float(small.as_bytes()), None);
     }
 }

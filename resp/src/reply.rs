@@ -47,12 +47,18 @@ pub mod texts {
     pub const NO_SUCH_KEY: &[u8] = b"no such key";
     /// With prefix `ERR`: an INCR beyond 64 bits.
     pub const OVERFLOW: &[u8] = b"increment or decrement would overflow";
-    /// With prefix `ERR`: an INCRBYFLOAT beyond all numbers.
-    pub const NOT_FINITE: &[u8] = b"increment would produce NaN or Infinity";
     /// With prefix `ERR`: INCR of what is no number.
     pub const NOT_INTEGER: &[u8] = crate::error::NOT_INTEGER.as_bytes();
     /// With prefix `ERR`: INCRBYFLOAT of what is no number.
     pub const NOT_FLOAT: &[u8] = crate::error::NOT_FLOAT.as_bytes();
+    /// With prefix `ERR`: HINCRBY of what is no number.
+    pub const HASH_NOT_INTEGER: &[u8] = b"hash value is not an integer";
+    /// With prefix `ERR`: HINCRBYFLOAT of what is no number.
+    pub const HASH_NOT_FLOAT: &[u8] = b"hash value is not a float";
+    /// With prefix `BUSYKEY`: RESTORE where there is something, without REPLACE.
+    pub const BUSY_KEY: &[u8] = b"Target key name already exists.";
+    /// With prefix `ERR`: RESTORE of what no DUMP has told.
+    pub const BAD_PAYLOAD: &[u8] = b"DUMP payload version or checksum are wrong";
     /// With prefix `ERR`: an APPEND or SETRANGE beyond the limit.
     pub const TOO_LONG: &[u8] = b"string exceeds maximum allowed size (proto-max-bulk-len)";
     /// With prefix `ERR`: a MULTI after another one.

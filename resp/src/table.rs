@@ -7,7 +7,7 @@ use crate::arguments::{Argument, Arguments};
 use crate::error::CommandError;
 use crate::number::integer;
 
-pub use answers::{Offered, answer, help};
+pub use answers::{answer, help};
 pub use rows::{COMMANDS, Id};
 
 /// What is known of a command, or of a subcommand.

@@ -4,7 +4,6 @@ import sys
 import time
 
 URLS = sys.argv[1:]
-later_on = []
 count = 0
 
 
@@ -29,17 +28,6 @@ def refused(what, error, text, attempt):
         sys.exit(f"{what}: expected {text!r}, got {got!r}")
 
 
-def later(command, attempt):
-    """What the door may not do yet: then it has to say so; else it has to do it."""
-    try:
-        attempt()
-    except Exception as refusal:  # Whatever a library makes of the answer.
-        if "unknown command" not in str(refusal) and "no permissions" not in str(refusal):
-            raise
-        if command not in later_on:
-            later_on.append(command)
-
-
 def until(what, is_so):
     """Waits until something is so, for at most a minute."""
     end = time.monotonic() + 60
@@ -50,5 +38,4 @@ def until(what, is_so):
 
 
 def done(client):
-    not_yet = f"; not yet: {', '.join(later_on)}" if later_on else ""
-    print(f"{client:<26} {count} answers as they should be{not_yet}")
+    print(f"{client:<26} {count} answers as they should be")

@@ -1,7 +1,7 @@
 // ioredis.
 
 import { Redis } from 'ioredis';
-import { done, holds, later, refused, same, until, urls } from './check.mjs';
+import { done, holds, refused, same, until, urls } from './check.mjs';
 
 const open = (url, more) => new Redis(url, { connectionName: 'tests', ...more }).on('error', () => {});
 const [a, b] = [open(urls[0]), open(urls[1])];
@@ -22,6 +22,10 @@ same('getex, getdel, getset', [await b.getex('io:6', 'EX', 9), await b.getset('i
 const bytes = Buffer.from([...Array(256).keys()]);
 same('any bytes', [await a.set(bytes.subarray(0, 100), bytes), bytes.equals(await b.getBuffer(bytes.subarray(0, 100)))], ['OK', true]);
 
+same('hset', [await a.hset('io:h', { user: 'alice', cart: '3' }), await a.hmset('io:h', 'cart', '4')], [2, 'OK']);
+await until('the fields elsewhere', async () => (await b.hget('io:h', 'cart')) === '4');
+same('hgetall', await b.hgetall('io:h'), { cart: '4', user: 'alice' });
+same('hincrby, hdel', [await b.hincrby('io:h', 'cart', 1), await b.hdel('io:h', 'cart', 'user'), await a.exists('io:h')], [5, 2, 0]);
 same('exists, touch, type', [await b.exists('io:1', 'nothing'), await b.touch('io:1'), await b.type('io:1')], [1, 1, 'string']);
 same('expire', [await a.expire('io:1', 50), await a.expire('io:1', 60, 'NX'), await a.pexpire('io:1', 70_000, 'GT'), await a.persist('io:1')], [1, 0, 1, 1]);
 same('del', [await a.del('io:1', 'io:2', 'nothing'), await b.unlink('io:3'), await b.get('io:1'), await b.expire('io:1', 9)], [2, 1, null, 0]);
@@ -36,14 +40,10 @@ numbers.forEach((it) => pipeline.set(`io:p${it}`, it).get(`io:p${it}`));
 same('a pipeline', await pipeline.exec(), numbers.flatMap((it) => [[null, 'OK'], [null, String(it)]]));
 const automatic = open(urls[1], { enableAutoPipelining: true, keyPrefix: 'io:' });
 same('pipelines by itself', await Promise.all(numbers.map((it) => automatic.get(`p${it}`))), numbers.map(String));
-await later('MULTI', async () => {
-  same('multi', await a.multi().set('{io}1', '1').incr('{io}1').exec(), [[null, 'OK'], [null, 2]]);
-});
-await later('SCAN', async () => {
-  const found = new Set();
-  for await (const some of a.scanStream({ match: 'io:[45]' })) some.forEach((key) => found.add(key));
-  same('scanStream', [...found].sort(), ['io:4', 'io:5']);
-});
+same('multi', await a.multi().set('{io}1', '1').incr('{io}1').exec(), [[null, 'OK'], [null, 2]]);
+const found = new Set();
+for await (const some of a.scanStream({ match: 'io:[45]' })) some.forEach((key) => found.add(key));
+same('scanStream', [...found].sort(), ['io:4', 'io:5']);
 
 const id = await a.client('ID');
 same('client kill', await b.client('LIST').then((list) => list.includes('name=tests')), true);

@@ -6,7 +6,7 @@ import time
 
 import redis
 import redis.asyncio
-from check import URLS, done, holds, later, refused, same, until
+from check import URLS, done, holds, refused, same, until
 
 
 def strings(a, b):
@@ -39,8 +39,24 @@ def strings(a, b):
     same("SETNX", a.execute_command("SETNX", f"{own}7", "other"), False)
     odd = bytes(range(256)).decode("latin-1") + "\r\n$-1\r\n"
     same("any bytes", (a.set(f"{own}ö\r\n", odd), b.get(f"{own}ö\r\n")), (True, odd))
-    later("MSETNX", lambda: same("MSETNX", a.msetnx({f"{own}7": "other"}), False))
-    later("INCRBYFLOAT", lambda: same("INCRBYFLOAT", a.incrbyfloat(f"{own}4", 0.5), 14.5))
+    same("MSETNX", a.msetnx({f"{own}7": "other"}), False)
+    same("INCRBYFLOAT", a.incrbyfloat(f"{own}4", 0.5), 14.5)
+
+
+def hashes(a, b):
+    same("HSET", a.hset(f"{own}h", mapping={"user": "alice", "cart": "3"}), 2)
+    same("HSET again", a.hset(f"{own}h", "user", "bob"), 0)
+    until("the fields elsewhere", lambda: b.hgetall(f"{own}h") == {"user": "bob", "cart": "3"})
+    same("HINCRBY", [b.hincrby(f"{own}h", "cart", 4), a.hincrbyfloat(f"{own}h", "cart", 0.5)], [7, 7.5])
+    same("HMGET", b.hmget(f"{own}h", "cart", "none", "user"), ["7.5", None, "bob"])
+    same("HSETNX", [a.hsetnx(f"{own}h", "user", "eve"), a.hexists(f"{own}h", "user")], [False, True])
+    same("HKEYS, HVALS, HLEN", [b.hkeys(f"{own}h"), b.hvals(f"{own}h"), b.hlen(f"{own}h")], [["cart", "user"], ["7.5", "bob"], 2])
+    same("HSCAN", dict(a.hscan_iter(f"{own}h", match="us*")), {"user": "bob"})
+    refused("GET of a hash", redis.ResponseError, "wrong kind of value", lambda: b.get(f"{own}h"))
+    payload = redis.Redis.from_url(URLS[0]).dump(f"{own}h")
+    same("RESTORE", b.restore(f"{own}r", 50_000, payload), True)
+    same("RENAME", [a.rename(f"{own}r", f"{own}s"), b.hget(f"{own}s", "user")], [True, "bob"])
+    same("HDEL", [a.hdel(f"{own}h", "user", "cart", "none"), b.exists(f"{own}h")], [2, 0])
 
 
 def keys(a, b):
@@ -61,9 +77,9 @@ def keys(a, b):
     a.set(f"{own}8", "8", px=20)
     until("a key to expire", lambda: b.get(f"{own}8") is None)
     found = lambda: sorted(b.scan_iter(match=f"{own}[37]", count=10))
-    later("SCAN", lambda: same("SCAN", found(), [f"{own}3", f"{own}7"]))
-    later("KEYS", lambda: same("KEYS", sorted(b.keys(f"{own}[37]")), [f"{own}3", f"{own}7"]))
-    later("DBSIZE", lambda: holds("DBSIZE", b.dbsize() >= 2))
+    same("SCAN", found(), [f"{own}3", f"{own}7"])
+    same("KEYS", sorted(b.keys(f"{own}[37]")), [f"{own}3", f"{own}7"])
+    holds("DBSIZE", b.dbsize() >= 2)
 
 
 def server(a, name):
@@ -97,7 +113,7 @@ def pipelines(a, b):
         # As the library does it by itself: MULTI and EXEC around it. Keys with one {tag} lie in one slot.
         same("a transaction", a.pipeline().set(f"{{{own}}}1", "1").incr(f"{{{own}}}1").execute(), [True, 2])
 
-    later("MULTI", transaction)
+    transaction()
 
     def watched():
         with a.pipeline() as pipe:
@@ -107,8 +123,8 @@ def pipelines(a, b):
             pipe.set(f"{{{own}}}1", "6")
             refused("what others changed", redis.WatchError, "Watched variable changed", pipe.execute)
 
-    later("WATCH", watched)
-    later("scripts (Lock)", lambda: a.lock(f"{own}lock", timeout=10).__enter__().release())
+    watched()
+    a.lock(f"{own}lock", timeout=10).__enter__().release()
 
 
 def failures(a):
@@ -163,6 +179,7 @@ for protocol in (2, 3):
         for url in URLS[:2]
     )
     strings(a, b)
+    hashes(a, b)
     keys(a, b)
     server(a, "tests")
     pipelines(a, b)

@@ -84,9 +84,14 @@ impl<S: Read + Write> Client<S> {
 }
 
 fn request(words: &[&str]) -> Vec<u8> {
+    request_of_bytes(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>())
+}
+
+fn request_of_bytes(words: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
-        bytes.extend(format!("${}\r\n{word}\r\n", word.len()).into_bytes());
+        bytes.extend(format!("${}\r\n", word.len()).into_bytes());
+        bytes.extend([*word, b"\r\n"].concat());
     }
     bytes
 }
@@ -523,7 +528,7 @@ fn commands_that_are_none_here_are_neither_done_nor_announced() {
     let place = Place::new();
     let node = door(&place, "");
     let mut client = Tcp::of(&node);
-    for name in ["HSCAN", "HSET", "SADD", "INCRBYFLOAT", "ZADD"] {
+    for name in ["SADD", "LPUSH", "ZADD"] {
         let answered = client.ask(&[name, "0"]);
         let expected = format!("-ERR unknown command '{name}', with args beginning with: '0' \r\n");
         assert_eq!(answered, expected);
@@ -533,10 +538,7 @@ fn commands_that_are_none_here_are_neither_done_nor_announced() {
     let listed = client.say("COMMAND LIST").matches("$").count();
     assert!(count >= 50 && listed > count, "{count} commands, {listed} with their subcommands");
     let info = client.say("INFO stats");
-    assert!(
-        info.contains("unknown_commands:hscan=1,hset=1,incrbyfloat=1,sadd=1,zadd=1\r\n"),
-        "{info}"
-    );
+    assert!(info.contains("unknown_commands:lpush=1,sadd=1,zadd=1\r\n"), "{info}");
     let info = client.say("INFO");
     for line in
         ["loading:0", "role:master", "redis_mode:standalone", "cluster_enabled:0", "arch_bits:64"]
@@ -816,6 +818,8 @@ fn random_commands_are_answered_as_by_a_real_redis() {
     }
 }
 
+#[path = "redis/hashes.rs"]
+mod hashes;
 #[path = "redis/scripts.rs"]
 mod scripts;
 #[path = "redis/transactions.rs"]

@@ -63,12 +63,12 @@
 //! A failure can be about a write that is outdone later by an older one: one that nobody was told is done, that
 //! repairs brought to a majority, and that a ballot passed by between.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use annulus_proto::entry::Kind;
-use annulus_proto::message::{Change, Failure, Message, Operation, Prepare, Promised};
-use annulus_proto::{Entry, NodeId, Slot, Version};
+use annulus_proto::entry::{Kind, Value};
+use annulus_proto::message::{Change, Failure, Message, Operation, Prepare, Promised, field_hash};
+use annulus_proto::{Body, Entry, NodeId, Slot, Version};
 use annulus_slots::{EpochId, Refused};
 use rand::RngExt;
 
@@ -78,7 +78,7 @@ use super::coordinator::{Pending, Stage, WriteKind, lease, new_lease, no_stamp};
 use super::epochs::wire::{id_of, name};
 use super::io::Now;
 use super::replica::reject_table;
-use super::settings::{Flaw, majority};
+use super::settings::{Flaw, TablePolicy, majority};
 use super::store::Store;
 use super::time::NoStamp;
 
@@ -585,6 +585,9 @@ fn decide(
                 }
             };
         }
+        Operation::UpdateFieldsIf { .. } => {
+            return decide_fields(operation, store.policy(), stored, ballot, now_ms);
+        }
         Operation::UpdateIf { version, change } => (*version, Some(change)),
         Operation::EndIf { version } => (*version, None),
         _ => return Err(Failure::Refused("not a conditional operation".to_owned())),
@@ -602,14 +605,8 @@ fn decide(
         entry.propose_end(ballot);
         return Ok(entry);
     };
-    // Every part gets the ballot: nothing older comes up beside it later.
     if !matches!(change, Change::Value(_) | Change::Whole(_, _)) {
-        body.fields.retain(|_, field| {
-            let lives = field.expire_at == 0 || field.expire_at > now_ms;
-            field.version = ballot;
-            lives && field.value.is_some()
-        });
-        body.base.version = ballot;
+        decide_value_again(body, ballot, now_ms);
     }
     let (mut idle, mut expire_at) = (body.lease.idle, body.lease.expire_at);
     match change {
@@ -623,13 +620,7 @@ fn decide(
                 let why = "the value is a string of bytes; it has no fields to set".to_owned();
                 return Err(Failure::Refused(why));
             }
-            (body.base.kind, body.base.bytes) = (Kind::Map, Vec::new());
-            for name in set.keys().chain(delete) {
-                body.fields.remove(name);
-            }
-            for (name, value) in set {
-                entry.write_field(ballot, name.clone(), Some(value.clone()));
-            }
+            set_fields(&mut entry, set, delete, ballot);
         }
         Change::Lifetimes(lifetimes) => {
             (idle, expire_at) = new_lease(store.policy(), lifetimes, &entry, now_ms);
@@ -642,8 +633,84 @@ fn decide(
     }
     entry.write_lease(ballot, idle, expire_at);
     entry.touch(now_ms);
-    let size = entry.body.as_ref().map_or(0, annulus_proto::Body::size) as u64;
-    let limit = store.policy().max_value.into();
+    within_size(entry, store.policy())
+}
+
+/// The same of fields, if fields are as they were seen.
+fn decide_fields(
+    operation: &Operation,
+    policy: &TablePolicy,
+    stored: Option<&Entry>,
+    ballot: Version,
+    now_ms: u64,
+) -> Result<Entry, Failure> {
+    let Operation::UpdateFieldsIf { birth, expected, is_all, set, delete, lifetimes, ends_empty } =
+        operation
+    else {
+        return Err(Failure::Refused("not an operation on fields".to_owned()));
+    };
+    let mut entry = stored.ok_or(Failure::Absent)?.clone();
+    let is_expired = entry.is_expired(now_ms);
+    let body = entry.body.as_mut().ok_or(Failure::Ended)?;
+    if is_expired {
+        return Err(Failure::Expired);
+    }
+    let conflict = Failure::Conflict { version: entry.version };
+    let Value::Map(fields) = body.value(now_ms) else { return Err(conflict) };
+    let is_as_seen = |(name, seen): (&Vec<u8>, &Option<u64>)| {
+        fields.get(name).map(|value| field_hash(value)) == *seen
+    };
+    let has_others = *is_all && fields.keys().any(|name| !expected.contains_key(name));
+    if entry.birth != *birth || has_others || !expected.iter().all(is_as_seen) {
+        return Err(conflict);
+    }
+    let deleted: BTreeSet<_> = delete.iter().collect();
+    if *ends_empty && set.is_empty() && fields.keys().all(|name| deleted.contains(name)) {
+        entry.propose_end(ballot);
+        return Ok(entry);
+    }
+    decide_value_again(body, ballot, now_ms);
+    let (mut idle, mut expire_at) = (body.lease.idle, body.lease.expire_at);
+    set_fields(&mut entry, set, delete, ballot);
+    if let Some(lifetimes) = lifetimes {
+        (idle, expire_at) = new_lease(policy, lifetimes, &entry, now_ms);
+    }
+    entry.write_lease(ballot, idle, expire_at);
+    entry.touch(now_ms);
+    within_size(entry, policy)
+}
+
+/// Gives every part of a value the ballot: nothing older comes up beside it later.
+fn decide_value_again(body: &mut Body, ballot: Version, now_ms: u64) {
+    body.fields.retain(|_, field| {
+        let lives = field.expire_at == 0 || field.expire_at > now_ms;
+        field.version = ballot;
+        lives && field.value.is_some()
+    });
+    body.base.version = ballot;
+}
+
+/// Sets and deletes fields of a value that is the ballot's.
+fn set_fields(
+    entry: &mut Entry,
+    set: &BTreeMap<Vec<u8>, Vec<u8>>,
+    delete: &[Vec<u8>],
+    ballot: Version,
+) {
+    if let Some(body) = &mut entry.body {
+        (body.base.kind, body.base.bytes) = (Kind::Map, Vec::new());
+        for name in set.keys().chain(delete) {
+            body.fields.remove(name);
+        }
+    }
+    for (name, value) in set {
+        entry.write_field(ballot, name.clone(), Some(value.clone()));
+    }
+}
+
+fn within_size(entry: Entry, policy: &TablePolicy) -> Result<Entry, Failure> {
+    let size = entry.body.as_ref().map_or(0, Body::size) as u64;
+    let limit = policy.max_value.into();
     if size > limit { Err(Failure::TooLarge { size, limit }) } else { Ok(entry) }
 }
 

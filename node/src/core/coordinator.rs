@@ -219,6 +219,7 @@ impl Core {
             Operation::Update { .. } => "requests_update",
             Operation::Touch { .. } => "requests_touch",
             Operation::UpdateIf { .. } => "requests_update_if",
+            Operation::UpdateFieldsIf { .. } => "requests_update_fields_if",
             Operation::StartIfAbsent { .. } => "requests_start_if_absent",
             Operation::EndIf { .. } => "requests_end_if",
             Operation::StartInstead { .. } => "requests_start_instead",
@@ -1582,7 +1583,8 @@ fn size(request: &SessionRequest) -> usize {
             value.size()
         }
         Operation::Update { change: Change::Fields { set, delete }, .. }
-        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. } => {
+        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. }
+        | Operation::UpdateFieldsIf { set, delete, .. } => {
             let set = set.iter().map(|(name, value)| name.len() + value.len());
             set.chain(delete.iter().map(Vec::len)).sum()
         }
@@ -1745,7 +1747,8 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
             check_value(value)
         }
         Operation::Update { change: Change::Fields { set, delete }, .. }
-        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. } => {
+        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. }
+        | Operation::UpdateFieldsIf { set, delete, .. } => {
             check_size(set.iter().map(|(name, value)| name.len() + value.len()).sum())?;
             check_names(set.keys().chain(delete).map(Vec::len).max())
         }

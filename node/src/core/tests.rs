@@ -6,6 +6,7 @@ mod bundles;
 mod contact;
 mod epochs;
 mod evening;
+mod fields;
 mod guards;
 mod handover;
 mod memory;

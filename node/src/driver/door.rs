@@ -6,6 +6,8 @@
 
 mod cluster;
 mod connection;
+mod dump;
+mod hashes;
 mod keyspace;
 mod rename;
 mod scripts;

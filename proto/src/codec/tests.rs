@@ -103,6 +103,7 @@ fn every_variant_has_its_number() {
             3 Operation::Touch { .. }, 4 Operation::End { .. }, 5 Operation::UpdateIf { .. },
             6 Operation::StartIfAbsent { .. }, 7 Operation::EndIf { .. },
             8 Operation::StartInstead { .. }, 9 Operation::Put { .. },
+            10 Operation::UpdateFieldsIf { .. },
         }
         Change {
             0 Change::Value(_), 1 Change::Fields { .. }, 2 Change::Lifetimes(_), 3 Change::Pin(_),

@@ -62,6 +62,19 @@ impl fmt::Debug for Command<'_> {
                 GetRange { key, start, end }
                 SetRange { key, offset, value }
                 IncrByFloat { key, by }
+                HSet { key, pairs, counts }
+                HSetNx { key, field, value }
+                HGet { key, field }
+                HMGet { key, fields }
+                HGetAll { key, parts }
+                HLen { key }
+                HExists { key, field }
+                HStrLen { key, field }
+                HDel { key, fields }
+                HIncrByFloat { key, field, by }
+                HScan { key, scan }
+                Dump { key }
+                Restore { key, payload, expiry, replace }
                 Del { keys }
                 Unlink { keys }
                 Exists { keys }
@@ -83,6 +96,11 @@ impl fmt::Debug for Command<'_> {
             Self::IncrBy { key, by: _ } => {
                 f.debug_struct("IncrBy").field("key", key).finish_non_exhaustive()
             }
+            Self::HIncrBy { key, field, by: _ } => f
+                .debug_struct("HIncrBy")
+                .field("key", key)
+                .field("field", field)
+                .finish_non_exhaustive(),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! The arguments of each command.
 
 use super::{
-    ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials, Expiry, Float,
-    Flush, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan, SetCondition, SetOptions,
-    TtlChange, TtlCondition,
+    ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials, Expiry, Flush,
+    HashParts, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan, SetCondition,
+    SetOptions, TtlChange, TtlCondition,
 };
 use crate::arguments::{Argument, Arguments};
+use crate::decimal::{Decimal, is_infinite};
 use crate::error::CommandError;
 use crate::glob::PATTERN_BYTES_MAX;
-use crate::number::{cursor, float, integer};
+use crate::number::{cursor, integer};
 use crate::reply::Protocol;
 use crate::script::SHA1_BYTES;
 use crate::table::{Id, NAMES_MAX, Spec, named};
@@ -133,10 +134,35 @@ impl<'a> Command<'a> {
                 Self::IncrBy { key: key()?, by: by.ok_or(CommandError::DecrementOverflow)? }
             }
             Id::IncrByFloat => {
-                let text = words.at(2)?;
-                let value = float(&text).ok_or(CommandError::NotFloat)?;
-                Self::IncrByFloat { key: key()?, by: Float { value, text } }
+                let by = words.decimal(2)?.ok_or(CommandError::SumNotFinite)?;
+                Self::IncrByFloat { key: key()?, by }
             }
+            Id::HSet | Id::HMSet if !arguments.len().is_multiple_of(2) => {
+                return Err(CommandError::Arity(spec));
+            }
+            Id::HSet | Id::HMSet => {
+                Self::HSet { key: key()?, pairs: from(2), counts: spec.id == Id::HSet }
+            }
+            Id::HSetNx => Self::HSetNx { key: key()?, field: words.at(2)?, value: words.at(3)? },
+            Id::HGet => Self::HGet { key: key()?, field: words.at(2)? },
+            Id::HMGet => Self::HMGet { key: key()?, fields: from(2) },
+            Id::HGetAll => Self::HGetAll { key: key()?, parts: HashParts::All },
+            Id::HKeys => Self::HGetAll { key: key()?, parts: HashParts::Names },
+            Id::HVals => Self::HGetAll { key: key()?, parts: HashParts::Values },
+            Id::HLen => Self::HLen { key: key()? },
+            Id::HExists => Self::HExists { key: key()?, field: words.at(2)? },
+            Id::HStrLen => Self::HStrLen { key: key()?, field: words.at(2)? },
+            Id::HDel => Self::HDel { key: key()?, fields: from(2) },
+            Id::HIncrBy => {
+                Self::HIncrBy { key: key()?, field: words.at(2)?, by: words.integer(3)? }
+            }
+            Id::HIncrByFloat => {
+                let by = words.decimal(3)?.ok_or(CommandError::NotFinite)?;
+                Self::HIncrByFloat { key: key()?, field: words.at(2)?, by }
+            }
+            Id::HScan => Self::HScan { key: key()?, scan: words.scan(2, false)? },
+            Id::Dump => Self::Dump { key: key()? },
+            Id::Restore => words.restore()?,
             Id::Del => Self::Del { keys: from(1) },
             Id::Unlink => Self::Unlink { keys: from(1) },
             Id::Exists => Self::Exists { keys: from(1) },
@@ -151,7 +177,7 @@ impl<'a> Command<'a> {
             }
             Id::Persist => Self::Persist { key: key()? },
             Id::Type => Self::Type { key: key()? },
-            Id::Scan => Self::Scan(words.scan()?),
+            Id::Scan => Self::Scan(words.scan(1, true)?),
             Id::Keys => Self::Keys { pattern: pattern(words.at(1)?)? },
             Id::RandomKey => Self::RandomKey,
             Id::Rename => Self::Rename { key: key()?, to: words.at(2)? },
@@ -452,10 +478,11 @@ impl<'a> Words<'a> {
         Ok(Command::Expire { key: self.at(1)?, expiry: of(time), condition })
     }
 
-    fn scan(self) -> Outcome<'a, Scan<'a>> {
-        let cursor = cursor(&self.at(1)?).ok_or(CommandError::Cursor)?;
+    /// What is asked for from the cursor at an index on; `of_keys` may be of one type.
+    fn scan(self, at: usize, of_keys: bool) -> Outcome<'a, Scan<'a>> {
+        let cursor = cursor(&self.at(at)?).ok_or(CommandError::Cursor)?;
         let mut scan = Scan { cursor, pattern: None, count: None, holds: None };
-        let mut rest = self.arguments.skip(2);
+        let mut rest = self.arguments.skip(at + 1);
         while let Some(option) = rest.get(0) {
             let value = rest.get(1).ok_or(CommandError::Syntax)?;
             match option {
@@ -465,12 +492,53 @@ impl<'a> Words<'a> {
                     None => return Err(CommandError::NotInteger),
                 },
                 option if option.is("match") => scan.pattern = Some(pattern(value)?),
-                option if option.is("type") => scan.holds = Some(value),
+                option if option.is("type") && of_keys => scan.holds = Some(value),
                 _ => return Err(CommandError::Syntax),
             }
             rest = rest.skip(2);
         }
         Ok(scan)
+    }
+
+    fn restore(self) -> Outcome<'a, Command<'a>> {
+        let (mut replace, mut of): (bool, Of) = (false, Expiry::In);
+        // How the key was used, of which there may be one.
+        let mut has_use = false;
+        let mut rest = self.arguments.skip(4);
+        while let Some(option) = rest.get(0) {
+            let number = rest.get(1).map(|value| integer(&value).ok_or(CommandError::NotInteger));
+            let mut took = 1;
+            match (option, number) {
+                (option, _) if option.is("replace") => replace = true,
+                (option, _) if option.is("absttl") => of = Expiry::At,
+                (option, Some(idle)) if option.is("idletime") && !has_use => {
+                    idle.and_then(|idle| (idle >= 0).then_some(()).ok_or(CommandError::IdleTime))?;
+                    (has_use, took) = (true, 2);
+                }
+                (option, Some(often)) if option.is("freq") && !has_use => {
+                    let is_one = |often: i64| (0..=255).contains(&often).then_some(());
+                    often.and_then(|often| is_one(often).ok_or(CommandError::Frequency))?;
+                    (has_use, took) = (true, 2);
+                }
+                _ => return Err(CommandError::Syntax),
+            }
+            rest = rest.skip(took);
+        }
+        let expiry = match self.integer(2)? {
+            0 => None,
+            ttl @ 1.. => Some(of(ttl)),
+            _ => return Err(CommandError::RestoreTtl),
+        };
+        Ok(Command::Restore { key: self.at(1)?, payload: self.at(3)?, expiry, replace })
+    }
+
+    /// A number that need not be whole; `None` = an infinity.
+    fn decimal(self, index: usize) -> Outcome<'a, Option<Decimal>> {
+        let text = self.at(index)?;
+        if is_infinite(&text) {
+            return Ok(None);
+        }
+        Decimal::read(&text).map(Some).ok_or(CommandError::NotFloat)
     }
 
     fn flush(self) -> Outcome<'a, Flush> {

@@ -139,12 +139,55 @@ fn steps_are_one_command() {
     is("DECRBY k 9223372036854775807", by(-i64::MAX));
     fails("DECRBY k -9223372036854775808", "ERR decrement would overflow");
     fails("INCRBY k +5", "ERR value is not an integer or out of range");
-    is(
-        "INCRBYFLOAT k 1.5",
-        Command::IncrByFloat { key: KEY, by: Float { value: 1.5, text: Argument(b"1.5") } },
-    );
+    let by = Decimal::read(b"1.5").expect("a number");
+    is("INCRBYFLOAT k 15e-1", Command::IncrByFloat { key: KEY, by });
     fails("INCRBYFLOAT k nan", "ERR value is not a valid float");
-    fails("INCRBYFLOAT k 1e-5000", "ERR value is not a valid float");
+    fails("INCRBYFLOAT k -inf", "ERR increment would produce NaN or Infinity");
+}
+
+#[test]
+fn hashes_have_fields() {
+    let field = Argument(b"f");
+    is("HGET k f", Command::HGet { key: KEY, field });
+    is("HSETNX k f v", Command::HSetNx { key: KEY, field, value: VALUE });
+    is("HKEYS k", Command::HGetAll { key: KEY, parts: HashParts::Names });
+    is("HINCRBY k f -3", Command::HIncrBy { key: KEY, field, by: -3 });
+    with("HSET k f v g w", |command| match command {
+        Ok(Command::HSet { key: KEY, pairs, counts: true }) => assert_eq!(pairs.pairs().count(), 2),
+        other => panic!("{other:?}"),
+    });
+    with("HMSET k f v", |command| {
+        assert!(matches!(command, Ok(Command::HSet { counts: false, .. })), "{command:?}");
+    });
+    with("HDEL k f g f", |command| match command {
+        Ok(Command::HDel { key: KEY, fields }) => assert_eq!(fields.len(), 3),
+        other => panic!("{other:?}"),
+    });
+    fails("HSET k f v g", "ERR wrong number of arguments for 'hset' command");
+    fails("HMSET k f", "ERR wrong number of arguments for 'hmset' command");
+    fails("HINCRBY k f 1.5", "ERR value is not an integer or out of range");
+    fails("HINCRBYFLOAT k f x", "ERR value is not a valid float");
+    fails("HINCRBYFLOAT k f inf", "ERR value is NaN or Infinity");
+    let scan = Scan { cursor: 7, pattern: Some(Argument(b"a*")), count: Some(5), holds: None };
+    is("HSCAN k 7 COUNT 5 MATCH a*", Command::HScan { key: KEY, scan });
+    fails("HSCAN k 0 TYPE hash", "ERR syntax error");
+    fails("HSCAN k x", "ERR invalid cursor");
+}
+
+#[test]
+fn what_is_restored_lives_as_long_as_is_said() {
+    let restore = |expiry, replace| Command::Restore { key: KEY, payload: VALUE, expiry, replace };
+    is("RESTORE k 0 v", restore(None, false));
+    is("RESTORE k 5 v replace", restore(Some(Expiry::In(5)), true));
+    is("RESTORE k 5 v FREQ 255 ABSTTL", restore(Some(Expiry::At(5)), false));
+    is("RESTORE k 0 v IDLETIME 9", restore(None, false));
+    fails("RESTORE k -1 v", "ERR Invalid TTL value, must be >= 0");
+    fails("RESTORE k x v", "ERR value is not an integer or out of range");
+    fails("RESTORE k 0 v IDLETIME -1", "ERR Invalid IDLETIME value, must be >= 0");
+    fails("RESTORE k 0 v FREQ 256", "ERR Invalid FREQ value, must be >= 0 and <= 255");
+    for options in ["IDLETIME", "FREQ 1 IDLETIME 1", "IDLETIME 1 FREQ 1", "NX"] {
+        fails(&format!("RESTORE k 0 v {options}"), "ERR syntax error");
+    }
 }
 
 #[test]
@@ -308,6 +351,8 @@ fn each_row_of_the_table_is_parsed() {
             "PExpireTime" => "ExpireTime",
             "ClientHelp" | "ClusterHelp" | "ConfigHelp" | "ObjectHelp" | "ScriptHelp" => "Help",
             "EvalSha" => "Eval",
+            "HKeys" | "HVals" => "HGetAll",
+            "HMSet" => "HSet",
             id if id.starts_with("Command") => "Command",
             id if id.starts_with("Object") => "Object",
             id => id,

@@ -1,43 +1,38 @@
 //! What COMMAND and the HELP of containers answer.
 
-use super::{COMMANDS, Categories, Id, KeySpec, Spec, all, find, named};
+use super::{COMMANDS, Categories, KeySpec, Spec, all, find, named};
 use crate::arguments::{Argument, Arguments};
 use crate::command::{CommandQuery, ListFilter};
 use crate::error::CommandError;
 use crate::glob::{Case, matches};
 use crate::reply::Writer;
 
-/// Which commands and subcommands a server offers, of those in the table; the others are to COMMAND as if they were not.
-pub type Offered = fn(Id) -> bool;
-
 /// Answers COMMAND in any of its forms. Its cost is that of the table (some 20 KiB for all), for each name that was asked
 /// for at most that of one row; [`Command::parse`](crate::Command::parse) takes no more names than there are, so that the answer
 /// is within 256 KiB. COMMAND GETKEYS is answered with what it was asked.
-pub fn answer(query: CommandQuery<'_>, offered: Offered, out: &mut Writer<'_>) {
-    let of_all = || COMMANDS.iter().filter(move |spec| offered(spec.id));
-    let named = |name: &[u8]| named(name).filter(|spec| offered(spec.id));
+pub fn answer(query: CommandQuery<'_>, out: &mut Writer<'_>) {
     match query {
-        CommandQuery::Count => out.integer(of_all().count() as i64),
+        CommandQuery::Count => out.integer(COMMANDS.len() as i64),
         CommandQuery::Info { names } if names.is_empty() => {
-            out.array(of_all().count());
-            for spec in of_all() {
-                info(spec, offered, out);
+            out.array(COMMANDS.len());
+            for spec in COMMANDS {
+                info(spec, out);
             }
         }
         CommandQuery::Info { names } => {
             out.array(names.len());
             for name in names.iter() {
                 match named(&name) {
-                    Some(spec) => info(spec, offered, out),
+                    Some(spec) => info(spec, out),
                     None => out.null(),
                 }
             }
         }
         CommandQuery::Docs { names } if names.is_empty() => {
-            out.map(of_all().count());
-            for spec in of_all() {
+            out.map(COMMANDS.len());
+            for spec in COMMANDS {
                 out.bulk(spec.name.as_bytes());
-                docs(spec, offered, out);
+                docs(spec, out);
             }
         }
         CommandQuery::Docs { names } => {
@@ -45,14 +40,13 @@ pub fn answer(query: CommandQuery<'_>, offered: Offered, out: &mut Writer<'_>) {
             out.map(found().count());
             for spec in found() {
                 out.bulk(spec.name.as_bytes());
-                docs(spec, offered, out);
+                docs(spec, out);
             }
         }
-        CommandQuery::GetKeys { request } => keys(request, offered, out),
+        CommandQuery::GetKeys { request } => keys(request, out),
         CommandQuery::List { filter } => {
-            let listed: Vec<&Spec> = all()
-                .filter(|spec| offered(spec.id) && filter.is_none_or(|filter| passes(filter, spec)))
-                .collect();
+            let listed: Vec<&Spec> =
+                all().filter(|spec| filter.is_none_or(|filter| passes(filter, spec))).collect();
             out.array(listed.len());
             for spec in listed {
                 out.bulk(spec.name.as_bytes());
@@ -60,25 +54,21 @@ pub fn answer(query: CommandQuery<'_>, offered: Offered, out: &mut Writer<'_>) {
         }
         CommandQuery::Help => {
             if let Some(spec) = named(b"command") {
-                help(spec, offered, out);
+                help(spec, out);
             }
         }
     }
 }
 
 /// Answers the HELP of a container: its subcommands, and what they do.
-pub fn help(container: &'static Spec, offered: Offered, out: &mut Writer<'_>) {
-    out.array(1 + 2 * subcommands(container, offered).count());
+pub fn help(container: &'static Spec, out: &mut Writer<'_>) {
+    out.array(1 + 2 * container.subcommands.len());
     let name = container.name.to_ascii_uppercase();
     out.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
-    for spec in subcommands(container, offered) {
+    for spec in container.subcommands {
         out.simple(&spec.own_name().to_ascii_uppercase());
         out.simple(&format!("    {}", spec.summary));
     }
-}
-
-fn subcommands(container: &'static Spec, offered: Offered) -> impl Iterator<Item = &'static Spec> {
-    container.subcommands.iter().filter(move |spec| offered(spec.id))
 }
 
 fn passes(filter: ListFilter<'_>, spec: &Spec) -> bool {
@@ -91,12 +81,9 @@ fn passes(filter: ListFilter<'_>, spec: &Spec) -> bool {
     }
 }
 
-fn keys(request: Arguments<'_>, offered: Offered, out: &mut Writer<'_>) {
+fn keys(request: Arguments<'_>, out: &mut Writer<'_>) {
     let invalid = b"Invalid command specified";
     let spec = match find(request) {
-        Ok(spec) | Err(CommandError::Arity(spec)) if !offered(spec.id) => {
-            return out.error("ERR", invalid);
-        }
         Ok(spec) => spec,
         Err(CommandError::Arity(spec)) if spec.keys.is_empty() => return no_keys(out),
         Err(CommandError::Arity(_)) => {
@@ -118,7 +105,7 @@ fn no_keys(out: &mut Writer<'_>) {
     out.error("ERR", b"The command has no key arguments");
 }
 
-fn info(spec: &'static Spec, offered: Offered, out: &mut Writer<'_>) {
+fn info(spec: &'static Spec, out: &mut Writer<'_>) {
     let (first, last, step) = spec.key_range();
     out.array(10);
     out.bulk(spec.name.as_bytes());
@@ -141,10 +128,10 @@ fn info(spec: &'static Spec, offered: Offered, out: &mut Writer<'_>) {
     if spec.subcommands.is_empty() {
         out.set(0);
     } else {
-        out.array(subcommands(spec, offered).count());
+        out.array(spec.subcommands.len());
     }
-    for sub in subcommands(spec, offered) {
-        info(sub, offered, out);
+    for sub in spec.subcommands {
+        info(sub, out);
     }
 }
 
@@ -196,7 +183,7 @@ fn key_spec(keys: &KeySpec, out: &mut Writer<'_>) {
     out.integer(0);
 }
 
-fn docs(spec: &'static Spec, offered: Offered, out: &mut Writer<'_>) {
+fn docs(spec: &'static Spec, out: &mut Writer<'_>) {
     out.map(3 + usize::from(!spec.subcommands.is_empty()));
     for (name, text) in [("summary", spec.summary), ("since", spec.since), ("group", spec.group)] {
         out.bulk(name.as_bytes());
@@ -204,10 +191,10 @@ fn docs(spec: &'static Spec, offered: Offered, out: &mut Writer<'_>) {
     }
     if !spec.subcommands.is_empty() {
         out.bulk(b"subcommands");
-        out.map(subcommands(spec, offered).count());
-        for sub in subcommands(spec, offered) {
+        out.map(spec.subcommands.len());
+        for sub in spec.subcommands {
             out.bulk(sub.name.as_bytes());
-            docs(sub, offered, out);
+            docs(sub, out);
         }
     }
 }

@@ -127,7 +127,7 @@ fn sets_know_their_members() {
 fn help_counts_its_lines() {
     for spec in COMMANDS.iter().filter(|spec| !spec.subcommands.is_empty()) {
         let mut out = Vec::new();
-        help(spec, |_| true, &mut Writer::new(&mut out, Protocol::Resp2));
+        help(spec, &mut Writer::new(&mut out, Protocol::Resp2));
         let text = String::from_utf8(out).expect("text");
         let (count, lines) = text.split_once("\r\n").expect("lines");
         assert_eq!(count, format!("*{}", lines.matches("\r\n").count()));
@@ -151,7 +151,7 @@ fn no_more_names_are_answered_than_there_are() {
                         Err(error) => return Err(error.to_string()),
                     };
                     let mut out = Vec::new();
-                    answer(query, |_| true, &mut Writer::new(&mut out, Protocol::Resp3));
+                    answer(query, &mut Writer::new(&mut out, Protocol::Resp3));
                     Ok(out.len())
                 })
             };

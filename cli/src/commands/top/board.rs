@@ -91,7 +91,7 @@ const RATES: [(Rate, &[&str]); 14] = [
         Rate::Starts,
         &["requests_start", "requests_start_if_absent", "requests_start_instead", "requests_put"],
     ),
-    (Rate::Updates, &["requests_update", "requests_update_if"]),
+    (Rate::Updates, &["requests_update", "requests_update_if", "requests_update_fields_if"]),
     (Rate::Touches, &["requests_touch"]),
     (Rate::Ends, &["requests_end", "requests_end_if"]),
     (Rate::Missed, &["failures_absent", "failures_ended", "failures_expired", "failures_conflict"]),

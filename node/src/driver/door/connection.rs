@@ -217,10 +217,6 @@ impl<C: Clock> Connection<C> {
     /// The command that a request is, if this client may ask for it.
     fn find<'a>(&mut self, arguments: Arguments<'a>) -> Outcome<'a, &'static Spec> {
         let spec = match table::find(arguments) {
-            Ok(spec) | Err(CommandError::Arity(spec)) if !is_offered(spec.id) => {
-                self.count_unknown(spec.name.as_bytes());
-                return Err(CommandError::UnknownCommand(arguments).into());
-            }
             Ok(spec) => spec,
             Err(error) => {
                 if let CommandError::UnknownCommand(arguments) = error {
@@ -325,8 +321,8 @@ impl<C: Clock> Connection<C> {
                 self.watched = Watched::default();
                 out.ok();
             }
-            Command::Command(query) => table::answer(query, is_offered, &mut out),
-            Command::Help(container) => table::help(container, is_offered, &mut out),
+            Command::Command(query) => table::answer(query, &mut out),
+            Command::Help(container) => table::help(container, &mut out),
             Command::ReadOnly
             | Command::ReadWrite
             | Command::ClientNoEvict(_)
@@ -369,7 +365,20 @@ impl<C: Clock> Connection<C> {
             | Command::Append { .. }
             | Command::GetRange { .. }
             | Command::SetRange { .. }
-            | Command::IncrBy { .. } => self.string(spec, command, &mut out).await?,
+            | Command::IncrBy { .. }
+            | Command::IncrByFloat { .. } => self.string(spec, command, &mut out).await?,
+            Command::HSet { .. }
+            | Command::HSetNx { .. }
+            | Command::HGet { .. }
+            | Command::HMGet { .. }
+            | Command::HGetAll { .. }
+            | Command::HLen { .. }
+            | Command::HExists { .. }
+            | Command::HStrLen { .. }
+            | Command::HDel { .. }
+            | Command::HIncrBy { .. }
+            | Command::HIncrByFloat { .. }
+            | Command::HScan { .. } => self.hash(command, &mut out).await?,
             Command::Scan(_) | Command::Keys { .. } | Command::DbSize | Command::RandomKey => {
                 self.all_keys(command, &mut out).await?;
             }
@@ -426,11 +435,6 @@ const EMPTY: Argument<'static> = Argument(b"");
 /// Whether a command is done though others are queued.
 fn is_done_at_once(id: Id) -> bool {
     matches!(id, Id::Exec | Id::Discard | Id::Multi | Id::Watch | Id::Quit | Id::Reset)
-}
-
-/// Whether the door does what this is.
-pub(super) fn is_offered(id: Id) -> bool {
-    !matches!(id, Id::IncrByFloat)
 }
 
 /// Compares secrets in a time that depends on the length of what was said alone.

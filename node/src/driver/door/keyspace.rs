@@ -1,5 +1,7 @@
 //! Keys, whatever they hold, and the ways in which they change.
 
+use std::collections::BTreeMap;
+
 use annulus_net::Clock;
 use annulus_proto::Key;
 use annulus_proto::entry::Value;
@@ -99,7 +101,12 @@ impl<C: Clock> Connection<C> {
             Command::RenameNx { key, to } => {
                 out.integer(self.rename(key, to, true).await?.into());
             }
-            // What is offered is done above or elsewhere.
+            Command::Dump { key } => self.dump(key, out).await?,
+            Command::Restore { key, payload, expiry, replace } => {
+                self.restore(spec, key, payload, expiry, replace).await?;
+                out.ok();
+            }
+            // All others are done elsewhere.
             _ => return Err(Trouble::Error("ERR", "not here".into())),
         }
         Ok(())
@@ -148,10 +155,9 @@ impl<C: Clock> Connection<C> {
         &mut self,
         key: &Key,
         seen: &Session,
-        value: Vec<u8>,
+        value: Value,
         lifetimes: Option<Lifetimes>,
     ) -> Outcome<'a, bool> {
-        let value = Value::Bytes(value);
         let change = match lifetimes {
             None => Change::Value(value),
             Some(lifetimes) => Change::Whole(value, lifetimes),
@@ -163,10 +169,10 @@ impl<C: Clock> Connection<C> {
     pub(super) async fn begin<'a>(
         &mut self,
         key: &Key,
-        value: Vec<u8>,
+        value: Value,
         lifetimes: Lifetimes,
     ) -> Outcome<'a, bool> {
-        let (value, attributes) = (Value::Bytes(value), Default::default());
+        let attributes = Default::default();
         self.change(key, Operation::StartIfAbsent { value, lifetimes, attributes }).await
     }
 
@@ -330,8 +336,15 @@ fn encoding(value: &Value) -> &'static [u8] {
         Value::Bytes(bytes) if integer(bytes).is_some() => b"int",
         Value::Bytes(bytes) if bytes.len() <= EMBEDDED_BYTES_MAX => b"embstr",
         Value::Bytes(_) => b"raw",
-        Value::Map(_) => b"listpack",
+        Value::Map(fields) if is_listpack(fields) => b"listpack",
+        Value::Map(_) => b"hashtable",
     }
+}
+
+/// With `hash-max-listpack-entries` and `hash-max-listpack-value` as they are by default.
+fn is_listpack(fields: &BTreeMap<Vec<u8>, Vec<u8>>) -> bool {
+    let is_short = |(name, value): (&Vec<u8>, &Vec<u8>)| name.len() <= 64 && value.len() <= 64;
+    fields.len() <= 512 && fields.iter().all(is_short)
 }
 
 const EMBEDDED_BYTES_MAX: usize = 44;

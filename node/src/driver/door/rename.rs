@@ -21,10 +21,6 @@ impl<C: Clock> Connection<C> {
         if_absent: bool,
     ) -> Outcome<'a, bool> {
         let (from, to) = (named(from)?, named(to)?);
-        if from.slot() != to.slot() {
-            let text = "Keys in request don't hash to the same slot";
-            return Err(Trouble::Error("CROSSSLOT", text.into()));
-        }
         if from == to {
             let is_there = self.get(&from).await?.is_some();
             return if is_there { Ok(!if_absent) } else { Err(no_such_key()) };

@@ -110,7 +110,7 @@ impl<C: Clock> Connection<C> {
                     Trouble::Error("ERR", "invalid expire time in 'setex' command".into())
                 })?;
                 self.refuse_longer(value.len())?;
-                match self.begin(&named(key)?, value.to_vec(), lifetimes).await? {
+                match self.begin(&named(key)?, Value::Bytes(value.to_vec()), lifetimes).await? {
                     true => out.ok(),
                     false => out.null(),
                 }

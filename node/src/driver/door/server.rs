@@ -100,7 +100,7 @@ impl<C: Clock> Connection<C> {
                     out.bulk(value.as_bytes());
                 }
             }
-            // What is offered is done above or elsewhere.
+            // All others are done elsewhere.
             _ => return Err(Trouble::Error("ERR", "not here".into())),
         }
         Ok(())

@@ -12,6 +12,7 @@ use annulus_resp::{
 
 use super::super::settings::OnLateSave;
 use super::connection::Connection;
+use super::hashes::sum;
 use super::keyspace::{FOR_EVER, Found, LATE_SAVE, TRIES_MAX, lifetimes_of, named, until};
 use super::store::{Outcome, Trouble, contended};
 
@@ -47,7 +48,8 @@ impl<C: Clock> Connection<C> {
                 }
             }
             Command::SetNx { key, value } => {
-                let is_set = self.begin(&named(key)?, value.to_vec(), FOR_EVER).await?;
+                let is_set =
+                    self.begin(&named(key)?, Value::Bytes(value.to_vec()), FOR_EVER).await?;
                 out.integer(is_set.into());
             }
             Command::GetSet { key, value } => {
@@ -144,7 +146,12 @@ impl<C: Clock> Connection<C> {
                 let new = new.await?;
                 out.integer(integer(&new).unwrap_or_default());
             }
-            // What is offered is done above or elsewhere.
+            Command::IncrByFloat { key, by } => {
+                let new =
+                    self.edit(key, |current| sum(current, by, texts::NOT_FLOAT).map(Some)).await?;
+                out.bulk(&new);
+            }
+            // All others are done elsewhere.
             _ => return Err(Trouble::Error("ERR", "not here".into())),
         }
         Ok(())
@@ -193,7 +200,8 @@ impl<C: Clock> Connection<C> {
                 return Ok(written(true));
             }
             (SetCondition::Absent, Some(lifetimes)) if !options.get => {
-                return Ok(written(self.begin(&key, value.to_vec(), lifetimes).await?));
+                let value = Value::Bytes(value.to_vec());
+                return Ok(written(self.begin(&key, value, lifetimes).await?));
             }
             _ => {}
         }
@@ -225,6 +233,7 @@ impl<C: Clock> Connection<C> {
             if is_plain && matches!(found, Found::Ended) && !self.knows_of_the_end(&key) {
                 return self.late().map(|()| Written { is_written: true, before });
             }
+            let new = || Value::Bytes(value.to_vec());
             let is_done = match (found, lifetimes) {
                 (Found::Alive(session), None) => {
                     let version = session.version;
@@ -232,10 +241,10 @@ impl<C: Clock> Connection<C> {
                 }
                 (Found::Alive(session), Some(lifetimes)) => {
                     let lifetimes = Some(lifetimes).filter(|_| !keeps);
-                    self.replace(&key, &session, value.to_vec(), lifetimes).await?
+                    self.replace(&key, &session, new(), lifetimes).await?
                 }
                 (_, None) => true,
-                (_, Some(lifetimes)) => self.begin(&key, value.to_vec(), lifetimes).await?,
+                (_, Some(lifetimes)) => self.begin(&key, new(), lifetimes).await?,
             };
             if is_done {
                 return Ok(Written { is_written: true, before });
@@ -247,13 +256,13 @@ impl<C: Clock> Connection<C> {
     /// Whether the client may begin a session though another one was ended there. It was told that there is none, or ended it
     /// itself; of an end after that, of a session that began after that, it may not know: ends have no names here by which
     /// they could be told apart.
-    fn knows_of_the_end(&self, key: &Key) -> bool {
+    pub(super) fn knows_of_the_end(&self, key: &Key) -> bool {
         self.door.on_late_save == OnLateSave::Recreate
             || self.told.knows(self.table, key.as_bytes())
     }
 
     /// What is said to a late save.
-    fn late<'a>(&self) -> Outcome<'a, ()> {
+    pub(super) fn late<'a>(&self) -> Outcome<'a, ()> {
         self.door.reception.tally.add("redis_late_saves");
         match self.door.on_late_save {
             OnLateSave::Ignore => Ok(()),
@@ -331,9 +340,10 @@ impl<C: Clock> Connection<C> {
             if value.len() > self.value_bytes_max() {
                 return Err(Trouble::text("ERR", texts::TOO_LONG));
             }
+            let written = Value::Bytes(value.clone());
             let is_done = match &session {
-                Some(session) => self.replace(&key, session, value.clone(), None).await?,
-                None => self.begin(&key, value.clone(), FOR_EVER).await?,
+                Some(session) => self.replace(&key, session, written, None).await?,
+                None => self.begin(&key, written, FOR_EVER).await?,
             };
             if is_done {
                 return Ok(value);
@@ -372,7 +382,7 @@ fn bytes_of<'a>(session: Session) -> Outcome<'a, Vec<u8>> {
     }
 }
 
-fn bulk_or_null(value: Option<&[u8]>, out: &mut Writer<'_>) {
+pub(super) fn bulk_or_null(value: Option<&[u8]>, out: &mut Writer<'_>) {
     match value {
         Some(value) => out.bulk(value),
         None => out.null(),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use annulus_net::Clock;
 use annulus_proto::entry::Value;
 use annulus_proto::message::{
-    Acknowledged, Change, Failure, Lifetimes, Operation, Session, SessionReply,
+    Acknowledged, Change, Failure, Lifetimes, Operation, Session, SessionReply, field_hash,
 };
 use annulus_proto::{Attributes, Hlc, Key, NodeId, Version};
 use annulus_resp::table::{self, Id};
@@ -19,6 +19,7 @@ use annulus_resp::{Arguments, Span, Writer, texts};
 
 use super::LIMITS;
 use super::connection::Connection;
+use super::hashes::Fields;
 use super::keyspace::{Found, TRIES_MAX, named, unexpected};
 use super::store::{Outcome, Trouble, contended};
 
@@ -422,6 +423,16 @@ impl Draft {
                 There::Session(session),
                 Operation::Update { change, .. } | Operation::UpdateIf { change, .. },
             ) => change_by(session, change, bounds, now_ms)?,
+            (
+                now @ There::Session(_),
+                Operation::UpdateFieldsIf { set, delete, ends_empty, .. },
+            ) => {
+                let There::Session(session) = now else { return Err(Failure::Absent) };
+                change_by(session, Change::Fields { set, delete }, bounds, now_ms)?;
+                if ends_empty && matches!(&session.value, Value::Map(fields) if fields.is_empty()) {
+                    *now = There::Ended;
+                }
+            }
             // That the session there goes on, nobody can see who has its key alone.
             (There::Session(session), Operation::Start { value, lifetimes, .. }) => {
                 write(session, value, Some(lifetimes), bounds, now_ms)?;
@@ -465,6 +476,13 @@ impl Draft {
                 let version = before.version;
                 let lifetimes = lifetimes_from(now, now_ms);
                 let keeps = (now.idle, now.expire_at) == (before.idle, before.expire_at);
+                if let Some(lifetimes) = lifetimes
+                    && now.value != before.value
+                    && let (Value::Map(seen), Value::Map(left)) = (&before.value, &now.value)
+                {
+                    let lifetimes = (!keeps).then_some(lifetimes);
+                    return Some(fields_write(before, seen, left, lifetimes, false));
+                }
                 let change = match (now.value == before.value, keeps, lifetimes) {
                     (_, _, None) => return Some(Operation::EndIf { version }),
                     (true, true, _) => {
@@ -477,7 +495,10 @@ impl Draft {
                 };
                 Some(Operation::UpdateIf { version, change })
             }
-            (There::Session(before), _) => Some(Operation::EndIf { version: before.version }),
+            (There::Session(before), _) => Some(match &before.value {
+                Value::Map(seen) => fields_write(before, seen, &BTreeMap::new(), None, true),
+                Value::Bytes(_) => Operation::EndIf { version: before.version },
+            }),
             (_, There::Session(now)) => {
                 let (value, attributes) = (now.value.clone(), now.attributes.clone());
                 let lifetimes = lifetimes_from(now, now_ms)?;
@@ -498,7 +519,33 @@ fn size(operation: &Operation) -> usize {
         | Operation::UpdateIf { change: Change::Value(value) | Change::Whole(value, _), .. } => {
             value.size()
         }
+        Operation::Update { change: Change::Fields { set, .. }, .. }
+        | Operation::UpdateIf { change: Change::Fields { set, .. }, .. }
+        | Operation::UpdateFieldsIf { set, .. } => {
+            set.iter().map(|(name, value)| name.len() + value.len()).sum()
+        }
         _ => 0,
+    }
+}
+
+/// What makes these fields of those that were seen, if there are no others.
+fn fields_write(
+    before: &Session,
+    seen: &Fields,
+    now: &Fields,
+    lifetimes: Option<Lifetimes>,
+    ends_empty: bool,
+) -> Operation {
+    let hashes = seen.iter().map(|(name, value)| (name.clone(), Some(field_hash(value))));
+    let set = now.iter().filter(|(name, value)| seen.get(*name) != Some(value));
+    Operation::UpdateFieldsIf {
+        birth: before.birth,
+        expected: hashes.collect(),
+        is_all: true,
+        set: set.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        delete: seen.keys().filter(|name| !now.contains_key(*name)).cloned().collect(),
+        lifetimes,
+        ends_empty,
     }
 }
 
@@ -535,6 +582,17 @@ fn change_by(
     match change {
         Change::Value(value) => write(session, value, None, bounds, now_ms),
         Change::Whole(value, lifetimes) => write(session, value, Some(lifetimes), bounds, now_ms),
+        Change::Fields { set, delete } => {
+            let mut fields = match &session.value {
+                Value::Map(fields) => fields.clone(),
+                Value::Bytes(_) => BTreeMap::new(),
+            };
+            fields.extend(set);
+            for name in delete {
+                fields.remove(&name);
+            }
+            write(session, Value::Map(fields), None, bounds, now_ms)
+        }
         Change::Lifetimes(lifetimes) => {
             set_lifetimes(session, lifetimes, bounds, now_ms);
             touch(session, now_ms);

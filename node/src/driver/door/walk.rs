@@ -69,7 +69,7 @@ impl<C: Clock> Connection<C> {
         for WalkedKey { key, is_map, .. } in found {
             let holds = if is_map { "hash" } else { "string" };
             let is_meant = scan.holds.is_none_or(|wanted| wanted.is(holds))
-                && scan.pattern.is_none_or(|pattern| is_like(&key, pattern));
+                && scan.pattern.is_none_or(|pattern| is_like(key.as_bytes(), pattern));
             keys.extend(is_meant.then_some(key));
         }
         Ok((keys, next))
@@ -88,7 +88,8 @@ impl<C: Clock> Connection<C> {
             }
             let (found, next) = self.page(place, PAGE).await?;
             looked += found.len();
-            let found = found.into_iter().map(|it| it.key).filter(|key| is_like(key, pattern));
+            let found =
+                found.into_iter().map(|it| it.key).filter(|key| is_like(key.as_bytes(), pattern));
             for key in found {
                 bytes += key.as_bytes().len();
                 keys.push(key);
@@ -184,8 +185,8 @@ impl<C: Clock> Connection<C> {
     }
 }
 
-fn is_like(key: &Key, pattern: Argument<'_>) -> bool {
-    matches(&pattern, key.as_bytes(), Case::Sensitive)
+pub(super) fn is_like(name: &[u8], pattern: Argument<'_>) -> bool {
+    matches(&pattern, name, Case::Sensitive)
 }
 
 /// How many keys there are, if there are so many before a place.

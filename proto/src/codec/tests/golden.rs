@@ -158,6 +158,18 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "0873657373696f6e7306733363726574070100fbd00709000176010001fb60ea0001",
         ),
         (
+            request(Operation::UpdateFieldsIf {
+                birth: birth(),
+                expected: [(b"a".to_vec(), Some(300)), (b"b".to_vec(), None)].into(),
+                is_all: false,
+                set: [(b"a".to_vec(), b"1".to_vec())].into(),
+                delete: vec![b"c".to_vec()],
+                lifetimes: None,
+                ends_empty: true,
+            }),
+            "0873657373696f6e7306733363726574070100fbd0070afd0000006c50c4a001a102016101fb2c010162000001016101310101630001",
+        ),
+        (
             request(Operation::UpdateIf {
                 version: later(),
                 change: Change::Whole(Value::Bytes(b"v".to_vec()), Lifetimes::default()),

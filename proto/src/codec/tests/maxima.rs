@@ -162,6 +162,15 @@ fn the_largest_values_pass() {
                 let delete = set.keys().cloned().collect();
                 let change = Change::Fields { set: set.clone(), delete };
                 passes(session(Operation::Update { birth: Some(LATE), change }));
+                passes(session(Operation::UpdateFieldsIf {
+                    birth: LATE,
+                    expected: set.keys().map(|name| (name.clone(), Some(u64::MAX))).collect(),
+                    is_all: true,
+                    set: set.clone(),
+                    delete: Vec::new(),
+                    lifetimes: Some(lifetimes),
+                    ends_empty: true,
+                }));
             }
             passes(SessionReply::Session(Session {
                 birth: LATE,

@@ -1,0 +1,279 @@
+//! Hashes, numbers that need not be whole, DUMP and RESTORE.
+
+use super::*;
+
+const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+
+impl Draw {
+    /// The words of a request about a hash.
+    fn of_hash(&mut self, number: usize) -> Vec<String> {
+        let field = |draw: &mut Self| draw.one_of(&["f", "g", "h", ""]);
+        let mut words = vec![self.one_of(&[
+            "HSET",
+            "HSET",
+            "HMSET",
+            "HSETNX",
+            "HGET",
+            "HMGET",
+            "HGETALL",
+            "HKEYS",
+            "HVALS",
+            "HLEN",
+            "HEXISTS",
+            "HSTRLEN",
+            "HDEL",
+            "HDEL",
+            "HINCRBY",
+            "HINCRBYFLOAT",
+            "HSCAN",
+            "INCRBYFLOAT",
+            "TYPE",
+            "OBJECT",
+        ])];
+        if words[0] == "OBJECT" {
+            words.push("ENCODING".to_owned());
+        }
+        words.push(self.key());
+        match &*words[0] {
+            "HSET" | "HMSET" => {
+                for _ in 0..=self.below(3) {
+                    let value = if self.below(3) == 0 { number.to_string() } else { self.value() };
+                    words.extend([field(self), value]);
+                }
+            }
+            "HSETNX" => words.extend([field(self), self.value()]),
+            "HGET" | "HEXISTS" | "HSTRLEN" => words.push(field(self)),
+            "HMGET" | "HDEL" => (0..=self.below(3)).for_each(|_| words.push(field(self))),
+            "HINCRBY" => {
+                let by = self.one_of(&["1", "-7", "9223372036854775807", "1.5"]);
+                words.extend([field(self), by]);
+            }
+            "HINCRBYFLOAT" => words.extend([field(self), self.one_of(&["1", "-2.", "1e3", "x"])]),
+            "INCRBYFLOAT" => words.push(self.one_of(&["1", "-2.", "1e3", "x"])),
+            "HSCAN" => words.extend(["0", "MATCH", "[fg]"].map(str::to_owned)),
+            _ => {}
+        }
+        words
+    }
+}
+
+/// The answer, whatever the order is in which it tells of fields: Redis' own is another one.
+fn in_order(answer: String, asked: &str) -> String {
+    let per_field = match asked {
+        "HGETALL" | "HSCAN" => 2,
+        "HKEYS" | "HVALS" => 1,
+        _ => return answer,
+    };
+    let Some(at) = answer.rfind('*') else { return answer };
+    let (count, fields) = answer[at..].split_once("\r\n").expect("a line");
+    let lines: Vec<&str> = fields.split_terminator("\r\n").collect();
+    let mut fields: Vec<String> = lines.chunks(2 * per_field).map(|it| it.join(" ")).collect();
+    fields.sort_unstable();
+    format!("{}{count} {fields:?}", &answer[..at])
+}
+
+#[test]
+fn random_commands_about_hashes_are_answered_as_by_a_real_redis() {
+    let place = Place::new();
+    let node = door(&place, "on_late_save = \"recreate\"");
+    let real = RealRedis::start(&place);
+    let mut theirs = eventually("a real Redis", || Client::at(&real.socket));
+    let mut ours = Tcp::of(&node);
+    let is_time = |words: &[String]| words[0].contains("TTL") || words[0].contains("TIME");
+    for seed in [7, 8, 9] {
+        let mut draw = Draw(seed);
+        let ended = ["DEL", "a", "b", "c", "d"];
+        ours.ask(&ended);
+        theirs.ask(&ended);
+        for number in 0..500 {
+            // Alone, or some of them in a transaction.
+            let mut requests = Vec::new();
+            for at in 0..=draw.below(4) {
+                match draw.below(4) {
+                    0 => requests.push(draw.request(number + at)),
+                    _ => requests.push(draw.of_hash(number + at)),
+                }
+            }
+            requests.retain(|words| !is_time(words));
+            let is_transaction = draw.below(3) == 0;
+            if is_transaction {
+                // Its answers are in one, and tell of no fields.
+                requests
+                    .retain(|words| !["HGETALL", "HKEYS", "HVALS", "HSCAN"].contains(&&*words[0]));
+                requests.insert(0, vec!["MULTI".to_owned()]);
+                requests.push(vec!["EXEC".to_owned()]);
+            }
+            for words in requests {
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                let [ours, theirs] =
+                    [ours.ask(&words), theirs.ask(&words)].map(|it| in_order(it, words[0]));
+                assert_eq!(ours, theirs, "seed {seed}, round {number}: {words:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hash_is_a_session_with_fields_for_everybody() {
+    let place = Place::new();
+    let node = door(&place, "");
+    let mut client = Tcp::of(&node);
+    assert_eq!(client.say("HSET sess user alice cart 3"), ":2\r\n");
+    assert_eq!(client.say("HSET sess user bob seen 1"), ":1\r\n");
+    let run = |args: &[&str]| place.run(&[args, &["--node", &node.addr]].concat());
+    let got = run(&["get", "sess"]).stdout;
+    for part in ["user", "bob", "cart", "seen"] {
+        assert!(got.contains(part), "{part} in {got}");
+    }
+    run(&["set", "sess", "--field", "cart=4"]);
+    eventually("what another client of Annulus set", || {
+        (client.say("HGET sess cart") == bulk("4")).then_some(())
+    });
+    client.say("HELLO 3");
+    let all = format!("%3\r\n{}{}", bulk("cart"), bulk("4"));
+    let answered = client.say("HGETALL sess");
+    assert!(answered.starts_with(&all), "{answered}");
+    assert_eq!(client.say("HGET sess none"), "_\r\n");
+    client.say("HELLO 2");
+
+    // Deadlines are those of the key, and stay.
+    assert_eq!(client.say("EXPIRE sess 100"), ":1\r\n");
+    client.say("HSET sess more 1");
+    client.say("HDEL sess seen");
+    assert!(is_answer(&client.say("TTL sess"), ":100\r\n", "TTL sess"));
+    assert_eq!(client.say("GET sess"), WRONG_TYPE);
+    client.say("SET text x");
+    for request in
+        ["HSET text f v", "HGET text f", "HDEL text f", "HINCRBY text f 1", "HSCAN text 0"]
+    {
+        assert_eq!(client.say(request), WRONG_TYPE, "{request}");
+    }
+
+    // What is too long is refused, and nothing is done.
+    let (name, value) = ("n".repeat(1_025), "v".repeat(70_000));
+    let refused = client.ask(&["HSET", "sess", "fine", "1", &name, "v"]);
+    assert_eq!(refused, "-ERR a field's name has 1024 bytes at most\r\n");
+    let refused = client.ask(&["HSET", "sess", "fine", "1", "other", &value]);
+    assert!(refused.starts_with("-ERR string exceeds maximum allowed size"), "{refused}");
+    assert_eq!(client.say("HEXISTS sess fine"), ":0\r\n");
+}
+
+#[test]
+fn a_hash_that_was_ended_is_not_brought_back_by_a_late_save() {
+    let place = Place::new();
+    let node = door(&place, "");
+    let (mut late, mut other) = (Tcp::of(&node), Tcp::of(&node));
+    late.say("HMSET sess user alice cart 3");
+    assert_eq!(other.say("DEL sess"), ":1\r\n");
+    for save in ["HMSET sess cart 4", "HSET sess cart 4"] {
+        let refused = late.say(save);
+        assert!(refused.starts_with(LATE), "{save}: {refused}");
+    }
+    assert_eq!(other.say("EXISTS sess"), ":0\r\n");
+    // Whoever has looked begins another one.
+    assert_eq!(late.say("HGETALL sess"), "*0\r\n");
+    assert_eq!(late.say("HSET sess cart 1"), ":1\r\n");
+    assert_eq!(other.say("HLEN sess"), ":1\r\n");
+    // With its last field a hash is gone, as after DEL.
+    assert_eq!(late.say("HDEL sess cart none cart"), ":1\r\n");
+    assert_eq!(other.say("TYPE sess"), "+none\r\n");
+    assert_eq!(late.say("HSET sess cart 2"), ":1\r\n", "this one ended it");
+    assert_eq!(other.say("HDEL sess cart"), ":1\r\n");
+    let refused = late.say("HSET sess cart 3");
+    assert!(refused.starts_with(LATE), "{refused}");
+}
+
+/// Through three nodes at the same time, nobody's field is lost, and each step counts once.
+#[test]
+fn fields_that_are_set_through_several_nodes_are_merged() {
+    let place = Place::new();
+    let nodes = doors(&place, "n1", &["n2", "n3"], &["--redis-listen", "127.0.0.1:0"]);
+    Tcp::of(&nodes[0]).say("HSET sess begun 1");
+    eventually("all have heard of it", || {
+        let has = |node| Tcp::of(node).say("HLEN sess") == ":1\r\n";
+        nodes.iter().all(has).then_some(())
+    });
+    std::thread::scope(|scope| {
+        for (number, node) in nodes.iter().enumerate() {
+            scope.spawn(move || {
+                let mut client = Tcp::of(node);
+                for at in 0..40 {
+                    let field = format!("field-{number}-{at}");
+                    assert_eq!(client.ask(&["HSET", "sess", &field, "1"]), ":1\r\n");
+                    client.say("HINCRBY sess hits 1");
+                    client.say("HINCRBYFLOAT sess sum 0.1");
+                }
+            });
+        }
+    });
+    let mut client = Tcp::of(&nodes[1]);
+    eventually("all fields", || (client.say("HLEN sess") == ":123\r\n").then_some(()));
+    let both = format!("*2\r\n{}{}", bulk("120"), bulk("12"));
+    assert_eq!(client.say("HMGET sess hits sum"), both);
+}
+
+#[test]
+fn sums_of_numbers_that_need_not_be_whole_are_exact() {
+    let place = Place::new();
+    let node = door(&place, "");
+    let mut client = Tcp::of(&node);
+    for (asked, answered) in [
+        ("INCRBYFLOAT n 10.50", bulk("10.5")),
+        ("INCRBYFLOAT n 0.1", bulk("10.6")),
+        ("INCRBYFLOAT n -5", bulk("5.6")),
+        ("INCRBYFLOAT n 5.0e3", bulk("5005.6")),
+        ("GET n", bulk("5005.6")),
+        ("INCRBYFLOAT n inf", "-ERR increment would produce NaN or Infinity\r\n".to_owned()),
+        ("INCRBYFLOAT n 1e21", bulk("1000000000000000005005.6")),
+        (
+            "INCRBYFLOAT n 1e21",
+            "-ERR increment would produce a number of more than 21 digits\r\n".to_owned(),
+        ),
+        ("SET n text", OK.to_owned()),
+        ("INCRBYFLOAT n 1", "-ERR value is not a valid float\r\n".to_owned()),
+        ("HSET h f text", ":1\r\n".to_owned()),
+        ("HINCRBYFLOAT h f 1", "-ERR hash value is not a float\r\n".to_owned()),
+    ] {
+        assert_eq!(client.say(asked), answered, "{asked}");
+    }
+}
+
+#[test]
+fn what_was_dumped_under_one_key_is_restored_under_another() {
+    let place = Place::new();
+    let nodes = doors(&place, "n1", &["n2"], &["--redis-listen", "127.0.0.1:0"]);
+    let (mut one, mut other) = (Tcp::of(&nodes[0]), Tcp::of(&nodes[1]));
+    one.say("HSET hash f v g w");
+    one.say("SET text value");
+    assert_eq!(one.say("DUMP nothing"), NIL);
+    let mut dump = |key: &str| {
+        one.send(&request(&["DUMP", key]));
+        let mut answer = Vec::new();
+        one.read_into(&mut answer);
+        let begin = answer.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
+        answer[begin..answer.len() - 2].to_vec()
+    };
+    let (hash, text) = (dump("hash"), dump("text"));
+    let mut restore = |key: &str, ttl: &str, payload: &[u8], options: &[&str]| {
+        let words = [b"RESTORE", key.as_bytes(), ttl.as_bytes(), payload];
+        let words = words.into_iter().chain(options.iter().map(|option| option.as_bytes()));
+        let words: Vec<_> = words.collect();
+        other.send(&request_of_bytes(&words));
+        other.answer()
+    };
+    assert_eq!(restore("new", "0", &hash, &[]), OK);
+    assert_eq!(restore("new", "0", &text, &[]), "-BUSYKEY Target key name already exists.\r\n");
+    assert_eq!(restore("brief", "100000", &text, &["IDLETIME", "5"]), OK);
+    assert_eq!(restore("past", "1", &text, &["ABSTTL"]), OK);
+    assert_eq!(restore("text", "1", &text, &["ABSTTL", "REPLACE"]), OK);
+    assert_eq!(restore("hash", "0", &text, &["REPLACE"]), OK);
+    let bad = "-ERR DUMP payload version or checksum are wrong\r\n";
+    assert_eq!(restore("bad", "0", &hash[1..], &[]), bad);
+    assert_eq!(
+        other.say("HGETALL new"),
+        format!("*4\r\n{}{}{}{}", bulk("f"), bulk("v"), bulk("g"), bulk("w"))
+    );
+    assert!(is_answer(&other.say("TTL brief"), ":100\r\n", "TTL brief"));
+    assert_eq!(other.say("EXISTS past bad text"), ":0\r\n");
+    assert_eq!(other.say("GET hash"), bulk("value"));
+}
