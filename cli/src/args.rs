@@ -130,6 +130,8 @@ pub(crate) enum Command {
     /// Sessions that expired or were evicted, in the files that nodes write them to
     #[command(subcommand)]
     Archive(ArchiveCommand),
+    /// Begin sessions of what a Redis holds: none whose key has a session, or one that ended
+    Import(ImportArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page, or write all of them
@@ -535,6 +537,20 @@ pub(crate) struct RestoreArgs {
     /// All of the table's (see --table)
     #[arg(long, group = "which")]
     pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The Redis: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or redis+unix:///PATH. Others see command lines: a password
+    /// is better off in the environment
+    #[arg(long, value_name = "URL", env = "ANNULUS_IMPORT_FROM", hide_env_values = true)]
+    pub(crate) from: String,
+    /// Only keys that match this, as SCAN takes it
+    #[arg(long = "match", value_name = "PATTERN")]
+    pub(crate) pattern: Option<String>,
+    /// Where to note how far it is, and to go on from if it is there; removed at the end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 /// What to do with the keys of a cluster. All but `generate` go to this host's node over its Unix

@@ -2,6 +2,7 @@
 
 mod archive;
 mod configuration;
+mod import;
 pub(crate) mod keys;
 mod manual;
 mod members;
@@ -103,6 +104,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Archive(ArchiveCommand::List(args)) => archive::list(&global, &args),
         Command::Archive(ArchiveCommand::Restore(args)) => {
             connected(&global, async |cluster| archive::restore(cluster, &args).await)
+        }
+        Command::Import(args) => {
+            connected(&global, async |cluster| import::import(cluster, &args).await)
         }
         Command::Suspects(command) => {
             connected(&global, async |cluster| suspects::run(cluster, &command).await)

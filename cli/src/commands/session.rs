@@ -23,7 +23,7 @@ use crate::exit::{ABSENT, Failed, REFUSED, UNREACHABLE};
 use crate::output;
 
 /// The largest value that any table takes, in bytes.
-const VALUE_MAX: u64 = 1 << 20;
+pub(super) const VALUE_MAX: u64 = 1 << 20;
 
 /// Begins a session.
 pub(crate) async fn start(cluster: &Cluster, args: &StartArgs) -> anyhow::Result<()> {

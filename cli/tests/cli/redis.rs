@@ -820,6 +820,8 @@ fn random_commands_are_answered_as_by_a_real_redis() {
 
 #[path = "redis/hashes.rs"]
 mod hashes;
+#[path = "redis/import.rs"]
+mod import;
 #[path = "redis/scripts.rs"]
 mod scripts;
 #[path = "redis/transactions.rs"]
