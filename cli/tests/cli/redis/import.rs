@@ -101,7 +101,7 @@ fn an_import_goes_on_where_another_one_was() {
     let state = world.place.write("state", note("elsewhere:6379/0"));
     let told = world.import(&["--state", &state]).fails(2);
     assert!(told.contains("it is of an import from elsewhere:6379/0"), "{told}");
-    world.place.write("state", "x".to_owned());
+    world.place.write("state", "x");
     world.import(&["--state", &state]).fails(2);
     world.place.write("state", note(&from));
     let counts = world.counts(&["--state", &state], 0);
