@@ -19,6 +19,7 @@ mod near;
 mod process;
 mod redis;
 mod report;
+mod resp;
 mod restart;
 mod ring;
 mod rings;
@@ -105,6 +106,8 @@ enum Suite {
     Near,
     /// What it costs that sessions go outward and come in, and that a user's are ended wherever they are
     Rings,
+    /// The door for clients of Redis, beside Redis
+    Resp,
 }
 
 /// What this binary is when it starts itself.
@@ -166,6 +169,7 @@ fn run(suite: Suite, args: &Run) -> anyhow::Result<()> {
         Suite::Heat => heat::run(options, heat, &mut report)?,
         Suite::Near => near::run(&site, &machine, options, &mut report)?,
         Suite::Rings => rings::run(&site, &machine, (options, rings), &mut report)?,
+        Suite::Resp => resp::run(&mut site, &machine, options, &mut report)?,
     }
     report.heading("load", &format!("{} (1, 5, 15 minutes, at the end)", machine::load()));
     report.print()
@@ -184,6 +188,7 @@ impl Suite {
             Self::Heat => "heat",
             Self::Near => "near",
             Self::Rings => "rings",
+            Self::Resp => "resp",
         }
     }
 }

@@ -39,6 +39,9 @@ pub(crate) struct Limits {
     pub(crate) handover_rate: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hints_max: Option<String>,
+    /// Whether clients of Redis find a door, at an address of its own.
+    #[serde(skip)]
+    pub(crate) doors: bool,
 }
 
 /// How long a benchmark may take in all.
@@ -110,6 +113,9 @@ pub(crate) struct TableConfig {
     /// Where it is read; `None` = as nodes do unless they are told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) read: Option<&'static str>,
+    /// How many bytes a record has; `None` = as nodes have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) record_size: Option<u32>,
     /// How long its sessions take to lose half of their heat; `None` = as nodes have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) half_life: Option<&'static str>,
@@ -129,7 +135,15 @@ pub(crate) struct RingConfig {
 impl TableConfig {
     /// A table of which nothing else is said.
     pub(crate) fn new(name: &'static str, write: &'static str, memory: String) -> Self {
-        Self { name, write, memory, read: None, half_life: None, ring: Vec::new() }
+        Self {
+            name,
+            write,
+            memory,
+            read: None,
+            record_size: None,
+            half_life: None,
+            ring: Vec::new(),
+        }
     }
 }
 
@@ -147,6 +161,8 @@ pub(crate) struct Node {
     process: Process,
     pub(crate) addr: SocketAddr,
     pub(crate) socket: PathBuf,
+    /// Where clients of Redis find it, if they do.
+    pub(crate) door: Option<SocketAddr>,
     /// Its own directory, with its configuration.
     home: PathBuf,
     processors: Vec<usize>,
@@ -182,19 +198,21 @@ impl Cluster {
         let data = tempfile::Builder::new().prefix("c").tempdir_in(site.data.path())?;
         let shm = tempfile::Builder::new().prefix("c").tempdir_in(site.shm.path())?;
         let addrs = free_addrs(count)?;
+        let doors = free_addrs(if site.limits.doors { count } else { 0 })?;
         let mut nodes = Vec::new();
         for (index, addr) in addrs.iter().enumerate() {
+            let door = doors.get(index).copied();
             let home = data.path().join(format!("n{}", index + 1));
             fs::create_dir(&home)?;
             let socket = home.join("node.sock");
             let config = home.join(CONFIG);
-            let places = (home.as_path(), shm.path());
+            let places = (home.as_path(), shm.path(), door);
             let what = (tables, &site.limits);
             let text = node_config(&name, (index, cores), *addr, &addrs, places, what)?;
             fs::write(&config, text)?;
             let process = start_node(processors, &home)?;
             let processors = processors.to_vec();
-            nodes.push(Node { process, addr: *addr, socket, home, processors });
+            nodes.push(Node { process, addr: *addr, socket, door, home, processors });
         }
         for node in &mut nodes {
             node.wait_until_ready()?;
@@ -211,13 +229,14 @@ impl Cluster {
         let addr = free_addrs(1)?[0];
         let home = self.data.path().join(format!("n{}", index + 1));
         fs::create_dir(&home)?;
-        let places = (home.as_path(), self.shm.path());
+        let door = free_addrs(usize::from(self.limits.doors))?.pop();
+        let places = (home.as_path(), self.shm.path(), door);
         let what = (tables, &self.limits);
         let text = node_config(&self.name, (index, 1), addr, &seeds, places, what)?;
         fs::write(home.join(CONFIG), text)?;
         let process = start_node(&processors, &home)?;
         let socket = home.join("node.sock");
-        let mut node = Node { process, addr, socket, home, processors };
+        let mut node = Node { process, addr, socket, door, home, processors };
         node.wait_until_ready()?;
         self.nodes.push(node);
         Ok(())
@@ -348,7 +367,7 @@ fn node_config(
     (index, cores): (usize, u16),
     addr: SocketAddr,
     seeds: &[SocketAddr],
-    (home, shm): (&Path, &Path),
+    (home, shm, door): (&Path, &Path, Option<SocketAddr>),
     (tables, limits): (&[TableConfig], &Limits),
 ) -> anyhow::Result<String> {
     #[derive(Serialize)]
@@ -363,7 +382,12 @@ fn node_config(
         seeds: &'a [SocketAddr],
         #[serde(flatten)]
         limits: &'a Limits,
+        redis: Redis,
         table: &'a [TableConfig],
+    }
+    #[derive(Serialize)]
+    struct Redis {
+        listen: Vec<SocketAddr>,
     }
     // A node alone has nobody to wait for.
     let seeds = if seeds.len() > 1 { seeds } else { &[] };
@@ -377,6 +401,7 @@ fn node_config(
         listen: addr,
         seeds,
         limits,
+        redis: Redis { listen: door.into_iter().collect() },
         table: tables,
     };
     Ok(toml::to_string(&file)?)
@@ -397,7 +422,7 @@ fn free_addrs(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
 
 /// A Redis server that keeps nothing on disk. Killed when dropped.
 pub(crate) struct RedisServer {
-    _process: Process,
+    process: Process,
     pub(crate) addr: SocketAddr,
     pub(crate) socket: PathBuf,
     pub(crate) version: String,
@@ -412,7 +437,23 @@ impl RedisServer {
         let version = String::from_utf8_lossy(&version.stdout).into_owned();
         let version = version.split_whitespace().find_map(|word| word.strip_prefix("v="));
         let version = version.unwrap_or("of an unknown version").to_owned();
-        let home = site.data.path().join("redis");
+        Self::launch(site, core, "redis", version, &[]).map(Some)
+    }
+
+    /// Starts another one on this core, which holds a copy of what is in this one.
+    pub(crate) fn start_replica(&self, site: &Site, core: usize) -> anyhow::Result<Self> {
+        let of = ["--replicaof", "127.0.0.1", &self.addr.port().to_string()];
+        Self::launch(site, core, "replica", self.version.clone(), &of)
+    }
+
+    fn launch(
+        site: &Site,
+        core: usize,
+        name: &str,
+        version: String,
+        args: &[&str],
+    ) -> anyhow::Result<Self> {
+        let home = site.data.path().join(name);
         fs::create_dir(&home)?;
         let addr = free_addrs(1)?[0];
         let socket = home.join("redis.sock");
@@ -420,7 +461,7 @@ impl RedisServer {
         command.args(["exec", "--core", &core.to_string(), "--", "redis-server"]);
         command.args(["--bind", "127.0.0.1", "--port", &addr.port().to_string()]);
         command.args(["--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
-        command.arg("--dir").arg(&home).stdout(Stdio::null());
+        command.args(args).arg("--dir").arg(&home).stdout(Stdio::null());
         let mut process = Process::start(&mut command, home.join("log"))?;
         let deadline = Instant::now() + START_MAX;
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
@@ -429,7 +470,17 @@ impl RedisServer {
             }
             std::thread::sleep(POLL);
         }
-        Ok(Some(Self { _process: process, addr, socket, version }))
+        Ok(Self { process, addr, socket, version })
+    }
+
+    /// The memory that it has taken.
+    pub(crate) fn private_bytes(&self) -> Option<u64> {
+        machine::private_bytes(self.process.id())
+    }
+
+    /// The processor time that it has taken so far.
+    pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
+        machine::processor_time(self.process.id())
     }
 }
 

@@ -1,7 +1,7 @@
 //! As much of a Redis client as it takes to be fair: blocking, nothing allocated but what is read.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, bail};
@@ -29,7 +29,12 @@ impl RedisClient {
     }
 
     pub(crate) fn over_tcp(server: &RedisServer) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(server.addr)?;
+        Self::at(server.addr)
+    }
+
+    /// To whatever listens there.
+    pub(crate) fn at(addr: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
         Ok(Self::new(Stream::Tcp(stream)))
     }
@@ -47,6 +52,11 @@ impl RedisClient {
     /// Queues a SET with a lifetime, as session stores send it.
     pub(crate) fn queue_set(&mut self, key: &[u8], value: &[u8]) {
         self.queue(&[b"SET", key, value, b"EX", IDLE_SECONDS]);
+    }
+
+    /// Queues the question how many replicas have what was written before, one of which is waited for.
+    pub(crate) fn queue_wait(&mut self) {
+        self.queue(&[b"WAIT", b"1", b"1000"]);
     }
 
     /// Sends what was queued.
