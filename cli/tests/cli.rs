@@ -19,6 +19,8 @@ mod owner_limit;
 mod redis;
 #[path = "cli/redis_cluster.rs"]
 mod redis_cluster;
+#[path = "cli/redis_near.rs"]
+mod redis_near;
 #[path = "cli/rings.rs"]
 mod rings;
 #[path = "cli/rolling.rs"]

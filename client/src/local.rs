@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use annulus_net::{Clock, SystemClock};
 use annulus_proto::message::{Listed, Session};
-use annulus_proto::{Entry, Key, NodeId, Slot, Value, Version, record};
+use annulus_proto::{Key, NodeId, Slot, Value, Version, record};
 use annulus_shm::lane::{TableUses, is_sampled};
 use annulus_shm::{AttachError, Hit, Lookup, Shards, Standing};
 use arc_swap::ArcSwapOption;
@@ -281,15 +281,15 @@ impl LocalTable {
         if !self.recent.allow(key, progress, now_monotonic_ms) {
             return Looked::Ask(AskReason::BehindOwnWrite);
         }
-        if view.ended {
-            return Looked::Ended;
-        }
-        if view.is_marker() {
-            return Looked::Ask(AskReason::Miss);
-        }
         let clock_offset = attached.shards.shard(used.shard()).clock_offset();
         let now_ms = now_monotonic_ms.wrapping_add(clock_offset);
-        read(Found { view, deadline, mark, now_ms })
+        let slowed_until = match view.standing(now_ms) {
+            record::Standing::Live => None,
+            record::Standing::Slowed { until } => Some(until),
+            record::Standing::Ended => return Looked::Ended,
+            record::Standing::Elsewhere => return Looked::Ask(AskReason::Miss),
+        };
+        read(Found { view, deadline, mark, now_ms, slowed_until })
     }
 
     pub(crate) fn scan(&self, cursor: u64, limit: usize, now_ms: u64) -> Option<LocalPage> {
@@ -345,13 +345,14 @@ pub(crate) struct Found<'a> {
     deadline: u64,
     mark: u64,
     now_ms: u64,
+    slowed_until: Option<u64>,
 }
 
 impl Found<'_> {
     /// Reads it, unless the session is kept away from its users. Costs one branch where nothing was noted of it.
     #[inline]
     fn unless_slowed<T>(self, read: impl FnOnce(Self) -> Option<T>) -> Looked<T> {
-        match self.view.slowed_until(self.now_ms) {
+        match self.slowed_until {
             None => Looked::of(read(self)),
             Some(until) => {
                 let left_ms = until.saturating_sub(self.now_ms);
@@ -362,17 +363,7 @@ impl Found<'_> {
 
     /// The whole session, as a node would have sent it; `None` if the record is malformed.
     pub(crate) fn session(self) -> Option<Session> {
-        let Entry { birth, version, body } = self.view.entry(self.mark).ok()?;
-        let body = body?;
-        let pin = body.pin();
-        let value = match body.is_map() {
-            true => body.value(self.now_ms),
-            false => Value::Bytes(body.base.bytes),
-        };
-        let (deadline, touched) = (self.deadline, body.touched);
-        let (idle, expire_at) = (body.lease.idle, body.lease.expire_at);
-        let attributes = body.attributes;
-        Some(Session { birth, version, deadline, touched, idle, expire_at, attributes, pin, value })
+        self.view.session(self.mark, self.deadline, self.now_ms)
     }
 
     fn listed(self, key: Key) -> Option<Listed> {

@@ -100,8 +100,8 @@ pub use counters::Counters;
 pub use hub::{Hub, HubStart};
 pub use io::{
     Answered, Ask, Asker, Caller, CoreReport, GivenWeight, HubInput, HubOutput, Input, KnownMember,
-    LaneAnswer, NoAnswer, NodeState, Notice, Now, Outcome, Output, Reply, Request, SlotCounts,
-    UsedByLane,
+    LaneAnswer, MemoryUse, NoAnswer, NodeState, Notice, Now, Outcome, Output, Reply, Request,
+    SlotCounts,
 };
 pub use kept::{
     RECORD_REST_BYTES_MAX, RECORD_VALUE_BYTES_MAX, Record, RecordChange, RecordName, Space,
@@ -333,6 +333,8 @@ const SYNC_PATIENCE: u32 = 3;
 /// How many records that an earlier run left are read at a time: a quarter of a millisecond, after which requests
 /// that came in are served.
 const READ_STEP: usize = 512;
+/// An answer stands among so many of the last outputs if it came of what was handed in last.
+const OUTPUTS_OF_REQUEST: usize = 16;
 
 impl Core {
     /// A core of a node that has just started.
@@ -605,6 +607,17 @@ impl Core {
         !self.outputs.is_empty()
     }
 
+    /// Takes the answer to a request that was just handed in out of what [`Core::poll_output`] would return; `None` if
+    /// it is to come.
+    pub fn take_reply(&mut self, to: Asker, id: u64) -> Option<Message> {
+        let is_it = |output: &Output| matches!(output, Output::Reply(it) if it.to == to && it.header.id == id);
+        let back = self.outputs.iter().rev().take(OUTPUTS_OF_REQUEST).position(is_it)?;
+        match self.outputs.remove(self.outputs.len() - 1 - back)? {
+            Output::Reply(reply) => Some(reply.message),
+            _ => None,
+        }
+    }
+
     /// An answer for a client's lane; `None` when there is no more.
     pub fn poll_lane_answer(&mut self) -> Option<LaneAnswer> {
         self.lane_answers.pop_front()
@@ -639,10 +652,10 @@ impl Core {
     }
 
     /// Takes in what this host's readers used out of shared memory, as they say.
-    pub fn note_uses(&mut self, now: Now, uses: &[UsedByLane]) {
+    pub fn note_uses(&mut self, now: Now, uses: &[MemoryUse]) {
         let now_ms = self.time.now_ms(now);
         let mut counted = 0;
-        for UsedByLane { lane, table: number, used, count } in uses {
+        for MemoryUse { by, table: number, used, count } in uses {
             let Some(table) = self.tables.get_mut(*number) else { continue };
             let key = table.store.note_uses(*used, *count, now_ms);
             if let Some(key) = &key
@@ -654,8 +667,9 @@ impl Core {
             }
             if table.store.policy().suspects.is_some()
                 && let Some(key) = key.and_then(|key| Key::new(key).ok())
+                && let Some(client) = ClientId::of(*by)
             {
-                self.count_uses(now, *number, &key, (ClientId::Lane(*lane), Uses::Reads(*count)));
+                self.count_uses(now, *number, &key, (client, Uses::Reads(*count)));
             }
             counted += u64::from(*count);
         }
@@ -1178,6 +1192,16 @@ fn refusal(caller: Caller, request: &annulus_proto::message::SessionRequest) -> 
     let places = request.operation.is_placement() && role.includes(Role::Operator);
     (!may(role, begins_or_ends) && !places)
         .then(|| Failure::Refused(format!("the role {role} may not do this")))
+}
+
+impl Caller {
+    /// Whether it may read sessions.
+    pub fn may_read(self) -> bool {
+        match self {
+            Self::Client(role) => may(role, false),
+            _ => true,
+        }
+    }
 }
 
 /// Whether a client of this role may begin and end sessions, or do all else with them.

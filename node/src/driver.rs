@@ -58,7 +58,7 @@ use crate::core::{
 use accept::Reception;
 use core_task::CoreTask;
 use disk::{DiskTask, TableNames};
-use door::Door;
+use door::{Door, NearTables};
 use hub_task::HubTask;
 use inboxes::{Inboxes, NotLeft, Receivers};
 use keys::{KeyTask, Keys};
@@ -315,8 +315,9 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     let (standing, known) = watch::channel(hub.standing());
     let (missing, known_missing) = watch::channel(Arc::default());
     let map = own_door.map(|own| door::Cluster::new(own, known.clone(), known_missing));
-    let (heard, seed) = (reception.clone(), host.entropy());
-    let door = Door::new(&settings, password, redis.clone(), map, heard, &clock, seed);
+    let near = NearTables::new(&settings, &regions);
+    let (inside, seed) = ((reception.clone(), &shared[..], near), host.entropy());
+    let door = Door::new(&settings, password, redis.clone(), map, inside, &clock, seed);
     let udp = Arc::new(udp);
     let mut tasks = JoinSet::new();
     doors.open(Arc::new(door), &mut tasks);

@@ -26,6 +26,8 @@
 //! Any change of this layout gets another format number. Decoding takes arbitrary bytes and never
 //! panics; [`View::parse`] copies nothing.
 
+mod reading;
+
 use std::collections::BTreeMap;
 
 use crate::entry::{
@@ -35,6 +37,8 @@ use crate::entry::{
 use crate::limits::{NOTE_BYTES_MAX, NOTES_MAX};
 use crate::suspects::Verdict;
 use crate::version::{Hlc, NodeId, Version};
+
+pub use reading::Standing;
 
 /// The most bytes that a record needs beside the value's own, for a value that is no map.
 pub const OVERHEAD_BYTES_MAX: usize =

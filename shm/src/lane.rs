@@ -30,7 +30,7 @@ use memory::MemoryFile;
 
 pub use bell::{Alarm, Sleeper};
 pub use calls::{CallError, Calls, SubmitError, Submitted, Submitter};
-pub use counts::{TableUses, UseCounts, UseDrain, is_sampled};
+pub use counts::{SAMPLE, TableUses, UseCounts, UseDrain, is_sampled};
 pub use layout::{CALLS_MAX, LANE_LAYOUT_VERSION, SUBMISSION_BYTES_MAX};
 pub use ring::LaneFault;
 pub use slots::ANSWER_WORDS;

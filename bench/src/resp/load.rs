@@ -108,7 +108,8 @@ impl Load {
         command.args(["-P", &self.pipeline.to_string(), "-t", &self.command.to_lowercase()]);
         let output = command.output().context("redis-benchmark is to be installed")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "redis-benchmark failed: {text}");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "redis-benchmark at {}: {text}{complaint}", subject.name);
         let took = subject.processor_time()?.saturating_sub(before);
         let (rate, p99) = figures(&text)?;
         found.rates.push(rate);

@@ -214,11 +214,11 @@ pub struct Outcome {
     pub result: Result<Answered, NoAnswer>,
 }
 
-/// What a client on this host says that it used out of shared memory.
+/// What a reader of this host's shared memory used of it.
 #[derive(Clone, Copy, Debug)]
-pub struct UsedByLane {
-    /// The client's lane.
-    pub lane: u64,
+pub struct MemoryUse {
+    /// For whom.
+    pub by: Asker,
     /// The table, by its place in the settings.
     pub table: usize,
     /// What it used.

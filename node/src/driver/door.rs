@@ -9,6 +9,7 @@ mod connection;
 mod dump;
 mod hashes;
 mod keyspace;
+mod near;
 mod rename;
 mod scripts;
 mod server;
@@ -43,9 +44,11 @@ use super::error::RunError;
 use super::host::Host;
 use super::inboxes::Stopping;
 use super::settings::{NodeSettings, OnLateSave, RedisSettings};
+use super::shared::Shared;
 use crate::core::Caller;
 pub(super) use cluster::{Cluster, announced};
 use connection::{Client, Connection};
+pub(super) use near::NearTables;
 use scripts::Scripts;
 use store::Store;
 
@@ -53,6 +56,8 @@ use store::Store;
 pub(super) struct Door<C> {
     clock: C,
     reception: Arc<Reception>,
+    cores: Arc<[Arc<Shared>]>,
+    near: NearTables,
     /// By their numbers in SELECT.
     tables: Vec<Table>,
     password: Option<Zeroizing<String>>,
@@ -219,7 +224,7 @@ impl<C: Clock> Door<C> {
         password: Option<Zeroizing<String>>,
         addrs: Vec<SocketAddr>,
         cluster: Option<Cluster>,
-        reception: Arc<Reception>,
+        (reception, cores, near): (Arc<Reception>, &[Arc<Shared>], NearTables),
         clock: &C,
         seed: u64,
     ) -> Self {
@@ -233,6 +238,8 @@ impl<C: Clock> Door<C> {
         Self {
             clock: clock.clone(),
             reception,
+            cores: cores.into(),
+            near,
             tables: tables.filter(|policy| policy.ring == 0).map(table).collect(),
             password,
             on_late_save: settings.redis.on_late_save,
@@ -283,7 +290,8 @@ impl<C: Clock> Door<C> {
             (random.random(), random.random())
         };
         let caller = Caller::Client(role);
-        let store = Store::new(self.reception.clone(), number, caller, client);
+        let inside = (self.reception.clone(), self.cores.clone());
+        let store = Store::new(inside, self.clock.clone(), number, caller, client);
         let client = Arc::new(Client::new(number, peer, at, self.clock.monotonic()));
         self.clients().insert(number, client.clone());
         let connection = Connection::new(self.clone(), client, store, seed);
@@ -340,7 +348,8 @@ impl<C: Clock> Door<C> {
                     answers.clear();
                 }
             }
-            self.count(commands);
+            self.count(commands, std::mem::take(&mut connection.reads_near));
+            connection.tell_uses();
             if !answers.is_empty() {
                 write(write_half, &answers).await?;
                 answers.clear();
@@ -371,10 +380,13 @@ impl<C: Clock> Door<C> {
         }
     }
 
-    fn count(&self, commands: u64) {
+    fn count(&self, commands: u64, reads_near: u64) {
         if commands > 0 {
             self.reception.tally.add_many("redis_commands", commands);
             self.counts.commands.fetch_add(commands, Ordering::Relaxed);
+        }
+        if reads_near > 0 {
+            self.reception.tally.add_many("redis_reads_near", reads_near);
         }
     }
 

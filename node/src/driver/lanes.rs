@@ -27,7 +27,7 @@ use super::inboxes::Inboxes;
 use super::settings::LaneSettings;
 use super::shared::{Shared, Sleepers, State};
 use crate::core::route::core_of;
-use crate::core::{Asker, Caller, Input, Now, Request, UsedByLane};
+use crate::core::{Asker, Caller, Input, MemoryUse, Now, Request};
 
 /// Where streams get lanes, and give them back.
 pub(super) struct Lanes {
@@ -432,13 +432,13 @@ impl<C: Clock> Thread<C> {
             return;
         }
         let cores = self.cores.len();
-        let mut used: Vec<Vec<UsedByLane>> = vec![Vec::new(); cores];
+        let mut used: Vec<Vec<MemoryUse>> = vec![Vec::new(); cores];
         for lane in &mut self.open {
             let lane_number = lane.number;
             lane.uses.drain(|part, what, count| {
-                let (part, lane) = (usize::from(part), lane_number);
+                let (part, by) = (usize::from(part), Asker::Lane { lane: lane_number, call: 0 });
                 let table = part / cores;
-                used[part % cores].push(UsedByLane { lane, table, used: what, count });
+                used[part % cores].push(MemoryUse { by, table, used: what, count });
             });
         }
         let now = self.time.present();

@@ -1,12 +1,14 @@
-//! A core behind its lock: its task and the thread that serves its part of all lanes take turns with it.
+//! A core behind its lock: its task, the thread that serves its part of all lanes, and the connections of clients of Redis
+//! take turns with it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use annulus_proto::message::Message;
 use annulus_shm::lane::{Answers, Waker};
 
-use crate::core::Core;
+use crate::core::{Core, Input, Now, Request};
 
 /// A core, and the lanes that it answers.
 pub(super) struct Shared {
@@ -36,11 +38,25 @@ impl Shared {
     }
 
     /// The lock, for the core's task.
+    ///
+    /// # Panics
+    /// If whoever had it did: the core is of no use any more, and the node ends with its task.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.task_waits.store(true, Ordering::Relaxed);
-        let state = self.take();
+        let state = self.state.lock().expect("nobody panicked who asked the core");
         self.task_waits.store(false, Ordering::Relaxed);
         state
+    }
+
+    /// Hands a request to the core. Returns the answer, if it is there at once, and whether that left the core's task
+    /// something to do.
+    pub(super) fn ask(&self, now: Now, request: Request) -> (Option<Message>, bool) {
+        let (asker, id) = (request.asker, request.header.id);
+        let core = &mut self.take().core;
+        let due = core.poll_timeout();
+        core.handle(now, Input::Request(request));
+        let answer = core.take_reply(asker, id);
+        (answer, core.has_output() || core.poll_timeout() < due)
     }
 
     /// The lock, for the hub's task, now and then.

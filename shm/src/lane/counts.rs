@@ -12,7 +12,7 @@ use crate::reader::Used;
 use crate::words::{Mapped, Words};
 
 /// One use in so many is noted.
-const SAMPLE: u32 = 8;
+pub const SAMPLE: u32 = 8;
 /// The most noted uses of one record between two drains.
 const COUNT_MAX: u64 = 1_023;
 /// The most uses that one drain reports of one client.

@@ -470,7 +470,10 @@ fn what_is_read_out_of_near_copies_keeps_its_session_inside() {
                 let now = world.present(outsider);
                 let core = world.core(outsider, &key);
                 let used = core.tables[0].store.place_of(&Key::new(key.as_str()).unwrap());
-                core.note_uses(now, &[UsedByLane { lane: 0, table: 0, used, count: 1 }]);
+                core.note_uses(
+                    now,
+                    &[MemoryUse { by: Asker::Lane { lane: 0, call: 0 }, table: 0, used, count: 1 }],
+                );
             }
         }
         let inside = world.holders(0, &key) > 0;

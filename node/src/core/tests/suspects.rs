@@ -172,7 +172,8 @@ fn no_client_alone_makes_a_suspect_of_a_session() {
     // Nor what one says that it reads out of shared memory.
     let now = world.present(home);
     let used = world.core(home, &key).tables[0].store.place_of(&Key::new(key.as_str()).unwrap());
-    let lane = |lane| UsedByLane { lane, table: 0, used, count: 1_000_000 };
+    let lane =
+        |lane| MemoryUse { by: Asker::Lane { lane, call: 0 }, table: 0, used, count: 1_000_000 };
     world.core(home, &key).note_uses(now, &[lane(7)]);
     world.run_for(2 * BEAT);
     assert!(world.slowed_for(home, &key).is_some(), "two clients do");
@@ -182,7 +183,8 @@ fn no_client_alone_makes_a_suspect_of_a_session() {
     let used =
         world.core(home, &other).tables[0].store.place_of(&Key::new(other.as_str()).unwrap());
     let now = world.present(home);
-    let lane = |lane| UsedByLane { lane, table: 0, used, count: 1_000_000 };
+    let lane =
+        |lane| MemoryUse { by: Asker::Lane { lane, call: 0 }, table: 0, used, count: 1_000_000 };
     world.core(home, &other).note_uses(now, &[lane(7), lane(7)]);
     world.run_for(2 * BEAT);
     assert_eq!(world.is_slowed(&other), [false; 3]);

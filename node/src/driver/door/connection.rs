@@ -16,6 +16,7 @@ use super::store::{Outcome, Store, Trouble};
 use super::told::Told;
 use super::transaction::{Queue, Staged, Watched};
 use super::{Done, Door};
+use crate::core::MemoryUse;
 
 /// A client, as others see it: CLIENT LIST and CLIENT KILL.
 pub(super) struct Client {
@@ -49,7 +50,7 @@ pub(super) struct Facts {
 /// One connection.
 pub(super) struct Connection<C> {
     pub(super) door: Arc<Door<C>>,
-    pub(super) store: Store,
+    pub(super) store: Store<C>,
     pub(super) told: Told,
     /// The commands after a MULTI.
     pub(super) queue: Option<Queue>,
@@ -58,6 +59,10 @@ pub(super) struct Connection<C> {
     pub(super) staged: Option<Staged>,
     /// The table's number.
     pub(super) table: usize,
+    /// What it read out of shared memory since the cores were told, some of it.
+    pub(super) uses: Vec<MemoryUse>,
+    /// How many reads were answered out of shared memory since that was counted.
+    pub(super) reads_near: u64,
     /// For which slots it was sent elsewhere.
     pub(super) sent: Sent,
     client: Arc<Client>,
@@ -113,7 +118,7 @@ impl Client {
 }
 
 impl<C: Clock> Connection<C> {
-    pub(super) fn new(door: Arc<Door<C>>, client: Arc<Client>, store: Store, seed: u64) -> Self {
+    pub(super) fn new(door: Arc<Door<C>>, client: Arc<Client>, store: Store<C>, seed: u64) -> Self {
         let authenticated = door.password.is_none();
         Self {
             door,
@@ -123,6 +128,8 @@ impl<C: Clock> Connection<C> {
             watched: Watched::default(),
             staged: None,
             table: 0,
+            uses: Vec::new(),
+            reads_near: 0,
             sent: Sent::default(),
             client,
             protocol: Protocol::default(),

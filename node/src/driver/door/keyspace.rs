@@ -50,7 +50,7 @@ impl<C: Clock> Connection<C> {
             Command::Exists { keys } => {
                 let mut count = 0;
                 for key in keys.iter() {
-                    count += i64::from(self.get(&named(key)?).await?.is_some());
+                    count += i64::from(self.read(&named(key)?).await?.is_some());
                 }
                 out.integer(count);
             }
@@ -68,19 +68,19 @@ impl<C: Clock> Connection<C> {
             }
             Command::Ttl { key, milliseconds } => {
                 let now_ms = self.now_ms();
-                let left = self.get(&named(key)?).await?.map(|session| {
+                let left = self.read(&named(key)?).await?.map(|session| {
                     let left = deadline_ms(&session)? - now_ms;
                     Some(left.max(0))
                 });
                 out.integer(time(left, milliseconds));
             }
             Command::ExpireTime { key, milliseconds } => {
-                let deadline = self.get(&named(key)?).await?.map(|session| deadline_ms(&session));
+                let deadline = self.read(&named(key)?).await?.map(|session| deadline_ms(&session));
                 out.integer(time(deadline, milliseconds));
             }
             Command::Persist { key } => out.integer(self.persist(key).await?.into()),
             Command::Type { key } => {
-                let session = self.get(&named(key)?).await?;
+                let session = self.read(&named(key)?).await?;
                 out.simple(match session.map(|session| session.value) {
                     None => "none",
                     Some(Value::Bytes(_)) => "string",
@@ -89,7 +89,7 @@ impl<C: Clock> Connection<C> {
             }
             Command::Object { query, key } => {
                 let now_ms = self.now_ms();
-                match self.get(&named(key)?).await? {
+                match self.read(&named(key)?).await? {
                     None => out.null(),
                     Some(session) => object(query, &session, now_ms, out)?,
                 }
@@ -114,7 +114,13 @@ impl<C: Clock> Connection<C> {
 
     /// What is under a key. What has not been looked for by a command of its own is not *told*.
     pub(super) async fn look<'a>(&mut self, key: &Key) -> Outcome<'a, Found> {
-        match self.ask(key, Operation::Get).await? {
+        let reply = self.ask(key, Operation::Get).await?;
+        self.found(key, reply)
+    }
+
+    /// What a core says is under a key.
+    pub(super) fn found<'a>(&mut self, key: &Key, reply: SessionReply) -> Outcome<'a, Found> {
+        match reply {
             SessionReply::Session(session) => {
                 self.told.forget(self.table, key.as_bytes());
                 Ok(Found::Alive(session))
@@ -128,11 +134,17 @@ impl<C: Clock> Connection<C> {
 
     /// The session under a key, as the client is going to be told.
     pub(super) async fn get<'a>(&mut self, key: &Key) -> Outcome<'a, Option<Session>> {
-        match self.look(key).await? {
-            Found::Alive(session) => Ok(Some(session)),
+        let found = self.look(key).await?;
+        Ok(self.say(key, found))
+    }
+
+    /// What was found under a key, which the client is told now.
+    pub(super) fn say(&mut self, key: &Key, found: Found) -> Option<Session> {
+        match found {
+            Found::Alive(session) => Some(session),
             Found::Absent | Found::Ended => {
                 self.told.note(self.table, key.as_bytes());
-                Ok(None)
+                None
             }
         }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use annulus_net::Clock;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
     Failure, Message, Operation, RequestId, SessionReply, SessionRequest,
@@ -15,11 +16,16 @@ use tokio::sync::mpsc;
 use super::super::accept::Reception;
 use super::super::inboxes::Stopping;
 use super::super::post::Sink;
+use super::super::present;
+use super::super::shared::Shared;
+use crate::core::route::{Party, is_bulk, party_of_request};
 use crate::core::{Asker, Caller, Request};
 
 /// The way to the cores, for one request at a time.
-pub(super) struct Store {
+pub(super) struct Store<C> {
     reception: Arc<Reception>,
+    cores: Arc<[Arc<Shared>]>,
+    clock: C,
     /// The connection's number among all streams.
     number: u64,
     caller: Caller,
@@ -50,17 +56,53 @@ pub(super) enum Trouble<'a> {
 /// What became of a command.
 pub(super) type Outcome<'a, T> = Result<T, Trouble<'a>>;
 
-impl Store {
+impl<C: Clock> Store<C> {
     /// For a connection with a number that no other stream has, of somebody who may do what `caller` says.
-    pub(super) fn new(reception: Arc<Reception>, number: u64, caller: Caller, client: u64) -> Self {
+    pub(super) fn new(
+        (reception, cores): (Arc<Reception>, Arc<[Arc<Shared>]>),
+        clock: C,
+        number: u64,
+        caller: Caller,
+        client: u64,
+    ) -> Self {
         let (sender, answers) = mpsc::channel(ANSWERS_MAX);
         reception.streams.open(number, Sink::Messages(sender));
-        Self { reception, number, caller, client, sequence: 0, answers }
+        Self { reception, cores, clock, number, caller, client, sequence: 0, answers }
     }
 
-    /// Asks, and waits for the answer.
+    /// Whether the client may read sessions.
+    pub(super) fn may_read(&self) -> bool {
+        self.caller.may_read()
+    }
+
+    /// As whom it asks.
+    pub(super) fn asker(&self) -> Asker {
+        Asker::Stream(self.number)
+    }
+
+    /// Asks, and waits for the answer: as somebody on another host, since what homes say is never two beats old, as what lies
+    /// near may be.
     pub(super) async fn ask(
         &mut self,
+        table: &str,
+        key: &Key,
+        operation: Operation,
+    ) -> Result<SessionReply, Stopping> {
+        self.ask_as(self.asker(), table, key, operation).await
+    }
+
+    /// Reads as this host's processes do: what is no home's here is kept near from then on.
+    pub(super) async fn get_for_host(
+        &mut self,
+        table: &str,
+        key: &Key,
+    ) -> Result<SessionReply, Stopping> {
+        self.ask_as(Asker::Local(self.number), table, key, Operation::Get).await
+    }
+
+    async fn ask_as(
+        &mut self,
+        asker: Asker,
         table: &str,
         key: &Key,
         operation: Operation,
@@ -75,7 +117,7 @@ impl Store {
             operation,
         };
         let timed_out = SessionReply::Failed(Failure::TimedOut);
-        let Some(answer) = self.send(request.into()).await? else { return Ok(timed_out) };
+        let Some(answer) = self.send(asker, request.into()).await? else { return Ok(timed_out) };
         Ok(match answer {
             Message::SessionReply(reply) => reply,
             Message::Rejected(why) => SessionReply::Failed(Failure::Refused(why.to_string())),
@@ -92,16 +134,21 @@ impl Store {
         message: impl Into<Message>,
     ) -> Result<Option<Message>, Stopping> {
         self.sequence += 1;
-        self.send(message.into()).await
+        self.send(self.asker(), message.into()).await
     }
 
-    async fn send(&mut self, message: Message) -> Result<Option<Message>, Stopping> {
+    async fn send(&mut self, asker: Asker, message: Message) -> Result<Option<Message>, Stopping> {
         let header = Header { id: self.sequence, view: 0, hlc: Hlc::ZERO };
-        // As of somebody on another host: what homes say is never two beats old, as what lies near may be.
-        let (asker, caller) = (Asker::Stream(self.number), self.caller);
-        let request = Request { asker, caller, header, message };
+        let request = Request { asker, caller: self.caller, header, message };
+        let request = match self.ask_at_once(request) {
+            Ok(Some(answer)) => return Ok(Some(answer)),
+            Ok(None) => None,
+            Err(request) => Some(request),
+        };
         let answer = async {
-            self.reception.inboxes.request(vec![request]).await?;
+            if let Some(request) = request {
+                self.reception.inboxes.request(vec![request]).await?;
+            }
             loop {
                 let (id, message) = self.answers.recv().await.ok_or(Stopping)?;
                 if id == self.sequence {
@@ -114,9 +161,24 @@ impl Store {
             Err(_) => Ok(None),
         }
     }
+
+    /// Has the core that a request is for do it here and now. Returns the answer, if it need not wait for other nodes; gives
+    /// back what is not for a core, or for one that has much of its kind to do.
+    #[expect(clippy::result_large_err, reason = "it is no error, and is not passed on")]
+    fn ask_at_once(&self, request: Request) -> Result<Option<Message>, Request> {
+        let number = match party_of_request(&request.message, self.cores.len()) {
+            Party::Core(number) if !is_bulk(&request.message) => number,
+            _ => return Err(request),
+        };
+        let (answer, leaves_work) = self.cores[number].ask(present(&self.clock), request);
+        if leaves_work {
+            self.reception.inboxes.nudge(number);
+        }
+        Ok(answer)
+    }
 }
 
-impl Drop for Store {
+impl<C> Drop for Store<C> {
     fn drop(&mut self) {
         self.reception.streams.close(self.number);
     }

@@ -36,8 +36,10 @@ impl<C: Clock> Connection<C> {
     ) -> Outcome<'a, ()> {
         match command {
             Command::Get { key } => {
-                let value = self.bytes(&named(key)?).await?;
-                bulk_or_null(value.as_deref(), out);
+                let key = named(key)?;
+                if !self.get_near(&key, out) {
+                    bulk_or_null(self.bytes(&key).await?.as_deref(), out);
+                }
             }
             Command::Set { key, value, options } => {
                 let Written { is_written, before } = self.set(spec, key, value, options).await?;
@@ -69,7 +71,7 @@ impl<C: Clock> Connection<C> {
                 out.array(keys.len());
                 let mut left = MGET_BYTES_MAX;
                 for key in keys.iter() {
-                    let session = self.get(&named(key)?).await?;
+                    let session = self.read(&named(key)?).await?;
                     let Some(Value::Bytes(value)) = session.map(|session| session.value) else {
                         out.null();
                         continue;
@@ -159,7 +161,7 @@ impl<C: Clock> Connection<C> {
 
     /// The string under a key, as the client is told.
     async fn bytes<'a>(&mut self, key: &Key) -> Outcome<'a, Option<Vec<u8>>> {
-        self.get(key).await?.map(bytes_of).transpose()
+        self.read(key).await?.map(bytes_of).transpose()
     }
 
     async fn set<'a>(

@@ -1,0 +1,153 @@
+//! Clients of Redis read out of their node's shared memory, where its processes may.
+
+use super::redis::{NIL, OK, Tcp, bulk};
+use super::{Node, Place, eventually, in_sync};
+
+/// A node that listens for clients of Redis, with these tables.
+fn door(place: &Place, tables: &str) -> Node {
+    let listen = "[redis]\nlisten = [\"127.0.0.1:0\"]\n";
+    let config = place.write("near.toml", format!("{listen}{tables}"));
+    place.node("n1", &[], &["--config", &config])
+}
+
+/// So many nodes that listen for clients of Redis and agree.
+fn doors(place: &Place, count: usize) -> Vec<Node> {
+    let door = ["--redis-listen", "127.0.0.1:0"];
+    let mut nodes = vec![place.node("n1", &[], &door)];
+    let seed = nodes[0].addr.clone();
+    for number in 2..=count {
+        nodes.push(place.node(&format!("n{number}"), &[&seed], &door));
+    }
+    in_sync(place, &nodes[0].addr, count);
+    nodes
+}
+
+fn counter(place: &Place, node: &Node, name: &str) -> u64 {
+    let metrics = place.run(&["metrics", "--socket", &node.socket]).ok();
+    let line = metrics.lines().find(|line| line.contains(name) && !line.starts_with('#'));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+fn reads_near(place: &Place, node: &Node) -> u64 {
+    counter(place, node, "redis_reads_near")
+}
+
+#[test]
+fn reads_are_out_of_shared_memory_where_the_table_lets_its_readers() {
+    let place = Place::new();
+    let table = |name: &str, line: &str| format!("[[table]]\nname = \"{name}\"\n{line}\n");
+    let tables = [
+        table("near", ""),
+        table("home", "read = \"home\""),
+        table("refusing", "partition = \"refuse\""),
+        table("metered", "burn = 1000000\nsession_rate = 100000"),
+        table("bounded", "burn = 1000000\ntable_rate = 100000"),
+        table("watched", "burn = 1000000"),
+    ];
+    let node = door(&place, &tables.concat());
+    let mut client = Tcp::of(&node);
+    let asked = [
+        ("GET k", bulk("value")),
+        ("MGET k", format!("*1\r\n{}", bulk("value"))),
+        ("STRLEN k", ":5\r\n".to_owned()),
+        ("GETRANGE k 1 2", bulk("al")),
+        ("EXISTS k", ":1\r\n".to_owned()),
+        ("TYPE k", "+string\r\n".to_owned()),
+        ("OBJECT ENCODING k", bulk("embstr")),
+        ("TTL k", ":1000\r\n".to_owned()),
+    ];
+    let mut read = 0;
+    for (number, is_near) in [true, false, false, false, false, true].into_iter().enumerate() {
+        assert_eq!(client.say(&format!("SELECT {number}")), OK);
+        assert_eq!(client.say("SET k value EX 1000"), OK);
+        for (question, answer) in &asked {
+            let said = client.say(question);
+            let is_later = *question == "TTL k" && said == ":999\r\n";
+            assert!(said == *answer || is_later, "{question} of table {number}: {said}");
+        }
+        // What is done to drafts is read with what it depends on.
+        for (question, answer) in [("MULTI", OK), ("GET k", "+QUEUED\r\n")] {
+            assert_eq!(client.say(question), answer);
+        }
+        assert_eq!(client.say("EXEC"), format!("*1\r\n{}", bulk("value")));
+        // What is not there is a core's to say.
+        assert_eq!(client.say("GET nothing"), NIL);
+        read += if is_near { asked.len() as u64 } else { 0 };
+        eventually("the count", || (reads_near(&place, &node) == read).then_some(()));
+    }
+}
+
+#[test]
+fn what_was_ended_or_has_expired_is_not_read() {
+    let place = Place::new();
+    let node = door(&place, "");
+    let (mut client, mut other) = (Tcp::of(&node), Tcp::of(&node));
+    for round in 0..50 {
+        let value = format!("v{round}");
+        assert_eq!(client.say(&format!("SET k {value} NX")), OK);
+        assert_eq!(other.say("GET k"), bulk(&value));
+        assert_eq!(client.say("DEL k"), ":1\r\n");
+        assert_eq!([client.say("GET k"), other.say("GET k")], [NIL, NIL]);
+    }
+    assert_eq!(client.say("SET k short PX 200 NX"), OK);
+    eventually("the end of it", || (other.say("GET k") == NIL).then_some(()));
+    assert!(reads_near(&place, &node) >= 50);
+    // Who was told so may begin anew, and a late save is one as before.
+    assert_eq!(other.say("SET k new"), OK);
+    assert_eq!(client.say("DEL k"), ":1\r\n");
+    assert!(other.say("SET k late").starts_with("-ERR late save: "));
+}
+
+#[test]
+fn what_is_written_through_a_node_is_read_through_it_at_once_and_through_others_soon() {
+    let place = Place::new();
+    let nodes = doors(&place, 5);
+    let mut clients: Vec<(Tcp, Tcp)> =
+        nodes.iter().map(|node| (Tcp::of(node), Tcp::of(node))).collect();
+    // Through each node in turn, of whatever slots: it is a home of three in five.
+    for round in 0..40 {
+        let key = format!("k{}", round % 8);
+        for (number, (writer, reader)) in clients.iter_mut().enumerate() {
+            let value = format!("{round}-{number}");
+            assert_eq!(writer.say(&format!("SET {key} {value}")), OK);
+            assert_eq!(writer.say(&format!("GET {key}")), bulk(&value), "node {number}");
+            assert_eq!(reader.say(&format!("GET {key}")), bulk(&value), "node {number}");
+        }
+    }
+    // Hosts that are no homes keep copies of what their clients of Redis read.
+    for (number, node) in nodes.iter().enumerate() {
+        let reader = &mut clients[number].1;
+        eventually("all of it in memory", || {
+            let before = reads_near(&place, node);
+            (0..8).for_each(|key| drop(reader.say(&format!("GET k{key}"))));
+            (reads_near(&place, node) >= before + 8).then_some(())
+        });
+    }
+    assert_eq!(clients[0].0.say("SET k0 last"), OK);
+    for (_, reader) in &mut clients {
+        eventually("the write", || (reader.say("GET k0") == bulk("last")).then_some(()));
+    }
+    assert_eq!(clients[1].0.say("DEL k0"), ":1\r\n");
+    for (_, reader) in &mut clients {
+        eventually("the end", || (reader.say("GET k0") == NIL).then_some(()));
+    }
+}
+
+#[test]
+fn what_is_read_too_much_out_of_shared_memory_is_slowed_down() {
+    let place = Place::new();
+    let table = "[[table]]\nname = \"sessions\"\nburn = 1000\nburn_half_life = \"1m\"\n\
+                 burn_client_max = 2000\n";
+    let node = door(&place, table);
+    let mut client = Tcp::of(&node);
+    assert_eq!(client.say("SET hot value"), OK);
+    assert_eq!(client.say("SET cool value"), OK);
+    let slowed = eventually("a suspect", || {
+        (0..200).map(|_| client.say("GET hot")).find(|said| *said != bulk("value"))
+    });
+    assert!(slowed.starts_with("-TRYAGAIN slow down, retry after "), "{slowed}");
+    assert!(client.say("STRLEN hot").starts_with("-TRYAGAIN slow down"));
+    assert_eq!(client.say("GET cool"), bulk("value"));
+    eventually("the count", || (reads_near(&place, &node) >= 200).then_some(()));
+    assert_eq!(client.say("DEL cool"), ":1\r\n");
+}

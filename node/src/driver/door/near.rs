@@ -1,0 +1,155 @@
+//! Reads out of this host's shared memory, as its processes do them: no core takes part.
+//!
+//! What is found there, alive, of a slot that the node vouches for, and no suspect, is answered. Whatever else there is to say
+//! is a core's to say: that there is nothing, that it was ended or has expired, that its users are to slow down. What
+//! this node acknowledged is there before the acknowledgement, or a copy that is older is not.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use annulus_net::Clock;
+use annulus_proto::message::Session;
+use annulus_proto::record::{Standing, View};
+use annulus_proto::{Key, Slot};
+use annulus_resp::Writer;
+use annulus_shm::lane::{SAMPLE, is_sampled};
+use annulus_shm::{Lookup, Region, Shards};
+
+use super::super::present;
+use super::super::settings::{NodeSettings, TableSettings};
+use super::connection::Connection;
+use super::store::Outcome;
+use crate::core::{MemoryUse, Partition, ReadFrom};
+
+/// The innermost tables in this host's shared memory, in their order; `None` where every read is a core's.
+pub(in super::super) struct NearTables(Vec<Option<NearTable>>);
+
+struct NearTable {
+    shards: Shards,
+    /// Its place in the settings.
+    place: usize,
+}
+
+/// A living session where it was found.
+struct Live<'a> {
+    view: View<'a>,
+    mark: u64,
+    deadline: u64,
+    now_ms: u64,
+}
+
+/// Uses that are noted before a core is told.
+const USES_MAX: usize = 64;
+
+impl NearTables {
+    /// Of a node with these settings, whose tables lie there.
+    pub(in super::super) fn new(settings: &NodeSettings, regions: &[Arc<dyn Region>]) -> Self {
+        let tables = settings.tables.iter().zip(regions).enumerate();
+        let tables = tables.filter(|(_, (table, _))| table.policy.ring == 0);
+        let attach = |(place, (table, region)): (usize, (&TableSettings, &Arc<dyn Region>))| {
+            let shards = attach(table, region)?;
+            Some(NearTable { shards, place })
+        };
+        Self(tables.map(attach).collect())
+    }
+
+    fn get(&self, table: usize) -> Option<&NearTable> {
+        self.0.get(table)?.as_ref()
+    }
+}
+
+/// A reader of a table, if readers may answer by it as a core would.
+fn attach(table: &TableSettings, region: &Arc<dyn Region>) -> Option<Shards> {
+    let policy = &table.policy;
+    // Requests count against these rates, and reads out of shared memory do not.
+    let is_metered =
+        policy.suspects.as_ref().is_some_and(|it| it.session_rate.or(it.table_rate).is_some());
+    // Without a majority in touch nothing is read of a table that refuses to go on.
+    if policy.read != ReadFrom::Near || policy.partition != Partition::Serve || is_metered {
+        return None;
+    }
+    let attached = Shards::attach(region.clone(), |key| Slot::of(key).index());
+    let complain = |error: &_| {
+        tracing::warn!(table = policy.name, %error, "clients of Redis do not read it out of shared memory");
+    };
+    attached.inspect_err(complain).ok()
+}
+
+impl<C: Clock> Connection<C> {
+    /// Answers GET, if shared memory shows the session and it is a string.
+    pub(super) fn get_near(&mut self, key: &Key, out: &mut Writer<'_>) -> bool {
+        self.find_near(key, |live| live.view.bytes().map(|bytes| out.bulk(bytes))).is_some()
+    }
+
+    /// The session under a key, as the client is going to be told, for commands that change nothing by it: another node's
+    /// change may show a little later.
+    pub(super) async fn read<'a>(&mut self, key: &Key) -> Outcome<'a, Option<Session>> {
+        if !self.reads_near() {
+            return self.get(key).await;
+        }
+        let session =
+            |Live { view, mark, deadline, now_ms }: Live<'_>| view.session(mark, deadline, now_ms);
+        if let Some(session) = self.find_near(key, session) {
+            return Ok(Some(session));
+        }
+        let reply = self.store.get_for_host(&self.door.tables[self.table].name, key).await?;
+        let found = self.found(key, reply)?;
+        Ok(self.say(key, found))
+    }
+
+    /// Tells the cores what was read.
+    pub(super) fn tell_uses(&mut self) {
+        if self.uses.is_empty() {
+            return;
+        }
+        let now = present(&self.door.clock);
+        let mut uses = std::mem::take(&mut self.uses);
+        uses.sort_by_key(|it| it.used.shard());
+        for of_core in uses.chunk_by(|a, b| a.used.shard() == b.used.shard()) {
+            let number = of_core.first().map_or(0, |it| usize::from(it.used.shard()));
+            if let Some(core) = self.door.cores.get(number) {
+                core.look().core.note_uses(now, of_core);
+            }
+        }
+    }
+
+    /// Whether the client may read in shared memory, and commands are not done to drafts.
+    fn reads_near(&self) -> bool {
+        let is_near = self.door.near.get(self.table).is_some();
+        is_near && self.staged.is_none() && self.store.may_read()
+    }
+
+    /// Hands `read` the session under a key, if it lives and shared memory shows it.
+    fn find_near<T>(&mut self, key: &Key, read: impl FnOnce(Live<'_>) -> Option<T>) -> Option<T> {
+        if !self.reads_near() {
+            return None;
+        }
+        let NearTable { shards, place } = self.door.near.get(self.table)?;
+        let monotonic_ms = self.door.clock.monotonic_coarse_ms();
+        let (read, used) = RECORD.with_borrow_mut(|record| {
+            let lookup = shards.get(key.as_bytes(), monotonic_ms, record);
+            let Lookup::Hit(hit) = lookup else { return None };
+            let view = View::parse(record).ok()?;
+            let clock_offset = shards.shard(hit.used.shard()).clock_offset();
+            let now_ms = monotonic_ms.wrapping_add(clock_offset);
+            let is_live = view.standing(now_ms) == Standing::Live;
+            let live = Live { view, mark: hit.mark, deadline: hit.deadline, now_ms };
+            Some((is_live.then(|| read(live))??, hit.used))
+        })?;
+        if is_sampled() {
+            let (by, table) = (self.store.asker(), *place);
+            self.uses.push(MemoryUse { by, table, used, count: SAMPLE });
+        }
+        self.told.forget(self.table, key.as_bytes());
+        self.reads_near += 1;
+        if self.uses.len() >= USES_MAX {
+            self.tell_uses();
+        }
+        Some(read)
+    }
+}
+
+thread_local! {
+    /// Records are copied here before they are taken apart.
+    static RECORD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
