@@ -58,7 +58,7 @@ use crate::core::{
 use accept::Reception;
 use core_task::CoreTask;
 use disk::{DiskTask, TableNames};
-use door::{Door, NearTables};
+use door::{Abroad, Channels, Door, NearTables};
 use hub_task::HubTask;
 use inboxes::{Inboxes, NotLeft, Receivers};
 use keys::{KeyTask, Keys};
@@ -292,6 +292,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
         None
     };
     let streams = Arc::new(Streams::default());
+    let (standing, known) = watch::channel(hub.standing());
     let (key_jobs, key_inbox) = mpsc::channel(keys::JOBS_MAX);
     let reception = Arc::new(Reception {
         cluster: settings.cluster.clone(),
@@ -310,15 +311,30 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
         lanes: lanes.as_ref().map(|running| running.lanes.clone()),
         keys: keys.clone(),
         key_jobs,
+        channels: Arc::new(Channels::new(tally.clone())),
+        standing: known.clone(),
     });
+    let udp = Arc::new(udp);
+    let identity =
+        Identity { cluster: settings.cluster.clone(), id, incarnation, keys: keys.clone() };
+    let of_node = identity.clone();
+    let mail = inboxes.clone();
+    let post = Post::new(net.clone(), udp.clone(), of_node, mail, streams.clone(), tally.clone());
+    let post = Arc::new(post);
     let redis = doors.addrs.clone();
-    let (standing, known) = watch::channel(hub.standing());
     let (missing, known_missing) = watch::channel(Arc::default());
     let map = own_door.map(|own| door::Cluster::new(own, known.clone(), known_missing));
+    let abroad: Abroad = {
+        let (post, known) = (post.clone(), known.clone());
+        Box::new(move |message| {
+            let standing = known.borrow().clone();
+            post.publish(&standing, message);
+        })
+    };
     let near = NearTables::new(&settings, &regions);
-    let (inside, seed) = ((reception.clone(), &shared[..], near), host.entropy());
-    let door = Door::new(&settings, password, redis.clone(), map, inside, &clock, seed);
-    let udp = Arc::new(udp);
+    let inside = (reception.clone(), &shared[..], near);
+    let (outside, seed) = ((map, abroad), host.entropy());
+    let door = Door::new(&settings, password, redis.clone(), outside, inside, &clock, seed);
     let mut tasks = JoinSet::new();
     doors.open(Arc::new(door), &mut tasks);
     tasks.spawn(accept::accept(listener, reception.clone()));
@@ -342,21 +358,17 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     let watch = host.watch(regions);
     let is_watched = watch.is_some();
     let host = Arc::new(host);
-    let identity =
-        Identity { cluster: settings.cluster.clone(), id, incarnation, keys: keys.clone() };
     let key_task = KeyTask {
         net: net.clone(),
         host: host.clone(),
         keys: keys.clone(),
-        identity: identity.clone(),
+        identity,
         name: settings.name.clone(),
         standing: known,
         streams: streams.clone(),
         writing: tokio::sync::Mutex::default(),
     };
     tasks.spawn(key_task.run(key_inbox));
-    let post = Post::new(net, udp, identity, inboxes.clone(), streams, tally.clone());
-    let post = Arc::new(post);
     let archive = archive::start(&settings.tables, host.archive(), cores, &inboxes, &tally);
     let archive = archive.unwrap_or_else(|error| {
         tracing::error!(%error, "no thread for what leaves the tables: it stays there while there is room");

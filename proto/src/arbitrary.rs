@@ -149,6 +149,7 @@ pub(crate) fn messages() -> impl Strategy<Value = Message> {
         1 => suspects(),
         1 => owned(),
         1 => walk(),
+        1 => published(),
         1 => hottest(),
         1 => beats(),
         5 => between_nodes(),
@@ -645,6 +646,13 @@ fn walk() -> impl Strategy<Value = Message> {
             }
         ),
     ]
+}
+
+fn published() -> impl Strategy<Value = Message> {
+    let bytes = || vec(any::<u8>(), 0..40);
+    (bytes(), bytes(), any::<bool>()).prop_map(|(channel, message, is_sharded)| {
+        Published { channel, message, is_sharded }.into()
+    })
 }
 
 fn hottest() -> impl Strategy<Value = Message> {

@@ -7,6 +7,7 @@
 //! that is not well formed, and none allocates on a stranger's word.
 
 pub mod beat;
+pub mod channels;
 pub mod codec;
 pub mod entry;
 pub mod epochs;

@@ -18,6 +18,12 @@ pub const MERGE_NAME_BYTES_MAX: usize = 31;
 /// Longest owner of a session, in bytes.
 pub const OWNER_BYTES_MAX: usize = 255;
 
+/// Longest name of a channel, or pattern of such, in bytes.
+pub const CHANNEL_BYTES_MAX: usize = 512;
+
+/// Longest message to a channel, in bytes.
+pub const PUBLISHED_BYTES_MAX: usize = 1 << 20;
+
 /// Most notes a session may have.
 pub const NOTES_MAX: usize = 5;
 

@@ -19,6 +19,7 @@ use twox_hash::XxHash3_64;
 use zeroize::Zeroize;
 
 pub use crate::beat::{Beat, BeatPlace, BeatRequest};
+pub use crate::channels::Published;
 use crate::entry::{Attributes, Entry, Replaced, Value};
 pub use crate::epochs::{
     EpochAnswer, EpochBallot, EpochConfig, EpochName, EpochSource, EpochStanding, EpochStep,
@@ -1490,6 +1491,8 @@ const SMALL: usize = 4 << 10;
 const LISTING: usize = 512 << 10;
 /// A value (which counts what its fields' names and versions take), and what stands around it.
 const VALUE: usize = crate::limits::VALUE_BYTES_MAX + (64 << 10);
+/// The longest message to a channel, and what stands around it.
+const PUBLISHED: usize = crate::limits::PUBLISHED_BYTES_MAX + (4 << 10);
 /// Two maps, each the largest a client may write, merge into one of twice the size.
 const MERGED: usize = VALUE + crate::limits::VALUE_BYTES_MAX;
 const MEMBERS: usize = 1 << 20;
@@ -1580,6 +1583,7 @@ messages! {
     113 CopiesTaken(CopiesTaken), BATCH;
     114 WalkRequest(WalkRequest), SMALL;
     115 Walked(Walked), LISTING;
+    116 Published(Published), PUBLISHED;
     120 HottestRequest(HottestRequest), SMALL;
     121 Hottest(Hottest), 8 << 10;
     122 BeatRequest(BeatRequest), PARTS;

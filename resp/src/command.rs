@@ -80,7 +80,7 @@ pub enum Command<'a> {
     ClientNoTouch(bool),
     /// COMMAND, which [`table::answer`](crate::table::answer) answers.
     Command(CommandQuery<'a>),
-    /// HELP of CLIENT, CLUSTER, CONFIG, OBJECT or SCRIPT, which [`table::help`](crate::table::help) answers.
+    /// HELP of CLIENT, CLUSTER, CONFIG, OBJECT, PUBSUB or SCRIPT, which [`table::help`](crate::table::help) answers.
     Help(&'static Spec),
     /// INFO.
     Info {
@@ -455,6 +455,45 @@ pub enum Command<'a> {
     },
     /// SCRIPT FLUSH.
     ScriptFlush,
+    /// SUBSCRIBE, PSUBSCRIBE and SSUBSCRIBE.
+    Subscribe {
+        /// To what.
+        kind: ChannelKind,
+        /// At least one.
+        names: Arguments<'a>,
+    },
+    /// UNSUBSCRIBE, PUNSUBSCRIBE and SUNSUBSCRIBE.
+    Unsubscribe {
+        /// From what.
+        kind: ChannelKind,
+        /// None = all.
+        names: Arguments<'a>,
+    },
+    /// PUBLISH and SPUBLISH.
+    Publish {
+        /// The channel; never a pattern.
+        channel: Argument<'a>,
+        /// What its subscribers are told.
+        message: Argument<'a>,
+        /// Whether it is a sharded channel.
+        is_sharded: bool,
+    },
+    /// PUBSUB CHANNELS and SHARDCHANNELS.
+    PubSubChannels {
+        /// For [`matches`](crate::matches); `None` = all.
+        pattern: Option<Argument<'a>>,
+        /// Whether sharded channels are asked for.
+        is_sharded: bool,
+    },
+    /// PUBSUB NUMSUB and SHARDNUMSUB.
+    PubSubNumSub {
+        /// The channels; perhaps none.
+        channels: Arguments<'a>,
+        /// Whether they are sharded.
+        is_sharded: bool,
+    },
+    /// PUBSUB NUMPAT.
+    PubSubNumPat,
     /// OBJECT, but for its HELP. Of a key that is not there, Redis 7.0 answers null to each.
     Object {
         /// What is asked.
@@ -472,6 +511,17 @@ pub struct Credentials<'a> {
     pub user: Option<Argument<'a>>,
     /// The password.
     pub password: Argument<'a>,
+}
+
+/// What is subscribed to. Each kind is a name space of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelKind {
+    /// Channels.
+    Plain,
+    /// Patterns of channels.
+    Pattern,
+    /// Sharded channels.
+    Sharded,
 }
 
 /// What a library says of itself with CLIENT SETINFO.

@@ -15,6 +15,9 @@ pub enum CommandError<'a> {
     /// A command has no such subcommand. The answer repeats its name.
     #[error("unknown subcommand of {}", .0.name)]
     UnknownSubcommand(&'static Spec, Argument<'a>),
+    /// A subcommand with too many arguments, where Redis looks at these late. The answer repeats its name.
+    #[error("unknown subcommand or wrong number of arguments of {}", .0.name)]
+    SubcommandArity(&'static Spec, Argument<'a>),
     /// Too few arguments, too many, or an odd number where there are pairs.
     #[error("wrong number of arguments for '{}' command", .0.name)]
     Arity(&'static Spec),
@@ -141,10 +144,11 @@ impl CommandError<'_> {
         match self {
             Self::UnknownCommand(arguments) => write_unknown(*arguments, out),
             Self::UnknownSubcommand(spec, name) => {
-                out.extend_from_slice(b"unknown subcommand '");
-                out.extend_from_slice(up_to(name.until_nul(), ECHO_BYTES_MAX));
-                let text = format!("'. Try {} HELP.", spec.name.to_ascii_uppercase());
-                out.extend_from_slice(text.as_bytes());
+                write_subcommand("unknown subcommand", spec, *name, out);
+            }
+            Self::SubcommandArity(spec, name) => {
+                let what = "unknown subcommand or wrong number of arguments for";
+                write_subcommand(what, spec, *name, out);
             }
             Self::Arity(spec) if spec.id == Id::Exec => {
                 out.extend_from_slice(
@@ -174,6 +178,13 @@ impl CommandError<'_> {
 
 // So much of a name, and of the arguments in all, do Redis' errors repeat.
 const ECHO_BYTES_MAX: usize = 128;
+
+fn write_subcommand(what: &str, container: &Spec, name: Argument<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{what} '").as_bytes());
+    out.extend_from_slice(up_to(name.until_nul(), ECHO_BYTES_MAX));
+    let text = format!("'. Try {} HELP.", container.name.to_ascii_uppercase());
+    out.extend_from_slice(text.as_bytes());
+}
 
 fn write_unknown(arguments: Arguments<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"unknown command '");

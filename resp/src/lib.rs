@@ -76,9 +76,9 @@ pub mod table;
 
 pub use arguments::{Argument, Arguments, Span};
 pub use command::{
-    ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials, Expiry, Flush,
-    HashParts, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan, SetCondition,
-    SetOptions, TtlChange, TtlCondition,
+    ChannelKind, ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials,
+    Expiry, Flush, HashParts, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan,
+    SetCondition, SetOptions, TtlChange, TtlCondition,
 };
 pub use decimal::Decimal;
 pub use error::CommandError;

@@ -73,6 +73,10 @@ pub mod texts {
     pub const EXEC_ABORT: &[u8] = b"Transaction discarded because of previous errors.";
     /// With prefix `CROSSSLOT`: keys of several slots, where a request is to be for one.
     pub const CROSS_SLOT: &[u8] = b"Keys in request don't hash to the same slot";
+    /// With prefix `ERR` and behind `Can't execute '…': `: a command of somebody who has subscribed, in RESP2.
+    pub const ONLY_SUBSCRIBED: &[u8] =
+        b"only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+        this context";
     /// With prefix `ERR`: CLUSTER, where there is none.
     pub const NO_CLUSTER: &[u8] = b"This instance has cluster support disabled";
     /// With prefix `ERR`: a slot that there is not.

@@ -44,7 +44,7 @@ pub struct Spec {
 #[non_exhaustive]
 pub struct KeySpec {
     /// What is done with them, in Redis' words: first `RO`, `RW`, `OW` (overwritten) or `RM`, then whether values are given
-    /// to the client or changed.
+    /// to the client or changed; `not_key` of what is none but in a slot as one.
     pub flags: &'static [&'static str],
     /// Why, where it surprises.
     pub notes: Option<&'static str>,
@@ -74,7 +74,12 @@ impl Spec {
         if self.arity < 0 { arguments >= arity } else { arguments == arity }
     }
 
-    /// The keys of a request, in order.
+    /// Whether it is about keys, and not about what is in slots as these are.
+    pub(crate) fn has_keys(&self) -> bool {
+        self.keys.iter().any(|keys| !keys.flags.contains(&"not_key"))
+    }
+
+    /// The keys of a request, in order; names of sharded channels among them, which are in slots as keys are.
     pub fn keys_of<'a>(
         &'static self,
         arguments: Arguments<'a>,

@@ -160,6 +160,39 @@ def late_saves(a, b):
         refused("a late save at once", redis.ResponseError, "late save: ", lambda: b.set(late, "session", ex=60))
 
 
+def channels(a, protocol):
+    """Heard at one node what is published at another."""
+    listening = redis.Redis.from_url(URLS[2], protocol=protocol, decode_responses=True)
+    with listening.pubsub() as pubsub:
+        pubsub.subscribe(f"{own}news")
+        pubsub.psubscribe(f"{own}n*")
+        same("SUBSCRIBE", pubsub.get_message(timeout=60)["data"], 1)
+        same("PSUBSCRIBE", pubsub.get_message(timeout=60)["data"], 2)
+        told = heard(lambda: a.publish(f"{own}news", "hi"), pubsub)
+        same("PUBLISH", (told["type"], told["channel"], told["data"]), ("message", f"{own}news", "hi"))
+        told = pubsub.get_message(timeout=60)
+        same("a pattern", (told["type"], told["pattern"], told["data"]), ("pmessage", f"{own}n*", "hi"))
+        same("PUBSUB CHANNELS", listening.pubsub_channels(f"{own}*"), [f"{own}news"])
+        same("PUBSUB NUMSUB", listening.pubsub_numsub(f"{own}news"), [(f"{own}news", 1)])
+        pubsub.unsubscribe()
+        pubsub.punsubscribe()
+        until("the end of it", lambda: not (pubsub.get_message(timeout=1) or pubsub.subscribed))
+    listening.close()
+
+
+def heard(publish, pubsub):
+    """The next message; what was lost is published again."""
+    told = []
+
+    def is_heard():
+        publish()
+        told.append(pubsub.get_message(timeout=1))
+        return told[-1]
+
+    until("a message", is_heard)
+    return told[-1]
+
+
 async def with_asyncio(protocol):
     client = redis.asyncio.Redis.from_url(URLS[2], protocol=protocol, decode_responses=True)
     await client.set(f"{own}c", "0")
@@ -185,5 +218,6 @@ for protocol in (2, 3):
     pipelines(a, b)
     failures(a)
     late_saves(a, b)
+    channels(a, protocol)
     asyncio.run(with_asyncio(protocol))
 done(f"redis-py {redis.__version__}")

@@ -818,6 +818,8 @@ fn random_commands_are_answered_as_by_a_real_redis() {
     }
 }
 
+#[path = "redis/channels.rs"]
+mod channels;
 #[path = "redis/hashes.rs"]
 mod hashes;
 #[path = "redis/import.rs"]

@@ -64,6 +64,11 @@ impl Standing {
         self.view.iter()
     }
 
+    /// Whether somebody is a member that has neither died nor left.
+    pub fn is_active(&self, id: NodeId) -> bool {
+        self.member(id).is_some_and(|member| !matches!(member.status, Status::Down | Status::Left))
+    }
+
     /// The digest of the view.
     pub fn view_digest(&self) -> u64 {
         self.view.digest()

@@ -10,9 +10,10 @@ use annulus_proto::message::{self, Message, Pong, Rejected, Role, StreamGossip, 
 use annulus_proto::{Hlc, NodeId};
 use annulus_seal::KeyKind;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::WRITE_TIMEOUT;
+use super::door::Channels;
 use super::inboxes::{Inboxes, NotLeft};
 use super::keys::{Job, Keys, Task};
 use super::lanes::{Lane, Lanes};
@@ -20,7 +21,7 @@ use super::local_roles::{LocalRoles, grant};
 use super::post::{Sink, Streams};
 use super::stream::{FrameReader, ReadError, outbox};
 use super::tally::Tally;
-use crate::core::{Asker, Caller, HubInput, Request};
+use crate::core::{Asker, Caller, HubInput, Request, Standing};
 
 /// What every incoming stream is checked against, and counted in.
 pub(super) struct Reception {
@@ -46,6 +47,9 @@ pub(super) struct Reception {
     /// `None` where everything travels in clear.
     pub(super) keys: Option<Arc<Keys>>,
     pub(super) key_jobs: mpsc::Sender<Job>,
+    pub(super) channels: Arc<Channels>,
+    /// Who is a member.
+    pub(super) standing: watch::Receiver<Arc<Standing>>,
 }
 
 /// How long a caller may take to say hello.
@@ -248,6 +252,7 @@ async fn serve<S>(
                 has_asked = true;
                 if let Caller::Node(node) = caller {
                     reception.take_gossip(number, node, &mut frames);
+                    reception.take_published(number, node, &mut frames);
                 }
                 let to_hub_and_cores = |(header, message): &(Header, Message)| {
                     if let message::Caller::Client { client, .. } = hello
@@ -490,6 +495,23 @@ impl Reception {
         if has_any {
             self.answer(stream, 0, Pong { node: self.welcome.node });
         }
+    }
+
+    /// Takes the messages to channels out of what a node sent, and tells those who listen here, if it is a member.
+    fn take_published(&self, stream: u64, node: NodeId, frames: &mut Vec<(Header, Message)>) {
+        if !frames.iter().any(|(_, message)| matches!(message, Message::Published(_))) {
+            return;
+        }
+        let is_member = self.standing.borrow().is_active(node);
+        frames.retain(|(_, message)| {
+            let Message::Published(published) = message else { return true };
+            match is_member {
+                true => self.channels.tell_from_afar(published),
+                false => self.tally.add("redis_messages_refused"),
+            }
+            false
+        });
+        self.answer(stream, 0, Pong { node: self.welcome.node });
     }
 
     /// Answers what neither hub nor core sees.

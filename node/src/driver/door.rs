@@ -4,11 +4,13 @@
 //! A task per connection does one command after the other and writes the answers when no whole request is left. Nothing is
 //! remembered of a connection but what it said of itself, and which keys it knows to have no session ([`told`]).
 
+mod channels;
 mod cluster;
 mod connection;
 mod dump;
 mod hashes;
 mod keyspace;
+mod listening;
 mod near;
 mod rename;
 mod scripts;
@@ -29,7 +31,7 @@ use std::time::Duration;
 
 use annulus_net::{Clock, Listener, LocalEnd, Net, Peer};
 use annulus_proto::limits::VALUE_BYTES_MAX;
-use annulus_proto::message::Role;
+use annulus_proto::message::{Published, Role};
 use annulus_resp::{Limits, Parsed, Parser, Writer};
 use annulus_seal::Zeroizing;
 use bytes::{Buf, BytesMut};
@@ -46,6 +48,7 @@ use super::inboxes::Stopping;
 use super::settings::{NodeSettings, OnLateSave, RedisSettings};
 use super::shared::Shared;
 use crate::core::Caller;
+pub(super) use channels::Channels;
 pub(super) use cluster::{Cluster, announced};
 use connection::{Client, Connection};
 pub(super) use near::NearTables;
@@ -69,6 +72,8 @@ pub(super) struct Door<C> {
     addrs: Vec<SocketAddr>,
     /// What clients of clusters are told; `None` = they find none.
     cluster: Option<Cluster>,
+    /// Tells the other members of a message to a channel.
+    abroad: Abroad,
     /// When it was opened, by the monotonic clock.
     since: Duration,
     counts: Counts,
@@ -78,6 +83,9 @@ pub(super) struct Door<C> {
     unknown: Mutex<BTreeMap<String, u64>>,
     random: Mutex<StdRng>,
 }
+
+/// Sends a message to the other members, for their subscribers. It waits for nothing.
+pub(super) type Abroad = Box<dyn Fn(Published) + Send + Sync>;
 
 /// A table, as SELECT chooses it.
 struct Table {
@@ -223,7 +231,7 @@ impl<C: Clock> Door<C> {
         settings: &NodeSettings,
         password: Option<Zeroizing<String>>,
         addrs: Vec<SocketAddr>,
-        cluster: Option<Cluster>,
+        (cluster, abroad): (Option<Cluster>, Abroad),
         (reception, cores, near): (Arc<Reception>, &[Arc<Shared>], NearTables),
         clock: &C,
         seed: u64,
@@ -248,6 +256,7 @@ impl<C: Clock> Door<C> {
             connections: AtomicU32::new(0),
             addrs,
             cluster,
+            abroad,
             since: clock.monotonic(),
             counts: Counts::default(),
             clients: Mutex::default(),
@@ -321,6 +330,8 @@ impl<C: Clock> Door<C> {
         let (mut input, mut answers) = (BytesMut::new(), Vec::new());
         let mut stranger_goes = std::pin::pin!(tokio::time::sleep(PASSWORD_TIMEOUT));
         loop {
+            // What was published before a command was sent is heard before its answer.
+            connection.hear(&mut answers, ANSWERS_BYTES_MAX);
             let (mut from, mut commands, mut is_over) = (0, 0, false);
             while !is_over {
                 match parser.parse(&mut input[from..]) {
@@ -344,16 +355,12 @@ impl<C: Clock> Door<C> {
                     }
                 }
                 if answers.len() > ANSWERS_BYTES_MAX {
-                    write(write_half, &answers).await?;
-                    answers.clear();
+                    send(&connection, write_half, &mut answers).await?;
                 }
             }
             self.count(commands, std::mem::take(&mut connection.reads_near));
             connection.tell_uses();
-            if !answers.is_empty() {
-                write(write_half, &answers).await?;
-                answers.clear();
-            }
+            send(&connection, write_half, &mut answers).await?;
             if is_over {
                 return Ok(());
             }
@@ -373,11 +380,16 @@ impl<C: Clock> Door<C> {
                     return Ok(());
                 }
                 read = read_half.read_buf(&mut input) => read,
+                () = connection.news(), if connection.is_listening() => continue,
             };
             if !matches!(read, Ok(1..)) {
                 return Ok(());
             }
         }
+    }
+
+    fn channels(&self) -> &Arc<Channels> {
+        &self.reception.channels
     }
 
     fn count(&self, commands: u64, reads_near: u64) {
@@ -413,6 +425,32 @@ impl<C: Clock> Door<C> {
 
 /// How long a client may take to say the password, where there is one.
 const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Writes answers and messages to a client, and forgets them.
+///
+/// # Errors
+/// If it cannot be written to, or was given up because more messages wait for it than may.
+async fn send<C: Clock, W: AsyncWrite + Unpin>(
+    connection: &Connection<C>,
+    write_half: &mut W,
+    answers: &mut Vec<u8>,
+) -> io::Result<()> {
+    if connection.is_given_up() {
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    if answers.is_empty() {
+        return Ok(());
+    }
+    tokio::select! {
+        biased;
+        () = connection.given_up(), if connection.is_listening() => {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        written = write(write_half, answers) => written?,
+    }
+    answers.clear();
+    Ok(())
+}
 
 /// Writes to a client. Who takes nothing for so long is given up.
 async fn write<W: AsyncWrite + Unpin>(stream: &mut W, mut bytes: &[u8]) -> io::Result<()> {

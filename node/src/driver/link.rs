@@ -1,8 +1,9 @@
-//! Streams to other nodes: two per address, one of them for what yields to requests, each opened when there is
-//! something to ask.
+//! Streams to other nodes: three per address, one of them for what yields to requests and one for messages to channels, each
+//! opened when there is something to send.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use super::WRITE_TIMEOUT;
 use super::inboxes::{Inboxes, Stopping};
 use super::keys::Keys;
-use super::stream::{FrameReader, Outbox, outbox};
+use super::stream::{FrameReader, Outbox, Room, outbox};
 use crate::core::{Answered, NoAnswer, Outcome};
 
 /// What goes over a stream to another node.
@@ -28,11 +29,15 @@ pub(super) enum Traffic {
     Requests,
     /// What there may be much of, and nobody waits for. What it is answered waits behind requests, too.
     Bulk,
+    /// Messages to channels, which keep nothing else waiting and are lost with their stream.
+    Published,
 }
 
 /// A stream to another node, as who sends over it holds it.
 pub(super) struct Link {
     items: mpsc::Sender<Item>,
+    /// The bytes of messages to channels that wait.
+    published: Arc<AtomicUsize>,
 }
 
 /// Something to send.
@@ -42,6 +47,8 @@ enum Item {
     /// A packet that nobody waits for. It is answered all the same, with id 0, so that a stream that
     /// no longer works is noticed.
     Post { frame: Vec<u8> },
+    /// The same of a message to a channel, and the room that it has taken.
+    Publish { frame: Vec<u8>, rooms: [Room; 2] },
 }
 
 /// Who opens links.
@@ -68,6 +75,8 @@ pub(super) fn hello(identity: &Identity) -> Message {
 const ITEMS_MAX: usize = 4_096;
 /// Bytes that may wait to be written to one node.
 const OUTBOX_BYTES: usize = 64 << 20;
+/// Bytes of messages to channels that may wait for one node.
+const PUBLISHED_BYTES_MAX: usize = 8 << 20;
 /// How long opening a stream may take.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long a link over which nothing goes stays open.
@@ -87,7 +96,7 @@ impl Link {
     ) -> Self {
         let (items, receiver) = mpsc::channel(ITEMS_MAX);
         tokio::spawn(run(net, addr, identity, receiver, Answers { inboxes, traffic }));
-        Self { items }
+        Self { items, published: Arc::default() }
     }
 
     /// Whether its task has ended.
@@ -103,6 +112,15 @@ impl Link {
     /// Sends a packet's frame; `false` if the link cannot take it.
     pub(super) fn post(&self, frame: Vec<u8>) -> bool {
         self.items.try_send(Item::Post { frame }).is_ok()
+    }
+
+    /// Sends a copy of a message's frame, which has taken room among those to all nodes; `false` if the link cannot take it.
+    pub(super) fn publish(&self, frame: &[u8], room: Room) -> bool {
+        let own = Room::take(&self.published, frame.len(), PUBLISHED_BYTES_MAX);
+        own.is_some_and(|own| {
+            let item = Item::Publish { frame: frame.to_vec(), rooms: [room, own] };
+            self.items.try_send(item).is_ok()
+        })
     }
 }
 
@@ -248,8 +266,8 @@ async fn write(
     loop {
         let now = Instant::now();
         if let Some(item) = next.take() {
-            let frame = lock(open).note(item, now);
-            if !outbox.push(frame) {
+            let (frame, rooms) = lock(open).note(item, now);
+            if !outbox.push_with(frame, rooms) {
                 return Done::Over;
             }
         }
@@ -305,7 +323,7 @@ fn fail(answers: &Answers, calls: Vec<u64>, sent: bool) {
 impl Answers {
     fn report(&self, outcomes: Vec<Outcome>) -> Result<(), Stopping> {
         match self.traffic {
-            Traffic::Requests => self.inboxes.report(outcomes),
+            Traffic::Requests | Traffic::Published => self.inboxes.report(outcomes),
             Traffic::Bulk => self.inboxes.report_bulk(outcomes),
         }
     }
@@ -315,24 +333,24 @@ impl Item {
     fn call(&self) -> Option<u64> {
         match self {
             Self::Call { call, .. } => Some(*call),
-            Self::Post { .. } => None,
+            Self::Post { .. } | Self::Publish { .. } => None,
         }
     }
 }
 
 impl Open {
     /// Notes an item before it is sent, so that a call fails with the stream; its frame.
-    fn note(&mut self, item: Item, now: Instant) -> Vec<u8> {
-        match item {
+    fn note(&mut self, item: Item, now: Instant) -> (Vec<u8>, Option<[Room; 2]>) {
+        let (frame, rooms) = match item {
             Item::Call { call, frame } => {
                 self.calls.insert(call, now);
-                frame
+                return (frame, None);
             }
-            Item::Post { frame } => {
-                self.posted.get_or_insert(now);
-                frame
-            }
-        }
+            Item::Post { frame } => (frame, None),
+            Item::Publish { frame, rooms } => (frame, Some(rooms)),
+        };
+        self.posted.get_or_insert(now);
+        (frame, rooms)
     }
 
     fn is_over(&self, now: Instant) -> bool {

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use annulus_net::{Net, Udp};
+use annulus_proto::Hlc;
 use annulus_proto::codec::{self, Header};
-use annulus_proto::message::{Gossip, Message, Rejected, StreamGossip};
+use annulus_proto::message::{Gossip, Message, Published, Rejected, StreamGossip};
 use annulus_seal::datagram::{INSIDE_BYTES_MAX, Recipient};
 use tokio::sync::mpsc;
 
 use super::inboxes::Inboxes;
 use super::link::{Identity, Link, Traffic};
-use super::stream::Outbox;
+use super::stream::{Outbox, Room};
 use super::tally::Tally;
-use crate::core::{Ask, Asker, Reply, route};
+use crate::core::{Ask, Asker, Reply, Standing, route};
 
 /// The sending side of a node, which its hub and its cores share.
 pub(super) struct Post<N: Net> {
@@ -25,7 +27,12 @@ pub(super) struct Post<N: Net> {
     streams: Arc<Streams>,
     links: Mutex<BTreeMap<(SocketAddr, Traffic), Link>>,
     tally: Arc<Tally>,
+    /// The bytes of messages to channels that are on their way.
+    published: Arc<AtomicUsize>,
 }
+
+/// The most of these.
+const PUBLISHED_BYTES_MAX: usize = 64 << 20;
 
 impl<N: Net> Post<N> {
     pub(super) fn new(
@@ -36,7 +43,8 @@ impl<N: Net> Post<N> {
         streams: Arc<Streams>,
         tally: Arc<Tally>,
     ) -> Self {
-        Self { net, udp, identity, inboxes, streams, links: Mutex::default(), tally }
+        let (links, published) = (Mutex::default(), Arc::default());
+        Self { net, udp, identity, inboxes, streams, links, tally, published }
     }
 
     /// Sends an answer to whoever asked over the network.
@@ -135,6 +143,24 @@ impl<N: Net> Post<N> {
         };
         let traffic = if route::is_bulk(&message) { Traffic::Bulk } else { Traffic::Requests };
         self.with_link((to, traffic), |link| link.send(header.id, frame))
+    }
+
+    /// Sends a message to all other members, for those who listen there. What there is no room for is dropped.
+    pub(super) fn publish(&self, standing: &Standing, message: Published) {
+        let header = Header { id: 0, view: 0, hlc: Hlc::ZERO };
+        let Ok(frame) = codec::frame(header, &message.into()) else {
+            return self.tally.add("redis_messages_dropped");
+        };
+        let others = standing.members().map(|member| (member.id, member.addr));
+        for (_, addr) in others.filter(|(id, _)| *id != standing.me() && standing.is_active(*id)) {
+            let room = Room::take(&self.published, frame.len(), PUBLISHED_BYTES_MAX);
+            let publish = |room| {
+                self.with_link((addr, Traffic::Published), |link| link.publish(&frame, room))
+            };
+            if !room.is_some_and(publish) {
+                self.tally.add("redis_messages_dropped");
+            }
+        }
     }
 
     fn with_link(&self, to: (SocketAddr, Traffic), send: impl FnOnce(&Link) -> bool) -> bool {

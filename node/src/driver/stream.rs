@@ -104,10 +104,36 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
+/// Room among a bounded number of bytes, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    taken: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Room {
+    pub(super) fn take(taken: &Arc<AtomicUsize>, bytes: usize, bytes_max: usize) -> Option<Self> {
+        let room = Self { taken: taken.clone(), bytes };
+        (taken.fetch_add(bytes, Ordering::Relaxed) + bytes <= bytes_max).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A frame in a queue, with the room that it has taken elsewhere.
+struct Queued {
+    frame: Vec<u8>,
+    _rooms: Option<[Room; 2]>,
+}
+
 /// The sending end of a stream's queue, bounded in bytes.
 #[derive(Clone)]
 pub(super) struct Outbox {
-    frames: mpsc::UnboundedSender<Vec<u8>>,
+    frames: mpsc::UnboundedSender<Queued>,
     queued: Arc<AtomicUsize>,
     bytes_max: usize,
 }
@@ -118,17 +144,22 @@ const FRAME_OVERHEAD_BYTES: usize = 64;
 impl Outbox {
     /// Queues a frame; `false` if the stream is gone, or its reader is so slow that the queue is full.
     pub(super) fn push(&self, frame: Vec<u8>) -> bool {
+        self.push_with(frame, None)
+    }
+
+    /// The same of a frame that has taken room elsewhere: it keeps that until it is written.
+    pub(super) fn push_with(&self, frame: Vec<u8>, rooms: Option<[Room; 2]>) -> bool {
         let size = frame.len() + FRAME_OVERHEAD_BYTES;
         if self.queued.fetch_add(size, Ordering::Relaxed) + size > self.bytes_max {
             return false;
         }
-        self.frames.send(frame).is_ok()
+        self.frames.send(Queued { frame, _rooms: rooms }).is_ok()
     }
 }
 
 /// The receiving end of a stream's queue.
 pub(super) struct Outgoing {
-    frames: mpsc::UnboundedReceiver<Vec<u8>>,
+    frames: mpsc::UnboundedReceiver<Queued>,
     queued: Arc<AtomicUsize>,
 }
 
@@ -151,11 +182,14 @@ impl Outgoing {
         mut stream: W,
         timeout: Duration,
     ) -> io::Result<()> {
-        while let Some(mut batch) = self.frames.recv().await {
+        while let Some(first) = self.frames.recv().await {
+            let Queued { frame: mut batch, _rooms: rooms } = first;
             let mut freed = batch.len() + FRAME_OVERHEAD_BYTES;
+            let mut rooms: Vec<_> = rooms.into_iter().collect();
             while batch.len() < WRITE_BYTES {
-                let Ok(frame) = self.frames.try_recv() else { break };
+                let Ok(Queued { frame, _rooms: taken }) = self.frames.try_recv() else { break };
                 freed += frame.len() + FRAME_OVERHEAD_BYTES;
+                rooms.extend(taken);
                 batch.extend_from_slice(&frame);
             }
             let written = async {
@@ -163,6 +197,7 @@ impl Outgoing {
                 stream.flush().await
             };
             tokio::time::timeout(timeout, written).await??;
+            drop(rooms);
             self.queued.fetch_sub(freed, Ordering::Relaxed);
         }
         stream.shutdown().await

@@ -586,7 +586,8 @@ fn the_document_numbers_variants_and_states_limits_as_they_are() {
         rows("limit").iter().map(|row| name(row[1]).parse().unwrap()).collect();
     let names = [NAME_BYTES_MAX, MERGE_NAME_BYTES_MAX];
     let values = [KEY_BYTES_MAX, VALUE_BYTES_MAX, FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX];
-    let expected = [&values[..], &names].concat();
+    let channels = [CHANNEL_BYTES_MAX, PUBLISHED_BYTES_MAX];
+    let expected = [&values[..], &names, &channels].concat();
     assert_eq!(limits, expected);
     assert!(WIRE_MD.contains(&format!("at most {DATAGRAM_BYTES_MAX} bytes")));
     assert!(WIRE_MD.contains(&format!("at most {REASON_BYTES_MAX} bytes")));

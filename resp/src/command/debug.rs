@@ -31,7 +31,7 @@ impl fmt::Debug for Command<'_> {
             self, f;
             units:
                 Quit Reset ClientId ClientGetName ClientInfo Time DbSize ReadOnly ReadWrite
-                RandomKey Multi Exec Discard Unwatch ScriptFlush
+                RandomKey Multi Exec Discard Unwatch ScriptFlush PubSubNumPat
                 Asking ClusterSlots ClusterShards ClusterNodes ClusterInfo ClusterMyId;
             tuples:
                 Auth ClientList ClientKill ClientReply ClientNoEvict ClientNoTouch Command Help
@@ -91,6 +91,11 @@ impl fmt::Debug for Command<'_> {
                 Eval { script, by_sha1, keys, arguments }
                 ScriptLoad { script }
                 ScriptExists { scripts }
+                Subscribe { kind, names }
+                Unsubscribe { kind, names }
+                Publish { channel, message, is_sharded }
+                PubSubChannels { pattern, is_sharded }
+                PubSubNumSub { channels, is_sharded }
                 Object { query, key };
             // Added to what is not there, the number is the value.
             Self::IncrBy { key, by: _ } => {

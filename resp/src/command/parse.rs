@@ -1,9 +1,9 @@
 //! The arguments of each command.
 
 use super::{
-    ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials, Expiry, Flush,
-    HashParts, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan, SetCondition,
-    SetOptions, TtlChange, TtlCondition,
+    ChannelKind, ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials,
+    Expiry, Flush, HashParts, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan,
+    SetCondition, SetOptions, TtlChange, TtlCondition,
 };
 use crate::arguments::{Argument, Arguments};
 use crate::decimal::{Decimal, is_infinite};
@@ -64,11 +64,14 @@ impl<'a> Command<'a> {
             Id::CommandGetKeys => Self::Command(CommandQuery::GetKeys { request: from(2) }),
             Id::CommandList => Self::Command(CommandQuery::List { filter: words.list_filter()? }),
             Id::CommandHelp => Self::Command(CommandQuery::Help),
-            Id::ClientHelp | Id::ClusterHelp | Id::ConfigHelp | Id::ObjectHelp | Id::ScriptHelp => {
-                Self::Help(words.container()?)
-            }
+            Id::ClientHelp
+            | Id::ClusterHelp
+            | Id::ConfigHelp
+            | Id::ObjectHelp
+            | Id::PubSubHelp
+            | Id::ScriptHelp => Self::Help(words.container()?),
             // Containers without a subcommand have too few arguments.
-            Id::Client | Id::Cluster | Id::Config | Id::Object | Id::Script => {
+            Id::Client | Id::Cluster | Id::Config | Id::Object | Id::PubSub | Id::Script => {
                 return Err(CommandError::Arity(spec));
             }
             Id::Asking => Self::Asking,
@@ -103,6 +106,22 @@ impl<'a> Command<'a> {
                 }
                 _ => Self::ScriptFlush,
             },
+            Id::Subscribe => Self::Subscribe { kind: ChannelKind::Plain, names: from(1) },
+            Id::PSubscribe => Self::Subscribe { kind: ChannelKind::Pattern, names: from(1) },
+            Id::SSubscribe => Self::Subscribe { kind: ChannelKind::Sharded, names: from(1) },
+            Id::Unsubscribe => Self::Unsubscribe { kind: ChannelKind::Plain, names: from(1) },
+            Id::PUnsubscribe => Self::Unsubscribe { kind: ChannelKind::Pattern, names: from(1) },
+            Id::SUnsubscribe => Self::Unsubscribe { kind: ChannelKind::Sharded, names: from(1) },
+            Id::Publish | Id::SPublish => Self::Publish {
+                channel: words.at(1)?,
+                message: words.at(2)?,
+                is_sharded: spec.id == Id::SPublish,
+            },
+            Id::PubSubChannels => words.channels(false)?,
+            Id::PubSubShardChannels => words.channels(true)?,
+            Id::PubSubNumSub => Self::PubSubNumSub { channels: from(2), is_sharded: false },
+            Id::PubSubShardNumSub => Self::PubSubNumSub { channels: from(2), is_sharded: true },
+            Id::PubSubNumPat => Self::PubSubNumPat,
             Id::Get => Self::Get { key: key()? },
             Id::Set => words.set()?,
             Id::SetEx => words.set_with(Unit::Seconds)?,
@@ -234,6 +253,14 @@ impl<'a> Words<'a> {
         let count = usize::try_from(count).map_err(|_| CommandError::KeysNegative)?;
         let (keys, arguments) = (rest.first(count), rest.skip(count));
         Ok(Command::Eval { script: self.at(1)?, by_sha1, keys, arguments })
+    }
+
+    fn channels(self, is_sharded: bool) -> Outcome<'a, Command<'a>> {
+        if self.arguments.len() > 3 {
+            return Err(CommandError::SubcommandArity(self.container()?, self.at(1)?));
+        }
+        let pattern = self.arguments.get(2).map(pattern).transpose()?;
+        Ok(Command::PubSubChannels { pattern, is_sharded })
     }
 
     fn container(self) -> Outcome<'a, &'static Spec> {

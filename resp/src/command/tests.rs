@@ -333,13 +333,49 @@ fn nothing_that_is_printed_shows_an_argument() {
 }
 
 #[test]
+fn channels_are_of_three_kinds() {
+    for (letter, expected) in
+        [("", ChannelKind::Plain), ("P", ChannelKind::Pattern), ("S", ChannelKind::Sharded)]
+    {
+        with(&format!("{letter}SUBSCRIBE k v"), |command| match command {
+            Ok(Command::Subscribe { kind, names }) => {
+                assert_eq!((kind, names.len()), (expected, 2));
+            }
+            other => panic!("{other:?}"),
+        });
+        with(&format!("{letter}UNSUBSCRIBE"), |command| match command {
+            Ok(Command::Unsubscribe { kind, names }) => {
+                assert_eq!((kind, names.len()), (expected, 0));
+            }
+            other => panic!("{other:?}"),
+        });
+        fails(
+            &format!("{letter}SUBSCRIBE"),
+            &format!(
+                "ERR wrong number of arguments for '{}subscribe' command",
+                letter.to_ascii_lowercase()
+            ),
+        );
+    }
+    is("PUBLISH k v", Command::Publish { channel: KEY, message: VALUE, is_sharded: false });
+    is("SPUBLISH k v", Command::Publish { channel: KEY, message: VALUE, is_sharded: true });
+    is("PUBSUB CHANNELS", Command::PubSubChannels { pattern: None, is_sharded: false });
+    is("PUBSUB SHARDCHANNELS k", Command::PubSubChannels { pattern: Some(KEY), is_sharded: true });
+    is("PUBSUB NUMPAT", Command::PubSubNumPat);
+    fails(
+        "PUBSUB Channels a b",
+        "ERR unknown subcommand or wrong number of arguments for 'Channels'. Try PUBSUB HELP.",
+    );
+}
+
+#[test]
 fn each_row_of_the_table_is_parsed() {
     for spec in crate::table::all() {
         let words = spec.name.replace('|', " ");
         let id = format!("{:?}", spec.id);
         // Which variant it is, if not that of its own name.
         let variant = match &*id {
-            "Client" | "Cluster" | "Config" | "Object" | "Script" => {
+            "Client" | "Cluster" | "Config" | "Object" | "PubSub" | "Script" => {
                 let text = format!("ERR wrong number of arguments for '{}' command", spec.name);
                 fails(&words, &text);
                 continue;
@@ -349,7 +385,13 @@ fn each_row_of_the_table_is_parsed() {
             "ExpireAt" | "PExpire" | "PExpireAt" => "Expire",
             "PTtl" => "Ttl",
             "PExpireTime" => "ExpireTime",
-            "ClientHelp" | "ClusterHelp" | "ConfigHelp" | "ObjectHelp" | "ScriptHelp" => "Help",
+            "ClientHelp" | "ClusterHelp" | "ConfigHelp" | "ObjectHelp" | "PubSubHelp"
+            | "ScriptHelp" => "Help",
+            "PSubscribe" | "SSubscribe" => "Subscribe",
+            "PUnsubscribe" | "SUnsubscribe" => "Unsubscribe",
+            "SPublish" => "Publish",
+            "PubSubShardChannels" => "PubSubChannels",
+            "PubSubShardNumSub" => "PubSubNumSub",
             "EvalSha" => "Eval",
             "HKeys" | "HVals" => "HGetAll",
             "HMSet" => "HSet",
@@ -386,6 +428,7 @@ fn patterns_have_a_size() {
         "SCAN 0 COUNT 5 MATCH",
         "CONFIG GET",
         "COMMAND LIST FILTERBY PATTERN",
+        "PUBSUB CHANNELS",
     ] {
         with(&format!("{line} {longest}"), |command| assert!(command.is_ok(), "{line}"));
         fails(&format!("{line} {longer}"), "ERR pattern is too long");

@@ -85,13 +85,13 @@ fn keys(request: Arguments<'_>, out: &mut Writer<'_>) {
     let invalid = b"Invalid command specified";
     let spec = match find(request) {
         Ok(spec) => spec,
-        Err(CommandError::Arity(spec)) if spec.keys.is_empty() => return no_keys(out),
+        Err(CommandError::Arity(spec)) if !spec.has_keys() => return no_keys(out),
         Err(CommandError::Arity(_)) => {
             return out.error("ERR", b"Invalid number of arguments specified for command");
         }
         Err(_) => return out.error("ERR", invalid),
     };
-    if spec.keys.is_empty() {
+    if !spec.has_keys() {
         return no_keys(out);
     }
     let keys: Vec<Argument<'_>> = spec.keys_of(request).collect();

@@ -75,6 +75,9 @@ fn keys_are_where_the_table_says() {
         ("eval script x a", &[]),
         ("eval script 9 a", &["a"]),
         ("scan 0 match a", &[]),
+        ("publish a b", &[]),
+        ("spublish a b", &["a"]),
+        ("ssubscribe a b", &["a", "b"]),
         ("ping a", &[]),
     ] {
         let found = with(line, |arguments| {

@@ -11,7 +11,9 @@ use annulus_resp::{
 };
 use tokio::sync::Notify;
 
+use super::channels::{OfKinds, Subscriptions};
 use super::cluster::Sent;
+use super::listening::is_for_listeners;
 use super::store::{Outcome, Store, Trouble};
 use super::told::Told;
 use super::transaction::{Queue, Staged, Watched};
@@ -41,6 +43,8 @@ pub(super) struct Facts {
     pub(super) library_version: Vec<u8>,
     pub(super) table: usize,
     pub(super) protocol: Protocol,
+    /// How many channels, patterns and sharded channels it listens to.
+    pub(super) subscriptions: OfKinds<usize>,
     /// Its last command.
     pub(super) command: &'static str,
     /// When that began.
@@ -65,6 +69,12 @@ pub(super) struct Connection<C> {
     pub(super) reads_near: u64,
     /// For which slots it was sent elsewhere.
     pub(super) sent: Sent,
+    /// What it listens to; `None` = nothing.
+    pub(super) subscriptions: Option<Box<Subscriptions>>,
+    /// Messages that stand before the answer of the command under way.
+    pub(super) messages: Vec<u8>,
+    /// Whether the answer is told also to who wants none.
+    pub(super) is_push: bool,
     client: Arc<Client>,
     protocol: Protocol,
     authenticated: bool,
@@ -88,6 +98,7 @@ impl Client {
             library_version: Vec::new(),
             table: 0,
             protocol: Protocol::default(),
+            subscriptions: OfKinds::default(),
             command: "NULL",
             used: now,
         };
@@ -131,6 +142,9 @@ impl<C: Clock> Connection<C> {
             uses: Vec::new(),
             reads_near: 0,
             sent: Sent::default(),
+            subscriptions: None,
+            messages: Vec::new(),
+            is_push: false,
             client,
             protocol: Protocol::default(),
             authenticated,
@@ -174,7 +188,8 @@ impl<C: Clock> Connection<C> {
     pub(super) async fn run(&mut self, arguments: Arguments<'_>, answers: &mut Vec<u8>) -> Done {
         let begin = answers.len();
         let skips_this = std::mem::take(&mut self.skips_next);
-        let done = match self.is_exec(arguments) {
+        let is_exec = self.is_exec(arguments);
+        let done = match is_exec {
             true => self.exec(answers).await,
             false => self.answer(arguments, answers).await,
         };
@@ -187,8 +202,15 @@ impl<C: Clock> Connection<C> {
                 over = Err(super::Stopping);
             }
         }
-        if self.is_muted || skips_this || self.skips_next {
+        let is_push = std::mem::take(&mut self.is_push) && !is_exec;
+        if (self.is_muted || skips_this || self.skips_next) && !is_push {
             answers.truncate(begin);
+        }
+        let messages = std::mem::take(&mut self.messages);
+        if !messages.is_empty() {
+            // Not within the answer of a transaction, where nobody looks for them.
+            let at = if is_exec { answers.len() } else { begin };
+            answers.splice(at..at, messages);
         }
         over
     }
@@ -235,6 +257,17 @@ impl<C: Clock> Connection<C> {
         if !self.authenticated && !spec.flags.contains(Flags::NO_AUTH) {
             return Err(Trouble::text("NOAUTH", texts::NO_AUTH));
         }
+        if self.only_listens() && !is_for_listeners(spec.id) {
+            let why = String::from_utf8_lossy(texts::ONLY_SUBSCRIBED);
+            let text = format!("Can't execute '{}': {why}", spec.name);
+            return Err(match spec.id {
+                Id::Exec => {
+                    let text = format!("Transaction discarded because of: {text}");
+                    Trouble::Error("EXECABORT", text.into())
+                }
+                _ => Trouble::Error("ERR", text.into()),
+            });
+        }
         if self.staged.is_none() {
             self.keep_to_a_slot(spec, arguments)?;
         }
@@ -274,15 +307,20 @@ impl<C: Clock> Connection<C> {
                 self.authenticate(credentials)?;
                 out.ok();
             }
-            Command::Ping { message: None } => out.simple("PONG"),
-            Command::Ping { message: Some(message) } | Command::Echo { message } => {
-                out.bulk(&message);
-            }
+            Command::Echo { message } => out.bulk(&message),
+            Command::Ping { .. }
+            | Command::Subscribe { .. }
+            | Command::Unsubscribe { .. }
+            | Command::Publish { .. }
+            | Command::PubSubChannels { .. }
+            | Command::PubSubNumSub { .. }
+            | Command::PubSubNumPat => self.listen(command, &mut out)?,
             Command::Quit => {
                 self.end();
                 out.ok();
             }
             Command::Reset => {
+                self.stop_listening();
                 self.speak(Protocol::default());
                 self.select(0);
                 self.client.facts().name.clear();
@@ -412,6 +450,7 @@ impl<C: Clock> Connection<C> {
     }
 
     fn speak(&mut self, protocol: Protocol) {
+        self.hear_in(protocol);
         self.protocol = protocol;
         self.client.facts().protocol = protocol;
     }

@@ -69,7 +69,7 @@ impl<C: Clock> Connection<C> {
             Command::ClientList(list) => {
                 let numbers: BTreeSet<i64> = list.numbers().collect();
                 let is_listed = |client: &&Arc<Client>| match list {
-                    ClientList::Type(kind) => kind == ClientType::Normal,
+                    ClientList::Type(kind) => kind == kind_of(client),
                     ClientList::Ids(_) => numbers.contains(&id(client)),
                     ClientList::All => true,
                 };
@@ -119,7 +119,7 @@ impl<C: Clock> Connection<C> {
                 asked.is_none_or(|asked| &*asked == addr.as_bytes())
             };
             filter.id.is_none_or(|asked| asked == id(client))
-                && filter.client_type.is_none_or(|kind| kind == ClientType::Normal)
+                && filter.client_type.is_none_or(|kind| kind == kind_of(client))
                 && is_at(filter.address, &client.peer)
                 && is_at(filter.local_address, &client.at)
                 && !(filter.skip_me && client.number == own)
@@ -155,6 +155,7 @@ impl<C: Clock> Door<C> {
         };
         let port = self.addrs.first().map_or(0, |addr| addr.port());
         let clients = self.clients().len();
+        let [channels, patterns, sharded] = self.channels().counts();
         let text = |text: &str| text.to_owned();
         let sections = [
             (
@@ -185,6 +186,9 @@ impl<C: Clock> Door<C> {
                     ("total_connections_received", read(&counts.accepted)),
                     ("total_commands_processed", read(&counts.commands)),
                     ("rejected_connections", read(&counts.refused)),
+                    ("pubsub_channels", channels.to_string()),
+                    ("pubsub_patterns", patterns.to_string()),
+                    ("pubsubshard_channels", sharded.to_string()),
                     ("unknown_commands", unknown),
                 ],
             ),
@@ -235,14 +239,27 @@ fn id(client: &Client) -> i64 {
     i64::try_from(client.number).unwrap_or(i64::MAX)
 }
 
+fn kind_of(client: &Client) -> ClientType {
+    match client.facts().subscriptions {
+        [0, 0, 0] => ClientType::Normal,
+        _ => ClientType::PubSub,
+    }
+}
+
 /// A client's line in CLIENT LIST. What Redis has there and we have not is as of somebody idle.
 fn line(client: &Client, now: Duration) -> Vec<u8> {
     let facts = client.facts().clone();
+    let flags = match (kind_of(client), client.is_local) {
+        (ClientType::PubSub, true) => "PU",
+        (ClientType::PubSub, false) => "P",
+        (_, true) => "U",
+        (_, false) => "N",
+    };
+    let [channels, patterns, sharded] = facts.subscriptions;
     let seconds = |since: Duration| now.saturating_sub(since).as_secs();
-    let flags = if client.is_local { "U" } else { "N" };
     let text = String::from_utf8_lossy;
     format!(
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 \
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={channels} psub={patterns} ssub={sharded} multi=-1 qbuf=0 \
          qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default \
          redir=-1 resp={} lib-name={} lib-ver={}\n",
         client.number,

@@ -15,12 +15,13 @@ use annulus_proto::message::{
 };
 use annulus_proto::{Attributes, Hlc, Key, NodeId, Version};
 use annulus_resp::table::{self, Id};
-use annulus_resp::{Arguments, Span, Writer, texts};
+use annulus_resp::{Arguments, Command, Span, Writer, texts};
 
 use super::LIMITS;
 use super::connection::Connection;
 use super::hashes::Fields;
 use super::keyspace::{Found, TRIES_MAX, named, unexpected};
+use super::listening::is_about_channels;
 use super::store::{Outcome, Trouble, contended};
 
 /// The commands after a MULTI.
@@ -44,6 +45,10 @@ const BYTES_MAX: usize = 16 << 20;
 
 /// How many keys a connection may watch.
 const WATCHED_MAX: usize = 1_024;
+
+/// The commands about channels of a transaction, which are done once all is written: where their answers stand, and their
+/// places in the queue.
+type Later = Vec<(usize, usize)>;
 
 /// What the commands of a transaction have done so far.
 #[derive(Default)]
@@ -161,15 +166,19 @@ impl<C: Clock> Connection<C> {
             return Err(Trouble::text("EXECABORT", texts::EXEC_ABORT));
         };
         let (begin, table, told) = (answers.len(), self.table, self.told.clone());
-        let mut written = Staged::default();
+        let (mut written, mut later) = (Staged::default(), Later::new());
         for _ in 0..TRIES_MAX {
             answers.truncate(begin);
             self.staged = Some(std::mem::take(&mut written));
-            let done = self.try_exec(&queue, &watched, answers).await;
+            later.clear();
+            let done = self.try_exec(&queue, &watched, answers, &mut later).await;
             let staged = self.staged.take().unwrap_or_default();
             let some = staged.has_written();
             match done {
-                Ok(Done::All) => return Ok(()),
+                Ok(Done::All) => {
+                    self.finish_exec(&queue, &later, answers);
+                    return Ok(());
+                }
                 Ok(Done::Again) => written = staged.into_written(),
                 Ok(Done::WatchedHasChanged) if !some => {
                     self.told = told;
@@ -201,6 +210,7 @@ impl<C: Clock> Connection<C> {
         queue: &Queue,
         watched: &Watched,
         answers: &mut Vec<u8>,
+        later: &mut Later,
     ) -> Outcome<'a, Done> {
         let first = answers.len();
         for ((table, key), version) in watched {
@@ -214,9 +224,13 @@ impl<C: Clock> Connection<C> {
             }
         }
         Writer::new(answers, self.protocol()).array(queue.requests.len());
-        for spans in &queue.requests {
+        for (index, spans) in queue.requests.iter().enumerate() {
             let begin = answers.len();
             let arguments = Arguments::new(&queue.bytes, spans);
+            if table::find(arguments).is_ok_and(|spec| is_about_channels(spec.id)) {
+                later.push((begin, index));
+                continue;
+            }
             match self.answer(arguments, answers).await {
                 Ok(()) => {}
                 Err(Trouble::Stopping) => return Err(Trouble::Stopping),
@@ -234,6 +248,42 @@ impl<C: Clock> Connection<C> {
             }
         }
         self.write_staged(watched).await
+    }
+
+    /// Does what is done once all is written, and puts its answers where they belong.
+    fn finish_exec(&mut self, queue: &Queue, later: &Later, answers: &mut Vec<u8>) {
+        let Some(&(first, _)) = later.first() else { return };
+        let others = answers.split_off(first);
+        let mut from = first;
+        for &(at, index) in later {
+            answers.extend_from_slice(&others[from - first..at - first]);
+            from = at;
+            let begin = answers.len();
+            let arguments = Arguments::new(&queue.bytes, &queue.requests[index]);
+            let mut out = Writer::new(answers, self.protocol());
+            if let Err(trouble) = self.finish(arguments, begin, &mut out) {
+                answers.truncate(begin);
+                trouble.write(&mut Writer::new(answers, self.protocol()));
+            }
+            self.hear_first();
+        }
+        answers.extend_from_slice(&others[from - first..]);
+    }
+
+    fn finish<'a>(
+        &mut self,
+        arguments: Arguments<'a>,
+        answered: usize,
+        out: &mut Writer<'_>,
+    ) -> Outcome<'a, ()> {
+        let command = table::find(arguments).and_then(|spec| Command::parse(spec, arguments))?;
+        // What is published is heard all the same.
+        let is_told = !matches!(command, Command::Publish { .. } | Command::Ping { .. });
+        if is_told && answered > BYTES_MAX {
+            let text = format!("the answers of a transaction have {BYTES_MAX} bytes at most");
+            return Err(Trouble::Error("ERR", text.into()));
+        }
+        self.listen(command, out)
     }
 
     /// As the cores would, with a draft of it.

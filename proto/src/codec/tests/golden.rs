@@ -736,6 +736,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "0106733363726574000101fc701101000102",
         ),
+        (
+            Published { channel: b"c".into(), message: b"hi".into(), is_sharded: true }.into(),
+            "016302686901",
+        ),
         (HottestRequest { table: "t".into(), core: 1, count: 10 }.into(), "0174010a"),
         (
             Hottest {

@@ -205,6 +205,12 @@ fn the_largest_values_pass() {
 }
 
 #[test]
+fn the_longest_message_to_a_channel_passes() {
+    let (channel, message) = (vec![0xff; CHANNEL_BYTES_MAX], vec![0xff; PUBLISHED_BYTES_MAX]);
+    passes(Published { channel, message, is_sharded: true });
+}
+
+#[test]
 fn the_largest_fields_pass() {
     let names = (0..1_000u32).map(|at| {
         let mut name = vec![0xff; FIELD_NAME_BYTES_MAX - 80];
