@@ -94,6 +94,25 @@ async function lateSaves(a, b) {
   same('stays out', [await a.get(`${own}s`), await b.exists(`${own}s`)], [null, 0]);
 }
 
+// Heard at one node what is published at another.
+async function channels(a, RESP) {
+  const listening = await createClient({ url: urls[2], RESP }).on('error', () => {}).connect();
+  const heard = [];
+  await listening.subscribe(`${own}news`, (message, channel) => heard.push([channel, message]));
+  await listening.pSubscribe(`${own}n*`, (message) => heard.push(['pattern', message]));
+  // What was lost is published again.
+  await until('a message', async () => {
+    await a.publish(`${own}news`, 'hi');
+    return heard.length >= 2;
+  });
+  same('publish', heard.slice(0, 2), [[`${own}news`, 'hi'], ['pattern', 'hi']]);
+  // It waits for ever if it names none, at Redis too.
+  await listening.unsubscribe(`${own}news`);
+  await listening.pUnsubscribe(`${own}n*`);
+  same('unsubscribe', String(await listening.ping()), 'PONG');
+  listening.destroy();
+}
+
 // What the keys of a round begin with.
 let own;
 for (const RESP of [2, 3]) {
@@ -108,6 +127,7 @@ for (const RESP of [2, 3]) {
   await batches(a, b);
   await failures(a);
   await lateSaves(a, b);
+  await channels(a, RESP);
   a.destroy();
   b.destroy();
 }
