@@ -49,6 +49,13 @@ impl<S: Read + Write> Client<S> {
         self.ask(&request.split(' ').collect::<Vec<_>>())
     }
 
+    /// The same of several, which are sent at once.
+    pub(super) fn say_all(&mut self, requests: &[&str]) -> Vec<String> {
+        let words = |one: &&str| request(&one.split(' ').collect::<Vec<_>>());
+        self.send(&requests.iter().flat_map(words).collect::<Vec<_>>());
+        requests.iter().map(|_| self.answer()).collect()
+    }
+
     /// The next answer, as it came.
     fn answer(&mut self) -> String {
         let mut answer = Vec::new();

@@ -151,3 +151,34 @@ fn what_is_read_too_much_out_of_shared_memory_is_slowed_down() {
     eventually("the count", || (reads_near(&place, &node) >= 200).then_some(()));
     assert_eq!(client.say("DEL cool"), ":1\r\n");
 }
+
+#[test]
+fn a_batch_is_answered_in_its_order_whatever_waits_for_other_nodes() {
+    let place = Place::new();
+    let nodes = doors(&place, 3);
+    let (mut client, mut other) = (Tcp::of(&nodes[0]), Tcp::of(&nodes[1]));
+    assert_eq!(client.say("SET over mine"), OK);
+    assert_eq!(other.say("DEL over"), ":1\r\n");
+    let late = client.say("SET over late");
+    assert!(late.starts_with("-ERR late save: "), "{late}");
+    for round in 0..20 {
+        let (value, last) = (format!("a{round}"), format!("z{round}"));
+        let mut asked: Vec<(String, String)> = Vec::new();
+        let mut ask = |request: String, answer: &str| asked.push((request, answer.to_owned()));
+        for number in 0..40 {
+            ask(format!("SET k{number} {value}"), OK);
+        }
+        ask("SET over late".to_owned(), &late);
+        ask(format!("SET k3 {last}"), OK);
+        ask("SET k4 x EX 0".to_owned(), "-ERR invalid expire time in 'set' command\r\n");
+        ask("GET k3".to_owned(), &bulk(&last));
+        ask(format!("SET k3 {value}"), OK);
+        ask(format!("SET k3 {last}"), OK);
+        ask("SET k5 x GET".to_owned(), &bulk(&value));
+        ask("GET k3".to_owned(), &bulk(&last));
+        let batch: Vec<&str> = asked.iter().map(|(request, _)| request.as_str()).collect();
+        for (said, (request, answer)) in client.say_all(&batch).iter().zip(&asked) {
+            assert_eq!(said, answer, "{request}");
+        }
+    }
+}
