@@ -607,6 +607,11 @@ impl Core {
         !self.outputs.is_empty()
     }
 
+    /// Whether [`Core::poll_lane_answer`] would return something.
+    pub fn has_lane_answer(&self) -> bool {
+        !self.lane_answers.is_empty()
+    }
+
     /// Takes the answer to a request that was just handed in out of what [`Core::poll_output`] would return; `None` if
     /// it is to come.
     pub fn take_reply(&mut self, to: Asker, id: u64) -> Option<Message> {

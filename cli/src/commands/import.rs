@@ -35,11 +35,20 @@ pub(crate) async fn import(cluster: &Cluster, args: &ImportArgs) -> anyhow::Resu
         Failed::usage(format!("--from is no address of a Redis ({error}): redis://HOST:PORT/DB"))
     })?;
     let from = name_of(&info);
-    let mut state = match &args.state {
-        Some(path) => State::load(path, &from)?,
-        None => State::of(&from),
+    let (connection, run) = open(info, &from).await?;
+    let new = State {
+        from: from.clone(),
+        run,
+        pattern: args.pattern.clone(),
+        table: cluster.table.name().to_owned(),
+        cursor: 0,
+        counts: Counts::default(),
     };
-    let mut source = Some(open(info, &from).await?);
+    let mut state = match &args.state {
+        Some(path) => new.or_load(path)?,
+        None => new,
+    };
+    let mut source = Some(connection);
     let mut told = Instant::now();
     loop {
         let Some(mut connection) = source.take() else { break };
@@ -79,6 +88,12 @@ pub(crate) async fn import(cluster: &Cluster, args: &ImportArgs) -> anyhow::Resu
 struct State {
     /// Which Redis, without its password.
     from: String,
+    /// Its run: cursors of another one mean nothing.
+    run: String,
+    /// Which keys.
+    pattern: Option<String>,
+    /// Into which table.
+    table: String,
     /// Of its SCAN.
     cursor: u64,
     counts: Counts,
@@ -108,9 +123,10 @@ struct Found {
     value: Holds,
 }
 
+#[derive(Clone, Copy)]
 enum Lives {
     ForEver,
-    Milliseconds(u64),
+    Until(Instant),
 }
 
 enum Holds {
@@ -124,19 +140,16 @@ enum Begun {
     Imported,
     Lives,
     HasEnded,
+    HasExpired,
     Refused,
 }
 
 impl State {
-    fn of(from: &str) -> Self {
-        Self { from: from.to_owned(), cursor: 0, counts: Counts::default() }
-    }
-
-    /// That of the file, if there is one.
-    fn load(path: &Path, from: &str) -> anyhow::Result<Self> {
+    /// That of the file, if there is one. A Redis that was restarted since is gone through from the beginning.
+    fn or_load(self, path: &Path) -> anyhow::Result<Self> {
         let text = match fs::read(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::of(from)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self),
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
         let wrong = |why: String| {
@@ -145,8 +158,17 @@ impl State {
         };
         let state: Self = serde_json::from_slice(&text)
             .map_err(|error| wrong(format!("it is none of an import ({error})")))?;
-        if state.from != from {
+        if state.from != self.from {
             return Err(wrong(format!("it is of an import from {}", state.from)));
+        }
+        if (&state.pattern, &state.table) != (&self.pattern, &self.table) {
+            return Err(wrong(
+                "it is of an import of other keys, or into another table".to_owned(),
+            ));
+        }
+        if state.run != self.run {
+            output::message("the Redis was restarted since: all its keys are looked at again");
+            return Ok(self);
         }
         Ok(state)
     }
@@ -180,11 +202,14 @@ fn name_of(info: &ConnectionInfo) -> String {
     format!("{at}/{}", info.redis_settings().db())
 }
 
-async fn open(info: ConnectionInfo, from: &str) -> anyhow::Result<Connection> {
+/// A connection, and which run of the Redis it is to.
+async fn open(info: ConnectionInfo, from: &str) -> anyhow::Result<(Connection, String)> {
     let opened = tokio::task::spawn_blocking(move || {
-        let connection = redis::Client::open(info)?.get_connection_with_timeout(TIMEOUT)?;
+        let mut connection = redis::Client::open(info)?.get_connection_with_timeout(TIMEOUT)?;
         connection.set_read_timeout(Some(TIMEOUT))?;
-        Ok::<_, redis::RedisError>(connection)
+        let info: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
+        let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default();
+        Ok::<_, redis::RedisError>((connection, run.to_owned()))
     });
     opened.await?.map_err(|error| {
         let why = format!("cannot connect to the Redis at {from}: {error}");
@@ -209,77 +234,69 @@ fn page(
         scan.arg("MATCH").arg(pattern);
     }
     let (next, keys): (u64, Vec<Vec<u8>>) = scan.query(redis)?;
-    let types: Vec<String> = ask_each(redis, &keys, |_| "TYPE")?;
-    let lives: Vec<i64> = ask_each(redis, &keys, |_| "PTTL")?;
-    // How much it is comes first: nothing is read that no session can hold.
-    let keys: Vec<_> = keys.into_iter().zip(types).collect();
-    let size = |of: &(Vec<u8>, String)| match &*of.1 {
-        "string" => "STRLEN",
-        "hash" => "HLEN",
-        _ => "EXISTS",
-    };
-    let sizes: Vec<usize> = ask_each(redis, &keys, size)?;
+    let mut types = redis::pipe();
+    for key in &keys {
+        types.cmd("TYPE").arg(key);
+    }
+    let types: Vec<String> = if keys.is_empty() { Vec::new() } else { types.query(redis)? };
     let mut found = Vec::with_capacity(keys.len());
-    for (((key, holds), lives), size) in keys.into_iter().zip(lives).zip(sizes) {
-        let lives = match lives {
-            -2 => None,
-            -1 => Some(Lives::ForEver),
-            left => Some(Lives::Milliseconds(u64::try_from(left).unwrap_or(0).max(1))),
+    for (key, holds) in keys.into_iter().zip(types) {
+        let read = match &*holds {
+            "string" | "hash" if Key::new(&key).is_err() => Ok(Holds::TooMuch),
+            "string" => bytes(redis, &key),
+            "hash" => fields(redis, &key),
+            "none" => Ok(Holds::Nothing),
+            _ => Ok(Holds::OtherType),
         };
-        let Some(lives) = lives.filter(|_| size > 0 || holds == "string") else {
-            found.push(Found { key, lives: Lives::ForEver, value: Holds::Nothing });
-            continue;
+        let value = match read {
+            // It is another one by now, which its client has begun meanwhile.
+            Err(error) if error.code() == Some("WRONGTYPE") => Holds::Nothing,
+            read => read?,
         };
-        let value = match &*holds {
-            "string" | "hash" if Key::new(&key).is_err() || size as u64 > VALUE_MAX => {
-                Holds::TooMuch
+        // After the value: whatever that is, it lives no longer.
+        let left: i64 = redis::cmd("PTTL").arg(&key).query(redis)?;
+        let (value, lives) = match left {
+            -2 => (Holds::Nothing, Lives::ForEver),
+            -1 => (value, Lives::ForEver),
+            left => {
+                let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+                (value, Lives::Until(Instant::now() + left))
             }
-            "string" => bytes(redis, &key)?,
-            "hash" => fields(redis, &key)?,
-            "none" => Holds::Nothing,
-            _ => Holds::OtherType,
         };
         found.push(Found { key, lives, value });
     }
     Ok((next, found))
 }
 
-/// Something that can be asked about a key.
-trait Keyed {
-    fn key(&self) -> &[u8];
-}
-
-impl Keyed for Vec<u8> {
-    fn key(&self) -> &[u8] {
-        self
-    }
-}
-
-impl Keyed for (Vec<u8>, String) {
-    fn key(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-fn ask_each<K: Keyed, T: redis::FromRedisValue>(
-    redis: &mut Connection,
-    keys: &[K],
-    command: impl Fn(&K) -> &'static str,
-) -> RedisResult<Vec<T>> {
-    let mut asked = redis::pipe();
-    for key in keys {
-        asked.cmd(command(key)).arg(key.key());
-    }
-    if keys.is_empty() { Ok(Vec::new()) } else { asked.query(redis) }
-}
-
+/// A string, if a session can hold it: what is longer is not read.
 fn bytes(redis: &mut Connection, key: &[u8]) -> RedisResult<Holds> {
+    let size: u64 = redis::cmd("STRLEN").arg(key).query(redis)?;
+    if size > VALUE_MAX {
+        return Ok(Holds::TooMuch);
+    }
     let value: Option<Vec<u8>> = redis::cmd("GET").arg(key).query(redis)?;
     Ok(value.map_or(Holds::Nothing, |value| Holds::Value(Value::Bytes(value))))
 }
 
+/// The name of a field, and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
+/// A hash, likewise.
 fn fields(redis: &mut Connection, key: &[u8]) -> RedisResult<Holds> {
-    let fields: BTreeMap<Vec<u8>, Vec<u8>> = redis::cmd("HGETALL").arg(key).query(redis)?;
+    let (mut fields, mut size, mut cursor) = (BTreeMap::new(), 0, 0);
+    loop {
+        let (next, page): (u64, Vec<Pair>) =
+            redis::cmd("HSCAN").arg(key).arg(cursor).arg("COUNT").arg(PAGE).query(redis)?;
+        size += page.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        if size as u64 > VALUE_MAX {
+            return Ok(Holds::TooMuch);
+        }
+        fields.extend(page);
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
     Ok(if fields.is_empty() { Holds::Nothing } else { Holds::Value(Value::Map(fields)) })
 }
 
@@ -323,24 +340,24 @@ async fn begin_all(table: &Table, found: Vec<Found>, counts: &mut Counts) -> any
 
 /// As the node does what a client of Redis writes: no deadline but that of the key.
 async fn begin(table: &Table, key: &[u8], value: Value, lives: Lives) -> Result<Begun, Error> {
-    let lifetime = match lives {
-        Lives::ForEver => Duration::ZERO,
-        Lives::Milliseconds(left) => Duration::from_millis(left),
-    };
-    let options = || StartOptions {
-        idle: Some(Duration::ZERO),
-        lifetime: Some(lifetime),
-        ..StartOptions::default()
-    };
     let mut tries = 0;
     loop {
         tries += 1;
+        let lifetime = match lives {
+            Lives::ForEver => Duration::ZERO,
+            Lives::Until(end) => match end.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => return Ok(Begun::HasExpired),
+                left => left.max(Duration::from_millis(1)),
+            },
+        };
+        let idle = Some(Duration::ZERO);
+        let options = StartOptions { idle, lifetime: Some(lifetime), ..StartOptions::default() };
         // Who was logged out here since is not let in again.
         let begun = match table.fetch(key).await {
             Ok(_) => return Ok(Begun::Lives),
             Err(Error::Ended) => return Ok(Begun::HasEnded),
             Err(Error::Absent | Error::Expired) => {
-                table.start_if_absent(key, value.clone(), options()).await.map(|_| ())
+                table.start_if_absent(key, value.clone(), options).await.map(|_| ())
             }
             Err(error) => Err(error),
         };
@@ -369,6 +386,7 @@ impl Counts {
             Begun::Imported => self.imported += 1,
             Begun::Lives => self.live += 1,
             Begun::HasEnded => self.ended += 1,
+            Begun::HasExpired => self.gone += 1,
             Begun::Refused => self.refused += 1,
         }
         Ok(())

@@ -1314,7 +1314,9 @@ impl Core {
                 let (here, there) = ((entry.birth, entry.version), (done.birth, done.version));
                 // A later write need not contain this one then.
                 let is_older = here < there || is_joined && here.0 == there.0 && here != there;
-                is_older && !(entry.is_ended() && entry.birth == done.birth)
+                // Of an end on a condition, the proposal alone may be here.
+                let is_proposed = entry.is_ending() && here == there;
+                (is_older || is_proposed) && !(entry.is_ended() && entry.birth == done.birth)
             });
             let (table, key) = (pending.request.table.clone(), pending.request.key.clone());
             if is_behind

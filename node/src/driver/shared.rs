@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use annulus_proto::message::Message;
 use annulus_shm::lane::{Answers, Waker};
@@ -50,13 +50,31 @@ impl Shared {
 
     /// Hands a request to the core. Returns the answer, if it is there at once, and whether that left the core's task
     /// something to do.
-    pub(super) fn ask(&self, now: Now, request: Request) -> (Option<Message>, bool) {
+    ///
+    /// # Errors
+    /// The request, if others have the core now, or its task waits for it: many who ask would keep that out, and
+    /// whoever waits for the lock holds up what else its thread has to do.
+    #[expect(clippy::result_large_err, reason = "it is no error, and is not passed on")]
+    pub(super) fn ask(
+        &self,
+        now: Now,
+        request: Request,
+    ) -> Result<(Option<Message>, bool), Request> {
+        if self.task_waits.load(Ordering::Relaxed) {
+            return Err(request);
+        }
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(request),
+        };
         let (asker, id) = (request.asker, request.header.id);
-        let core = &mut self.take().core;
+        let core = &mut state.core;
         let due = core.poll_timeout();
         core.handle(now, Input::Request(request));
         let answer = core.take_reply(asker, id);
-        (answer, core.has_output() || core.poll_timeout() < due)
+        let leaves_work = core.has_output() || core.has_lane_answer() || core.poll_timeout() < due;
+        Ok((answer, leaves_work))
     }
 
     /// The lock, for the hub's task, now and then.

@@ -92,23 +92,30 @@ fn an_import_goes_on_where_another_one_was() {
     let first = scanned.matches("key:").count();
     assert!(cursor != "0" && first > 0, "{scanned}");
     let from = format!("{}/0", world.real.socket);
-    let note = |from: &str| {
+    let info = world.theirs.say("INFO server");
+    let run =
+        info.split("run_id:").nth(1).and_then(|rest| rest.get(..40)).expect("a run").to_owned();
+    let note = |from: &str, run: &str| {
         let counts = format!(
             "{{\"seen\":{first},\"imported\":{first},\"live\":0,\"ended\":0,\"gone\":0,\"other_types\":0,\"refused\":0}}"
         );
-        format!("{{\"from\":\"{from}\",\"cursor\":{cursor},\"counts\":{counts}}}")
+        format!(
+            "{{\"from\":\"{from}\",\"run\":\"{run}\",\"pattern\":null,\"table\":\"sessions\",\"cursor\":{cursor},\"counts\":{counts}}}"
+        )
     };
-    let state = world.place.write("state", note("elsewhere:6379/0"));
+    let state = world.place.write("state", note("elsewhere:6379/0", &run));
     let told = world.import(&["--state", &state]).fails(2);
     assert!(told.contains("it is of an import from elsewhere:6379/0"), "{told}");
     world.place.write("state", "x");
     world.import(&["--state", &state]).fails(2);
-    world.place.write("state", note(&from));
+    world.place.write("state", note(&from, &run));
+    world.import(&["--state", &state, "--match", "k*"]).fails(2);
     let counts = world.counts(&["--state", &state], 0);
     assert_eq!((&counts["seen"], &counts["imported"]), (&1_000.into(), &1_000.into()), "{counts}");
     assert_eq!(Tcp::of(&world.node).say("DBSIZE"), format!(":{}\r\n", 1_000 - first));
     assert!(!std::path::Path::new(&state).exists(), "it is done");
-    // From the first key on, which is to say the rest.
+    // The cursor of another run of the Redis means nothing: from the first key on, which is to say the rest.
+    world.place.write("state", note(&from, "another"));
     let counts = world.counts(&["--state", &state], 0);
     assert_eq!(counts["imported"], first, "{counts}");
 }

@@ -78,7 +78,7 @@ const OF_CONNECTION_MAX: usize = 16 << 10;
 const OF_NODE_MAX: usize = 128 << 10;
 /// The most different patterns, and the bytes that they have together: each message is compared with all of them.
 const PATTERNS_MAX: usize = 1 << 10;
-const PATTERN_BYTES_MAX: usize = 64 << 10;
+const PATTERN_BYTES_MAX: usize = 8 << 10;
 
 impl Channels {
     pub(in super::super) fn new(tally: Arc<Tally>) -> Self {

@@ -13,7 +13,7 @@ use annulus_resp::{
 use super::connection::Connection;
 use super::keyspace::{FOR_EVER, Found, TRIES_MAX, named};
 use super::store::{Outcome, Trouble, contended};
-use super::strings::bulk_or_null;
+use super::strings::{bulk_or_null, refuse_answer_of};
 use super::walk::is_like;
 
 /// By their names.
@@ -43,9 +43,14 @@ impl<C: Clock> Connection<C> {
             }
             Command::HMGet { key, fields: names } => {
                 let fields = self.fields(key).await?;
-                out.array(names.len());
-                for name in names.iter() {
-                    bulk_or_null(fields.get(&*name).map(Vec::as_slice), out);
+                let values: Vec<_> =
+                    names.iter().map(|name| fields.get(&*name).map(Vec::as_slice)).collect();
+                // A field may be named many times.
+                let size = values.iter().flatten().map(|value| value.len()).sum();
+                refuse_answer_of(size)?;
+                out.array(values.len());
+                for value in values {
+                    bulk_or_null(value, out);
                 }
             }
             Command::HGetAll { key, parts } => {
@@ -157,25 +162,26 @@ impl<C: Clock> Connection<C> {
             let Some(session) = self.get(&key).await? else { return Ok(0) };
             let birth = session.birth;
             let fields = fields_of(session)?;
-            let (there, absent): (Vec<_>, Vec<_>) =
-                names.iter().cloned().partition(|name| fields.contains_key(name));
+            let there: Vec<_> =
+                names.iter().filter(|name| fields.contains_key(*name)).cloned().collect();
             if there.is_empty() {
                 return Ok(0);
             }
             let hash = |name: &Vec<u8>| fields.get(name).map(|value| field_hash(value));
-            let seen = there.iter().chain(&absent).map(|name| (name.clone(), hash(name)));
-            let (count, is_last) = (there.len(), there.len() == fields.len());
+            let seen = there.iter().map(|name| (name.clone(), hash(name)));
+            let (count, ends) = (there.len(), there.len() == fields.len());
             let delete = Operation::UpdateFieldsIf {
                 birth,
                 expected: seen.collect(),
-                is_all: false,
+                is_all: ends,
                 set: Fields::new(),
                 delete: there,
                 lifetimes: None,
+                // Others may take the rest meanwhile.
                 ends_empty: true,
             };
             if self.change(&key, delete).await? {
-                if is_last {
+                if ends {
                     self.told.note(self.table, key.as_bytes());
                 }
                 return Ok(count);

@@ -113,10 +113,12 @@ impl<C: Clock> Connection<C> {
         }
     }
 
-    /// Whether the client may read in shared memory, and commands are not done to drafts.
+    /// Whether the client may read in shared memory, and commands are not done to drafts. Who watches keys reads what the homes
+    /// say: what is computed from it is written if they say the same then.
     fn reads_near(&self) -> bool {
         let is_near = self.door.near.get(self.table).is_some();
-        is_near && self.staged.is_none() && self.store.may_read()
+        let is_plain = self.staged.is_none() && self.watched.is_empty();
+        is_near && is_plain && self.store.may_read()
     }
 
     /// Hands `read` the session under a key, if it lives and shared memory shows it.

@@ -10,6 +10,7 @@ use annulus_resp::{Argument, Arguments, texts};
 use super::connection::Connection;
 use super::keyspace::{FOR_EVER, Found, TRIES_MAX, named};
 use super::store::{Outcome, Trouble, contended};
+use super::transaction::end_of;
 
 impl<C: Clock> Connection<C> {
     /// Has a session go on under another key. Between the two writes both keys have it. `false`: there is something under the
@@ -46,15 +47,16 @@ impl<C: Clock> Connection<C> {
                     "a session with an owner cannot be renamed; rotate it with another client";
                 return Err(Trouble::Error("ERR", text.into()));
             }
-            let version = seen.version;
+            let end = end_of(&seen);
             let copied = self.copy(&to, seen, if_absent, begun).await;
             match copied.map_err(|trouble| trouble.after(begun.is_some()))? {
                 None if begun.is_some() => return Err(contended().after(true)),
                 None => return Ok(false),
                 copied => begun = copied,
             }
-            let ended = self.change(&from, Operation::EndIf { version }).await;
+            let ended = self.change(&from, end).await;
             if ended.map_err(|trouble| trouble.after(true))? {
+                self.told.note(self.table, from.as_bytes());
                 return Ok(true);
             }
         }

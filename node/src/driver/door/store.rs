@@ -163,14 +163,14 @@ impl<C: Clock> Store<C> {
     }
 
     /// Has the core that a request is for do it here and now. Returns the answer, if it need not wait for other nodes; gives
-    /// back what is not for a core, or for one that has much of its kind to do.
+    /// back what is not for a core, or for one that has other things to do.
     #[expect(clippy::result_large_err, reason = "it is no error, and is not passed on")]
     fn ask_at_once(&self, request: Request) -> Result<Option<Message>, Request> {
         let number = match party_of_request(&request.message, self.cores.len()) {
             Party::Core(number) if !is_bulk(&request.message) => number,
             _ => return Err(request),
         };
-        let (answer, leaves_work) = self.cores[number].ask(present(&self.clock), request);
+        let (answer, leaves_work) = self.cores[number].ask(present(&self.clock), request)?;
         if leaves_work {
             self.reception.inboxes.nudge(number);
         }

@@ -16,8 +16,8 @@ use super::hashes::sum;
 use super::keyspace::{FOR_EVER, Found, LATE_SAVE, TRIES_MAX, lifetimes_of, named, until};
 use super::store::{Outcome, Trouble, contended};
 
-/// The most bytes that MGET answers.
-const MGET_BYTES_MAX: usize = 16 << 20;
+/// The most bytes of values that MGET and HMGET answer.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// What a SET did.
 struct Written {
@@ -69,20 +69,15 @@ impl<C: Clock> Connection<C> {
             }
             Command::MGet { keys } => {
                 out.array(keys.len());
-                let mut left = MGET_BYTES_MAX;
+                let mut size = 0;
                 for key in keys.iter() {
                     let session = self.read(&named(key)?).await?;
                     let Some(Value::Bytes(value)) = session.map(|session| session.value) else {
                         out.null();
                         continue;
                     };
-                    let room = left.checked_sub(value.len());
-                    left = room.ok_or_else(|| {
-                        let text = format!(
-                            "the answer is longer than {MGET_BYTES_MAX} bytes; ask for fewer keys"
-                        );
-                        Trouble::Error("ERR", text.into())
-                    })?;
+                    size += value.len();
+                    refuse_answer_of(size)?;
                     out.bulk(&value);
                 }
             }
@@ -367,6 +362,15 @@ impl<C: Clock> Connection<C> {
             annulus_proto::message::Failure::TooLarge { size: bytes as u64, limit: limit as u64 };
         Err(failure.into())
     }
+}
+
+/// Refuses an answer with so many bytes of values.
+pub(super) fn refuse_answer_of<'a>(bytes: usize) -> Outcome<'a, ()> {
+    if bytes <= ANSWER_BYTES_MAX {
+        return Ok(());
+    }
+    let text = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes; ask for less");
+    Err(Trouble::Error("ERR", text.into()))
 }
 
 const PLAIN: SetOptions<'static> =

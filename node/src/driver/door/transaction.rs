@@ -7,6 +7,7 @@
 //! other. A watched key is compared first, and again by the write, if it is one that is written.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 
 use annulus_net::Clock;
 use annulus_proto::entry::Value;
@@ -16,6 +17,8 @@ use annulus_proto::message::{
 use annulus_proto::{Attributes, Hlc, Key, NodeId, Version};
 use annulus_resp::table::{self, Id};
 use annulus_resp::{Arguments, Command, Span, Writer, texts};
+
+use twox_hash::XxHash3_64;
 
 use super::LIMITS;
 use super::connection::Connection;
@@ -37,8 +40,12 @@ pub(super) struct Queue {
     is_refused: bool,
 }
 
-/// The watched keys, by their tables' numbers: the version that was there, `None` = no session.
-pub(super) type Watched = BTreeMap<(usize, Key), Option<Version>>;
+/// The watched keys, by their tables' numbers: what was there, `None` = no session.
+pub(super) type Watched = BTreeMap<(usize, Key), Option<Mark>>;
+
+/// What stands for a session that somebody has seen: its version, and a hash of its fields, since a version does not say which
+/// there are.
+type Mark = (Version, u64);
 
 /// The bytes that a transaction's answers and its drafts may have.
 const BYTES_MAX: usize = 16 << 20;
@@ -150,11 +157,11 @@ impl<C: Clock> Connection<C> {
                 let text = format!("a connection watches {WATCHED_MAX} keys at most");
                 return Err(Trouble::Error("ERR", text.into()));
             }
-            let version = match self.look(&place.1).await? {
-                Found::Alive(session) => Some(session.version),
+            let mark = match self.look(&place.1).await? {
+                Found::Alive(session) => Some(mark_of(&session)),
                 Found::Absent | Found::Ended => None,
             };
-            self.watched.insert(place, version);
+            self.watched.insert(place, mark);
         }
         Ok(())
     }
@@ -176,7 +183,7 @@ impl<C: Clock> Connection<C> {
             let some = staged.has_written();
             match done {
                 Ok(Done::All) => {
-                    self.finish_exec(&queue, &later, answers);
+                    self.finish_exec(&queue, &later, answers).await;
                     return Ok(());
                 }
                 Ok(Done::Again) => written = staged.into_written(),
@@ -213,13 +220,13 @@ impl<C: Clock> Connection<C> {
         later: &mut Later,
     ) -> Outcome<'a, Done> {
         let first = answers.len();
-        for ((table, key), version) in watched {
+        for ((table, key), mark) in watched {
             if let Some(failure) = self.stage(*table, key).await? {
                 return Err(failure.into());
             }
             let place = (*table, key.clone());
             let draft = self.staged.as_ref().and_then(|staged| staged.keys.get(&place));
-            if draft.is_some_and(|draft| draft.before.version() != *version) {
+            if draft.is_some_and(|draft| draft.before.mark() != *mark) {
                 return Ok(Done::WatchedHasChanged);
             }
         }
@@ -251,7 +258,7 @@ impl<C: Clock> Connection<C> {
     }
 
     /// Does what is done once all is written, and puts its answers where they belong.
-    fn finish_exec(&mut self, queue: &Queue, later: &Later, answers: &mut Vec<u8>) {
+    async fn finish_exec(&mut self, queue: &Queue, later: &Later, answers: &mut Vec<u8>) {
         let Some(&(first, _)) = later.first() else { return };
         let others = answers.split_off(first);
         let mut from = first;
@@ -265,7 +272,8 @@ impl<C: Clock> Connection<C> {
                 answers.truncate(begin);
                 trouble.write(&mut Writer::new(answers, self.protocol()));
             }
-            self.hear_first();
+            // Of many commands, others have their turn between two.
+            tokio::task::consume_budget().await;
         }
         answers.extend_from_slice(&others[from - first..]);
     }
@@ -416,6 +424,13 @@ impl There {
         }
     }
 
+    fn mark(&self) -> Option<Mark> {
+        match self {
+            Self::Session(session) => Some(mark_of(session)),
+            Self::Absent | Self::Ended => None,
+        }
+    }
+
     fn size(&self) -> usize {
         match self {
             Self::Session(session) => session.value.size(),
@@ -545,10 +560,7 @@ impl Draft {
                 };
                 Some(Operation::UpdateIf { version, change })
             }
-            (There::Session(before), _) => Some(match &before.value {
-                Value::Map(seen) => fields_write(before, seen, &BTreeMap::new(), None, true),
-                Value::Bytes(_) => Operation::EndIf { version: before.version },
-            }),
+            (There::Session(before), _) => Some(end_of(before)),
             (_, There::Session(now)) => {
                 let (value, attributes) = (now.value.clone(), now.attributes.clone());
                 let lifetimes = lifetimes_from(now, now_ms)?;
@@ -575,6 +587,25 @@ fn size(operation: &Operation) -> usize {
             set.iter().map(|(name, value)| name.len() + value.len()).sum()
         }
         _ => 0,
+    }
+}
+
+fn mark_of(session: &Session) -> Mark {
+    let mut hash = XxHash3_64::new();
+    if let Value::Map(fields) = &session.value {
+        for part in fields.iter().flat_map(|(name, value)| [name, value]) {
+            hash.write_usize(part.len());
+            hash.write(part);
+        }
+    }
+    (session.version, hash.finish())
+}
+
+/// The end of a session, if it is as it was seen.
+pub(super) fn end_of(seen: &Session) -> Operation {
+    match &seen.value {
+        Value::Map(fields) => fields_write(seen, fields, &Fields::new(), None, true),
+        Value::Bytes(_) => Operation::EndIf { version: seen.version },
     }
 }
 
