@@ -77,6 +77,28 @@ fn reads_are_out_of_shared_memory_where_the_table_lets_its_readers() {
     }
 }
 
+/// What is computed from what was read is written if the homes say the same then: so it is they who are asked.
+#[test]
+fn whoever_watches_a_key_reads_what_the_homes_say() {
+    let place = Place::new();
+    let node = door(&place, "");
+    let mut client = Tcp::of(&node);
+    client.say("SET k value");
+    eventually("a read out of memory", || {
+        client.say("GET k");
+        (reads_near(&place, &node) > 0).then_some(())
+    });
+    assert_eq!(client.say("WATCH k"), OK);
+    let before = reads_near(&place, &node);
+    (0..20).for_each(|_| assert_eq!(client.say("GET k"), bulk("value")));
+    assert_eq!(reads_near(&place, &node), before);
+    client.say("UNWATCH");
+    eventually("a read out of memory", || {
+        client.say("GET k");
+        (reads_near(&place, &node) > before).then_some(())
+    });
+}
+
 #[test]
 fn what_was_ended_or_has_expired_is_not_read() {
     let place = Place::new();

@@ -153,6 +153,14 @@ fn a_hash_is_a_session_with_fields_for_everybody() {
     let refused = client.ask(&["HSET", "sess", "fine", "1", "other", &value]);
     assert!(refused.starts_with("-ERR string exceeds maximum allowed size"), "{refused}");
     assert_eq!(client.say("HEXISTS sess fine"), ":0\r\n");
+
+    // A field may be named many times; not for as many bytes as there are then.
+    let value = "v".repeat(60_000);
+    assert_eq!(client.ask(&["HSET", "large", "f", &value]), ":1\r\n");
+    let many = [vec!["HMGET", "large"], vec!["f"; 300]].concat();
+    let refused = client.ask(&many);
+    assert_eq!(refused, "-ERR the answer is longer than 16777216 bytes; ask for less\r\n");
+    assert_eq!(client.say("HSTRLEN large f"), ":60000\r\n", "the connection goes on");
 }
 
 #[test]

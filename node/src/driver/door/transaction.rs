@@ -737,6 +737,7 @@ mod tests {
 
     const NOW: u64 = 1_790_000_000_000;
     const BOUNDS: Bounds = Bounds { value_bytes_max: 10, lifetime_max_ms: 1_000 };
+    const WIDE: Bounds = Bounds { value_bytes_max: 1_000, lifetime_max_ms: 1_000 };
 
     fn bytes(text: &str) -> Value {
         Value::Bytes(text.as_bytes().to_vec())
@@ -753,6 +754,31 @@ mod tests {
 
     fn draft(there: There) -> Draft {
         Draft { before: there.clone(), now: there, is_touched: false, written: None }
+    }
+
+    /// Of a map a version does not say which fields there are.
+    #[test]
+    fn what_was_seen_of_a_map_is_its_fields_too() {
+        let session = |fields: &[(&str, &str)]| {
+            let bytes = |text: &str| text.as_bytes().to_vec();
+            let fields = fields.iter().map(|(name, value)| (bytes(name), bytes(value))).collect();
+            begun(Value::Map(fields), lives(100), Attributes::default(), WIDE, NOW).unwrap()
+        };
+        let seen = session(&[("a", "1")]);
+        assert_eq!(mark_of(&seen), mark_of(&session(&[("a", "1")])));
+        for other in
+            [&[("a", "2")][..], &[("b", "1")], &[("a", "1"), ("b", "")], &[("a1", "")], &[]]
+        {
+            let other = session(other);
+            assert_eq!(other.version, seen.version);
+            assert_ne!(mark_of(&other), mark_of(&seen), "{other:?}");
+        }
+        let Operation::UpdateFieldsIf { expected, is_all: true, delete, ends_empty: true, .. } =
+            end_of(&seen)
+        else {
+            panic!("an end of these fields alone");
+        };
+        assert_eq!(expected.into_keys().collect::<Vec<_>>(), delete);
     }
 
     fn of_session() -> Draft {
