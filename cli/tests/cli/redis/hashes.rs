@@ -261,8 +261,8 @@ fn sums_of_numbers_that_need_not_be_whole_are_exact() {
 #[test]
 fn what_was_dumped_under_one_key_is_restored_under_another() {
     let place = Place::new();
-    let nodes = doors(&place, "n1", &["n2"], &["--redis-listen", "127.0.0.1:0"]);
-    let (mut one, mut other) = (Tcp::of(&nodes[0]), Tcp::of(&nodes[1]));
+    let node = door(&place, "");
+    let (mut one, mut other) = (Tcp::of(&node), Tcp::of(&node));
     one.say("HSET hash f v g w");
     one.say("SET text value");
     assert_eq!(one.say("DUMP nothing"), NIL);
