@@ -541,7 +541,7 @@ pub(crate) struct RestoreArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
-    /// The Redis: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], or redis+unix:///PATH. Others see command lines: a password
+    /// The Redis: redis://:PASSWORD@HOST:PORT/DB, or redis+unix:///PATH. Others see command lines: a password
     /// is better off in the environment
     #[arg(long, value_name = "URL", env = "ANNULUS_IMPORT_FROM", hide_env_values = true)]
     pub(crate) from: String,
