@@ -76,9 +76,6 @@ proptest! {
             Some(found) => prop_assert_eq!(&found, &expected),
             None => prop_assert!(expected.len() > 1, "one key shows in the first symbol"),
         }
-        let [ours, theirs] = both.each_ref().map(|set| sketch(SYMBOLS_MAX, set));
-        let decodes = minus(&ours, &theirs).decode().is_some();
-        prop_assert!(decodes || expected.len() > 16, "{} in {SYMBOLS_MAX}", expected.len());
     }
 
     #[test]
@@ -139,6 +136,23 @@ proptest! {
             }
         }
     }
+}
+
+/// Not all do, since keys may be in the same symbols, two of them as well as more: what does not decode is split or listed.
+#[test]
+fn almost_all_differences_that_are_a_quarter_of_the_symbols_decode() {
+    let rounds = 20_000;
+    let decodes = |round: u64| {
+        let keys = (0..=round % 16).map(|n| (key(round * 16 + n), 1));
+        sketch(SYMBOLS_MAX, &keys.collect()).decode().is_some()
+    };
+    let decoded = (0..rounds).filter(|round| decodes(*round)).count();
+    assert!(decoded as u64 >= rounds - rounds / 1_000, "{decoded} of {rounds}");
+    // Found at random.
+    let alone = |key: u64| sketch(SYMBOLS_MAX, &[(key, 1)].into());
+    let both = minus(&alone(187_914_471_950_270_484), &alone(4));
+    assert_eq!(both.decode(), None);
+    assert!(!matches!(next_step(&both, 100), Step::Found(_)), "it goes on");
 }
 
 /// A key that is in one of its symbols only: taking it out there puts it into the others, and so on.
