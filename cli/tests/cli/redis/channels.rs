@@ -161,6 +161,30 @@ fn who_reads_too_slowly_is_sent_away_and_the_others_hear_everything() {
     assert!(!rest.ends_with(b"\r\non\r\n"));
 }
 
+/// A transaction that publishes to itself what no queue may hold.
+#[test]
+fn who_tells_himself_too_much_at_once_is_sent_away() {
+    let place = Place::new();
+    let node = door(&place, "");
+    let mut client = Tcp::of(&node);
+    client.say("HELLO 3");
+    for number in 0..16 {
+        client.say(&format!("PSUBSCRIBE {}c*", "[c]*".repeat(number)));
+    }
+    let message = "m".repeat(60_000);
+    client.say("MULTI");
+    for _ in 0..40 {
+        assert_eq!(client.ask(&["PUBLISH", "cccccccccccccccccccc", &message]), "+QUEUED\r\n");
+    }
+    client.send(&request(&["EXEC"]));
+    // 38 MB of messages, of which as many as may wait are heard twice at most.
+    let mut heard = Vec::new();
+    let _ = client.stream.read_to_end(&mut heard);
+    assert!(heard.len() < 20 << 20, "{} bytes", heard.len());
+    assert_eq!(counter(&place, &node, "redis_subscribers_too_slow"), 1);
+    assert_eq!(Tcp::of(&node).say("PING"), "+PONG\r\n");
+}
+
 #[test]
 fn what_somebody_listens_to_is_told_and_forgotten() {
     let place = Place::new();

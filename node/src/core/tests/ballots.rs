@@ -447,6 +447,19 @@ fn what_is_done_on_a_condition_is_read_at_once_where_it_was_asked_for() {
     }
 }
 
+/// Nor is what was ended read there any more: of a proposal alone it would be.
+#[test]
+fn what_is_ended_on_a_condition_is_over_at_once_where_that_was_asked_for() {
+    let mut world = World::new(3, 57);
+    world.settle();
+    for round in 0..60 {
+        let (node, key) = (round % 3, format!("end-{round}"));
+        let version = world.acknowledged(0, &key, start(bytes("0"))).version;
+        world.acknowledged(node, &key, Operation::EndIf { version });
+        assert!(world.copy(node, &key).is_none_or(|entry| entry.is_ended()), "round {round}");
+    }
+}
+
 #[test]
 fn a_home_takes_no_part_in_fresh_writes_below_its_promise() {
     let mut world = World::new(3, 54);

@@ -69,7 +69,7 @@ pub(super) struct Full(pub(super) String);
 
 /// The most bytes that wait for one connection, and for all together. Beyond the latter those are given up for whom
 /// something waits already.
-const QUEUE_BYTES_MAX: usize = 8 << 20;
+pub(super) const QUEUE_BYTES_MAX: usize = 8 << 20;
 const WAITING_BYTES_MAX: usize = 128 << 20;
 /// What a message costs beside its bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;

@@ -6,7 +6,7 @@ use annulus_proto::message::Published;
 use annulus_resp::table::Id;
 use annulus_resp::{Argument, Arguments, Case, ChannelKind, Command, Protocol, Writer, matches};
 
-use super::channels::{Full, Name, Subscriptions};
+use super::channels::{Full, Name, QUEUE_BYTES_MAX, Subscriptions};
 use super::connection::Connection;
 use super::store::{Outcome, Trouble};
 
@@ -52,10 +52,11 @@ impl<C: Clock> Connection<C> {
         }
     }
 
-    /// Takes out all messages that wait, for them to stand before the answer of the command under way.
+    /// Takes out all messages that wait, for them to stand before the answer of the command under way. Of a transaction with many
+    /// of these no more than may wait: what comes beyond that waits still, and too much of it gives the connection up.
     pub(super) fn hear_first(&mut self) {
         if let Some(subscriptions) = &self.subscriptions {
-            subscriptions.take(&mut self.messages, usize::MAX);
+            subscriptions.take(&mut self.messages, QUEUE_BYTES_MAX);
         }
     }
 

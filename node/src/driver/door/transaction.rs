@@ -17,7 +17,6 @@ use annulus_proto::message::{
 use annulus_proto::{Attributes, Hlc, Key, NodeId, Version};
 use annulus_resp::table::{self, Id};
 use annulus_resp::{Arguments, Command, Span, Writer, texts};
-
 use twox_hash::XxHash3_64;
 
 use super::LIMITS;
