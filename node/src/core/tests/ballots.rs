@@ -452,7 +452,7 @@ fn what_is_done_on_a_condition_is_read_at_once_where_it_was_asked_for() {
 fn what_is_ended_on_a_condition_is_over_at_once_where_that_was_asked_for() {
     let mut world = World::new(3, 57);
     world.settle();
-    for round in 0..60 {
+    for round in 0..600 {
         let (node, key) = (round % 3, format!("end-{round}"));
         let version = world.acknowledged(0, &key, start(bytes("0"))).version;
         world.acknowledged(node, &key, Operation::EndIf { version });
