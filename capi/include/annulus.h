@@ -103,7 +103,8 @@ enum annulus_kind {
     ANNULUS_NONE = 0,
     /* A string of bytes: value, value_size. */
     ANNULUS_BYTES = 1,
-    /* Named fields: annulus_map_next, annulus_map_get. `value` is not for reading yourself. */
+    /* Named fields: annulus_map_next, annulus_map_get. `value` is not for reading yourself. Of a set, its members; of a
+     * sorted one, with scores in decimal, as text. */
     ANNULUS_MAP = 2
 };
 

@@ -100,7 +100,7 @@ pub enum Kind {
     None = 0,
     /// A string of bytes.
     Bytes = 1,
-    /// Named fields.
+    /// Named fields. Of a set, its members; of a sorted one, with scores in decimal, as text.
     Map = 2,
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
-use annulus_client::Value;
+use annulus_client::{Fields, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -85,16 +85,21 @@ pub(crate) fn json_bytes(bytes: &[u8]) -> serde_json::Value {
     }
 }
 
-/// A value in JSON: `{"value": …}` or `{"fields": {…}}`. Names of fields that are not UTF-8 are
-/// escaped.
+/// A value in JSON: `{"value": …}`, `{"fields": {…}}`, `{"members": […]}` of a set or `{"scores": {…}}` of a sorted one. Names
+/// of fields, and members with scores, that are not UTF-8 are escaped.
 pub(crate) fn json_value(value: &Value) -> serde_json::Value {
     match value {
         Value::Bytes(bytes) => json!({ "value": json_bytes(bytes) }),
-        Value::Map(fields) => {
-            let fields = fields.iter().map(|(name, value)| (show_bytes(name), json_bytes(value)));
-            json!({ "fields": fields.collect::<serde_json::Map<_, _>>() })
+        Value::Map(fields) => json!({ "fields": json_fields(fields) }),
+        Value::Set(fields) => {
+            json!({ "members": fields.keys().map(|name| json_bytes(name)).collect::<Vec<_>>() })
         }
+        Value::SortedSet(fields) => json!({ "scores": json_fields(fields) }),
     }
+}
+
+fn json_fields(fields: &Fields) -> serde_json::Map<String, serde_json::Value> {
+    fields.iter().map(|(name, value)| (show_bytes(name), json_bytes(value))).collect()
 }
 
 /// Bytes for people: text as it is, but for control characters and what is no UTF-8.

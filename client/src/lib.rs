@@ -53,8 +53,8 @@ pub use annulus_proto::message::{
     Sentence, Served, Session, Suspect, Suspects, TableStatus,
 };
 pub use annulus_proto::{
-    Attributes, Key, KeyError, Member, NodeId, RouteTable, Rtt, Slot, SlotRange, Status, Value,
-    Version,
+    Attributes, Fields, Key, KeyError, Member, NodeId, RouteTable, Rtt, Slot, SlotRange, Status,
+    Value, Version,
 };
 pub use annulus_seal::{Key as ClusterKey, KeyId, KeyIdError, KeyKind, KeyTextError};
 pub use annulus_shm::{AttachError, Shards};

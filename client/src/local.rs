@@ -1,6 +1,5 @@
 //! Reading out of the host's shared memory: no system call, no lock, no task.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use annulus_net::{Clock, SystemClock};
 use annulus_proto::message::{Listed, Session};
-use annulus_proto::{Key, NodeId, Slot, Value, Version, record};
+use annulus_proto::{Fields, Key, NodeId, Slot, Value, Version, record};
 use annulus_shm::lane::{TableUses, is_sampled};
 use annulus_shm::{AttachError, Hit, Lookup, Shards, Standing};
 use arc_swap::ArcSwapOption;
@@ -84,7 +83,11 @@ pub enum LocalValue<'a> {
     /// A string of bytes, in place in the buffer.
     Bytes(&'a [u8]),
     /// Named fields, without the deleted and the expired ones. Allocated.
-    Map(BTreeMap<Vec<u8>, Vec<u8>>),
+    Map(Fields),
+    /// Members, as the names of fields. Allocated.
+    Set(Fields),
+    /// Members and their scores, as fields. Allocated.
+    SortedSet(Fields),
 }
 
 /// One page of a listing.
@@ -388,6 +391,8 @@ impl<'a> LocalSession<'a> {
             Some(bytes) => LocalValue::Bytes(bytes),
             None => match found.view.entry(found.mark).ok()?.body?.value(found.now_ms) {
                 Value::Map(fields) => LocalValue::Map(fields),
+                Value::Set(fields) => LocalValue::Set(fields),
+                Value::SortedSet(fields) => LocalValue::SortedSet(fields),
                 Value::Bytes(_) => return None,
             },
         };

@@ -1,7 +1,6 @@
 //! Strategies that the tests of this crate share: entries out of a small universe, where everything
 //! collides, and entries and messages as wide as their bounds.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use proptest::collection::{btree_map, vec};
@@ -63,7 +62,8 @@ fn entries(
     numbers: impl Strategy<Value = u8>,
     attributes: impl Strategy<Value = (u8, Vec<u8>)>,
 ) -> impl Strategy<Value = Entry> {
-    let base = (versions.clone(), option::of(bytes.clone()));
+    let kinds = prop_oneof![Just(Kind::Map), Just(Kind::Set), Just(Kind::SortedSet)];
+    let base = (versions.clone(), option::of(bytes.clone()), kinds);
     let field = (versions.clone(), option::of(bytes), times.clone());
     let lease = (versions.clone(), times.clone(), times.clone());
     let note = (versions.clone(), vec(any::<u8>(), 0..=NOTE_BYTES_MAX));
@@ -75,8 +75,8 @@ fn entries(
         attributes,
         btree_map(numbers, note, 0..=NOTES_MAX),
     )
-        .prop_map(|((version, bytes), fields, lease, touched, attributes, notes)| {
-            let kind = if bytes.is_some() { Kind::Bytes } else { Kind::Map };
+        .prop_map(|((version, bytes, kind), fields, lease, touched, attributes, notes)| {
+            let kind = if bytes.is_some() { Kind::Bytes } else { kind };
             let fields = fields
                 .into_iter()
                 .filter(|(_, (of_field, ..))| *of_field >= version)
@@ -978,9 +978,11 @@ fn attributes() -> impl Strategy<Value = Attributes> {
 }
 
 fn values() -> impl Strategy<Value = Value> {
-    let map = btree_map(names(), vec(any::<u8>(), 0..50), 0..4);
+    let fields = || btree_map(names(), vec(any::<u8>(), 0..50), 0..4);
     prop_oneof![
         vec(any::<u8>(), 0..300).prop_map(Value::Bytes),
-        map.prop_map(|map: BTreeMap<_, _>| Value::Map(map)),
+        fields().prop_map(Value::Map),
+        fields().prop_map(Value::Set),
+        fields().prop_map(Value::SortedSet),
     ]
 }

@@ -62,7 +62,7 @@ pub struct Base {
     pub version: Version,
     /// What kind of value it set.
     pub kind: Kind,
-    /// The value of [`Kind::Bytes`]; empty for a map, whose fields carry the base's version.
+    /// The value of [`Kind::Bytes`]; empty for what has fields, which carry the base's version.
     pub bytes: Vec<u8>,
 }
 
@@ -74,9 +74,13 @@ pub enum Kind {
     Bytes = 0,
     /// Named fields that are written, and merge, one by one.
     Map = 1,
+    /// Members: the names of fields without values.
+    Set = 2,
+    /// Members with scores: the names and values of fields. A score is a number in decimal, as text.
+    SortedSet = 3,
 }
 
-/// One field of a map.
+/// One field of a map, or one member of a set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Field {
     /// The write that set or deleted it.
@@ -150,13 +154,20 @@ pub struct Attributes {
 /// if it is commutative, associative and idempotent. `None`: the later one stays.
 pub type Join<'a> = dyn FnMut(&[u8], &[u8]) -> Option<Vec<u8>> + 'a;
 
+/// Fields by their names.
+pub type Fields = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// A value as applications see it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Value {
     /// One string of bytes.
     Bytes(Vec<u8>),
     /// Named fields.
-    Map(BTreeMap<Vec<u8>, Vec<u8>>),
+    Map(Fields),
+    /// Members, as the names of fields whose values say nothing.
+    Set(Fields),
+    /// Members, as the names of fields, and their scores in decimal, as text.
+    SortedSet(Fields),
 }
 
 impl Entry {
@@ -502,14 +513,14 @@ impl Body {
         Some(NodeId::from_bits(u64::from_le_bytes([a, b, c, d, e, f, 0, 0])))
     }
 
-    /// Whether the value is a map: a map was written, or fields after a string of bytes.
-    pub fn is_map(&self) -> bool {
-        self.base.kind == Kind::Map || !self.fields.is_empty()
+    /// Whether the value has fields: what has some was written, or fields after a string of bytes.
+    pub fn has_fields(&self) -> bool {
+        self.base.kind != Kind::Bytes || !self.fields.is_empty()
     }
 
     /// The value as an application sees it at `now_ms`: without deleted and expired fields.
     pub fn value(&self, now_ms: u64) -> Value {
-        if !self.is_map() {
+        if !self.has_fields() {
             return Value::Bytes(self.base.bytes.clone());
         }
         let live = self.fields.iter().filter_map(|(name, field)| {
@@ -517,7 +528,7 @@ impl Body {
             let value = field.value.as_ref().filter(|_| alive)?;
             Some((name.clone(), value.clone()))
         });
-        Value::Map(live.collect())
+        Value::of_fields(self.base.kind, live.collect())
     }
 
     /// The bytes that count against a table's `max_value`.
@@ -568,8 +579,8 @@ impl Body {
         {
             return Err("a part newer than its entry");
         }
-        if self.base.kind == Kind::Map && !self.base.bytes.is_empty() {
-            return Err("a map with bytes");
+        if self.base.kind != Kind::Bytes && !self.base.bytes.is_empty() {
+            return Err("a map or set with bytes");
         }
         if self.fields.keys().any(|name| name.len() > FIELD_NAME_BYTES_MAX) {
             return Err("a field's name above 1 KiB");
@@ -644,11 +655,38 @@ impl Lease {
 }
 
 impl Value {
+    /// A value with these fields; what is of bytes becomes a map by them.
+    pub fn of_fields(kind: Kind, fields: Fields) -> Self {
+        match kind {
+            Kind::Bytes | Kind::Map => Self::Map(fields),
+            Kind::Set => Self::Set(fields),
+            Kind::SortedSet => Self::SortedSet(fields),
+        }
+    }
+
+    /// What kind of value it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Bytes(_) => Kind::Bytes,
+            Self::Map(_) => Kind::Map,
+            Self::Set(_) => Kind::Set,
+            Self::SortedSet(_) => Kind::SortedSet,
+        }
+    }
+
+    /// Its fields; `None` of a string of bytes.
+    pub fn fields(&self) -> Option<&Fields> {
+        match self {
+            Self::Bytes(_) => None,
+            Self::Map(fields) | Self::Set(fields) | Self::SortedSet(fields) => Some(fields),
+        }
+    }
+
     /// The bytes that count against a table's `max_value`.
     pub fn size(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
-            Self::Map(fields) => {
+            Self::Map(fields) | Self::Set(fields) | Self::SortedSet(fields) => {
                 fields.iter().map(|(name, value)| field_size(name.len(), Some(value))).sum()
             }
         }
@@ -682,12 +720,13 @@ fn field_size(name_length: usize, value: Option<&[u8]>) -> usize {
 }
 
 fn whole(version: Version, value: Value) -> (Base, BTreeMap<Vec<u8>, Field>) {
+    let kind = value.kind();
     match value {
-        Value::Bytes(bytes) => (Base { version, kind: Kind::Bytes, bytes }, BTreeMap::new()),
-        Value::Map(fields) => {
+        Value::Bytes(bytes) => (Base { version, kind, bytes }, BTreeMap::new()),
+        Value::Map(fields) | Value::Set(fields) | Value::SortedSet(fields) => {
             let field = |value| Field { version, value: Some(value), expire_at: 0 };
             let fields = fields.into_iter().map(|(name, value)| (name, field(value))).collect();
-            (Base { version, kind: Kind::Map, bytes: Vec::new() }, fields)
+            (Base { version, kind, bytes: Vec::new() }, fields)
         }
     }
 }

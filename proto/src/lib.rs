@@ -40,7 +40,7 @@ mod fuzz_bodies;
 #[cfg(test)]
 extern crate self as annulus_proto;
 
-pub use entry::{Attributes, Base, Body, Entry, Field, Kind, Lease, Note, Replaced, Value};
+pub use entry::{Attributes, Base, Body, Entry, Field, Fields, Kind, Lease, Note, Replaced, Value};
 pub use heat::{Dither, HalfLife};
 pub use key::{Key, KeyError, SLOT_COUNT, Slot};
 pub use member::{Load, Member, Status};

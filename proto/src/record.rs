@@ -124,7 +124,7 @@ impl<'a> View<'a> {
         (!self.ended && !self.has_fields).then_some(self.rest)
     }
 
-    /// The fields, in place, if the value is a map; `None` for a string of bytes or a tombstone.
+    /// The fields, in place, if the value is a map or a set; `None` for a string of bytes or a tombstone.
     ///
     /// # Errors
     /// [`Malformed`] when the record is cut short before the first of them.
@@ -357,6 +357,8 @@ impl<'a> View<'a> {
         let kind = match cursor.u8()? {
             0 => Kind::Bytes,
             1 => Kind::Map,
+            2 => Kind::Set,
+            3 => Kind::SortedSet,
             _ => return Err(Malformed("an unknown kind of value")),
         };
         let length = cursor.u32()?;
@@ -443,7 +445,7 @@ pub fn write(entry: &Entry, out: &mut Vec<u8>) {
     if !body.notes.is_empty() {
         push_notes(&mut notes, &body.notes);
     }
-    if body.is_map() {
+    if body.has_fields() {
         push_fields(&mut fields, body);
     }
     let view = View {
@@ -455,8 +457,8 @@ pub fn write(entry: &Entry, out: &mut Vec<u8>) {
         replicas: body.attributes.replicas,
         owner: &body.attributes.owner,
         notes: &notes,
-        has_fields: body.is_map(),
-        rest: if body.is_map() { &fields } else { &body.base.bytes },
+        has_fields: body.has_fields(),
+        rest: if body.has_fields() { &fields } else { &body.base.bytes },
     };
     view.write(out);
 }

@@ -322,6 +322,112 @@ pub enum Command<'a> {
         /// What is asked for; `holds` is none.
         scan: Scan<'a>,
     },
+    /// SADD.
+    SAdd {
+        /// The key.
+        key: Argument<'a>,
+        /// At least one.
+        members: Arguments<'a>,
+    },
+    /// SREM.
+    SRem {
+        /// The key.
+        key: Argument<'a>,
+        /// At least one.
+        members: Arguments<'a>,
+    },
+    /// SMEMBERS.
+    SMembers {
+        /// The key.
+        key: Argument<'a>,
+    },
+    /// SISMEMBER.
+    SIsMember {
+        /// The key.
+        key: Argument<'a>,
+        /// What may be one.
+        member: Argument<'a>,
+    },
+    /// SMISMEMBER.
+    SMIsMember {
+        /// The key.
+        key: Argument<'a>,
+        /// What may be some, at least one.
+        members: Arguments<'a>,
+    },
+    /// SCARD.
+    SCard {
+        /// The key.
+        key: Argument<'a>,
+    },
+    /// SSCAN; as to the options, as [`HScan`](Self::HScan).
+    SScan {
+        /// The key.
+        key: Argument<'a>,
+        /// What is asked for; `holds` is none.
+        scan: Scan<'a>,
+    },
+    /// ZADD and ZINCRBY.
+    ZAdd {
+        /// The key.
+        key: Argument<'a>,
+        /// What is done with whom, and what is answered.
+        options: ZAddOptions,
+        /// Scores and members by turns: [`Arguments::pairs`], at least one; with `increments` one. Each score is a
+        /// [`score`](crate::score).
+        members: Arguments<'a>,
+    },
+    /// ZREM.
+    ZRem {
+        /// The key.
+        key: Argument<'a>,
+        /// At least one.
+        members: Arguments<'a>,
+    },
+    /// ZREMRANGEBYSCORE.
+    ZRemRangeByScore {
+        /// The key.
+        key: Argument<'a>,
+        /// Who is removed.
+        scores: ScoreRange,
+    },
+    /// ZSCORE.
+    ZScore {
+        /// The key.
+        key: Argument<'a>,
+        /// Whose score.
+        member: Argument<'a>,
+    },
+    /// ZCARD.
+    ZCard {
+        /// The key.
+        key: Argument<'a>,
+    },
+    /// ZCOUNT.
+    ZCount {
+        /// The key.
+        key: Argument<'a>,
+        /// Who counts.
+        scores: ScoreRange,
+    },
+    /// ZRANGE, ZREVRANGE, ZRANGEBYSCORE and ZREVRANGEBYSCORE.
+    ZRange {
+        /// The key.
+        key: Argument<'a>,
+        /// Who is told.
+        range: MemberRange,
+        /// Whether the highest score comes first.
+        is_reversed: bool,
+        /// Whether scores are told, too.
+        with_scores: bool,
+    },
+    /// ZSCAN; as to the options, as [`HScan`](Self::HScan).
+    ZScan {
+        /// The key.
+        key: Argument<'a>,
+        /// What is asked for; `holds` is none.
+        scan: Scan<'a>,
+    },
     /// DUMP.
     Dump {
         /// The key.
@@ -732,6 +838,77 @@ pub enum HashParts {
     Names,
     /// HVALS: its value.
     Values,
+}
+
+/// What ZADD does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZAddOptions {
+    /// NX or XX: whether those are left alone that are members, or those that are none.
+    pub only: Option<Membership>,
+    /// GT or LT: whose score is changed, of those that are members.
+    pub only_if: Option<ScoreChange>,
+    /// CH: the answer counts also those whose score has changed.
+    pub counts_changed: bool,
+    /// INCR, and ZINCRBY: what is given is added to the score, and the answer is what becomes of it.
+    pub increments: bool,
+}
+
+/// Of whom ZADD takes note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// NX: of those that are no members.
+    Absent,
+    /// XX: of those that are.
+    Present,
+}
+
+/// How a score has to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScoreChange {
+    /// GT: to a greater one.
+    Greater,
+    /// LT: to a lesser one.
+    Less,
+}
+
+/// Members of a sorted set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MemberRange {
+    /// Those from one place to another one, from 0 on; negative = from the end, of which the last is -1.
+    Places {
+        /// The first place.
+        start: i64,
+        /// The last place.
+        stop: i64,
+    },
+    /// Those with these scores.
+    Scores {
+        /// Which scores.
+        scores: ScoreRange,
+        /// How many of them are passed over first; if negative, all.
+        offset: i64,
+        /// How many are told then; negative = all.
+        count: i64,
+    },
+}
+
+/// Scores from one to another one.
+#[derive(Clone, Copy, PartialEq)]
+pub struct ScoreRange {
+    /// The least, and whether it is none of them itself.
+    pub min: (f64, bool),
+    /// The greatest, likewise.
+    pub max: (f64, bool),
+}
+
+impl ScoreRange {
+    /// Whether a score is one of these.
+    pub fn contains(&self, score: f64) -> bool {
+        let (min, is_above) = self.min;
+        let (max, is_below) = self.max;
+        (if is_above { score > min } else { score >= min })
+            && (if is_below { score < max } else { score <= max })
+    }
 }
 
 /// What SCAN or HSCAN asks for.

@@ -60,6 +60,24 @@ pub enum CommandError<'a> {
     /// Both GT and LT.
     #[error("GT and LT options at the same time are not compatible")]
     GreaterWithLess,
+    /// Both NX and XX, in ZADD.
+    #[error("XX and NX options at the same time are not compatible")]
+    PresentWithAbsent,
+    /// More than one of GT, LT and NX, in ZADD.
+    #[error("GT, LT, and/or NX options at the same time are not compatible")]
+    ScoreConditions,
+    /// ZADD with INCR, of several members.
+    #[error("INCR option supports a single increment-element pair")]
+    OneIncrement,
+    /// What ought to be a score, or one behind a parenthesis.
+    #[error("min or max is not a float")]
+    ScoreBounds,
+    /// LIMIT, in a range of places.
+    #[error("syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")]
+    LimitOfPlaces,
+    /// A range of members by their bytes. Redis has it.
+    #[error("BYLEX is not here; ranges are by places or BYSCORE")]
+    ByLex,
     /// DECRBY by the one number that has no opposite.
     #[error("decrement would overflow")]
     DecrementOverflow,

@@ -77,13 +77,14 @@ pub mod table;
 pub use arguments::{Argument, Arguments, Span};
 pub use command::{
     ChannelKind, ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials,
-    Expiry, Flush, HashParts, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan,
-    SetCondition, SetOptions, TtlChange, TtlCondition,
+    Expiry, Flush, HashParts, KeepTtl, KillFilter, ListFilter, MemberRange, Membership,
+    ObjectQuery, ReplyMode, Scan, ScoreChange, ScoreRange, SetCondition, SetOptions, TtlChange,
+    TtlCondition, ZAddOptions,
 };
 pub use decimal::Decimal;
 pub use error::CommandError;
 pub use glob::{Case, PATTERN_BYTES_MAX, matches};
-pub use number::integer;
+pub use number::{integer, score};
 pub use parser::{INLINE_BYTES_MAX, Limits, Parsed, Parser, ProtocolError};
-pub use reply::{Protocol, Writer, texts};
+pub use reply::{Protocol, Writer, double, texts};
 pub use script::{SHA1_BYTES, Script, sha1};

@@ -1,5 +1,7 @@
 //! Numbers as Redis reads them.
 
+use crate::decimal::is_infinite;
+
 /// A decimal integer, as Redis' `string2ll` takes it: no sign but a minus before other than zero, no blanks, no
 /// leading zeros, nothing beyond 64 bits.
 pub fn integer(text: &[u8]) -> Option<i64> {
@@ -46,6 +48,31 @@ pub(crate) fn cursor(text: &[u8]) -> Option<u64> {
     Some(if negative { cursor.wrapping_neg() } else { cursor })
 }
 
+/// The score of a member: a number, or an infinity by its name. `None`: it is none, or so large or small that 64 bits
+/// do not tell it from an infinity or 0. (Redis takes hexadecimal numbers, too.)
+pub fn score(text: &[u8]) -> Option<f64> {
+    let number = number(text)?;
+    let is_lost = match number {
+        0.0 => mantissa(text).iter().any(|byte| matches!(byte, b'1'..=b'9')),
+        number => number.is_infinite() && !is_infinite(text),
+    };
+    (!is_lost).then_some(number)
+}
+
+/// The bound of a range of scores: as a score, but of any size; nothing is 0.
+pub(crate) fn bound(text: &[u8]) -> Option<f64> {
+    if text.is_empty() { Some(0.0) } else { number(text) }
+}
+
+fn number(text: &[u8]) -> Option<f64> {
+    let number: f64 = str::from_utf8(text).ok()?.parse().ok()?;
+    (!number.is_nan()).then_some(number)
+}
+
+fn mantissa(text: &[u8]) -> &[u8] {
+    text.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +104,31 @@ mod tests {
         ] {
             assert_eq!(integer(text.as_bytes()), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn scores_are_numbers_or_infinities() {
+        for (text, expected) in [
+            ("0", Some(0.0)),
+            ("-0.0", Some(0.0)),
+            ("1.5", Some(1.5)),
+            ("+1e3", Some(1_000.0)),
+            (".5", Some(0.5)),
+            ("-InF", Some(f64::NEG_INFINITY)),
+            ("+infinity", Some(f64::INFINITY)),
+            ("5e-324", Some(5e-324)),
+            ("1e-400", None),
+            ("1e400", None),
+            ("nan", None),
+            ("", None),
+            (" 1", None),
+            ("1x", None),
+            ("(1", None),
+        ] {
+            assert_eq!(score(text.as_bytes()), expected, "{text:?}");
+        }
+        assert_eq!([bound(b""), bound(b"1e400")], [Some(0.0), Some(f64::INFINITY)]);
+        assert_eq!(bound(b"nan"), None);
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub mod texts {
     pub const NOT_INTEGER: &[u8] = crate::error::NOT_INTEGER.as_bytes();
     /// With prefix `ERR`: INCRBYFLOAT of what is no number.
     pub const NOT_FLOAT: &[u8] = crate::error::NOT_FLOAT.as_bytes();
+    /// With prefix `ERR`: ZINCRBY of an infinity by the opposite one.
+    pub const SCORE_NOT_NUMBER: &[u8] = b"resulting score is not a number (NaN)";
     /// With prefix `ERR`: HINCRBY of what is no number.
     pub const HASH_NOT_INTEGER: &[u8] = b"hash value is not an integer";
     /// With prefix `ERR`: HINCRBYFLOAT of what is no number.
@@ -330,7 +332,8 @@ fn decimal(number: i64, digits: &mut [u8; DIGITS_MAX]) -> &[u8] {
     &digits[at..]
 }
 
-fn double(number: f64) -> String {
+/// A double as [`Writer::double`] writes it.
+pub fn double(number: f64) -> String {
     if number.is_nan() {
         return "nan".to_owned();
     }

@@ -9,7 +9,8 @@
 //! - INCRBYFLOAT with a hexadecimal number, or one that is too large or too small for 64 bits;
 //! - patterns longer than 4 KiB, and COMMAND INFO and DOCS of more names than there are: it takes them;
 //! - the order in which HELLO does what it is told, before it finds an error;
-//! - GETEX and HSCAN of what is not there: it answers before it looks at the time, or at the options.
+//! - GETEX, HSCAN and its like of what is not there: it answers before it looks at the time, or at the options;
+//! - ZRANGE with BYLEX.
 
 mod redis {
     pub(crate) mod reply;
@@ -409,6 +410,8 @@ fn errors_of_state_have_the_same_texts() {
         (&open, &["hset h f x", "hincrby h f 1"], "ERR", texts::HASH_NOT_INTEGER),
         (&open, &["hset h f x", "hincrbyfloat h f 1"], "ERR", texts::HASH_NOT_FLOAT),
         (&open, &["set s x", "restore s 0 x"], "BUSYKEY", texts::BUSY_KEY),
+        (&open, &["zadd z inf m", "zincrby z -inf m"], "ERR", texts::SCORE_NOT_NUMBER),
+        (&open, &["sadd set m", "get set"], "WRONGTYPE", texts::WRONG_TYPE),
         (&open, &["restore new 0 x"], "ERR", texts::BAD_PAYLOAD),
         (&open, &["set s x", "incr s"], "ERR", texts::NOT_INTEGER),
         (&open, &["set s x", "incrbyfloat s 1"], "ERR", texts::NOT_FLOAT),
@@ -518,6 +521,8 @@ fn each_command_refuses_the_same_arguments() {
                 match spec.name {
                     "getex" => drop(server.ask(&request(&["set", filler, "v"]))),
                     "hscan" => drop(server.ask(&request(&["hset", filler, "f", "v"]))),
+                    "sscan" => drop(server.ask(&request(&["sadd", filler, "m"]))),
+                    "zscan" => drop(server.ask(&request(&["zadd", filler, "1", "m"]))),
                     _ => {}
                 }
                 errors += compare(&server, &request(&words), true);
@@ -727,6 +732,53 @@ fn odd_arguments_are_refused_in_the_same_words() {
         "hset h f v g",
         "hmset h f v g",
         "hsetnx h f",
+        "sadd s",
+        "sismember s",
+        "smismember s",
+        "sscan s 0 match",
+        "sscan s 0 type set",
+        "zadd z 1",
+        "zadd z 1 m 2",
+        "zadd z nx xx 1 m",
+        "zadd z gt lt 1 m",
+        "zadd z NX gt 1 m",
+        "zadd z nx LT 1 m",
+        "zadd z xx gt ch 1 m",
+        "zadd z incr 1 m 2 n",
+        "zadd z incr xx nx 1 m 2 n",
+        "zadd z nx incr",
+        "zadd z nan m",
+        "zadd z 1 m 1e400 n",
+        "zadd z 1e-400 n",
+        "zadd z inf m -Infinity n",
+        "zadd z ch ch 1.5e3 m",
+        "zincrby z x m",
+        "zincrby z 1",
+        "zrem z",
+        "zscore z",
+        "zcount z 1 x",
+        "zcount z (1 (nan",
+        "zcount z ( 1e400",
+        "zrange z 0 1 limit 0 -1",
+        "zrange z 0 1 limit 0 1",
+        "zrange z 0 1 limit 0",
+        "zrange z 0 1 limit x 1",
+        "zrange z 0 1 byscore limit 0 x",
+        "zrange z 0 1 byscore byscore",
+        "zrange z 0 1 rev rev",
+        "zrange z 0 1 rev byscore withscores withscores",
+        "zrange z (0 1",
+        "zrange z (0 1 byscore",
+        "zrange z 0 1 x",
+        "zrevrange z 0 1 rev",
+        "zrevrange z 0 1 byscore",
+        "zrevrange z 0 1 withscores",
+        "zrangebyscore z 0 1 rev",
+        "zrangebyscore z 0 x",
+        "zrangebyscore z 0 1 limit 0 1 limit 2 3 withscores",
+        "zrevrangebyscore z +inf -inf limit 0 1",
+        "zremrangebyscore z 0 x",
+        "zscan z x",
         "hget h",
         "hmget h",
         "hgetall h f",

@@ -1,14 +1,15 @@
 //! `annulus import`: the keys of a Redis, as sessions.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use annulus_client::{Error, Key, StartOptions, Table, Value};
+use annulus_client::{Error, Fields, Key, StartOptions, Table, Value};
 use anyhow::Context;
-use redis::{Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult};
+use redis::{
+    Connection, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo, RedisResult,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -110,7 +111,7 @@ struct Counts {
     ended: u64,
     /// Gone by the time they were read.
     gone: u64,
-    /// What no session can be: lists, sets, sorted sets, streams.
+    /// What no session can be: lists, streams.
     other_types: u64,
     /// The key or the value is too long, or refused for another reason.
     refused: u64,
@@ -242,9 +243,11 @@ fn page(
     let mut found = Vec::with_capacity(keys.len());
     for (key, holds) in keys.into_iter().zip(types) {
         let read = match &*holds {
-            "string" | "hash" if Key::new(&key).is_err() => Ok(Holds::TooMuch),
+            "string" | "hash" | "set" | "zset" if Key::new(&key).is_err() => Ok(Holds::TooMuch),
             "string" => bytes(redis, &key),
-            "hash" => fields(redis, &key),
+            "hash" => fields(redis, &key, "HSCAN", Value::Map),
+            "zset" => fields(redis, &key, "ZSCAN", Value::SortedSet),
+            "set" => members(redis, &key),
             "none" => Ok(Holds::Nothing),
             _ => Ok(Holds::OtherType),
         };
@@ -278,15 +281,38 @@ fn bytes(redis: &mut Connection, key: &[u8]) -> RedisResult<Holds> {
     Ok(value.map_or(Holds::Nothing, |value| Holds::Value(Value::Bytes(value))))
 }
 
-/// The name of a field, and its value.
+/// The name of a field and its value, or a member and its score.
 type Pair = (Vec<u8>, Vec<u8>);
 
-/// A hash, likewise.
-fn fields(redis: &mut Connection, key: &[u8]) -> RedisResult<Holds> {
-    let (mut fields, mut size, mut cursor) = (BTreeMap::new(), 0, 0);
+/// A hash or a sorted set, likewise.
+fn fields(
+    redis: &mut Connection,
+    key: &[u8],
+    scan: &str,
+    value: fn(Fields) -> Value,
+) -> RedisResult<Holds> {
+    walk(redis, key, scan, value, |page: Vec<Pair>| page)
+}
+
+/// A set, likewise.
+fn members(redis: &mut Connection, key: &[u8]) -> RedisResult<Holds> {
+    walk(redis, key, "SSCAN", Value::Set, |page: Vec<Vec<u8>>| {
+        page.into_iter().map(|member| (member, Vec::new())).collect()
+    })
+}
+
+fn walk<T: FromRedisValue>(
+    redis: &mut Connection,
+    key: &[u8],
+    scan: &str,
+    value: fn(Fields) -> Value,
+    pairs: fn(T) -> Vec<Pair>,
+) -> RedisResult<Holds> {
+    let (mut fields, mut size, mut cursor) = (Fields::new(), 0, 0);
     loop {
-        let (next, page): (u64, Vec<Pair>) =
-            redis::cmd("HSCAN").arg(key).arg(cursor).arg("COUNT").arg(PAGE).query(redis)?;
+        let (next, page): (u64, T) =
+            redis::cmd(scan).arg(key).arg(cursor).arg("COUNT").arg(PAGE).query(redis)?;
+        let page = pairs(page);
         size += page.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         if size as u64 > VALUE_MAX {
             return Ok(Holds::TooMuch);
@@ -297,7 +323,7 @@ fn fields(redis: &mut Connection, key: &[u8]) -> RedisResult<Holds> {
             break;
         }
     }
-    Ok(if fields.is_empty() { Holds::Nothing } else { Holds::Value(Value::Map(fields)) })
+    Ok(if fields.is_empty() { Holds::Nothing } else { Holds::Value(value(fields)) })
 }
 
 /// Begins sessions. Of those that no session can be, one counts.

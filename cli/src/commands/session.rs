@@ -84,7 +84,7 @@ pub(crate) async fn get(cluster: &Cluster, args: &GetArgs) -> anyhow::Result<()>
     }
     let whole = match &session.value {
         Value::Bytes(bytes) => Some(bytes.as_slice()),
-        Value::Map(_) => None,
+        Value::Map(_) | Value::Set(_) | Value::SortedSet(_) => None,
     };
     match (one.or(whole), &session.value) {
         (Some(bytes), _) => {
@@ -94,7 +94,11 @@ pub(crate) async fn get(cluster: &Cluster, args: &GetArgs) -> anyhow::Result<()>
             if io::stdout().is_terminal() && !ends { output::write(b"\n") } else { Ok(()) }
         }
         (None, Value::Bytes(_)) => Ok(()),
-        (None, Value::Map(fields)) => {
+        (None, Value::Set(members)) => {
+            let lines = members.keys().map(|member| format!("{}\n", output::show_bytes(member)));
+            output::write(lines.collect::<String>().as_bytes())
+        }
+        (None, Value::Map(fields) | Value::SortedSet(fields)) => {
             let lines = fields.iter().map(|(name, value)| {
                 format!("{}={}\n", output::show_bytes(name), output::show_bytes(value))
             });
@@ -130,6 +134,8 @@ fn get_local(cluster: &Cluster, key: &[u8]) -> anyhow::Result<Session> {
         value: match session.value {
             LocalValue::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
             LocalValue::Map(fields) => Value::Map(fields),
+            LocalValue::Set(fields) => Value::Set(fields),
+            LocalValue::SortedSet(fields) => Value::SortedSet(fields),
         },
     })
 }
@@ -149,11 +155,11 @@ pub(crate) fn local_reason(reason: AskReason) -> &'static str {
 
 fn field<'a>(value: &'a Value, name: &[u8]) -> anyhow::Result<&'a [u8]> {
     let absent = |why: &str| Failed { code: ABSENT, why: why.to_owned() };
-    match value {
-        Value::Map(fields) => {
+    match value.fields() {
+        Some(fields) => {
             Ok(fields.get(name).ok_or_else(|| absent("the session has no such field"))?)
         }
-        Value::Bytes(_) => Err(absent("the session's value is no map").into()),
+        None => Err(absent("the session's value is no map").into()),
     }
 }
 

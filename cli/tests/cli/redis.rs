@@ -833,5 +833,7 @@ mod hashes;
 mod import;
 #[path = "redis/scripts.rs"]
 mod scripts;
+#[path = "redis/sets.rs"]
+mod sets;
 #[path = "redis/transactions.rs"]
 mod transactions;

@@ -1,7 +1,7 @@
 //! One session in one line of JSON.
 
 use annulus_proto::limits::{FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX, VALUE_BYTES_MAX};
-use annulus_proto::{Key, Value, Version};
+use annulus_proto::{Key, Kind, Value, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,9 @@ struct Line<'a> {
     value: Option<Bytes>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<Vec<Field>>,
+    /// What the fields are, if they are no map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -62,11 +65,14 @@ enum Bytes {
     Encoded { base64: String },
 }
 
+const SET: &str = "set";
+const SORTED_SET: &str = "sorted set";
+
 /// Appends a session, and the end of its line.
 pub fn write_line(session: &Overflowed, out: &mut Vec<u8>) {
     let (value, fields) = match &session.value {
         Value::Bytes(bytes) => (Some(Bytes::of(bytes)), None),
-        Value::Map(fields) => {
+        Value::Map(fields) | Value::Set(fields) | Value::SortedSet(fields) => {
             let field = |(name, value): (&Vec<u8>, &Vec<u8>)| Field {
                 name: Bytes::of(name),
                 value: Bytes::of(value),
@@ -87,6 +93,11 @@ pub fn write_line(session: &Overflowed, out: &mut Vec<u8>) {
         deadline_ms: session.deadline_ms,
         value,
         fields,
+        kind: match session.value.kind() {
+            Kind::Bytes | Kind::Map => None,
+            Kind::Set => Some(SET),
+            Kind::SortedSet => Some(SORTED_SET),
+        },
     };
     serde_json::to_writer(&mut *out, &line).expect("memory takes it, and all names are text");
     out.push(b'\n');
@@ -104,7 +115,16 @@ pub fn read_line(line: &[u8]) -> Result<Overflowed, LineError> {
     let mut fields = Fields(object);
     let value = match (fields.has("value"), fields.has("fields")) {
         (true, false) => Value::Bytes(fields.bytes("value", 2 * VALUE_BYTES_MAX)?),
-        (false, true) => Value::Map(fields.map()?),
+        (false, true) => {
+            let kind = match fields.has("kind").then(|| fields.text("kind")).transpose()?.as_deref()
+            {
+                None => Kind::Map,
+                Some(SET) => Kind::Set,
+                Some(SORTED_SET) => Kind::SortedSet,
+                Some(_) => return Err(LineError::Field("kind")),
+            };
+            Value::of_fields(kind, fields.map()?)
+        }
         _ => return Err(LineError::Field("value")),
     };
     let key = fields.bytes("key", usize::MAX)?;
@@ -204,6 +224,8 @@ pub(super) mod tests {
         prop_oneof![
             bytes().prop_map(Value::Bytes),
             btree_map(bytes(), bytes(), 0..8).prop_map(Value::Map),
+            btree_map(bytes(), bytes(), 0..8).prop_map(Value::Set),
+            btree_map(bytes(), bytes(), 0..8).prop_map(Value::SortedSet),
         ]
     }
 

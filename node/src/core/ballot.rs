@@ -66,7 +66,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use annulus_proto::entry::{Kind, Value};
+use annulus_proto::entry::Kind;
 use annulus_proto::message::{Change, Failure, Message, Operation, Prepare, Promised, field_hash};
 use annulus_proto::{Body, Entry, NodeId, Slot, Version};
 use annulus_slots::{EpochId, Refused};
@@ -616,7 +616,7 @@ fn decide(
             (idle, expire_at) = new_lease(store.policy(), lifetimes, &entry, now_ms);
         }
         Change::Fields { set, delete } => {
-            if body.base.kind != Kind::Map && body.fields.is_empty() {
+            if !body.has_fields() {
                 let why = "the value is a string of bytes; it has no fields to set".to_owned();
                 return Err(Failure::Refused(why));
             }
@@ -656,7 +656,8 @@ fn decide_fields(
         return Err(Failure::Expired);
     }
     let conflict = Failure::Conflict { version: entry.version };
-    let Value::Map(fields) = body.value(now_ms) else { return Err(conflict) };
+    let value = body.value(now_ms);
+    let Some(fields) = value.fields() else { return Err(conflict) };
     let is_as_seen = |(name, seen): (&Vec<u8>, &Option<u64>)| {
         fields.get(name).map(|value| field_hash(value)) == *seen
     };
@@ -698,7 +699,9 @@ fn set_fields(
     ballot: Version,
 ) {
     if let Some(body) = &mut entry.body {
-        (body.base.kind, body.base.bytes) = (Kind::Map, Vec::new());
+        if body.base.kind == Kind::Bytes {
+            (body.base.kind, body.base.bytes) = (Kind::Map, Vec::new());
+        }
         for name in set.keys().chain(delete) {
             body.fields.remove(name);
         }

@@ -576,7 +576,7 @@ impl Core {
                 entry.touch(now_ms);
             }
             Operation::Update { change: Change::Fields { set, delete }, .. } => {
-                if !body.is_map() {
+                if !body.has_fields() {
                     let why = "the value is a string of bytes; it has no fields to set".to_owned();
                     return self.finish(now, id, pending, Err(Failure::Refused(why)));
                 }
@@ -1708,11 +1708,13 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
         check_size(value.size())?;
         match value {
             Value::Bytes(_) => Ok(()),
-            Value::Map(_) if policy.merge.is_some() => {
+            _ if policy.merge.is_some() => {
                 let name = name_among_clients(&policy.name);
-                refuse(format!("table {name:?} joins values as a whole, and takes no maps"))
+                refuse(format!("table {name:?} joins values as a whole, and takes no maps or sets"))
             }
-            Value::Map(fields) => check_names(fields.keys().map(Vec::len).max()),
+            Value::Map(fields) | Value::Set(fields) | Value::SortedSet(fields) => {
+                check_names(fields.keys().map(Vec::len).max())
+            }
         }
     };
     if let Operation::StartInstead { replaced, .. } = operation

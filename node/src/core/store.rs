@@ -532,7 +532,7 @@ impl Store {
         self.drop_near_of(key.slot()); // This node is to hold the slot, or something of it.
         let ends = offered.is_ended() || offered.is_ending();
         let admission = if ends { Admission::Reserve } else { admission };
-        if self.policy.merge.is_some() && offered.body.as_ref().is_some_and(Body::is_map) {
+        if self.policy.merge.is_some() && offered.body.as_ref().is_some_and(Body::has_fields) {
             let why = "values of this table are joined as a whole; it has no fields";
             return Err(Failure::Refused(why.to_owned()));
         }

@@ -161,8 +161,10 @@ fn every_variant_has_its_number() {
         KeyOrdered {
             0 KeyOrdered::Done { .. }, 1 KeyOrdered::Refused(_), 2 KeyOrdered::Silent(_),
         }
-        Kind { 0 Kind::Bytes, 1 Kind::Map }
-        Value { 0 Value::Bytes(_), 1 Value::Map(_) }
+        Kind { 0 Kind::Bytes, 1 Kind::Map, 2 Kind::Set, 3 Kind::SortedSet }
+        Value {
+            0 Value::Bytes(_), 1 Value::Map(_), 2 Value::Set(_), 3 Value::SortedSet(_)
+        }
     }
     // Where there are no fields, the discriminants that are written in the source are the numbers.
     for (at, status) in variants::<Status>().into_iter().enumerate() {

@@ -47,7 +47,7 @@ proptest! {
             None => prop_assert_eq!(view.bytes(), None),
             Some(body) => {
                 prop_assert_eq!(view.lease, body.lease);
-                let bytes = (!body.is_map()).then_some(body.base.bytes.as_slice());
+                let bytes = (!body.has_fields()).then_some(body.base.bytes.as_slice());
                 prop_assert_eq!(view.bytes(), bytes);
                 let value = body.size();
                 let overhead = record.len().saturating_sub(value);
@@ -109,7 +109,7 @@ proptest! {
         stop in any::<proptest::sample::Index>(),
     ) {
         let (record, _) = record_of(&entry);
-        let body = entry.body.as_ref().filter(|body| body.is_map());
+        let body = entry.body.as_ref().filter(|body| body.has_fields());
         let fields = View::parse(&record).unwrap().map().unwrap();
         prop_assert_eq!(fields.is_some(), body.is_some());
         let (Some(mut left), Some(body)) = (fields, body) else { return Ok(()) };
@@ -133,7 +133,7 @@ proptest! {
             if let Ok(shorter) = read(&record[..length], mark) {
                 let whole = entry.body.as_ref().expect("a tombstone has no end to cut off");
                 let body = shorter.body.expect("what is cut off is the end of the value");
-                prop_assert!(!whole.is_map() && whole.base.bytes.starts_with(&body.base.bytes));
+                prop_assert!(!whole.has_fields() && whole.base.bytes.starts_with(&body.base.bytes));
             }
         }
     }
@@ -235,6 +235,6 @@ fn what_contradicts_itself_is_malformed() {
     trailing.push(0);
     assert_eq!(read(&trailing, 0), Err(Malformed("bytes after the last field")));
     let mut kind = record;
-    kind[16] = 2;
+    kind[16] = 4;
     assert_eq!(read(&kind, 0), Err(Malformed("an unknown kind of value")));
 }

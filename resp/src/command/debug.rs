@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Command;
+use super::{Command, ScoreRange};
 
 /// All but one variant, as they would be derived.
 macro_rules! derived {
@@ -73,6 +73,21 @@ impl fmt::Debug for Command<'_> {
                 HDel { key, fields }
                 HIncrByFloat { key, field, by }
                 HScan { key, scan }
+                SAdd { key, members }
+                SRem { key, members }
+                SMembers { key }
+                SIsMember { key, member }
+                SMIsMember { key, members }
+                SCard { key }
+                SScan { key, scan }
+                ZAdd { key, options, members }
+                ZRem { key, members }
+                ZRemRangeByScore { key, scores }
+                ZScore { key, member }
+                ZCard { key }
+                ZCount { key, scores }
+                ZRange { key, range, is_reversed, with_scores }
+                ZScan { key, scan }
                 Dump { key }
                 Restore { key, payload, expiry, replace }
                 Del { keys }
@@ -107,5 +122,12 @@ impl fmt::Debug for Command<'_> {
                 .field("field", field)
                 .finish_non_exhaustive(),
         }
+    }
+}
+
+// Scores are values.
+impl fmt::Debug for ScoreRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScoreRange").finish_non_exhaustive()
     }
 }

@@ -2,14 +2,15 @@
 
 use super::{
     ChannelKind, ClientAttribute, ClientList, ClientType, Command, CommandQuery, Credentials,
-    Expiry, Flush, HashParts, KeepTtl, KillFilter, ListFilter, ObjectQuery, ReplyMode, Scan,
-    SetCondition, SetOptions, TtlChange, TtlCondition,
+    Expiry, Flush, HashParts, KeepTtl, KillFilter, ListFilter, MemberRange, Membership,
+    ObjectQuery, ReplyMode, Scan, ScoreChange, ScoreRange, SetCondition, SetOptions, TtlChange,
+    TtlCondition, ZAddOptions,
 };
 use crate::arguments::{Argument, Arguments};
 use crate::decimal::{Decimal, is_infinite};
 use crate::error::CommandError;
 use crate::glob::PATTERN_BYTES_MAX;
-use crate::number::{cursor, integer};
+use crate::number::{bound, cursor, integer, score};
 use crate::reply::Protocol;
 use crate::script::SHA1_BYTES;
 use crate::table::{Id, NAMES_MAX, Spec, named};
@@ -180,6 +181,31 @@ impl<'a> Command<'a> {
                 Self::HIncrByFloat { key: key()?, field: words.at(2)?, by }
             }
             Id::HScan => Self::HScan { key: key()?, scan: words.scan(2, false)? },
+            Id::SAdd => Self::SAdd { key: key()?, members: from(2) },
+            Id::SRem => Self::SRem { key: key()?, members: from(2) },
+            Id::SMembers => Self::SMembers { key: key()? },
+            Id::SIsMember => Self::SIsMember { key: key()?, member: words.at(2)? },
+            Id::SMIsMember => Self::SMIsMember { key: key()?, members: from(2) },
+            Id::SCard => Self::SCard { key: key()? },
+            Id::SScan => Self::SScan { key: key()?, scan: words.scan(2, false)? },
+            Id::ZAdd => words.z_add()?,
+            Id::ZIncrBy => {
+                score(&words.at(2)?).ok_or(CommandError::NotFloat)?;
+                let options = ZAddOptions { increments: true, ..ZAddOptions::default() };
+                Self::ZAdd { key: key()?, options, members: from(2) }
+            }
+            Id::ZRem => Self::ZRem { key: key()?, members: from(2) },
+            Id::ZRemRangeByScore => {
+                Self::ZRemRangeByScore { key: key()?, scores: words.scores(2, 3)? }
+            }
+            Id::ZScore => Self::ZScore { key: key()?, member: words.at(2)? },
+            Id::ZCard => Self::ZCard { key: key()? },
+            Id::ZCount => Self::ZCount { key: key()?, scores: words.scores(2, 3)? },
+            Id::ZRange => words.z_range(None, None)?,
+            Id::ZRevRange => words.z_range(Some(false), Some(true))?,
+            Id::ZRangeByScore => words.z_range(Some(true), Some(false))?,
+            Id::ZRevRangeByScore => words.z_range(Some(true), Some(true))?,
+            Id::ZScan => Self::ZScan { key: key()?, scan: words.scan(2, false)? },
             Id::Dump => Self::Dump { key: key()? },
             Id::Restore => words.restore()?,
             Id::Del => Self::Del { keys: from(1) },
@@ -566,6 +592,103 @@ impl<'a> Words<'a> {
             return Ok(None);
         }
         Decimal::read(&text).map(Some).ok_or(CommandError::NotFloat)
+    }
+
+    fn z_add(self) -> Outcome<'a, Command<'a>> {
+        let (mut absent, mut present, mut greater, mut less) = (false, false, false, false);
+        let (mut counts_changed, mut increments) = (false, false);
+        let mut members = self.arguments.skip(2);
+        while let Some(option) = members.get(0) {
+            match option {
+                option if option.is("nx") => absent = true,
+                option if option.is("xx") => present = true,
+                option if option.is("gt") => greater = true,
+                option if option.is("lt") => less = true,
+                option if option.is("ch") => counts_changed = true,
+                option if option.is("incr") => increments = true,
+                _ => break,
+            }
+            members = members.skip(1);
+        }
+        if members.len() == 0 || !members.len().is_multiple_of(2) {
+            return Err(CommandError::Syntax);
+        }
+        let only = match (absent, present) {
+            (true, true) => return Err(CommandError::PresentWithAbsent),
+            (true, false) => Some(Membership::Absent),
+            (false, true) => Some(Membership::Present),
+            (false, false) => None,
+        };
+        let only_if = match (greater, less) {
+            (true, true) => return Err(CommandError::ScoreConditions),
+            (true, false) => Some(ScoreChange::Greater),
+            (false, true) => Some(ScoreChange::Less),
+            (false, false) => None,
+        };
+        if absent && only_if.is_some() {
+            return Err(CommandError::ScoreConditions);
+        }
+        if increments && members.len() > 2 {
+            return Err(CommandError::OneIncrement);
+        }
+        if members.pairs().any(|(text, _)| score(&text).is_none()) {
+            return Err(CommandError::NotFloat);
+        }
+        let options = ZAddOptions { only, only_if, counts_changed, increments };
+        Ok(Command::ZAdd { key: self.at(1)?, options, members })
+    }
+
+    /// ZRANGE and its like. Where its name does not say whether it is by scores and whether it is reversed, options do.
+    fn z_range(
+        self,
+        by_scores: Option<bool>,
+        is_reversed: Option<bool>,
+    ) -> Outcome<'a, Command<'a>> {
+        let (mut by, mut reversed, mut with_scores) = (by_scores, is_reversed, false);
+        let mut limit = None;
+        let mut rest = self.arguments.skip(4);
+        while let Some(option) = rest.get(0) {
+            let mut took = 1;
+            match option {
+                option if option.is("withscores") => with_scores = true,
+                option if option.is("limit") && rest.len() > 2 => {
+                    let number = |at| rest.get(at).and_then(|number| integer(&number));
+                    let number = |at| number(at).ok_or(CommandError::NotInteger);
+                    (limit, took) = (Some((number(1)?, number(2)?)), 3);
+                }
+                option if option.is("rev") && reversed.is_none() => reversed = Some(true),
+                option if option.is("byscore") && by.is_none() => by = Some(true),
+                option if option.is("bylex") && by.is_none() => return Err(CommandError::ByLex),
+                _ => return Err(CommandError::Syntax),
+            }
+            rest = rest.skip(took);
+        }
+        let (by_scores, is_reversed) = (by.unwrap_or(false), reversed.unwrap_or(false));
+        // Redis does not tell the count -1 from none.
+        if !by_scores && limit.is_some_and(|(_, count)| count != -1) {
+            return Err(CommandError::LimitOfPlaces);
+        }
+        let range = if by_scores {
+            let scores = if is_reversed { self.scores(3, 2)? } else { self.scores(2, 3)? };
+            let (offset, count) = limit.unwrap_or((0, -1));
+            MemberRange::Scores { scores, offset, count }
+        } else {
+            MemberRange::Places { start: self.integer(2)?, stop: self.integer(3)? }
+        };
+        Ok(Command::ZRange { key: self.at(1)?, range, is_reversed, with_scores })
+    }
+
+    /// The scores between those at two places.
+    fn scores(self, min: usize, max: usize) -> Outcome<'a, ScoreRange> {
+        let bound = |at| {
+            let text = self.at(at)?;
+            let (excluded, number) = match text.strip_prefix(b"(") {
+                Some(number) => (true, number),
+                None => (false, &*text),
+            };
+            Ok((bound(number).ok_or(CommandError::ScoreBounds)?, excluded))
+        };
+        Ok(ScoreRange { min: bound(min)?, max: bound(max)? })
     }
 
     fn flush(self) -> Outcome<'a, Flush> {

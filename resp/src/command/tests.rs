@@ -175,6 +175,104 @@ fn hashes_have_fields() {
 }
 
 #[test]
+fn sets_have_members() {
+    let member = Argument(b"m");
+    is("SISMEMBER k m", Command::SIsMember { key: KEY, member });
+    is("SMEMBERS k", Command::SMembers { key: KEY });
+    with("SADD k m n m", |command| match command {
+        Ok(Command::SAdd { key: KEY, members }) => assert_eq!(members.len(), 3),
+        other => panic!("{other:?}"),
+    });
+    let scan = Scan { cursor: 0, pattern: Some(Argument(b"m*")), count: None, holds: None };
+    is("SSCAN k 0 MATCH m*", Command::SScan { key: KEY, scan });
+}
+
+#[test]
+fn members_of_sorted_sets_have_scores() {
+    let added = |line: &str, expected, count| {
+        with(line, |command| match command {
+            Ok(Command::ZAdd { key: KEY, options, members }) => {
+                assert_eq!((options, members.pairs().count()), (expected, count), "{line}");
+            }
+            other => panic!("{line}: {other:?}"),
+        });
+    };
+    let none = ZAddOptions::default();
+    added("ZADD k 1 m -inf n", none, 2);
+    // What stands behind the first score are no options.
+    added("ZADD k 1 nx 2 xx", none, 2);
+    let (only, only_if) = (Some(Membership::Present), Some(ScoreChange::Greater));
+    added("ZADD k gt Ch XX 1.5 m", ZAddOptions { only, only_if, counts_changed: true, ..none }, 1);
+    added(
+        "ZADD k nx incr 1 m",
+        ZAddOptions { only: Some(Membership::Absent), increments: true, ..none },
+        1,
+    );
+    added("ZINCRBY k 1 m", ZAddOptions { increments: true, ..none }, 1);
+    for (line, error) in [
+        ("ZADD k 1 m 2", "ERR syntax error"),
+        ("ZADD k 1", "ERR wrong number of arguments for 'zadd' command"),
+        ("ZADD k nx nx nx", "ERR syntax error"),
+        ("ZADD k nx xx 1 m", "ERR XX and NX options at the same time are not compatible"),
+        ("ZADD k gt lt 1 m", "ERR GT, LT, and/or NX options at the same time are not compatible"),
+        ("ZADD k nx lt 1 m", "ERR GT, LT, and/or NX options at the same time are not compatible"),
+        ("ZADD k incr 1 m 2 n", "ERR INCR option supports a single increment-element pair"),
+        ("ZADD k 1 m x n", "ERR value is not a valid float"),
+        ("ZINCRBY k nan m", "ERR value is not a valid float"),
+    ] {
+        fails(line, error);
+    }
+}
+
+#[test]
+fn ranges_are_of_places_or_scores() {
+    let range = |range, is_reversed, with_scores| Command::ZRange {
+        key: KEY,
+        range,
+        is_reversed,
+        with_scores,
+    };
+    let places = MemberRange::Places { start: 0, stop: -1 };
+    is("ZRANGE k 0 -1", range(places, false, false));
+    is("ZRANGE k 0 -1 REV WITHSCORES", range(places, true, true));
+    is("ZREVRANGE k 0 -1", range(places, true, false));
+    let scores = |min, max, offset, count| MemberRange::Scores {
+        scores: ScoreRange { min, max },
+        offset,
+        count,
+    };
+    let all = (f64::NEG_INFINITY, false);
+    is("ZRANGEBYSCORE k -inf (5", range(scores(all, (5.0, true), 0, -1), false, false));
+    let some = scores((1.0, false), (2.0, false), 3, 4);
+    is("ZRANGEBYSCORE k 1 2 LIMIT 3 4 WITHSCORES", range(some, false, true));
+    is("ZREVRANGEBYSCORE k 2 1 LIMIT 3 4", range(some, true, false));
+    is("ZRANGE k 2 1 BYSCORE REV LIMIT 3 4", range(some, true, false));
+    for (line, error) in [
+        ("ZRANGE k a 1", "ERR value is not an integer or out of range"),
+        (
+            "ZRANGE k 0 1 LIMIT 0 5",
+            "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
+        ),
+        ("ZRANGE k a b BYLEX", "ERR BYLEX is not here; ranges are by places or BYSCORE"),
+        ("ZREVRANGE k 0 1 REV", "ERR syntax error"),
+        ("ZRANGEBYSCORE k 0 1 LIMIT 1", "ERR syntax error"),
+        ("ZRANGEBYSCORE k 0 x", "ERR min or max is not a float"),
+        ("ZCOUNT k (( 1", "ERR min or max is not a float"),
+    ] {
+        fails(line, error);
+    }
+}
+
+#[test]
+fn a_range_has_bounds() {
+    let range = |min, max| ScoreRange { min, max };
+    let contains = |range: ScoreRange| [0.0, 1.0, 2.0, 3.0].map(|score| range.contains(score));
+    assert_eq!(contains(range((1.0, false), (2.0, false))), [false, true, true, false]);
+    assert_eq!(contains(range((1.0, true), (3.0, true))), [false, false, true, false]);
+    assert_eq!(contains(range((2.0, false), (1.0, false))), [false; 4]);
+}
+
+#[test]
 fn what_is_restored_lives_as_long_as_is_said() {
     let restore = |expiry, replace| Command::Restore { key: KEY, payload: VALUE, expiry, replace };
     is("RESTORE k 0 v", restore(None, false));
@@ -395,6 +493,8 @@ fn each_row_of_the_table_is_parsed() {
             "EvalSha" => "Eval",
             "HKeys" | "HVals" => "HGetAll",
             "HMSet" => "HSet",
+            "ZIncrBy" => "ZAdd",
+            "ZRevRange" | "ZRangeByScore" | "ZRevRangeByScore" => "ZRange",
             id if id.starts_with("Command") => "Command",
             id if id.starts_with("Object") => "Object",
             id => id,
@@ -406,6 +506,7 @@ fn each_row_of_the_table_is_parsed() {
             "Eval" => " script 0".to_owned(),
             "EvalSha" => format!(" {} 0", "a".repeat(40)),
             "ScriptFlush" => String::new(),
+            "ZAdd" => " 1 1 1".to_owned(),
             _ => " 1".repeat(spec.arity.unsigned_abs() as usize - words.split(' ').count()),
         };
         with(&format!("{words}{arguments}"), |command| match command {

@@ -215,7 +215,7 @@ impl<'a> Checker<'a> {
     ) {
         match value {
             Value::Bytes(bytes) => self.part_was_written(whose, key, birth, None, bytes, by),
-            Value::Map(fields) => {
+            Value::Map(fields) | Value::Set(fields) | Value::SortedSet(fields) => {
                 for (name, bytes) in fields {
                     self.part_was_written(whose, key, birth, Some(name), bytes, by);
                 }

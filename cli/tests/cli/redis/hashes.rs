@@ -2,9 +2,10 @@
 
 use super::*;
 
-const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+pub(super) const WRONG_TYPE: &str =
+    "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
 
-const TIMED_OUT: &str = "-ERR timed out";
+pub(super) const TIMED_OUT: &str = "-ERR timed out";
 
 impl Draw {
     /// The words of a request about a hash.
@@ -53,11 +54,11 @@ impl Draw {
     }
 }
 
-/// The answer, whatever the order is in which it tells of fields: Redis' own is another one.
-fn in_order(answer: String, asked: &str) -> String {
+/// The answer, whatever the order is in which it tells of fields or members: Redis' own is another one.
+pub(super) fn in_order(answer: String, asked: &str) -> String {
     let per_field = match asked {
-        "HGETALL" | "HSCAN" => 2,
-        "HKEYS" | "HVALS" => 1,
+        "HGETALL" | "HSCAN" | "ZSCAN" => 2,
+        "HKEYS" | "HVALS" | "SMEMBERS" | "SSCAN" => 1,
         _ => return answer,
     };
     let Some(at) = answer.rfind('*') else { return answer };

@@ -152,7 +152,7 @@ fn three(seed: u64, flaw: Option<Flaw>) -> World {
 fn set_bytes(numbers: &[u32]) -> Vec<u8> {
     match set(numbers) {
         Value::Bytes(bytes) => bytes,
-        Value::Map(_) => unreachable!("a set is bytes"),
+        other => unreachable!("a set is bytes, and no {:?}", other.kind()),
     }
 }
 

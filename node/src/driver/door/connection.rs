@@ -424,6 +424,21 @@ impl<C: Clock> Connection<C> {
             | Command::HIncrBy { .. }
             | Command::HIncrByFloat { .. }
             | Command::HScan { .. } => self.hash(command, &mut out).await?,
+            Command::SAdd { .. }
+            | Command::SRem { .. }
+            | Command::SMembers { .. }
+            | Command::SIsMember { .. }
+            | Command::SMIsMember { .. }
+            | Command::SCard { .. }
+            | Command::SScan { .. } => self.set_of_members(command, &mut out).await?,
+            Command::ZAdd { .. }
+            | Command::ZRem { .. }
+            | Command::ZRemRangeByScore { .. }
+            | Command::ZScore { .. }
+            | Command::ZCard { .. }
+            | Command::ZCount { .. }
+            | Command::ZRange { .. }
+            | Command::ZScan { .. } => self.sorted_set(command, &mut out).await?,
             Command::Scan(_) | Command::Keys { .. } | Command::DbSize | Command::RandomKey => {
                 self.all_keys(command, &mut out).await?;
             }

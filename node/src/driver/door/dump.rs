@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use annulus_net::Clock;
 use annulus_proto::Key;
-use annulus_proto::entry::Value;
+use annulus_proto::entry::{Kind, Value};
 use annulus_proto::message::Operation;
 use annulus_resp::table::Spec;
 use annulus_resp::{Argument, CommandError, Expiry, Writer, texts};
@@ -20,6 +20,8 @@ use super::store::{Outcome, Trouble};
 const LAYOUT: u8 = 0xa1;
 const BYTES: u8 = 0;
 const MAP: u8 = 1;
+const SET: u8 = 2;
+const SORTED_SET: u8 = 3;
 
 impl<C: Clock> Connection<C> {
     /// DUMP.
@@ -86,8 +88,13 @@ fn payload(value: &Value) -> Vec<u8> {
             bytes.push(BYTES);
             bytes.extend_from_slice(value);
         }
-        Value::Map(fields) => {
-            bytes.push(MAP);
+        Value::Map(fields) | Value::Set(fields) | Value::SortedSet(fields) => {
+            bytes.push(match value.kind() {
+                Kind::Bytes => BYTES,
+                Kind::Map => MAP,
+                Kind::Set => SET,
+                Kind::SortedSet => SORTED_SET,
+            });
             for part in fields.iter().flat_map(|(name, value)| [name, value]) {
                 bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
                 bytes.extend_from_slice(part);
@@ -107,13 +114,18 @@ fn value(payload: &[u8]) -> Option<Value> {
     }
     match bytes {
         [BYTES, value @ .., LAYOUT] => Some(Value::Bytes(value.to_vec())),
-        [MAP, rest @ .., LAYOUT] => {
+        [kind @ MAP..=SORTED_SET, rest @ .., LAYOUT] => {
+            let kind = match *kind {
+                MAP => Kind::Map,
+                SET => Kind::Set,
+                _ => Kind::SortedSet,
+            };
             let (mut fields, mut rest) = (BTreeMap::new(), rest);
             while !rest.is_empty() {
                 let name = next_part(&mut rest)?;
                 fields.insert(name, next_part(&mut rest)?);
             }
-            Some(Value::Map(fields))
+            Some(Value::of_fields(kind, fields))
         }
         _ => None,
     }

@@ -1,10 +1,8 @@
 //! Keys, whatever they hold, and the ways in which they change.
 
-use std::collections::BTreeMap;
-
 use annulus_net::Clock;
 use annulus_proto::Key;
-use annulus_proto::entry::Value;
+use annulus_proto::entry::{Fields, Value};
 use annulus_proto::message::{Change, Failure, Lifetimes, Operation, Session, SessionReply};
 use annulus_resp::table::Spec;
 use annulus_resp::{
@@ -85,6 +83,8 @@ impl<C: Clock> Connection<C> {
                     None => "none",
                     Some(Value::Bytes(_)) => "string",
                     Some(Value::Map(_)) => "hash",
+                    Some(Value::Set(_)) => "set",
+                    Some(Value::SortedSet(_)) => "zset",
                 });
             }
             Command::Object { query, key } => {
@@ -348,15 +348,24 @@ fn encoding(value: &Value) -> &'static [u8] {
         Value::Bytes(bytes) if integer(bytes).is_some() => b"int",
         Value::Bytes(bytes) if bytes.len() <= EMBEDDED_BYTES_MAX => b"embstr",
         Value::Bytes(_) => b"raw",
-        Value::Map(fields) if is_listpack(fields) => b"listpack",
+        Value::Map(fields) if is_short(fields, 512) => b"listpack",
         Value::Map(_) => b"hashtable",
+        Value::Set(fields) if is_intset(fields) => b"intset",
+        Value::Set(_) => b"hashtable",
+        Value::SortedSet(fields) if is_short(fields, 128) => b"listpack",
+        Value::SortedSet(_) => b"skiplist",
     }
 }
 
-/// With `hash-max-listpack-entries` and `hash-max-listpack-value` as they are by default.
-fn is_listpack(fields: &BTreeMap<Vec<u8>, Vec<u8>>) -> bool {
+/// With `hash-max-listpack-entries`, `zset-max-listpack-entries` and their values as they are by default.
+fn is_short(fields: &Fields, count_max: usize) -> bool {
     let is_short = |(name, value): (&Vec<u8>, &Vec<u8>)| name.len() <= 64 && value.len() <= 64;
-    fields.len() <= 512 && fields.iter().all(is_short)
+    fields.len() <= count_max && fields.iter().all(is_short)
+}
+
+/// With `set-max-intset-entries` as it is by default.
+fn is_intset(members: &Fields) -> bool {
+    members.len() <= 512 && members.keys().all(|member| integer(member).is_some())
 }
 
 const EMBEDDED_BYTES_MAX: usize = 44;

@@ -207,8 +207,8 @@ impl<C: Clock> Connection<C> {
             let current = match &found {
                 Found::Alive(session) => match &session.value {
                     Value::Bytes(bytes) => Some(bytes),
-                    Value::Map(_) if asks_for_value(&options) => return Err(Trouble::wrong_type()),
-                    Value::Map(_) => None,
+                    _ if asks_for_value(&options) => return Err(Trouble::wrong_type()),
+                    _ => None,
                 },
                 Found::Absent | Found::Ended => None,
             };
@@ -329,7 +329,7 @@ impl<C: Clock> Connection<C> {
             let current = match session.as_ref().map(|session| &session.value) {
                 None => None,
                 Some(Value::Bytes(bytes)) => Some(&bytes[..]),
-                Some(Value::Map(_)) => return Err(Trouble::wrong_type()),
+                Some(_) => return Err(Trouble::wrong_type()),
             };
             let Some(value) = new(current)? else {
                 return Ok(current.unwrap_or_default().to_vec());
@@ -384,7 +384,7 @@ fn asks_for_value(options: &SetOptions<'_>) -> bool {
 fn bytes_of<'a>(session: Session) -> Outcome<'a, Vec<u8>> {
     match session.value {
         Value::Bytes(bytes) => Ok(bytes),
-        Value::Map(_) => Err(Trouble::wrong_type()),
+        _ => Err(Trouble::wrong_type()),
     }
 }
 

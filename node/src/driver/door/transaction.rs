@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 
 use annulus_net::Clock;
-use annulus_proto::entry::Value;
+use annulus_proto::entry::{Fields, Value};
 use annulus_proto::message::{
     Acknowledged, Change, Failure, Lifetimes, Operation, Session, SessionReply, field_hash,
 };
@@ -21,7 +21,6 @@ use twox_hash::XxHash3_64;
 
 use super::LIMITS;
 use super::connection::Connection;
-use super::hashes::Fields;
 use super::keyspace::{Found, TRIES_MAX, named, unexpected};
 use super::listening::is_about_channels;
 use super::store::{Outcome, Trouble, contended};
@@ -493,7 +492,7 @@ impl Draft {
             ) => {
                 let There::Session(session) = now else { return Err(Failure::Absent) };
                 change_by(session, Change::Fields { set, delete }, bounds, now_ms)?;
-                if ends_empty && matches!(&session.value, Value::Map(fields) if fields.is_empty()) {
+                if ends_empty && session.value.fields().is_some_and(Fields::is_empty) {
                     *now = There::Ended;
                 }
             }
@@ -542,7 +541,8 @@ impl Draft {
                 let keeps = (now.idle, now.expire_at) == (before.idle, before.expire_at);
                 if let Some(lifetimes) = lifetimes
                     && now.value != before.value
-                    && let (Value::Map(seen), Value::Map(left)) = (&before.value, &now.value)
+                    && before.value.kind() == now.value.kind()
+                    && let (Some(seen), Some(left)) = (before.value.fields(), now.value.fields())
                 {
                     let lifetimes = (!keeps).then_some(lifetimes);
                     return Some(fields_write(before, seen, left, lifetimes, false));
@@ -591,7 +591,7 @@ fn size(operation: &Operation) -> usize {
 
 fn mark_of(session: &Session) -> Mark {
     let mut hash = XxHash3_64::new();
-    if let Value::Map(fields) = &session.value {
+    if let Some(fields) = session.value.fields() {
         for part in fields.iter().flat_map(|(name, value)| [name, value]) {
             hash.write_usize(part.len());
             hash.write(part);
@@ -602,9 +602,9 @@ fn mark_of(session: &Session) -> Mark {
 
 /// The end of a session, if it is as it was seen.
 pub(super) fn end_of(seen: &Session) -> Operation {
-    match &seen.value {
-        Value::Map(fields) => fields_write(seen, fields, &Fields::new(), None, true),
-        Value::Bytes(_) => Operation::EndIf { version: seen.version },
+    match seen.value.fields() {
+        Some(fields) => fields_write(seen, fields, &Fields::new(), None, true),
+        None => Operation::EndIf { version: seen.version },
     }
 }
 
@@ -663,15 +663,13 @@ fn change_by(
         Change::Value(value) => write(session, value, None, bounds, now_ms),
         Change::Whole(value, lifetimes) => write(session, value, Some(lifetimes), bounds, now_ms),
         Change::Fields { set, delete } => {
-            let mut fields = match &session.value {
-                Value::Map(fields) => fields.clone(),
-                Value::Bytes(_) => BTreeMap::new(),
-            };
+            let mut fields = session.value.fields().cloned().unwrap_or_default();
             fields.extend(set);
             for name in delete {
                 fields.remove(&name);
             }
-            write(session, Value::Map(fields), None, bounds, now_ms)
+            let value = Value::of_fields(session.value.kind(), fields);
+            write(session, value, None, bounds, now_ms)
         }
         Change::Lifetimes(lifetimes) => {
             set_lifetimes(session, lifetimes, bounds, now_ms);
