@@ -15,7 +15,7 @@ use annulus_proto::message::{
 };
 use annulus_proto::{Attributes, Entry, Key, NodeId, Slot, Value, Version};
 use annulus_shm::Admission;
-use annulus_slots::EpochId;
+use annulus_slots::{Config, EpochId};
 
 use super::ballot::{Promising, UNWILLING, unavailable};
 use super::calls::Purpose;
@@ -41,6 +41,8 @@ pub(super) struct Pending {
     /// What it counts against the bound on waiting requests, in bytes.
     size: usize,
     pub(super) rounds: u8,
+    /// How often a plain write was tried again since those who decide knew another epoch.
+    unknown: u8,
     /// Its own number, while it stands in the line of its slot's conditional operations.
     pub(super) in_line: Option<u64>,
     /// What its next ballot has to beat.
@@ -168,9 +170,9 @@ pub(super) struct Writing {
     /// How many of those that count hold it, and how many have to, the homes included.
     extras_held: usize,
     needed_with_extras: usize,
-    /// Whether a majority of the epoch's homes has to hold it, too.
+    /// Whether a majority of the epoch's homes has to hold it, too. If not, it is to as long as one may.
     decides: bool,
-    /// The epoch, if it is known, its homes then, and how many of them are a majority.
+    /// The epoch, if that counts and is known, its homes then, and how many of them have to hold it.
     under: Option<EpochId>,
     decision: Vec<NodeId>,
     decisive: usize,
@@ -190,6 +192,8 @@ pub(super) struct Writing {
 const HOPS_MAX: u8 = 3;
 /// How often a coordinator starts anew because a home knew a newer session.
 const ROUNDS_MAX: u8 = 4;
+/// How often a plain write is tried again so that those who decide know of it.
+const UNKNOWN_MAX: u8 = 16;
 /// The most bytes of requests that wait, in all cores: each is held up to three times, here and on its way.
 const PENDING_BYTES_MAX: usize = 64 << 20;
 /// What each core may hold in any case: a few of the largest.
@@ -301,6 +305,7 @@ impl Core {
             deadline,
             size: 0,
             rounds: 0,
+            unknown: 0,
             in_line: None,
             above: Version::ZERO,
             wrote: None,
@@ -678,9 +683,16 @@ impl Core {
             others => needed.max(majority(homes.len() + others)),
         };
         let decides = self.is_decided(&pending);
-        let config = self.epoch(table, slot).filter(|_| decides).cloned();
+        let config = self.epoch(table, slot).cloned();
+        let config = config.filter(|config| {
+            let is_plain = matches!(kind, WriteKind::Plain) && pending.unknown < UNKNOWN_MAX;
+            decides || is_plain && self.is_to_be_known(now, &homes, needed, config)
+        });
         let under = config.as_ref().map(|config| config.id);
-        let decisive = config.as_ref().map_or(1, |config| self.majority_of(config));
+        let decisive = match &config {
+            Some(config) => self.majority_of(config),
+            None => usize::from(decides),
+        };
         let decision = config.map_or(Vec::new(), |config| config.homes.clone());
         let me = self.id();
         let counts = under.is_some_and(|under| self.may_store(table, slot, under).is_ok());
@@ -732,6 +744,15 @@ impl Core {
         self.judge_writing(now, id, pending);
     }
 
+    /// Whether a plain write is to be held by a majority of those who decide, too: so it is where the homes are those, and as
+    /// many of them hold it as conditional operations ask. While a slot's homes change they are others, and what such an operation
+    /// has not heard of it takes the place of. Where that majority is away there is none of them.
+    fn is_to_be_known(&self, now: Now, homes: &[NodeId], needed: usize, config: &Config) -> bool {
+        let are_others = config.homes.len() != homes.len()
+            || config.homes.iter().any(|home| !homes.contains(home));
+        are_others && needed >= majority(homes.len()) && self.is_majority_in_contact(now, config)
+    }
+
     /// Whether an operation needs a majority of those who decide.
     fn is_decided(&self, pending: &Pending) -> bool {
         let operation = &pending.request.operation;
@@ -760,7 +781,9 @@ impl Core {
             WriteKind::Decided { ballot, .. } if ballot == entry.version => Fresh::Yes,
             WriteKind::Decided { ballot, .. } => Fresh::By(ballot),
         };
-        let under = writing.under.map(name);
+        // Whoever does not decide counts whatever it knows of epochs, unless all is about a decision.
+        let is_asked = writing.decides || writing.decision.contains(&home);
+        let under = writing.under.filter(|_| is_asked).map(name);
         let message: Message = match (&writing.kind, &entry.body) {
             (WriteKind::Touch, Some(body)) if !whole => {
                 let (birth, version, touched) = (entry.birth, entry.version, body.touched);
@@ -778,7 +801,7 @@ impl Core {
 
     fn judge_writing(&mut self, now: Now, id: u64, mut pending: Pending) {
         let Stage::Writing(writing) = &mut pending.stage else { return };
-        let decisive = if writing.decides { writing.decisive } else { 0 };
+        let decisive = writing.decisive;
         let waiting_of =
             |homes: &[NodeId]| writing.waiting.values().filter(|home| homes.contains(home)).count();
         let (homes, decision) = (writing.homes.len(), writing.decision.len());
@@ -810,6 +833,13 @@ impl Core {
             let homes = (homes + counted.len()) as u8;
             Some(Err(Failure::Unavailable { answered, needed, homes }))
         } else if writing.decided_by + waiting_of(&writing.decision) < decisive {
+            let may_be_yet =
+                writing.failure.is_none() && (writing.met_other_epoch || writing.floor.is_some());
+            if !writing.decides && !may_be_yet {
+                // They are gone, and nothing is decided without them.
+                writing.decisive = 0;
+                return self.judge_writing(now, id, pending);
+            }
             Some(Err(unavailable(writing.decided_by, decision)))
         } else {
             None
@@ -824,6 +854,8 @@ impl Core {
         if let (Some(Err(Failure::Unavailable { .. })), true, None) =
             (&outcome, seen_otherwise, &writing.failure)
         {
+            // What those who decide were to know besides is not asked of them for ever.
+            pending.unknown += u8::from(!writing.decides && writing.under.is_some());
             return self.on_other_homes(now, id, pending);
         }
         if let (Some(Err(Failure::Unavailable { .. })), Some(Failure::TableFull { .. })) =
