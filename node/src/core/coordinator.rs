@@ -1012,6 +1012,12 @@ impl Core {
                     // A plain write has made it void there.
                     writing.floor = writing.floor.max(Some(theirs.version));
                 } else if is_decided || theirs.birth == birth && theirs.is_ended() == ended {
+                    let is_lost = matches!(writing.kind, WriteKind::Plain)
+                        && is_outdone(&pending.request.operation, writing.entry.version, &theirs)
+                        && self.tables[table].store.policy().merge.is_none();
+                    if is_lost && !answered && pending.rounds < ROUNDS_MAX {
+                        return self.on_outdone(now, id, pending);
+                    }
                     writing.count(home);
                 } else if !answered {
                     return self.on_superseded(now, id, pending);
@@ -1027,10 +1033,21 @@ impl Core {
         self.judge_writing(now, id, pending);
     }
 
+    /// A home knew of a later write of the same, as when another node's clock is ahead: whoever asked for this one may have heard of
+    /// that before, so it is stamped again, now after it.
+    fn on_outdone(&mut self, now: Now, id: u64, mut pending: Pending) {
+        self.counters.add("writes_outdone");
+        if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
+            self.hint_those_waited_for(&pending, *writing);
+        }
+        pending.rounds += 1;
+        self.route(now, id, pending);
+    }
+
     /// A home knew of a newer session, or of the end of this one, which the write now lost to.
     fn on_superseded(&mut self, now: Now, id: u64, mut pending: Pending) {
         let again = pending.request.operation.birth().is_none();
-        pending.rounds += 1;
+        pending.rounds = pending.rounds.saturating_add(1);
         if again && pending.rounds < ROUNDS_MAX {
             self.counters.add("writes_superseded");
             pending.stage = Stage::Done;
@@ -1582,6 +1599,24 @@ impl Writing {
         let counted = self.counted + usize::from(self.is_counted);
         let homes = (self.homes.len() + counted) as u8;
         Ok(SessionReply::Acknowledged(Acknowledged { birth, version, held_by, homes }))
+    }
+}
+
+/// Whether something later than this version stands in the place of what a plain write set.
+fn is_outdone(operation: &Operation, version: Version, entry: &Entry) -> bool {
+    let Some(body) = &entry.body else { return false };
+    match operation {
+        Operation::Put { .. }
+        | Operation::Update { change: Change::Value(_) | Change::Whole(_, _), .. } => {
+            body.base.version > version
+        }
+        Operation::Update { change: Change::Fields { set, delete }, .. } => {
+            let is_later =
+                |name| body.fields.get(name).is_some_and(|field| field.version > version);
+            body.base.version > version || set.keys().chain(delete).any(is_later)
+        }
+        Operation::Update { change: Change::Lifetimes(_), .. } => body.lease.version > version,
+        _ => false,
     }
 }
 

@@ -142,3 +142,46 @@ fn a_value_and_its_deadlines_change_in_one_write() {
     let too_large = put(&"x".repeat(70_000), 0);
     assert!(matches!(world.fails(0, KEY, too_large), Failure::TooLarge { .. }));
 }
+
+/// Symptom: of two SETs one after the other, through nodes whose clocks were a few milliseconds apart, the first one stayed,
+/// though both were acknowledged. Cause: the second one's home had not heard of the first, and its stamp was earlier. Fix: who
+/// is told by a home that something later is there stamps again.
+#[test]
+fn the_later_of_two_writes_stays_though_its_clock_is_behind() {
+    let second: [(&str, fn() -> Operation); 4] = [
+        ("a SET", || put("two", 90_000)),
+        ("an update", || update("two")),
+        ("a field", || set_field("a", "two")),
+        ("lifetimes", || {
+            let change = Change::Lifetimes(lifetime(90_000));
+            Operation::Update { birth: None, change }
+        }),
+    ];
+    for (seed, (what, second)) in second.into_iter().enumerate() {
+        let mut world = World::new(3, 1_900 + seed as u64);
+        world.settle();
+        let is_field = what == "a field";
+        let value = if is_field { map(&[("a", "none")]) } else { bytes("none") };
+        world.acknowledged(0, KEY, start(value));
+        world.run_for(Duration::from_millis(500));
+        // The third node does not hear of the first write; nor is it known for gone yet.
+        world.isolate(2);
+        let first = if is_field { set_field("a", "one") } else { put("one", 50_000) };
+        world.acknowledged(0, KEY, first);
+        world.nodes[2].skew_ms = -300;
+        world.cut.clear();
+        world.acknowledged(2, KEY, second());
+        world.run_for(Duration::from_secs(3));
+        for node in 0..3 {
+            match what {
+                "lifetimes" => {
+                    assert!((85_000..96_000).contains(&lives(&mut world, node)), "{node}")
+                }
+                "a field" => assert_eq!(world.value(node, KEY), map(&[("a", "two")]), "{node}"),
+                _ => assert_eq!(world.value(node, KEY), bytes("two"), "{what}, {node}"),
+            }
+        }
+        let again: u64 = (0..3).map(|node| world.counter(node, "writes_outdone")).sum();
+        assert!(again > 0, "{what}: nobody was told of something later");
+    }
+}
