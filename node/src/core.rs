@@ -742,6 +742,10 @@ impl Core {
                     let reply = self.replicate(now, node, &request);
                     return self.reply(now, asker, header.id, reply);
                 }
+                Message::Rewrite(request) => {
+                    let reply = self.rewrite(now, node, request);
+                    return self.reply(now, asker, header.id, reply);
+                }
                 Message::Copies(request) => {
                     let reply = self.take_copies(now, node, &request);
                     return self.reply(now, asker, header.id, reply);

@@ -773,6 +773,12 @@ fn between_nodes() -> impl Strategy<Value = Message> {
             .prop_map(|((table, key), birth, version, touched, under)| {
                 TouchCopy { table, key, birth, version, touched, under }.into()
             }),
+        (text(), keys(), wide_entries(), versions(), option::of(epoch_names())).prop_map(
+            |(table, key, entry, same_as, under)| {
+                let copy = Replicate { table, key, entry, fresh: Fresh::Yes, under };
+                Rewrite { copy, same_as }.into()
+            }
+        ),
         (text(), vec((slot_sets(), epoch_steps()), 0..3)).prop_map(|(table, steps)| Epochs {
             table,
             steps

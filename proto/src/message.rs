@@ -1031,6 +1031,16 @@ pub struct Promised {
     pub entry: Option<Entry>,
 }
 
+/// Node to node: merge this entry into yours, whose value is written again as it was. Answered by a [`Replicated`], which is
+/// [`Missing`](Replicated::Missing) where that value is not.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Rewrite {
+    /// The sender's copy. The bytes of its value are left out.
+    pub copy: Replicate,
+    /// The version of the write that set these bytes before: whoever has that, has them.
+    pub same_as: Version,
+}
+
 /// Node to node: raise the time of last use.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TouchCopy {
@@ -1140,7 +1150,7 @@ pub struct Overlap {
     pub held: Vec<Key>,
 }
 
-/// The answer to [`Replicate`], [`TouchCopy`] and [`CheckCopy`].
+/// The answer to [`Replicate`], [`Rewrite`], [`TouchCopy`] and [`CheckCopy`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -1584,6 +1594,7 @@ messages! {
     114 WalkRequest(WalkRequest), SMALL;
     115 Walked(Walked), LISTING;
     116 Published(Published), PUBLISHED;
+    119 Rewrite(Rewrite), MERGED;
     120 HottestRequest(HottestRequest), SMALL;
     121 Hottest(Hottest), 8 << 10;
     122 BeatRequest(BeatRequest), PARTS;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use annulus_proto::limits::{FIELD_NAME_BYTES_MAX, OWNER_BYTES_MAX, REPLICAS_MAX, VALUE_BYTES_MAX};
 use annulus_proto::message::{
     Acknowledged, Change, Failure, Fetch, Fresh, Lifetimes, Message, Operation, Replicate,
-    Replicated, RequestId, Session, SessionReply, SessionRequest, TouchCopy,
+    Replicated, RequestId, Rewrite, Session, SessionReply, SessionRequest, TouchCopy,
 };
 use annulus_proto::{Attributes, Entry, Key, NodeId, Slot, Value, Version};
 use annulus_shm::Admission;
@@ -120,7 +120,11 @@ pub(super) enum WriteKind {
     /// What is noted of a session beside its value.
     Noted,
     /// A new write.
-    Plain,
+    Plain {
+        /// The version of the write that set the same bytes before, if this sets them again: homes that have that need not
+        /// be sent them.
+        same_as: Option<Version>,
+    },
     /// What a ballot decided.
     Decided {
         /// The ballot.
@@ -517,7 +521,8 @@ impl Core {
                 Err(trouble) => return self.on_no_stamp(now, id, pending, trouble),
             };
             if let Some(entry) = begun(&policy, operation, birth, now_ms) {
-                return self.start_writing(now, id, pending, entry, WriteKind::Plain);
+                let kind = WriteKind::Plain { same_as: None };
+                return self.start_writing(now, id, pending, entry, kind);
             }
         }
         // A marker of what nobody has any more is nothing.
@@ -615,7 +620,17 @@ impl Core {
             let failure = Failure::TooLarge { size, limit: policy.max_value.into() };
             return self.finish(now, id, pending, Err(failure));
         }
-        self.start_writing(now, id, pending, entry, WriteKind::Plain);
+        let same_as = match operation {
+            Operation::Put { value, .. }
+            | Operation::Update {
+                change: Change::Value(value) | Change::Whole(value, _), ..
+            } if policy.merge.is_none() && !body.has_fields() => {
+                let is_same = matches!(value, Value::Bytes(bytes) if *bytes == body.base.bytes);
+                is_same.then_some(body.base.version)
+            }
+            _ => None,
+        };
+        self.start_writing(now, id, pending, entry, WriteKind::Plain { same_as });
     }
 
     fn on_no_stamp(&mut self, now: Now, id: u64, pending: Pending, trouble: NoStamp) {
@@ -685,7 +700,7 @@ impl Core {
         let decides = self.is_decided(&pending);
         let config = self.epoch(table, slot).cloned();
         let config = config.filter(|config| {
-            let is_plain = matches!(kind, WriteKind::Plain) && pending.unknown < UNKNOWN_MAX;
+            let is_plain = matches!(kind, WriteKind::Plain { .. }) && pending.unknown < UNKNOWN_MAX;
             decides || is_plain && self.is_to_be_known(now, &homes, needed, config)
         });
         let under = config.as_ref().map(|config| config.id);
@@ -777,7 +792,7 @@ impl Core {
             | WriteKind::Moved
             | WriteKind::Noted
             | WriteKind::Ended => Fresh::No,
-            WriteKind::Plain => Fresh::Yes,
+            WriteKind::Plain { .. } => Fresh::Yes,
             WriteKind::Decided { ballot, .. } if ballot == entry.version => Fresh::Yes,
             WriteKind::Decided { ballot, .. } => Fresh::By(ballot),
         };
@@ -788,6 +803,14 @@ impl Core {
             (WriteKind::Touch, Some(body)) if !whole => {
                 let (birth, version, touched) = (entry.birth, entry.version, body.touched);
                 TouchCopy { table, key, birth, version, touched, under }.into()
+            }
+            (WriteKind::Plain { same_as: Some(same_as) }, Some(_)) if !whole => {
+                let (mut copy, same_as) = (Replicate { table, key, entry, fresh, under }, *same_as);
+                if let Some(body) = &mut copy.entry.body {
+                    body.base.bytes = Vec::new();
+                }
+                self.counters.add("rewrites_sent");
+                Rewrite { copy, same_as }.into()
             }
             _ => Replicate { table, key, entry, fresh, under }.into(),
         };
@@ -1012,7 +1035,7 @@ impl Core {
                     // A plain write has made it void there.
                     writing.floor = writing.floor.max(Some(theirs.version));
                 } else if is_decided || theirs.birth == birth && theirs.is_ended() == ended {
-                    let is_lost = matches!(writing.kind, WriteKind::Plain)
+                    let is_lost = matches!(writing.kind, WriteKind::Plain { .. })
                         && is_outdone(&pending.request.operation, writing.entry.version, &theirs)
                         && self.tables[table].store.policy().merge.is_none();
                     if is_lost && !answered && pending.rounds < ROUNDS_MAX {

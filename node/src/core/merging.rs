@@ -242,6 +242,7 @@ impl Core {
     pub(super) fn note_merge(&mut self, node: NodeId, message: &Message) {
         let theirs = match message {
             Message::Replicate(request) => &request.table,
+            Message::Rewrite(request) => &request.copy.table,
             Message::Copies(request) => &request.table,
             Message::SketchRequest(request) => &request.table,
             Message::SessionRequest(request) => &request.table,

@@ -1,11 +1,11 @@
 //! What a home does when another node coordinates.
 
 use annulus_proto::message::{
-    EpochName, Failure, Fetch, Fetched, Fresh, Message, Rejected, Replicate, Replicated, SlotList,
-    SlotListRequest, TouchCopy,
+    EpochName, Failure, Fetch, Fetched, Fresh, Message, Rejected, Replicate, Replicated, Rewrite,
+    SlotList, SlotListRequest, TouchCopy,
 };
 
-use annulus_proto::{Entry, Key, NodeId, Slot};
+use annulus_proto::{Entry, Key, Kind, NodeId, Slot};
 use annulus_shm::Admission;
 
 use annulus_slots::Refused;
@@ -26,6 +26,31 @@ impl Core {
         };
         let copy = (&request.key, &request.entry);
         self.take_copy(now, from, table, copy, request.fresh, request.under)
+    }
+
+    /// Takes in a write of a value that is here already: see [`Rewrite`].
+    pub(super) fn rewrite(&mut self, now: Now, from: NodeId, request: Rewrite) -> Replicated {
+        let Rewrite { mut copy, same_as } = request;
+        let Some(table) = self.table_named(&copy.table) else {
+            return Replicated::Failed(no_table(&copy.table));
+        };
+        let now_ms = self.time.now_ms(now);
+        let store = &mut self.tables[table].store;
+        // Where values are joined, what has one version need not be one value.
+        let is_joined = store.policy().merge.is_some();
+        let stored = store.get(&copy.key, now_ms).filter(|stored| stored.birth == copy.entry.birth);
+        let base = stored.and_then(|stored| stored.body).map(|body| body.base);
+        let base = base.filter(|base| base.version == same_as && base.kind == Kind::Bytes);
+        let (Some(base), Some(body), false) = (base, &mut copy.entry.body, is_joined) else {
+            self.counters.add("rewrites_of_other_values");
+            return Replicated::Missing;
+        };
+        body.base.bytes = base.bytes;
+        if let Err(why) = copy.entry.check() {
+            return Replicated::Failed(Failure::Refused(why.to_owned()));
+        }
+        self.counters.add("rewrites_received");
+        self.replicate(now, from, &copy)
     }
 
     /// Takes in what another node sends of a table's entry, and says what became of it.

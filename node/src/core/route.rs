@@ -93,6 +93,7 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
     let slot = match message {
         Message::SessionRequest(request) => request.key.slot(),
         Message::Replicate(request) => request.key.slot(),
+        Message::Rewrite(request) => request.copy.key.slot(),
         Message::TouchCopy(request) => request.key.slot(),
         Message::Fetch(request) => request.key.slot(),
         Message::CheckCopy(request) => request.key.slot(),

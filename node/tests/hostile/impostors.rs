@@ -168,6 +168,10 @@ fn message(rng: &mut StdRng, me: NodeId) -> Message {
             let under = rng.random::<bool>().then(|| epoch(rng));
             Replicate { table, key, entry: entry(rng), fresh, under }.into()
         }
+        16 if rng.random() => {
+            let copy = Replicate { table, key, entry: entry(rng), fresh: Fresh::Yes, under: None };
+            Rewrite { copy, same_as: version(rng) }.into()
+        }
         16 => {
             let (birth, version, touched) = (version(rng), version(rng), rng.random());
             let under = rng.random::<bool>().then(|| epoch(rng));
@@ -250,6 +254,7 @@ async fn a_client_may_not_speak_as_nodes_do() {
     }
     for name in [
         "Replicate",
+        "Rewrite",
         "TouchCopy",
         "Fetch",
         "Compare",

@@ -1,7 +1,7 @@
 //! Values that are put, whether a session lives under the key or not.
 
 use annulus_proto::Hlc;
-use annulus_proto::message::{Fresh, Replicate};
+use annulus_proto::message::{Fresh, Replicate, Rewrite};
 
 use super::*;
 
@@ -184,4 +184,91 @@ fn the_later_of_two_writes_stays_though_its_clock_is_behind() {
         let again: u64 = (0..3).map(|node| world.counter(node, "writes_outdone")).sum();
         assert!(again > 0, "{what}: nobody was told of something later");
     }
+}
+
+impl World {
+    fn in_all(&self, name: &str) -> u64 {
+        (0..self.nodes.len()).map(|node| self.counter(node, name)).sum()
+    }
+}
+
+/// Session middleware writes the same bytes again with each request.
+#[test]
+fn the_same_value_is_not_sent_again() {
+    let mut world = World::new(3, 1_950);
+    world.settle();
+    world.acknowledged(0, KEY, put("one", 50_000));
+    world.run_for(Duration::from_millis(500));
+    let before = world.copy(0, KEY).unwrap();
+    world.acknowledged(1, KEY, put("one", 90_000));
+    world.acknowledged(1, KEY, update("one"));
+    world.run_for(Duration::from_millis(500));
+    let counts = ["rewrites_sent", "rewrites_received", "rewrites_of_other_values"];
+    assert_eq!(counts.map(|name| world.in_all(name)), [4, 4, 0]);
+    let after = world.copy(1, KEY).unwrap();
+    assert!(after.version > before.version && after.birth == before.birth);
+    for node in 0..3 {
+        assert_eq!(world.copy(node, KEY).unwrap(), after, "{node}");
+        assert_eq!(world.value(node, KEY), bytes("one"));
+        assert!((85_000..96_000).contains(&lives(&mut world, node)), "{node}");
+    }
+    // Other bytes are, and those of another session.
+    world.acknowledged(2, KEY, put("two", 90_000));
+    world.acknowledged(2, KEY, end());
+    world.acknowledged(2, KEY, put_after_end("two"));
+    world.run_for(Duration::from_millis(500));
+    assert_eq!(world.in_all("rewrites_sent"), 4);
+    for node in 0..3 {
+        assert_eq!(world.value(node, KEY), bytes("two"));
+    }
+}
+
+#[test]
+fn a_home_that_has_another_value_asks_for_the_one_that_was_written_again() {
+    let mut world = World::new(3, 1_951);
+    world.settle();
+    world.acknowledged(0, KEY, put("one", 50_000));
+    world.run_for(Duration::from_millis(500));
+    // The third node does not hear of the second write.
+    world.isolate(2);
+    world.acknowledged(0, KEY, put("two", 50_000));
+    world.cut.clear();
+    assert_eq!(world.copy(2, KEY).unwrap().body.unwrap().base.bytes, b"one");
+    world.acknowledged(0, KEY, put("two", 90_000));
+    world.run_until("the value", Duration::from_millis(900), |world| {
+        world.copy(2, KEY).unwrap().body.unwrap().base.bytes == b"two"
+    });
+    assert_eq!(world.in_all("rewrites_of_other_values"), 1);
+    for node in 0..3 {
+        assert!((85_000..96_000).contains(&lives(&mut world, node)), "{node}");
+    }
+}
+
+/// What somebody says that another home's value is, is looked at before it is believed.
+#[test]
+fn a_value_is_not_taken_for_one_of_another_version_or_birth() {
+    let mut world = World::new(1, 1_952);
+    world.settle();
+    world.acknowledged(0, KEY, put("one", 50_000));
+    let stored = world.copy(0, KEY).unwrap();
+    let later = Version::new(Hlc::from_ms(stored.version.hlc.ms() + 1), stored.version.node);
+    let rewritten = |birth: Version| {
+        let mut entry = Entry { birth, version: later, ..stored.clone() };
+        let body = entry.body.as_mut().unwrap();
+        (body.base.version, body.base.bytes) = (later, Vec::new());
+        let (table, key) = ("sessions".to_owned(), Key::new(KEY).unwrap());
+        Replicate { table, key, entry, fresh: Fresh::No, under: None }
+    };
+    let (base, birth) = (stored.body.as_ref().unwrap().base.version, stored.birth);
+    for (copy, same_as, expected) in [
+        (rewritten(birth), later, Replicated::Missing),
+        (rewritten(later), base, Replicated::Missing),
+        (rewritten(birth), base, Replicated::Stored),
+    ] {
+        let (now, from) = (world.present(0), NodeId::from_bits(77));
+        let said = world.core(0, KEY).rewrite(now, from, Rewrite { copy, same_as });
+        assert_eq!(said, expected);
+        assert_eq!(world.value(0, KEY), bytes("one"));
+    }
+    assert_eq!(world.copy(0, KEY).unwrap().version, later);
 }

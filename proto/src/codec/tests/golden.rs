@@ -740,6 +740,20 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             Published { channel: b"c".into(), message: b"hi".into(), is_sharded: true }.into(),
             "016302686901",
         ),
+        (
+            Rewrite {
+                copy: Replicate {
+                    table: "t".into(),
+                    key: key(),
+                    entry: Entry::ended(birth(), later()),
+                    fresh: Fresh::Yes,
+                    under: None,
+                },
+                same_as: birth(),
+            }
+            .into(),
+            "017406733363726574fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000000100fd0000006c50c4a001a1",
+        ),
         (HottestRequest { table: "t".into(), core: 1, count: 10 }.into(), "0174010a"),
         (
             Hottest {
