@@ -21,6 +21,7 @@ mod custody;
 mod epochs;
 mod evict;
 mod freshness;
+mod gone;
 mod handover;
 mod hints;
 mod hub;
@@ -75,6 +76,7 @@ use copies::Copies;
 use custody::Custody;
 use epochs::{Effects, Epochs, GivenUp};
 use freshness::Freshness;
+use gone::Telling;
 use hints::Hints;
 use hub::out_of_place;
 use keeping::{Pace, Saving};
@@ -210,6 +212,8 @@ pub struct Core {
     next_read: Option<Duration>,
     /// When to look for sessions that are to end since others were begun in their place.
     next_replaced: Duration,
+    /// When to tell what sessions are gone; `None` = with the next tick.
+    next_gone: Option<Duration>,
     /// When this run began, in hybrid milliseconds.
     began_ms: u64,
     rng: StdRng,
@@ -262,6 +266,8 @@ struct Table {
     inward: Inward,
     /// What leaves it.
     overflowing: Overflowing,
+    /// What is gone of it, and who was told.
+    telling: Telling,
     /// Which sessions are used much.
     burning: Burning,
     /// What becomes of the copies of slots.
@@ -370,6 +376,7 @@ impl Core {
             memory: Memory::default(),
             relief: Relief::default(),
             overflowing: Overflowing::default(),
+            telling: Telling::default(),
             custody: Custody::new(SLOT_COUNT.into()),
             copies: Copies::default(),
             epochs: Epochs::new(id),
@@ -464,6 +471,7 @@ impl Core {
             next_freshness: now.monotonic,
             next_read: Some(now.monotonic),
             next_replaced: now.monotonic,
+            next_gone: None,
             began_ms: 0,
             rng: StdRng::seed_from_u64(seed),
             counters: Counters::default(),
@@ -472,6 +480,7 @@ impl Core {
         };
         core.time.notice(now);
         core.began_ms = core.time.now_ms(now);
+        core.begin_to_note_gone();
         core.inherit_freshness(now);
         core.restore(now, &kept);
         core.restore_seats(&kept);
@@ -517,6 +526,7 @@ impl Core {
         self.give_room(now);
         self.flush_epochs(now);
         self.send_bundles(now);
+        self.tell_gone_soon(now);
     }
 
     /// Does what has become due.
@@ -554,10 +564,14 @@ impl Core {
                 self.start_syncs(now);
             }
         }
+        if self.next_gone.is_some_and(|at| at <= now.monotonic) {
+            self.see_to_gone(now);
+        }
         self.extend_freshness_on(now);
         self.carry_out_some(now);
         self.flush_epochs(now);
         self.send_bundles(now);
+        self.tell_gone_soon(now);
     }
 
     /// Reads some more of what an earlier run left.
@@ -585,6 +599,7 @@ impl Core {
             }
             self.counters.add_many("entries_dropped_expired", scanned.dropped);
             self.counters.add_many("records_dropped_damaged", scanned.damaged);
+            self.judge_expired(now, index);
             let dropped = self.see_to_overdue(now, index, false);
             self.counters.add_many("entries_dropped_expired", dropped);
             if scanned.damaged > 0 {
@@ -595,6 +610,7 @@ impl Core {
             }
         }
         self.send_bundles(now);
+        self.tell_gone_soon(now);
     }
 
     /// Something to do, in order; `None` when there is nothing more.
@@ -638,6 +654,7 @@ impl Core {
             self.next_exchange,
             self.next_epochs,
             self.next_sync,
+            self.next_gone,
             self.effects.next_save(),
             self.effects.are_ready().then_some(Duration::ZERO),
             self.freshness.is_under_way().then_some(Duration::ZERO),
@@ -719,6 +736,7 @@ impl Core {
         self.see_to_replaced(now);
         self.give_counts_up(now);
         self.hand_over_overflow(now);
+        self.see_to_gone(now);
         self.count_copies(now);
         if self.next_freshness <= now.monotonic {
             self.next_freshness = now.monotonic + FRESHNESS_PERIOD;
@@ -772,6 +790,10 @@ impl Core {
                 }
                 Message::BeatRequest(request) => {
                     let reply = self.tell_beat(now, &request);
+                    return self.reply(now, asker, header.id, reply);
+                }
+                Message::Gone(gone) => {
+                    let reply = self.on_gone(node, gone);
                     return self.reply(now, asker, header.id, reply);
                 }
                 Message::Burning(report) => {
@@ -917,6 +939,9 @@ impl Core {
             }
             Purpose::Overlap { table } => self.on_overlap(now, table, call.node, Some(message)),
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), Some(message)),
+            Purpose::Gone { table, next } => {
+                self.on_gone_noted(now, (table, next), call.node, Some(message));
+            }
             Purpose::Beat { table, core, after, slots } => {
                 let (from, question) = ((table, call.node, core), (call.asked, after, slots));
                 self.on_beat(now, from, question, message, header.view);
@@ -967,6 +992,9 @@ impl Core {
             Purpose::Heat { table, keys } => self.on_heats(now, table, call.node, keys, None),
             Purpose::Overlap { table } => self.on_overlap(now, table, call.node, None),
             Purpose::Burning { table, key } => self.on_burned(now, (table, key), None),
+            Purpose::Gone { table, next } => {
+                self.on_gone_noted(now, (table, next), call.node, None);
+            }
             // The next one says what this one would have.
             Purpose::Beat { .. } => {}
             Purpose::EndReplaced(to_end) => self.on_end_of_replaced(to_end, None),

@@ -58,7 +58,7 @@ use crate::core::{
 use accept::Reception;
 use core_task::CoreTask;
 use disk::{DiskTask, TableNames};
-use door::{Abroad, Channels, Door, NearTables};
+use door::{Abroad, Channels, Door, Events, NearTables};
 use hub_task::HubTask;
 use inboxes::{Inboxes, NotLeft, Receivers};
 use keys::{KeyTask, Keys};
@@ -331,6 +331,9 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             post.publish(&standing, message);
         })
     };
+    let policies = settings.tables.iter().map(|table| &table.policy);
+    let channels = reception.channels.clone();
+    let events = Arc::new(Events::new(policies, channels, tally.clone(), host.entropy()));
     let near = NearTables::new(&settings, &regions);
     let inside = (reception.clone(), &shared[..], near);
     let (outside, seed) = ((map, abroad), host.entropy());
@@ -402,6 +405,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
             inboxes: inboxes.clone(),
             disk: disk.clone(),
             archive: archive.clone(),
+            events: events.clone(),
             reservations: reservations.clone(),
             // The first core looks after them.
             slot_sets: std::mem::take(&mut set_calls),

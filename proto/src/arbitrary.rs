@@ -150,6 +150,7 @@ pub(crate) fn messages() -> impl Strategy<Value = Message> {
         1 => owned(),
         1 => walk(),
         1 => published(),
+        1 => gone(),
         1 => hottest(),
         1 => beats(),
         5 => between_nodes(),
@@ -653,6 +654,16 @@ fn published() -> impl Strategy<Value = Message> {
     (bytes(), bytes(), any::<bool>()).prop_map(|(channel, message, is_sharded)| {
         Published { channel, message, is_sharded }.into()
     })
+}
+
+fn gone() -> impl Strategy<Value = Message> {
+    let how = prop_oneof![Just(HowGone::Ended), Just(HowGone::Expired), Just(HowGone::Evicted)];
+    let session = (keys(), versions(), versions(), how)
+        .prop_map(|(key, birth, version, how)| GoneSession { key, birth, version, how });
+    prop_oneof![
+        (text(), vec(session, 0..4)).prop_map(|(table, sessions)| Gone { table, sessions }.into()),
+        Just(GoneNoted {}.into()),
+    ]
 }
 
 fn hottest() -> impl Strategy<Value = Message> {

@@ -11,6 +11,7 @@ pub mod channels;
 pub mod codec;
 pub mod entry;
 pub mod epochs;
+pub mod gone;
 pub mod heat;
 pub mod hottest;
 pub mod key;

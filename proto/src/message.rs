@@ -25,6 +25,7 @@ pub use crate::epochs::{
     EpochAnswer, EpochBallot, EpochConfig, EpochName, EpochSource, EpochStanding, EpochStep,
     EpochSuccessor, Epochs, EpochsAnswer,
 };
+pub use crate::gone::{Gone, GoneNoted, GoneSession, HowGone};
 pub use crate::hottest::{HotSession, Hottest, HottestRequest};
 use crate::key::{Key, Slot};
 use crate::member::Member;
@@ -1594,6 +1595,8 @@ messages! {
     114 WalkRequest(WalkRequest), SMALL;
     115 Walked(Walked), LISTING;
     116 Published(Published), PUBLISHED;
+    117 Gone(Gone), LISTING;
+    118 GoneNoted(GoneNoted), SMALL;
     119 Rewrite(Rewrite), MERGED;
     120 HottestRequest(HottestRequest), SMALL;
     121 Hottest(Hottest), 8 << 10;

@@ -124,6 +124,11 @@ pub enum Command<'a> {
         /// together.
         patterns: Arguments<'a>,
     },
+    /// CONFIG SET.
+    ConfigSet {
+        /// Names and values, at least one pair.
+        pairs: Arguments<'a>,
+    },
     /// WAIT.
     Wait {
         /// How many replicas; if not positive, none is waited for.

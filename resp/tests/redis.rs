@@ -160,6 +160,7 @@ const OF_STATE: &[&str] = &[
     "-ERR DISCARD without MULTI",
     "-ERR EXEC without MULTI",
     "-ERR Error compiling script",
+    "-ERR Unknown option or number of arguments for CONFIG SET - '",
     "-WRONGPASS ",
     "-NOAUTH HELLO must be called",
 ];
@@ -656,6 +657,9 @@ fn odd_arguments_are_refused_in_the_same_words() {
         "config get",
         "config x",
         "config get x",
+        "config set",
+        "config set x",
+        "config set x y z",
         "wait",
         "wait 0",
         "wait x 0",

@@ -52,6 +52,6 @@ pub use reader::{Hit, Lookup, Reader, SegmentStats, Standing, Used};
 pub use region::{FileRegion, HeapRegion, Huge, Region, ReserveError};
 pub use shards::{Shards, carry_shards, create_shards, open_shards, retire_shards};
 pub use writer::{
-    Admission, CreateError, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, Occupied, Put, PutError,
-    Recovery, ScanItem, TableStats, Verified, WholeItem, Writer,
+    Admission, CreateError, EXPIRY_LATENESS_MS, ExpiredItem, Fate, Found, Full, Occupied, Put,
+    PutError, Recovery, ScanItem, TableStats, Verified, WholeItem, Writer,
 };

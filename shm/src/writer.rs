@@ -182,6 +182,18 @@ pub struct ExpiredItem<'a> {
     pub mark: u64,
 }
 
+/// What becomes of an expired entry that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is removed.
+    Goes,
+    /// It stays, and is offered again.
+    Stays {
+        /// When, on the hybrid clock, within [`EXPIRY_LATENESS_MS`] after; what is not ahead means soon.
+        until_ms: u64,
+    },
+}
+
 /// An entry that was checked, with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WholeItem<'a> {
@@ -499,6 +511,16 @@ impl Writer {
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
         self.core.remove_expired(now_hybrid_ms, budget, decide)
+    }
+
+    /// As [`remove_expired`](Self::remove_expired), for who knows when an entry that stays is to be offered again.
+    pub fn settle_expired(
+        &mut self,
+        now_hybrid_ms: u64,
+        budget: usize,
+        decide: &mut dyn FnMut(ExpiredItem<'_>) -> Fate,
+    ) -> usize {
+        self.core.settle_expired(now_hybrid_ms, budget, decide)
     }
 
     /// Drops something, after a [`PutError::Full`]: the expired entries that `decide` lets go, up to a thousand or so; if

@@ -189,7 +189,7 @@ impl Resolver {
             |bytes| show_size(bytes.get()),
         );
         let home_timeout = self.take_time(Setting::HomeTimeout, core.home_timeout, MS..=MINUTE);
-        let redis = self.redis();
+        let (redis, tells_gone) = self.redis();
         let log = self.take(Setting::Log, "info".to_owned(), filter, Clone::clone);
         let settings = NodeSettings {
             cluster,
@@ -225,6 +225,7 @@ impl Resolver {
                 hints_rate,
                 handover_rate,
                 home_timeout,
+                tells_gone,
                 ..core
             },
             redis,
@@ -233,8 +234,8 @@ impl Resolver {
         (settings, log)
     }
 
-    /// What clients of Redis find.
-    fn redis(&mut self) -> RedisSettings {
+    /// What clients of Redis find, and whether nodes tell each other what becomes of keys, for them.
+    fn redis(&mut self) -> (RedisSettings, bool) {
         let default = RedisSettings::default();
         // Looked at out of their order in the file, since one depends on the other.
         let given = self.given.get(&Setting::RedisPasswordFile);
@@ -247,7 +248,7 @@ impl Resolver {
             |addrs| show_list(&addrs.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
         );
         let listens = !listen.is_empty();
-        RedisSettings {
+        let redis = RedisSettings {
             listen,
             socket: self.take(Setting::RedisSocket, default.socket, socket, show_optional_path),
             password_file: self.take(
@@ -290,7 +291,14 @@ impl Resolver {
                 },
                 |addr| addr.map(|addr| addr.to_string()).unwrap_or_default(),
             ),
-        }
+        };
+        let tells_gone = self.take(
+            Setting::RedisKeyspaceEvents,
+            CoreSettings::default().tells_gone,
+            on_or_off,
+            |is_on| if *is_on { "on" } else { "off" }.to_owned(),
+        );
+        (redis, tells_gone)
     }
 
     /// The value of a setting: the winner's, else the default. A value that is wrong is reported,
@@ -971,6 +979,14 @@ fn on_late_save(raw: &Raw) -> Result<OnLateSave, String> {
     }
 }
 
+fn on_or_off(raw: &Raw) -> Result<bool, String> {
+    match raw {
+        Raw::Text(text) if text == "off" => Ok(false),
+        Raw::Text(text) if text == "on" => Ok(true),
+        _ => Err("must be \"off\" or \"on\"".to_owned()),
+    }
+}
+
 fn redis_cluster(raw: &Raw, listens: bool) -> Result<bool, String> {
     match raw {
         Raw::Text(text) if text == "off" => Ok(false),
@@ -979,7 +995,7 @@ fn redis_cluster(raw: &Raw, listens: bool) -> Result<bool, String> {
             let text = "clients of clusters come over TCP; write an address into `listen`, too";
             Err(text.to_owned())
         }
-        _ => Err("must be \"off\" or \"on\"".to_owned()),
+        raw => on_or_off(raw),
     }
 }
 

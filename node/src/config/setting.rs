@@ -82,6 +82,7 @@ settings! {
         RedisOnLateSave "redis.on_late_save" "WHAT" "What becomes of a SET after the logout: error, ignore, recreate";
         RedisCluster "redis.cluster" "on|off" "Whether clients of Redis find a cluster: off, on";
         RedisAnnounce "redis.announce" "ADDR" "Where they find this node then, if not where it listens; empty: there";
+        RedisKeyspaceEvents "redis.keyspace_events" "on|off" "Whether they may listen to what becomes of keys: off, on";
         Log "log" "FILTER" "What to log: error, warn, info, debug, trace, or per module";
     }
 }
@@ -164,6 +165,7 @@ impl Setting {
             Self::RedisOnLateSave => "redis-on-late-save",
             Self::RedisCluster => "redis-cluster",
             Self::RedisAnnounce => "redis-announce",
+            Self::RedisKeyspaceEvents => "redis-keyspace-events",
             one_word => one_word.key(),
         }
     }

@@ -208,6 +208,7 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::RedisOnLateSave, "recreate", "\"recreate\""),
         (Setting::RedisCluster, "on", "\"on\""),
         (Setting::RedisAnnounce, "10.0.0.1:1", "\"10.0.0.1:1\""),
+        (Setting::RedisKeyspaceEvents, "on", "\"on\""),
         (Setting::Log, "debug", "\"debug\""),
     ];
     assert_eq!(values.map(|(setting, ..)| setting).as_slice(), Setting::ALL);
@@ -667,6 +668,14 @@ fn clients_of_redis_are_let_in_where_the_configuration_says() {
 }
 
 #[test]
+fn nodes_tell_each_other_of_keys_where_the_configuration_says() {
+    assert!(!Scene::new("").settings().core.tells_gone);
+    let scene = Scene::new("[redis]\nkeyspace_events = \"on\"\n");
+    assert!(scene.settings().core.tells_gone, "clients may be let in elsewhere alone");
+    assert!(!scene.flag(Setting::RedisKeyspaceEvents, "off").settings().core.tells_gone);
+}
+
+#[test]
 fn clients_of_redis_come_from_beyond_loopback_with_a_password_alone() {
     let file = "[redis]\nlisten = [\"127.0.0.1:6379\", \"0.0.0.0:6379\"]\n";
     for keys in ["", "keyring = \"/k\"\n"] {
@@ -703,6 +712,10 @@ fn what_is_wrong_under_redis_is_said_with_its_line() {
         (
             "[redis]\ncluster = true\n",
             "node.toml:2: redis.cluster = (true or false): must be \"off\" or \"on\"",
+        ),
+        (
+            "[redis]\nkeyspace_events = \"Egx\"\n",
+            "node.toml:2: redis.keyspace_events = \"Egx\": must be \"off\" or \"on\"",
         ),
         (
             "[redis]\ncluster = \"on\"\n",

@@ -161,6 +161,13 @@ pub(super) enum Purpose {
         /// The key.
         key: Key,
     },
+    /// What sessions are gone.
+    Gone {
+        /// The table, by its place.
+        table: usize,
+        /// The number of what comes after that.
+        next: u64,
+    },
     /// What changed at a home.
     Beat {
         /// The table, by its place.

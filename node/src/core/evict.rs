@@ -101,12 +101,16 @@ impl Core {
             }
             let Ok(version) = self.time.stamp(now, entry.version.hlc) else { break };
             self.overflow_evicted(now, table, &key, &entry);
+            let before = self.settings.tells_gone.then(|| entry.clone());
             entry.write_value(version, Value::Bytes(Vec::new()));
             let ago_ms = match self.tables[table].store.policy().overflow.is_kept() {
                 true => OVERFLOWED_AGO_MS,
                 false => EXPIRED_AGO_MS,
             };
             entry.write_lease(version, 0, now_ms.saturating_sub(ago_ms).max(1));
+            if let Some(before) = before {
+                self.tables[table].store.see_change(&key, &before, &entry, now_ms);
+            }
             // Not stored here before it is dropped: there may be no block left even for that.
             let homes = self.homes(table, key.slot());
             let (extras, _) = self.extra_homes(table, key.slot(), &entry);

@@ -9,7 +9,7 @@ use annulus_gossip::Channel;
 #[cfg(doc)]
 use annulus_proto::Rtt;
 use annulus_proto::codec::Header;
-use annulus_proto::message::{HostLoad, Message, Role, TableStatus};
+use annulus_proto::message::{GoneSession, HostLoad, Message, Role, TableStatus};
 use annulus_proto::submission::Answer;
 use annulus_proto::{Load, Member, NodeId, Status};
 use annulus_seal::datagram::Recipient;
@@ -269,6 +269,13 @@ pub enum Output {
         table: usize,
         /// The sessions.
         sessions: Arc<[Overflowed]>,
+    },
+    /// These sessions are gone: tell who listens on this node, unless they were told of the same before.
+    Gone {
+        /// The table of the innermost ring, by its place.
+        table: usize,
+        /// The sessions.
+        sessions: Vec<GoneSession>,
     },
     /// Somebody would use a table whose memory was not reserved yet: reserve it, then say [`Input::Reserved`] to all
     /// cores.

@@ -310,6 +310,7 @@ impl Core {
             if goes_early || age_ms >= DROPPED_AFTER_MS && !is_waiting {
                 // As if it were dropped when the other homes drop it, so that comparisons find nothing missing.
                 let when_ms = deadline.saturating_add(DROPPED_AFTER_MS);
+                self.tables[table].store.see_overdue_go(&key, deadline, now_ms);
                 self.tables[table].store.drop_entry_as_of(&key, when_ms, now_ms);
                 dropped += 1;
             }
@@ -412,7 +413,13 @@ impl Core {
 
     /// Whether the innermost ring knows better than one further out, as far as this node can tell: the session was brought
     /// in, or has ended, and this copy was left.
-    fn is_known_inside(&mut self, now: Now, table: usize, key: &Key, entry: &Entry) -> bool {
+    pub(super) fn is_known_inside(
+        &mut self,
+        now: Now,
+        table: usize,
+        key: &Key,
+        entry: &Entry,
+    ) -> bool {
         let innermost = self.innermost(table);
         if innermost == table {
             return false;
@@ -426,7 +433,7 @@ impl Core {
     }
 
     /// Whether this node would know if a session of a slot had ended.
-    fn knows_ends(&self, now: Now, table: usize, slot: Slot) -> bool {
+    pub(super) fn knows_ends(&self, now: Now, table: usize, slot: Slot) -> bool {
         let homes = self.vouching_homes(table, slot);
         let heard = homes.and_then(|homes| self.majority_heard(now, homes));
         let is_in_touch = heard.is_some_and(|at| at + 4 * PING_AFTER > now.monotonic);

@@ -107,6 +107,11 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
             None => return Party::Core(0),
         },
         Message::Burning(report) => report.key.slot(),
+        // Any core could.
+        Message::Gone(gone) => match gone.sessions.first() {
+            Some(session) => session.key.slot(),
+            None => return Party::Core(0),
+        },
         Message::BeatRequest(request) => match request.slots.slots().next() {
             Some(slot) => slot,
             None => return Party::Core(0),
@@ -155,7 +160,7 @@ pub fn party_of_request(message: &Message, cores: usize) -> Party {
     Party::Core(core_of(slot, cores))
 }
 
-/// Whether this is one of many that bring two nodes' tables in line, or is about as large as those are. It waits behind
+/// Whether this is one of many that bring two nodes' tables in line, or is or may be about as large as those are. It waits behind
 /// requests wherever both wait: a user waits for each of those, and for none of these.
 pub fn is_bulk(message: &Message) -> bool {
     matches!(
@@ -164,6 +169,7 @@ pub fn is_bulk(message: &Message) -> bool {
             | Message::SketchRequest(_)
             | Message::SlotListRequest(_)
             | Message::OverlapRequest(_)
+            | Message::Gone(_)
     )
 }
 

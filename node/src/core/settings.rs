@@ -49,6 +49,10 @@ pub struct CoreSettings {
     /// How many answers to writes are remembered so that a repeated request is answered and not
     /// done again. Default 65,536, about 8 MiB.
     pub replies_max: usize,
+    /// Whether nodes tell each other which sessions have ended, expired or were evicted ([`Output::Gone`](super::Output::Gone)).
+    /// It costs some 40 bytes and the key from each home to each member. For who listens to it as a client of Redis, on
+    /// whichever node; so all nodes do it, or none. Default no.
+    pub tells_gone: bool,
     /// For tests that show what a rule is for: the one that this node breaks.
     #[doc(hidden)]
     pub flaw: Option<Flaw>,
@@ -105,6 +109,7 @@ impl Default for CoreSettings {
             home_timeout: Duration::from_secs(1),
             pending_max: 65_536,
             replies_max: 65_536,
+            tells_gone: false,
             flaw: None,
         }
     }

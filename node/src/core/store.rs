@@ -1,6 +1,7 @@
 //! One table's entries: in shared memory, with what the node must know of them beside it.
 
 mod changes;
+mod gone;
 mod hottest;
 mod near;
 mod outline;
@@ -19,13 +20,14 @@ use annulus_proto::submission::Action;
 use annulus_proto::{
     Dither, Entry, HalfLife, Hlc, Key, NodeId, Replaced, SLOT_COUNT, Slot, Value, Version, record,
 };
-use annulus_shm::{Admission, ExpiredItem, PutError, TableStats, Used, Writer};
+use annulus_shm::{Admission, ExpiredItem, Fate, PutError, TableStats, Used, Writer};
 use annulus_sketch::Sketch;
 
 use super::merging::UnjoinedCounts;
 use super::overflow::DROPPED_AFTER_MS;
 use super::settings::{Flaw, TablePolicy};
 use changes::Changes;
+use gone::{EXPIRED_AFTER_MS, Leavers};
 use hottest::Noticed;
 use near::NearCopies;
 use outline::{Change, Outline};
@@ -34,6 +36,7 @@ use owners::Owners;
 use replacing::Replacing;
 use suspects::Suspects;
 
+pub(super) use gone::Leaver;
 pub(super) use near::gist_of;
 pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
 pub(super) use overdue::Overdue;
@@ -78,6 +81,8 @@ pub(super) struct Store {
     is_memory_wanted: bool,
     changes: Changes,
     leaving: Leaving,
+    /// Which sessions are gone; `None` = nobody wants to know.
+    leavers: Option<Box<Leavers>>,
     unread: Unread,
     scan_cursor: u64,
     unjoined: UnjoinedCounts,
@@ -171,6 +176,7 @@ impl Store {
             near: NearCopies::default(),
             changes: Changes::default(),
             leaving: Leaving::default(),
+            leavers: None,
             unread: Unread::all(),
             scan_cursor: 0,
             unjoined: UnjoinedCounts::default(),
@@ -480,6 +486,9 @@ impl Store {
         let (birth, version) = (after.birth, after.version);
         if after.ended {
             self.owners.remove(before.owner(), slot.word(key));
+            if let Some(leavers) = &mut self.leavers {
+                leavers.see_end(key, birth, version);
+            }
         }
         if is_sketched {
             let after = of_view((&after, key, mark), of_values);
@@ -548,6 +557,7 @@ impl Store {
             // A dead entry of an older birth may still lie there: it is replaced, not merged.
             let forgotten = if self.outline.is_kept() { self.raw_digest(key) } else { 0 };
             let slot = key.slot();
+            self.see_forgotten(key, offered, now_ms, is_extra);
             let level = self.level_of_move(record::mark(touched_of(offered)), offered, now_ms);
             self.write((key, slot), offered, level, now_ms, admission)?;
             self.owners.insert(owner(offered), key.word());
@@ -584,6 +594,9 @@ impl Store {
         };
         self.replace((key, key.slot()), (digest, level), &entry, now_ms, rewrite, is_extra)?;
         self.owners.change(key, owner(&before), owner(&entry));
+        if !is_extra {
+            self.see_change(key, &before, &entry, now_ms);
+        }
         Ok(entry)
     }
 
@@ -885,16 +898,34 @@ impl Store {
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
         let (owners, near) = (&mut self.owners, &mut self.near);
         let mut leaving = self.policy.overflow.is_kept().then_some(&mut self.leaving);
-        let dropped = self.writer.remove_expired(over_ms, count, &mut |item| {
+        let leavers = &mut self.leavers;
+        if let Some(leavers) = leavers {
+            leavers.forget_old(now_ms);
+        }
+        let seen_ms = match leavers {
+            // Before it is dropped it is seen to be over.
+            Some(_) => over_ms.max(now_ms.saturating_sub(EXPIRED_AFTER_MS)),
+            None => over_ms,
+        };
+        let dropped = self.writer.settle_expired(seen_ms, count, &mut |item| {
+            let mut own = leavers.as_mut().filter(|_| is_own((&*near, unread, &*watched), item));
+            if item.deadline > over_ms {
+                let is_open = own.is_some_and(|leavers| leavers.see(item, now_ms));
+                let dropped_ms = item.deadline.saturating_add(now_ms.saturating_sub(over_ms));
+                return Fate::Stays { until_ms: if is_open { 0 } else { dropped_ms } };
+            }
             if let Some(leaving) = &mut leaving
                 && !is_near(near, item)
                 && leaving.keep(item)
             {
-                return false;
+                return Fate::Stays { until_ms: 0 };
+            }
+            if let Some(leavers) = &mut own {
+                leavers.let_go(item, now_ms);
             }
             let places = (&mut *outline, &mut *owners, &mut *near);
             forget(places, (unread, &mut *watched), (item, of_values, EXPIRED_KEPT_MS), now_ms);
-            true
+            Fate::Goes
         });
         dropped as u64
     }
@@ -1097,8 +1128,11 @@ impl Store {
         let slot = key.slot();
         let is_extra = self.watched.is_extra(slot, key);
         let before = if is_extra { 0 } else { self.raw_digest(key) };
-        if self.writer.get(key.as_bytes(), &mut self.buffer).is_some() {
+        if let Some(found) = self.writer.get(key.as_bytes(), &mut self.buffer) {
             self.owners.remove(owner_of(&self.buffer), key.word());
+            if let Some(leavers) = &mut self.leavers {
+                leavers.forget(found.deadline, key.word());
+            }
         }
         self.writer.remove(key.as_bytes());
         self.changes.note(key.word(), 0);
@@ -1203,11 +1237,16 @@ impl Store {
         let (owners, near) = (&mut self.owners, &mut self.near);
         let half_life = self.half_life;
         let warmth = |mark| half_life.warmth(mark, now_ms);
-        let leaving = &mut self.leaving;
+        let (leaving, leavers) = (&mut self.leaving, &mut self.leavers);
         let keeps = self.policy.overflow.is_kept();
         let mut let_go = |item: ExpiredItem<'_>, also_kept: bool| {
             let goes = item.key != key.as_bytes() && (also_kept || is_near(near, item));
             if goes {
+                if let Some(leavers) = leavers
+                    && is_own((&*near, unread, &*watched), item)
+                {
+                    leavers.let_go(item, now_ms);
+                }
                 let is_seen_to = keeps && !is_near(near, item) && leaving.let_go(item);
                 let kept_ms = if is_seen_to { DROPPED_AFTER_MS } else { EXPIRED_KEPT_MS };
                 let places = (&mut *outline, &mut *owners, &mut *near);
@@ -1350,6 +1389,18 @@ fn beyond(stats: &TableStats, part: usize) -> usize {
     let with_blocks = (stats.pool_blocks_used.saturating_sub(blocks) * entries)
         .div_ceil(stats.pool_blocks_used.max(1));
     entries.saturating_sub(records).max(with_blocks)
+}
+
+/// Whether something is here because this node holds its slot, and can be believed.
+fn is_own(
+    (near, unread, watched): (&NearCopies, &Unread, &Watched),
+    item: ExpiredItem<'_>,
+) -> bool {
+    let Some(slot) = Slot::new(item.partition) else { return false };
+    !near.has_slot(slot)
+        && !unread.slots[usize::from(slot.index())]
+        && !(watched.extras() > 0
+            && Key::new(item.key).is_ok_and(|key| watched.is_extra(slot, &key)))
 }
 
 fn is_near(near: &NearCopies, item: ExpiredItem<'_>) -> bool {

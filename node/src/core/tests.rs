@@ -7,6 +7,7 @@ mod contact;
 mod epochs;
 mod evening;
 mod fields;
+mod gone;
 mod guards;
 mod handover;
 mod memory;
@@ -32,8 +33,8 @@ use std::net::SocketAddr;
 use annulus_gossip::{Channel, MeshConfig};
 use annulus_proto::codec;
 use annulus_proto::message::{
-    Acknowledged, Change, Compare, Exchange, Lifetimes, ListRequest, Operation, RequestId,
-    SYMBOL_BYTES, SessionReply, SessionRequest, StatusRequest,
+    Acknowledged, Change, Compare, Exchange, GoneSession, HowGone, Lifetimes, ListRequest,
+    Operation, RequestId, SYMBOL_BYTES, SessionReply, SessionRequest, StatusRequest,
 };
 use annulus_proto::submission::Submission;
 use annulus_proto::{Attributes, Load, Member, Value, Version};
@@ -73,6 +74,8 @@ struct World {
     asker: Asker,
     /// How many segments were made.
     segments: u64,
+    /// Whether nodes tell each other what sessions are gone.
+    tells_gone: bool,
     /// How nodes watch each other.
     mesh: MeshConfig,
     /// The rule that nodes break.
@@ -91,6 +94,8 @@ struct Node {
     has_disk: bool,
     /// What left its tables.
     archive: Vec<Overflowed>,
+    /// What it told who listens.
+    gone: Vec<GoneSession>,
     /// Whether there is memory to be reserved, and how often it was asked for.
     has_memory: bool,
     memory_asked: usize,
@@ -155,6 +160,7 @@ impl World {
             cores_offset: seed as usize % cores_max,
             asker: Asker::Stream(0),
             segments: 0,
+            tells_gone: false,
             mesh: MeshConfig::default(),
             flaw: None,
             slots: Simulated::All,
@@ -179,6 +185,7 @@ impl World {
             kept: BTreeMap::new(),
             has_disk: true,
             archive: Vec::new(),
+            gone: Vec::new(),
             has_memory: true,
             memory_asked: 0,
             skew_ms: 0,
@@ -258,7 +265,11 @@ impl World {
             load: Load::default(),
         };
         let start = HubStart {
-            settings: CoreSettings { flaw: self.flaw, ..CoreSettings::default() },
+            settings: CoreSettings {
+                flaw: self.flaw,
+                tells_gone: self.tells_gone,
+                ..CoreSettings::default()
+            },
             mesh: self.mesh.clone(),
             cluster: "test".to_owned(),
             me,
@@ -380,6 +391,10 @@ impl World {
                         self.nodes[node].archive.extend(sessions.iter().cloned());
                     }
                     self.post(node, Arrived::Overflowed { core, table, is_taken });
+                }
+                Sent::Gone { table, sessions } => {
+                    assert_eq!(table, 0);
+                    self.nodes[node].gone.extend(sessions);
                 }
                 Sent::Reserve { table } => {
                     let Node { regions, has_memory, memory_asked, .. } = &mut self.nodes[node];

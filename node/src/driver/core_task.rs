@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::archive;
 use super::disk::Batch;
+use super::door::Events;
 use super::inboxes::{CoreEvent, CoreReceiver, Inboxes};
 use super::post::Post;
 use super::present;
@@ -27,6 +28,8 @@ pub(super) struct CoreTask<N: Net, C: Clock> {
     pub(super) disk: mpsc::UnboundedSender<Batch>,
     /// To the thread that writes down what leaves the tables; `None` where nothing is to be written.
     pub(super) archive: Option<Sender<archive::Batch>>,
+    /// Who listens to what became of sessions.
+    pub(super) events: Arc<Events>,
     /// Where memory for tables is asked for.
     pub(super) reservations: Arc<Reservations>,
     /// To what calls the application, for each of its slot sets.
@@ -173,6 +176,7 @@ impl<N: Net, C: Clock> CoreTask<N, C> {
                         self.shared.lock().core.handle(now, input);
                     }
                 }
+                Some(Output::Gone { table, sessions }) => self.events.tell(table, &sessions),
                 Some(Output::Reserve { table }) => self.reservations.begin(table),
                 Some(Output::SlotSet { set, call }) => {
                     if let Some(slot_set) = self.slot_sets.get(set) {

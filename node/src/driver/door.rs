@@ -8,6 +8,7 @@ mod channels;
 mod cluster;
 mod connection;
 mod dump;
+mod events;
 mod fields;
 mod hashes;
 mod keyspace;
@@ -54,6 +55,7 @@ use crate::core::Caller;
 pub(super) use channels::Channels;
 pub(super) use cluster::{Cluster, announced};
 use connection::{Client, Connection};
+pub(super) use events::Events;
 pub(super) use near::NearTables;
 use scripts::Scripts;
 use store::Store;
@@ -68,6 +70,8 @@ pub(super) struct Door<C> {
     tables: Vec<Table>,
     password: Option<Zeroizing<String>>,
     on_late_save: OnLateSave,
+    /// Whether nodes tell each other what became of keys, for those who listen.
+    tells_events: bool,
     scripts: Scripts,
     connections_max: u32,
     connections: AtomicU32,
@@ -254,6 +258,7 @@ impl<C: Clock> Door<C> {
             tables: tables.filter(|policy| policy.ring == 0).map(table).collect(),
             password,
             on_late_save: settings.redis.on_late_save,
+            tells_events: settings.core.tells_gone,
             scripts: Scripts::default(),
             connections_max: settings.redis.connections_max,
             connections: AtomicU32::new(0),

@@ -569,6 +569,7 @@ fn the_document_numbers_variants_and_states_limits_as_they_are() {
         ("Status", names::<Status>()),
         ("PeerState", names::<PeerState>()),
         ("Happened", names::<Happened>()),
+        ("HowGone", names::<HowGone>()),
         ("KeyChange", names::<KeyChange>()),
         ("KeyOrdered", names::<KeyOrdered>()),
         ("EpochStep", names::<EpochStep>()),

@@ -45,6 +45,7 @@ impl fmt::Debug for Command<'_> {
                 ClientSetName { name }
                 Info { sections }
                 ConfigGet { patterns }
+                ConfigSet { pairs }
                 Wait { replicas, timeout_ms }
                 ClusterKeySlot { key }
                 ClusterCountKeysInSlot { slot }

@@ -89,6 +89,8 @@ impl<'a> Command<'a> {
             Id::ReadOnly => Self::ReadOnly,
             Id::ReadWrite => Self::ReadWrite,
             Id::ConfigGet => Self::ConfigGet { patterns: patterns(from(2))? },
+            Id::ConfigSet if from(2).len() % 2 != 0 => return Err(CommandError::Syntax),
+            Id::ConfigSet => Self::ConfigSet { pairs: from(2) },
             Id::Wait => words.wait()?,
             Id::Multi => Self::Multi,
             Id::Exec => Self::Exec,

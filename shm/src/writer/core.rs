@@ -11,7 +11,8 @@ use crate::table::Table;
 use crate::words::{Target as _, Words, prefetch_for_writing};
 use crate::writer::wheel::{Filed, Links, Wheel};
 use crate::writer::{
-    Admission, ExpiredItem, Found, Full, Put, PutError, ScanItem, TableStats, Verified, WholeItem,
+    Admission, ExpiredItem, Fate, Found, Full, Put, PutError, ScanItem, TableStats, Verified,
+    WholeItem,
 };
 
 /// A table with the writer's private knowledge of it.
@@ -430,22 +431,39 @@ impl<W: Words> Core<W> {
         budget: usize,
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
+        self.settle_expired(now_hybrid_ms, budget, &mut |item| match decide(item) {
+            true => Fate::Goes,
+            false => Fate::Stays { until_ms: 0 },
+        })
+    }
+
+    pub(crate) fn settle_expired(
+        &mut self,
+        now_hybrid_ms: u64,
+        budget: usize,
+        decide: &mut dyn FnMut(ExpiredItem<'_>) -> Fate,
+    ) -> usize {
         let (mut key, mut value) = (Vec::new(), Vec::new());
         let mut removed = 0;
         for _ in 0..budget {
             let Some(number) = self.wheel.due(now_hybrid_ms) else { break };
             let id = RecordId::from_number(number as usize);
             let Found { partition, deadline, mark } = self.found(id);
+            let mut again_ms = deadline;
             if deadline != 0 && deadline <= now_hybrid_ms {
                 self.read_key(id, &mut key);
                 self.read_value(id, &mut value);
-                if decide(ExpiredItem { key: &key, value: &value, partition, deadline, mark }) {
-                    self.remove_record(id);
-                    removed += 1;
-                    continue;
+                let item = ExpiredItem { key: &key, value: &value, partition, deadline, mark };
+                match decide(item) {
+                    Fate::Goes => {
+                        self.remove_record(id);
+                        removed += 1;
+                        continue;
+                    }
+                    Fate::Stays { until_ms } => again_ms = until_ms.max(deadline),
                 }
             }
-            self.wheel.file_later(&mut self.records, number, deadline, now_hybrid_ms);
+            self.wheel.file_later(&mut self.records, number, again_ms, now_hybrid_ms);
         }
         removed
     }

@@ -87,6 +87,11 @@ pub(super) enum Sent {
         table: usize,
         sessions: Arc<[Overflowed]>,
     },
+    /// To who listens.
+    Gone {
+        table: usize,
+        sessions: Vec<GoneSession>,
+    },
     /// For memory.
     Reserve {
         table: usize,
@@ -267,6 +272,9 @@ impl Whole {
                     Output::SlotSet { call, .. } => self.outputs.push_back(Sent::Slots(call)),
                     Output::Overflow { table, sessions } => {
                         self.outputs.push_back(Sent::Overflow { core: number, table, sessions });
+                    }
+                    Output::Gone { table, sessions } => {
+                        self.outputs.push_back(Sent::Gone { table, sessions });
                     }
                     Output::Reserve { table } => self.outputs.push_back(Sent::Reserve { table }),
                     Output::Notice(notice) => {

@@ -396,7 +396,8 @@ impl<C: Clock> Connection<C> {
             | Command::ClientKill(_)
             | Command::Info { .. }
             | Command::Time
-            | Command::ConfigGet { .. } => self.tell(command, &mut out)?,
+            | Command::ConfigGet { .. }
+            | Command::ConfigSet { .. } => self.tell(command, &mut out)?,
             Command::Get { .. }
             | Command::Set { .. }
             | Command::SetNx { .. }

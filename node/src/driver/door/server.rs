@@ -14,10 +14,13 @@ use annulus_resp::{
 
 use super::Door;
 use super::connection::{Client, Connection, label};
+use super::events;
 use super::store::{Outcome, Trouble};
 
 /// As which Redis the door behaves, for clients that look at it.
 const REDIS_VERSION: &str = "7.2.4";
+/// The parameter that says which events of keys are told.
+const EVENTS: &str = "notify-keyspace-events";
 
 impl<C: Clock> Connection<C> {
     /// The answer to HELLO.
@@ -100,9 +103,41 @@ impl<C: Clock> Connection<C> {
                     out.bulk(value.as_bytes());
                 }
             }
+            Command::ConfigSet { pairs } => self.check_parameters(pairs, out)?,
             // All others are done elsewhere.
             _ => return Err(Trouble::Error("ERR", "not here".into())),
         }
+        Ok(())
+    }
+
+    /// CONFIG SET: what is to be set must be so already. The node is configured elsewhere, and all nodes alike.
+    fn check_parameters<'a>(&self, pairs: Arguments<'a>, out: &mut Writer<'_>) -> Outcome<'a, ()> {
+        let parameters = self.door.parameters();
+        for (name, value) in pairs.pairs() {
+            let known = parameters.iter().find(|(known, _)| name.is(known));
+            let Some((known, now)) = known else {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                let text =
+                    format!("Unknown option or number of arguments for CONFIG SET - '{name}'");
+                return Err(Trouble::Error("ERR", text.into()));
+            };
+            let are_events = *known == EVENTS;
+            let is_so = *value == *now.as_bytes()
+                || are_events && self.door.tells_events && events::are_told(&value);
+            if !is_so {
+                let why = match are_events {
+                    true if self.door.tells_events => {
+                        "keyspace_events = \"on\" under [redis] on each node tells gxeE, and no others".to_owned()
+                    }
+                    true => "set keyspace_events = \"on\" under [redis] on each node, for gxeE".to_owned(),
+                    false => "it follows from the configuration of the node".to_owned(),
+                };
+                let text =
+                    format!("CONFIG SET failed (possibly related to argument '{known}') - {why}");
+                return Err(Trouble::Error("ERR", text.into()));
+            }
+        }
+        out.ok();
         Ok(())
     }
 
@@ -223,7 +258,7 @@ impl<C: Clock> Door<C> {
             ("maxclients", self.connections_max.to_string()),
             ("maxmemory", text("0")),
             ("maxmemory-policy", text("noeviction")),
-            ("notify-keyspace-events", text("")),
+            (EVENTS, text(if self.tells_events { events::TOLD } else { "" })),
             ("proto-max-bulk-len", super::LIMITS.bulk_bytes_max.to_string()),
             ("save", text("")),
             ("timeout", text("0")),

@@ -741,6 +741,20 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
             "016302686901",
         ),
         (
+            Gone {
+                table: "t".into(),
+                sessions: vec![GoneSession {
+                    key: key(),
+                    birth: birth(),
+                    version: birth(),
+                    how: HowGone::Expired,
+                }],
+            }
+            .into(),
+            "01740106733363726574fd0000006c50c4a001a1fd0000006c50c4a001a101",
+        ),
+        (GoneNoted {}.into(), ""),
+        (
             Rewrite {
                 copy: Replicate {
                     table: "t".into(),

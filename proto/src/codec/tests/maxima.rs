@@ -211,6 +211,12 @@ fn the_longest_message_to_a_channel_passes() {
 }
 
 #[test]
+fn the_most_sessions_that_are_gone_pass() {
+    let session = GoneSession { key: key(), birth: LATE, version: LATE, how: HowGone::Evicted };
+    passes(Gone { table: table(), sessions: vec![session; Gone::SESSIONS_MAX] });
+}
+
+#[test]
 fn the_largest_fields_pass() {
     let names = (0..1_000u32).map(|at| {
         let mut name = vec![0xff; FIELD_NAME_BYTES_MAX - 80];

@@ -223,7 +223,7 @@ impl Process {
                     Output::Call(ask) => return Some(self.call(Party::Core(number), ask)),
                     Output::SlotSet { call, .. } => return Some(Sent::Slots(call)),
                     // What leaves the tables of storms is dropped.
-                    Output::Overflow { .. } => {}
+                    Output::Overflow { .. } | Output::Gone { .. } => {}
                     Output::Reserve { table } => unreachable!("table {table} has all its memory"),
                     Output::Persist { ticket, changes } => {
                         return Some(Sent::Keep { core: number, ticket, changes });
