@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use annulus_shm::{
-    Admission, EXPIRY_LATENESS_MS, ExpiredItem, Found, Full, HeapRegion, Lookup, OptionsError, Put,
-    PutError, Reader, Recovery, ScanItem, Shards, TableOptions, TableStats, VALUE_MAX, WAYS,
-    Writer, create_shards, open_shards, shard_of,
+    Admission, EXPIRY_LATENESS_MS, ExpiredItem, Fate, Found, Full, HeapRegion, Lookup,
+    OptionsError, Put, PutError, Reader, Recovery, ScanItem, Shards, TableOptions, TableStats,
+    VALUE_MAX, WAYS, Writer, create_shards, open_shards, shard_of,
 };
 use proptest::prelude::*;
 
@@ -525,6 +525,35 @@ fn full_table_keeps_everything_and_goes_on_after_expired_entries_left() {
     assert_eq!((offered, writer.stats().entries), (0, stats.entries));
     assert_eq!(writer.remove_expired(8_000, usize::MAX, &mut |_| true), 7);
     assert!(put(&mut writer, number).is_ok());
+}
+
+#[test]
+fn an_expired_entry_that_stays_is_offered_again_when_that_was_said() {
+    let options = tiny(70, 1);
+    let region = HeapRegion::new(options.segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options).expect("fits");
+    for (key, deadline) in [(b"soon!", 1_000), (b"later", 1_000), (b"lives", 50_000u64)] {
+        writer.put(key, 0, b"value", deadline, 0).expect("there is room");
+    }
+    let mut offered = Vec::new();
+    for now in (0..40).map(|second| second * 1_000) {
+        writer.settle_expired(now, usize::MAX, &mut |item| {
+            offered.push((item.key.to_vec(), now));
+            match item.key {
+                b"soon!" => Fate::Stays { until_ms: 0 },
+                _ if now < 20_000 => Fate::Stays { until_ms: 20_000 },
+                _ => Fate::Goes,
+            }
+        });
+    }
+    assert_eq!(writer.stats().entries, 2);
+    let times = |key: &[u8]| -> Vec<u64> {
+        offered.iter().filter(|(it, _)| it == key).map(|(_, at)| *at).collect()
+    };
+    assert!(times(b"soon!").len() > 15, "{:?}", times(b"soon!"));
+    let [first, last] = times(b"later")[..] else { panic!("{:?}", times(b"later")) };
+    assert!((1_000..=3_000).contains(&first) && (20_000..=22_000).contains(&last));
+    assert_eq!(times(b"lives"), []);
 }
 
 #[test]

@@ -827,6 +827,8 @@ fn random_commands_are_answered_as_by_a_real_redis() {
 
 #[path = "redis/channels.rs"]
 mod channels;
+#[path = "redis/events.rs"]
+mod events;
 #[path = "redis/hashes.rs"]
 mod hashes;
 #[path = "redis/import.rs"]

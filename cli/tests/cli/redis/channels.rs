@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::*;
 
 /// A client that always listens.
-struct Subscriber {
+pub(super) struct Subscriber {
     stream: TcpStream,
     heard: mpsc::Receiver<String>,
 }
 
 impl Subscriber {
-    fn of(node: &Node) -> Self {
+    pub(super) fn of(node: &Node) -> Self {
         let mut client = Tcp::of(node);
         let stream = client.stream.get_ref().try_clone().expect("a second handle");
         stream.set_read_timeout(None).expect("it may be so");
@@ -35,12 +35,12 @@ impl Subscriber {
     }
 
     /// What it is told next.
-    fn next(&self) -> String {
+    pub(super) fn next(&self) -> String {
         self.heard.recv_timeout(PATIENCE).expect("it is told something")
     }
 
     /// What a request is answered, if nothing else comes before.
-    fn ask(&mut self, line: &str) -> String {
+    pub(super) fn ask(&mut self, line: &str) -> String {
         self.send(line);
         self.next()
     }
@@ -53,16 +53,16 @@ impl Drop for Subscriber {
 }
 
 /// An array of these words, or a push.
-fn told(kind: char, words: &[&str]) -> String {
+pub(super) fn told(kind: char, words: &[&str]) -> String {
     let words: String = words.iter().map(|word| bulk(word)).collect();
     format!("{kind}{}\r\n{words}", words.matches('$').count())
 }
 
-fn changed(kind: char, word: &str, name: &str, count: usize) -> String {
+pub(super) fn changed(kind: char, word: &str, name: &str, count: usize) -> String {
     format!("{kind}3\r\n{}{}:{count}\r\n", bulk(word), bulk(name))
 }
 
-fn counter(place: &Place, node: &Node, name: &str) -> u64 {
+pub(super) fn counter(place: &Place, node: &Node, name: &str) -> u64 {
     let metrics = place.run(&["metrics", "--node", &node.addr]).ok();
     let line = metrics.lines().find(|line| line.starts_with(&format!("annulus_{name}_total")));
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
