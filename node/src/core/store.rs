@@ -911,8 +911,9 @@ impl Store {
             let mut own = leavers.as_mut().filter(|_| is_own((&*near, unread, &*watched), item));
             if item.deadline > over_ms {
                 let is_open = own.is_some_and(|leavers| leavers.see(item, now_ms));
-                let dropped_ms = item.deadline.saturating_add(now_ms.saturating_sub(over_ms));
-                return Fate::Stays { until_ms: if is_open { 0 } else { dropped_ms } };
+                // Looked at again when it is to be dropped.
+                let again_ms = item.deadline.saturating_add(seen_ms - over_ms);
+                return Fate::Stays { until_ms: if is_open { 0 } else { again_ms } };
             }
             if let Some(leaving) = &mut leaving
                 && !is_near(near, item)
@@ -1397,10 +1398,10 @@ fn is_own(
     item: ExpiredItem<'_>,
 ) -> bool {
     let Some(slot) = Slot::new(item.partition) else { return false };
-    !near.has_slot(slot)
-        && !unread.slots[usize::from(slot.index())]
-        && !(watched.extras() > 0
-            && Key::new(item.key).is_ok_and(|key| watched.is_extra(slot, &key)))
+    if near.has_slot(slot) || unread.slots[usize::from(slot.index())] {
+        return false;
+    }
+    watched.extras() == 0 || Key::new(item.key).is_ok_and(|key| !watched.is_extra(slot, &key))
 }
 
 fn is_near(near: &NearCopies, item: ExpiredItem<'_>) -> bool {

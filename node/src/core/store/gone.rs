@@ -109,16 +109,18 @@ impl Leavers {
         if !self.is_session(before) {
             return; // It was gone before, or lies elsewhere, where others see to it.
         }
-        if deadline != 0 && deadline <= now_ms {
-            let is_known = self.known.remove(&(deadline, key.word()));
-            let is_same = before.birth == after.birth;
-            if is_same && !after.is_ended() && !is_eviction(after) {
-                // Used at the last moment, unless that was too late, too.
-                if is_known && new_deadline != 0 && new_deadline <= now_ms {
-                    self.known.insert((new_deadline, key.word()));
-                }
-                return;
+        let is_known = deadline != 0 && self.known.remove(&(deadline, key.word()));
+        let is_same = before.birth == after.birth;
+        if is_same && !after.is_ended() && !is_eviction(after) {
+            // Used at the last moment, unless that was too late, too.
+            if is_known && new_deadline != 0 && new_deadline <= now_ms {
+                self.known.insert((new_deadline, key.word()));
             }
+            return;
+        }
+        // Whether it was over by then is the same at all homes, whatever their clocks say.
+        let replaced = if is_same { after.version } else { after.birth };
+        if deadline != 0 && deadline <= replaced.hlc.ms() {
             if !is_known {
                 let versions = (before.birth, before.version);
                 self.push(Leaver::expired(key.clone(), versions, deadline));
