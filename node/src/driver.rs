@@ -58,7 +58,7 @@ use crate::core::{
 use accept::Reception;
 use core_task::CoreTask;
 use disk::{DiskTask, TableNames};
-use door::{Abroad, Channels, Door, Events, NearTables};
+use door::{Abroad, Channels, Door, Events, NearTables, Users};
 use hub_task::HubTask;
 use inboxes::{Inboxes, NotLeft, Receivers};
 use keys::{KeyTask, Keys};
@@ -211,7 +211,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
         }
     };
     let doors = door::listen(&net, &settings.redis).await?;
-    let password = door::password(&host, &settings.redis)?;
+    let users = Users::load(&host, &settings.redis)?;
     let (own_door, told_door) = door::announced(&settings.redis, &doors.addrs, advertised);
     let incarnation = state.incarnation;
     let me = Member {
@@ -337,7 +337,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     let near = NearTables::new(&settings, &regions);
     let inside = (reception.clone(), &shared[..], near);
     let (outside, seed) = ((map, abroad), host.entropy());
-    let door = Door::new(&settings, password, redis.clone(), outside, inside, &clock, seed);
+    let door = Door::new(&settings, users, redis.clone(), outside, inside, &clock, seed);
     let mut tasks = JoinSet::new();
     doors.open(Arc::new(door), &mut tasks);
     tasks.spawn(accept::accept(listener, reception.clone()));

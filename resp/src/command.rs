@@ -40,6 +40,8 @@ pub enum Command<'a> {
         /// What to say.
         message: Argument<'a>,
     },
+    /// ACL WHOAMI: the user's name.
+    AclWhoAmI,
     /// QUIT: `+OK`, and the connection ends.
     Quit,
     /// RESET: the connection is as at its beginning, RESP2 and unauthenticated; `+RESET`. The parser is to be told before it
@@ -80,7 +82,7 @@ pub enum Command<'a> {
     ClientNoTouch(bool),
     /// COMMAND, which [`table::answer`](crate::table::answer) answers.
     Command(CommandQuery<'a>),
-    /// HELP of CLIENT, CLUSTER, CONFIG, OBJECT, PUBSUB or SCRIPT, which [`table::help`](crate::table::help) answers.
+    /// HELP of ACL, CLIENT, CLUSTER, CONFIG, OBJECT, PUBSUB or SCRIPT, which [`table::help`](crate::table::help) answers.
     Help(&'static Spec),
     /// INFO.
     Info {

@@ -75,7 +75,7 @@ impl Spec {
     }
 
     /// Whether it is about keys, and not about what is in slots as these are.
-    pub(crate) fn has_keys(&self) -> bool {
+    pub fn has_keys(&self) -> bool {
         self.keys.iter().any(|keys| !keys.flags.contains(&"not_key"))
     }
 

@@ -4,6 +4,9 @@ import django
 from check import URLS, done, holds, refused, same
 from django.conf import settings
 
+# Another user at the first node.
+OPERATOR = URLS[0].replace(":secret-of-tests@", "operator:secret-of-operators@")
+
 settings.configure(
     SECRET_KEY="of the tests",
     ALLOWED_HOSTS=["*"],
@@ -13,7 +16,7 @@ settings.configure(
     SESSION_COOKIE_AGE=600,
     CACHES={
         name: {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url}
-        for name, url in zip(("default", "two", "three"), URLS)
+        for name, url in zip(("default", "two", "three", "operator"), [*URLS, OPERATOR])
     },
 )
 django.setup()
@@ -109,8 +112,9 @@ def the_cache():
     same("deleted", [two.get("dj:a"), one.delete("dj:n"), one.delete("dj:n")], [None, True, False])
     one.set_many({"dj:1": 1, "dj:2": 2}, 60)
     same("set_many", two.get_many(["dj:1", "dj:2"]), {"dj:1": 1, "dj:2": 2})
-    # Clients of this port are no operators.
+    # To end everything is for another user, whom no application has to be.
     refused("clear", Exception, "this user has no permissions to run the 'flushdb' command", one.clear)
+    same("clear by an operator", [caches["operator"].clear(), two.get("dj:1"), one.get("dj:2")], [True, None, None])
 
 
 over_http()

@@ -238,9 +238,11 @@ impl Resolver {
     fn redis(&mut self) -> (RedisSettings, bool) {
         let default = RedisSettings::default();
         // Looked at out of their order in the file, since one depends on the other.
-        let given = self.given.get(&Setting::RedisPasswordFile);
-        let has_password =
-            given.is_some_and(|given| matches!(optional_path(&given.raw), Ok(Some(_))));
+        let given = |setting| self.given.get(&setting).map(|given| &given.raw);
+        let one = given(Setting::RedisPasswordFile).map(optional_path);
+        let more = given(Setting::RedisPasswordFiles).map(password_files);
+        let has_password = matches!(one, Some(Ok(Some(_))))
+            || more.is_some_and(|more| !more.is_ok_and(|it| it.is_empty()));
         let listen = self.take(
             Setting::RedisListen,
             default.listen,
@@ -256,6 +258,12 @@ impl Resolver {
                 default.password_file,
                 optional_path,
                 show_optional_path,
+            ),
+            password_files: self.take(
+                Setting::RedisPasswordFiles,
+                default.password_files,
+                password_files,
+                show_password_files,
             ),
             connections_max: self.take(
                 Setting::RedisConnectionsMax,
@@ -963,11 +971,52 @@ fn redis_listen(raw: &Raw, has_password: bool) -> Result<Vec<SocketAddr>, String
         None => Ok(addrs),
         Some(addr) => Err(format!(
             "{addr} is beyond loopback, where whoever reaches it could use every session; name a file \
-             with a password in `password_file` (it travels in clear: only on networks that you trust), \
+             with a password in `password_file` or in `password_files` (it travels in clear: only on networks that you trust), \
              or use \"127.0.0.1:{0}\" or \"[::1]:{0}\"",
             addr.port()
         )),
     }
+}
+
+/// A file for each of some roles.
+fn password_files(raw: &Raw) -> Result<Vec<(Role, PathBuf)>, String> {
+    let wrong = || {
+        "must be a file for each role, such as { operator = \"/etc/annulus/operator.password\" }, or \
+         operator=/etc/annulus/operator.password outside of the file"
+            .to_owned()
+    };
+    let entries: Vec<(&str, Raw)> = match raw {
+        Raw::Text(text) if text.trim().is_empty() => Vec::new(),
+        Raw::Text(text) => {
+            let entries = text.split(',').map(|entry| entry.split_once('=').ok_or_else(wrong));
+            let trimmed = entries.map(|entry| {
+                entry.map(|(role, file)| (role.trim(), Raw::Text(file.trim().to_owned())))
+            });
+            trimmed.collect::<Result<_, _>>()?
+        }
+        Raw::Map(entries) => {
+            entries.iter().map(|(role, file)| (role.as_str(), file.clone())).collect()
+        }
+        _ => return Err(wrong()),
+    };
+    let mut files: Vec<(Role, PathBuf)> = Vec::new();
+    for (name, file) in entries {
+        // That one is of who has no password, and not of somebody with one.
+        let role = Role::of_name(name).filter(|role| *role != Role::Development);
+        let role = role.ok_or_else(|| {
+            let names = Role::ALL.iter().filter(|role| **role != Role::Development);
+            let names: Vec<_> = names.map(|role| format!("\"{role}\"")).collect();
+            format!(
+                "{name:?} must be one of {}; that of \"default\" is `password_file`",
+                names.join(", ")
+            )
+        })?;
+        if files.iter().any(|(other, _)| *other == role) {
+            return Err(format!("{name:?} is a role that has a file already; write one"));
+        }
+        files.push((role, path(&file).map_err(|why| format!("the file of {name:?} {why}"))?));
+    }
+    Ok(files)
 }
 
 fn on_late_save(raw: &Raw) -> Result<OnLateSave, String> {
@@ -1318,6 +1367,11 @@ fn show_list(items: &[String]) -> String {
 fn show_local_roles(roles: &LocalRoles) -> String {
     let users = roles.users.iter().map(|(user, role)| format!(", {user}={role}"));
     format!("{EVERYBODY}={}{}", roles.default, users.collect::<String>())
+}
+
+fn show_password_files(files: &Vec<(Role, PathBuf)>) -> String {
+    let files = files.iter().map(|(role, path)| format!("{role}={}", path.display()));
+    show_list(&files.collect::<Vec<_>>())
 }
 
 fn show_rings(rings: &u8) -> String {

@@ -78,6 +78,7 @@ settings! {
         RedisListen "redis.listen" "ADDR,…" "Where clients of Redis find the node, TCP; empty: nowhere";
         RedisSocket "redis.socket" "PATH" "The Unix socket for clients of Redis; empty: none";
         RedisPasswordFile "redis.password_file" "FILE" "The password that they have to say; empty: none";
+        RedisPasswordFiles "redis.password_files" "ROLE=FILE,…" "The passwords of users who are roles";
         RedisConnectionsMax "redis.connections_max" "N" "The most of their connections open at once";
         RedisOnLateSave "redis.on_late_save" "WHAT" "What becomes of a SET after the logout: error, ignore, recreate";
         RedisCluster "redis.cluster" "on|off" "Whether clients of Redis find a cluster: off, on";
@@ -161,6 +162,7 @@ impl Setting {
             Self::RedisListen => "redis-listen",
             Self::RedisSocket => "redis-socket",
             Self::RedisPasswordFile => "redis-password-file",
+            Self::RedisPasswordFiles => "redis-password-files",
             Self::RedisConnectionsMax => "redis-connections-max",
             Self::RedisOnLateSave => "redis-on-late-save",
             Self::RedisCluster => "redis-cluster",

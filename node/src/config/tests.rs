@@ -204,6 +204,7 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
         (Setting::RedisListen, "127.0.0.1:1,[::1]:2", "[\"127.0.0.1:1\", \"[::1]:2\"]"),
         (Setting::RedisSocket, "/r", "\"/r\""),
         (Setting::RedisPasswordFile, "/p", "\"/p\""),
+        (Setting::RedisPasswordFiles, "worker=/w, operator=/o", PASSWORD_FILES),
         (Setting::RedisConnectionsMax, "7", "7"),
         (Setting::RedisOnLateSave, "recreate", "\"recreate\""),
         (Setting::RedisCluster, "on", "\"on\""),
@@ -241,6 +242,7 @@ fn every_setting_is_understood_from_file_environment_and_flags() {
     }
 }
 
+const PASSWORD_FILES: &str = "{ worker = \"/w\", operator = \"/o\" }";
 const LOCAL_ROLES: &str = "{ default = \"worker\", 33 = \"authority\" }";
 
 #[test]
@@ -644,7 +646,7 @@ fn names_have_at_most_63_bytes() {
 fn clients_of_redis_are_let_in_where_the_configuration_says() {
     assert_eq!(Scene::new("").settings().redis, RedisSettings::default());
     let file = "[redis]\nlisten = [\"127.0.0.1:6379\", \"[::1]:0\"]\nsocket = \"/run/redis.sock\"\n\
-                connections_max = 5\non_late_save = \"ignore\"\ncluster = \"on\"\n\
+                password_files = { operator = \"/etc/o\" }\nconnections_max = 5\non_late_save = \"ignore\"\ncluster = \"on\"\n\
                 announce = \"10.0.0.1:6379\"\n\n[[table]]\nname = \"t\"\n";
     let expected = RedisSettings {
         listen: vec![
@@ -653,6 +655,7 @@ fn clients_of_redis_are_let_in_where_the_configuration_says() {
         ],
         socket: Some("/run/redis.sock".into()),
         password_file: None,
+        password_files: vec![(Role::Operator, "/etc/o".into())],
         connections_max: 5,
         on_late_save: OnLateSave::Ignore,
         cluster: true,
@@ -687,6 +690,10 @@ fn clients_of_redis_come_from_beyond_loopback_with_a_password_alone() {
     let settings = Scene::new(&format!("{file}password_file = \"/p\"\n")).settings();
     assert_eq!(settings.redis.listen.len(), 2);
     error_of(&format!("{file}password_file = \"\"\n"));
+    // Somebody's is as good as everybody's.
+    let scene = Scene::new(&format!("{file}password_files = {{ worker = \"/w\" }}\n"));
+    assert_eq!(scene.settings().redis.password_files, [(Role::Worker, "/w".into())]);
+    error_of(&format!("{file}password_files = {{}}\n"));
 }
 
 #[test]
@@ -704,6 +711,30 @@ fn what_is_wrong_under_redis_is_said_with_its_line() {
         (
             "[redis]\nlisten = 6379\n",
             "node.toml:2: redis.listen = 6379: must be a list, such as [\"127.0.0.1:6379\"]",
+        ),
+        (
+            "[redis]\npassword_files = { root = \"/p\" }\n",
+            "node.toml:2: redis.password_files = { root = \"/p\" }: \"root\" must be one of \"authority\", \"worker\", \
+             \"monitor\", \"operator\"; that of \"default\" is `password_file`",
+        ),
+        (
+            "[redis]\npassword_files = { development = \"/p\" }\n",
+            "node.toml:2: redis.password_files = { development = \"/p\" }: \"development\" must be one of \"authority\", \
+             \"worker\", \"monitor\", \"operator\"; that of \"default\" is `password_file`",
+        ),
+        (
+            "[redis]\npassword_files = { worker = \"\" }\n",
+            "node.toml:2: redis.password_files = { worker = \"\" }: the file of \"worker\" must not be empty",
+        ),
+        (
+            "[redis]\npassword_files = \"worker=/p,worker=/q\"\n",
+            "node.toml:2: redis.password_files = \"worker=/p,worker=/q\": \"worker\" is a role that has a file already; \
+             write one",
+        ),
+        (
+            "[redis]\npassword_files = [\"/p\"]\n",
+            "node.toml:2: redis.password_files = [\"/p\"]: must be a file for each role, such as { operator = \
+             \"/etc/annulus/operator.password\" }, or operator=/etc/annulus/operator.password outside of the file",
         ),
         (
             "[redis]\non_late_save = \"drop\"\n",

@@ -10,6 +10,7 @@ mod connection;
 mod dump;
 mod events;
 mod fields;
+mod flush;
 mod hashes;
 mod keyspace;
 mod listening;
@@ -23,6 +24,7 @@ mod store;
 mod strings;
 mod told;
 mod transaction;
+mod users;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -35,9 +37,8 @@ use std::time::Duration;
 
 use annulus_net::{Clock, Listener, LocalEnd, Net, Peer};
 use annulus_proto::limits::VALUE_BYTES_MAX;
-use annulus_proto::message::{Published, Role};
+use annulus_proto::message::Published;
 use annulus_resp::{Limits, Parsed, Parser, Writer};
-use annulus_seal::Zeroizing;
 use bytes::{Buf, BytesMut};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -47,11 +48,9 @@ use tokio::task::JoinSet;
 use super::WRITE_TIMEOUT;
 use super::accept::{ACCEPT_PAUSE, Place, Reception};
 use super::error::RunError;
-use super::host::Host;
 use super::inboxes::Stopping;
 use super::settings::{NodeSettings, OnLateSave, RedisSettings};
 use super::shared::Shared;
-use crate::core::Caller;
 pub(super) use channels::Channels;
 pub(super) use cluster::{Cluster, announced};
 use connection::{Client, Connection};
@@ -59,6 +58,8 @@ pub(super) use events::Events;
 pub(super) use near::NearTables;
 use scripts::Scripts;
 use store::Store;
+use users::User;
+pub(super) use users::Users;
 
 /// What all connections share.
 pub(super) struct Door<C> {
@@ -68,7 +69,7 @@ pub(super) struct Door<C> {
     near: NearTables,
     /// By their numbers in SELECT.
     tables: Vec<Table>,
-    password: Option<Zeroizing<String>>,
+    users: Users,
     on_late_save: OnLateSave,
     /// Whether nodes tell each other what became of keys, for those who listen.
     tells_events: bool,
@@ -124,8 +125,6 @@ const READ_BYTES: usize = 4 << 10;
 const BUFFER_KEPT_BYTES: usize = 16 << 10;
 /// More answers than this are written before the next command is done.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
-/// The shortest password.
-const PASSWORD_BYTES_MIN: usize = 8;
 /// How many unknown commands are counted apart, and how long their names are.
 const UNKNOWN_MAX: usize = 64;
 const UNKNOWN_BYTES_MAX: usize = 16;
@@ -163,28 +162,6 @@ pub(super) async fn listen<N: Net>(
         }
     };
     Ok(Doors { tcp, local, addrs })
-}
-
-/// The password that clients have to say, if one is configured.
-///
-/// # Errors
-/// [`RunError::RedisPassword`].
-pub(super) fn password<H: Host>(
-    host: &H,
-    settings: &RedisSettings,
-) -> Result<Option<Zeroizing<String>>, RunError> {
-    let Some(path) = &settings.password_file else { return Ok(None) };
-    let fail = |why: String| RunError::RedisPassword { path: path.clone(), why };
-    let text = host.load_redis_password().map_err(|error| fail(error.to_string()))?;
-    let line = text.lines().next().unwrap_or_default();
-    if line.len() < PASSWORD_BYTES_MIN {
-        let why = format!(
-            "its first line has {} bytes; write a password of at least {PASSWORD_BYTES_MIN} there",
-            line.len()
-        );
-        return Err(fail(why));
-    }
-    Ok(Some(Zeroizing::new(line.to_owned())))
 }
 
 impl<L: Listener> Doors<L>
@@ -236,7 +213,7 @@ impl<C: Clock> Door<C> {
     /// The door of a node with these settings; `seed` is random.
     pub(super) fn new(
         settings: &NodeSettings,
-        password: Option<Zeroizing<String>>,
+        users: Users,
         addrs: Vec<SocketAddr>,
         (cluster, abroad): (Option<Cluster>, Abroad),
         (reception, cores, near): (Arc<Reception>, &[Arc<Shared>], NearTables),
@@ -256,7 +233,7 @@ impl<C: Clock> Door<C> {
             cores: cores.into(),
             near,
             tables: tables.filter(|policy| policy.ring == 0).map(table).collect(),
-            password,
+            users,
             on_late_save: settings.redis.on_late_save,
             tells_events: settings.core.tells_gone,
             scripts: Scripts::default(),
@@ -299,19 +276,19 @@ impl<C: Clock> Door<C> {
         };
         tally.add("redis_connections");
         self.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        // No more than sessions need; less where this user may do less.
-        let role = if may.includes(Role::Authority) { Role::Authority } else { may };
         let number = self.reception.next.fetch_add(1, Ordering::Relaxed);
         let (client, seed) = {
             let mut random = self.random();
             (random.random(), random.random())
         };
-        let caller = Caller::Client(role);
+        // Without keys everybody on loopback may do everything, by whatever door; over the socket what its user may.
+        let is_open = self.reception.keys.is_none() || peer == Peer::Local;
+        let open = if is_open { User::DEVELOPMENT } else { User::AUTHORITY };
         let inside = (self.reception.clone(), self.cores.clone());
-        let store = Store::new(inside, self.clock.clone(), number, caller, client);
+        let store = Store::new(inside, self.clock.clone(), number, client);
         let client = Arc::new(Client::new(number, peer, at, self.clock.monotonic()));
         self.clients().insert(number, client.clone());
-        let connection = Connection::new(self.clone(), client, store, seed);
+        let connection = Connection::new(self.clone(), client, store, (open, may), seed);
         let ended = self.serve(connection, read_half, &mut write_half).await;
         self.clients().remove(&number);
         if ended.is_ok() {

@@ -76,9 +76,11 @@ pub enum RunError {
         /// What the system says.
         source: io::Error,
     },
-    /// The password for clients of Redis cannot be used.
-    #[error("cannot use redis.password_file {}: {why}", path.display())]
+    /// A password for clients of Redis cannot be used.
+    #[error("cannot use {setting} {}: {why}", path.display())]
     RedisPassword {
+        /// What names the file.
+        setting: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong, and what to do.

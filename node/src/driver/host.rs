@@ -50,11 +50,12 @@ pub trait Host: Send + Sync + 'static {
     /// not start without it then.
     fn load_keyring(&self) -> io::Result<Zeroizing<String>>;
 
-    /// The file with the password for clients of Redis, if the settings name one.
+    /// A file with a password for clients of Redis, which the settings name.
     ///
     /// # Errors
     /// If there is none, it is not text, or others may read it.
-    fn load_redis_password(&self) -> io::Result<Zeroizing<String>> {
+    fn load_redis_password(&self, path: &Path) -> io::Result<Zeroizing<String>> {
+        let _ = path;
         Err(io::ErrorKind::NotFound.into())
     }
 
@@ -140,7 +141,6 @@ pub struct SystemHost {
     keyring: Option<PathBuf>,
     /// As the keyring was last read or written here.
     keyring_known: Arc<Mutex<Zeroizing<String>>>,
-    redis_password: Option<PathBuf>,
     kept: Arc<Mutex<RecordFile>>,
     cluster: String,
     /// The rings that the node serves, as bits.
@@ -175,7 +175,6 @@ impl SystemHost {
             shm_dir: settings.shm_dir.clone(),
             keyring: settings.keyring.clone(),
             keyring_known: Arc::default(),
-            redis_password: settings.redis.password_file.clone(),
             kept: Arc::new(Mutex::new(RecordFile::at(settings.data_dir.join(KEPT_FILE)))),
             cluster: settings.cluster.clone(),
             rings: settings.rings,
@@ -217,8 +216,8 @@ impl Host for SystemHost {
         Ok(text)
     }
 
-    fn load_redis_password(&self) -> io::Result<Zeroizing<String>> {
-        read_secret(self.redis_password.as_ref().ok_or(io::ErrorKind::NotFound)?)
+    fn load_redis_password(&self, path: &Path) -> io::Result<Zeroizing<String>> {
+        read_secret(path)
     }
 
     async fn store_keyring(&self, keyring: Zeroizing<String>) -> io::Result<()> {

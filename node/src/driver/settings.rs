@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use annulus_gossip::MeshConfig;
+use annulus_proto::message::Role;
 
 use super::local_roles::LocalRoles;
 use crate::core::{CoreSettings, TablePolicy};
@@ -98,8 +99,11 @@ pub struct RedisSettings {
     pub listen: Vec<SocketAddr>,
     /// The Unix socket, with the permissions of the node's other one; `None` = no socket.
     pub socket: Option<PathBuf>,
-    /// The file of the password that they have to say first; `None` = none is needed. Default none.
+    /// The file of the password that they have to say first, as the user `default`; `None` = none is needed. Default none.
     pub password_file: Option<PathBuf>,
+    /// The files of the passwords of users who are roles; none of [`Role::Development`]. With any, and without
+    /// `password_file`, nobody comes in but these. Default none.
+    pub password_files: Vec<(Role, PathBuf)>,
     /// The most connections at once, over TCP and the socket together. Each costs a descriptor and some KiB, and while
     /// much is on its way up to some MiB. Default 10,000, that of Redis.
     pub connections_max: u32,
@@ -119,6 +123,7 @@ impl Default for RedisSettings {
             listen: Vec::new(),
             socket: None,
             password_file: None,
+            password_files: Vec::new(),
             connections_max: 10_000,
             on_late_save: OnLateSave::Error,
             cluster: false,

@@ -30,7 +30,7 @@ impl fmt::Debug for Command<'_> {
         derived! {
             self, f;
             units:
-                Quit Reset ClientId ClientGetName ClientInfo Time DbSize ReadOnly ReadWrite
+                AclWhoAmI Quit Reset ClientId ClientGetName ClientInfo Time DbSize ReadOnly ReadWrite
                 RandomKey Multi Exec Discard Unwatch ScriptFlush PubSubNumPat
                 Asking ClusterSlots ClusterShards ClusterNodes ClusterInfo ClusterMyId;
             tuples:

@@ -36,6 +36,7 @@ impl<'a> Command<'a> {
             Id::Ping if arguments.len() > 2 => return Err(CommandError::Arity(spec)),
             Id::Ping => Self::Ping { message: arguments.get(1) },
             Id::Echo => Self::Echo { message: words.at(1)? },
+            Id::AclWhoAmI => Self::AclWhoAmI,
             Id::Quit => Self::Quit,
             Id::Reset => Self::Reset,
             Id::Select => {
@@ -65,14 +66,21 @@ impl<'a> Command<'a> {
             Id::CommandGetKeys => Self::Command(CommandQuery::GetKeys { request: from(2) }),
             Id::CommandList => Self::Command(CommandQuery::List { filter: words.list_filter()? }),
             Id::CommandHelp => Self::Command(CommandQuery::Help),
-            Id::ClientHelp
+            Id::AclHelp
+            | Id::ClientHelp
             | Id::ClusterHelp
             | Id::ConfigHelp
             | Id::ObjectHelp
             | Id::PubSubHelp
             | Id::ScriptHelp => Self::Help(words.container()?),
             // Containers without a subcommand have too few arguments.
-            Id::Client | Id::Cluster | Id::Config | Id::Object | Id::PubSub | Id::Script => {
+            Id::Acl
+            | Id::Client
+            | Id::Cluster
+            | Id::Config
+            | Id::Object
+            | Id::PubSub
+            | Id::Script => {
                 return Err(CommandError::Arity(spec));
             }
             Id::Asking => Self::Asking,

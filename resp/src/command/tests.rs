@@ -473,7 +473,7 @@ fn each_row_of_the_table_is_parsed() {
         let id = format!("{:?}", spec.id);
         // Which variant it is, if not that of its own name.
         let variant = match &*id {
-            "Client" | "Cluster" | "Config" | "Object" | "PubSub" | "Script" => {
+            "Acl" | "Client" | "Cluster" | "Config" | "Object" | "PubSub" | "Script" => {
                 let text = format!("ERR wrong number of arguments for '{}' command", spec.name);
                 fails(&words, &text);
                 continue;
@@ -483,8 +483,8 @@ fn each_row_of_the_table_is_parsed() {
             "ExpireAt" | "PExpire" | "PExpireAt" => "Expire",
             "PTtl" => "Ttl",
             "PExpireTime" => "ExpireTime",
-            "ClientHelp" | "ClusterHelp" | "ConfigHelp" | "ObjectHelp" | "PubSubHelp"
-            | "ScriptHelp" => "Help",
+            "AclHelp" | "ClientHelp" | "ClusterHelp" | "ConfigHelp" | "ObjectHelp"
+            | "PubSubHelp" | "ScriptHelp" => "Help",
             "PSubscribe" | "SSubscribe" => "Subscribe",
             "PUnsubscribe" | "SUnsubscribe" => "Unsubscribe",
             "SPublish" => "Publish",

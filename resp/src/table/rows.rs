@@ -8,6 +8,9 @@ use super::{Categories as C, Flags as F, KeySpec, Spec};
 #[non_exhaustive]
 #[expect(missing_docs, reason = "they are the names of commands")]
 pub enum Id {
+    Acl,
+    AclHelp,
+    AclWhoAmI,
     Append,
     Asking,
     Auth,
@@ -168,6 +171,46 @@ pub enum Id {
 
 /// All commands, in the order of their names.
 pub static COMMANDS: &[Spec] = &[
+    Spec {
+        id: Id::Acl,
+        name: "acl",
+        arity: -2,
+        flags: flags(&[]),
+        categories: categories(&[C::SLOW]),
+        tips: &[],
+        keys: &[],
+        subcommands: &[
+            Spec {
+                id: Id::AclHelp,
+                name: "acl|help",
+                arity: 2,
+                flags: flags(&[F::LOADING, F::STALE]),
+                categories: categories(&[C::SLOW]),
+                tips: &[],
+                keys: &[],
+                subcommands: &[],
+                since: "6.0.0",
+                group: "server",
+                summary: "Lists the subcommands.",
+            },
+            Spec {
+                id: Id::AclWhoAmI,
+                name: "acl|whoami",
+                arity: 2,
+                flags: flags(&[F::NOSCRIPT, F::LOADING, F::STALE]),
+                categories: categories(&[C::SLOW]),
+                tips: &[],
+                keys: &[],
+                subcommands: &[],
+                since: "6.0.0",
+                group: "server",
+                summary: "Tells which user this connection has.",
+            },
+        ],
+        since: "6.0.0",
+        group: "server",
+        summary: "Tells of users.",
+    },
     Spec {
         id: Id::Append,
         name: "append",

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use annulus_net::{Clock, Peer};
+use annulus_proto::message::Role;
 use annulus_resp::table::{self, Flags, Id, Spec};
 use annulus_resp::{
     Argument, Arguments, Command, CommandError, Credentials, Protocol, ReplyMode, Writer, texts,
@@ -17,6 +18,7 @@ use super::listening::is_for_listeners;
 use super::store::{Outcome, Store, Trouble};
 use super::told::Told;
 use super::transaction::{Queue, Staged, Watched};
+use super::users::{DEFAULT, User};
 use super::{Done, Door};
 use crate::core::MemoryUse;
 
@@ -37,6 +39,8 @@ pub(super) struct Client {
 /// What changes of a client.
 #[derive(Clone)]
 pub(super) struct Facts {
+    /// Who it is.
+    pub(super) user: &'static str,
     /// Printable, as what its library says of itself.
     pub(super) name: Vec<u8>,
     pub(super) library: Vec<u8>,
@@ -77,6 +81,12 @@ pub(super) struct Connection<C> {
     pub(super) is_push: bool,
     client: Arc<Client>,
     protocol: Protocol,
+    /// Who everybody is here while nobody has to say a password.
+    open: User,
+    /// What may be done at this end of it.
+    may: Role,
+    /// What its user may do here.
+    role: Role,
     authenticated: bool,
     /// It wants no answers.
     is_muted: bool,
@@ -93,6 +103,7 @@ impl Client {
             Peer::Local => format!("{at}:0"),
         };
         let facts = Facts {
+            user: DEFAULT,
             name: Vec::new(),
             library: Vec::new(),
             library_version: Vec::new(),
@@ -129,9 +140,15 @@ impl Client {
 }
 
 impl<C: Clock> Connection<C> {
-    pub(super) fn new(door: Arc<Door<C>>, client: Arc<Client>, store: Store<C>, seed: u64) -> Self {
-        let authenticated = door.password.is_none();
-        Self {
+    /// Of somebody who may do so much at most, and is `open` where nobody has to say a password.
+    pub(super) fn new(
+        door: Arc<Door<C>>,
+        client: Arc<Client>,
+        store: Store<C>,
+        (open, may): (User, Role),
+        seed: u64,
+    ) -> Self {
+        let mut connection = Self {
             door,
             store,
             told: Told::new(seed),
@@ -147,15 +164,42 @@ impl<C: Clock> Connection<C> {
             is_push: false,
             client,
             protocol: Protocol::default(),
-            authenticated,
+            open,
+            may,
+            role: may,
+            authenticated: false,
             is_muted: false,
             skips_next: false,
             is_over: false,
-        }
+        };
+        connection.begin_anew();
+        connection
+    }
+
+    /// It is whoever one is that has said nothing of oneself.
+    fn begin_anew(&mut self) {
+        self.authenticated = self.door.users.are_without_passwords();
+        let user = if self.authenticated { self.open } else { User::AUTHORITY };
+        // What the default user may do, everybody may who may as much.
+        let _ = self.become_user(user);
+    }
+
+    /// # Errors
+    /// If that user's role is not given here; it stays who it was.
+    fn become_user<'a>(&mut self, user: User) -> Outcome<'a, ()> {
+        self.role = user.role_within(self.may)?;
+        self.store.act_as(self.role);
+        self.client.facts().user = user.name;
+        Ok(())
     }
 
     pub(super) fn client(&self) -> &Arc<Client> {
         &self.client
+    }
+
+    /// Its user's name.
+    pub(super) fn user(&self) -> &'static str {
+        self.client.facts().user
     }
 
     pub(super) fn protocol(&self) -> Protocol {
@@ -257,6 +301,12 @@ impl<C: Clock> Connection<C> {
         if !self.authenticated && !spec.flags.contains(Flags::NO_AUTH) {
             return Err(Trouble::text("NOAUTH", texts::NO_AUTH));
         }
+        if !self.may_ask_for(spec) {
+            return Err(no_permission(spec));
+        }
+        if self.queue.is_some() && is_flush(spec.id) {
+            return Err(Trouble::Error("ERR", "Command not allowed inside a transaction".into()));
+        }
         if self.only_listens() && !is_for_listeners(spec.id) {
             let why = String::from_utf8_lossy(texts::ONLY_SUBSCRIBED);
             let text = format!("Can't execute '{}': {why}", spec.name);
@@ -272,6 +322,17 @@ impl<C: Clock> Connection<C> {
             self.keep_to_a_slot(spec, arguments)?;
         }
         Ok(spec)
+    }
+
+    /// Whether its user may ask for this at all. What becomes of single sessions their homes decide, too.
+    fn may_ask_for(&self, spec: &Spec) -> bool {
+        if is_flush(spec.id) {
+            return self.role.includes(Role::Operator);
+        }
+        let is_about_sessions = spec.has_keys()
+            || spec.flags.contains(Flags::READONLY)
+            || spec.flags.contains(Flags::WRITE);
+        !is_about_sessions || self.store.may_read()
     }
 
     /// Strangers may say anything, a password among it: what they say is counted, and not remembered.
@@ -301,7 +362,7 @@ impl<C: Clock> Connection<C> {
                 self.hello(&mut Writer::new(answers, self.protocol));
             }
             Command::Auth(credentials) => {
-                if credentials.user.is_none() && self.door.password.is_none() {
+                if credentials.user.is_none() && self.door.users.are_without_passwords() {
                     return Err(Trouble::text("ERR", texts::NO_PASSWORD));
                 }
                 self.authenticate(credentials)?;
@@ -324,7 +385,7 @@ impl<C: Clock> Connection<C> {
                 self.speak(Protocol::default());
                 self.select(0);
                 self.client.facts().name.clear();
-                self.authenticated = self.door.password.is_none();
+                self.begin_anew();
                 self.is_muted = false;
                 self.told.clear();
                 (self.queue, self.watched) = (None, Watched::default());
@@ -374,10 +435,17 @@ impl<C: Clock> Connection<C> {
             | Command::ClientNoTouch(_) => out.ok(),
             // Nothing waits here for replicas: an acknowledged write is held by as many homes as its table says.
             Command::Wait { .. } => out.integer(0),
-            Command::FlushDb(_) | Command::FlushAll(_) => {
-                let name = spec.name;
-                let text = format!("this user has no permissions to run the '{name}' command");
-                return Err(Trouble::Error("NOPERM", text.into()));
+            // SYNC or ASYNC: the answer comes when it is done.
+            Command::FlushDb(_) => {
+                self.flush(self.table..self.table + 1).await?;
+                out.ok();
+            }
+            Command::FlushAll(_) => {
+                self.flush(0..self.door.tables.len()).await?;
+                out.ok();
+            }
+            Command::AclWhoAmI => {
+                out.bulk(self.user().as_bytes());
             }
             Command::Asking
             | Command::ClusterSlots
@@ -448,19 +516,12 @@ impl<C: Clock> Connection<C> {
         Ok(())
     }
 
-    /// Whether it is who it says.
+    /// It is who it says, if that is so.
     fn authenticate<'a>(&mut self, credentials: Credentials<'a>) -> Outcome<'a, ()> {
-        // User names are compared as they are.
-        let is_default = credentials.user.is_none_or(|user| &*user == b"default");
-        let is_right = match &self.door.password {
-            // Redis, too, lets its default user in with whatever password, if none is set.
-            None => true,
-            Some(password) => is_same(password.as_bytes(), &credentials.password),
-        };
-        if !is_default || !is_right {
+        let user = self.door.users.find(credentials, self.open).inspect_err(|_| {
             self.door.reception.tally.add("redis_passwords_wrong");
-            return Err(Trouble::text("WRONGPASS", texts::WRONG_PASS));
-        }
+        })?;
+        self.become_user(user)?;
         self.authenticated = true;
         Ok(())
     }
@@ -490,6 +551,16 @@ pub(super) fn label(text: Argument<'_>) -> Outcome<'_, Vec<u8>> {
     Ok(text.to_vec())
 }
 
+/// It is for operators, and no part of a transaction: it takes more than one step.
+fn is_flush(id: Id) -> bool {
+    matches!(id, Id::FlushDb | Id::FlushAll)
+}
+
+fn no_permission<'a>(spec: &Spec) -> Trouble<'a> {
+    let text = format!("this user has no permissions to run the '{}' command", spec.name);
+    Trouble::Error("NOPERM", text.into())
+}
+
 const LABEL_BYTES_MAX: usize = 256;
 
 const EMPTY: Argument<'static> = Argument(b"");
@@ -497,26 +568,4 @@ const EMPTY: Argument<'static> = Argument(b"");
 /// Whether a command is done though others are queued.
 fn is_done_at_once(id: Id) -> bool {
     matches!(id, Id::Exec | Id::Discard | Id::Multi | Id::Watch | Id::Quit | Id::Reset)
-}
-
-/// Compares secrets in a time that depends on the length of what was said alone.
-fn is_same(password: &[u8], said: &[u8]) -> bool {
-    let differs = said.iter().enumerate().fold(0, |differs, (at, byte)| {
-        // Where the password has ended, with something: the lengths decide.
-        differs | (byte ^ password.get(at).copied().unwrap_or_default())
-    });
-    std::hint::black_box(differs) == 0 && password.len() == said.len()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_the_same_or_is_not() {
-        assert!(is_same(b"correct horse", b"correct horse"));
-        for said in ["", "correct", "correct horsf", "Correct horse", "correct horse\0"] {
-            assert!(!is_same(b"correct horse", said.as_bytes()), "{said:?}");
-        }
-    }
 }

@@ -278,7 +278,8 @@ pub(super) fn until(deadline_ms: i64, now_ms: i64) -> Option<Lifetimes> {
     Some(Lifetimes { idle_ms: Some(0), lifetime_ms: Some(left) })
 }
 
-fn is_done<'a>(reply: SessionReply) -> Outcome<'a, bool> {
+/// Whether it was done; `false` if there was nothing to do it to.
+pub(super) fn is_done<'a>(reply: SessionReply) -> Outcome<'a, bool> {
     match reply {
         SessionReply::Acknowledged(_) => Ok(true),
         SessionReply::Failed(

@@ -143,7 +143,7 @@ impl<C: Clock> Connection<C> {
 
     fn kill<'a>(&mut self, filter: KillFilter<'a>, out: &mut Writer<'_>) -> Outcome<'a, ()> {
         if let Some(user) = filter.user
-            && &*user != b"default"
+            && !self.door.users.knows(&user)
         {
             let text = format!("No such user '{}'", String::from_utf8_lossy(&user));
             return Err(Trouble::Error("ERR", text.into()));
@@ -154,6 +154,7 @@ impl<C: Clock> Connection<C> {
                 asked.is_none_or(|asked| &*asked == addr.as_bytes())
             };
             filter.id.is_none_or(|asked| asked == id(client))
+                && filter.user.is_none_or(|asked| &*asked == client.facts().user.as_bytes())
                 && filter.client_type.is_none_or(|kind| kind == kind_of(client))
                 && is_at(filter.address, &client.peer)
                 && is_at(filter.local_address, &client.at)
@@ -295,7 +296,7 @@ fn line(client: &Client, now: Duration) -> Vec<u8> {
     let text = String::from_utf8_lossy;
     format!(
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={channels} psub={patterns} ssub={sharded} multi=-1 qbuf=0 \
-         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default \
+         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user={} \
          redir=-1 resp={} lib-name={} lib-ver={}\n",
         client.number,
         client.peer,
@@ -305,6 +306,7 @@ fn line(client: &Client, now: Duration) -> Vec<u8> {
         seconds(facts.used),
         facts.table,
         facts.command,
+        facts.user,
         facts.protocol.number(),
         text(&facts.library),
         text(&facts.library_version),

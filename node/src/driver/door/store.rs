@@ -7,7 +7,7 @@ use std::time::Duration;
 use annulus_net::Clock;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
-    Failure, Message, Operation, RequestId, SessionReply, SessionRequest,
+    Failure, Message, Operation, RequestId, Role, SessionReply, SessionRequest,
 };
 use annulus_proto::{Hlc, Key};
 use annulus_resp::{CommandError, Writer, texts};
@@ -28,7 +28,8 @@ pub(super) struct Store<C> {
     clock: C,
     /// The connection's number among all streams.
     number: u64,
-    caller: Caller,
+    /// As whom it asks.
+    role: Role,
     /// Under which it asks; nobody else has it.
     client: u64,
     sequence: u64,
@@ -39,8 +40,10 @@ pub(super) struct Store<C> {
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After which no answer is waited for any more.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(7);
-/// Answers that may lie here: one, and late ones to what was given up.
-const ANSWERS_MAX: usize = 32;
+/// How many keys are asked for at once.
+pub(super) const ASKED_AT_ONCE_MAX: usize = 16;
+/// Answers that may lie here: as many, and late ones to what was given up.
+const ANSWERS_MAX: usize = 2 * ASKED_AT_ONCE_MAX;
 
 /// Why a command was not done.
 #[derive(Debug)]
@@ -57,25 +60,34 @@ pub(super) enum Trouble<'a> {
 pub(super) type Outcome<'a, T> = Result<T, Trouble<'a>>;
 
 impl<C: Clock> Store<C> {
-    /// For a connection with a number that no other stream has, of somebody who may do what `caller` says.
+    /// For a connection with a number that no other stream has, of somebody who may do nothing with sessions yet.
     pub(super) fn new(
         (reception, cores): (Arc<Reception>, Arc<[Arc<Shared>]>),
         clock: C,
         number: u64,
-        caller: Caller,
         client: u64,
     ) -> Self {
         let (sender, answers) = mpsc::channel(ANSWERS_MAX);
         reception.streams.open(number, Sink::Messages(sender));
-        Self { reception, cores, clock, number, caller, client, sequence: 0, answers }
+        let role = Role::Monitor;
+        Self { reception, cores, clock, number, role, client, sequence: 0, answers }
+    }
+
+    /// From now on it asks as somebody of this role. Returns as whom before.
+    pub(super) fn act_as(&mut self, role: Role) -> Role {
+        std::mem::replace(&mut self.role, role)
     }
 
     /// Whether the client may read sessions.
     pub(super) fn may_read(&self) -> bool {
-        self.caller.may_read()
+        self.caller().may_read()
     }
 
-    /// As whom it asks.
+    fn caller(&self) -> Caller {
+        Caller::Client(self.role)
+    }
+
+    /// Where its answers go.
     pub(super) fn asker(&self) -> Asker {
         Asker::Stream(self.number)
     }
@@ -107,25 +119,69 @@ impl<C: Clock> Store<C> {
         key: &Key,
         operation: Operation,
     ) -> Result<SessionReply, Stopping> {
+        let request = self.next_request(table, key, operation);
+        let answer = self.send(asker, request.into()).await?;
+        Ok(answer.map_or(SessionReply::Failed(Failure::TimedOut), reply_of))
+    }
+
+    /// Asks for the same of up to [`ASKED_AT_ONCE_MAX`] keys, all at once, and waits for all answers; they are in the order of
+    /// the keys.
+    pub(super) async fn ask_all(
+        &mut self,
+        table: &str,
+        keys: &[Key],
+        operation: &Operation,
+    ) -> Result<Vec<SessionReply>, Stopping> {
+        debug_assert!(keys.len() <= ASKED_AT_ONCE_MAX, "there is room for the answers");
+        let mut replies: Vec<Option<SessionReply>> = vec![None; keys.len()];
+        let (first, mut requests) = (self.sequence + 1, Vec::new());
+        for (key, reply) in keys.iter().zip(&mut replies) {
+            let message = self.next_request(table, key, operation.clone()).into();
+            match self.ask_at_once(self.request(self.asker(), message)) {
+                Ok(answer) => *reply = answer.map(reply_of),
+                Err(request) => requests.push(request),
+            }
+        }
+        let mut waiting = replies.iter().filter(|reply| reply.is_none()).count();
+        let all = async {
+            if !requests.is_empty() {
+                self.reception.inboxes.request(requests).await?;
+            }
+            while waiting > 0 {
+                let (id, message) = self.answers.recv().await.ok_or(Stopping)?;
+                // What comes late is an answer to something before.
+                let index = id.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+                if let Some(reply @ None) = index.and_then(|index| replies.get_mut(index)) {
+                    *reply = Some(reply_of(*message));
+                    waiting -= 1;
+                }
+            }
+            Ok(())
+        };
+        // Whoever has not answered by then does not any more.
+        if let Ok(done) = tokio::time::timeout(GIVEN_UP_AFTER, all).await {
+            done?;
+        }
+        let timed_out = SessionReply::Failed(Failure::TimedOut);
+        Ok(replies.into_iter().map(|reply| reply.unwrap_or_else(|| timed_out.clone())).collect())
+    }
+
+    fn next_request(&mut self, table: &str, key: &Key, operation: Operation) -> SessionRequest {
         self.sequence += 1;
-        let request = SessionRequest {
+        SessionRequest {
             table: table.to_owned(),
             key: key.clone(),
             request: RequestId { client: self.client, sequence: self.sequence },
             hops: 0,
             patience_ms: u32::try_from(PATIENCE.as_millis()).expect("some seconds"),
             operation,
-        };
-        let timed_out = SessionReply::Failed(Failure::TimedOut);
-        let Some(answer) = self.send(asker, request.into()).await? else { return Ok(timed_out) };
-        Ok(match answer {
-            Message::SessionReply(reply) => reply,
-            Message::Rejected(why) => SessionReply::Failed(Failure::Refused(why.to_string())),
-            other => {
-                let why = format!("{} came where the answer should", other.name());
-                SessionReply::Failed(Failure::Refused(why))
-            }
-        })
+        }
+    }
+
+    /// The last one, for a core.
+    fn request(&self, asker: Asker, message: Message) -> Request {
+        let header = Header { id: self.sequence, view: 0, hlc: Hlc::ZERO };
+        Request { asker, caller: self.caller(), header, message }
     }
 
     /// Asks for something else, and waits for the answer; `None`: there was none in time.
@@ -138,9 +194,7 @@ impl<C: Clock> Store<C> {
     }
 
     async fn send(&mut self, asker: Asker, message: Message) -> Result<Option<Message>, Stopping> {
-        let header = Header { id: self.sequence, view: 0, hlc: Hlc::ZERO };
-        let request = Request { asker, caller: self.caller, header, message };
-        let request = match self.ask_at_once(request) {
+        let request = match self.ask_at_once(self.request(asker, message)) {
             Ok(Some(answer)) => return Ok(Some(answer)),
             Ok(None) => None,
             Err(request) => Some(request),
@@ -175,6 +229,18 @@ impl<C: Clock> Store<C> {
             self.reception.inboxes.nudge(number);
         }
         Ok(answer)
+    }
+}
+
+/// What an answer says of a session.
+fn reply_of(answer: Message) -> SessionReply {
+    match answer {
+        Message::SessionReply(reply) => reply,
+        Message::Rejected(why) => SessionReply::Failed(Failure::Refused(why.to_string())),
+        other => {
+            let why = format!("{} came where the answer should", other.name());
+            SessionReply::Failed(Failure::Refused(why))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which keys a client knows to have no session, so that a SET of it is no late save.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use twox_hash::XxHash3_64;
 
@@ -13,6 +13,9 @@ pub(super) struct Told {
     seed: u64,
     order: VecDeque<u64>,
     known: BTreeSet<u64>,
+    /// Tables all of whose sessions it ended, by their numbers, each with the keys under which it has met one since: at most
+    /// [`KEYS_MAX`], beyond which it knows nothing of the rest any more.
+    emptied: BTreeMap<usize, BTreeSet<u64>>,
 }
 
 /// 32 KiB or so, once they are there.
@@ -21,12 +24,16 @@ const KEYS_MAX: usize = 1_024;
 impl Told {
     /// Of no key.
     pub(super) fn new(seed: u64) -> Self {
-        Self { seed, order: VecDeque::new(), known: BTreeSet::new() }
+        let (order, known, emptied) = (VecDeque::new(), BTreeSet::new(), BTreeMap::new());
+        Self { seed, order, known, emptied }
     }
 
     /// The client knows that there is none.
     pub(super) fn note(&mut self, table: usize, key: &[u8]) {
         let hash = self.hash(table, key);
+        if let Some(met) = self.emptied.get_mut(&table) {
+            met.remove(&hash);
+        }
         if !self.known.insert(hash) {
             return;
         }
@@ -38,11 +45,22 @@ impl Told {
         }
     }
 
+    /// The client knows that there is none in a table.
+    pub(super) fn note_all(&mut self, table: usize) {
+        self.emptied.insert(table, BTreeSet::new());
+    }
+
     /// There is one again, as far as the client knows.
     pub(super) fn forget(&mut self, table: usize, key: &[u8]) {
         let hash = self.hash(table, key);
         if self.known.remove(&hash) {
             self.order.retain(|other| *other != hash);
+        }
+        if let Some(met) = self.emptied.get_mut(&table) {
+            met.insert(hash);
+            if met.len() > KEYS_MAX {
+                self.emptied.remove(&table);
+            }
         }
     }
 
@@ -50,11 +68,17 @@ impl Told {
     pub(super) fn clear(&mut self) {
         self.order.clear();
         self.known.clear();
+        self.emptied.clear();
     }
 
     /// Whether the client knows that there is none.
     pub(super) fn knows(&self, table: usize, key: &[u8]) -> bool {
-        !self.known.is_empty() && self.known.contains(&self.hash(table, key))
+        if self.known.is_empty() && self.emptied.is_empty() {
+            return false;
+        }
+        let hash = self.hash(table, key);
+        let is_of_all = || self.emptied.get(&table).is_some_and(|met| !met.contains(&hash));
+        self.known.contains(&hash) || is_of_all()
     }
 
     fn hash(&self, table: usize, key: &[u8]) -> u64 {
@@ -94,5 +118,25 @@ mod tests {
         }
         assert!(told.knows(0, &key(1)));
         assert_eq!((told.order.len(), told.known.len()), (KEYS_MAX, KEYS_MAX));
+    }
+
+    #[test]
+    fn of_an_emptied_table_all_is_known_but_what_was_met_since() {
+        let mut told = Told::new(7);
+        told.note_all(1);
+        assert!(told.knows(1, b"a") && told.knows(1, b"b") && !told.knows(0, b"a"));
+        told.forget(1, b"a");
+        assert!(!told.knows(1, b"a") && told.knows(1, b"b"));
+        told.note(1, b"a");
+        assert!(told.knows(1, b"a"));
+        for number in 0..=KEYS_MAX {
+            assert!(told.knows(1, b"never met"));
+            told.forget(1, &number.to_le_bytes());
+        }
+        // It would have to remember too much of it.
+        assert!(!told.knows(1, b"never met") && told.knows(1, b"a"));
+        told.note_all(1);
+        told.clear();
+        assert!(!told.knows(1, b"a"));
     }
 }

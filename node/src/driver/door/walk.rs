@@ -144,7 +144,34 @@ impl<C: Clock> Connection<C> {
         from: u64,
         limit: usize,
     ) -> Outcome<'a, (Vec<WalkedKey>, Option<u64>)> {
-        let table = self.door.tables[self.table].name.clone();
+        let (keys, next) = self.listed(self.table, from, limit).await?;
+        let (mut alive, mut asks) = (Vec::with_capacity(keys.len()), true);
+        // In a transaction, as it was before.
+        let staged = self.staged.take();
+        for found in keys {
+            if found.lacking > 0 && asks {
+                // What cannot be read may be there, and is said to be.
+                match self.look(&found.key).await {
+                    Ok(Found::Alive(_)) => {}
+                    Ok(Found::Absent | Found::Ended) => continue,
+                    // If the node stops it is said by what comes next.
+                    Err(_) => asks = false,
+                }
+            }
+            alive.push(found);
+        }
+        self.staged = staged;
+        Ok((alive, next))
+    }
+
+    /// The keys from a place on that members list, so many at most, and where the next ones begin.
+    pub(super) async fn listed<'a>(
+        &mut self,
+        table: usize,
+        from: u64,
+        limit: usize,
+    ) -> Outcome<'a, (Vec<WalkedKey>, Option<u64>)> {
+        let table = self.door.tables[table].name.clone();
         let limit = u16::try_from(limit).unwrap_or(u16::MAX);
         let request = WalkRequest { table, from, limit, is_whole: true };
         let Walked { keys, next, silent, write_homes } = match self.store.exchange(request).await? {
@@ -165,23 +192,7 @@ impl<C: Clock> Connection<C> {
             );
             return Err(Trouble::Error("CLUSTERDOWN", text.into()));
         }
-        let (mut alive, mut asks) = (Vec::with_capacity(keys.len()), true);
-        // In a transaction, as it was before.
-        let staged = self.staged.take();
-        for found in keys {
-            if found.lacking > 0 && asks {
-                // What cannot be read may be there, and is said to be.
-                match self.look(&found.key).await {
-                    Ok(Found::Alive(_)) => {}
-                    Ok(Found::Absent | Found::Ended) => continue,
-                    // If the node stops it is said by what comes next.
-                    Err(_) => asks = false,
-                }
-            }
-            alive.push(found);
-        }
-        self.staged = staged;
-        Ok((alive, next))
+        Ok((keys, next))
     }
 }
 
