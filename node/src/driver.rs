@@ -58,7 +58,7 @@ use crate::core::{
 use accept::Reception;
 use core_task::CoreTask;
 use disk::{DiskTask, TableNames};
-use door::{Abroad, Channels, Door, Events, NearTables, Users};
+use door::{Abroad, Channels, Door, Events, NearTables, UnknownCommands, Users};
 use hub_task::HubTask;
 use inboxes::{Inboxes, NotLeft, Receivers};
 use keys::{KeyTask, Keys};
@@ -337,7 +337,9 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     let near = NearTables::new(&settings, &regions);
     let inside = (reception.clone(), &shared[..], near);
     let (outside, seed) = ((map, abroad), host.entropy());
-    let door = Door::new(&settings, users, redis.clone(), outside, inside, &clock, seed);
+    let unknown_commands = Arc::new(UnknownCommands::default());
+    let unknown = unknown_commands.clone();
+    let door = Door::new(&settings, users, redis.clone(), outside, unknown, inside, &clock, seed);
     let mut tasks = JoinSet::new();
     doors.open(Arc::new(door), &mut tasks);
     tasks.spawn(accept::accept(listener, reception.clone()));
@@ -428,6 +430,7 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
         standing,
         missing,
         tally,
+        unknown_commands,
         watch,
         lanes: lanes.as_ref().map(|running| running.lanes.clone()),
         next_drain: Duration::ZERO,

@@ -486,11 +486,18 @@ fn status() -> impl Strategy<Value = Message> {
             }
         },
     );
-    let counters = vec((text(), any::<u64>()), 0..4);
+    let counters = || vec((text(), any::<u64>()), 0..4);
     let node_keys = (node_ids(), text(), statuses(), key_ordered())
         .prop_map(|(node, name, status, keys)| NodeKeys { node, name, status, keys });
-    let node_status =
-        (text(), member(), text(), any::<(u64, u64, u32, u32)>(), vec(table, 0..3), counters);
+    let node_status = (
+        text(),
+        member(),
+        text(),
+        any::<(u64, u64, u32, u32)>(),
+        vec(table, 0..3),
+        counters(),
+        counters(),
+    );
     prop_oneof![
         Just(RoutesRequest {}.into()),
         Just(LaneRequest {}.into()),
@@ -500,21 +507,24 @@ fn status() -> impl Strategy<Value = Message> {
             Routes { view, nodes, homes_per_slot, homes }.into()
         }),
         Just(StatusRequest {}.into()),
-        node_status.prop_map(|(cluster, member, software, numbers, tables, counters)| {
-            let (uptime_ms, view, active_members, agreeing_members) = numbers;
-            NodeStatus {
-                cluster,
-                member,
-                software,
-                uptime_ms,
-                view,
-                active_members,
-                agreeing_members,
-                tables,
-                counters,
+        node_status.prop_map(
+            |(cluster, member, software, numbers, tables, counters, unknown_commands)| {
+                let (uptime_ms, view, active_members, agreeing_members) = numbers;
+                NodeStatus {
+                    cluster,
+                    member,
+                    software,
+                    uptime_ms,
+                    view,
+                    active_members,
+                    agreeing_members,
+                    tables,
+                    counters,
+                    unknown_commands,
+                }
+                .into()
             }
-            .into()
-        }),
+        ),
         Just(PeersRequest {}.into()),
         operator_messages(),
         placement_messages(),

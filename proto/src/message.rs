@@ -753,6 +753,8 @@ pub struct NodeStatus {
     pub tables: Vec<TableStatus>,
     /// Its counters, by name, in the order of their names.
     pub counters: Vec<(String, u64)>,
+    /// What clients of Redis asked it for that is no command there, by name, in the order of the names, and how often.
+    pub unknown_commands: Vec<(String, u64)>,
 }
 
 /// How one table on one node is.

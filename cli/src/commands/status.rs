@@ -1,5 +1,6 @@
 //! `annulus status`.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -123,7 +124,21 @@ fn print_one(node: &NodeStatus, peers: &Peers) -> anyhow::Result<()> {
         let (name, leaving) = (&table.name, table.slots_leaving);
         output::line(format!("{name}: gives {leaving} slots away{short}"))?;
     }
+    if let Some(unknown) = unknown_commands(node) {
+        output::line(format!("clients of Redis asked in vain for: {unknown}"))?;
+    }
     Ok(())
+}
+
+/// The commands that clients of Redis asked a node for in vain, those first that were asked for most; `None` if there are none.
+fn unknown_commands(node: &NodeStatus) -> Option<String> {
+    let mut commands: Vec<_> = node.unknown_commands.iter().collect();
+    commands.sort_by_key(|(name, count)| (Reverse(*count), name));
+    // Clients have said these.
+    let shown = commands
+        .iter()
+        .map(|(name, count)| format!("{} {count}", output::show_bytes(name.as_bytes())));
+    (!commands.is_empty()).then(|| shown.collect::<Vec<_>>().join(", "))
 }
 
 /// How many are in which state, and how far the median one is.
@@ -225,6 +240,14 @@ fn print_all(
         ]);
     }
     rows.print()?;
+    for (member, answer) in answers {
+        if let Some(unknown) = answer.as_ref().ok().and_then(unknown_commands) {
+            output::line(format!(
+                "{}: clients of Redis asked in vain for: {unknown}",
+                member.name
+            ))?;
+        }
+    }
     if args.counters {
         for (member, answer) in answers {
             if let Ok(node) = answer {
@@ -238,6 +261,7 @@ fn print_all(
 
 fn status_json(node: &NodeStatus) -> serde_json::Value {
     let counters = node.counters.iter().map(|(name, count)| (name.clone(), json!(count)));
+    let unknown = node.unknown_commands.iter().map(|(name, count)| (name.clone(), json!(count)));
     json!({
         "cluster": node.cluster,
         "member": member_json(&node.member),
@@ -248,5 +272,6 @@ fn status_json(node: &NodeStatus) -> serde_json::Value {
         "agreeing_members": node.agreeing_members,
         "tables": node.tables,
         "counters": counters.collect::<serde_json::Map<_, _>>(),
+        "unknown_commands": unknown.collect::<serde_json::Map<_, _>>(),
     })
 }

@@ -551,6 +551,18 @@ fn commands_that_are_none_here_are_neither_done_nor_announced() {
     assert!(count >= 50 && listed > count, "{count} commands, {listed} with their subcommands");
     let info = client.say("INFO stats");
     assert!(info.contains("unknown_commands:lpush=1,sadd=1,zadd=1\r\n"), "{info}");
+    // Who runs the cluster finds them, too.
+    client.say("zadd again");
+    client.say("\u{1b}[2J x");
+    let status = |more: &[&str]| place.run(&[&["status", "--node", &node.addr], more].concat());
+    let json = status(&["--json"]).json();
+    let expected = r#"{"(others)":1,"lpush":1,"sadd":1,"zadd":2}"#;
+    assert_eq!(json["unknown_commands"].to_string(), expected);
+    let all = status(&["--all", "--json"]).json();
+    assert_eq!(all["nodes"][0]["unknown_commands"].to_string(), expected);
+    let line = "clients of Redis asked in vain for: zadd 2, (others) 1, lpush 1, sadd 1\n";
+    assert!(status(&[]).ok().ends_with(&format!("\n{line}")));
+    assert!(status(&["--all"]).ok().ends_with(&format!("\nn1: {line}")));
     let info = client.say("INFO");
     for line in
         ["loading:0", "role:master", "redis_mode:standalone", "cluster_enabled:0", "arch_bits:64"]

@@ -24,6 +24,7 @@ mod store;
 mod strings;
 mod told;
 mod transaction;
+mod unknown;
 mod users;
 mod walk;
 
@@ -58,6 +59,7 @@ pub(super) use events::Events;
 pub(super) use near::NearTables;
 use scripts::Scripts;
 use store::Store;
+pub(super) use unknown::UnknownCommands;
 use users::User;
 pub(super) use users::Users;
 
@@ -87,8 +89,7 @@ pub(super) struct Door<C> {
     counts: Counts,
     /// What CLIENT LIST lists, by their numbers.
     clients: Mutex<BTreeMap<u64, Arc<Client>>>,
-    /// How often a command was asked for that is none here, by its name; a bounded number of names.
-    unknown: Mutex<BTreeMap<String, u64>>,
+    unknown: Arc<UnknownCommands>,
     random: Mutex<StdRng>,
 }
 
@@ -125,11 +126,6 @@ const READ_BYTES: usize = 4 << 10;
 const BUFFER_KEPT_BYTES: usize = 16 << 10;
 /// More answers than this are written before the next command is done.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
-/// How many unknown commands are counted apart, and how long their names are.
-const UNKNOWN_MAX: usize = 64;
-const UNKNOWN_BYTES_MAX: usize = 16;
-/// The name of all others.
-const UNKNOWN_OTHERS: &str = "(others)";
 
 /// Where the node listens for clients of Redis.
 pub(super) struct Doors<L> {
@@ -216,6 +212,7 @@ impl<C: Clock> Door<C> {
         users: Users,
         addrs: Vec<SocketAddr>,
         (cluster, abroad): (Option<Cluster>, Abroad),
+        unknown: Arc<UnknownCommands>,
         (reception, cores, near): (Arc<Reception>, &[Arc<Shared>], NearTables),
         clock: &C,
         seed: u64,
@@ -245,7 +242,7 @@ impl<C: Clock> Door<C> {
             since: clock.monotonic(),
             counts: Counts::default(),
             clients: Mutex::default(),
-            unknown: Mutex::default(),
+            unknown,
             random: Mutex::new(StdRng::seed_from_u64(seed)),
         }
     }
@@ -385,18 +382,6 @@ impl<C: Clock> Door<C> {
         if reads_near > 0 {
             self.reception.tally.add_many("redis_reads_near", reads_near);
         }
-    }
-
-    /// Counts a command that is none here. Only what looks like the name of one is remembered: clients that are
-    /// mistaken about the protocol may say anything.
-    fn count_unknown(&self, name: &[u8]) {
-        self.reception.tally.add("redis_commands_unknown");
-        let is_name = name.len() <= UNKNOWN_BYTES_MAX && name.iter().all(u8::is_ascii_alphabetic);
-        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-        let has_place = unknown.len() < UNKNOWN_MAX || unknown.contains_key(&name);
-        let name = if is_name && has_place { name } else { UNKNOWN_OTHERS.to_owned() };
-        *unknown.entry(name).or_default() += 1;
     }
 
     fn random(&self) -> MutexGuard<'_, StdRng> {

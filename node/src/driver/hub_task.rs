@@ -9,11 +9,13 @@ use std::time::Duration;
 use annulus_gossip::Channel;
 use annulus_net::{Clock, Net};
 use annulus_proto::NodeId;
+use annulus_proto::message::Message;
 use crossbeam_channel::Receiver as Reports;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::background::Report;
+use super::door::UnknownCommands;
 use super::error::RunError;
 use super::host::Host;
 use super::inboxes::{Inboxes, Receiver};
@@ -43,6 +45,8 @@ pub(super) struct HubTask<N: Net, C: Clock, H: Host> {
     /// Members that were found dead and whose slots have not moved yet, for the same.
     pub(super) missing: watch::Sender<Arc<BTreeSet<NodeId>>>,
     pub(super) tally: Arc<Tally>,
+    /// What clients of Redis asked for in vain, of which the hub knows nothing.
+    pub(super) unknown_commands: Arc<UnknownCommands>,
     pub(super) watch: Option<Reports<Report>>,
     pub(super) lanes: Option<Arc<Lanes>>,
     pub(super) next_drain: Duration,
@@ -155,7 +159,12 @@ impl<N: Net, C: Clock, H: Host> HubTask<N, C, H> {
                     }
                     Channel::Stream => self.post.stream_gossip(to, header, packet),
                 },
-                HubOutput::Reply(reply) => self.post.reply(reply).await,
+                HubOutput::Reply(mut reply) => {
+                    if let Message::NodeStatus(status) = &mut reply.message {
+                        status.unknown_commands = self.unknown_commands.list();
+                    }
+                    self.post.reply(reply).await;
+                }
                 HubOutput::Call(ask) => {
                     let call = ask.header.id;
                     if !self.post.call(ask) {

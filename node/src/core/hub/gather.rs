@@ -287,6 +287,8 @@ impl Hub {
             agreeing_members: agreeing as u32 + 1,
             tables,
             counters: counters.into_iter().collect(),
+            // The driver says so.
+            unknown_commands: Vec::new(),
         }
     }
 

@@ -337,7 +337,8 @@ impl<C: Clock> Connection<C> {
 
     /// Strangers may say anything, a password among it: what they say is counted, and not remembered.
     fn count_unknown(&self, name: &[u8]) {
-        self.door.count_unknown(if self.authenticated { name } else { b"" });
+        self.door.reception.tally.add("redis_commands_unknown");
+        self.door.unknown.add(if self.authenticated { name } else { b"" });
     }
 
     async fn carry_out<'a>(

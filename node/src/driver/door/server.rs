@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use annulus_net::Clock;
@@ -184,11 +184,9 @@ impl<C: Clock> Door<C> {
 
     fn info(&self, asked: Arguments<'_>, now: Duration) -> String {
         let counts = &self.counts;
-        let unknown = {
-            let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = |(name, count): (&String, &u64)| format!("{name}={count}");
-            unknown.iter().map(count).collect::<Vec<_>>().join(",")
-        };
+        let unknown = self.unknown.list().into_iter();
+        let unknown = unknown.map(|(name, count)| format!("{name}={count}"));
+        let unknown = unknown.collect::<Vec<_>>().join(",");
         let port = self.addrs.first().map_or(0, |addr| addr.port());
         let clients = self.clients().len();
         let [channels, patterns, sharded] = self.channels().counts();

@@ -322,9 +322,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                     members_lacking: 15,
                 }],
                 counters: vec![("reads".into(), 12)],
+                unknown_commands: vec![("zadd".into(), 16)],
             }
             .into(),
-            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a640101007f000001fbe81cfafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c0d0e090a0b0f010572656164730c",
+            "0473686f70a1fc803bb16a0202007f000001fbe81c026e31017a640101007f000001fbe81cfafbfb00fbe80309616e6e756c75732030fbe80309030201017401020304050607080c0d0e090a0b0f010572656164730c01047a61646410",
         ),
         (MembersRequest {}.into(), ""),
         (

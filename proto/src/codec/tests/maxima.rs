@@ -402,6 +402,7 @@ fn the_largest_answers_about_a_node_pass() {
             agreeing_members: u32::MAX,
             tables: vec![status; count],
             counters: vec![(name(60), u64::MAX); 2 * count],
+            unknown_commands: vec![(name(16), u64::MAX); count.min(65)],
         });
         let segment = Segment { table: table(), path: name(120), instance: u64::MAX };
         passes(LaneGranted { lane: u64::MAX, tables: vec![table(); count.min(64)] });

@@ -76,6 +76,7 @@ fn told(member: &Member, uptime_ms: u64, gets: u64, cooled: u64) -> Box<Told> {
         agreeing_members: 3,
         tables: vec![table("sessions", 4_200), table("sessions@cold", 100)],
         counters: counters.map(|(name, count)| (name.to_owned(), count)).into(),
+        unknown_commands: Vec::new(),
     };
     let hot = HotSession {
         word: WORD,
