@@ -329,6 +329,16 @@ pub enum Command<'a> {
         /// What is asked for; `holds` is none.
         scan: Scan<'a>,
     },
+    /// HRANDFIELD.
+    HRandField {
+        /// The key.
+        key: Argument<'a>,
+        /// How many, each once; if negative, as many as its opposite says, of which some may be there again. `None` = one, and
+        /// null of none.
+        count: Option<i64>,
+        /// Whether with their values; in RESP3 each is an array of two then.
+        with_values: bool,
+    },
     /// SADD.
     SAdd {
         /// The key.

@@ -30,6 +30,12 @@ pub enum CommandError<'a> {
     /// No integer of 32 bits.
     #[error("value is out of range, value must between -2147483648 and 2147483647")]
     OutOfIntRange,
+    /// The least integer of 64 bits, of which there is no opposite, as how many to choose.
+    #[error("value is out of range, value must between -{max} and {max}", max = i64::MAX)]
+    OutOfCountRange,
+    /// More fields with their values than can be counted.
+    #[error("value is out of range")]
+    OutOfPairsRange,
     /// No number.
     #[error("{}", NOT_FLOAT)]
     NotFloat,

@@ -74,6 +74,7 @@ impl fmt::Debug for Command<'_> {
                 HDel { key, fields }
                 HIncrByFloat { key, field, by }
                 HScan { key, scan }
+                HRandField { key, count, with_values }
                 SAdd { key, members }
                 SRem { key, members }
                 SMembers { key }

@@ -191,6 +191,7 @@ impl<'a> Command<'a> {
                 Self::HIncrByFloat { key: key()?, field: words.at(2)?, by }
             }
             Id::HScan => Self::HScan { key: key()?, scan: words.scan(2, false)? },
+            Id::HRandField => words.random_fields()?,
             Id::SAdd => Self::SAdd { key: key()?, members: from(2) },
             Id::SRem => Self::SRem { key: key()?, members: from(2) },
             Id::SMembers => Self::SMembers { key: key()? },
@@ -289,6 +290,27 @@ impl<'a> Words<'a> {
         let count = usize::try_from(count).map_err(|_| CommandError::KeysNegative)?;
         let (keys, arguments) = (rest.first(count), rest.skip(count));
         Ok(Command::Eval { script: self.at(1)?, by_sha1, keys, arguments })
+    }
+
+    fn random_fields(self) -> Outcome<'a, Command<'a>> {
+        let key = self.at(1)?;
+        let (mut count, mut with_values) = (None, false);
+        if self.arguments.len() > 2 {
+            let given = self.integer(2)?;
+            if given == i64::MIN {
+                return Err(CommandError::OutOfCountRange);
+            }
+            with_values = match (self.arguments.get(3), self.arguments.len()) {
+                (None, _) => false,
+                (Some(word), 4) if word.is("withvalues") => true,
+                _ => return Err(CommandError::Syntax),
+            };
+            if with_values && given.unsigned_abs() > i64::MAX.unsigned_abs() / 2 {
+                return Err(CommandError::OutOfPairsRange);
+            }
+            count = Some(given);
+        }
+        Ok(Command::HRandField { key, count, with_values })
     }
 
     fn channels(self, is_sharded: bool) -> Outcome<'a, Command<'a>> {

@@ -29,6 +29,7 @@ impl Draw {
             "HINCRBY",
             "HINCRBYFLOAT",
             "HSCAN",
+            "HRANDFIELD",
             "TYPE",
         ])];
         words.push(self.key());
@@ -48,6 +49,8 @@ impl Draw {
             }
             "HINCRBYFLOAT" => words.extend([field(self), self.one_of(&["1", "-2.", "1e3", "x"])]),
             "HSCAN" => words.extend(["0", "MATCH", "[fg]"].map(str::to_owned)),
+            // All that there are.
+            "HRANDFIELD" => words.push("10".to_owned()),
             _ => {}
         }
         words
@@ -58,7 +61,7 @@ impl Draw {
 pub(super) fn in_order(answer: String, asked: &str) -> String {
     let per_field = match asked {
         "HGETALL" | "HSCAN" | "ZSCAN" => 2,
-        "HKEYS" | "HVALS" | "SMEMBERS" | "SSCAN" => 1,
+        "HKEYS" | "HVALS" | "HRANDFIELD" | "SMEMBERS" | "SSCAN" => 1,
         _ => return answer,
     };
     let Some(at) = answer.rfind('*') else { return answer };
@@ -95,8 +98,8 @@ fn random_commands_about_hashes_are_answered_as_by_a_real_redis() {
             let is_transaction = draw.below(3) == 0;
             if is_transaction {
                 // Its answers are in one, and tell of no fields.
-                requests
-                    .retain(|words| !["HGETALL", "HKEYS", "HVALS", "HSCAN"].contains(&&*words[0]));
+                let tell_of_fields = ["HGETALL", "HKEYS", "HVALS", "HSCAN", "HRANDFIELD"];
+                requests.retain(|words| !tell_of_fields.contains(&&*words[0]));
                 requests.insert(0, vec!["MULTI".to_owned()]);
                 requests.push(vec!["EXEC".to_owned()]);
             }
@@ -297,4 +300,74 @@ fn what_was_dumped_under_one_key_is_restored_under_another() {
     assert!(is_answer(&other.say("TTL brief"), ":100\r\n", "TTL brief"));
     assert_eq!(other.say("EXISTS past bad text"), ":0\r\n");
     assert_eq!(other.say("GET hash"), bulk("value"));
+}
+
+#[test]
+fn fields_at_random_are_some_of_those_that_there_are() {
+    let place = Place::new();
+    let node = door(&place, "");
+    let real = RealRedis::start(&place);
+    let mut theirs = eventually("a real Redis", || Client::at(&real.socket));
+    let mut ours = Tcp::of(&node);
+    // Where there is no choice, the answer is Redis' own.
+    let without_choice = [
+        "HSET one f v",
+        "SET text v",
+        "HRANDFIELD none",
+        "HRANDFIELD none 3",
+        "HRANDFIELD none -3 WITHVALUES",
+        "HRANDFIELD one",
+        "HRANDFIELD one 0",
+        "HRANDFIELD one 0 WITHVALUES",
+        "HRANDFIELD one 7",
+        "HRANDFIELD one 7 WITHVALUES",
+        "HRANDFIELD one -3",
+        "HRANDFIELD one -3 withvalues",
+        "HRANDFIELD text",
+        "HRANDFIELD text 1",
+        "MULTI",
+        "HRANDFIELD one -2 WITHVALUES",
+        "HRANDFIELD text 1",
+        "EXEC",
+    ];
+    for asked in without_choice {
+        assert_eq!(ours.say(asked), theirs.say(asked), "{asked}");
+    }
+    assert!(ours.say("HELLO 3").starts_with('%') && theirs.say("HELLO 3").starts_with('%'));
+    for asked in without_choice.iter().filter(|asked| !asked.starts_with("HSET")) {
+        assert_eq!(ours.say(asked), theirs.say(asked), "{asked} with RESP3");
+    }
+    assert_eq!(ours.say("RESET"), "+RESET\r\n");
+    ours.say("HSET many a 1 b 2 c 3 d 4");
+    let mut texts = |request: &str| {
+        let answer = ours.say(request);
+        let texts = answer.split("\r\n").skip(1).filter(|line| !line.starts_with('$'));
+        texts.filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = ["a", "b", "c", "d"];
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        seen.extend(texts("HRANDFIELD many"));
+    }
+    assert!(seen.iter().eq(all), "{seen:?}");
+    for count in 0..6 {
+        for _ in 0..20 {
+            let mut found = texts(&format!("HRANDFIELD many {count}"));
+            assert!(found.iter().all(|field| all.contains(&&**field)), "{found:?}");
+            assert_eq!(found.len(), count.min(4));
+            found.sort();
+            found.dedup();
+            assert_eq!(found.len(), count.min(4), "each once");
+            let again = texts(&format!("HRANDFIELD many -{count} WITHVALUES"));
+            assert_eq!(again.len(), 2 * count);
+            for pair in again.chunks(2) {
+                let place = all.iter().position(|field| *field == pair[0]);
+                assert_eq!(place.map(|place| (place + 1).to_string()).as_ref(), Some(&pair[1]));
+            }
+        }
+    }
+    for count in ["-9223372036854775807", "-2000000", "-1000000 WITHVALUES"] {
+        let refused = ours.say(&format!("HRANDFIELD many {count}"));
+        assert!(refused.starts_with("-ERR the answer is longer than "), "{count}: {refused}");
+    }
 }

@@ -493,6 +493,7 @@ impl<C: Clock> Connection<C> {
             | Command::HDel { .. }
             | Command::HIncrBy { .. }
             | Command::HIncrByFloat { .. }
+            | Command::HRandField { .. }
             | Command::HScan { .. } => self.hash(command, &mut out).await?,
             Command::SAdd { .. }
             | Command::SRem { .. }

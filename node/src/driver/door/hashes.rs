@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use annulus_net::Clock;
 use annulus_proto::entry::{Fields, Kind};
-use annulus_resp::{Argument, Command, Decimal, HashParts, Writer, integer, texts};
+use annulus_resp::{Argument, Command, Decimal, HashParts, Protocol, Writer, integer, texts};
 
 use super::connection::Connection;
 use super::fields::{all_of, field_name, scan_fields};
 use super::store::{Outcome, Trouble};
 use super::strings::{bulk_or_null, refuse_answer_of};
+
+/// What a field takes in an answer, beside its name and its value.
+const FIELD_ANSWERED_BYTES: usize = 16;
 
 impl<C: Clock> Connection<C> {
     /// Does a command about hashes.
@@ -105,8 +108,64 @@ impl<C: Clock> Connection<C> {
                     out.bulk(value);
                 });
             }
+            Command::HRandField { key, count, with_values } => {
+                let fields = self.fields(key, Kind::Map).await?;
+                self.random_fields(&fields, count, with_values, out)?;
+            }
             // All others are done elsewhere.
             _ => return Err(Trouble::Error("ERR", "not here".into())),
+        }
+        Ok(())
+    }
+
+    /// Some fields at random: each once, or, of a negative number of them, again and again.
+    fn random_fields<'a>(
+        &self,
+        fields: &Fields,
+        count: Option<i64>,
+        with_values: bool,
+        out: &mut Writer<'_>,
+    ) -> Outcome<'a, ()> {
+        let mut fields: Vec<_> = fields.iter().collect();
+        let Some(count) = count else {
+            let one = fields.get(self.draw(fields.len() as u64) as usize);
+            bulk_or_null(one.map(|(name, _)| name.as_slice()), out);
+            return Ok(());
+        };
+        let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+        let mut chosen = Vec::new();
+        if count < 0 && !fields.is_empty() {
+            // As long as the answer may be that has so many of the shortest.
+            refuse_answer_of(wanted.saturating_mul(FIELD_ANSWERED_BYTES))?;
+            let mut size = 0;
+            for _ in 0..wanted {
+                let field = fields[self.draw(fields.len() as u64) as usize];
+                let value = if with_values { field.1.len() } else { 0 };
+                size += FIELD_ANSWERED_BYTES + field.0.len() + value;
+                refuse_answer_of(size)?;
+                chosen.push(field);
+            }
+        } else {
+            let wanted = wanted.min(fields.len());
+            // Of all there is none to choose.
+            let drawn = if wanted < fields.len() { wanted } else { 0 };
+            for place in 0..drawn {
+                let other = place + self.draw((fields.len() - place) as u64) as usize;
+                fields.swap(place, other);
+            }
+            fields.truncate(wanted);
+            chosen = fields;
+        }
+        let is_nested = with_values && self.protocol() == Protocol::Resp3;
+        out.array(if with_values && !is_nested { 2 * chosen.len() } else { chosen.len() });
+        for (name, value) in chosen {
+            if is_nested {
+                out.array(2);
+            }
+            out.bulk(name);
+            if with_values {
+                out.bulk(value);
+            }
         }
         Ok(())
     }

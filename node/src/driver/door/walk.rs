@@ -132,7 +132,8 @@ impl<C: Clock> Connection<C> {
         }
     }
 
-    fn draw(&self, below: u64) -> u64 {
+    /// A random number.
+    pub(super) fn draw(&self, below: u64) -> u64 {
         let mut random = self.door.random();
         random.random_range(0..below.max(1))
     }
