@@ -336,10 +336,9 @@ pub async fn embed_on<N: Net, C: Clock, H: Host>(
     let events = Arc::new(Events::new(policies, channels, tally.clone(), host.entropy()));
     let near = NearTables::new(&settings, &regions);
     let inside = (reception.clone(), &shared[..], near);
-    let (outside, seed) = ((map, abroad), host.entropy());
     let unknown_commands = Arc::new(UnknownCommands::default());
-    let unknown = unknown_commands.clone();
-    let door = Door::new(&settings, users, redis.clone(), outside, unknown, inside, &clock, seed);
+    let (outside, seed) = ((map, abroad, unknown_commands.clone()), host.entropy());
+    let door = Door::new(&settings, users, redis.clone(), outside, inside, &clock, seed);
     let mut tasks = JoinSet::new();
     doors.open(Arc::new(door), &mut tasks);
     tasks.spawn(accept::accept(listener, reception.clone()));

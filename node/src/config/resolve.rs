@@ -263,7 +263,7 @@ impl Resolver {
                 Setting::RedisPasswordFiles,
                 default.password_files,
                 password_files,
-                show_password_files,
+                |files| show_password_files(files),
             ),
             connections_max: self.take(
                 Setting::RedisConnectionsMax,
@@ -1369,7 +1369,10 @@ fn show_local_roles(roles: &LocalRoles) -> String {
     format!("{EVERYBODY}={}{}", roles.default, users.collect::<String>())
 }
 
-fn show_password_files(files: &Vec<(Role, PathBuf)>) -> String {
+fn show_password_files(files: &[(Role, PathBuf)]) -> String {
+    if files.is_empty() {
+        return "(none)".to_owned();
+    }
     let files = files.iter().map(|(role, path)| format!("{role}={}", path.display()));
     show_list(&files.collect::<Vec<_>>())
 }
