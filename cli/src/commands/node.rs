@@ -20,7 +20,9 @@ pub(crate) fn run(global: &Global, args: &NodeArgs) -> anyhow::Result<()> {
         let addr = ready.addr;
         let socket = ready.socket.as_ref().map(|path| path.to_string_lossy());
         let place = socket.as_ref().map(|socket| format!(" and {socket}")).unwrap_or_default();
-        output::message(format!("node {} is ready at {addr}{place}", ready.node));
+        let redis: Vec<_> = ready.redis.iter().map(|addr| format!(", redis://{addr}")).collect();
+        let redis = redis.concat();
+        output::message(format!("node {} is ready at {addr}{place}{redis}", ready.node));
         if print_ready {
             let line = json!({
                 "node": ready.node,

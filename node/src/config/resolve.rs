@@ -23,8 +23,8 @@ use crate::core::{
     SuspectPolicy, TablePolicy, WriteHomes, record_bytes_max,
 };
 use crate::driver::{
-    CORES_MAX, LaneSettings, LocalRoles, NodeSettings, OnLateSave, ROOT, RedisSettings, Storage,
-    TableSettings,
+    CORES_MAX, LaneSettings, LocalRoles, NodeSettings, OnLateSave, REDIS_LISTEN, ROOT,
+    RedisSettings, Storage, TableSettings,
 };
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
@@ -36,7 +36,8 @@ pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError
     };
     let (given, tables) = layer(document, sources);
     let (explained, warnings) = (Vec::new(), Vec::new());
-    let mut resolver = Resolver { given, problems, explained, warnings, cores: NonZeroU16::MIN };
+    let (cores, has_file) = (NonZeroU16::MIN, path.is_some());
+    let mut resolver = Resolver { given, problems, explained, warnings, cores, has_file };
     resolver.note_unknown_variables(sources);
     let (settings, log) = resolver.node(&tables, &sources.env, host);
     let Resolver { problems, explained, warnings, .. } = resolver;
@@ -73,6 +74,8 @@ fn layer(document: Document, sources: &Sources) -> (BTreeMap<Setting, Given>, Ve
 struct Resolver {
     /// Into how many parts each table is divided; 1 until that is known.
     cores: NonZeroU16,
+    /// Whether a configuration was written.
+    has_file: bool,
     given: BTreeMap<Setting, Given>,
     problems: Vec<Problem>,
     explained: Vec<(String, String, Origin)>,
@@ -189,7 +192,9 @@ impl Resolver {
             |bytes| show_size(bytes.get()),
         );
         let home_timeout = self.take_time(Setting::HomeTimeout, core.home_timeout, MS..=MINUTE);
-        let (redis, tells_gone) = self.redis();
+        // The one on this host, if several are tried out.
+        let is_development = !self.has_file && !has_keys && listen == LISTEN;
+        let (redis, tells_gone) = self.redis(is_development);
         let log = self.take(Setting::Log, "info".to_owned(), filter, Clone::clone);
         let settings = NodeSettings {
             cluster,
@@ -235,8 +240,9 @@ impl Resolver {
     }
 
     /// What clients of Redis find, and whether nodes tell each other what becomes of keys, for them.
-    fn redis(&mut self) -> (RedisSettings, bool) {
+    fn redis(&mut self, is_development: bool) -> (RedisSettings, bool) {
         let default = RedisSettings::default();
+        let gives_way = is_development && !self.given.contains_key(&Setting::RedisListen);
         // Looked at out of their order in the file, since one depends on the other.
         let given = |setting| self.given.get(&setting).map(|given| &given.raw);
         let one = given(Setting::RedisPasswordFile).map(optional_path);
@@ -245,13 +251,18 @@ impl Resolver {
             || more.is_some_and(|more| !more.is_ok_and(|it| it.is_empty()));
         let listen = self.take(
             Setting::RedisListen,
-            default.listen,
+            if gives_way { vec![REDIS_LISTEN] } else { default.listen },
             |raw| redis_listen(raw, has_password),
-            |addrs| show_list(&addrs.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
+            |addrs| {
+                let shown = show_list(&addrs.iter().map(SocketAddr::to_string).collect::<Vec<_>>());
+                if gives_way { format!("{shown} (if it is free)") } else { shown }
+            },
         );
-        let listens = !listen.is_empty();
+        // What may give way is nothing to be found at.
+        let listens = !listen.is_empty() && !gives_way;
         let redis = RedisSettings {
             listen,
+            gives_way,
             socket: self.take(Setting::RedisSocket, default.socket, socket, show_optional_path),
             password_file: self.take(
                 Setting::RedisPasswordFile,

@@ -102,6 +102,50 @@ fn nothing_at_all_is_a_development_node_on_loopback() {
     assert_eq!(settings.core, CoreSettings::default());
     assert_eq!(settings.mesh, MeshConfig::default());
     assert_eq!(settings.tables, [default_table()]);
+    let redis = RedisSettings {
+        listen: vec!["127.0.0.1:6379".parse().expect("an address")],
+        gives_way: true,
+        ..RedisSettings::default()
+    };
+    assert_eq!(settings.redis, redis);
+    assert_eq!(scene.origin("redis.listen"), "default");
+}
+
+#[test]
+fn a_door_for_clients_of_redis_that_nobody_asked_for_is_that_of_the_one_development_node() {
+    let nothing = || {
+        let mut scene = Scene::new("");
+        scene.sources.file = None;
+        scene
+    };
+    let listens = |scene: &Scene| {
+        let RedisSettings { listen, gives_way, .. } = scene.settings().redis;
+        assert!(!gives_way || listen.len() == 1);
+        gives_way
+    };
+    assert!(listens(&nothing()));
+    // Whatever else was said of that node.
+    assert!(listens(&nothing().flag(Setting::DataDir, "/d").env("ANNULUS_LOG", "debug")));
+    assert!(listens(&nothing().flag(Setting::RedisPasswordFile, "/p")));
+    assert!(listens(&nothing().flag(Setting::Listen, "127.0.0.1:7946")));
+    // One among several on this host, one with keys, one with a file, also with an empty one.
+    for scene in [
+        nothing().flag(Setting::Listen, "127.0.0.1:0"),
+        nothing().flag(Setting::Listen, "[::1]:7946"),
+        nothing().env("ANNULUS_KEYRING", "/k"),
+        Scene::new(""),
+        // Who said where, or nowhere, is told if that cannot be.
+        nothing().env("ANNULUS_REDIS_LISTEN", ""),
+        nothing().flag(Setting::RedisListen, ""),
+        nothing().flag(Setting::RedisListen, "127.0.0.1:6379"),
+    ] {
+        assert!(!listens(&scene), "{:?}", scene.sources);
+    }
+    let scene = nothing().flag(Setting::RedisListen, "127.0.0.1:6379");
+    assert_eq!(scene.settings().redis.listen.len(), 1);
+    // It is nothing that clients of clusters could be told of.
+    let error = nothing().flag(Setting::RedisCluster, "on").error();
+    assert!(error.contains("write an address into `listen`, too"), "{error}");
 }
 
 #[test]
@@ -654,6 +698,7 @@ fn clients_of_redis_are_let_in_where_the_configuration_says() {
             "[::1]:0".parse().expect("an address"),
         ],
         socket: Some("/run/redis.sock".into()),
+        gives_way: false,
         password_file: None,
         password_files: vec![(Role::Operator, "/etc/o".into())],
         connections_max: 5,

@@ -135,7 +135,7 @@ pub(super) struct Doors<L> {
     pub(super) addrs: Vec<SocketAddr>,
 }
 
-/// Begins to listen where the settings say.
+/// Begins to listen where the settings say, and where that gives way, if that is possible.
 ///
 /// # Errors
 /// [`RunError::RedisListen`], [`RunError::RedisSocket`].
@@ -146,7 +146,16 @@ pub(super) async fn listen<N: Net>(
     let (mut tcp, mut addrs) = (Vec::new(), Vec::new());
     for &addr in &settings.listen {
         let fail = |source| RunError::RedisListen { addr, source };
-        let listener = net.listen(addr).await.map_err(fail)?;
+        let listener = match net.listen(addr).await {
+            Err(error) if settings.gives_way => {
+                tracing::info!(
+                    %addr, %error,
+                    "no door for clients of Redis, since its address cannot be had; `redis.listen` names another one, or none"
+                );
+                continue;
+            }
+            listening => listening.map_err(fail)?,
+        };
         addrs.push(listener.local_addr().map_err(fail)?);
         tcp.push(listener);
     }
@@ -434,3 +443,28 @@ async fn write<W: AsyncWrite + Unpin>(stream: &mut W, mut bytes: &[u8]) -> io::R
 
 /// The node is stopping, and the connection ends.
 type Done = Result<(), Stopping>;
+
+#[cfg(test)]
+mod tests {
+    use annulus_net::TokioNet;
+
+    use super::*;
+
+    /// A development node begins without a port that a Redis has, or another program; one that was told to listen there
+    /// says so and ends.
+    #[tokio::test]
+    async fn what_nobody_asked_for_gives_way_to_who_listens_there() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = taken.local_addr().expect("its address");
+        let asked = RedisSettings { listen: vec![addr], ..RedisSettings::default() };
+        let by_default = RedisSettings { gives_way: true, ..asked.clone() };
+        let net = TokioNet::new();
+        let refused = listen(&net, &asked).await.err().expect("somebody listens there");
+        assert!(refused.to_string().contains("choose another `redis.listen`"), "{refused}");
+        let doors = listen(&net, &by_default).await.expect("it goes on");
+        assert_eq!((doors.tcp.len(), doors.addrs), (0, Vec::new()));
+        drop(taken);
+        let doors = listen(&net, &by_default).await.expect("it is free");
+        assert_eq!((doors.tcp.len(), doors.addrs), (1, vec![addr]));
+    }
+}

@@ -1,6 +1,6 @@
 //! What the driver is told once, at its start.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,11 +92,19 @@ impl Default for LaneSettings {
     }
 }
 
+/// Where a node for development listens for clients of Redis, if nobody else does: one without configuration file and keys,
+/// which listens where it does by default. There is one such node on a host at most.
+pub const REDIS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6379);
+
 /// How clients of Redis are served. By default they are not: nobody listens for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// Where to listen, TCP; port 0 picks a free one. What travels there is in clear. Default nowhere.
+    /// Where to listen, TCP; port 0 picks a free one. What travels there is in clear. Default nowhere, but for a development
+    /// node (see [`REDIS_LISTEN`]).
     pub listen: Vec<SocketAddr>,
+    /// Whether an address where it cannot listen is left out, and the node serves without it: nobody asked for one. Default
+    /// no.
+    pub gives_way: bool,
     /// The Unix socket, with the permissions of the node's other one; `None` = no socket.
     pub socket: Option<PathBuf>,
     /// The file of the password that they have to say first, as the user `default`; `None` = none is needed. Default none.
@@ -121,6 +129,7 @@ impl Default for RedisSettings {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            gives_way: false,
             socket: None,
             password_file: None,
             password_files: Vec::new(),
