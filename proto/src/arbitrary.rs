@@ -214,19 +214,29 @@ fn sessions() -> impl Strategy<Value = Message> {
     );
     let pin = option::of(node_ids());
     let times = any::<(u64, u64, u64, u64)>();
-    let session = (versions(), versions(), times, attributes(), pin, values()).prop_map(
-        |(birth, version, (deadline, touched, idle, expire_at), attributes, pin, value)| Session {
-            birth,
-            version,
-            deadline,
-            touched,
-            idle,
-            expire_at,
-            attributes,
-            pin,
-            value,
-        },
-    );
+    let of_fields = btree_map(names(), any::<u64>(), 0..3);
+    let session = (versions(), versions(), times, attributes(), pin, (values(), of_fields))
+        .prop_map(
+            |(
+                birth,
+                version,
+                (deadline, touched, idle, expire_at),
+                attributes,
+                pin,
+                (value, field_deadlines),
+            )| Session {
+                birth,
+                version,
+                deadline,
+                touched,
+                idle,
+                expire_at,
+                attributes,
+                pin,
+                value,
+                field_deadlines,
+            },
+        );
     let acknowledged = (versions(), versions(), any::<(u8, u8)>()).prop_map(
         |(birth, version, (held_by, homes))| Acknowledged { birth, version, held_by, homes },
     );
@@ -292,20 +302,24 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
             btree_map(names(), any::<Option<u64>>(), 0..4),
             btree_map(names(), vec(any::<u8>(), 0..20), 0..4),
             vec(names(), 0..3),
+            btree_map(names(), any::<u64>(), 0..3),
             option::of(lifetimes()),
             any::<(bool, bool)>(),
         )
-            .prop_map(|(birth, expected, set, delete, lifetimes, (is_all, ends_empty))| {
-                Operation::UpdateFieldsIf {
-                    birth,
-                    expected,
-                    is_all,
-                    set,
-                    delete,
-                    lifetimes,
-                    ends_empty,
+            .prop_map(
+                |(birth, expected, set, delete, deadlines, lifetimes, (is_all, ends_empty))| {
+                    Operation::UpdateFieldsIf {
+                        birth,
+                        expected,
+                        is_all,
+                        set,
+                        delete,
+                        deadlines,
+                        lifetimes,
+                        ends_empty,
+                    }
                 }
-            }),
+            ),
         (any::<(u64, u64, u64)>(), versions(), values(), attributes()).prop_map(
             |((word, idle, expire_at), birth, value, attributes)| Operation::StartInstead {
                 replaced: Replaced { word, birth },

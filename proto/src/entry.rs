@@ -157,6 +157,9 @@ pub type Join<'a> = dyn FnMut(&[u8], &[u8]) -> Option<Vec<u8>> + 'a;
 /// Fields by their names.
 pub type Fields = BTreeMap<Vec<u8>, Vec<u8>>;
 
+/// When fields expire on their own, by their names.
+pub type FieldDeadlines = BTreeMap<Vec<u8>, u64>;
+
 /// A value as applications see it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Value {
@@ -271,8 +274,19 @@ impl Entry {
 
     /// Sets a field, or deletes it if `value` is `None`.
     pub fn write_field(&mut self, version: Version, name: Vec<u8>, value: Option<Vec<u8>>) {
+        self.write_field_until(version, name, value, 0);
+    }
+
+    /// As [`Entry::write_field`], with a deadline of its own, at most 2^48 − 1; 0 = it has none.
+    pub fn write_field_until(
+        &mut self,
+        version: Version,
+        name: Vec<u8>,
+        value: Option<Vec<u8>>,
+        expire_at: u64,
+    ) {
         if let Some(body) = &mut self.body {
-            body.write_field(name, Field { version, value, expire_at: 0 });
+            body.write_field(name, Field { version, value, expire_at: expire_at.min(Hlc::MS_MAX) });
             raise(&mut self.version, &version);
         }
     }
@@ -523,12 +537,23 @@ impl Body {
         if !self.has_fields() {
             return Value::Bytes(self.base.bytes.clone());
         }
-        let live = self.fields.iter().filter_map(|(name, field)| {
-            let alive = field.expire_at == 0 || field.expire_at > now_ms;
-            let value = field.value.as_ref().filter(|_| alive)?;
-            Some((name.clone(), value.clone()))
-        });
+        let live = self.live_fields(now_ms).map(|(name, value, _)| (name.clone(), value.clone()));
         Value::of_fields(self.base.kind, live.collect())
+    }
+
+    /// When fields expire on their own that are there at `now_ms`: of those that do.
+    pub fn field_deadlines(&self, now_ms: u64) -> FieldDeadlines {
+        let own = self.live_fields(now_ms).filter(|(_, _, deadline)| *deadline != 0);
+        own.map(|(name, _, deadline)| (name.clone(), deadline)).collect()
+    }
+
+    /// Neither deleted nor expired, with their deadlines.
+    fn live_fields(&self, now_ms: u64) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>, u64)> {
+        self.fields.iter().filter_map(move |(name, field)| {
+            let lives = field.expire_at == 0 || field.expire_at > now_ms;
+            let value = field.value.as_ref().filter(|_| lives)?;
+            Some((name, value, field.expire_at))
+        })
     }
 
     /// The bytes that count against a table's `max_value`.

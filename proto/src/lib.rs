@@ -41,7 +41,10 @@ mod fuzz_bodies;
 #[cfg(test)]
 extern crate self as annulus_proto;
 
-pub use entry::{Attributes, Base, Body, Entry, Field, Fields, Kind, Lease, Note, Replaced, Value};
+pub use entry::{
+    Attributes, Base, Body, Entry, Field, FieldDeadlines, Fields, Kind, Lease, Note, Replaced,
+    Value,
+};
 pub use heat::{Dither, HalfLife};
 pub use key::{Key, KeyError, SLOT_COUNT, Slot};
 pub use member::{Load, Member, Status};

@@ -20,7 +20,7 @@ use zeroize::Zeroize;
 
 pub use crate::beat::{Beat, BeatPlace, BeatRequest};
 pub use crate::channels::Published;
-use crate::entry::{Attributes, Entry, Replaced, Value};
+use crate::entry::{Attributes, Entry, FieldDeadlines, Replaced, Value};
 pub use crate::epochs::{
     EpochAnswer, EpochBallot, EpochConfig, EpochName, EpochSource, EpochStanding, EpochStep,
     EpochSuccessor, Epochs, EpochsAnswer,
@@ -349,7 +349,7 @@ pub enum Operation {
     UpdateFieldsIf {
         /// The birth of the session that is meant.
         birth: Version,
-        /// Fields that have to be there, with the [hashes](field_hash) of their values, or not to be there.
+        /// Fields that have to be there, with the [hashes](field_hash) of what they are, or not to be there.
         expected: BTreeMap<Vec<u8>, Option<u64>>,
         /// Whether there may be no others.
         is_all: bool,
@@ -357,16 +357,20 @@ pub enum Operation {
         set: BTreeMap<Vec<u8>, Vec<u8>>,
         /// Fields to delete.
         delete: Vec<Vec<u8>>,
-        /// New deadlines; `None` = they stay.
+        /// When fields expire on their own from now on, of those that are set by this or are there, in hybrid milliseconds, at
+        /// most 2^48 − 1; 0 = with their session, as those do that are set and not named here.
+        deadlines: FieldDeadlines,
+        /// New deadlines of the session; `None` = they stay.
         lifetimes: Option<Lifetimes>,
         /// Whether the session ends if no field is left.
         ends_empty: bool,
     } = 10,
 }
 
-/// What stands for the value of a field that somebody has seen: XXH3-64 of it.
-pub fn field_hash(value: &[u8]) -> u64 {
-    XxHash3_64::oneshot(value)
+/// What stands for a field that somebody has seen: XXH3-64 of its value, seeded with its deadline in hybrid milliseconds, 0 =
+/// it has none of its own.
+pub fn field_hash(value: &[u8], deadline: u64) -> u64 {
+    XxHash3_64::oneshot_with_seed(deadline, value)
 }
 
 impl Operation {
@@ -495,6 +499,8 @@ pub struct Session {
     pub pin: Option<NodeId>,
     /// Its value.
     pub value: Value,
+    /// When fields of it expire on their own, in hybrid milliseconds: of those that do.
+    pub field_deadlines: FieldDeadlines,
 }
 
 /// A write that counts.

@@ -329,6 +329,35 @@ pub enum Command<'a> {
         /// What is asked for; `holds` is none.
         scan: Scan<'a>,
     },
+    /// HEXPIRE, HPEXPIRE, HEXPIREAT and HPEXPIREAT. (Redis looks at the key before most of its arguments.)
+    HExpire {
+        /// The key.
+        key: Argument<'a>,
+        /// Their new deadline; one in the past deletes them.
+        expiry: Expiry,
+        /// For which it is set.
+        condition: TtlCondition,
+        /// Names of fields, at least one.
+        fields: Arguments<'a>,
+    },
+    /// HPERSIST.
+    HPersist {
+        /// The key.
+        key: Argument<'a>,
+        /// Names of fields, at least one.
+        fields: Arguments<'a>,
+    },
+    /// HTTL, HPTTL, HEXPIRETIME and HPEXPIRETIME.
+    HTtl {
+        /// The key.
+        key: Argument<'a>,
+        /// Names of fields, at least one.
+        fields: Arguments<'a>,
+        /// Whether it is asked for in milliseconds, and not in seconds.
+        milliseconds: bool,
+        /// Whether what is asked for is when they expire, and not in how long.
+        is_deadline: bool,
+    },
     /// HRANDFIELD.
     HRandField {
         /// The key.

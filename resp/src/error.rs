@@ -84,6 +84,18 @@ pub enum CommandError<'a> {
     /// A range of members by their bytes. Redis has it.
     #[error("BYLEX is not here; ranges are by places or BYSCORE")]
     ByLex,
+    /// A negative time, in HEXPIRE and its like.
+    #[error("invalid expire time, must be >= 0")]
+    NegativeExpire,
+    /// No FIELDS where HEXPIRE and its like have them.
+    #[error("Mandatory argument FIELDS is missing or not at the right position")]
+    NoFields,
+    /// No positive number behind it.
+    #[error("Parameter `numFields` should be greater than 0")]
+    FieldsNumber,
+    /// Another number of fields than it says.
+    #[error("The `numfields` parameter must match the number of arguments")]
+    FieldsCount,
     /// DECRBY by the one number that has no opposite.
     #[error("decrement would overflow")]
     DecrementOverflow,

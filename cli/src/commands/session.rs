@@ -131,6 +131,7 @@ fn get_local(cluster: &Cluster, key: &[u8]) -> anyhow::Result<Session> {
         expire_at: 0,
         attributes: annulus_client::Attributes::default(),
         pin: None,
+        field_deadlines: Default::default(),
         value: match session.value {
             LocalValue::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
             LocalValue::Map(fields) => Value::Map(fields),

@@ -846,6 +846,8 @@ fn random_commands_are_answered_as_by_a_real_redis() {
 mod channels;
 #[path = "redis/events.rs"]
 mod events;
+#[path = "redis/field_deadlines.rs"]
+mod field_deadlines;
 #[path = "redis/hashes.rs"]
 mod hashes;
 #[path = "redis/import.rs"]

@@ -220,6 +220,7 @@ pub(super) fn session(value: &[u8]) -> SessionReply {
         expire_at: 0,
         attributes: Attributes::default(),
         pin: None,
+        field_deadlines: Default::default(),
         value: Value::Bytes(value.to_vec()),
     })
 }

@@ -14,6 +14,7 @@ fn old(seen: u64, value: &str) -> SessionReply {
         expire_at: 95_000,
         attributes: Attributes { replicas: 5, owner: b"ada".to_vec() },
         pin: None,
+        field_deadlines: Default::default(),
         value: Value::Bytes(value.as_bytes().to_vec()),
     })
 }

@@ -68,7 +68,7 @@ use std::time::Duration;
 
 use annulus_proto::entry::Kind;
 use annulus_proto::message::{Change, Failure, Message, Operation, Prepare, Promised, field_hash};
-use annulus_proto::{Body, Entry, NodeId, Slot, Version};
+use annulus_proto::{Body, Entry, Hlc, NodeId, Slot, Version};
 use annulus_slots::{EpochId, Refused};
 use rand::RngExt;
 
@@ -644,8 +644,16 @@ fn decide_fields(
     ballot: Version,
     now_ms: u64,
 ) -> Result<Entry, Failure> {
-    let Operation::UpdateFieldsIf { birth, expected, is_all, set, delete, lifetimes, ends_empty } =
-        operation
+    let Operation::UpdateFieldsIf {
+        birth,
+        expected,
+        is_all,
+        set,
+        delete,
+        deadlines,
+        lifetimes,
+        ends_empty,
+    } = operation
     else {
         return Err(Failure::Refused("not an operation on fields".to_owned()));
     };
@@ -658,8 +666,10 @@ fn decide_fields(
     let conflict = Failure::Conflict { version: entry.version };
     let value = body.value(now_ms);
     let Some(fields) = value.fields() else { return Err(conflict) };
+    let own = body.field_deadlines(now_ms);
     let is_as_seen = |(name, seen): (&Vec<u8>, &Option<u64>)| {
-        fields.get(name).map(|value| field_hash(value)) == *seen
+        let deadline = own.get(name).copied().unwrap_or(0);
+        fields.get(name).map(|value| field_hash(value, deadline)) == *seen
     };
     let has_others = *is_all && fields.keys().any(|name| !expected.contains_key(name));
     if entry.birth != *birth || has_others || !expected.iter().all(is_as_seen) {
@@ -673,6 +683,10 @@ fn decide_fields(
     decide_value_again(body, ballot, now_ms);
     let (mut idle, mut expire_at) = (body.lease.idle, body.lease.expire_at);
     set_fields(&mut entry, set, delete, ballot);
+    let body = entry.body.iter_mut().flat_map(|body| &mut body.fields);
+    for (field, deadline) in body.filter_map(|(name, field)| Some((field, deadlines.get(name)?))) {
+        field.expire_at = (*deadline).min(Hlc::MS_MAX);
+    }
     if let Some(lifetimes) = lifetimes {
         (idle, expire_at) = new_lease(policy, lifetimes, &entry, now_ms);
     }

@@ -202,6 +202,8 @@ const UNKNOWN_MAX: u8 = 16;
 const PENDING_BYTES_MAX: usize = 64 << 20;
 /// What each core may hold in any case: a few of the largest.
 const PENDING_BYTES_MIN: usize = 4 * (VALUE_BYTES_MAX + REQUEST_OVERHEAD_BYTES);
+/// What a condition about a field takes beside its name.
+const CONDITION_BYTES: usize = 48;
 /// What a request takes beside its value.
 const REQUEST_OVERHEAD_BYTES: usize = 1_024;
 /// How many members beyond the homes are asked at a time.
@@ -555,6 +557,7 @@ impl Core {
                     attributes: body.attributes.clone(),
                     pin: body.pin(),
                     value: body.value(now_ms),
+                    field_deadlines: body.field_deadlines(now_ms),
                 };
                 let store = &mut self.tables[pending.table].store;
                 store.note_read(&pending.request.key, now_ms);
@@ -1674,9 +1677,13 @@ fn size(request: &SessionRequest) -> usize {
         | Operation::UpdateIf { change: Change::Value(value) | Change::Whole(value, _), .. } => {
             value.size()
         }
+        Operation::UpdateFieldsIf { expected, set, delete, deadlines, .. } => {
+            let set = set.iter().map(|(name, value)| name.len() + value.len());
+            let others = expected.keys().chain(delete).chain(deadlines.keys());
+            set.chain(others.map(|name| name.len() + CONDITION_BYTES)).sum()
+        }
         Operation::Update { change: Change::Fields { set, delete }, .. }
-        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. }
-        | Operation::UpdateFieldsIf { set, delete, .. } => {
+        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. } => {
             let set = set.iter().map(|(name, value)| name.len() + value.len());
             set.chain(delete.iter().map(Vec::len)).sum()
         }

@@ -42,6 +42,7 @@ impl View<'_> {
         let Entry { birth, version, body } = self.entry(mark).ok()?;
         let body = body?;
         let pin = body.pin();
+        let field_deadlines = body.field_deadlines(now_ms);
         let value = match body.has_fields() {
             true => body.value(now_ms),
             false => Value::Bytes(body.base.bytes),
@@ -49,6 +50,17 @@ impl View<'_> {
         let touched = body.touched;
         let (idle, expire_at) = (body.lease.idle, body.lease.expire_at);
         let attributes = body.attributes;
-        Some(Session { birth, version, deadline, touched, idle, expire_at, attributes, pin, value })
+        Some(Session {
+            birth,
+            version,
+            deadline,
+            touched,
+            idle,
+            expire_at,
+            attributes,
+            pin,
+            value,
+            field_deadlines,
+        })
     }
 }

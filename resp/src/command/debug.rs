@@ -74,6 +74,9 @@ impl fmt::Debug for Command<'_> {
                 HDel { key, fields }
                 HIncrByFloat { key, field, by }
                 HScan { key, scan }
+                HExpire { key, expiry, condition, fields }
+                HPersist { key, fields }
+                HTtl { key, fields, milliseconds, is_deadline }
                 HRandField { key, count, with_values }
                 SAdd { key, members }
                 SRem { key, members }

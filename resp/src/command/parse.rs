@@ -191,6 +191,17 @@ impl<'a> Command<'a> {
                 Self::HIncrByFloat { key: key()?, field: words.at(2)?, by }
             }
             Id::HScan => Self::HScan { key: key()?, scan: words.scan(2, false)? },
+            Id::HExpire => words.expire_fields(Expiry::In, Unit::Seconds)?,
+            Id::HPExpire => words.expire_fields(Expiry::In, Unit::Milliseconds)?,
+            Id::HExpireAt => words.expire_fields(Expiry::At, Unit::Seconds)?,
+            Id::HPExpireAt => words.expire_fields(Expiry::At, Unit::Milliseconds)?,
+            Id::HPersist => Self::HPersist { key: key()?, fields: words.counted_fields(2)? },
+            Id::HTtl | Id::HPTtl | Id::HExpireTime | Id::HPExpireTime => Self::HTtl {
+                key: key()?,
+                fields: words.counted_fields(2)?,
+                milliseconds: matches!(spec.id, Id::HPTtl | Id::HPExpireTime),
+                is_deadline: matches!(spec.id, Id::HExpireTime | Id::HPExpireTime),
+            },
             Id::HRandField => words.random_fields()?,
             Id::SAdd => Self::SAdd { key: key()?, members: from(2) },
             Id::SRem => Self::SRem { key: key()?, members: from(2) },
@@ -561,6 +572,38 @@ impl<'a> Words<'a> {
         };
         let time = self.milliseconds(self.integer(2)?, unit)?;
         Ok(Command::Expire { key: self.at(1)?, expiry: of(time), condition })
+    }
+
+    fn expire_fields(self, of: Of, unit: Unit) -> Outcome<'a, Command<'a>> {
+        let time = self.integer(2)?;
+        if time < 0 {
+            return Err(CommandError::NegativeExpire);
+        }
+        let time = self.milliseconds(time, unit)?;
+        let condition = match self.at(3)? {
+            word if word.is("nx") => TtlCondition::Absent,
+            word if word.is("xx") => TtlCondition::Present,
+            word if word.is("gt") => TtlCondition::Later,
+            word if word.is("lt") => TtlCondition::Earlier,
+            _ => TtlCondition::Always,
+        };
+        let at = if condition == TtlCondition::Always { 3 } else { 4 };
+        let fields = self.counted_fields(at)?;
+        Ok(Command::HExpire { key: self.at(1)?, expiry: of(time), condition, fields })
+    }
+
+    /// FIELDS, their number, and the fields, up to the end.
+    fn counted_fields(self, at: usize) -> Outcome<'a, Arguments<'a>> {
+        if !self.arguments.get(at).is_some_and(|word| word.is("fields")) {
+            return Err(CommandError::NoFields);
+        }
+        let count = self.arguments.get(at + 1).and_then(|count| integer(&count));
+        let count = count.filter(|count| *count > 0).ok_or(CommandError::FieldsNumber)?;
+        let fields = self.arguments.skip(at + 2);
+        if usize::try_from(count) != Ok(fields.len()) {
+            return Err(CommandError::FieldsCount);
+        }
+        Ok(fields)
     }
 
     /// What is asked for from the cursor at an index on; `of_keys` may be of one type.

@@ -493,6 +493,8 @@ fn each_row_of_the_table_is_parsed() {
             "EvalSha" => "Eval",
             "HKeys" | "HVals" => "HGetAll",
             "HMSet" => "HSet",
+            "HPExpire" | "HExpireAt" | "HPExpireAt" => "HExpire",
+            "HPTtl" | "HExpireTime" | "HPExpireTime" => "HTtl",
             "ZIncrBy" => "ZAdd",
             "ZRevRange" | "ZRangeByScore" | "ZRevRangeByScore" => "ZRange",
             id if id.starts_with("Command") => "Command",
@@ -507,6 +509,10 @@ fn each_row_of_the_table_is_parsed() {
             "EvalSha" => format!(" {} 0", "a".repeat(40)),
             "ScriptFlush" => String::new(),
             "ZAdd" => " 1 1 1".to_owned(),
+            "HExpire" | "HPExpire" | "HExpireAt" | "HPExpireAt" => " k 1 FIELDS 1 f".to_owned(),
+            "HPersist" | "HTtl" | "HPTtl" | "HExpireTime" | "HPExpireTime" => {
+                " k FIELDS 1 f".to_owned()
+            }
             _ => " 1".repeat(spec.arity.unsigned_abs() as usize - words.split(' ').count()),
         };
         with(&format!("{words}{arguments}"), |command| match command {

@@ -23,7 +23,7 @@ impl<'a> Condition<'a> {
 
     fn then(&self, set: &[(&str, &str)], delete: &[&str]) -> Operation {
         let name = |name: &&str| name.as_bytes().to_vec();
-        let hash = |value: &str| field_hash(value.as_bytes());
+        let hash = |value: &str| field_hash(value.as_bytes(), 0);
         let Value::Map(set) = map(set) else { unreachable!("it is one") };
         Operation::UpdateFieldsIf {
             birth: self.birth,
@@ -31,6 +31,7 @@ impl<'a> Condition<'a> {
             is_all: self.is_all,
             set,
             delete: delete.iter().map(name).collect(),
+            deadlines: BTreeMap::new(),
             lifetimes: None,
             ends_empty: self.ends_empty,
         }
@@ -167,4 +168,49 @@ fn what_is_set_while_the_homes_change_is_known_to_those_who_decide() {
         assert!(!names.is_empty());
     }
     assert!(during > 8, "the homes of the epoch are others long enough: {during}");
+}
+
+#[test]
+fn fields_expire_on_their_own_and_their_deadlines_are_seen() {
+    let mut world = World::new(3, 2_200);
+    world.settle();
+    let birth = world.acknowledged(0, KEY, start(map(&[("a", "1"), ("b", "2")]))).birth;
+    let edit = |seen: Option<u64>, set: &[(&str, &str)], deadlines: &[(&str, u64)]| {
+        let name = |name: &str| name.as_bytes().to_vec();
+        let Value::Map(set) = map(set) else { unreachable!("it is one") };
+        Operation::UpdateFieldsIf {
+            birth,
+            expected: [(name("a"), seen)].into(),
+            is_all: false,
+            set,
+            delete: Vec::new(),
+            deadlines: deadlines.iter().map(|(of, deadline)| (name(of), *deadline)).collect(),
+            lifetimes: None,
+            ends_empty: false,
+        }
+    };
+    let soon = world.copy(0, KEY).unwrap().birth.hlc.ms() + 3_000;
+    let hash = |deadline| Some(field_hash(b"1", deadline));
+    // Of what is not there nothing expires.
+    world.acknowledged(1, KEY, edit(hash(0), &[("c", "3")], &[("a", soon), ("none", soon)]));
+    let seen = |world: &mut World, node| match world.ask(node, KEY, Operation::Get) {
+        SessionReply::Session(session) => (session.value, session.field_deadlines),
+        other => panic!("{other:?}"),
+    };
+    let all = map(&[("a", "1"), ("b", "2"), ("c", "3")]);
+    assert_eq!(seen(&mut world, 2), (all, [(b"a".to_vec(), soon)].into()));
+    // The value is as it was, and its deadline is not.
+    let refused = world.fails(2, KEY, edit(hash(0), &[("c", "4")], &[]));
+    assert!(matches!(refused, Failure::Conflict { .. }), "{refused:?}");
+    world.acknowledged(2, KEY, edit(hash(soon), &[("c", "4")], &[]));
+    world.run_for(Duration::from_millis(3_500));
+    for node in 0..3 {
+        let left = map(&[("b", "2"), ("c", "4")]);
+        assert_eq!(seen(&mut world, node), (left, BTreeMap::new()), "{node}");
+    }
+    // What is set anew has no deadline, unless it is said.
+    world.acknowledged(0, KEY, edit(None, &[("a", "5")], &[("a", soon + 60_000)]));
+    assert_eq!(seen(&mut world, 1).1, [(b"a".to_vec(), soon + 60_000)].into());
+    world.acknowledged(1, KEY, set_field("a", "6"));
+    assert_eq!(seen(&mut world, 2), (map(&[("a", "6"), ("b", "2"), ("c", "4")]), BTreeMap::new()));
 }

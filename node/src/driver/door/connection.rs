@@ -494,7 +494,10 @@ impl<C: Clock> Connection<C> {
             | Command::HIncrBy { .. }
             | Command::HIncrByFloat { .. }
             | Command::HRandField { .. }
-            | Command::HScan { .. } => self.hash(command, &mut out).await?,
+            | Command::HExpire { .. }
+            | Command::HPersist { .. }
+            | Command::HTtl { .. }
+            | Command::HScan { .. } => self.hash(spec, command, &mut out).await?,
             Command::SAdd { .. }
             | Command::SRem { .. }
             | Command::SMembers { .. }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use annulus_net::Clock;
-use annulus_proto::entry::{Fields, Kind, Value};
+use annulus_proto::entry::{FieldDeadlines, Fields, Kind, Value};
 use annulus_proto::limits::FIELD_NAME_BYTES_MAX;
 use annulus_proto::message::{Change, Operation, Session, field_hash};
 use annulus_resp::{Argument, Arguments, Scan, Writer};
@@ -14,6 +14,23 @@ use super::keyspace::{FOR_EVER, Found, TRIES_MAX, named};
 use super::store::{Outcome, Trouble, contended};
 use super::walk::is_like;
 
+/// Fields as somebody has seen them.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) fields: Fields,
+    /// Of those that expire on their own, in milliseconds since 1970.
+    pub(super) deadlines: FieldDeadlines,
+}
+
+/// What becomes of fields.
+#[derive(Default)]
+pub(super) struct Edit {
+    pub(super) set: Fields,
+    pub(super) delete: BTreeSet<Vec<u8>>,
+    /// New deadlines, 0 = none. What is set and was there keeps the one that it had.
+    pub(super) deadlines: FieldDeadlines,
+}
+
 impl<C: Clock> Connection<C> {
     /// The fields of something of a kind, as the client is told; none if there is no such key.
     pub(super) async fn fields<'a>(
@@ -22,7 +39,7 @@ impl<C: Clock> Connection<C> {
         kind: Kind,
     ) -> Outcome<'a, Fields> {
         match self.get(&named(key)?).await? {
-            Some(session) => fields_of(session, kind),
+            Some(session) => Ok(Seen::of(session, kind)?.fields),
             None => Ok(Fields::new()),
         }
     }
@@ -41,7 +58,7 @@ impl<C: Clock> Connection<C> {
             let is_done = match self.look(&key).await? {
                 Found::Alive(session) => {
                     let birth = Some(session.birth);
-                    let fields = fields_of(session, kind)?;
+                    let fields = Seen::of(session, kind)?.fields;
                     let change = Change::Fields { set: set.clone(), delete: Vec::new() };
                     let update = Operation::Update { birth, change };
                     self.change(&key, update).await?.then_some(fields)
@@ -69,74 +86,64 @@ impl<C: Clock> Connection<C> {
         kind: Kind,
         is_meant: impl Fn(&[u8], &[u8]) -> bool,
     ) -> Outcome<'a, usize> {
-        let key = named(key)?;
-        for _ in 0..TRIES_MAX {
-            let Some(session) = self.get(&key).await? else { return Ok(0) };
-            let birth = session.birth;
-            let fields = fields_of(session, kind)?;
-            let there: Fields = fields
-                .iter()
-                .filter(|(name, value)| is_meant(name, value))
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect();
-            if there.is_empty() {
-                return Ok(0);
-            }
-            let seen = there.iter().map(|(name, value)| (name.clone(), Some(field_hash(value))));
-            let (count, ends) = (there.len(), there.len() == fields.len());
-            let delete = Operation::UpdateFieldsIf {
-                birth,
-                expected: seen.collect(),
-                is_all: ends,
-                set: Fields::new(),
-                delete: there.into_keys().collect(),
-                lifetimes: None,
-                // Others may take the rest meanwhile.
-                ends_empty: true,
-            };
-            if self.change(&key, delete).await? {
-                if ends {
-                    self.told.note(self.table, key.as_bytes());
-                }
-                return Ok(count);
-            }
-        }
-        Err(contended())
+        let delete = |seen: &Seen| {
+            let there = seen.fields.iter().filter(|(name, value)| is_meant(name, value));
+            let delete: BTreeSet<_> = there.map(|(name, _)| name.clone()).collect();
+            let count = delete.len();
+            Ok((Edit { delete, ..Edit::default() }, count))
+        };
+        self.edit_fields(key, kind, &BTreeSet::new(), delete).await
     }
 
-    /// Makes something else of some fields in one step: `new` is shown all that there are, and gives what these become, none
-    /// if all stays as it is. Returns what it gave besides. What begins anew here carries nothing of a session that was ended,
-    /// and is no late save.
+    /// Makes something else of some fields in one step: `new` is shown all that there are, and says what becomes of some, which
+    /// depends on those of these names, and on those that it deletes. Returns what it gave besides. What begins anew here
+    /// carries nothing of a session that was ended, and is no late save. With its last field the key is gone.
     pub(super) async fn edit_fields<'a, T>(
         &mut self,
         key: Argument<'a>,
         kind: Kind,
         names: &BTreeSet<Vec<u8>>,
-        new: impl Fn(&Fields) -> Outcome<'a, (Fields, T)>,
+        new: impl Fn(&Seen) -> Outcome<'a, (Edit, T)>,
     ) -> Outcome<'a, T> {
         let key = named(key)?;
         for _ in 0..TRIES_MAX {
-            let (birth, fields) = match self.look(&key).await? {
-                Found::Alive(session) => (Some(session.birth), fields_of(session, kind)?),
-                Found::Absent | Found::Ended => (None, Fields::new()),
+            let found = self.look(&key).await?;
+            let (birth, seen) = match found {
+                Found::Alive(session) => (Some(session.birth), Seen::of(session, kind)?),
+                Found::Absent | Found::Ended => (None, Seen::default()),
             };
-            let (set, told) = new(&fields)?;
-            if set.is_empty() {
+            let (Edit { set, delete, mut deadlines }, told) = new(&seen)?;
+            if set.is_empty() && delete.is_empty() && deadlines.is_empty() {
+                if birth.is_none() {
+                    self.told.note(self.table, key.as_bytes());
+                }
                 return Ok(told);
             }
-            let hash = |name: &Vec<u8>| fields.get(name).map(|value| field_hash(value));
             let is_done = match birth {
                 Some(birth) => {
+                    for name in set.keys() {
+                        if let Some(deadline) = seen.deadlines.get(name) {
+                            deadlines.entry(name.clone()).or_insert(*deadline);
+                        }
+                    }
+                    let ends = set.is_empty() && seen.fields.keys().all(|it| delete.contains(it));
+                    let expected = names.iter().chain(&delete);
                     let update = Operation::UpdateFieldsIf {
                         birth,
-                        expected: names.iter().map(|name| (name.clone(), hash(name))).collect(),
-                        is_all: false,
+                        expected: expected.map(|it| (it.clone(), seen.expected(it))).collect(),
+                        is_all: ends,
                         set,
-                        delete: Vec::new(),
+                        // Others may take the rest meanwhile.
+                        ends_empty: !delete.is_empty(),
+                        delete: delete.into_iter().collect(),
+                        deadlines,
                         lifetimes: None,
-                        ends_empty: false,
                     };
-                    self.change(&key, update).await?
+                    let is_done = self.change(&key, update).await?;
+                    if is_done && ends {
+                        self.told.note(self.table, key.as_bytes());
+                    }
+                    is_done
                 }
                 None => self.begin(&key, Value::of_fields(kind, set), FOR_EVER).await?,
             };
@@ -148,12 +155,29 @@ impl<C: Clock> Connection<C> {
     }
 }
 
-/// The fields of a session, if it is of this kind.
-fn fields_of<'a>(session: Session, kind: Kind) -> Outcome<'a, Fields> {
-    let is_one = session.value.kind() == kind;
-    match session.value {
-        Value::Map(fields) | Value::Set(fields) | Value::SortedSet(fields) if is_one => Ok(fields),
-        _ => Err(Trouble::wrong_type()),
+impl Seen {
+    /// The fields of a session, if it is of this kind.
+    pub(super) fn of<'a>(session: Session, kind: Kind) -> Outcome<'a, Self> {
+        let is_one = session.value.kind() == kind;
+        match session.value {
+            Value::Map(fields) | Value::Set(fields) | Value::SortedSet(fields) if is_one => {
+                Ok(Self { fields, deadlines: session.field_deadlines })
+            }
+            _ => Err(Trouble::wrong_type()),
+        }
+    }
+
+    /// What is expected of a field that is to be as it was seen.
+    fn expected(&self, name: &[u8]) -> Option<u64> {
+        let deadline = self.deadlines.get(name).copied().unwrap_or(0);
+        self.fields.get(name).map(|value| field_hash(value, deadline))
+    }
+}
+
+impl Edit {
+    /// Sets fields.
+    pub(super) fn set(set: Fields) -> Self {
+        Self { set, ..Self::default() }
     }
 }
 

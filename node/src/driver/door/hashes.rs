@@ -3,13 +3,26 @@
 use std::collections::BTreeSet;
 
 use annulus_net::Clock;
+use annulus_proto::Hlc;
 use annulus_proto::entry::{Fields, Kind};
-use annulus_resp::{Argument, Command, Decimal, HashParts, Protocol, Writer, integer, texts};
+use annulus_resp::table::Spec;
+use annulus_resp::{
+    Argument, Arguments, Command, CommandError, Decimal, Expiry, HashParts, Protocol, TtlCondition,
+    Writer, integer, texts,
+};
 
 use super::connection::Connection;
-use super::fields::{all_of, field_name, scan_fields};
+use super::fields::{Edit, Seen, all_of, field_name, scan_fields};
+use super::keyspace::{holds, named};
 use super::store::{Outcome, Trouble};
 use super::strings::{bulk_or_null, refuse_answer_of};
+
+// What HEXPIRE and its like say of a field.
+const NO_FIELD: i64 = -2;
+const NO_DEADLINE: i64 = -1;
+const NOT_MET: i64 = 0;
+const DONE: i64 = 1;
+const DELETED: i64 = 2;
 
 /// What a field takes in an answer, beside its name and its value.
 const FIELD_ANSWERED_BYTES: usize = 16;
@@ -18,6 +31,7 @@ impl<C: Clock> Connection<C> {
     /// Does a command about hashes.
     pub(super) async fn hash<'a>(
         &mut self,
+        spec: &'static Spec,
         command: Command<'a>,
         out: &mut Writer<'_>,
     ) -> Outcome<'a, ()> {
@@ -108,6 +122,29 @@ impl<C: Clock> Connection<C> {
                     out.bulk(value);
                 });
             }
+            Command::HExpire { key, expiry, condition, fields } => {
+                let codes = self.expire_fields(spec, key, expiry, condition, fields).await?;
+                write_codes(&codes, out);
+            }
+            Command::HPersist { key, fields } => {
+                write_codes(&self.persist_fields(key, fields).await?, out);
+            }
+            Command::HTtl { key, fields, milliseconds, is_deadline } => {
+                let from_ms = if is_deadline { 0 } else { self.now_ms() };
+                let seen = match self.get(&named(key)?).await? {
+                    Some(session) => Seen::of(session, Kind::Map)?,
+                    None => Seen::default(),
+                };
+                let time = |name: Argument<'_>| match seen.fields.get(&*name) {
+                    None => NO_FIELD,
+                    Some(_) => seen.deadlines.get(&*name).map_or(NO_DEADLINE, |deadline| {
+                        let left = i64::try_from(*deadline).unwrap_or(i64::MAX) - from_ms;
+                        // As Redis, which rounds up here, and not for keys.
+                        if milliseconds { left } else { left.saturating_add(999) / 1_000 }
+                    }),
+                };
+                write_codes(&fields.iter().map(time).collect::<Vec<_>>(), out);
+            }
             Command::HRandField { key, count, with_values } => {
                 let fields = self.fields(key, Kind::Map).await?;
                 self.random_fields(&fields, count, with_values, out)?;
@@ -116,6 +153,76 @@ impl<C: Clock> Connection<C> {
             _ => return Err(Trouble::Error("ERR", "not here".into())),
         }
         Ok(())
+    }
+
+    /// HEXPIRE and its like: a code for each field.
+    async fn expire_fields<'a>(
+        &mut self,
+        spec: &'static Spec,
+        key: Argument<'a>,
+        expiry: Expiry,
+        condition: TtlCondition,
+        names: Arguments<'a>,
+    ) -> Outcome<'a, Vec<i64>> {
+        let now_ms = self.now_ms();
+        let deadline = expiry.deadline_ms(now_ms).ok_or(CommandError::Expire(spec))?;
+        let deadline = deadline.min(Hlc::MS_MAX as i64);
+        self.edit_named(key, names, move |seen, name, edit| {
+            if !seen.fields.contains_key(name) || edit.delete.contains(name) {
+                return NO_FIELD;
+            }
+            let current = edit.deadlines.get(name).or_else(|| seen.deadlines.get(name));
+            let current = current.map(|current| i64::try_from(*current).unwrap_or(i64::MAX));
+            if !holds(condition, current, deadline) {
+                return NOT_MET;
+            }
+            match u64::try_from(deadline).ok().filter(|_| deadline > now_ms) {
+                Some(deadline) => {
+                    edit.deadlines.insert(name.to_vec(), deadline);
+                    DONE
+                }
+                None => {
+                    edit.deadlines.remove(name);
+                    edit.delete.insert(name.to_vec());
+                    DELETED
+                }
+            }
+        })
+        .await
+    }
+
+    /// HPERSIST: a code for each field.
+    async fn persist_fields<'a>(
+        &mut self,
+        key: Argument<'a>,
+        names: Arguments<'a>,
+    ) -> Outcome<'a, Vec<i64>> {
+        self.edit_named(key, names, |seen, name, edit| {
+            if !seen.fields.contains_key(name) {
+                return NO_FIELD;
+            }
+            if !seen.deadlines.contains_key(name) || edit.deadlines.contains_key(name) {
+                return NO_DEADLINE;
+            }
+            edit.deadlines.insert(name.to_vec(), 0);
+            DONE
+        })
+        .await
+    }
+
+    /// Does something to each of the fields of these names, one after the other, and returns what that said.
+    async fn edit_named<'a>(
+        &mut self,
+        key: Argument<'a>,
+        names: Arguments<'a>,
+        each: impl Fn(&Seen, &[u8], &mut Edit) -> i64,
+    ) -> Outcome<'a, Vec<i64>> {
+        let edit = |seen: &Seen| {
+            let mut edit = Edit::default();
+            let codes = names.iter().map(|name| each(seen, &name, &mut edit)).collect();
+            Ok((edit, codes))
+        };
+        self.edit_fields(key, Kind::Map, &all_of(names), edit).await
     }
 
     /// Some fields at random: each once, or, of a negative number of them, again and again.
@@ -179,13 +286,18 @@ impl<C: Clock> Connection<C> {
     ) -> Outcome<'a, Option<Vec<u8>>> {
         let name = field_name(name, Kind::Map)?;
         let names = BTreeSet::from([name.clone()]);
-        let edit = |fields: &Fields| {
-            let value = new(fields.get(&name).map(Vec::as_slice))?;
+        let edit = |seen: &Seen| {
+            let value = new(seen.fields.get(&name).map(Vec::as_slice))?;
             let set = value.iter().map(|value| (name.clone(), value.clone()));
-            Ok((set.collect(), value))
+            Ok((Edit::set(set.collect()), value))
         };
         self.edit_fields(key, Kind::Map, &names, edit).await
     }
+}
+
+fn write_codes(codes: &[i64], out: &mut Writer<'_>) {
+    out.array(codes.len());
+    codes.iter().for_each(|code| out.integer(*code));
 }
 
 /// What INCRBYFLOAT makes of a number, or of nothing; `not_float` is said if it is none.

@@ -141,7 +141,8 @@ impl<C: Clock> Connection<C> {
     /// What was found under a key, which the client is told now.
     pub(super) fn say(&mut self, key: &Key, found: Found) -> Option<Session> {
         match found {
-            Found::Alive(session) => Some(session),
+            Found::Alive(session) if !is_over(&session) => Some(session),
+            Found::Alive(_) => None,
             Found::Absent | Found::Ended => {
                 self.told.note(self.table, key.as_bytes());
                 None
@@ -262,6 +263,11 @@ impl<C: Clock> Connection<C> {
     }
 }
 
+/// Whether all fields of it have expired, with which Redis would have ended it.
+pub(super) fn is_over(session: &Session) -> bool {
+    session.value.fields().is_some_and(Fields::is_empty)
+}
+
 /// New lifetimes for what was seen, and for nothing that came after it.
 pub(super) fn lifetimes_of(seen: &Session, lifetimes: Lifetimes) -> Operation {
     Operation::Update { birth: Some(seen.birth), change: Change::Lifetimes(lifetimes) }
@@ -310,7 +316,7 @@ fn time(of: Option<Option<i64>>, milliseconds: bool) -> i64 {
 }
 
 /// Whether a deadline takes the place of the one that is there.
-fn holds(condition: TtlCondition, current: Option<i64>, new: i64) -> bool {
+pub(super) fn holds(condition: TtlCondition, current: Option<i64>, new: i64) -> bool {
     match condition {
         TtlCondition::Always => true,
         TtlCondition::Absent => current.is_none(),

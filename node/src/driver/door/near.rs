@@ -18,6 +18,7 @@ use annulus_shm::{Lookup, Region, Shards};
 use super::super::present;
 use super::super::settings::{NodeSettings, TableSettings};
 use super::connection::Connection;
+use super::keyspace::is_over;
 use super::store::Outcome;
 use crate::core::{MemoryUse, Partition, ReadFrom};
 
@@ -90,7 +91,7 @@ impl<C: Clock> Connection<C> {
         let session =
             |Live { view, mark, deadline, now_ms }: Live<'_>| view.session(mark, deadline, now_ms);
         if let Some(session) = self.find_near(key, session) {
-            return Ok(Some(session));
+            return Ok(Some(session).filter(|session| !is_over(session)));
         }
         let reply = self.store.get_for_host(&self.door.tables[self.table].name, key).await?;
         let found = self.found(key, reply)?;

@@ -78,7 +78,7 @@ impl<C: Clock> Connection<C> {
             at => at.saturating_sub(now_ms).max(1),
         };
         let lifetimes = Lifetimes { idle_ms: Some(seen.idle), lifetime_ms: Some(left) };
-        let (value, attributes) = (seen.value, seen.attributes);
+        let (value, attributes, deadlines) = (seen.value, seen.attributes, seen.field_deadlines);
         let write = match (begun, if_absent) {
             (Some((_, version)), _) => {
                 Operation::UpdateIf { version, change: Change::Whole(value, lifetimes) }
@@ -86,7 +86,23 @@ impl<C: Clock> Connection<C> {
             (None, true) => Operation::StartIfAbsent { value, lifetimes, attributes },
             (None, false) => Operation::Start { value, lifetimes, attributes },
         };
-        self.start(to, write).await
+        let Some((birth, version)) = self.start(to, write).await? else { return Ok(None) };
+        if deadlines.is_empty() {
+            return Ok(Some((birth, version)));
+        }
+        // A whole value has none of these.
+        let set = Operation::UpdateFieldsIf {
+            birth,
+            expected: BTreeMap::new(),
+            is_all: false,
+            set: BTreeMap::new(),
+            delete: Vec::new(),
+            deadlines,
+            lifetimes: None,
+            ends_empty: false,
+        };
+        let done = self.start(to, set).await.map_err(|trouble| trouble.after(true))?;
+        done.map(Some).ok_or_else(|| contended().after(true))
     }
 
     /// Begins sessions under all of these keys, or under none if something is under one of them.

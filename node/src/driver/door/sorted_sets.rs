@@ -11,7 +11,7 @@ use annulus_resp::{
 };
 
 use super::connection::Connection;
-use super::fields::{all_of, field_name, scan_fields};
+use super::fields::{Edit, Seen, all_of, field_name, scan_fields};
 use super::store::{Outcome, Trouble};
 
 /// Members and their scores: the lowest first, and of one score in the order of their bytes.
@@ -99,7 +99,10 @@ impl<C: Clock> Connection<C> {
         let is_plain = options.only.is_none() && options.only_if.is_none() && !options.increments;
         if !is_plain {
             let names = given.iter().map(|(member, _)| member.clone()).collect();
-            let add = |before: &Fields| add(before, &given, options);
+            let add = |seen: &Seen| {
+                let (set, added) = add(&seen.fields, &given, options)?;
+                Ok((Edit::set(set), added))
+            };
             return self.edit_fields(key, Kind::SortedSet, &names, add).await;
         }
         let set = given.iter().map(|(member, score)| (member.clone(), text_of(*score))).collect();

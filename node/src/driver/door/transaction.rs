@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 
 use annulus_net::Clock;
-use annulus_proto::entry::{Fields, Value};
+use annulus_proto::entry::{FieldDeadlines, Fields, Value};
 use annulus_proto::message::{
     Acknowledged, Change, Failure, Lifetimes, Operation, Session, SessionReply, field_hash,
 };
@@ -439,7 +439,9 @@ impl There {
     /// Whether both are over, or have one value.
     fn says_as(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Session(one), Self::Session(other)) => one.value == other.value,
+            (Self::Session(one), Self::Session(other)) => {
+                (&one.value, &one.field_deadlines) == (&other.value, &other.field_deadlines)
+            }
             (one, other) => one.version().is_none() && other.version().is_none(),
         }
     }
@@ -488,10 +490,16 @@ impl Draft {
             ) => change_by(session, change, bounds, now_ms)?,
             (
                 now @ There::Session(_),
-                Operation::UpdateFieldsIf { set, delete, ends_empty, .. },
+                Operation::UpdateFieldsIf { set, delete, deadlines, ends_empty, .. },
             ) => {
                 let There::Session(session) = now else { return Err(Failure::Absent) };
                 change_by(session, Change::Fields { set, delete }, bounds, now_ms)?;
+                for (name, deadline) in deadlines {
+                    match deadline {
+                        0 => drop(session.field_deadlines.remove(&name)),
+                        _ => drop(session.field_deadlines.insert(name, deadline)),
+                    }
+                }
                 if ends_empty && session.value.fields().is_some_and(Fields::is_empty) {
                     *now = There::Ended;
                 }
@@ -539,15 +547,17 @@ impl Draft {
                 let version = before.version;
                 let lifetimes = lifetimes_from(now, now_ms);
                 let keeps = (now.idle, now.expire_at) == (before.idle, before.expire_at);
+                let is_same = self.before.says_as(&self.now);
                 if let Some(lifetimes) = lifetimes
-                    && now.value != before.value
+                    && !is_same
                     && before.value.kind() == now.value.kind()
                     && let (Some(seen), Some(left)) = (before.value.fields(), now.value.fields())
                 {
                     let lifetimes = (!keeps).then_some(lifetimes);
+                    let left = (left, &now.field_deadlines);
                     return Some(fields_write(before, seen, left, lifetimes, false));
                 }
-                let change = match (now.value == before.value, keeps, lifetimes) {
+                let change = match (is_same, keeps, lifetimes) {
                     (_, _, None) => return Some(Operation::EndIf { version }),
                     (true, true, _) => {
                         let touch = Operation::Touch { birth: Some(before.birth) };
@@ -596,6 +606,7 @@ fn mark_of(session: &Session) -> Mark {
             hash.write_usize(part.len());
             hash.write(part);
         }
+        session.field_deadlines.values().for_each(|deadline| hash.write_u64(*deadline));
     }
     (session.version, hash.finish())
 }
@@ -603,7 +614,10 @@ fn mark_of(session: &Session) -> Mark {
 /// The end of a session, if it is as it was seen.
 pub(super) fn end_of(seen: &Session) -> Operation {
     match seen.value.fields() {
-        Some(fields) => fields_write(seen, fields, &Fields::new(), None, true),
+        Some(fields) => {
+            let none = (&Fields::new(), &FieldDeadlines::new());
+            fields_write(seen, fields, none, None, true)
+        }
         None => Operation::EndIf { version: seen.version },
     }
 }
@@ -612,18 +626,27 @@ pub(super) fn end_of(seen: &Session) -> Operation {
 fn fields_write(
     before: &Session,
     seen: &Fields,
-    now: &Fields,
+    (now, deadlines): (&Fields, &FieldDeadlines),
     lifetimes: Option<Lifetimes>,
     ends_empty: bool,
 ) -> Operation {
-    let hashes = seen.iter().map(|(name, value)| (name.clone(), Some(field_hash(value))));
+    let before_of = |name| before.field_deadlines.get(name).copied().unwrap_or(0);
+    let hashes =
+        seen.iter().map(|(name, value)| (name.clone(), Some(field_hash(value, before_of(name)))));
     let set = now.iter().filter(|(name, value)| seen.get(*name) != Some(value));
+    // Of what is set, too: what is not named has none then.
+    let of_now = |name: &Vec<u8>| (name.clone(), deadlines.get(name).copied().unwrap_or(0));
+    let deadlines = now.keys().filter(|name| {
+        let (before, now_ms) = (before_of(name), deadlines.get(*name).copied().unwrap_or(0));
+        before != now_ms || now_ms != 0 && seen.get(*name) != now.get(*name)
+    });
     Operation::UpdateFieldsIf {
         birth: before.birth,
         expected: hashes.collect(),
         is_all: true,
         set: set.map(|(name, value)| (name.clone(), value.clone())).collect(),
         delete: seen.keys().filter(|name| !now.contains_key(*name)).cloned().collect(),
+        deadlines: deadlines.map(of_now).collect(),
         lifetimes,
         ends_empty,
     }
@@ -647,6 +670,7 @@ fn begun(
         expire_at: 0,
         attributes,
         pin: None,
+        field_deadlines: Default::default(),
         value: Value::Bytes(Vec::new()),
     };
     write(&mut session, value, Some(lifetimes), bounds, now_ms)?;
@@ -664,12 +688,19 @@ fn change_by(
         Change::Whole(value, lifetimes) => write(session, value, Some(lifetimes), bounds, now_ms),
         Change::Fields { set, delete } => {
             let mut fields = session.value.fields().cloned().unwrap_or_default();
-            fields.extend(set);
+            let mut deadlines = session.field_deadlines.clone();
+            for (name, value) in set {
+                deadlines.remove(&name);
+                fields.insert(name, value);
+            }
             for name in delete {
+                deadlines.remove(&name);
                 fields.remove(&name);
             }
             let value = Value::of_fields(session.value.kind(), fields);
-            write(session, value, None, bounds, now_ms)
+            write(session, value, None, bounds, now_ms)?;
+            session.field_deadlines = deadlines;
+            Ok(())
         }
         Change::Lifetimes(lifetimes) => {
             set_lifetimes(session, lifetimes, bounds, now_ms);
@@ -691,7 +722,7 @@ fn write(
     if size > limit {
         return Err(Failure::TooLarge { size, limit });
     }
-    session.value = value;
+    (session.value, session.field_deadlines) = (value, FieldDeadlines::new());
     if let Some(lifetimes) = lifetimes {
         set_lifetimes(session, lifetimes, bounds, now_ms);
     }

@@ -164,10 +164,11 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 is_all: false,
                 set: [(b"a".to_vec(), b"1".to_vec())].into(),
                 delete: vec![b"c".to_vec()],
+                deadlines: [(b"a".to_vec(), 300)].into(),
                 lifetimes: None,
                 ends_empty: true,
             }),
-            "0873657373696f6e7306733363726574070100fbd0070afd0000006c50c4a001a102016101fb2c010162000001016101310101630001",
+            "0873657373696f6e7306733363726574070100fbd0070afd0000006c50c4a001a102016101fb2c01016200000101610131010163010161fb2c010001",
         ),
         (
             request(Operation::UpdateIf {
@@ -187,9 +188,10 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
                 attributes: Attributes::default(),
                 pin: Some(node(0xa2)),
                 value: map(),
+                field_deadlines: [(b"a".to_vec(), 300)].into(),
             })
             .into(),
-            "00fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fde86f50c4a0010000fd006c50c4a0010000fb60ea00000001a2010204636172740133047573657203616461",
+            "00fd0000006c50c4a001a1fd0100056c50c4a001fda6a5a4a3a2a10000fde86f50c4a0010000fd006c50c4a0010000fb60ea00000001a2010204636172740133047573657203616461010161fb2c01",
         ),
         (
             SessionReply::Acknowledged(Acknowledged {

@@ -168,6 +168,7 @@ fn the_largest_values_pass() {
                     is_all: true,
                     set: set.clone(),
                     delete: Vec::new(),
+                    deadlines: set.keys().map(|name| (name.clone(), u64::MAX)).collect(),
                     lifetimes: Some(lifetimes),
                     ends_empty: true,
                 }));
@@ -181,6 +182,12 @@ fn the_largest_values_pass() {
                 expire_at: u64::MAX,
                 attributes: self::attributes(),
                 pin: Some(LATE.node),
+                field_deadlines: match &value {
+                    Value::Map(fields) => {
+                        fields.keys().map(|name| (name.clone(), u64::MAX)).collect()
+                    }
+                    _ => Default::default(),
+                },
                 value,
             }));
         }
