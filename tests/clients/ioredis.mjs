@@ -26,6 +26,9 @@ same('hset', [await a.hset('io:h', { user: 'alice', cart: '3' }), await a.hmset(
 await until('the fields elsewhere', async () => (await b.hget('io:h', 'cart')) === '4');
 same('hgetall', await b.hgetall('io:h'), { cart: '4', user: 'alice' });
 same('hincrby, hdel', [await b.hincrby('io:h', 'cart', 1), await b.hdel('io:h', 'cart', 'user'), await a.exists('io:h')], [5, 2, 0]);
+same('sadd, smembers', [await a.sadd('io:t', 's1', 's2'), await a.smembers('io:t'), await a.srem('io:t', 's1', 's2')], [2, ['s1', 's2'], 2]);
+same('zadd', await a.zadd('io:z', 1, 's1', 2.5, 's2'), 2);
+same('zrangebyscore, zrem', [await a.zrangebyscore('io:z', '-inf', '+inf', 'WITHSCORES'), await a.zrem('io:z', 's1', 's2')], [['s1', '1', 's2', '2.5'], 2]);
 same('exists, touch, type', [await b.exists('io:1', 'nothing'), await b.touch('io:1'), await b.type('io:1')], [1, 1, 'string']);
 same('expire', [await a.expire('io:1', 50), await a.expire('io:1', 60, 'NX'), await a.pexpire('io:1', 70_000, 'GT'), await a.persist('io:1')], [1, 0, 1, 1]);
 same('del', [await a.del('io:1', 'io:2', 'nothing'), await b.unlink('io:3'), await b.get('io:1'), await b.expire('io:1', 9)], [2, 1, null, 0]);

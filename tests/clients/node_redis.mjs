@@ -23,6 +23,17 @@ async function strings(a, b) {
   same('any text', [await a.set(`${own}6`, odd), await b.get(`${own}6`)], ['OK', odd]);
 }
 
+async function sets(a, b) {
+  same('sAdd', [await a.sAdd(`${own}t`, ['s1', 's2']), await a.sAdd(`${own}t`, 's2')], [2, 0]);
+  await until('the members elsewhere', async () => (await b.sCard(`${own}t`)) === 2);
+  same('sMembers, sIsMember', [[...(await b.sMembers(`${own}t`))], await b.sIsMember(`${own}t`, 's1')], [['s1', 's2'], 1]);
+  same('sRem', [await b.sRem(`${own}t`, ['s1', 's2']), await b.exists(`${own}t`)], [2, 0]);
+  same('zAdd', await a.zAdd(`${own}z`, [{ score: 1, value: 's1' }, { score: 2.5, value: 's2' }]), 2);
+  await until('the scores elsewhere', async () => (await b.zCard(`${own}z`)) === 2);
+  same('zRangeByScoreWithScores', await b.zRangeByScoreWithScores(`${own}z`, '(1', 3), [{ value: 's2', score: 2.5 }]);
+  same('zScore, zRem', [await b.zScore(`${own}z`, 's2'), await a.zRem(`${own}z`, ['s1', 's2'])], [2.5, 2]);
+}
+
 async function hashes(a, b) {
   same('hSet', [await a.hSet(`${own}h`, { user: 'alice', cart: '3' }), await a.hSet(`${own}h`, 'user', 'bob')], [2, 0]);
   await until('the fields elsewhere', async () => (await b.hGet(`${own}h`, 'user')) === 'bob');
@@ -122,6 +133,7 @@ for (const RESP of [2, 3]) {
   )));
   await strings(a, b);
   await hashes(a, b);
+  await sets(a, b);
   await keys(a, b);
   await server(a);
   await batches(a, b);

@@ -59,6 +59,58 @@ def hashes(a, b):
     same("HDEL", [a.hdel(f"{own}h", "user", "cart", "none"), b.exists(f"{own}h")], [2, 0])
 
 
+def sets(a, b):
+    same("SADD", [a.sadd(f"{own}t", "s1", "s2"), a.sadd(f"{own}t", "s2", "s3")], [2, 1])
+    until("the members elsewhere", lambda: b.smembers(f"{own}t") == {"s1", "s2", "s3"})
+    same("SISMEMBER, SCARD", [b.sismember(f"{own}t", "s1"), b.scard(f"{own}t"), b.smismember(f"{own}t", ["s1", "x"])], [1, 3, [1, 0]])
+    same("SSCAN", sorted(b.sscan_iter(f"{own}t", match="s[12]")), ["s1", "s2"])
+    same("SREM", [b.srem(f"{own}t", "s1", "s2", "s3", "x"), b.exists(f"{own}t")], [3, 0])
+    same("ZADD", [a.zadd(f"{own}z", {"s1": 1, "s2": 2.5, "s3": 3}), a.zadd(f"{own}z", {"s1": 0.5}, lt=True, ch=True)], [3, 1])
+    until("the scores elsewhere", lambda: b.zscore(f"{own}z", "s1") == 0.5)
+    same("ZRANGEBYSCORE", b.zrangebyscore(f"{own}z", 0, "(3", withscores=True, score_cast_func=float), pairs(("s1", 0.5), ("s2", 2.5)))
+    same("ZREVRANGEBYSCORE", b.zrevrangebyscore(f"{own}z", "+inf", "-inf", start=0, num=2), ["s3", "s2"])
+    same("ZRANGE", a.zrange(f"{own}z", 0, -1), ["s1", "s2", "s3"])
+    same("ZINCRBY, ZCOUNT", [a.zincrby(f"{own}z", 5, "s1"), a.zcount(f"{own}z", 3, 10)], [5.5, 2])
+    same("ZREM", [a.zrem(f"{own}z", "s1", "s2"), a.zremrangebyscore(f"{own}z", 0, 9), a.zcard(f"{own}z")], [2, 1, 0])
+
+
+def pairs(*all):
+    """As the library has them in either protocol."""
+    return [list(pair) for pair in all] if own == "py3:" else list(all)
+
+
+def fields_that_expire(a, b):
+    a.hset(f"{own}e", mapping={"user": "alice", "cart": "3"})
+    same("HEXPIRE", [a.hexpire(f"{own}e", 1000, "cart", "none"), a.hpexpire(f"{own}e", 20, "user")], [[1, -2], [1]])
+    holds("HTTL", 990 <= a.httl(f"{own}e", "cart")[0] <= 1000)
+    until("a field to expire", lambda: b.hgetall(f"{own}e") == {"cart": "3"})
+    same("HPERSIST", [b.hpersist(f"{own}e", "cart"), b.httl(f"{own}e", "cart")], [[1], [-1]])
+
+
+def events(a, b):
+    """What the nodes tell of keys: a session that ended, and one that expired."""
+    holds("notify-keyspace-events", set("Egx") <= set(a.config_get("notify-keyspace-events")["notify-keyspace-events"]))
+    listening = redis.Redis.from_url(URLS[2], decode_responses=True)
+    with listening.pubsub(ignore_subscribe_messages=True) as pubsub:
+        pubsub.psubscribe("__keyevent@0__:*")
+        until("a subscription", lambda: listening.pubsub_numpat() == 1)
+        a.set(f"{own}x", "x", px=50)
+        a.set(f"{own}y", "y")
+        b.delete(f"{own}y")
+        heard = set()
+
+        def all_heard():
+            message = pubsub.get_message(timeout=1)
+            # Of others' keys, too.
+            if message and message["data"] in (f"{own}x", f"{own}y"):
+                heard.add((message["channel"].split(":", 1)[1], message["data"]))
+            return len(heard) == 2
+
+        until("both events", all_heard)
+        same("events", heard, {("expired", f"{own}x"), ("del", f"{own}y")})
+    listening.close()
+
+
 def keys(a, b):
     same("EXISTS", b.exists(f"{own}1", f"{own}2", "nothing"), 2)
     same("TOUCH", b.touch(f"{own}1", "nothing"), 1)
@@ -213,6 +265,9 @@ for protocol in (2, 3):
     )
     strings(a, b)
     hashes(a, b)
+    sets(a, b)
+    fields_that_expire(a, b)
+    events(a, b)
     keys(a, b)
     server(a, "tests")
     pipelines(a, b)

@@ -120,8 +120,10 @@ const LIMITS: Limits = Limits {
     bulk_bytes_max: 2 * VALUE_BYTES_MAX as u32,
     request_bytes_max: 8 << 20,
 };
-/// How much is read at a time, at least.
+/// How much is read at a time, at most: twice what came the last time, so that who says little keeps little room for it.
 const READ_BYTES: usize = 4 << 10;
+/// And at least.
+const READ_BYTES_MIN: usize = 512;
 /// Buffers that grew beyond this are given back when they are empty.
 const BUFFER_KEPT_BYTES: usize = 16 << 10;
 /// More answers than this are written before the next command is done.
@@ -317,7 +319,7 @@ impl<C: Clock> Door<C> {
     {
         let mut parser = Parser::new(LIMITS);
         parser.set_authenticated(connection.is_authenticated());
-        let (mut input, mut answers) = (BytesMut::new(), Vec::new());
+        let (mut input, mut answers, mut expected) = (BytesMut::new(), Vec::new(), READ_BYTES_MIN);
         let mut stranger_goes = std::pin::pin!(tokio::time::sleep(PASSWORD_TIMEOUT));
         loop {
             // What was published before a command was sent is heard before its answer.
@@ -359,9 +361,13 @@ impl<C: Clock> Door<C> {
             if input.len() <= BUFFER_KEPT_BYTES && input.capacity() > BUFFER_KEPT_BYTES {
                 input = BytesMut::from(&input[..]);
             }
-            answers.shrink_to(BUFFER_KEPT_BYTES);
+            answers.shrink_to(if expected < READ_BYTES {
+                READ_BYTES_MIN
+            } else {
+                BUFFER_KEPT_BYTES
+            });
             // Room grows with what has arrived, and not by what is announced.
-            input.reserve(READ_BYTES.max(input.len() / 2));
+            input.reserve(expected.max(input.len() / 2));
             let read = tokio::select! {
                 biased;
                 () = connection.client().killed() => return Ok(()),
@@ -372,8 +378,9 @@ impl<C: Clock> Door<C> {
                 read = read_half.read_buf(&mut input) => read,
                 () = connection.news(), if connection.is_listening() => continue,
             };
-            if !matches!(read, Ok(1..)) {
-                return Ok(());
+            match read {
+                Ok(bytes @ 1..) => expected = (2 * bytes).clamp(READ_BYTES_MIN, READ_BYTES),
+                _ => return Ok(()),
             }
         }
     }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::channels::{OfKinds, Subscriptions};
 use super::cluster::Sent;
+use super::keyspace::named;
 use super::listening::is_for_listeners;
 use super::store::{Outcome, Store, Trouble};
 use super::told::Told;
@@ -234,7 +235,7 @@ impl<C: Clock> Connection<C> {
         let skips_this = std::mem::take(&mut self.skips_next);
         let is_exec = self.is_exec(arguments);
         let done = match is_exec {
-            true => self.exec(answers).await,
+            true => Box::pin(self.exec(answers)).await,
             false => self.answer(arguments, answers).await,
         };
         let mut over = Ok(());
@@ -284,7 +285,11 @@ impl<C: Clock> Connection<C> {
             (facts.command, facts.used) = (spec.name, self.door.clock.monotonic());
         }
         let command = Command::parse(spec, arguments)?;
-        self.carry_out(spec, command, answers).await
+        if self.answer_near(&command, answers)? {
+            return Ok(());
+        }
+        // What waits takes much room, which connections that are silent need not keep.
+        Box::pin(self.carry_out(spec, command, answers)).await
     }
 
     /// The command that a request is, if this client may ask for it.
@@ -339,6 +344,17 @@ impl<C: Clock> Connection<C> {
     fn count_unknown(&self, name: &[u8]) {
         self.door.reception.tally.add("redis_commands_unknown");
         self.door.unknown.add(if self.authenticated { name } else { b"" });
+    }
+
+    /// Answers what most ask, if that is possible without waiting.
+    fn answer_near<'a>(
+        &mut self,
+        command: &Command<'a>,
+        answers: &mut Vec<u8>,
+    ) -> Outcome<'a, bool> {
+        let Command::Get { key } = command else { return Ok(false) };
+        let key = named(*key)?;
+        Ok(self.get_near(&key, &mut Writer::new(answers, self.protocol)))
     }
 
     async fn carry_out<'a>(

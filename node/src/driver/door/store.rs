@@ -33,7 +33,8 @@ pub(super) struct Store<C> {
     /// Under which it asks; nobody else has it.
     client: u64,
     sequence: u64,
-    answers: mpsc::Receiver<(u64, Box<Message>)>,
+    /// What comes from the cores; `None` = nothing was asked yet. Most connections wait, and read shared memory alone.
+    answers: Option<mpsc::Receiver<(u64, Box<Message>)>>,
 }
 
 /// How long the cores may take: they answer on their own within it.
@@ -67,10 +68,8 @@ impl<C: Clock> Store<C> {
         number: u64,
         client: u64,
     ) -> Self {
-        let (sender, answers) = mpsc::channel(ANSWERS_MAX);
-        reception.streams.open(number, Sink::Messages(sender));
         let role = Role::Monitor;
-        Self { reception, cores, clock, number, role, client, sequence: 0, answers }
+        Self { reception, cores, clock, number, role, client, sequence: 0, answers: None }
     }
 
     /// From now on it asks as somebody of this role. Returns as whom before.
@@ -90,6 +89,21 @@ impl<C: Clock> Store<C> {
     /// Where its answers go.
     pub(super) fn asker(&self) -> Asker {
         Asker::Stream(self.number)
+    }
+
+    /// Has answers find it from now on.
+    fn open(&mut self) {
+        self.answers.get_or_insert_with(|| {
+            let (sender, answers) = mpsc::channel(ANSWERS_MAX);
+            self.reception.streams.open(self.number, Sink::Messages(sender));
+            answers
+        });
+    }
+
+    /// The next answer, and to what.
+    async fn next_answer(&mut self) -> Result<(u64, Box<Message>), Stopping> {
+        let answers = self.answers.as_mut().ok_or(Stopping)?;
+        answers.recv().await.ok_or(Stopping)
     }
 
     /// Asks, and waits for the answer: as somebody on another host, since what homes say is never two beats old, as what lies
@@ -133,6 +147,7 @@ impl<C: Clock> Store<C> {
         operation: &Operation,
     ) -> Result<Vec<SessionReply>, Stopping> {
         debug_assert!(keys.len() <= ASKED_AT_ONCE_MAX, "there is room for the answers");
+        self.open();
         let mut replies: Vec<Option<SessionReply>> = vec![None; keys.len()];
         let (first, mut requests) = (self.sequence + 1, Vec::new());
         for (key, reply) in keys.iter().zip(&mut replies) {
@@ -148,7 +163,7 @@ impl<C: Clock> Store<C> {
                 self.reception.inboxes.request(requests).await?;
             }
             while waiting > 0 {
-                let (id, message) = self.answers.recv().await.ok_or(Stopping)?;
+                let (id, message) = self.next_answer().await?;
                 // What comes late is an answer to something before.
                 let index = id.checked_sub(first).and_then(|index| usize::try_from(index).ok());
                 if let Some(reply @ None) = index.and_then(|index| replies.get_mut(index)) {
@@ -194,6 +209,7 @@ impl<C: Clock> Store<C> {
     }
 
     async fn send(&mut self, asker: Asker, message: Message) -> Result<Option<Message>, Stopping> {
+        self.open();
         let request = match self.ask_at_once(self.request(asker, message)) {
             Ok(Some(answer)) => return Ok(Some(answer)),
             Ok(None) => None,
@@ -204,7 +220,7 @@ impl<C: Clock> Store<C> {
                 self.reception.inboxes.request(vec![request]).await?;
             }
             loop {
-                let (id, message) = self.answers.recv().await.ok_or(Stopping)?;
+                let (id, message) = self.next_answer().await?;
                 if id == self.sequence {
                     return Ok(message);
                 }

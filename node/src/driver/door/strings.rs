@@ -37,9 +37,7 @@ impl<C: Clock> Connection<C> {
         match command {
             Command::Get { key } => {
                 let key = named(key)?;
-                if !self.get_near(&key, out) {
-                    bulk_or_null(self.bytes(&key).await?.as_deref(), out);
-                }
+                bulk_or_null(self.bytes(&key).await?.as_deref(), out);
             }
             Command::Set { key, value, options } => {
                 let Written { is_written, before } = self.set(spec, key, value, options).await?;
