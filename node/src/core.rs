@@ -1232,6 +1232,14 @@ fn refusal(caller: Caller, request: &annulus_proto::message::SessionRequest) -> 
 }
 
 impl Caller {
+    /// Whether it may begin and end sessions.
+    pub fn may_end(self) -> bool {
+        match self {
+            Self::Client(role) => may(role, true),
+            _ => true,
+        }
+    }
+
     /// Whether it may read sessions.
     pub fn may_read(self) -> bool {
         match self {

@@ -656,9 +656,9 @@ fn owned() -> impl Strategy<Value = Message> {
 }
 
 fn walk() -> impl Strategy<Value = Message> {
-    let key = (keys(), any::<bool>(), any::<u8>()).prop_map(|(key, is_map, lacking)| WalkedKey {
+    let key = (keys(), values(), any::<u8>()).prop_map(|(key, value, lacking)| WalkedKey {
         key,
-        is_map,
+        kind: value.kind(),
         lacking,
     });
     prop_oneof![

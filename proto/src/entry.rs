@@ -537,23 +537,18 @@ impl Body {
         if !self.has_fields() {
             return Value::Bytes(self.base.bytes.clone());
         }
-        let live = self.live_fields(now_ms).map(|(name, value, _)| (name.clone(), value.clone()));
+        let live = self.fields.iter().filter_map(|(name, field)| {
+            let lives = field.expire_at == 0 || field.expire_at > now_ms;
+            let value = field.value.as_ref().filter(|_| lives)?;
+            Some((name.clone(), value.clone()))
+        });
         Value::of_fields(self.base.kind, live.collect())
     }
 
-    /// When fields expire on their own that are there at `now_ms`: of those that do.
-    pub fn field_deadlines(&self, now_ms: u64) -> FieldDeadlines {
-        let own = self.live_fields(now_ms).filter(|(_, _, deadline)| *deadline != 0);
-        own.map(|(name, _, deadline)| (name.clone(), deadline)).collect()
-    }
-
-    /// Neither deleted nor expired, with their deadlines.
-    fn live_fields(&self, now_ms: u64) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>, u64)> {
-        self.fields.iter().filter_map(move |(name, field)| {
-            let lives = field.expire_at == 0 || field.expire_at > now_ms;
-            let value = field.value.as_ref().filter(|_| lives)?;
-            Some((name, value, field.expire_at))
-        })
+    /// When fields expire on their own, or have, of those that do.
+    pub fn field_deadlines(&self) -> FieldDeadlines {
+        let own = self.fields.iter().filter(|(_, it)| it.expire_at != 0 && it.value.is_some());
+        own.map(|(name, field)| (name.clone(), field.expire_at)).collect()
     }
 
     /// The bytes that count against a table's `max_value`.

@@ -499,7 +499,7 @@ pub struct Session {
     pub pin: Option<NodeId>,
     /// Its value.
     pub value: Value,
-    /// When fields of it expire on their own, in hybrid milliseconds: of those that do.
+    /// When fields of it expire on their own, in hybrid milliseconds, of those that do; some may have, and are in the value no more.
     pub field_deadlines: FieldDeadlines,
 }
 

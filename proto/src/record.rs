@@ -124,6 +124,19 @@ impl<'a> View<'a> {
         (!self.ended && !self.has_fields).then_some(self.rest)
     }
 
+    /// What kind of value it is; `None` of a tombstone, and of what is malformed.
+    pub fn kind(&self) -> Option<Kind> {
+        match (self.ended, self.has_fields) {
+            (true, _) => None,
+            (false, false) => Some(Kind::Bytes),
+            (false, true) => match self.base_and_fields().ok()?.0 {
+                // Fields after a string of bytes.
+                Kind::Bytes => Some(Kind::Map),
+                kind => Some(kind),
+            },
+        }
+    }
+
     /// The fields, in place, if the value is a map or a set; `None` for a string of bytes or a tombstone.
     ///
     /// # Errors

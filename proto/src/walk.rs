@@ -2,6 +2,7 @@
 
 use bincode::{Decode, Encode};
 
+use crate::entry::Kind;
 use crate::key::{Key, Slot};
 
 /// Asks for the keys of live sessions, on all rings, from a place on. For all roles but the monitor's, which is not to see keys.
@@ -37,8 +38,8 @@ pub struct Walked {
 pub struct WalkedKey {
     /// The key.
     pub key: Key,
-    /// Whether its value is a map.
-    pub is_map: bool,
+    /// What kind of value it has.
+    pub kind: Kind,
     /// How many nodes more would have to hold it, for it to be certain that it did not end before: 0 where a majority of the
     /// homes of its ring does.
     pub lacking: u8,

@@ -540,7 +540,7 @@ fn commands_that_are_none_here_are_neither_done_nor_announced() {
     let place = Place::new();
     let node = door(&place, "");
     let mut client = Tcp::of(&node);
-    for name in ["SADD", "LPUSH", "ZADD"] {
+    for name in ["SDIFF", "LPUSH", "ZDIFF"] {
         let answered = client.ask(&[name, "0"]);
         let expected = format!("-ERR unknown command '{name}', with args beginning with: '0' \r\n");
         assert_eq!(answered, expected);
@@ -550,17 +550,17 @@ fn commands_that_are_none_here_are_neither_done_nor_announced() {
     let listed = client.say("COMMAND LIST").matches("$").count();
     assert!(count >= 50 && listed > count, "{count} commands, {listed} with their subcommands");
     let info = client.say("INFO stats");
-    assert!(info.contains("unknown_commands:lpush=1,sadd=1,zadd=1\r\n"), "{info}");
+    assert!(info.contains("unknown_commands:lpush=1,sdiff=1,zdiff=1\r\n"), "{info}");
     // Who runs the cluster finds them, too.
-    client.say("zadd again");
+    client.say("zdiff again");
     client.say("\u{1b}[2J x");
     let status = |more: &[&str]| place.run(&[&["status", "--node", &node.addr], more].concat());
     let json = status(&["--json"]).json();
-    let expected = r#"{"(others)":1,"lpush":1,"sadd":1,"zadd":2}"#;
+    let expected = r#"{"(others)":1,"lpush":1,"sdiff":1,"zdiff":2}"#;
     assert_eq!(json["unknown_commands"].to_string(), expected);
     let all = status(&["--all", "--json"]).json();
     assert_eq!(all["nodes"][0]["unknown_commands"].to_string(), expected);
-    let line = "clients of Redis asked in vain for: zadd 2, (others) 1, lpush 1, sadd 1\n";
+    let line = "clients of Redis asked in vain for: zdiff 2, (others) 1, lpush 1, sdiff 1\n";
     assert!(status(&[]).ok().ends_with(&format!("\n{line}")));
     assert!(status(&["--all"]).ok().ends_with(&format!("\nn1: {line}")));
     let info = client.say("INFO");

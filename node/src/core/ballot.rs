@@ -666,7 +666,7 @@ fn decide_fields(
     let conflict = Failure::Conflict { version: entry.version };
     let value = body.value(now_ms);
     let Some(fields) = value.fields() else { return Err(conflict) };
-    let own = body.field_deadlines(now_ms);
+    let own = body.field_deadlines();
     let is_as_seen = |(name, seen): (&Vec<u8>, &Option<u64>)| {
         let deadline = own.get(name).copied().unwrap_or(0);
         fields.get(name).map(|value| field_hash(value, deadline)) == *seen

@@ -557,7 +557,7 @@ impl Core {
                     attributes: body.attributes.clone(),
                     pin: body.pin(),
                     value: body.value(now_ms),
-                    field_deadlines: body.field_deadlines(now_ms),
+                    field_deadlines: body.field_deadlines(),
                 };
                 let store = &mut self.tables[pending.table].store;
                 store.note_read(&pending.request.key, now_ms);
@@ -1668,7 +1668,12 @@ pub(super) fn patience_of(patience_ms: u32) -> Duration {
 }
 
 fn size(request: &SessionRequest) -> usize {
-    let value = match &request.operation {
+    size_of(&request.operation) + REQUEST_OVERHEAD_BYTES
+}
+
+/// The bytes that an operation brings.
+fn size_of(operation: &Operation) -> usize {
+    match operation {
         Operation::Start { value, .. }
         | Operation::StartIfAbsent { value, .. }
         | Operation::StartInstead { value, .. }
@@ -1688,8 +1693,7 @@ fn size(request: &SessionRequest) -> usize {
             set.chain(delete.iter().map(Vec::len)).sum()
         }
         _ => 0,
-    };
-    value + REQUEST_OVERHEAD_BYTES
+    }
 }
 
 /// Whether one copy is enough to act on. It is not enough to say *expired*, since a touch may have
@@ -1848,10 +1852,21 @@ fn check(policy: &TablePolicy, operation: &Operation) -> Result<(), Failure> {
             check_value(value)
         }
         Operation::Update { change: Change::Fields { set, delete }, .. }
-        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. }
-        | Operation::UpdateFieldsIf { set, delete, .. } => {
+        | Operation::UpdateIf { change: Change::Fields { set, delete }, .. } => {
             check_size(set.iter().map(|(name, value)| name.len() + value.len()).sum())?;
             check_names(set.keys().chain(delete).map(Vec::len).max())
+        }
+        Operation::UpdateFieldsIf { expected, set, delete, deadlines, .. } => {
+            check_size(set.iter().map(|(name, value)| name.len() + value.len()).sum())?;
+            // Whichever node is asked, it may have to pass it on.
+            let bytes = size_of(operation);
+            if bytes > VALUE_BYTES_MAX {
+                return refuse(format!(
+                    "a condition about fields and what becomes of them have {VALUE_BYTES_MAX} bytes at most together"
+                ));
+            }
+            let names = set.keys().chain(delete).chain(expected.keys()).chain(deadlines.keys());
+            check_names(names.map(Vec::len).max())
         }
         _ => Ok(()),
     }

@@ -86,12 +86,12 @@ impl Core {
             return None;
         }
         let found = rings.iter().find_map(|&table| {
-            let is_map = self.tables[table].store.is_live_map(&key, now_ms)?;
-            Some((table, is_map))
+            let kind = self.tables[table].store.live_kind(&key, now_ms)?;
+            Some((table, kind))
         });
-        let (table, is_map) = found?;
+        let (table, kind) = found?;
         let replicas = self.tables[table].store.policy().replicas.get();
         let lacking = majority(replicas.into()).saturating_sub(1) as u8;
-        Some(WalkedKey { key, is_map, lacking })
+        Some(WalkedKey { key, kind, lacking })
     }
 }

@@ -42,7 +42,7 @@ impl View<'_> {
         let Entry { birth, version, body } = self.entry(mark).ok()?;
         let body = body?;
         let pin = body.pin();
-        let field_deadlines = body.field_deadlines(now_ms);
+        let field_deadlines = body.field_deadlines();
         let value = match body.has_fields() {
             true => body.value(now_ms),
             false => Value::Bytes(body.base.bytes),

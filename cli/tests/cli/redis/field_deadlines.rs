@@ -48,6 +48,10 @@ fn fields_expire_on_their_own() {
             "-ERR invalid expire time in 'hexpire' command\r\n".to_owned(),
         ),
         (
+            "HPEXPIREAT h 70368744177664 FIELDS 1 a",
+            "-ERR invalid expire time in 'hpexpireat' command\r\n".to_owned(),
+        ),
+        (
             "HEXPIRE h 1 NX XX FIELDS 1 a",
             "-ERR Mandatory argument FIELDS is missing or not at the right position\r\n".to_owned(),
         ),
@@ -80,6 +84,19 @@ fn an_expired_field_is_gone_on_all_nodes_and_the_others_stay() {
         assert_eq!(client.say("TYPE all"), "+none\r\n");
         assert_eq!(client.say("HLEN all"), ":0\r\n");
     }
+    // It is as if it were not there, for whoever writes, too.
+    for key in ["all-2", "all-3", "all-4"] {
+        client.say(&format!("HSET {key} brief 1"));
+        assert_eq!(client.say(&format!("HPEXPIRE {key} 1 FIELDS 1 brief")), codes(&[1]));
+        eventually("that it is gone", || {
+            (client.say(&format!("EXISTS {key}")) == ":0\r\n").then_some(())
+        });
+    }
+    client.say("SET precious value");
+    assert_eq!(client.say("RENAME all-2 precious"), "-ERR no such key\r\n");
+    assert_eq!(client.say("GET precious"), bulk("value"));
+    assert_eq!(client.say("SET all-3 lock NX"), OK);
+    assert_eq!(client.say("SADD all-4 m"), ":1\r\n");
     assert_eq!(client.say("HSET all again 1"), ":1\r\n");
     assert_eq!(client.say("HGETALL all"), format!("*2\r\n{}{}", bulk("again"), bulk("1")));
 }
@@ -104,6 +121,23 @@ fn deadlines_of_fields_go_through_transactions_and_new_names() {
     assert_eq!(done, format!("*4\r\n:2\r\n:0\r\n{}{}", codes(&[1]), codes(&[-1])));
     let all = "HEXPIRETIME h FIELDS 3 a b c";
     assert_eq!(client.say(all), codes(&[4_000_000_000, -1, 4_100_000_000]));
+    // What begins in the transaction has them too, and what was something else before.
+    client.say("SET other text");
+    for request in [
+        "MULTI",
+        "HSET new code 1 more 2",
+        "HEXPIREAT new 4000000000 FIELDS 1 code",
+        "DEL other",
+        "HSET other code 1",
+        "HEXPIREAT other 4000000000 FIELDS 1 code",
+        "RENAME other {renamed}other",
+        "EXEC",
+    ] {
+        assert!(!client.say(request).contains("ERR"), "{request}");
+    }
+    for (key, expected) in [("new", [4_000_000_000, -1]), ("{renamed}other", [4_000_000_000, -2])] {
+        assert_eq!(client.say(&format!("HEXPIRETIME {key} FIELDS 2 code more")), codes(&expected));
+    }
     // A deadline is a change that WATCH sees.
     client.say("WATCH h");
     other.say("HPERSIST h FIELDS 1 a");

@@ -204,6 +204,12 @@ fn sets_are_seen_by_other_clients_and_in_the_newer_protocol() {
     );
     assert_eq!(client.say("ZRANGE scores 0 1"), format!("*2\r\n{}{}", bulk("a"), bulk("b")));
     client.say("HELLO 2");
+    // A walk tells them apart.
+    client.say("HSET map f v");
+    for (kind, key) in [("set", "members"), ("ZSET", "scores"), ("hash", "map")] {
+        let found = client.say(&format!("SCAN 0 TYPE {kind}"));
+        assert!(found.ends_with(&format!("*1\r\n{}", bulk(key))), "{kind}: {found}");
+    }
     // What is dumped and restored is a set still.
     client.say("RENAME members {other}slot");
     assert_eq!(client.say("SISMEMBER {other}slot a"), ":1\r\n");

@@ -177,6 +177,10 @@ fn all_sessions_of_a_table_end_or_of_all_tables() {
     // Others go on meanwhile.
     client.send(&request(&["FLUSHDB", "ASYNC"]));
     assert_eq!(other.say("PING"), "+PONG\r\n");
+    let stream = client.stream.get_ref();
+    stream.set_nonblocking(true).expect("it can be asked");
+    assert!(stream.peek(&mut [0]).is_err(), "nobody was answered before all was done");
+    stream.set_nonblocking(false).expect("it can be waited for");
     assert_eq!(client.answer(), OK);
     assert_eq!(other.say("DBSIZE"), ":0\r\n");
     assert_eq!(other.say("SELECT 1"), OK);

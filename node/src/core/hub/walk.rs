@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use annulus_proto::codec::Header;
 use annulus_proto::limits::PAGE_ENTRIES_MAX;
 use annulus_proto::message::{Message, WalkRequest, Walked, WalkedKey};
-use annulus_proto::{Key, Member, NodeId, Status};
+use annulus_proto::{Key, Kind, Member, NodeId, Status};
 
 use super::Hub;
 use crate::core::calls::HubPurpose;
@@ -43,7 +43,7 @@ struct Page {
 
 #[derive(Clone, Copy, Debug)]
 struct Found {
-    is_map: bool,
+    kind: Kind,
     /// How many hold it.
     copies: u8,
     /// How many would have to.
@@ -150,8 +150,8 @@ impl Page {
         let Walked { keys, next, silent, write_homes } = walked;
         self.silent = self.silent.saturating_add(silent);
         self.write_homes = self.write_homes.into_iter().chain([write_homes]).min();
-        for WalkedKey { key, is_map, lacking } in keys {
-            let none = Found { is_map, copies: 0, wanted: 0 };
+        for WalkedKey { key, kind, lacking } in keys {
+            let none = Found { kind, copies: 0, wanted: 0 };
             let found = self.keys.entry((key.place(), key)).or_insert(none);
             found.copies = found.copies.saturating_add(1);
             found.wanted = found.wanted.max(lacking.saturating_add(1));
@@ -179,7 +179,7 @@ impl Page {
         let keys = self.keys.into_iter().take(PAGE_ENTRIES_MAX);
         let keys = keys.map(|((_, key), found)| WalkedKey {
             key,
-            is_map: found.is_map,
+            kind: found.kind,
             lacking: lacking(found),
         });
         let write_homes = self.write_homes.unwrap_or(1);
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     fn walked(keys: &[&Key], next: Option<u64>) -> Walked {
-        let key = |key: &&Key| WalkedKey { key: (*key).clone(), is_map: false, lacking: 1 };
+        let key = |key: &&Key| WalkedKey { key: (*key).clone(), kind: Kind::Bytes, lacking: 1 };
         Walked { keys: keys.iter().map(key).collect(), next, silent: 0, write_homes: 2 }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use annulus_proto::{Key, Slot, record};
+use annulus_proto::{Key, Kind, Slot, record};
 
 use super::Store;
 
@@ -43,10 +43,10 @@ impl Store {
         (keys, Some(end))
     }
 
-    /// Whether the value of a session is a map, if it is here, all of it, and alive. Decodes no value.
-    pub(in crate::core) fn is_live_map(&mut self, key: &Key, now_ms: u64) -> Option<bool> {
+    /// What kind of value a session has, if it is here, all of it, and alive. Decodes no value.
+    pub(in crate::core) fn live_kind(&mut self, key: &Key, now_ms: u64) -> Option<Kind> {
         self.hot(key, now_ms)?;
-        record::View::parse(&self.buffer).ok().map(|view| view.bytes().is_none())
+        record::View::parse(&self.buffer).ok()?.kind()
     }
 
     /// Whether it is known here that what was under a key has ended. Decodes no value.

@@ -96,7 +96,7 @@ impl<C: Clock> Connection<C> {
     }
 
     /// Makes something else of some fields in one step: `new` is shown all that there are, and says what becomes of some, which
-    /// depends on those of these names, and on those that it deletes. Returns what it gave besides. What begins anew here
+    /// depends on those of these names, and on those that it deletes or gives deadlines. Returns what it gave besides. What begins anew here
     /// carries nothing of a session that was ended, and is no late save. With its last field the key is gone.
     pub(super) async fn edit_fields<'a, T>(
         &mut self,
@@ -121,20 +121,21 @@ impl<C: Clock> Connection<C> {
             }
             let is_done = match birth {
                 Some(birth) => {
+                    let ends = set.is_empty() && seen.fields.keys().all(|it| delete.contains(it));
+                    let expected = names.iter().chain(&delete).chain(deadlines.keys());
+                    let expected = expected.map(|it| (it.clone(), seen.expected(it))).collect();
                     for name in set.keys() {
                         if let Some(deadline) = seen.deadlines.get(name) {
                             deadlines.entry(name.clone()).or_insert(*deadline);
                         }
                     }
-                    let ends = set.is_empty() && seen.fields.keys().all(|it| delete.contains(it));
-                    let expected = names.iter().chain(&delete);
                     let update = Operation::UpdateFieldsIf {
                         birth,
-                        expected: expected.map(|it| (it.clone(), seen.expected(it))).collect(),
+                        expected,
                         is_all: ends,
                         set,
-                        // Others may take the rest meanwhile.
-                        ends_empty: !delete.is_empty(),
+                        // Others may take the rest meanwhile: who may not end it leaves an empty one then.
+                        ends_empty: ends || !delete.is_empty() && self.store.may_end(),
                         delete: delete.into_iter().collect(),
                         deadlines,
                         lifetimes: None,

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use annulus_net::Clock;
-use annulus_proto::Hlc;
 use annulus_proto::entry::{Fields, Kind};
 use annulus_resp::table::Spec;
 use annulus_resp::{
@@ -16,6 +15,9 @@ use super::fields::{Edit, Seen, all_of, field_name, scan_fields};
 use super::keyspace::{holds, named};
 use super::store::{Outcome, Trouble};
 use super::strings::{bulk_or_null, refuse_answer_of};
+
+/// The last deadline that Redis gives a field, in milliseconds since 1970.
+const FIELD_DEADLINE_MS_MAX: i64 = (1 << 46) - 1;
 
 // What HEXPIRE and its like say of a field.
 const NO_FIELD: i64 = -2;
@@ -139,6 +141,8 @@ impl<C: Clock> Connection<C> {
                     None => NO_FIELD,
                     Some(_) => seen.deadlines.get(&*name).map_or(NO_DEADLINE, |deadline| {
                         let left = i64::try_from(*deadline).unwrap_or(i64::MAX) - from_ms;
+                        // A home whose clock is behind may show what has expired here.
+                        let left = left.max(0);
                         // As Redis, which rounds up here, and not for keys.
                         if milliseconds { left } else { left.saturating_add(999) / 1_000 }
                     }),
@@ -166,7 +170,9 @@ impl<C: Clock> Connection<C> {
     ) -> Outcome<'a, Vec<i64>> {
         let now_ms = self.now_ms();
         let deadline = expiry.deadline_ms(now_ms).ok_or(CommandError::Expire(spec))?;
-        let deadline = deadline.min(Hlc::MS_MAX as i64);
+        if deadline > FIELD_DEADLINE_MS_MAX {
+            return Err(CommandError::Expire(spec).into());
+        }
         self.edit_named(key, names, move |seen, name, edit| {
             if !seen.fields.contains_key(name) || edit.delete.contains(name) {
                 return NO_FIELD;
@@ -222,7 +228,7 @@ impl<C: Clock> Connection<C> {
             let codes = names.iter().map(|name| each(seen, &name, &mut edit)).collect();
             Ok((edit, codes))
         };
-        self.edit_fields(key, Kind::Map, &all_of(names), edit).await
+        self.edit_fields(key, Kind::Map, &BTreeSet::new(), edit).await
     }
 
     /// Some fields at random: each once, or, of a negative number of them, again and again.

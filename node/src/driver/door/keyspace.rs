@@ -2,7 +2,7 @@
 
 use annulus_net::Clock;
 use annulus_proto::Key;
-use annulus_proto::entry::{Fields, Value};
+use annulus_proto::entry::{Fields, Kind, Value};
 use annulus_proto::message::{Change, Failure, Lifetimes, Operation, Session, SessionReply};
 use annulus_resp::table::Spec;
 use annulus_resp::{
@@ -11,6 +11,7 @@ use annulus_resp::{
 
 use super::connection::Connection;
 use super::store::{Outcome, Trouble, contended};
+use super::transaction::end_of;
 
 /// What is under a key.
 pub(super) enum Found {
@@ -79,13 +80,7 @@ impl<C: Clock> Connection<C> {
             Command::Persist { key } => out.integer(self.persist(key).await?.into()),
             Command::Type { key } => {
                 let session = self.read(&named(key)?).await?;
-                out.simple(match session.map(|session| session.value) {
-                    None => "none",
-                    Some(Value::Bytes(_)) => "string",
-                    Some(Value::Map(_)) => "hash",
-                    Some(Value::Set(_)) => "set",
-                    Some(Value::SortedSet(_)) => "zset",
-                });
+                out.simple(session.map_or("none", |session| type_of(session.value.kind())));
             }
             Command::Object { query, key } => {
                 let now_ms = self.now_ms();
@@ -115,7 +110,14 @@ impl<C: Clock> Connection<C> {
     /// What is under a key. What has not been looked for by a command of its own is not *told*.
     pub(super) async fn look<'a>(&mut self, key: &Key) -> Outcome<'a, Found> {
         let reply = self.ask(key, Operation::Get).await?;
-        self.found(key, reply)
+        match self.found(key, reply)? {
+            Found::Alive(session) if is_over(&session) => {
+                // Whoever may not end it sees nothing of it; a field that came meanwhile is seen the next time.
+                let is_ended = matches!(self.change(key, end_of(&session)).await, Ok(true));
+                Ok(if is_ended { Found::Absent } else { Found::Alive(session) })
+            }
+            found => Ok(found),
+        }
     }
 
     /// What a core says is under a key.
@@ -186,7 +188,18 @@ impl<C: Clock> Connection<C> {
         lifetimes: Lifetimes,
     ) -> Outcome<'a, bool> {
         let attributes = Default::default();
-        self.change(key, Operation::StartIfAbsent { value, lifetimes, attributes }).await
+        let start = Operation::StartIfAbsent { value, lifetimes, attributes };
+        if self.change(key, start.clone()).await? {
+            return Ok(true);
+        }
+        Ok(self.was_emptied(key).await? && self.change(key, start).await?)
+    }
+
+    /// Whether what was under a key was a hash whose fields have all expired, and is no more. Mostly shared memory tells that it
+    /// is none.
+    async fn was_emptied<'a>(&mut self, key: &Key) -> Outcome<'a, bool> {
+        let is_other = self.find_near(key, |live| live.session().map(|it| !is_over(&it)));
+        Ok(is_other != Some(true) && matches!(self.look(key).await?, Found::Absent))
     }
 
     pub(super) async fn ask<'a>(
@@ -263,9 +276,19 @@ impl<C: Clock> Connection<C> {
     }
 }
 
+/// What Redis calls a kind of value.
+pub(super) fn type_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Bytes => "string",
+        Kind::Map => "hash",
+        Kind::Set => "set",
+        Kind::SortedSet => "zset",
+    }
+}
+
 /// Whether all fields of it have expired, with which Redis would have ended it.
 pub(super) fn is_over(session: &Session) -> bool {
-    session.value.fields().is_some_and(Fields::is_empty)
+    session.value.fields().is_some_and(Fields::is_empty) && !session.field_deadlines.is_empty()
 }
 
 /// New lifetimes for what was seen, and for nothing that came after it.

@@ -32,7 +32,7 @@ struct NearTable {
 }
 
 /// A living session where it was found.
-struct Live<'a> {
+pub(super) struct Live<'a> {
     view: View<'a>,
     mark: u64,
     deadline: u64,
@@ -41,6 +41,12 @@ struct Live<'a> {
 
 /// Uses that are noted before a core is told.
 const USES_MAX: usize = 64;
+
+impl Live<'_> {
+    pub(super) fn session(&self) -> Option<Session> {
+        self.view.session(self.mark, self.deadline, self.now_ms)
+    }
+}
 
 impl NearTables {
     /// Of a node with these settings, whose tables lie there.
@@ -88,9 +94,7 @@ impl<C: Clock> Connection<C> {
         if !self.reads_near() {
             return self.get(key).await;
         }
-        let session =
-            |Live { view, mark, deadline, now_ms }: Live<'_>| view.session(mark, deadline, now_ms);
-        if let Some(session) = self.find_near(key, session) {
+        if let Some(session) = self.find_near(key, |live| live.session()) {
             return Ok(Some(session).filter(|session| !is_over(session)));
         }
         let reply = self.store.get_for_host(&self.door.tables[self.table].name, key).await?;
@@ -123,7 +127,11 @@ impl<C: Clock> Connection<C> {
     }
 
     /// Hands `read` the session under a key, if it lives and shared memory shows it.
-    fn find_near<T>(&mut self, key: &Key, read: impl FnOnce(Live<'_>) -> Option<T>) -> Option<T> {
+    pub(super) fn find_near<T>(
+        &mut self,
+        key: &Key,
+        read: impl FnOnce(Live<'_>) -> Option<T>,
+    ) -> Option<T> {
         if !self.reads_near() {
             return None;
         }

@@ -10,7 +10,7 @@ use annulus_resp::{Argument, Arguments, texts};
 use super::connection::Connection;
 use super::keyspace::{FOR_EVER, Found, TRIES_MAX, named};
 use super::store::{Outcome, Trouble, contended};
-use super::transaction::end_of;
+use super::transaction::{deadlines_of, end_of};
 
 impl<C: Clock> Connection<C> {
     /// Has a session go on under another key. Between the two writes both keys have it. `false`: there is something under the
@@ -78,7 +78,7 @@ impl<C: Clock> Connection<C> {
             at => at.saturating_sub(now_ms).max(1),
         };
         let lifetimes = Lifetimes { idle_ms: Some(seen.idle), lifetime_ms: Some(left) };
-        let (value, attributes, deadlines) = (seen.value, seen.attributes, seen.field_deadlines);
+        let (value, attributes) = (seen.value.clone(), seen.attributes.clone());
         let write = match (begun, if_absent) {
             (Some((_, version)), _) => {
                 Operation::UpdateIf { version, change: Change::Whole(value, lifetimes) }
@@ -86,23 +86,15 @@ impl<C: Clock> Connection<C> {
             (None, true) => Operation::StartIfAbsent { value, lifetimes, attributes },
             (None, false) => Operation::Start { value, lifetimes, attributes },
         };
-        let Some((birth, version)) = self.start(to, write).await? else { return Ok(None) };
-        if deadlines.is_empty() {
-            return Ok(Some((birth, version)));
-        }
-        // A whole value has none of these.
-        let set = Operation::UpdateFieldsIf {
-            birth,
-            expected: BTreeMap::new(),
-            is_all: false,
-            set: BTreeMap::new(),
-            delete: Vec::new(),
-            deadlines,
-            lifetimes: None,
-            ends_empty: false,
+        let begun = self.start(to, write).await?;
+        let Some(deadlines) = begun.and_then(|(birth, _)| deadlines_of(&seen, birth)) else {
+            return Ok(begun);
         };
-        let done = self.start(to, set).await.map_err(|trouble| trouble.after(true))?;
-        done.map(Some).ok_or_else(|| contended().after(true))
+        if self.staged.is_some() {
+            return self.start(to, deadlines).await;
+        }
+        let done = self.set_deadlines(self.table, to, deadlines).await?;
+        Ok(done.map(|done| (done.birth, done.version)).or(begun))
     }
 
     /// Begins sessions under all of these keys, or under none if something is under one of them.

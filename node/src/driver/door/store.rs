@@ -82,6 +82,11 @@ impl<C: Clock> Store<C> {
         self.caller().may_read()
     }
 
+    /// Whether the client may end sessions.
+    pub(super) fn may_end(&self) -> bool {
+        self.caller().may_end()
+    }
+
     fn caller(&self) -> Caller {
         Caller::Client(self.role)
     }

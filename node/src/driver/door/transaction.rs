@@ -244,6 +244,8 @@ impl<C: Clock> Connection<C> {
                     trouble.write(&mut Writer::new(answers, self.protocol()));
                 }
             }
+            // Commands on drafts wait for nobody: others have their turn between them.
+            tokio::task::consume_budget().await;
             let drafted = self.staged.as_ref().map_or(0, |staged| staged.bytes);
             if answers.len() - first + drafted > BYTES_MAX {
                 let text = format!(
@@ -357,8 +359,20 @@ impl<C: Clock> Connection<C> {
             }
             let Some(write) = draft.and_then(|draft| draft.write(now_ms)) else { continue };
             let is_touch = matches!(write, Operation::Touch { .. });
+            let is_whole = matches!(
+                write,
+                Operation::StartIfAbsent { .. }
+                    | Operation::UpdateIf { change: Change::Value(_) | Change::Whole(_, _), .. }
+            );
             let name = &self.door.tables[place.0].name;
             match self.store.ask(name, &place.1, write).await? {
+                SessionReply::Acknowledged(done) if is_whole => {
+                    let now = self.staged.as_ref().and_then(|staged| staged.keys.get(&place));
+                    let now = now.and_then(|draft| draft.now.deadlines_after(done.birth));
+                    if let Some(deadlines) = now {
+                        self.set_deadlines(place.0, &place.1, deadlines).await?;
+                    }
+                }
                 SessionReply::Acknowledged(_) => {}
                 SessionReply::Failed(
                     Failure::Conflict { .. } | Failure::Absent | Failure::Ended | Failure::Expired,
@@ -374,6 +388,27 @@ impl<C: Clock> Connection<C> {
             }
         }
         Ok(Done::All)
+    }
+}
+
+impl<C: Clock> Connection<C> {
+    /// Has fields of what was just written as a whole expire on their own: a whole value has no such deadlines.
+    pub(super) async fn set_deadlines<'a>(
+        &mut self,
+        table: usize,
+        key: &Key,
+        deadlines: Operation,
+    ) -> Outcome<'a, Option<Acknowledged>> {
+        let name = &self.door.tables[table].name;
+        match self.store.ask(name, key, deadlines).await? {
+            SessionReply::Acknowledged(done) => Ok(Some(done)),
+            // What is there by now somebody else has set, and it has the deadlines that he gave it.
+            SessionReply::Failed(
+                Failure::Conflict { .. } | Failure::Absent | Failure::Ended | Failure::Expired,
+            ) => Ok(None),
+            SessionReply::Failed(failure) => Err(Trouble::from(failure).after(true)),
+            _ => Err(unexpected()),
+        }
     }
 }
 
@@ -443,6 +478,14 @@ impl There {
                 (&one.value, &one.field_deadlines) == (&other.value, &other.field_deadlines)
             }
             (one, other) => one.version().is_none() && other.version().is_none(),
+        }
+    }
+
+    /// What gives the fields of a session of this birth their deadlines, which was written as a whole; `None`: none has one.
+    fn deadlines_after(&self, birth: Version) -> Option<Operation> {
+        match self {
+            Self::Session(session) => deadlines_of(session, birth),
+            Self::Absent | Self::Ended => None,
         }
     }
 
@@ -620,6 +663,28 @@ pub(super) fn end_of(seen: &Session) -> Operation {
         }
         None => Operation::EndIf { version: seen.version },
     }
+}
+
+/// Gives fields the deadlines that they have in a session, in one of this birth that was begun with its value; `None`: none has
+/// one.
+pub(super) fn deadlines_of(session: &Session, birth: Version) -> Option<Operation> {
+    let fields = session.value.fields()?;
+    let own = session.field_deadlines.iter().filter(|(name, _)| fields.contains_key(*name));
+    let deadlines: FieldDeadlines = own.map(|(name, at)| (name.clone(), *at)).collect();
+    let expected = deadlines.keys().map(|name| {
+        let value = fields.get(name).map(|value| field_hash(value, 0));
+        (name.clone(), value)
+    });
+    (!deadlines.is_empty()).then(|| Operation::UpdateFieldsIf {
+        birth,
+        expected: expected.collect(),
+        is_all: false,
+        set: Fields::new(),
+        delete: Vec::new(),
+        deadlines: deadlines.clone(),
+        lifetimes: None,
+        ends_empty: false,
+    })
 }
 
 /// What makes these fields of those that were seen, if there are no others.

@@ -11,7 +11,7 @@ use annulus_resp::{Argument, Case, Command, Scan, Writer, matches};
 use rand::RngExt;
 
 use super::connection::Connection;
-use super::keyspace::Found;
+use super::keyspace::{Found, type_of};
 use super::store::{Outcome, Trouble};
 
 /// How many keys SCAN looks at if it is not told, as in Redis.
@@ -66,9 +66,8 @@ impl<C: Clock> Connection<C> {
         }
         let (found, next) = self.page(scan.cursor, count.min(PAGE)).await?;
         let mut keys = Vec::with_capacity(found.len());
-        for WalkedKey { key, is_map, .. } in found {
-            let holds = if is_map { "hash" } else { "string" };
-            let is_meant = scan.holds.is_none_or(|wanted| wanted.is(holds))
+        for WalkedKey { key, kind, .. } in found {
+            let is_meant = scan.holds.is_none_or(|wanted| wanted.is(type_of(kind)))
                 && scan.pattern.is_none_or(|pattern| is_like(key.as_bytes(), pattern));
             keys.extend(is_meant.then_some(key));
         }

@@ -731,7 +731,7 @@ pub(super) fn golden() -> Vec<(Message, &'static str)> {
         ),
         (
             Walked {
-                keys: vec![WalkedKey { key: key(), is_map: false, lacking: 1 }],
+                keys: vec![WalkedKey { key: key(), kind: crate::Kind::Bytes, lacking: 1 }],
                 next: Some(70_000),
                 silent: 1,
                 write_homes: 2,

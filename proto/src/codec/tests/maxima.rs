@@ -315,7 +315,7 @@ fn the_largest_listings_pass() {
             let owned = OwnedSession { listed: listed(key.clone()), ring: u8::MAX };
             let sessions = vec![owned; count];
             passes(Owned { sessions, next: Some(PLACE), write_homes: u8::MAX });
-            let walked = WalkedKey { key: key.clone(), is_map: true, lacking: u8::MAX };
+            let walked = WalkedKey { key: key.clone(), kind: Kind::SortedSet, lacking: u8::MAX };
             let (keys, next, silent) = (vec![walked; count], Some(u64::MAX), u16::MAX);
             passes(Walked { keys, next, silent, write_homes: u8::MAX });
             let hot = HotSession { word: u64::MAX, birth: LATE, heat: u32::MAX, touched: u64::MAX };

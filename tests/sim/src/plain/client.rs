@@ -463,7 +463,7 @@ impl World {
         let now_ms = now_ms.wrapping_add(memory.shard(hit.used.shard()).clock_offset());
         let pin = body.pin();
         let value: Value = body.value(now_ms);
-        let field_deadlines = body.field_deadlines(now_ms);
+        let field_deadlines = body.field_deadlines();
         let session = Session {
             birth: entry.birth,
             version: entry.version,
