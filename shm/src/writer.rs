@@ -189,7 +189,7 @@ pub enum Fate {
     Goes,
     /// It stays, and is offered again.
     Stays {
-        /// When, on the hybrid clock, within [`EXPIRY_LATENESS_MS`] after; what is not ahead means soon.
+        /// When, on the hybrid clock, within [`EXPIRY_LATENESS_MS`] after, but within two minutes; what is not ahead means soon.
         until_ms: u64,
     },
 }
@@ -513,7 +513,8 @@ impl Writer {
         self.core.remove_expired(now_hybrid_ms, budget, decide)
     }
 
-    /// As [`remove_expired`](Self::remove_expired), for who knows when an entry that stays is to be offered again.
+    /// As [`remove_expired`](Self::remove_expired), for who knows when an entry that stays is to be offered again. Until then
+    /// it is not offered here; but there it is, and by [`make_room`](Self::make_room), before all others.
     pub fn settle_expired(
         &mut self,
         now_hybrid_ms: u64,

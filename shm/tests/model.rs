@@ -557,6 +557,34 @@ fn an_expired_entry_that_stays_is_offered_again_when_that_was_said() {
 }
 
 #[test]
+fn what_has_expired_and_waits_goes_first_where_there_is_no_room() {
+    let options = tiny(70, 1);
+    let region = HeapRegion::new(options.segment_bytes as usize);
+    let mut writer = Writer::create(region.handle(), &options).expect("fits");
+    let deadline_of = |number: u8| if number < 5 { 1_000 } else { 100_000 };
+    let put = |writer: &mut Writer, number: u8| {
+        writer.put(&[number], 0, b"value", deadline_of(number), 0)
+    };
+    let mut number = 0;
+    while put(&mut writer, number).is_ok() {
+        number += 1;
+    }
+    assert!(number > 5);
+    let stays = &mut |_: ExpiredItem<'_>| Fate::Stays { until_ms: 60_000 };
+    assert_eq!(writer.settle_expired(3_000, usize::MAX, stays), 0);
+    let goes = &mut |_: ExpiredItem<'_>| Fate::Goes;
+    assert_eq!(writer.settle_expired(10_000, usize::MAX, goes), 0, "they wait");
+    let mut gone = Vec::new();
+    let room = writer.make_room(10_000, &|_| 0, &mut |item| {
+        gone.extend_from_slice(item.key);
+        true
+    });
+    gone.sort_unstable();
+    assert_eq!((room, gone), (5, vec![0, 1, 2, 3, 4]));
+    assert!(put(&mut writer, number).is_ok());
+}
+
+#[test]
 fn reserve_takes_what_must_not_be_refused_and_closes_as_entries_go() {
     let options = TableOptions { segment_bytes: 2 << 20, ..TableOptions::new(1, 2) };
     let region = HeapRegion::new(options.segment_bytes as usize);

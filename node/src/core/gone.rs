@@ -18,7 +18,7 @@ use super::Core;
 use super::calls::Purpose;
 use super::io::{Now, Output};
 use super::replica::{reject, reject_table};
-use super::store::{Leaver, Overdue};
+use super::store::{EXPIRED_AFTER_MS, EXPIRED_KEPT_MS, Leaver, Overdue};
 
 /// What is gone of one table, as far as somebody was not told yet.
 #[derive(Debug, Default)]
@@ -141,11 +141,24 @@ impl Core {
             // Further out a copy may be left of one that was brought in.
             if self.innermost(table) != table
                 && let Some(entry) = self.tables[table].store.whatever_is(key)
-                && self.is_known_inside(now, table, key, &entry)
+                && self.is_known_inside(now, table, key, entry.birth)
             {
                 continue;
             }
             self.tables[table].store.note_expired(expired);
+        }
+        // These are not found again: they had to make room.
+        let now_ms = self.time.now_ms(now);
+        for dropped in self.tables[table].store.take_dropped_overdue() {
+            let Overdue { key, birth, deadline, .. } = &dropped;
+            let age_ms = now_ms.saturating_sub(*deadline);
+            let is_sure = age_ms >= EXPIRED_KEPT_MS
+                || age_ms >= EXPIRED_AFTER_MS && self.knows_ends(now, table, key.slot());
+            if !is_sure {
+                self.tables[table].store.keep_in_doubt(dropped);
+            } else if !self.is_known_inside(now, table, key, *birth) {
+                self.tables[table].store.note_dropped(dropped);
+            }
         }
     }
 

@@ -368,7 +368,7 @@ impl Core {
         deadline: u64,
     ) -> Result<(), NotNow> {
         match self.overflowed(table, key, entry, deadline, WhyLeft::Expired) {
-            Some(session) if !self.is_known_inside(now, table, key, entry) => {
+            Some(session) if !self.is_known_inside(now, table, key, entry.birth) => {
                 self.queue(now, table, session)
             }
             _ => Ok(()),
@@ -418,7 +418,7 @@ impl Core {
         now: Now,
         table: usize,
         key: &Key,
-        entry: &Entry,
+        birth: Version,
     ) -> bool {
         let innermost = self.innermost(table);
         if innermost == table {
@@ -428,7 +428,7 @@ impl Core {
         let inside = self.tables[innermost].store.get(key, now_ms);
         inside.is_some_and(|inside| {
             let lives = !inside.is_marker() && !inside.is_expired(now_ms);
-            inside.birth >= entry.birth && (inside.is_ended() || lives)
+            inside.birth >= birth && (inside.is_ended() || lives)
         })
     }
 

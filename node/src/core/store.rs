@@ -27,7 +27,7 @@ use super::merging::UnjoinedCounts;
 use super::overflow::DROPPED_AFTER_MS;
 use super::settings::{Flaw, TablePolicy};
 use changes::Changes;
-use gone::{EXPIRED_AFTER_MS, Leavers};
+use gone::Leavers;
 use hottest::Noticed;
 use near::NearCopies;
 use outline::{Change, Outline};
@@ -36,7 +36,7 @@ use owners::Owners;
 use replacing::Replacing;
 use suspects::Suspects;
 
-pub(super) use gone::Leaver;
+pub(super) use gone::{EXPIRED_AFTER_MS, Leaver};
 pub(super) use near::gist_of;
 pub(super) use outline::{IN_FLIGHT_MS, SYMBOLS};
 pub(super) use overdue::Overdue;
@@ -907,13 +907,15 @@ impl Store {
             Some(_) => over_ms.max(now_ms.saturating_sub(EXPIRED_AFTER_MS)),
             None => over_ms,
         };
-        let dropped = self.writer.settle_expired(seen_ms, count, &mut |item| {
+        let mut decide = |item: ExpiredItem<'_>| {
             let mut own = leavers.as_mut().filter(|_| is_own((&*near, unread, &*watched), item));
             if item.deadline > over_ms {
                 let is_open = own.is_some_and(|leavers| leavers.see(item, now_ms));
-                // Looked at again when it is to be dropped.
-                let again_ms = item.deadline.saturating_add(seen_ms - over_ms);
-                return Fate::Stays { until_ms: if is_open { 0 } else { again_ms } };
+                // Looked at again when it is to be dropped; before that ever more rarely until that is sure.
+                let dropped_ms = item.deadline.saturating_add(seen_ms - over_ms);
+                let later_ms = seen_ms.saturating_add(now_ms.saturating_sub(item.deadline) / 2);
+                let until_ms = if is_open { later_ms.min(dropped_ms) } else { dropped_ms };
+                return Fate::Stays { until_ms };
             }
             if let Some(leaving) = &mut leaving
                 && !is_near(near, item)
@@ -927,7 +929,14 @@ impl Store {
             let places = (&mut *outline, &mut *owners, &mut *near);
             forget(places, (unread, &mut *watched), (item, of_values, EXPIRED_KEPT_MS), now_ms);
             Fate::Goes
-        });
+        };
+        let dropped = match over_ms == now_ms {
+            true => {
+                let mut goes = |item: ExpiredItem<'_>| decide(item) == Fate::Goes;
+                self.writer.remove_expired(now_ms, count, &mut goes)
+            }
+            false => self.writer.settle_expired(seen_ms, count, &mut decide),
+        };
         dropped as u64
     }
 

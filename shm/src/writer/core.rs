@@ -431,10 +431,17 @@ impl<W: Words> Core<W> {
         budget: usize,
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
-        self.settle_expired(now_hybrid_ms, budget, &mut |item| match decide(item) {
-            true => Fate::Goes,
-            false => Fate::Stays { until_ms: 0 },
-        })
+        let (mut removed, mut buffers) = (0, Default::default());
+        let mut waiting = self.wheel.waiting();
+        for _ in 0..budget {
+            let Some(number) = waiting.or_else(|| self.wheel.due(now_hybrid_ms)) else { break };
+            let has_gone = self.settle(number, now_hybrid_ms, &mut buffers, &mut |item| {
+                if decide(item) { Fate::Goes } else { Fate::Stays { until_ms: 0 } }
+            });
+            removed += usize::from(has_gone);
+            waiting = waiting.and_then(|_| self.wheel.waiting());
+        }
+        removed
     }
 
     pub(crate) fn settle_expired(
@@ -443,29 +450,42 @@ impl<W: Words> Core<W> {
         budget: usize,
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> Fate,
     ) -> usize {
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        let mut removed = 0;
+        let (mut removed, mut buffers) = (0, Default::default());
         for _ in 0..budget {
             let Some(number) = self.wheel.due(now_hybrid_ms) else { break };
-            let id = RecordId::from_number(number as usize);
-            let Found { partition, deadline, mark } = self.found(id);
-            let mut again_ms = deadline;
-            if deadline != 0 && deadline <= now_hybrid_ms {
-                self.read_key(id, &mut key);
-                self.read_value(id, &mut value);
-                let item = ExpiredItem { key: &key, value: &value, partition, deadline, mark };
-                match decide(item) {
-                    Fate::Goes => {
-                        self.remove_record(id);
-                        removed += 1;
-                        continue;
-                    }
-                    Fate::Stays { until_ms } => again_ms = until_ms.max(deadline),
-                }
-            }
-            self.wheel.file_later(&mut self.records, number, again_ms, now_hybrid_ms);
+            removed += usize::from(self.settle(number, now_hybrid_ms, &mut buffers, decide));
         }
         removed
+    }
+
+    /// Offers a record whose time seems to have come, if it has, and files it anew unless it goes. Returns whether it went.
+    fn settle(
+        &mut self,
+        number: u32,
+        now_hybrid_ms: u64,
+        (key, value): &mut (Vec<u8>, Vec<u8>),
+        decide: &mut dyn FnMut(ExpiredItem<'_>) -> Fate,
+    ) -> bool {
+        let id = RecordId::from_number(number as usize);
+        let Found { partition, deadline, mark } = self.found(id);
+        if deadline != 0 && deadline <= now_hybrid_ms {
+            self.read_key(id, key);
+            self.read_value(id, value);
+            let item = ExpiredItem { key, value, partition, deadline, mark };
+            match decide(item) {
+                Fate::Goes => {
+                    self.remove_record(id);
+                    return true;
+                }
+                Fate::Stays { until_ms } if until_ms > now_hybrid_ms => {
+                    self.wheel.wait(&mut self.records, number, until_ms);
+                    return false;
+                }
+                Fate::Stays { .. } => {}
+            }
+        }
+        self.wheel.file_later(&mut self.records, number, deadline, now_hybrid_ms);
+        false
     }
 
     pub(crate) fn make_room(

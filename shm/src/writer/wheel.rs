@@ -2,15 +2,20 @@
 //!
 //! A timing wheel (Varghese and Lauck, 1987, scheme 6) that is lazy: a deadline that moves out leaves its record where
 //! it is, and the record is filed anew when its list's time is over. A touch thus costs nothing here.
+//!
+//! What is over and stays for a while waits in lists of its own, by when it is to be looked at again: whoever needs room finds
+//! it there before that.
 
 use crate::writer::EXPIRY_LATENESS_MS;
 
 /// The lists. Where a record is in them is in its [`Filed`], which the caller keeps.
 pub(super) struct Wheel {
-    /// As many as were needed so far, of [`LISTS`].
+    /// As many as were needed so far, of [`LISTS`] after [`WAITING`].
     lists: Vec<Vec<u32>>,
     /// The number of the earliest list that may hold something: a time in units of [`WIDTH_MS`].
     at: u64,
+    /// The same of what waits.
+    waits_at: u64,
     /// Whether [`due`](Self::due) was told the time.
     knows_time: bool,
 }
@@ -35,9 +40,11 @@ const LISTS: u64 = 1 << 12;
 /// How far back a time may be without meaning that the clock was set back, in lists: some ask for what expired a while
 /// ago, and others for what expires now.
 const CALLERS_APART: u64 = 1 << 7;
+/// Lists of what waits, which come first: what would wait longer than two minutes does not.
+const WAITING: u64 = 1 << 7;
 const NOT_FILED: u16 = u16::MAX;
 
-const _: () = assert!(LISTS < NOT_FILED as u64);
+const _: () = assert!(WAITING + LISTS < NOT_FILED as u64);
 
 impl Filed {
     pub(super) const NOT: Self = Self { list: NOT_FILED, at: 0 };
@@ -45,7 +52,7 @@ impl Filed {
 
 impl Wheel {
     pub(super) fn new() -> Self {
-        Self { lists: Vec::new(), at: 0, knows_time: false }
+        Self { lists: Vec::new(), at: 0, waits_at: 0, knows_time: false }
     }
 
     /// Files many records at once into an empty wheel, which begins with the earliest of their deadlines.
@@ -68,7 +75,8 @@ impl Wheel {
         }
         let (old, list) = (links.filed(record).list, self.list_of(deadline));
         // Lazily: a list whose time comes earlier will do.
-        if old == NOT_FILED || self.distance(list) < self.distance(old) {
+        let is_filed = old != NOT_FILED && u64::from(old) >= WAITING;
+        if !is_filed || self.distance(list) < self.distance(old) {
             self.unfile(links, record);
             self.push(links, record, list);
         }
@@ -108,27 +116,22 @@ impl Wheel {
     pub(super) fn due(&mut self, now_ms: u64) -> Option<u32> {
         let now = now_ms / WIDTH_MS;
         self.knows_time = true;
-        if now >= self.at + LISTS {
-            // A long time has passed, or this is the first time at all: every list is due.
-            self.at = now - LISTS;
-        } else if now + CALLERS_APART < self.at {
-            // The clock was set back. What is filed until it is here again would all wait for that.
-            self.at = now.saturating_sub(LISTS);
-        }
-        // The clock was set back, or `file_all` found no earlier deadline. A list that stands for two times now is
-        // looked through at the earlier one, and what is in it for the later one is filed anew.
-        self.at = self.at.min(now);
-        while self.at < now {
-            if let Some(records) = self.lists.get_mut((self.at % LISTS) as usize) {
-                if let Some(&record) = records.last() {
-                    return Some(record);
-                }
-                // The next to be filed there may be few.
-                *records = Vec::new();
-            }
-            self.at += 1;
-        }
-        None
+        let lists = &mut self.lists;
+        due_of(lists, (0, WAITING), &mut self.waits_at, now)
+            .or_else(|| due_of(lists, (WAITING, LISTS), &mut self.at, now))
+    }
+
+    /// A record that waits, whether or not its time has come, of those that are to be looked at next.
+    pub(super) fn waiting(&self) -> Option<u32> {
+        let mut lists = (self.waits_at..self.waits_at + WAITING).map(|time| time % WAITING);
+        lists.find_map(|list| self.lists.get(list as usize)?.last().copied())
+    }
+
+    /// Has a record that was due wait until then.
+    pub(super) fn wait(&mut self, links: &mut impl Links, record: u32, until_ms: u64) {
+        self.unfile(links, record);
+        let time = (until_ms / WIDTH_MS).clamp(self.waits_at, self.waits_at + WAITING - 1);
+        self.push(links, record, (time % WAITING) as u16);
     }
 
     /// Files a record that was due anew: under its deadline, or if that is over too, to be looked at once more soon.
@@ -149,12 +152,12 @@ impl Wheel {
 
     fn list_of(&self, deadline: u64) -> u16 {
         let number = (deadline / WIDTH_MS).clamp(self.at, self.at + LISTS - 1);
-        (number % LISTS) as u16
+        (WAITING + number % LISTS) as u16
     }
 
     /// How far a list is from the earliest one.
     fn distance(&self, list: u16) -> u64 {
-        (u64::from(list) + LISTS - self.at % LISTS) % LISTS
+        (u64::from(list) - WAITING + LISTS - self.at % LISTS) % LISTS
     }
 
     fn push(&mut self, links: &mut impl Links, record: u32, list: u16) {
@@ -165,6 +168,36 @@ impl Wheel {
         links.set_filed(record, Filed { list, at: records.len() as u32 });
         records.push(record);
     }
+}
+
+/// A record of a list whose time is over: of so many lists, from the first on, the earliest of which is `at`.
+fn due_of(
+    lists: &mut [Vec<u32>],
+    (first, count): (u64, u64),
+    at: &mut u64,
+    now: u64,
+) -> Option<u32> {
+    if now >= *at + count {
+        // A long time has passed, or this is the first time at all: every list is due.
+        *at = now - count;
+    } else if now + CALLERS_APART < *at {
+        // The clock was set back. What is filed until it is here again would all wait for that.
+        *at = now.saturating_sub(count);
+    }
+    // The clock was set back, or `file_all` found no earlier deadline. A list that stands for two times now is
+    // looked through at the earlier one, and what is in it for the later one is filed anew.
+    *at = (*at).min(now);
+    while *at < now {
+        if let Some(records) = lists.get_mut((first + *at % count) as usize) {
+            if let Some(&record) = records.last() {
+                return Some(record);
+            }
+            // The next to be filed there may be few.
+            *records = Vec::new();
+        }
+        *at += 1;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -288,6 +321,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_waits_is_due_when_that_was_said_and_is_found_before_by_who_asks_for_it() {
+        let now = 1_700_000_000_000;
+        let (mut wheel, mut links) = (Wheel::new(), vec![Filed::NOT; 4]);
+        assert_eq!((wheel.due(now), wheel.waiting()), (None, None));
+        for (record, until) in [(0, now + 60_000), (1, now + 5_000), (2, now), (3, now + 9_000)] {
+            wheel.file(&mut links, record, now);
+            wheel.wait(&mut links, record, until);
+        }
+        // What is used again is filed under its deadline.
+        wheel.file(&mut links, 3, now + 600_000);
+        assert_eq!((wheel.due(now), wheel.waiting()), (None, Some(2)));
+        assert_eq!(all_due(&mut wheel, &mut links, now + WIDTH_MS), [2]);
+        assert_eq!((wheel.due(now + 4_999), wheel.waiting()), (None, Some(1)));
+        assert_eq!(all_due(&mut wheel, &mut links, now + 5_000 + WIDTH_MS), [1]);
+        // A record that moves waits on, and one that never expires does not.
+        links.push(Filed::NOT);
+        wheel.replace(&mut links, 0, 4, now);
+        wheel.wait(&mut links, 4, now + 60_000);
+        assert_eq!((wheel.due(now + 59_999), wheel.waiting()), (None, Some(4)));
+        wheel.file(&mut links, 4, 0);
+        assert_eq!(wheel.waiting(), None);
+        assert_eq!(all_due(&mut wheel, &mut links, now + 600_000 + WIDTH_MS), [3]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A session ends by a tombstone that replaces it, or by an eviction that does; what has expired is found by its deadline. What
 //! merely leaves this node, with its slot or for another ring, is not gone, and passes here unnoticed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use annulus_proto::message::{GoneSession, HowGone};
 use annulus_proto::{Entry, Key, Slot, Version, record};
@@ -20,6 +20,8 @@ pub(in crate::core) struct Leavers {
     gone: Vec<Leaver>,
     /// Sessions whose time seems to be over.
     expired: Vec<Overdue>,
+    /// Sessions that were dropped for want of room, whose time seemed to be over.
+    dropped: VecDeque<Overdue>,
     /// Those of which that is sure, and which are here still: their deadlines, and the words of their keys.
     known: BTreeSet<(u64, u64)>,
     /// How many were forgotten since this was last asked: there was no room.
@@ -38,11 +40,13 @@ pub(in crate::core) struct Leaver {
 
 /// How long after its deadline a session counts as expired: another home's clock may be behind, and what was used there at
 /// the last moment is on its way.
-pub(super) const EXPIRED_AFTER_MS: u64 = 500;
+pub(in crate::core) const EXPIRED_AFTER_MS: u64 = 500;
 /// What expired longer ago was noticed by others, or by nobody. Longer than such a session is there.
 const EXPIRED_MS_MAX: u64 = 2 * EXPIRED_KEPT_MS;
 /// The most that wait to be taken out.
 const GONE_MAX: usize = 1 << 16;
+/// The most of those that were dropped that are judged at a time.
+const JUDGED_STEP: usize = 2_048;
 
 impl Leavers {
     fn push(&mut self, leaver: Leaver) {
@@ -65,7 +69,18 @@ impl Leavers {
         true
     }
 
-    /// Something that expired is dropped: a session of which nothing was known yet is gone.
+    /// A session whose time is over, or seems to be, is dropped.
+    fn drop_overdue(&mut self, overdue: Overdue, now_ms: u64) {
+        if overdue.deadline.saturating_add(EXPIRED_KEPT_MS) <= now_ms {
+            self.push(Leaver::overdue(overdue));
+        } else if self.dropped.len() < GONE_MAX {
+            self.dropped.push_back(overdue);
+        } else {
+            self.forgotten += 1;
+        }
+    }
+
+    /// Something that expired is dropped: a session of which nothing was known yet is gone, or seems to be.
     pub(super) fn let_go(&mut self, item: ExpiredItem<'_>, now_ms: u64) {
         let is_old = item.deadline.saturating_add(EXPIRED_MS_MAX) <= now_ms;
         let is_known = self.known.remove(&(item.deadline, word_of(item)));
@@ -73,7 +88,7 @@ impl Leavers {
             return;
         }
         if let Some((key, birth, version)) = self.session(item) {
-            self.push(Leaver::expired(key, (birth, version), item.deadline));
+            self.drop_overdue(Overdue { key, birth, version, deadline: item.deadline }, now_ms);
         }
     }
 
@@ -167,6 +182,10 @@ impl Leaver {
         Self { session, at_ms: version.hlc.ms(), by_time: false }
     }
 
+    fn overdue(Overdue { key, birth, version, deadline }: Overdue) -> Self {
+        Self::expired(key, (birth, version), deadline)
+    }
+
     fn expired(key: Key, (birth, version): (Version, Version), deadline: u64) -> Self {
         let session = GoneSession { key, birth, version, how: HowGone::Expired };
         Self { session, at_ms: deadline, by_time: true }
@@ -201,11 +220,42 @@ impl Store {
 
     /// A session's time is over for sure.
     pub(in crate::core) fn note_expired(&mut self, expired: Overdue) {
-        let Overdue { key, birth, version, deadline } = expired;
         if let Some(leavers) = &mut self.leavers
-            && leavers.known.insert((deadline, key.word()))
+            && leavers.known.insert((expired.deadline, expired.key.word()))
         {
-            leavers.push(Leaver::expired(key, (birth, version), deadline));
+            leavers.push(Leaver::overdue(expired));
+        }
+    }
+
+    /// Some sessions that were dropped for want of room, whose time seemed to be over. Of each it is to be said that it was
+    /// ([`Store::note_dropped`]), or that this is in doubt still ([`Store::keep_in_doubt`]).
+    pub(in crate::core) fn take_dropped_overdue(&mut self) -> Vec<Overdue> {
+        self.leavers.as_mut().map_or_else(Vec::new, |leavers| {
+            let count = leavers.dropped.len().min(JUDGED_STEP);
+            leavers.dropped.drain(..count).collect()
+        })
+    }
+
+    /// It is not sure yet that the time of a session that was dropped is over.
+    pub(in crate::core) fn keep_in_doubt(&mut self, dropped: Overdue) {
+        if let Some(leavers) = &mut self.leavers {
+            leavers.dropped.push_back(dropped);
+        }
+    }
+
+    /// The time of a session that was dropped is over, unless it has come back: it was used at the last moment, or has ended.
+    pub(in crate::core) fn note_dropped(&mut self, dropped: Overdue) {
+        let here = match self.near.has_slot(dropped.key.slot()) {
+            true => None,
+            false => self.whatever_is(&dropped.key),
+        };
+        // Whoever begins another in its place decides that, as where it was not dropped.
+        let is_gone = here.is_none_or(|here| {
+            here.birth < dropped.birth
+                || here.birth > dropped.birth && dropped.deadline <= here.birth.hlc.ms()
+        });
+        if let Some(leavers) = self.leavers.as_mut().filter(|_| is_gone) {
+            leavers.push(Leaver::overdue(dropped));
         }
     }
 
@@ -248,8 +298,8 @@ impl Store {
             && !leavers.known.contains(&(deadline, key.word()))
             && deadline.saturating_add(EXPIRED_MS_MAX) > now_ms
         {
-            let versions = (entry.birth, entry.version);
-            leavers.push(Leaver::expired(key.clone(), versions, deadline));
+            let (key, birth, version) = (key.clone(), entry.birth, entry.version);
+            leavers.drop_overdue(Overdue { key, birth, version, deadline }, now_ms);
         }
     }
 }

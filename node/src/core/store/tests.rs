@@ -1107,3 +1107,25 @@ fn what_is_dropped_before_its_time_leaves_remembered_what_has_just_changed() {
     store.drop_entry_as_of(&key(0), 100_000 + DROPPED_AFTER_MS, 100_000);
     assert!(store.outline.remembered() >= remembered);
 }
+
+/// Nobody is sure of it: this node is out of touch.
+#[test]
+fn what_seems_to_have_expired_is_looked_at_ever_more_rarely_and_dropped_no_later() {
+    let mut store = store();
+    store.note_gone();
+    let begun = session(START_MS, b"value", 1_000, 0);
+    store.merge(&key(0), &begun, START_MS, ORDINARY).unwrap();
+    let deadline = START_MS + 1_000;
+    let mut looked_at = Vec::new();
+    let mut now_ms = START_MS;
+    while store.stats().entries > 0 {
+        store.scan(now_ms, 100, 0);
+        looked_at.extend(store.take_expired().iter().map(|_| now_ms - deadline));
+        now_ms += 150;
+    }
+    let dropped_after = now_ms - deadline - EXPIRED_KEPT_MS;
+    assert!(dropped_after < 2 * EXPIRY_LATENESS_MS, "{dropped_after}");
+    assert!((8..=13).contains(&looked_at.len()), "{looked_at:?}");
+    assert!(looked_at[0] < 500 + 2 * EXPIRY_LATENESS_MS, "{looked_at:?}");
+    assert!(store.has_gone(), "by its own clock");
+}

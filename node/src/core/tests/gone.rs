@@ -245,10 +245,7 @@ fn who_is_out_of_touch_says_of_nothing_that_it_has_expired() {
 
 #[test]
 fn what_is_evicted_is_told_and_does_not_expire_besides() {
-    let policy = TablePolicy { on_full: OnFull::Evict, ..TablePolicy::default() };
-    let world = World { tells_gone: true, ..World::with_record_size(0, 5, policy, 512, 1) };
-    let mut world = telling_of(3, world);
-    let value = bytes(&"x".repeat(16_000));
+    let (mut world, value) = telling_with_little_room(3, 5, OnFull::Evict);
     for number in 0..300 {
         world.acknowledged(number % 3, &format!("key {number}"), start(value.clone()));
         world.run_for(Duration::from_millis(20));
@@ -262,6 +259,127 @@ fn what_is_evicted_is_told_and_does_not_expire_besides() {
         assert_eq!(told.len() as u64, evicted);
     }
     assert_eq!(world.untold(), 0);
+}
+
+/// Three nodes, or one, with tables for some 120 sessions of that value.
+fn telling_with_little_room(count: usize, seed: u64, on_full: OnFull) -> (World, Value) {
+    let policy = TablePolicy { on_full, ..TablePolicy::default() };
+    let world = World::with_record_size(0, seed, policy, 512, 1);
+    (telling_of(count, world), bytes(&"x".repeat(16_000)))
+}
+
+#[test]
+fn what_has_expired_goes_before_any_that_lives_where_there_is_no_room() {
+    for on_full in [OnFull::Evict, OnFull::Refuse] {
+        let (mut world, value) = telling_with_little_room(3, 6, on_full);
+        let [left, lives, new] =
+            [("left", 90), ("lives", 15), ("new", 90)].map(|(name, count)| keys(name, count));
+        for (number, key) in lives.iter().enumerate() {
+            world.acknowledged(number % 3, key, start_idle(value.clone(), 600_000));
+        }
+        for (number, key) in left.iter().enumerate() {
+            world.acknowledged(number % 3, key, start_idle(value.clone(), 4_000));
+        }
+        // All have been seen to be over long before there is need of their room.
+        world.scan_for(Duration::from_secs(12));
+        for node in 0..3 {
+            assert_eq!(world.keys_told(node, HowGone::Expired), sorted(&left), "{on_full:?}");
+            assert!(world.copy(node, &left[0]).is_some());
+        }
+        for (number, key) in new.iter().enumerate() {
+            world.acknowledged(number % 3, key, start_idle(value.clone(), 600_000));
+            world.run_for(Duration::from_millis(50));
+            if number % 10 == 0 {
+                world.scan_all();
+            }
+        }
+        world.scan_for(Duration::from_secs(3));
+        assert_eq!(world.total("entries_evicted"), 0, "{on_full:?}");
+        for node in 0..3 {
+            for key in lives.iter().chain(&new) {
+                assert_eq!(world.value(node, key), value, "{on_full:?}: {key}");
+            }
+            assert_eq!(world.told(node).len(), left.len(), "{on_full:?}");
+        }
+    }
+}
+
+/// One that was cut off needs the room of sessions that are used elsewhere, of which it has not heard.
+#[test]
+fn what_lives_elsewhere_is_not_told_to_have_expired_where_it_made_room() {
+    for seed in 0..2 {
+        let (mut world, value) = telling_with_little_room(3, seed, OnFull::Refuse);
+        let used = keys("used", 60);
+        for (number, key) in used.iter().enumerate() {
+            world.acknowledged(number % 3, key, start_idle(value.clone(), 3_000));
+        }
+        world.run_for(Duration::from_millis(100));
+        world.isolate(0);
+        let mut others = (0..).map(|number| sparse(&format!("other {number}")));
+        let touch_all = |world: &mut World| {
+            for key in &used {
+                world.request(1, key, Operation::Touch { birth: None });
+            }
+            world.scan_for(Duration::from_millis(500));
+        };
+        for _ in 0..13 {
+            for key in others.by_ref().take(8) {
+                world.request(0, &key, start_idle(value.clone(), 600_000));
+            }
+            touch_all(&mut world);
+        }
+        let have_gone = used.iter().filter(|key| world.copy(0, key).is_none()).count();
+        assert!(have_gone > 20, "seed {seed}: {have_gone}");
+        world.cut.clear();
+        (0..8).for_each(|_| touch_all(&mut world));
+        for node in 0..3 {
+            assert_eq!(world.keys_told(node, HowGone::Expired), [""; 0], "seed {seed}");
+        }
+        world.scan_for(Duration::from_secs(8));
+        for node in 0..3 {
+            assert_eq!(world.keys_told(node, HowGone::Expired), sorted(&used), "seed {seed}");
+        }
+    }
+}
+
+/// Nobody else has it, and it is dropped sooner than it would be told.
+#[test]
+fn what_made_room_right_after_its_deadline_is_told_still() {
+    let (mut world, value) = telling_with_little_room(1, 7, OnFull::Refuse);
+    let left = keys("left", 100);
+    let mut begun = BTreeMap::new();
+    for key in &left {
+        begun.insert(key, world.now);
+        world.request(0, key, start_idle(value.clone(), 3_000));
+        world.run_for(Duration::from_millis(11));
+    }
+    // The table is full by then.
+    let mut new = (0..).map(|number| sparse(&format!("new {number}")));
+    let mut begin = |world: &mut World, count: usize| {
+        for key in new.by_ref().take(count) {
+            world.request(0, &key, start_idle(value.clone(), 600_000));
+        }
+        world.run_for(Duration::from_millis(20));
+    };
+    begin(&mut world, 100);
+    let half_a_second = Duration::from_millis(500);
+    let mut early = BTreeSet::new();
+    while world.now < begun[&left[99]] + Duration::from_secs(5) {
+        begin(&mut world, 2);
+        for (key, begun) in &begun {
+            let over_for = world.now.saturating_sub(*begun + Duration::from_secs(3));
+            if over_for < half_a_second && world.copy(0, key).is_none() {
+                early.insert(key.to_string());
+            }
+        }
+        world.scan_all();
+        for key in world.keys_told(0, HowGone::Expired) {
+            assert!(world.now >= begun[&key] + Duration::from_secs(3) + half_a_second);
+        }
+    }
+    assert!(early.len() > 10, "{}", early.len());
+    assert_eq!(world.keys_told(0, HowGone::Expired), sorted(&left));
+    assert!(world.told(0).values().all(|count| *count == 1));
 }
 
 #[test]

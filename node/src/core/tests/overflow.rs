@@ -30,7 +30,7 @@ impl World {
         }
     }
 
-    fn scan_all(&mut self) {
+    pub(super) fn scan_all(&mut self) {
         for node in 0..self.nodes.len() {
             let now = self.present(node);
             if let Some(whole) = &mut self.nodes[node].whole {
