@@ -685,7 +685,7 @@ impl<'a> Words<'a> {
             }
             members = members.skip(1);
         }
-        if members.len() == 0 || !members.len().is_multiple_of(2) {
+        if members.is_empty() || !members.len().is_multiple_of(2) {
             return Err(CommandError::Syntax);
         }
         let only = match (absent, present) {

@@ -187,7 +187,7 @@ impl Mutant {
     pub const IN_STORMS: &[(Self, &str, &str, &str, u64)] = &[
         (Self::LetGoByTable, "let-go-by-table", "storm", "copies", 4),
         (Self::IgnoreBirths, "ignore-births", "storm", "phantom", 1),
-        (Self::CountHints, "count-hints", "storm-losses", "lost", 84),
+        (Self::CountHints, "count-hints", "storm-losses", "linear", 510),
         (Self::DropTombstones, "drop-tombstones", "storm", "revived", 15),
         (Self::ForgetfulClock, "forgetful-clock", "storm-restarts", "twice", 3),
         (Self::CountTheLiving, "count-the-living", "storm", "linear", 15),

@@ -148,14 +148,12 @@ fn a_value_and_its_deadlines_change_in_one_write() {
 /// is told by a home that something later is there stamps again.
 #[test]
 fn the_later_of_two_writes_stays_though_its_clock_is_behind() {
-    let second: [(&str, fn() -> Operation); 4] = [
-        ("a SET", || put("two", 90_000)),
-        ("an update", || update("two")),
-        ("a field", || set_field("a", "two")),
-        ("lifetimes", || {
-            let change = Change::Lifetimes(lifetime(90_000));
-            Operation::Update { birth: None, change }
-        }),
+    let longer = Operation::Update { birth: None, change: Change::Lifetimes(lifetime(90_000)) };
+    let second = [
+        ("a SET", put("two", 90_000)),
+        ("an update", update("two")),
+        ("a field", set_field("a", "two")),
+        ("lifetimes", longer),
     ];
     for (seed, (what, second)) in second.into_iter().enumerate() {
         let mut world = World::new(3, 1_900 + seed as u64);
@@ -170,7 +168,7 @@ fn the_later_of_two_writes_stays_though_its_clock_is_behind() {
         world.acknowledged(0, KEY, first);
         world.nodes[2].skew_ms = -300;
         world.cut.clear();
-        world.acknowledged(2, KEY, second());
+        world.acknowledged(2, KEY, second);
         world.run_for(Duration::from_secs(3));
         for node in 0..3 {
             match what {
