@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use annulus_net::Clock;
+use annulus_proto::Key;
 use annulus_proto::entry::{FieldDeadlines, Fields, Kind, Value};
 use annulus_proto::limits::FIELD_NAME_BYTES_MAX;
 use annulus_proto::message::{Change, Operation, Session, field_hash};
@@ -44,6 +45,11 @@ impl<C: Clock> Connection<C> {
         }
     }
 
+    /// What is under a key, for who puts something of a kind there: a hash may go on though none of its fields is left.
+    async fn look_for<'a>(&mut self, key: &Key, kind: Kind) -> Outcome<'a, Found> {
+        if kind == Kind::Map { self.look(key).await } else { self.look_anew(key).await }
+    }
+
     /// Sets fields, and returns those that were there. They are merged with these, and with what others set meanwhile; of two who
     /// set a new field at the same moment both may be told that it is new. A hash is a session, and a late save of it is refused;
     /// sets are lists of something else, and begin anew.
@@ -55,7 +61,7 @@ impl<C: Clock> Connection<C> {
     ) -> Outcome<'a, Fields> {
         let key = named(key)?;
         for _ in 0..TRIES_MAX {
-            let is_done = match self.look(&key).await? {
+            let is_done = match self.look_for(&key, kind).await? {
                 Found::Alive(session) => {
                     let birth = Some(session.birth);
                     let fields = Seen::of(session, kind)?.fields;
@@ -107,7 +113,7 @@ impl<C: Clock> Connection<C> {
     ) -> Outcome<'a, T> {
         let key = named(key)?;
         for _ in 0..TRIES_MAX {
-            let found = self.look(&key).await?;
+            let found = self.look_for(&key, kind).await?;
             let (birth, seen) = match found {
                 Found::Alive(session) => (Some(session.birth), Seen::of(session, kind)?),
                 Found::Absent | Found::Ended => (None, Seen::default()),

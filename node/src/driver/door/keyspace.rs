@@ -110,9 +110,15 @@ impl<C: Clock> Connection<C> {
     /// What is under a key. What has not been looked for by a command of its own is not *told*.
     pub(super) async fn look<'a>(&mut self, key: &Key) -> Outcome<'a, Found> {
         let reply = self.ask(key, Operation::Get).await?;
-        match self.found(key, reply)? {
+        self.found(key, reply)
+    }
+
+    /// The same for who puts something else there: a hash whose fields have all expired is ended first. Not by who reads, since a
+    /// save after that would be a late one.
+    pub(super) async fn look_anew<'a>(&mut self, key: &Key) -> Outcome<'a, Found> {
+        match self.look(key).await? {
             Found::Alive(session) if is_over(&session) => {
-                // Whoever may not end it sees nothing of it; a field that came meanwhile is seen the next time.
+                // A field that came meanwhile is seen the next time; and who may not end it does not begin either.
                 let is_ended = matches!(self.change(key, end_of(&session)).await, Ok(true));
                 Ok(if is_ended { Found::Absent } else { Found::Alive(session) })
             }
@@ -199,7 +205,7 @@ impl<C: Clock> Connection<C> {
     /// is none.
     async fn was_emptied<'a>(&mut self, key: &Key) -> Outcome<'a, bool> {
         let is_other = self.find_near(key, |live| live.session().map(|it| !is_over(&it)));
-        Ok(is_other != Some(true) && matches!(self.look(key).await?, Found::Absent))
+        Ok(is_other != Some(true) && matches!(self.look_anew(key).await?, Found::Absent))
     }
 
     pub(super) async fn ask<'a>(

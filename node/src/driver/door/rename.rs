@@ -29,7 +29,7 @@ impl<C: Clock> Connection<C> {
         // The birth of what was begun there by this, and its last write.
         let mut begun = None;
         for _ in 0..TRIES_MAX {
-            let seen = match self.look(&from).await {
+            let seen = match self.look_anew(&from).await {
                 Ok(Found::Alive(seen)) => seen,
                 Ok(Found::Absent | Found::Ended) => {
                     // It ended meanwhile, and is not to live on under another name.
@@ -109,7 +109,7 @@ impl<C: Clock> Connection<C> {
             values.insert(named(key)?, value);
         }
         for key in values.keys() {
-            if let Found::Alive(_) = self.look(key).await? {
+            if let Found::Alive(_) = self.look_anew(key).await? {
                 return Ok(false);
             }
         }

@@ -201,7 +201,7 @@ impl<C: Clock> Connection<C> {
             _ => {}
         }
         for _ in 0..TRIES_MAX {
-            let found = self.look(&key).await?;
+            let found = self.look_anew(&key).await?;
             let current = match &found {
                 Found::Alive(session) => match &session.value {
                     Value::Bytes(bytes) => Some(bytes),
@@ -320,7 +320,7 @@ impl<C: Clock> Connection<C> {
     ) -> Outcome<'a, Vec<u8>> {
         let key = named(key)?;
         for _ in 0..TRIES_MAX {
-            let session = match self.look(&key).await? {
+            let session = match self.look_anew(&key).await? {
                 Found::Alive(session) => Some(session),
                 Found::Absent | Found::Ended => None,
             };
