@@ -210,12 +210,9 @@ impl<'a> Command<'a> {
             Id::SMIsMember => Self::SMIsMember { key: key()?, members: from(2) },
             Id::SCard => Self::SCard { key: key()? },
             Id::SScan => Self::SScan { key: key()?, scan: words.scan(2, false)? },
-            Id::ZAdd => words.z_add()?,
-            Id::ZIncrBy => {
-                score(&words.at(2)?).ok_or(CommandError::NotFloat)?;
-                let options = ZAddOptions { increments: true, ..ZAddOptions::default() };
-                Self::ZAdd { key: key()?, options, members: from(2) }
-            }
+            Id::ZAdd => words.z_add(false)?,
+            // As Redis has it, what stands before the number may be an option.
+            Id::ZIncrBy => words.z_add(true)?,
             Id::ZRem => Self::ZRem { key: key()?, members: from(2) },
             Id::ZRemRangeByScore => {
                 Self::ZRemRangeByScore { key: key()?, scores: words.scores(2, 3)? }
@@ -669,9 +666,9 @@ impl<'a> Words<'a> {
         Decimal::read(&text).map(Some).ok_or(CommandError::NotFloat)
     }
 
-    fn z_add(self) -> Outcome<'a, Command<'a>> {
+    fn z_add(self, mut increments: bool) -> Outcome<'a, Command<'a>> {
         let (mut absent, mut present, mut greater, mut less) = (false, false, false, false);
-        let (mut counts_changed, mut increments) = (false, false);
+        let mut counts_changed = false;
         let mut members = self.arguments.skip(2);
         while let Some(option) = members.get(0) {
             match option {

@@ -9,7 +9,7 @@ use crate::reply::Writer;
 
 /// Answers COMMAND in any of its forms. Its cost is that of the table (some 20 KiB for all), for each name that was asked
 /// for at most that of one row; [`Command::parse`](crate::Command::parse) takes no more names than there are, so that the answer
-/// is within 256 KiB. COMMAND GETKEYS is answered with what it was asked.
+/// is within 320 KiB. COMMAND GETKEYS is answered with what it was asked.
 pub fn answer(query: CommandQuery<'_>, out: &mut Writer<'_>) {
     match query {
         CommandQuery::Count => out.integer(COMMANDS.len() as i64),
