@@ -49,12 +49,15 @@ fn a_user_may_do_what_its_role_may() {
         ("GET k", &bulk("v")[..]),
         ("HSET map b 2", ":1\r\n"),
         ("EXPIRE k 1000", ":1\r\n"),
+        // One of two fields, and not the last.
+        ("HDEL map a", ":1\r\n"),
+        ("HKEYS map", &format!("*1\r\n{}", bulk("b"))),
         ("DBSIZE", ":2\r\n"),
         ("FLUSHDB", &no_permission("flushdb")),
     ] {
         assert_eq!(worker.say(asked), answered, "{asked}");
     }
-    for asked in ["DEL k", "SET new v", "GETDEL k", "HSET new a 1"] {
+    for asked in ["DEL k", "SET new v", "GETDEL k", "HSET new a 1", "HDEL map b"] {
         let refused = worker.say(asked);
         assert!(refused.contains("the role worker may not do this"), "{asked}: {refused}");
     }

@@ -170,6 +170,24 @@ fn what_is_set_while_the_homes_change_is_known_to_those_who_decide() {
     assert!(during > 8, "the homes of the epoch are others long enough: {during}");
 }
 
+/// Whichever node is asked may have to pass it on, in one message.
+#[test]
+fn a_condition_names_no_more_than_a_message_has_room_for() {
+    let mut world = World::new(3, 2_300);
+    world.settle();
+    let birth = world.acknowledged(0, KEY, start(map(&[("a", "1")]))).birth;
+    let names: Vec<String> = (0..1_100).map(|number| format!("{number:01000}")).collect();
+    let seen: Vec<_> = names.iter().map(|name| (name.as_str(), None)).collect();
+    for node in 0..3 {
+        let condition = Condition::new(birth, &seen);
+        let failure = world.fails(node, KEY, condition.then(&[("a", "2")], &[]));
+        let Failure::Refused(why) = &failure else { panic!("{failure:?}") };
+        assert!(why.starts_with("a condition about fields"), "{why}");
+        let condition = Condition::new(birth, &seen[..900]);
+        world.acknowledged(node, KEY, condition.then(&[("a", "2")], &[]));
+    }
+}
+
 #[test]
 fn fields_expire_on_their_own_and_their_deadlines_are_seen() {
     let mut world = World::new(3, 2_200);
