@@ -72,19 +72,51 @@ pub(super) fn in_order(answer: String, asked: &str) -> String {
     format!("{}{count} {fields:?}", &answer[..at])
 }
 
+/// Ours, and a real one, of whom the same is asked.
+pub(super) struct Both {
+    ours: Tcp,
+    theirs: Client<UnixStream>,
+}
+
+impl Both {
+    pub(super) fn of(node: &Node, real: &RealRedis) -> Self {
+        let theirs = eventually("a real Redis", || Client::at(&real.socket));
+        Self { ours: Tcp::of(node), theirs }
+    }
+
+    /// Begins anew with the keys that are drawn.
+    pub(super) fn end_all(&mut self) {
+        let ended = ["DEL", "a", "b", "c", "d"];
+        self.ours.ask(&ended);
+        self.theirs.ask(&ended);
+    }
+
+    #[track_caller]
+    pub(super) fn say_alike(&mut self, requests: &[Vec<String>], when: &str) {
+        for words in requests {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let answers = [self.ours.ask(&words), self.theirs.ask(&words)];
+            let [ours, theirs] = answers.map(|answer| in_order(answer, words[0]));
+            assert_eq!(ours, theirs, "{when}: {words:?}");
+        }
+    }
+}
+
+pub(super) fn in_a_transaction(requests: &mut Vec<Vec<String>>) {
+    requests.insert(0, vec!["MULTI".to_owned()]);
+    requests.push(vec!["EXEC".to_owned()]);
+}
+
 #[test]
 fn random_commands_about_hashes_are_answered_as_by_a_real_redis() {
     let place = Place::new();
     let node = door(&place, "on_late_save = \"recreate\"");
     let real = RealRedis::start(&place);
-    let mut theirs = eventually("a real Redis", || Client::at(&real.socket));
-    let mut ours = Tcp::of(&node);
+    let mut both = Both::of(&node, &real);
     let is_time = |words: &[String]| words[0].contains("TTL") || words[0].contains("TIME");
     for seed in [7, 8, 9] {
         let mut draw = Draw(seed);
-        let ended = ["DEL", "a", "b", "c", "d"];
-        ours.ask(&ended);
-        theirs.ask(&ended);
+        both.end_all();
         for number in 0..500 {
             // Alone, or some of them in a transaction.
             let mut requests = Vec::new();
@@ -100,15 +132,9 @@ fn random_commands_about_hashes_are_answered_as_by_a_real_redis() {
                 // Its answers are in one, and tell of no fields.
                 let tell_of_fields = ["HGETALL", "HKEYS", "HVALS", "HSCAN", "HRANDFIELD"];
                 requests.retain(|words| !tell_of_fields.contains(&&*words[0]));
-                requests.insert(0, vec!["MULTI".to_owned()]);
-                requests.push(vec!["EXEC".to_owned()]);
+                in_a_transaction(&mut requests);
             }
-            for words in requests {
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                let [ours, theirs] =
-                    [ours.ask(&words), theirs.ask(&words)].map(|it| in_order(it, words[0]));
-                assert_eq!(ours, theirs, "seed {seed}, round {number}: {words:?}");
-            }
+            both.say_alike(&requests, &format!("seed {seed}, round {number}"));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sets and sorted sets.
 
-use super::hashes::{TIMED_OUT, WRONG_TYPE, in_order};
+use super::hashes::{Both, TIMED_OUT, WRONG_TYPE, in_a_transaction, in_order};
 use super::*;
 
 impl Draw {
@@ -109,13 +109,10 @@ fn random_commands_about_sets_are_answered_as_by_a_real_redis() {
     let place = Place::new();
     let node = door(&place, "on_late_save = \"recreate\"");
     let real = RealRedis::start(&place);
-    let mut theirs = eventually("a real Redis", || Client::at(&real.socket));
-    let mut ours = Tcp::of(&node);
+    let mut both = Both::of(&node, &real);
     for seed in [17, 18, 19] {
         let mut draw = Draw(seed);
-        let ended = ["DEL", "a", "b", "c", "d"];
-        ours.ask(&ended);
-        theirs.ask(&ended);
+        both.end_all();
         for number in 0..700 {
             // Alone, or some of them in a transaction.
             let mut requests = Vec::new();
@@ -129,15 +126,9 @@ fn random_commands_about_sets_are_answered_as_by_a_real_redis() {
             if draw.below(3) == 0 {
                 // Its answers are in one, and tell of nothing that is in no order.
                 requests.retain(|words| !["SMEMBERS", "SSCAN", "ZSCAN"].contains(&&*words[0]));
-                requests.insert(0, vec!["MULTI".to_owned()]);
-                requests.push(vec!["EXEC".to_owned()]);
+                in_a_transaction(&mut requests);
             }
-            for words in requests {
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                let [ours, theirs] =
-                    [ours.ask(&words), theirs.ask(&words)].map(|it| in_order(it, words[0]));
-                assert_eq!(ours, theirs, "seed {seed}, round {number}: {words:?}");
-            }
+            both.say_alike(&requests, &format!("seed {seed}, round {number}"));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::slice;
 
+use super::overflow::keys;
 use super::*;
 use crate::core::gone::Telling;
 
@@ -18,10 +19,6 @@ fn telling_of(count: usize, mut world: World) -> World {
     world.settle();
     world.run_for(Duration::from_secs(3));
     world
-}
-
-fn keys(name: &str, count: usize) -> Vec<String> {
-    (0..count).map(|number| sparse(&format!("{name} {number}"))).collect()
 }
 
 impl World {

@@ -16,7 +16,7 @@ fn world(count: usize, seed: u64) -> World {
     world
 }
 
-fn keys(name: &str, count: usize) -> Vec<String> {
+pub(super) fn keys(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| sparse(&format!("{name} {number}"))).collect()
 }
 
