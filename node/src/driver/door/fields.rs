@@ -57,7 +57,7 @@ impl<C: Clock> Connection<C> {
         &mut self,
         key: Argument<'a>,
         kind: Kind,
-        set: Fields,
+        set: &Fields,
     ) -> Outcome<'a, Fields> {
         let key = named(key)?;
         for _ in 0..TRIES_MAX {
@@ -102,8 +102,8 @@ impl<C: Clock> Connection<C> {
     }
 
     /// Makes something else of some fields in one step: `new` is shown all that there are, and says what becomes of some, which
-    /// depends on those of these names, and on those that it deletes or gives deadlines. Returns what it gave besides. What begins anew here
-    /// carries nothing of a session that was ended, and is no late save. With its last field the key is gone.
+    /// depends on those of these names, and on those that it deletes or gives deadlines. Returns what it gave besides. What
+    /// begins anew here carries nothing of a session that was ended, and is no late save. With its last field the key is gone.
     pub(super) async fn edit_fields<'a, T>(
         &mut self,
         key: Argument<'a>,
@@ -186,6 +186,11 @@ impl Edit {
     pub(super) fn set(set: Fields) -> Self {
         Self { set, ..Self::default() }
     }
+}
+
+/// How many of the fields that were set are new.
+pub(super) fn count_new(set: &Fields, before: &Fields) -> i64 {
+    set.keys().filter(|name| !before.contains_key(*name)).count() as i64
 }
 
 /// The name of a field or member that is written.

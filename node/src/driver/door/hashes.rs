@@ -11,7 +11,7 @@ use annulus_resp::{
 };
 
 use super::connection::Connection;
-use super::fields::{Edit, Seen, all_of, field_name, scan_fields};
+use super::fields::{Edit, Seen, all_of, count_new, field_name, scan_fields};
 use super::keyspace::{holds, named};
 use super::store::{Outcome, Trouble};
 use super::strings::{bulk_or_null, refuse_answer_of};
@@ -43,10 +43,8 @@ impl<C: Clock> Connection<C> {
                 for (name, value) in pairs.pairs() {
                     set.insert(field_name(name, Kind::Map)?, value.to_vec());
                 }
-                let names: Vec<_> = set.keys().cloned().collect();
-                let before = self.set_fields(key, Kind::Map, set).await?;
-                let new = names.iter().filter(|name| !before.contains_key(*name)).count();
-                if counts { out.integer(new as i64) } else { out.ok() }
+                let before = self.set_fields(key, Kind::Map, &set).await?;
+                if counts { out.integer(count_new(&set, &before)) } else { out.ok() }
             }
             Command::HSetNx { key, field, value } => {
                 let is_new = self.edit_field(key, field, |current| {

@@ -90,11 +90,9 @@ impl<C: Clock> Connection<C> {
         let Some(deadlines) = begun.and_then(|(birth, _)| deadlines_of(&seen, birth)) else {
             return Ok(begun);
         };
-        if self.staged.is_some() {
-            return self.start(to, deadlines).await;
-        }
-        let done = self.set_deadlines(self.table, to, deadlines).await?;
-        Ok(done.map(|done| (done.birth, done.version)).or(begun))
+        // Whoever has set one of them meanwhile has said when it expires.
+        let done = self.start(to, deadlines).await.map_err(|trouble| trouble.after(true))?;
+        Ok(done.or(begun))
     }
 
     /// Begins sessions under all of these keys, or under none if something is under one of them.

@@ -8,7 +8,7 @@ use annulus_proto::entry::{Fields, Kind};
 use annulus_resp::{Command, Writer};
 
 use super::connection::Connection;
-use super::fields::{all_of, field_name, scan_fields};
+use super::fields::{all_of, count_new, field_name, scan_fields};
 use super::store::{Outcome, Trouble};
 
 impl<C: Clock> Connection<C> {
@@ -24,10 +24,8 @@ impl<C: Clock> Connection<C> {
                 for member in members.iter() {
                     added.insert(field_name(member, Kind::Set)?, Vec::new());
                 }
-                let names: Vec<_> = added.keys().cloned().collect();
-                let before = self.set_fields(key, Kind::Set, added).await?;
-                let new = names.iter().filter(|name| !before.contains_key(*name)).count();
-                out.integer(new as i64);
+                let before = self.set_fields(key, Kind::Set, &added).await?;
+                out.integer(count_new(&added, &before));
             }
             Command::SRem { key, members } => {
                 let members = all_of(members);

@@ -105,8 +105,9 @@ impl<C: Clock> Connection<C> {
             };
             return self.edit_fields(key, Kind::SortedSet, &names, add).await;
         }
-        let set = given.iter().map(|(member, score)| (member.clone(), text_of(*score))).collect();
-        let before = self.set_fields(key, Kind::SortedSet, set).await?;
+        let set: Fields =
+            given.iter().map(|(member, score)| (member.clone(), text_of(*score))).collect();
+        let before = self.set_fields(key, Kind::SortedSet, &set).await?;
         Ok(add(&before, &given, options)?.1)
     }
 }

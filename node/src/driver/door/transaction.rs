@@ -393,19 +393,19 @@ impl<C: Clock> Connection<C> {
 
 impl<C: Clock> Connection<C> {
     /// Has fields of what was just written as a whole expire on their own: a whole value has no such deadlines.
-    pub(super) async fn set_deadlines<'a>(
+    async fn set_deadlines<'a>(
         &mut self,
         table: usize,
         key: &Key,
         deadlines: Operation,
-    ) -> Outcome<'a, Option<Acknowledged>> {
+    ) -> Outcome<'a, ()> {
         let name = &self.door.tables[table].name;
         match self.store.ask(name, key, deadlines).await? {
-            SessionReply::Acknowledged(done) => Ok(Some(done)),
-            // What is there by now somebody else has set, and it has the deadlines that he gave it.
+            SessionReply::Acknowledged(_) => Ok(()),
+            // What is there by now somebody else has set, and has said when it expires.
             SessionReply::Failed(
                 Failure::Conflict { .. } | Failure::Absent | Failure::Ended | Failure::Expired,
-            ) => Ok(None),
+            ) => Ok(()),
             SessionReply::Failed(failure) => Err(Trouble::from(failure).after(true)),
             _ => Err(unexpected()),
         }
@@ -671,17 +671,20 @@ pub(super) fn deadlines_of(session: &Session, birth: Version) -> Option<Operatio
     let fields = session.value.fields()?;
     let own = session.field_deadlines.iter().filter(|(name, _)| fields.contains_key(*name));
     let deadlines: FieldDeadlines = own.map(|(name, at)| (name.clone(), *at)).collect();
+    if deadlines.is_empty() {
+        return None;
+    }
     let expected = deadlines.keys().map(|name| {
         let value = fields.get(name).map(|value| field_hash(value, 0));
         (name.clone(), value)
     });
-    (!deadlines.is_empty()).then(|| Operation::UpdateFieldsIf {
+    Some(Operation::UpdateFieldsIf {
         birth,
         expected: expected.collect(),
         is_all: false,
         set: Fields::new(),
         delete: Vec::new(),
-        deadlines: deadlines.clone(),
+        deadlines,
         lifetimes: None,
         ends_empty: false,
     })
