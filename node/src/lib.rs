@@ -10,6 +10,7 @@ pub mod core;
 pub mod driver;
 
 use std::panic::resume_unwind;
+use std::pin::Pin;
 
 use annulus_net::{SystemClock, TokioNet};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,9 +48,10 @@ pub fn run_blocking(
 ///
 /// # Errors
 /// [`RunError`]: what kept it from starting, or made it give up its place.
-pub async fn run(settings: NodeSettings, ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
-    let fail = |source| RunError::DataDir { path: settings.data_dir.clone(), source };
-    let host = driver::SystemHost::open(&settings).map_err(fail)?;
+pub async fn run(
+    settings: NodeSettings,
+    ready: impl FnOnce(&Ready) + Send,
+) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let stop = async {
@@ -58,8 +60,7 @@ pub async fn run(settings: NodeSettings, ready: impl FnOnce(&Ready)) -> Result<(
             _ = interrupt.recv() => {}
         }
     };
-    let net = TokioNet::new().with_local_mode(settings.socket_mode);
-    driver::run_on(settings, net, SystemClock, host, stop, ready).await
+    embed(settings, Vec::new(), stop, ready).await
 }
 
 /// Runs a node within an application, which holds the slots of these sets, until `stop` completes. `ready`
@@ -70,11 +71,24 @@ pub async fn run(settings: NodeSettings, ready: impl FnOnce(&Ready)) -> Result<(
 pub async fn embed(
     settings: NodeSettings,
     slot_sets: Vec<SlotSet>,
-    stop: impl Future<Output = ()>,
-    ready: impl FnOnce(&Ready),
+    stop: impl Future<Output = ()> + Send,
+    ready: impl FnOnce(&Ready) + Send,
 ) -> Result<(), RunError> {
-    let fail = |source| RunError::DataDir { path: settings.data_dir.clone(), source };
-    let host = driver::SystemHost::open(&settings).map_err(fail)?;
-    let net = TokioNet::new().with_local_mode(settings.socket_mode);
-    driver::embed_on(settings, net, SystemClock, host, slot_sets, stop, ready).await
+    embed_boxed(settings, slot_sets, Box::pin(stop), Box::new(ready)).await
+}
+
+/// Generic over nothing, so that a node is compiled with this crate, and not once more with each program that runs one: that
+/// took a minute and longer for each.
+fn embed_boxed<'a>(
+    settings: NodeSettings,
+    slot_sets: Vec<SlotSet>,
+    stop: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
+    ready: Box<dyn FnOnce(&Ready) + Send + 'a>,
+) -> Pin<Box<dyn Future<Output = Result<(), RunError>> + Send + 'a>> {
+    Box::pin(async move {
+        let fail = |source| RunError::DataDir { path: settings.data_dir.clone(), source };
+        let host = driver::SystemHost::open(&settings).map_err(fail)?;
+        let net = TokioNet::new().with_local_mode(settings.socket_mode);
+        driver::embed_on(settings, net, SystemClock, host, slot_sets, stop, ready).await
+    })
 }
