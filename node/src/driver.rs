@@ -77,7 +77,7 @@ pub(crate) use local_roles::ROOT;
 pub use routing::Routing;
 pub use settings::{
     CORES_MAX, LaneSettings, NodeSettings, OnLateSave, REDIS_LISTEN, RedisSettings, Storage,
-    TableSettings,
+    TableLayout, TableSettings,
 };
 pub use slot_sets::{GiveUp, SlotHolder, SlotOffer, SlotSet, SlotSetError, SlotsHandle, TakeUp};
 

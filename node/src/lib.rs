@@ -21,7 +21,7 @@ pub use core::{
 };
 pub use driver::{
     GiveUp, NodeSettings, Ready, Routing, RunError, SlotHolder, SlotOffer, SlotSet, SlotSetError,
-    SlotsHandle, Storage, TableSettings, TakeUp,
+    SlotsHandle, Storage, TableLayout, TableSettings, TakeUp,
 };
 
 /// The name and version of this software, as it presents itself.

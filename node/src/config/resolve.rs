@@ -24,7 +24,7 @@ use crate::core::{
 };
 use crate::driver::{
     CORES_MAX, LaneSettings, LocalRoles, NodeSettings, OnLateSave, REDIS_LISTEN, ROOT,
-    RedisSettings, Storage, TableSettings,
+    RedisSettings, Storage, TableLayout, TableSettings,
 };
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
@@ -511,7 +511,7 @@ impl Resolver {
         let replicas =
             ring.take(RingSetting::Replicas, table.policy.replicas, replicas, NonZeroU8::to_string);
         let least =
-            least_memory_of_cores(ring.resolver.cores, table.policy.max_value, table.record_size);
+            least_memory_of_cores(ring.resolver.cores, table.policy.max_value, table.layout);
         let enough = |raw: &Raw| {
             let bytes = size(raw, 1..=1 << 46)?;
             let why = || {
@@ -538,12 +538,12 @@ impl Resolver {
             owner_limit: None,
             ..table.policy.clone()
         };
-        let &TableSettings { record_size, archive_max, .. } = table;
-        (after, TableSettings { policy, memory, storage, record_size, archive_max })
+        let &TableSettings { layout, archive_max, .. } = table;
+        (after, TableSettings { policy, memory, storage, layout, archive_max })
     }
 
     fn table(&mut self, given: &GivenTable) -> TableSettings {
-        let default = TablePolicy::default();
+        let (default, default_layout) = (TablePolicy::default(), TableLayout::default());
         let mut table = PartResolver::new("table".to_owned(), &given.settings, self);
         let name = table.take(TableSetting::Name, default.name, identifier, Clone::clone);
         table.rename(&name);
@@ -569,9 +569,19 @@ impl Resolver {
             },
             |bytes| show_size((*bytes).into()),
         );
-        let record_size = table.take(TableSetting::RecordSize, RECORD_SIZE, record_size, |bytes| {
-            show_size((*bytes).into())
-        });
+        let record_size = table.take(
+            TableSetting::RecordSize,
+            default_layout.record_size,
+            record_size,
+            |bytes| show_size((*bytes).into()),
+        );
+        let pool_percent = table.take(
+            TableSetting::PoolPercent,
+            default_layout.pool_percent,
+            whole(1..=90),
+            u8::to_string,
+        );
+        let layout = TableLayout { record_size, pool_percent };
         let memory = table.take(
             TableSetting::Memory,
             MEMORY,
@@ -647,7 +657,7 @@ impl Resolver {
         };
         let suspects = table.suspects();
         let owner_limit = table.owner_limit();
-        table.check_memory(memory, max_value, record_size);
+        table.check_memory(memory, max_value, layout);
         if !lifetime_max.is_zero() && (idle.is_zero() || idle > lifetime_max) {
             let (idle, cap) = (show_lifetime(&idle), show_lifetime(&lifetime_max));
             let sentence = format!(
@@ -677,7 +687,7 @@ impl Resolver {
             owner_limit,
             overflow,
         };
-        TableSettings { policy, memory, storage: Storage::Memory, record_size, archive_max }
+        TableSettings { policy, memory, storage: Storage::Memory, layout, archive_max }
     }
 
     /// Variables that look like ours and set nothing. Not an error: orchestrators make such up for
@@ -826,13 +836,19 @@ impl PartResolver<'_, TableSetting> {
         sessions_max.map(|sessions_max| OwnerLimit { sessions_max, over })
     }
 
-    fn check_memory(&mut self, memory: u64, max_value: u32, record_size: u32) {
+    fn check_memory(&mut self, memory: u64, max_value: u32, layout: TableLayout) {
         let cores = self.resolver.cores.get();
-        let least = least_memory_of_cores(self.resolver.cores, max_value, record_size);
+        let least = least_memory_of_cores(self.resolver.cores, max_value, layout);
         if memory >= least {
             return;
         }
-        let causes = [TableSetting::Memory, TableSetting::MaxValue, TableSetting::RecordSize];
+        let TableLayout { record_size, pool_percent } = layout;
+        let causes = [
+            TableSetting::Memory,
+            TableSetting::MaxValue,
+            TableSetting::RecordSize,
+            TableSetting::PoolPercent,
+        ];
         let origins = causes.map(|setting| self.origin(setting));
         let origin = origins.into_iter().find(|origin| *origin != Origin::Default);
         self.resolver.problems.push(Problem::Value {
@@ -840,8 +856,8 @@ impl PartResolver<'_, TableSetting> {
             key: format!("{}.memory", self.prefix),
             value: format!("\"{}\"", show_size(memory)),
             why: format!(
-                "too small for max_value = \"{}\" and record_size = {record_size}{}: raise memory to at \
-                 least \"{}\", or lower one of them",
+                "too small for max_value = \"{}\", record_size = {record_size} and pool_percent = \
+                 {pool_percent}{}: raise memory to at least \"{}\", or change one of them",
                 show_size(max_value.into()),
                 if cores > 1 { format!(" on {cores} cores") } else { String::new() },
                 show_size(least),
@@ -867,18 +883,21 @@ fn understand<T>(
 }
 
 /// What a segment must have that is divided into as many parts.
-fn least_memory_of_cores(cores: NonZeroU16, max_value: u32, record_size: u32) -> u64 {
-    u64::from(cores.get()) * least_memory(max_value, record_size)
+fn least_memory_of_cores(cores: NonZeroU16, max_value: u32, layout: TableLayout) -> u64 {
+    u64::from(cores.get()) * least_memory(max_value, layout)
 }
 
 /// What each part of a segment must have for a few values of any allowed size, rounded up to 64 KiB: two index
-/// lines of 28 records each in one half, two of the largest values with what the node and the
-/// segment put around them in the other, and the segment's fixed parts.
-fn least_memory(max_value: u32, record_size: u32) -> u64 {
+/// lines of 28 records each in the one share, two of the largest values with what the node and the
+/// segment put around them in the pool's, and the segment's fixed parts.
+fn least_memory(max_value: u32, layout: TableLayout) -> u64 {
+    let TableLayout { record_size, pool_percent } = layout;
+    let percent = u64::from(pool_percent);
     let record = u64::from(record_bytes_max(max_value));
     let values = 2 * (record + record / 32 + (4 << 10));
     let records = 2 * 28 * (u64::from(record_size) + 8);
-    ((160 << 10) + 2 * values.max(records)).next_multiple_of(64 << 10)
+    let shares = (values * 100 / percent).max(records * 100 / (100 - percent));
+    ((160 << 10) + shares).next_multiple_of(64 << 10)
 }
 
 fn text<'a>(raw: &'a Raw, example: &str) -> Result<&'a str, String> {
@@ -1406,7 +1425,6 @@ const LISTEN: SocketAddr =
 
 /// What fits a container's 64 MiB of /dev/shm several times over.
 const MEMORY: u64 = 8 << 20;
-const RECORD_SIZE: u32 = 512;
 /// A million sessions of a kilobyte.
 const ARCHIVE_MAX: u64 = 1 << 30;
 
