@@ -664,7 +664,7 @@ impl Base {
 }
 
 impl Lease {
-    fn new(version: Version, idle: u64, expire_at: u64) -> Self {
+    pub(crate) fn new(version: Version, idle: u64, expire_at: u64) -> Self {
         Self { version, idle: idle.min(Hlc::MS_MAX), expire_at: expire_at.min(Hlc::MS_MAX) }
     }
 

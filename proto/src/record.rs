@@ -289,6 +289,16 @@ impl<'a> View<'a> {
         Self { version, base_version: version, has_fields: false, rest: bytes, ..*self }
     }
 
+    /// What becomes of the session's deadlines by a write that is later than all of it: as [`Entry::write_lease`].
+    pub fn with_deadlines(&self, version: Version, idle: u64, expire_at: u64) -> Self {
+        debug_assert!(version > self.lease.version && !self.ended);
+        Self {
+            version: self.version.max(version),
+            lease: Lease::new(version, idle, expire_at),
+            ..*self
+        }
+    }
+
     /// The tombstone of the session with this birth, ended by the write `version`.
     pub fn tombstone(birth: Version, version: Version) -> Self {
         let lease = Lease { version: birth, idle: 0, expire_at: 0 };

@@ -1,16 +1,19 @@
 //! Changes that concern this node alone: it is the only home of the slot.
 //!
-//! What comes in through a lane is to be answered within a microsecond, and nobody else has to be
-//! asked: there is nothing to wait for and no answer to remember, since all that is done here may be
+//! What comes in through a lane is to be answered within a microsecond, and what clients of Redis write in little more.
+//! Nobody else has to be asked: there is nothing to wait for and no answer to remember, since all that is done here may be
 //! repeated. Whatever is not the plain case is left to the coordinator.
 
-use annulus_proto::message::{Acknowledged, Role};
+use annulus_proto::message::{Acknowledged, Lifetimes, Role};
 use annulus_proto::submission::{Action, Submission};
-use annulus_proto::{Key, Slot};
+use annulus_proto::{Hlc, Key, Slot};
 
 use super::burning::{ClientId, Uses};
-use super::io::Now;
+use super::io::{Asker, Now};
 use super::{Core, may};
+
+/// A session of a table, which is counted as in the settings, and its slot.
+pub(crate) type Place<'a> = (usize, &'a [u8], Slot);
 
 impl Core {
     /// Touches, rewrites or ends a session that is here and alive, as a submission through a lane asks for
@@ -23,8 +26,6 @@ impl Core {
         slot: Slot,
         submission: &Submission<'_>,
     ) -> Option<Acknowledged> {
-        debug_assert!(self.owns(slot));
-        self.time.notice(now);
         let Submission { table, key, action, .. } = submission;
         let counter = match action {
             Action::Touch { .. } => "requests_touch",
@@ -32,7 +33,40 @@ impl Core {
             Action::End { .. } => "requests_end",
             Action::Other(_) => return None,
         };
-        let table = usize::from(*table);
+        let place = (usize::from(*table), *key, slot);
+        let done = self.change_alone(now, (ClientId::Lane(lane), role), place, action, None)?;
+        self.counters.add(counter);
+        Some(done)
+    }
+
+    /// Has these bytes take the place of the value of a session that is here and alive, whichever it is, and gives it these
+    /// lifetimes, if any. `None`: nothing was done; hand it over as a
+    /// [`Put`](annulus_proto::message::Operation::Put).
+    pub(crate) fn put_alone(
+        &mut self,
+        now: Now,
+        (asker, role): (Asker, Role),
+        place: Place<'_>,
+        value: &[u8],
+        lifetimes: Option<&Lifetimes>,
+    ) -> Option<Acknowledged> {
+        let action = Action::Update { birth: None, value };
+        let client = ClientId::of(asker)?;
+        let done = self.change_alone(now, (client, role), place, &action, lifetimes)?;
+        self.counters.add("requests_put");
+        Some(done)
+    }
+
+    fn change_alone(
+        &mut self,
+        now: Now,
+        (client, role): (ClientId, Role),
+        (table, key, slot): Place<'_>,
+        action: &Action<'_>,
+        lifetimes: Option<&Lifetimes>,
+    ) -> Option<Acknowledged> {
+        debug_assert!(self.owns(slot));
+        self.time.notice(now);
         let is_known = |table: &super::Table| table.store.policy().ring == 0;
         if !self.tables.get(table).is_some_and(is_known)
             || self.stopping
@@ -46,13 +80,13 @@ impl Core {
         let now_ms = self.time.now_ms(now);
         let floor = self.slot_state(table, slot).floor.hlc;
         let Self { time, tables, .. } = self;
-        let stamp = |stored: annulus_proto::Hlc| time.stamp(now, stored.max(floor)).ok();
-        let (birth, version) = tables[table].store.change(key, slot, action, now_ms, stamp)?;
-        self.counters.add(counter);
+        let stamp = |stored: Hlc| time.stamp(now, stored.max(floor)).ok();
+        let store = &mut tables[table].store;
+        let (birth, version) = store.change(key, slot, action, lifetimes, now_ms, stamp)?;
         if self.tables[table].store.policy().suspects.is_some()
-            && let Ok(key) = Key::new(*key)
+            && let Ok(key) = Key::new(key)
         {
-            self.count_uses(now, table, &key, (ClientId::Lane(lane), Uses::Requests(1)));
+            self.count_uses(now, table, &key, (client, Uses::Requests(1)));
         }
         Some(Acknowledged { birth, version, held_by: 1, homes: 1 })
     }

@@ -1781,7 +1781,17 @@ pub(super) fn new_lease(
     now_ms: u64,
 ) -> (u64, u64) {
     let before = entry.body.as_ref().map_or((0, 0), |body| (body.lease.idle, body.lease.expire_at));
-    let (idle, expire_at) = lease(policy, lifetimes, entry.birth.hlc.ms(), now_ms);
+    changed_lease(policy, lifetimes, (entry.birth, before), now_ms)
+}
+
+/// The same of a session with this birth and these deadlines.
+pub(super) fn changed_lease(
+    policy: &TablePolicy,
+    lifetimes: &Lifetimes,
+    (birth, before): (Version, (u64, u64)),
+    now_ms: u64,
+) -> (u64, u64) {
+    let (idle, expire_at) = lease(policy, lifetimes, birth.hlc.ms(), now_ms);
     (
         lifetimes.idle_ms.map_or(before.0, |_| idle),
         lifetimes.lifetime_ms.map_or(before.1, |_| expire_at),

@@ -15,7 +15,7 @@ mod watched;
 use std::time::Duration;
 
 use annulus_proto::entry::{Body, die_by};
-use annulus_proto::message::{Failure, HotSession};
+use annulus_proto::message::{Failure, HotSession, Lifetimes};
 use annulus_proto::submission::Action;
 use annulus_proto::{
     Dither, Entry, HalfLife, Hlc, Key, NodeId, Replaced, SLOT_COUNT, Slot, Value, Version, record,
@@ -23,6 +23,7 @@ use annulus_proto::{
 use annulus_shm::{Admission, ExpiredItem, Fate, PutError, TableStats, Used, Writer};
 use annulus_sketch::Sketch;
 
+use super::coordinator::changed_lease;
 use super::merging::UnjoinedCounts;
 use super::overflow::DROPPED_AFTER_MS;
 use super::settings::{Flaw, TablePolicy};
@@ -392,8 +393,8 @@ impl Store {
     }
 
     /// Touches, rewrites or ends a session that is alive, without decoding more of it than that takes, as
-    /// [`Store::get`] and [`Store::merge`] of what has become of it would. `stamp` gives the version of a
-    /// write that replaces one of the given instant. Returns the session's birth and its last write.
+    /// [`Store::get`] and [`Store::merge`] of what has become of it would. With a rewrite go these deadlines, if any. `stamp`
+    /// gives the version of a write that replaces one of the given instant. Returns the session's birth and its last write.
     ///
     /// `None`: nothing was done, because no such session is alive here, or something is in the way.
     pub(super) fn change(
@@ -401,6 +402,7 @@ impl Store {
         key: &[u8],
         slot: Slot,
         action: &Action<'_>,
+        lifetimes: Option<&Lifetimes>,
         now_ms: u64,
         stamp: impl FnOnce(Hlc) -> Option<Version>,
     ) -> Option<(Version, Version)> {
@@ -464,7 +466,15 @@ impl Store {
         let digest = if is_sketched { of_view((&before, key, mark), of_values)? } else { 0 };
         let (after, admission) = match action {
             Action::Update { value, .. } if value.len() <= self.policy.max_value as usize => {
-                (before.with_bytes(stamp(before.version.hlc)?, value), Admission::Ordinary)
+                let version = stamp(before.version.hlc)?;
+                let mut after = before.with_bytes(version, value);
+                if let Some(lifetimes) = lifetimes {
+                    let lease = (before.lease.idle, before.lease.expire_at);
+                    let (idle, expire_at) =
+                        changed_lease(&self.policy, lifetimes, (before.birth, lease), now_ms);
+                    after = after.with_deadlines(version, idle, expire_at);
+                }
+                (after, Admission::Ordinary)
             }
             Action::End { .. } => {
                 let version = stamp(before.version.hlc)?;

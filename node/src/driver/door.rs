@@ -99,6 +99,8 @@ pub(super) type Abroad = Box<dyn Fn(Published) + Send + Sync>;
 /// A table, as SELECT chooses it.
 struct Table {
     name: String,
+    /// Its place in the settings.
+    place: usize,
     value_bytes_max: usize,
     /// How long what is written lives at most, in milliseconds; 0 = for ever.
     lifetime_max_ms: u64,
@@ -227,9 +229,10 @@ impl<C: Clock> Door<C> {
         clock: &C,
         seed: u64,
     ) -> Self {
-        let tables = settings.tables.iter().map(|table| &table.policy);
-        let table = |policy: &crate::core::TablePolicy| Table {
+        let tables = settings.tables.iter().map(|table| &table.policy).enumerate();
+        let table = |(place, policy): (usize, &crate::core::TablePolicy)| Table {
             name: policy.name.clone(),
+            place,
             value_bytes_max: policy.max_value as usize,
             lifetime_max_ms: u64::try_from(policy.lifetime_max.as_millis()).unwrap_or(u64::MAX),
             replicas: policy.replicas.get().into(),
@@ -239,7 +242,7 @@ impl<C: Clock> Door<C> {
             reception,
             cores: cores.into(),
             near,
-            tables: tables.filter(|policy| policy.ring == 0).map(table).collect(),
+            tables: tables.filter(|(_, policy)| policy.ring == 0).map(table).collect(),
             users,
             on_late_save: settings.redis.on_late_save,
             tells_events: settings.core.tells_gone,

@@ -60,14 +60,7 @@ impl Shared {
         now: Now,
         request: Request,
     ) -> Result<(Option<Message>, bool), Request> {
-        if self.task_waits.load(Ordering::Relaxed) {
-            return Err(request);
-        }
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(request),
-        };
+        let Some(mut state) = self.lock_if_free() else { return Err(request) };
         let (asker, id) = (request.asker, request.header.id);
         let core = &mut state.core;
         let due = core.poll_timeout();
@@ -75,6 +68,22 @@ impl Shared {
         let answer = core.take_reply(asker, id);
         let leaves_work = core.has_output() || core.has_lane_answer() || core.poll_timeout() < due;
         Ok((answer, leaves_work))
+    }
+
+    /// Has the core do something that leaves nothing to do, unless others have it now, or its task waits for it.
+    pub(super) fn do_at_once<T>(&self, act: impl FnOnce(&mut Core) -> Option<T>) -> Option<T> {
+        act(&mut self.lock_if_free()?.core)
+    }
+
+    fn lock_if_free(&self) -> Option<MutexGuard<'_, State>> {
+        if self.task_waits.load(Ordering::Relaxed) {
+            return None;
+        }
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The lock, for the hub's task, now and then.

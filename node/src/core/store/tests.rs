@@ -151,7 +151,8 @@ fn a_slots_sketch_tells_joined_values_of_one_version_apart() {
     assert_consistent(&mut one);
     // What rewrites records in place joins nothing, and leaves that to others.
     let stamp = |_| Some(version(START_MS + 9, 1));
-    let mut change = |action| one.change(key("a").as_bytes(), slot(), &action, START_MS + 9, stamp);
+    let mut change =
+        |action| one.change(key("a").as_bytes(), slot(), &action, None, START_MS + 9, stamp);
     assert_eq!(change(Action::Update { birth: None, value: b"c" }), None);
     assert!(change(Action::Touch { birth: None }).is_some());
     assert!(change(Action::End { birth: None }).is_some());
@@ -349,7 +350,7 @@ fn what_is_in_flight_is_no_difference_once_it_is_left_out() {
     let ended = Action::End { birth: None };
     for (number, action) in [(1, &update), (2, &ended)] {
         let key = key(number);
-        let changed = ahead.change(key.as_bytes(), slot(), action, now_ms, stamp);
+        let changed = ahead.change(key.as_bytes(), slot(), action, None, now_ms, stamp);
         assert!(changed.is_some(), "{number}");
     }
     assert_ne!(told(&ahead, 0), before);
@@ -629,7 +630,7 @@ fn reads_through_the_node_touches_and_writes_warm_an_entry_as_well() {
         },
         |store, now_ms| {
             let action = Action::Touch { birth: None };
-            let done = store.change(key(0).as_bytes(), slot(), &action, now_ms, |_| None);
+            let done = store.change(key(0).as_bytes(), slot(), &action, None, now_ms, |_| None);
             assert!(done.is_some());
         },
     ];
@@ -671,7 +672,7 @@ fn those_that_are_used_most_are_noticed_among_many() {
         store.note_read(&key(19_000), START_MS + round);
         store.note_read(&key(19_000), START_MS + round);
         let action = Action::Touch { birth: None };
-        store.change(key(7).as_bytes(), slot(), &action, START_MS + round, |_| None).unwrap();
+        store.change(key(7).as_bytes(), slot(), &action, None, START_MS + round, |_| None).unwrap();
         for other in 0..20 {
             store.note_read(&key(8 + 20 * round + other), START_MS + round);
         }

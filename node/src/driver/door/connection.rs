@@ -14,7 +14,6 @@ use tokio::sync::Notify;
 
 use super::channels::{OfKinds, Subscriptions};
 use super::cluster::Sent;
-use super::keyspace::named;
 use super::listening::is_for_listeners;
 use super::store::{Outcome, Store, Trouble};
 use super::told::Told;
@@ -285,7 +284,7 @@ impl<C: Clock> Connection<C> {
             (facts.command, facts.used) = (spec.name, self.door.clock.monotonic());
         }
         let command = Command::parse(spec, arguments)?;
-        if self.answer_near(&command, answers)? {
+        if self.answer_at_once(spec, &command, answers)? {
             return Ok(());
         }
         // What waits takes much room, which connections that are silent need not keep.
@@ -347,14 +346,24 @@ impl<C: Clock> Connection<C> {
     }
 
     /// Answers what most ask, if that is possible without waiting.
-    fn answer_near<'a>(
+    fn answer_at_once<'a>(
         &mut self,
+        spec: &'static Spec,
         command: &Command<'a>,
         answers: &mut Vec<u8>,
     ) -> Outcome<'a, bool> {
-        let Command::Get { key } = command else { return Ok(false) };
-        let key = named(*key)?;
-        Ok(self.get_near(&key, &mut Writer::new(answers, self.protocol)))
+        let mut out = Writer::new(answers, self.protocol);
+        match *command {
+            Command::Get { key } => Ok(self.get_near(&key, &mut out)),
+            Command::Set { key, value, options } => {
+                let is_set = self.set_at_once(spec, key, value, options)?;
+                if is_set {
+                    out.ok();
+                }
+                Ok(is_set)
+            }
+            _ => Ok(false),
+        }
     }
 
     async fn carry_out<'a>(

@@ -204,7 +204,8 @@ impl<C: Clock> Connection<C> {
     /// Whether what was under a key was a hash whose fields have all expired, and is no more. Mostly shared memory tells that it
     /// is none.
     async fn was_emptied<'a>(&mut self, key: &Key) -> Outcome<'a, bool> {
-        let is_other = self.find_near(key, |live| live.session().map(|it| !is_over(&it)));
+        let is_other =
+            self.find_near(key.as_bytes(), |live| live.session().map(|it| !is_over(&it)));
         Ok(is_other != Some(true) && matches!(self.look_anew(key).await?, Found::Absent))
     }
 

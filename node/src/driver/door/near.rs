@@ -83,8 +83,8 @@ fn attach(table: &TableSettings, region: &Arc<dyn Region>) -> Option<Shards> {
 }
 
 impl<C: Clock> Connection<C> {
-    /// Answers GET, if shared memory shows the session and it is a string.
-    pub(super) fn get_near(&mut self, key: &Key, out: &mut Writer<'_>) -> bool {
+    /// Answers GET, if shared memory shows the session and it is a string. Under what is no key there is none.
+    pub(super) fn get_near(&mut self, key: &[u8], out: &mut Writer<'_>) -> bool {
         self.find_near(key, |live| live.view.bytes().map(|bytes| out.bulk(bytes))).is_some()
     }
 
@@ -94,7 +94,7 @@ impl<C: Clock> Connection<C> {
         if !self.reads_near() {
             return self.get(key).await;
         }
-        if let Some(session) = self.find_near(key, |live| live.session()) {
+        if let Some(session) = self.find_near(key.as_bytes(), |live| live.session()) {
             return Ok(Some(session).filter(|session| !is_over(session)));
         }
         let reply = self.store.get_for_host(&self.door.tables[self.table].name, key).await?;
@@ -129,7 +129,7 @@ impl<C: Clock> Connection<C> {
     /// Hands `read` the session under a key, if it lives and shared memory shows it.
     pub(super) fn find_near<T>(
         &mut self,
-        key: &Key,
+        key: &[u8],
         read: impl FnOnce(Live<'_>) -> Option<T>,
     ) -> Option<T> {
         if !self.reads_near() {
@@ -138,7 +138,7 @@ impl<C: Clock> Connection<C> {
         let NearTable { shards, place } = self.door.near.get(self.table)?;
         let monotonic_ms = self.door.clock.monotonic_coarse_ms();
         let (read, used) = RECORD.with_borrow_mut(|record| {
-            let lookup = shards.get(key.as_bytes(), monotonic_ms, record);
+            let lookup = shards.get(key, monotonic_ms, record);
             let Lookup::Hit(hit) = lookup else { return None };
             let view = View::parse(record).ok()?;
             let clock_offset = shards.shard(hit.used.shard()).clock_offset();
@@ -151,7 +151,7 @@ impl<C: Clock> Connection<C> {
             let (by, table) = (self.store.asker(), *place);
             self.uses.push(MemoryUse { by, table, used, count: SAMPLE });
         }
-        self.told.forget(self.table, key.as_bytes());
+        self.told.forget(self.table, key);
         self.reads_near += 1;
         if self.uses.len() >= USES_MAX {
             self.tell_uses();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use annulus_net::Clock;
 use annulus_proto::codec::Header;
 use annulus_proto::message::{
-    Failure, Message, Operation, RequestId, Role, SessionReply, SessionRequest,
+    Failure, Lifetimes, Message, Operation, RequestId, Role, SessionReply, SessionRequest,
 };
 use annulus_proto::{Hlc, Key};
 use annulus_resp::{CommandError, Writer, texts};
@@ -18,8 +18,8 @@ use super::super::inboxes::Stopping;
 use super::super::post::Sink;
 use super::super::present;
 use super::super::shared::Shared;
-use crate::core::route::{Party, is_bulk, party_of_request};
-use crate::core::{Asker, Caller, Request};
+use crate::core::route::{Party, core_of, is_bulk, party_of_request};
+use crate::core::{Asker, Caller, Core, Request};
 
 /// The way to the cores, for one request at a time.
 pub(super) struct Store<C> {
@@ -211,6 +211,23 @@ impl<C: Clock> Store<C> {
     ) -> Result<Option<Message>, Stopping> {
         self.sequence += 1;
         self.send(self.asker(), message.into()).await
+    }
+
+    /// Has these bytes take the place of a session's value at once, if that concerns this node alone, and a core is free. The
+    /// table by its place in the settings. Whether it was done.
+    pub(super) fn put_at_once(
+        &self,
+        table: usize,
+        key: &Key,
+        value: &[u8],
+        lifetimes: Option<&Lifetimes>,
+    ) -> bool {
+        let (slot, by) = (key.slot(), (self.asker(), self.role));
+        let core = &self.cores[core_of(slot, self.cores.len())];
+        let place = (table, key.as_bytes(), slot);
+        let put =
+            |core: &mut Core| core.put_alone(present(&self.clock), by, place, value, lifetimes);
+        core.do_at_once(put).is_some()
     }
 
     async fn send(&mut self, asker: Asker, message: Message) -> Result<Option<Message>, Stopping> {

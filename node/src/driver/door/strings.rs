@@ -3,7 +3,7 @@
 use annulus_net::Clock;
 use annulus_proto::Key;
 use annulus_proto::entry::Value;
-use annulus_proto::message::{Operation, Session};
+use annulus_proto::message::{Lifetimes, Operation, Session};
 use annulus_resp::table::Spec;
 use annulus_resp::{
     Argument, Command, CommandError, KeepTtl, SetCondition, SetOptions, TtlChange, Writer, integer,
@@ -86,7 +86,10 @@ impl<C: Clock> Connection<C> {
                     self.refuse_longer(value.len())?;
                 }
                 for (count, (key, value)) in pairs.pairs().enumerate() {
-                    let written = self.set(spec, key, value, PLAIN).await;
+                    let written = match self.set_at_once(spec, key, value, PLAIN) {
+                        Ok(false) => self.set(spec, key, value, PLAIN).await.map(|_| ()),
+                        done => done.map(|_| ()),
+                    };
                     written.map_err(|trouble| trouble.after(count > 0))?;
                 }
                 out.ok();
@@ -157,6 +160,31 @@ impl<C: Clock> Connection<C> {
         self.read(key).await?.map(bytes_of).transpose()
     }
 
+    /// Does SET, if what lives under the key concerns this node alone and is written over. Whether it was done.
+    pub(super) fn set_at_once<'a>(
+        &mut self,
+        spec: &'static Spec,
+        key: Argument<'a>,
+        value: Argument<'a>,
+        options: SetOptions<'a>,
+    ) -> Outcome<'a, bool> {
+        let is_plain = matches!(options.condition, SetCondition::Always) && !options.get;
+        if !is_plain || self.staged.is_some() {
+            return Ok(false);
+        }
+        let (keeps, lifetimes) = lifetimes_after(spec, options.ttl, self.now_ms())?;
+        let Some(lifetimes) = lifetimes else { return Ok(false) };
+        self.refuse_longer(value.len())?;
+        let key = named(key)?;
+        let place = self.door.tables[self.table].place;
+        let lifetimes = (!keeps).then_some(&lifetimes);
+        let is_set = self.store.put_at_once(place, &key, &value, lifetimes);
+        if is_set {
+            self.told.forget(self.table, key.as_bytes());
+        }
+        Ok(is_set)
+    }
+
     async fn set<'a>(
         &mut self,
         spec: &'static Spec,
@@ -164,16 +192,7 @@ impl<C: Clock> Connection<C> {
         value: Argument<'a>,
         options: SetOptions<'a>,
     ) -> Outcome<'a, Written> {
-        let now_ms = self.now_ms();
-        // `None` if the deadline is past: what would be written is gone at once.
-        let (keeps, lifetimes) = match options.ttl {
-            KeepTtl::Remove => (false, Some(FOR_EVER)),
-            KeepTtl::Keep => (true, Some(FOR_EVER)),
-            KeepTtl::Set(expiry) => {
-                let deadline = expiry.deadline_ms(now_ms).ok_or(CommandError::Expire(spec))?;
-                (false, until(deadline, now_ms))
-            }
-        };
+        let (keeps, lifetimes) = lifetimes_after(spec, options.ttl, self.now_ms())?;
         self.refuse_longer(value.len())?;
         let key = named(key)?;
         let written = |is_written| Written { is_written, before: None };
@@ -375,6 +394,26 @@ const PLAIN: SetOptions<'static> =
     SetOptions { condition: SetCondition::Always, ttl: KeepTtl::Remove, get: false };
 
 /// Whether a SET has to do with the value that is there.
+/// The lifetimes of what SET writes, `None` if its deadline is past: what would be written is gone at once. And whether those
+/// that are there stay.
+///
+/// # Errors
+/// [`CommandError::Expire`] for a time that is none.
+fn lifetimes_after<'a>(
+    spec: &'static Spec,
+    ttl: KeepTtl,
+    now_ms: i64,
+) -> Result<(bool, Option<Lifetimes>), CommandError<'a>> {
+    Ok(match ttl {
+        KeepTtl::Remove => (false, Some(FOR_EVER)),
+        KeepTtl::Keep => (true, Some(FOR_EVER)),
+        KeepTtl::Set(expiry) => {
+            let deadline = expiry.deadline_ms(now_ms).ok_or(CommandError::Expire(spec))?;
+            (false, until(deadline, now_ms))
+        }
+    })
+}
+
 fn asks_for_value(options: &SetOptions<'_>) -> bool {
     options.get || matches!(options.condition, SetCondition::Equal(_))
 }
