@@ -78,6 +78,8 @@ pub(super) struct Door<C> {
     scripts: Scripts,
     connections_max: u32,
     connections: AtomicU32,
+    /// The number of the connection that said something last.
+    served_last: AtomicU64,
     /// The addresses, for INFO.
     addrs: Vec<SocketAddr>,
     /// What clients of clusters are told; `None` = they find none.
@@ -249,6 +251,7 @@ impl<C: Clock> Door<C> {
             scripts: Scripts::default(),
             connections_max: settings.redis.connections_max,
             connections: AtomicU32::new(0),
+            served_last: AtomicU64::new(0),
             addrs,
             cluster,
             abroad,
@@ -355,6 +358,12 @@ impl<C: Clock> Door<C> {
             }
             self.count(commands, std::mem::take(&mut connection.reads_near));
             connection.tell_uses();
+            // Each answer that is sent wakes its client, which costs the sender more than all else: if others have asked, too,
+            // they are all read first, and who takes the answers is awake after the first.
+            let number = connection.client().number;
+            if commands > 0 && self.served_last.swap(number, Ordering::Relaxed) != number {
+                tokio::task::yield_now().await;
+            }
             send(&connection, write_half, &mut answers).await?;
             if is_over {
                 return Ok(());
