@@ -137,7 +137,7 @@ pub struct Core {
     /// The slot sets of applications: the first core's alone.
     sets: Vec<AppSet>,
     calls: Calls<Call>,
-    pending: BTreeMap<u64, Pending>,
+    pending: BTreeMap<u64, Box<Pending>>,
     pending_next: u64,
     pending_bytes: usize,
     /// The writes among them that are not answered yet, by the id that a repetition carries.

@@ -121,7 +121,7 @@ const LAST_TRY: Duration = Duration::from_millis(150);
 
 impl Core {
     /// Takes in a conditional operation, if this node may coordinate it, or passes it on.
-    pub(super) fn route_conditional(&mut self, now: Now, id: u64, pending: Pending) {
+    pub(super) fn route_conditional(&mut self, now: Now, id: u64, pending: Box<Pending>) {
         let me = self.id();
         let homes = self.deciders(pending.table, pending.slot);
         let (count, mine) = (homes.len(), self.may_decide(now, &pending));
@@ -147,7 +147,7 @@ impl Core {
 
     /// Nobody who was asked may decide. Whoever passed it on asks others; else it is tried again in a moment
     /// if that can be of use.
-    pub(super) fn decide_nothing(&mut self, now: Now, id: u64, pending: Pending) {
+    pub(super) fn decide_nothing(&mut self, now: Now, id: u64, pending: Box<Pending>) {
         let deciders = self.deciders(pending.table, pending.slot);
         let is_there = |home: &&NodeId| **home == self.id() || self.is_in_contact(now, **home);
         let homes = deciders.len();
@@ -185,7 +185,7 @@ impl Core {
     }
 
     /// Begins with the operation once those before it are done.
-    pub(super) fn stand_in_line(&mut self, now: Now, id: u64, pending: Pending) {
+    pub(super) fn stand_in_line(&mut self, now: Now, id: u64, pending: Box<Pending>) {
         let Some(mut pending) = self.let_pass_owner(now, id, pending) else { return };
         let line = self.lines.lines.entry((pending.table, pending.slot)).or_default();
         line.push_back(id);
@@ -221,7 +221,7 @@ impl Core {
     }
 
     /// Asks for promises, above everything that this node knows of.
-    fn start_ballot(&mut self, now: Now, id: u64, mut pending: Pending) {
+    fn start_ballot(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         let (table, slot) = (pending.table, pending.slot);
         let now_ms = self.time.now_ms(now);
         let stored = self.tables[table].store.get(&pending.request.key, now_ms);
@@ -308,7 +308,7 @@ impl Core {
         now: Now,
         id: u64,
         call: u64,
-        mut pending: Pending,
+        mut pending: Box<Pending>,
         answer: Promised,
     ) {
         let Stage::Promising(promising) = &mut pending.stage else {
@@ -338,7 +338,7 @@ impl Core {
     }
 
     /// Enough is known once a majority that counts has promised.
-    pub(super) fn judge_promises(&mut self, now: Now, id: u64, mut pending: Pending) {
+    pub(super) fn judge_promises(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         let Stage::Promising(promising) = &mut pending.stage else { return };
         let needed = promising.needed;
         if promising.counting >= needed {
@@ -366,7 +366,7 @@ impl Core {
         }
     }
 
-    fn on_promised(&mut self, now: Now, id: u64, mut pending: Pending, promising: Promising) {
+    fn on_promised(&mut self, now: Now, id: u64, mut pending: Box<Pending>, promising: Promising) {
         let Promising { ballot, answers, under, others, .. } = promising;
         let deciding = self.deciding(pending.table, pending.slot);
         if deciding.is_none_or(|config| config.id != under) {
@@ -451,13 +451,19 @@ impl Core {
 
     /// A majority of those who decide holds as the last write of a session that it is to end: no ballot passes that
     /// by. Now its tombstone may go out, which wins whatever the versions.
-    pub(super) fn end_for_good(&mut self, now: Now, id: u64, pending: Pending, ending: &Entry) {
+    pub(super) fn end_for_good(
+        &mut self,
+        now: Now,
+        id: u64,
+        pending: Box<Pending>,
+        ending: &Entry,
+    ) {
         let tombstone = Entry::ended(ending.birth, ending.version);
         self.start_writing(now, id, pending, tombstone, WriteKind::Ended);
     }
 
     /// A majority holds a tombstone that a ballot decided. If that was another operation's, this one begins.
-    pub(super) fn after_end(&mut self, now: Now, id: u64, mut pending: Pending) {
+    pub(super) fn after_end(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         self.counters.add("ends_finished_for_others");
         if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
             self.hint_those_waited_for(&pending, *writing);
@@ -466,7 +472,7 @@ impl Core {
     }
 
     /// Tries again above a floor that was in the way.
-    pub(super) fn outbid(&mut self, now: Now, id: u64, mut pending: Pending, floor: Version) {
+    pub(super) fn outbid(&mut self, now: Now, id: u64, mut pending: Box<Pending>, floor: Version) {
         self.counters.add("ballots_outbid");
         let followed = self.time.may_follow(now, floor.hlc);
         if followed {
@@ -480,7 +486,7 @@ impl Core {
     }
 
     /// Lets a request wait for a moment, as long as its patience lasts.
-    pub(super) fn pause(&mut self, now: Now, id: u64, mut pending: Pending) {
+    pub(super) fn pause(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         self.counters.add("requests_paused");
         let wait = PAUSE.mul_f64(0.25 + 0.75 * self.rng.random::<f64>());
         self.pauses.insert((now.monotonic + wait, id));

@@ -47,7 +47,7 @@ const DOUBTS_MAX: usize = 65_536;
 
 impl Core {
     /// Has a request wait until its session is here, or known not to be anywhere.
-    pub(super) fn bring_in(&mut self, now: Now, id: u64, mut pending: Pending) {
+    pub(super) fn bring_in(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         let place = (pending.table, pending.request.key.clone());
         self.leave_line(&mut pending);
         pending.stage = Stage::BringingIn;
@@ -135,7 +135,7 @@ impl Core {
         now: Now,
         (table, key): (usize, &Key),
         of: usize,
-    ) -> (u64, Pending) {
+    ) -> (u64, Box<Pending>) {
         let patience = self.settings.home_timeout * PATIENCE;
         let request = SessionRequest {
             table: self.tables[of].store.policy().name.clone(),
@@ -228,7 +228,7 @@ impl Core {
         let reads = |pending: &Pending| pending.request.operation == Operation::Get;
         let Some(bringing) = self.bringing.get_mut(place) else { return false };
         let Some(found) =
-            bringing.found.clone().filter(|_| self.pending.get(&id).is_some_and(reads))
+            bringing.found.clone().filter(|_| self.pending.get(&id).is_some_and(|it| reads(it)))
         else {
             return false;
         };
@@ -308,14 +308,14 @@ impl Core {
     }
 
     /// Does what was asked with what lies on another ring.
-    fn apply_further_out(&mut self, now: Now, id: u64, pending: Pending, found: Entry) {
+    fn apply_further_out(&mut self, now: Now, id: u64, pending: Box<Pending>, found: Entry) {
         if pending.request.operation == Operation::Get {
             self.counters.add("sessions_read_further_out");
         }
         self.apply_as_found(now, id, pending, found);
     }
 
-    fn apply_as_found(&mut self, now: Now, id: u64, mut pending: Pending, found: Entry) {
+    fn apply_as_found(&mut self, now: Now, id: u64, mut pending: Box<Pending>, found: Entry) {
         pending.is_nowhere_else = true;
         self.apply(now, id, pending, Some(found));
     }

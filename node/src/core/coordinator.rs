@@ -290,7 +290,8 @@ impl Core {
             self.unanswered.insert(repeated, number);
         }
         self.pending_bytes += size;
-        let pending = Pending { size, ..pending }.asked_by(asker, id);
+        let mut pending = pending.asked_by(asker, id);
+        pending.size = size;
         self.route(now, number, pending);
     }
 
@@ -300,7 +301,7 @@ impl Core {
         deadline: Duration,
         table: usize,
         request: SessionRequest,
-    ) -> (u64, Pending) {
+    ) -> (u64, Box<Pending>) {
         self.pending_next += 1;
         self.pending_deadlines.insert((deadline, self.pending_next));
         let pending = Pending {
@@ -328,7 +329,7 @@ impl Core {
             granted: 0,
             stage: Stage::Done,
         };
-        (self.pending_next, pending)
+        (self.pending_next, Box::new(pending))
     }
 
     /// The same for a request of this node's own, which nobody repeats.
@@ -339,7 +340,7 @@ impl Core {
         key: Key,
         operation: Operation,
         patience_ms: u32,
-    ) -> (u64, Pending) {
+    ) -> (u64, Box<Pending>) {
         let request = SessionRequest {
             table: self.tables[table].store.policy().name.clone(),
             key,
@@ -351,7 +352,7 @@ impl Core {
         self.open_pending(now.monotonic + patience_of(patience_ms), table, request)
     }
 
-    pub(super) fn route(&mut self, now: Now, id: u64, pending: Pending) {
+    pub(super) fn route(&mut self, now: Now, id: u64, pending: Box<Pending>) {
         if pending.brings.is_some() {
             // Those who wait begin anew.
             return self.finish(now, id, pending, Err(UNWILLING));
@@ -405,7 +406,7 @@ impl Core {
         &mut self,
         now: Now,
         id: u64,
-        mut pending: Pending,
+        mut pending: Box<Pending>,
         mut tried: Vec<NodeId>,
     ) {
         if pending.is_verdict {
@@ -468,7 +469,7 @@ impl Core {
         self.route(now, id, pending);
     }
 
-    fn coordinate(&mut self, now: Now, id: u64, pending: Pending) {
+    fn coordinate(&mut self, now: Now, id: u64, pending: Box<Pending>) {
         let refuses = self.tables[pending.table].store.policy().partition == Partition::Refuse;
         if refuses && !pending.request.operation.is_end() {
             let Some(config) = self.epoch(pending.table, pending.slot) else {
@@ -504,7 +505,13 @@ impl Core {
     }
 
     /// Does what was asked, knowing what is stored.
-    pub(super) fn apply(&mut self, now: Now, id: u64, pending: Pending, stored: Option<Entry>) {
+    pub(super) fn apply(
+        &mut self,
+        now: Now,
+        id: u64,
+        pending: Box<Pending>,
+        stored: Option<Entry>,
+    ) {
         // A session that begins is a later one than whatever is elsewhere.
         if !pending.request.operation.replaces_all() && self.is_elsewhere(&pending, stored.as_ref())
         {
@@ -636,7 +643,7 @@ impl Core {
         self.start_writing(now, id, pending, entry, WriteKind::Plain { same_as });
     }
 
-    fn on_no_stamp(&mut self, now: Now, id: u64, pending: Pending, trouble: NoStamp) {
+    fn on_no_stamp(&mut self, now: Now, id: u64, pending: Box<Pending>, trouble: NoStamp) {
         let floor = self.slot_state(pending.table, pending.slot).floor;
         let is_ahead = floor.hlc.ms() > self.time.now_ms(now) || self.time.can_stamp(now).is_ok();
         if trouble == NoStamp::NotPersisted && is_ahead {
@@ -654,7 +661,7 @@ impl Core {
         &mut self,
         now: Now,
         id: u64,
-        mut pending: Pending,
+        mut pending: Box<Pending>,
         entry: Entry,
         kind: WriteKind,
     ) {
@@ -825,7 +832,7 @@ impl Core {
         }
     }
 
-    fn judge_writing(&mut self, now: Now, id: u64, mut pending: Pending) {
+    fn judge_writing(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         let Stage::Writing(writing) = &mut pending.stage else { return };
         let decisive = writing.decisive;
         let waiting_of =
@@ -918,7 +925,7 @@ impl Core {
     }
 
     /// The slot went to other homes while this request waited here.
-    pub(super) fn begin_elsewhere(&mut self, now: Now, id: u64, mut pending: Pending) {
+    pub(super) fn begin_elsewhere(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         self.counters.add("requests_begun_elsewhere");
         if pending.wrote.is_some() {
             // It may count yet, and is not done twice.
@@ -930,7 +937,7 @@ impl Core {
 
     /// Too few homes hold a write, since some of them see other members, or know another epoch: by the time that this is tried
     /// again both will have told each other.
-    fn on_other_homes(&mut self, now: Now, id: u64, mut pending: Pending) {
+    fn on_other_homes(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         self.counters.add("writes_at_no_home");
         if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
             self.hint_those_waited_for(&pending, *writing);
@@ -939,7 +946,7 @@ impl Core {
     }
 
     /// Too few homes hold a write, since there is no room for it at others.
-    fn on_full_homes(&mut self, now: Now, id: u64, mut pending: Pending) {
+    fn on_full_homes(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) else {
             return;
         };
@@ -956,7 +963,13 @@ impl Core {
     }
 
     /// Too few homes hold a write, since some have promised not to below this ballot: it is stamped again.
-    fn on_promised_elsewhere(&mut self, now: Now, id: u64, mut pending: Pending, floor: Version) {
+    fn on_promised_elsewhere(
+        &mut self,
+        now: Now,
+        id: u64,
+        mut pending: Box<Pending>,
+        floor: Version,
+    ) {
         if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
             self.hint_those_waited_for(&pending, *writing);
         }
@@ -979,7 +992,7 @@ impl Core {
         now: Now,
         id: u64,
         call: u64,
-        mut pending: Pending,
+        mut pending: Box<Pending>,
         answer: Replicated,
     ) {
         let Stage::Writing(writing) = &mut pending.stage else { return };
@@ -1061,7 +1074,7 @@ impl Core {
 
     /// A home knew of a later write of the same, as when another node's clock is ahead: whoever asked for this one may have heard of
     /// that before, so it is stamped again, now after it.
-    fn on_outdone(&mut self, now: Now, id: u64, mut pending: Pending) {
+    fn on_outdone(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         self.counters.add("writes_outdone");
         if let Stage::Writing(writing) = std::mem::replace(&mut pending.stage, Stage::Done) {
             self.hint_those_waited_for(&pending, *writing);
@@ -1071,7 +1084,7 @@ impl Core {
     }
 
     /// A home knew of a newer session, or of the end of this one, which the write now lost to.
-    fn on_superseded(&mut self, now: Now, id: u64, mut pending: Pending) {
+    fn on_superseded(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         let again = pending.request.operation.birth().is_none();
         pending.rounds = pending.rounds.saturating_add(1);
         if again && pending.rounds < ROUNDS_MAX {
@@ -1086,7 +1099,13 @@ impl Core {
     // Reading.
 
     /// Asks the homes, or those that decide.
-    pub(super) fn start_reading(&mut self, now: Now, id: u64, mut pending: Pending, decides: bool) {
+    pub(super) fn start_reading(
+        &mut self,
+        now: Now,
+        id: u64,
+        mut pending: Box<Pending>,
+        decides: bool,
+    ) {
         self.counters.add("reads_of_homes");
         let now_ms = self.time.now_ms(now);
         let me = self.id();
@@ -1136,7 +1155,7 @@ impl Core {
 
     /// Enough is known once a majority of the homes that are in sync has answered. While there are
     /// too few of those, everybody who may still hold something for the slot is asked as well.
-    fn judge_reading(&mut self, now: Now, id: u64, mut pending: Pending) {
+    fn judge_reading(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         let mut reading = std::mem::replace(&mut pending.stage, Stage::Done).into_reading();
         let needed = reading.needed;
         let decides = reading.under.is_some();
@@ -1175,7 +1194,7 @@ impl Core {
         self.pending.insert(id, pending);
     }
 
-    fn on_read(&mut self, now: Now, id: u64, pending: Pending, reading: Reading) {
+    fn on_read(&mut self, now: Now, id: u64, pending: Box<Pending>, reading: Reading) {
         let key = pending.request.key.clone();
         let mut merged: Option<Entry> = None;
         for entry in reading.answers.values().flatten() {
@@ -1368,7 +1387,7 @@ impl Core {
         &mut self,
         now: Now,
         id: u64,
-        mut pending: Pending,
+        mut pending: Box<Pending>,
         node: NodeId,
         reply: SessionReply,
     ) {
@@ -1468,7 +1487,7 @@ impl Core {
         &mut self,
         now: Now,
         id: u64,
-        mut pending: Pending,
+        mut pending: Box<Pending>,
         outcome: Result<SessionReply, Failure>,
     ) {
         self.pending_deadlines.remove(&(pending.deadline, id));
@@ -1585,18 +1604,21 @@ impl Pending {
     }
 
     /// With somebody who asks for it.
-    pub(super) fn asked_by(self, asker: Asker, id: u64) -> Self {
-        Self { askers: vec![(asker, id)], ..self }
+    pub(super) fn asked_by(mut self: Box<Self>, asker: Asker, id: u64) -> Box<Self> {
+        self.askers = vec![(asker, id)];
+        self
     }
 
     /// That ends a session since another one was begun in its place.
-    pub(super) fn for_the_sake_of(self, to_end: ToEnd) -> Self {
-        Self { to_end: Some(to_end), ..self }
+    pub(super) fn for_the_sake_of(mut self: Box<Self>, to_end: ToEnd) -> Box<Self> {
+        self.to_end = Some(to_end);
+        self
     }
 
     /// That ends a session since its owner has too many.
-    pub(super) fn for_a_count(self, count: CountId) -> Self {
-        Self { for_count: Some(count), ..self }
+    pub(super) fn for_a_count(mut self: Box<Self>, count: CountId) -> Box<Self> {
+        self.for_count = Some(count);
+        self
     }
 
     /// Whether it waits for the answer of this caller.

@@ -101,7 +101,12 @@ impl Core {
     // At the node that keeps near copies.
 
     /// Reads a session that this host is to keep a copy of, if it may be one; gives the request back otherwise.
-    pub(super) fn read_near(&mut self, now: Now, id: u64, pending: Pending) -> Option<Pending> {
+    pub(super) fn read_near(
+        &mut self,
+        now: Now,
+        id: u64,
+        pending: Box<Pending>,
+    ) -> Option<Box<Pending>> {
         let is_of_host =
             |asker: &(Asker, u64)| matches!(asker.0, Asker::Local(_) | Asker::Lane { .. });
         let is_read = pending.request.operation == Operation::Get;
@@ -111,7 +116,7 @@ impl Core {
         self.begin_near(now, id, pending)
     }
 
-    fn begin_near(&mut self, now: Now, id: u64, mut pending: Pending) -> Option<Pending> {
+    fn begin_near(&mut self, now: Now, id: u64, mut pending: Box<Pending>) -> Option<Box<Pending>> {
         let (table, slot, word) = (pending.table, pending.slot, pending.request.key.word());
         if !self.may_keep_near(table, slot) || self.tables[table].near.reading.contains_key(&word) {
             return Some(pending);
@@ -210,7 +215,7 @@ impl Core {
         now: Now,
         id: u64,
         call: u64,
-        mut pending: Pending,
+        mut pending: Box<Pending>,
         fetched: Fetched,
     ) {
         let Stage::ReadingNear(read) = &mut pending.stage else { return };
@@ -299,7 +304,7 @@ impl Core {
     }
 
     /// Passes a read on that came to nothing.
-    pub(super) fn give_near_up(&mut self, now: Now, id: u64, mut pending: Pending) {
+    pub(super) fn give_near_up(&mut self, now: Now, id: u64, mut pending: Box<Pending>) {
         pending.stage = Stage::Done;
         self.stop_reading_near(&pending);
         match pending.is_asked_by(|_| true) {

@@ -138,8 +138,8 @@ impl Core {
         &mut self,
         now: Now,
         id: u64,
-        mut pending: Pending,
-    ) -> Option<Pending> {
+        mut pending: Box<Pending>,
+    ) -> Option<Box<Pending>> {
         if pending.is_counted || self.limit_of(&pending, OverLimit::Refuse).is_none() {
             return Some(pending);
         }

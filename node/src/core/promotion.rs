@@ -133,7 +133,7 @@ impl Core {
         &mut self,
         now: Now,
         id: u64,
-        mut pending: Pending,
+        mut pending: Box<Pending>,
         bytes: usize,
     ) {
         let inward = &mut self.tables[pending.table].inward;

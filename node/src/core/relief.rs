@@ -239,7 +239,7 @@ impl Core {
         &mut self,
         now: Now,
         id: u64,
-        mut pending: Pending,
+        mut pending: Box<Pending>,
         failure: Failure,
     ) {
         let is_full = matches!(failure, Failure::TableFull { .. });

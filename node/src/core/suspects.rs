@@ -38,7 +38,12 @@ impl Core {
     }
 
     /// Has a request wait, or answers it, if its session is a suspect. `None`: it was.
-    pub(super) fn let_pass(&mut self, now: Now, id: u64, pending: Pending) -> Option<Pending> {
+    pub(super) fn let_pass(
+        &mut self,
+        now: Now,
+        id: u64,
+        pending: Box<Pending>,
+    ) -> Option<Box<Pending>> {
         if !is_slowed(&pending) {
             return Some(pending);
         }
@@ -56,9 +61,9 @@ impl Core {
         &mut self,
         now: Now,
         id: u64,
-        pending: Pending,
+        pending: Box<Pending>,
         stored: Option<&Entry>,
-    ) -> Option<Pending> {
+    ) -> Option<Box<Pending>> {
         let now_ms = self.time.now_ms(now);
         let meant = pending.request.operation.birth();
         let is_it = |entry: &&Entry| {
@@ -75,7 +80,7 @@ impl Core {
         }
     }
 
-    fn slow_down(&mut self, now: Now, id: u64, mut pending: Pending, left: Duration) {
+    fn slow_down(&mut self, now: Now, id: u64, mut pending: Box<Pending>, left: Duration) {
         let policy = self.tables[pending.table].store.policy().suspects.as_ref();
         let (hold, held_max) = policy.map_or((Duration::ZERO, 0), |it| (it.hold, it.held_max));
         let held_max = held_max.div_ceil(self.cores);
