@@ -78,7 +78,7 @@ pub(super) struct Door<C> {
     scripts: Scripts,
     connections_max: u32,
     connections: AtomicU32,
-    /// The number of the connection that said something last.
+    /// The number of the connection that sent many commands at a time last.
     served_last: AtomicU64,
     /// The addresses, for INFO.
     addrs: Vec<SocketAddr>,
@@ -358,10 +358,11 @@ impl<C: Clock> Door<C> {
             }
             self.count(commands, std::mem::take(&mut connection.reads_near));
             connection.tell_uses();
-            // Each answer that is sent wakes its client, which costs the sender more than all else: if others have asked, too,
-            // they are all read first, and who takes the answers is awake after the first.
+            // What is sent wakes its client, which costs the sender as much as several commands: if others have sent many, too,
+            // they are all read first, and whoever takes all answers is awake after the first. Of single commands it brings
+            // nothing.
             let number = connection.client().number;
-            if commands > 0 && self.served_last.swap(number, Ordering::Relaxed) != number {
+            if commands > 1 && self.served_last.swap(number, Ordering::Relaxed) != number {
                 tokio::task::yield_now().await;
             }
             send(&connection, write_half, &mut answers).await?;
