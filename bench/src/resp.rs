@@ -11,11 +11,13 @@
 mod load;
 mod memory;
 mod replicated;
+mod strain;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::Options;
 use crate::machine::{self, Machine};
@@ -75,10 +77,14 @@ pub(crate) fn run(
     let redis = RedisServer::start(site, servers)?.context("no redis-server is installed")?;
     report.heading("peer", &format!("Redis {}", redis.version));
     machine::pin(clients)?;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)?;
     let bench = Bench { site, redis: &redis, quick: options.quick, servers, clients };
     load::measure(&bench, report)?;
     replicated::measure(&bench, report)?;
-    memory::measure(&bench, report)
+    memory::measure(&bench, report)?;
+    strain::measure(&bench, report)
 }
 
 impl Bench<'_> {

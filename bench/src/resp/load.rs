@@ -12,10 +12,10 @@ use crate::sample::Rounds;
 
 /// What the program is told to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Load {
-    command: &'static str,
+pub(super) struct Load {
+    pub(super) command: &'static str,
     /// How many requests a connection has under way.
-    pipeline: usize,
+    pub(super) pipeline: usize,
 }
 
 /// What it found of a subject and a load, once per round.
@@ -87,12 +87,26 @@ impl Load {
         if quick { requests / 4 } else { requests }
     }
 
+    /// The 99th percentile of one run, in milliseconds.
+    pub(super) fn p99(self, bench: &Bench<'_>, subject: &Subject<'_>) -> anyhow::Result<f64> {
+        Ok(self.run(bench, subject)?.1)
+    }
+
     fn drive(
         self,
         bench: &Bench<'_>,
         subject: &Subject<'_>,
         found: &mut Found,
     ) -> anyhow::Result<()> {
+        let (rate, p99, cost) = self.run(bench, subject)?;
+        found.rates.push(rate);
+        found.p99s.push(p99);
+        found.costs.push(cost);
+        Ok(())
+    }
+
+    /// Requests per second, the 99th percentile in milliseconds, processor time per request in microseconds.
+    fn run(self, bench: &Bench<'_>, subject: &Subject<'_>) -> anyhow::Result<(f64, f64, f64)> {
         let requests = self.requests(bench.quick);
         let before = subject.processor_time()?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -112,10 +126,7 @@ impl Load {
         ensure!(output.status.success(), "redis-benchmark at {}: {text}{complaint}", subject.name);
         let took = subject.processor_time()?.saturating_sub(before);
         let (rate, p99) = figures(&text)?;
-        found.rates.push(rate);
-        found.p99s.push(p99);
-        found.costs.push(took.as_secs_f64() * 1e6 / requests as f64);
-        Ok(())
+        Ok((rate, p99, took.as_secs_f64() * 1e6 / requests as f64))
     }
 
     fn report(self, subject: &str, found: &Found, report: &mut Report) {

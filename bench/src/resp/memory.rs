@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::{Bench, NODE, REDIS, Subject, TABLE, VALUE_BYTES, fill, key, must};
 use crate::process::{Cluster, TableConfig};
@@ -76,9 +75,6 @@ fn fill_up(addr: SocketAddr) -> anyhow::Result<u64> {
 /// Opens connections that say nothing after a first PING.
 fn connections(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<()> {
     report.progress(&format!("{IDLE} connections"));
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit)?;
     let table = TableConfig::new(TABLE, "quorum", "8MiB".to_owned());
     let cluster: Cluster = bench.cluster(1, table)?;
     let node = &cluster.nodes[0];

@@ -28,12 +28,16 @@ mod unknown;
 mod users;
 mod walk;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use annulus_net::{Clock, Listener, LocalEnd, Net, Peer};
@@ -43,7 +47,7 @@ use annulus_resp::{Limits, Parsed, Parser, Writer};
 use bytes::{Buf, BytesMut};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::task::JoinSet;
 
 use super::WRITE_TIMEOUT;
@@ -124,12 +128,10 @@ const LIMITS: Limits = Limits {
     bulk_bytes_max: 2 * VALUE_BYTES_MAX as u32,
     request_bytes_max: 8 << 20,
 };
-/// How much is read at a time, at most: twice what came the last time, so that who says little keeps little room for it.
-const READ_BYTES: usize = 4 << 10;
-/// And at least.
-const READ_BYTES_MIN: usize = 512;
-/// Buffers that grew beyond this are given back when they are empty.
-const BUFFER_KEPT_BYTES: usize = 16 << 10;
+/// How much is read at a time, at most.
+const READ_BYTES: usize = 16 << 10;
+/// Room is made at once for as many answers as there were the last time, but for no more than this.
+const ANSWERS_EXPECTED_MAX: usize = 16 << 10;
 /// More answers than this are written before the next command is done.
 const ANSWERS_BYTES_MAX: usize = 1 << 20;
 
@@ -182,16 +184,16 @@ where
     /// Lets clients in, for ever.
     pub(super) fn open<C: Clock>(self, door: Arc<Door<C>>, tasks: &mut JoinSet<()>) {
         for (listener, addr) in self.tcp.into_iter().zip(self.addrs) {
-            tasks.spawn(accept(listener, addr.to_string(), door.clone()));
+            tasks.spawn(accept(listener, addr.to_string().into(), door.clone()));
         }
         if let Some((listener, path)) = self.local {
-            tasks.spawn(accept(listener, path.display().to_string(), door));
+            tasks.spawn(accept(listener, path.display().to_string().into(), door));
         }
     }
 }
 
 /// Accepts connections for ever; they end with it.
-async fn accept<L, C>(mut listener: L, at: String, door: Arc<Door<C>>)
+async fn accept<L, C>(mut listener: L, at: Arc<str>, door: Arc<Door<C>>)
 where
     L: Listener,
     L::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -203,8 +205,7 @@ where
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let end = L::local_end(&stream);
-                    let (at, door) = (at.clone(), door.clone());
-                    connections.spawn(async move { door.receive(stream, peer, end, at).await });
+                    connections.spawn(door.clone().receive(stream, peer, end, at.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client of Redis; trying again");
@@ -263,49 +264,57 @@ impl<C: Clock> Door<C> {
         }
     }
 
-    async fn receive<S>(
+    /// Takes in a connection, to its end.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, as long as it runs"
+    )]
+    fn receive<S>(
         self: Arc<Self>,
-        stream: S,
+        mut stream: S,
         peer: Peer,
         end: io::Result<Option<LocalEnd>>,
-        at: String,
-    ) where
+        at: Arc<str>,
+    ) -> impl Future<Output = ()> + Send
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let tally = &self.reception.tally;
-        let (read_half, mut write_half) = tokio::io::split(stream);
-        let Some(_place) = Place::take(&self.connections, self.connections_max) else {
-            tally.add("redis_connections_refused");
-            self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            let _ = write(&mut write_half, b"-ERR max number of clients reached\r\n").await;
-            return;
-        };
-        let may = match end.and_then(|end| self.reception.role_at(end)) {
-            Ok(may) => may,
-            Err(error) => {
-                tracing::error!(%error, "the user behind a local stream is unknown; it is closed");
-                return tally.add("local_users_unknown");
+        async move {
+            let tally = &self.reception.tally;
+            let Some(_place) = Place::take(&self.connections, self.connections_max) else {
+                tally.add("redis_connections_refused");
+                self.counts.refused.fetch_add(1, Ordering::Relaxed);
+                let _ = write(&mut stream, b"-ERR max number of clients reached\r\n").await;
+                return;
+            };
+            let may = match end.and_then(|end| self.reception.role_at(end)) {
+                Ok(may) => may,
+                Err(error) => {
+                    tracing::error!(%error, "the user behind a local stream is unknown; it is closed");
+                    return tally.add("local_users_unknown");
+                }
+            };
+            tally.add("redis_connections");
+            self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+            let number = self.reception.next.fetch_add(1, Ordering::Relaxed);
+            let (client, seed) = {
+                let mut random = self.random();
+                (random.random(), random.random())
+            };
+            // Without keys everybody on loopback may do everything, by whatever door; over the socket what its user may.
+            let is_open = self.reception.keys.is_none() || peer == Peer::Local;
+            let open = if is_open { User::DEVELOPMENT } else { User::AUTHORITY };
+            let inside = (self.reception.clone(), self.cores.clone());
+            let store = Store::new(inside, self.clock.clone(), number, client);
+            let client = Arc::new(Client::new(number, peer, at, self.clock.monotonic()));
+            self.clients().insert(number, client.clone());
+            let mut connection = Connection::new(self.clone(), client, store, (open, may), seed);
+            let ended = self.serve(&mut connection, &mut stream).await;
+            drop(connection);
+            self.clients().remove(&number);
+            if ended.is_ok() {
+                let _ = tokio::time::timeout(WRITE_TIMEOUT, stream.shutdown()).await;
             }
-        };
-        tally.add("redis_connections");
-        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
-        let number = self.reception.next.fetch_add(1, Ordering::Relaxed);
-        let (client, seed) = {
-            let mut random = self.random();
-            (random.random(), random.random())
-        };
-        // Without keys everybody on loopback may do everything, by whatever door; over the socket what its user may.
-        let is_open = self.reception.keys.is_none() || peer == Peer::Local;
-        let open = if is_open { User::DEVELOPMENT } else { User::AUTHORITY };
-        let inside = (self.reception.clone(), self.cores.clone());
-        let store = Store::new(inside, self.clock.clone(), number, client);
-        let client = Arc::new(Client::new(number, peer, at, self.clock.monotonic()));
-        self.clients().insert(number, client.clone());
-        let connection = Connection::new(self.clone(), client, store, (open, may), seed);
-        let ended = self.serve(connection, read_half, &mut write_half).await;
-        self.clients().remove(&number);
-        if ended.is_ok() {
-            let _ = tokio::time::timeout(WRITE_TIMEOUT, write_half.shutdown()).await;
         }
     }
 
@@ -313,21 +322,17 @@ impl<C: Clock> Door<C> {
     ///
     /// # Errors
     /// If it cannot be written to.
-    async fn serve<R, W>(
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        mut connection: Connection<C>,
-        mut read_half: R,
-        write_half: &mut W,
-    ) -> io::Result<()>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+        connection: &mut Connection<C>,
+        stream: &mut S,
+    ) -> io::Result<()> {
         let mut parser = Parser::new(LIMITS);
         parser.set_authenticated(connection.is_authenticated());
-        let (mut input, mut answers, mut expected) = (BytesMut::new(), Vec::new(), READ_BYTES_MIN);
-        let mut stranger_goes = std::pin::pin!(tokio::time::sleep(PASSWORD_TIMEOUT));
+        let (mut input, mut answers, mut answered) = (BytesMut::new(), Vec::new(), 0);
+        let stranger_goes = self.clock.monotonic() + PASSWORD_TIMEOUT;
         loop {
+            answers.reserve(answered);
             // What was published before a command was sent is heard before its answer.
             connection.hear(&mut answers, ANSWERS_BYTES_MAX);
             let (mut from, mut commands, mut is_over) = (0, 0, false);
@@ -353,7 +358,7 @@ impl<C: Clock> Door<C> {
                     }
                 }
                 if answers.len() > ANSWERS_BYTES_MAX {
-                    send(&connection, write_half, &mut answers).await?;
+                    send(connection, stream, &mut answers).await?;
                 }
             }
             self.count(commands, std::mem::take(&mut connection.reads_near));
@@ -365,37 +370,36 @@ impl<C: Clock> Door<C> {
             if commands > 1 && self.served_last.swap(number, Ordering::Relaxed) != number {
                 tokio::task::yield_now().await;
             }
-            send(&connection, write_half, &mut answers).await?;
+            answered = answers.len().min(ANSWERS_EXPECTED_MAX);
+            send(connection, stream, &mut answers).await?;
             if is_over {
                 return Ok(());
             }
+            // Whoever is silent keeps no room but for what is there of a request.
             input.advance(from);
-            // Whoever is silent keeps no more than this, beside what is there of a request.
-            if input.len() <= BUFFER_KEPT_BYTES && input.capacity() > BUFFER_KEPT_BYTES {
+            let is_roomy = input.len() <= READ_BYTES && input.capacity() > READ_BYTES;
+            if input.is_empty() || is_roomy {
                 input = BytesMut::from(&input[..]);
             }
-            answers.shrink_to(if expected < READ_BYTES {
-                READ_BYTES_MIN
-            } else {
-                BUFFER_KEPT_BYTES
-            });
-            // Room grows with what has arrived, and not by what is announced.
-            input.reserve(expected.max(input.len() / 2));
+            answers = Vec::new();
             let read = tokio::select! {
                 biased;
                 () = connection.client().killed() => return Ok(()),
-                () = &mut stranger_goes, if !connection.is_authenticated() => {
+                () = self.wait_until(stranger_goes), if !connection.is_authenticated() => {
                     self.reception.tally.add("redis_connections_without_password");
                     return Ok(());
                 }
-                read = read_half.read_buf(&mut input) => read,
+                read = read(stream, &mut input) => read,
                 () = connection.news(), if connection.is_listening() => continue,
             };
-            match read {
-                Ok(bytes @ 1..) => expected = (2 * bytes).clamp(READ_BYTES_MIN, READ_BYTES),
-                _ => return Ok(()),
+            if !matches!(read, Ok(1..)) {
+                return Ok(());
             }
         }
+    }
+
+    async fn wait_until(&self, monotonic: Duration) {
+        tokio::time::sleep(monotonic.saturating_sub(self.clock.monotonic())).await;
     }
 
     fn channels(&self) -> &Arc<Channels> {
@@ -424,13 +428,32 @@ impl<C: Clock> Door<C> {
 /// How long a client may take to say the password, where there is one.
 const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Reads what has come to the end of `input`: how many bytes; 0 = there will be no more. No room is taken before something
+/// comes, and then it is room for that, not for what is announced.
+async fn read<R: AsyncRead + Unpin>(from: &mut R, input: &mut BytesMut) -> io::Result<usize> {
+    poll_fn(|context| {
+        ROOM.with_borrow_mut(|room| {
+            let mut room = ReadBuf::new(room);
+            ready!(Pin::new(&mut *from).poll_read(context, &mut room))?;
+            input.extend_from_slice(room.filled());
+            Poll::Ready(Ok(room.filled().len()))
+        })
+    })
+    .await
+}
+
+thread_local! {
+    /// Where what connections say is read to.
+    static ROOM: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
 /// Writes answers and messages to a client, and forgets them.
 ///
 /// # Errors
 /// If it cannot be written to, or was given up because more messages wait for it than may.
 async fn send<C: Clock, W: AsyncWrite + Unpin>(
     connection: &Connection<C>,
-    write_half: &mut W,
+    stream: &mut W,
     answers: &mut Vec<u8>,
 ) -> io::Result<()> {
     if connection.is_given_up() {
@@ -444,7 +467,7 @@ async fn send<C: Clock, W: AsyncWrite + Unpin>(
         () = connection.given_up(), if connection.is_listening() => {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        written = write(write_half, answers) => written?,
+        written = write(stream, answers) => written?,
     }
     answers.clear();
     Ok(())

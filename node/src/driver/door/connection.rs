@@ -28,7 +28,7 @@ pub(super) struct Client {
     /// Where it comes from, as CLIENT LIST writes it.
     pub(super) peer: String,
     /// Where it came to.
-    pub(super) at: String,
+    pub(super) at: Arc<str>,
     pub(super) is_local: bool,
     pub(super) since: Duration,
     is_killed: AtomicBool,
@@ -96,7 +96,7 @@ pub(super) struct Connection<C> {
 }
 
 impl Client {
-    pub(super) fn new(number: u64, peer: Peer, at: String, now: Duration) -> Self {
+    pub(super) fn new(number: u64, peer: Peer, at: Arc<str>, now: Duration) -> Self {
         let peer_text = match peer {
             Peer::Tcp(addr) => addr.to_string(),
             // As Redis has it: who calls has no address of its own.
