@@ -2,9 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::load::Load;
 use super::{Bench, NODE, REDIS, Subject, TABLE, fill, must};
@@ -14,21 +16,26 @@ use crate::sample::Rounds;
 
 /// Connections that say half of a request, and no more.
 const HALF_OPEN: usize = 9_600;
-/// Connections that announce a value that no server takes, or one that it takes and of which half arrives.
-const BULKS: usize = 100;
+/// Connections of which half of a large value arrives, and no more.
+const HALF_VALUES: usize = 100;
+const HALF_A_VALUE: usize = 512 << 10;
 /// Connections that ask and read no answer.
 const NEVER_READ: usize = 50;
+/// How often somebody comes who says something else than requests, while others are served.
+const BETWEEN_NOISES: Duration = Duration::from_millis(2);
+/// What is no request, or announces more than any server takes; the answer, if Redis has one.
+const NOISES: [(&[u8], &str); 4] = [
+    (
+        b"*3\r\n$3\r\nSET\r\n$8\r\nstranger\r\n$536870913\r\n",
+        "-ERR Protocol error: invalid bulk length",
+    ),
+    (b"*2147483648\r\n", "-ERR Protocol error: invalid multibulk length"),
+    (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "-ERR "),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", "-ERR "),
+];
 /// What is asked of a server in each round.
 const LOAD: Load = Load { command: "GET", pipeline: 1 };
 const KEYS: u64 = 50_000;
-/// What a request may bring, half of it.
-const HALF_A_VALUE: usize = 512 << 10;
-
-/// The connections, which keep a server busy as long as they are there.
-struct Strangers {
-    #[expect(dead_code, reason = "they are open, and that is all")]
-    open: Vec<TcpStream>,
-}
 
 pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<()> {
     let table = TableConfig::new(TABLE, "quorum", "64MiB".to_owned());
@@ -38,93 +45,159 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<
     for subject in &subjects {
         fill(subject.addr, KEYS)?;
     }
-    let rounds = if bench.quick { 1 } else { 5 };
+    report.progress("half a request");
+    let unknown = "the system does not say what a process takes";
+    let before = node.private_bytes().context(unknown)?;
+    let open = halves(subjects[1].addr)?;
+    settle(&subjects[1])?;
+    let after = node.private_bytes().context(unknown)?;
+    let each = after.saturating_sub(before) as f64 / open.len() as f64;
+    drop(open);
+    let rounds = if bench.quick { 1 } else { 6 };
     let mut p99s = [[Rounds::new(), Rounds::new()], [Rounds::new(), Rounds::new()]];
-    let mut grown = Rounds::new();
     for round in 0..rounds {
-        for (subject, p99s) in subjects.iter().zip(&mut p99s) {
+        for (subject, [alone, beside]) in subjects.iter().zip(&mut p99s) {
             report.progress(&format!("round {}, strangers at {}", round + 1, subject.name));
-            let before = node.private_bytes().context("the system says what a process takes")?;
-            p99s[0].push(LOAD.p99(bench, subject)?);
-            let strangers = Strangers::come(subject.addr)?;
-            p99s[1].push(LOAD.p99(bench, subject)?);
-            let after = node.private_bytes().context("the system says what a process takes")?;
-            drop(strangers);
-            settle(subject)?;
-            if subject.name == NODE {
-                let all = HALF_OPEN + 2 * BULKS + NEVER_READ;
-                grown.push(after.saturating_sub(before) as f64 / all as f64);
+            let mut quietly = || {
+                settle(subject)?;
+                alone.push(LOAD.p99(bench, subject)?);
+                anyhow::Ok(())
+            };
+            // Either comes first as often as the other.
+            if round % 2 == 0 {
+                quietly()?;
+            }
+            beside.push(among_strangers(subject, || LOAD.p99(bench, subject))?);
+            if round % 2 == 1 {
+                quietly()?;
             }
         }
     }
     for (subject, [alone, beside]) in subjects.iter().zip(&p99s) {
         let name = format!("GET, {}: p99 alone", subject.name);
         report.row(&name, Unit::Ms, alone);
-        let against = format!("GET, {}: p99 beside strangers", subject.name);
+        let among = format!("GET, {}: p99 among strangers", subject.name);
         match subject.name {
-            NODE => report.goal(&against, Unit::Ms, beside, Some(&name), must(2.0)),
-            _ => report.row_against(&against, Unit::Ms, beside, &name),
+            NODE => report.goal(&among, Unit::Ms, beside, Some(&name), must(2.0)),
+            _ => report.row_against(&among, Unit::Ms, beside, &name),
         }
     }
-    report.row(&format!("a stranger, {NODE}"), Unit::Bytes, &grown);
+    report.row(&format!("half a request, {NODE}"), Unit::Bytes, &Rounds::from([each]));
     report.note(format!(
-        "strangers: {HALF_OPEN} connections with half a request, {BULKS} that announced 512 MiB and were told that this is too much, {BULKS} that sent half of 1 MiB, {NEVER_READ} that read no answer"
+        "strangers: {HALF_OPEN} connections with half a request, {HALF_VALUES} with half of 1 MiB, {NEVER_READ} that take no answer, and every 2 ms somebody who announces 512 MiB or 2^31 arguments, or speaks HTTP or TLS"
     ));
     Ok(())
 }
 
-/// Waits until a server has seen that connections have ended.
+/// Measures while strangers are there, and others come and go.
+fn among_strangers(
+    subject: &Subject<'_>,
+    measure: impl FnOnce() -> anyhow::Result<f64>,
+) -> anyhow::Result<f64> {
+    let mut open = halves(subject.addr)?;
+    open.extend(half_values(subject.addr)?);
+    settle(subject)?;
+    // They are sent away some seconds later.
+    let who_never_read = never_read(subject.addr)?;
+    let is_over = AtomicBool::new(false);
+    let (found, noises) = thread::scope(|scope| {
+        let noises = scope.spawn(|| make_noise(subject.addr, &is_over));
+        let found = measure();
+        is_over.store(true, Ordering::Relaxed);
+        (found, noises.join())
+    });
+    ensure!(noises.is_ok_and(|noises| noises.is_ok_and(|count| count > 0)), "nobody made a noise");
+    for stream in &who_never_read {
+        ensure!(is_open(stream), "{} sent somebody away too early", subject.name);
+    }
+    found
+}
+
+/// Waits until a server has done what it has to do with connections that came or ended.
 fn settle(subject: &Subject<'_>) -> anyhow::Result<()> {
     loop {
         let before = subject.processor_time()?;
-        std::thread::sleep(Duration::from_millis(300));
-        if subject.processor_time()? - before < Duration::from_millis(20) {
+        thread::sleep(Duration::from_millis(300));
+        if subject.processor_time()?.saturating_sub(before) < Duration::from_millis(20) {
             return Ok(());
         }
     }
 }
 
-impl Strangers {
-    fn come(addr: SocketAddr) -> anyhow::Result<Self> {
-        let mut open = Vec::new();
-        for _ in 0..HALF_OPEN {
-            let mut stream = TcpStream::connect(addr)?;
-            stream.write_all(b"*2\r\n$3\r\nGET\r\n$16\r\nkey:")?;
-            open.push(stream);
-        }
-        for _ in 0..BULKS {
-            let mut stream = TcpStream::connect(addr)?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            // A byte more than Redis takes.
-            stream.write_all(b"*3\r\n$3\r\nSET\r\n$8\r\nstranger\r\n$536870913\r\n")?;
-            let mut said = [0; 64];
-            let length = stream.read(&mut said)?;
-            let said = String::from_utf8_lossy(&said[..length]);
-            ensure!(said.starts_with("-ERR Protocol error: invalid bulk length"), "{said}");
-        }
-        for _ in 0..BULKS {
-            let mut stream = TcpStream::connect(addr)?;
-            let head = format!("*3\r\n$3\r\nSET\r\n$8\r\nstranger\r\n${}\r\n", 2 * HALF_A_VALUE);
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(&vec![b'x'; HALF_A_VALUE])?;
-            open.push(stream);
-        }
-        for _ in 0..NEVER_READ {
-            let mut stream = TcpStream::connect(addr)?;
-            stream.set_nonblocking(true)?;
-            let asked = b"*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000007\r\n".repeat(1_000);
-            // Until the server reads no more of it.
-            for _ in 0..200 {
-                match stream.write(&asked) {
-                    Ok(_) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    Err(error) => return Err(error.into()),
+fn halves(addr: SocketAddr) -> anyhow::Result<Vec<TcpStream>> {
+    let half = |_| {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.write_all(b"*2\r\n$3\r\nGET\r\n$16\r\nkey:")?;
+        Ok(stream)
+    };
+    (0..HALF_OPEN).map(half).collect()
+}
+
+fn half_values(addr: SocketAddr) -> anyhow::Result<Vec<TcpStream>> {
+    let half = |_| {
+        let mut stream = TcpStream::connect(addr)?;
+        let head = format!("*3\r\n$3\r\nSET\r\n$8\r\nstranger\r\n${}\r\n", 2 * HALF_A_VALUE);
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(&vec![b'x'; HALF_A_VALUE])?;
+        Ok(stream)
+    };
+    (0..HALF_VALUES).map(half).collect()
+}
+
+/// Asks on connections until the server reads no more, or has been asked enough.
+fn never_read(addr: SocketAddr) -> anyhow::Result<Vec<TcpStream>> {
+    const ASKED_MAX: usize = 1 << 20;
+    let asked = b"*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000007\r\n".repeat(1_000);
+    let ask = |_| {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.set_nonblocking(true)?;
+        let (mut sent, mut refused) = (0, 0);
+        while sent < ASKED_MAX && refused < 5 {
+            match stream.write(&asked[sent % asked.len()..]) {
+                Ok(bytes) => (sent, refused) = (sent + bytes, 0),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    refused += 1;
+                    thread::sleep(Duration::from_millis(1));
                 }
+                Err(error) => return Err(error.into()),
             }
-            open.push(stream);
         }
-        Ok(Self { open })
+        Ok(stream)
+    };
+    (0..NEVER_READ).map(ask).collect()
+}
+
+/// Whether the other side has not ended it. What there is to read is left there.
+fn is_open(stream: &TcpStream) -> bool {
+    match stream.peek(&mut [0]) {
+        Ok(bytes) => bytes > 0,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
+}
+
+/// Comes with one of [`NOISES`] after the other, and sees that it is told so and sent away. Returns how often.
+fn make_noise(addr: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for (noise, complaint) in NOISES.into_iter().cycle() {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        let mut stream = TcpStream::connect(addr)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(noise)?;
+        let mut said = [0; 256];
+        let length = match stream.read(&mut said) {
+            Ok(length) => length,
+            // Who is sent away with something unread hears no more than that.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let said = String::from_utf8_lossy(&said[..length]);
+        if length > 0 && !said.starts_with(complaint) {
+            bail!("{said:?} where {complaint:?} should be");
+        }
+        count += 1;
+        thread::sleep(BETWEEN_NOISES);
+    }
+    Ok(count)
 }

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::{Node, PATIENCE, Place, eventually, in_sync};
 
@@ -36,6 +37,13 @@ impl Client<UnixStream> {
 impl<S: Read + Write> Client<S> {
     fn send(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).expect("it is taken");
+    }
+
+    /// Whether the connection is open yet, and a request is answered, by one line.
+    fn is_answered(&mut self, word: &str) -> bool {
+        let mut line = String::new();
+        self.stream.get_mut().write_all(&request(&[word])).is_ok()
+            && matches!(self.stream.read_line(&mut line), Ok(1..))
     }
 
     /// What a request of these words is answered.

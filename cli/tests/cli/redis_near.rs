@@ -77,6 +77,43 @@ fn reads_are_out_of_shared_memory_where_the_table_lets_its_readers() {
     }
 }
 
+/// Also in a table that is not in the place of its number, since another one has a ring.
+#[test]
+fn what_concerns_this_node_alone_is_written_over_in_one_step() {
+    let place = Place::new();
+    let ring = "[[table.ring]]\nname = \"cold\"\nafter = \"1h\"\n";
+    let tables = format!("[[table]]\nname = \"one\"\n{ring}[[table]]\nname = \"two\"\n");
+    let node = door(&place, &tables);
+    let mut client = Tcp::of(&node);
+    let written = || counter(&place, &node, "redis_writes_alone");
+    for table in ["0", "1"] {
+        assert_eq!(client.ask(&["SELECT", table]), OK);
+        let before = written();
+        for begins in ["SET k v", "MSET a 1 b 2", "SET other v NX", "SET other v GET"] {
+            client.say(begins);
+        }
+        assert_eq!(
+            written(),
+            before,
+            "none of them is over what lives, or may be done in one step"
+        );
+        eventually("a write in one step", || {
+            assert_eq!(client.say("SET k w EX 1000"), OK);
+            assert_eq!(client.say("GET k"), bulk("w"));
+            assert!(
+                ["1000", "999"].map(|left| format!(":{left}\r\n")).contains(&client.say("TTL k"))
+            );
+            (written() > before).then_some(())
+        });
+        let before = written();
+        eventually("several in one step", || {
+            assert_eq!(client.say("MSET a 3 b 4"), OK);
+            (written() >= before + 2).then_some(())
+        });
+        assert_eq!(client.say("MGET a b"), format!("*2\r\n{}{}", bulk("3"), bulk("4")));
+    }
+}
+
 /// What is computed from what was read is written if the homes say the same then: so it is they who are asked.
 #[test]
 fn whoever_watches_a_key_reads_what_the_homes_say() {

@@ -516,7 +516,9 @@ impl Resolver {
             let bytes = size(raw, 1..=1 << 46)?;
             let why = || {
                 let least = show_size(least);
-                format!("too small for the table's max_value and record_size: at least {least:?}")
+                format!(
+                    "too small for the table's max_value, record_size and pool_percent: at least {least:?}"
+                )
             };
             if bytes >= least { Ok(bytes) } else { Err(why()) }
         };

@@ -40,8 +40,9 @@ impl Core {
     }
 
     /// Has these bytes take the place of the value of a session that is here and alive, whichever it is, and gives it these
-    /// lifetimes, if any. `None`: nothing was done; hand it over as a
-    /// [`Put`](annulus_proto::message::Operation::Put).
+    /// lifetimes, if any. Who may not begin a session may not do so either, since a
+    /// [`Put`](annulus_proto::message::Operation::Put) begins one where there is none. `None`: nothing was done; hand it
+    /// over as one.
     pub(crate) fn put_alone(
         &mut self,
         now: Now,
@@ -50,8 +51,8 @@ impl Core {
         value: &[u8],
         lifetimes: Option<&Lifetimes>,
     ) -> Option<Acknowledged> {
+        let client = ClientId::of(asker).filter(|_| may(role, true))?;
         let action = Action::Update { birth: None, value };
-        let client = ClientId::of(asker)?;
         let done = self.change_alone(now, (client, role), place, &action, lifetimes)?;
         self.counters.add("requests_put");
         Some(done)

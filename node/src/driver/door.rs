@@ -58,7 +58,7 @@ use super::settings::{NodeSettings, OnLateSave, RedisSettings};
 use super::shared::Shared;
 pub(super) use channels::Channels;
 pub(super) use cluster::{Cluster, announced};
-use connection::{Client, Connection};
+use connection::{AtOnce, Client, Connection};
 pub(super) use events::Events;
 pub(super) use near::NearTables;
 use scripts::Scripts;
@@ -361,7 +361,7 @@ impl<C: Clock> Door<C> {
                     send(connection, stream, &mut answers).await?;
                 }
             }
-            self.count(commands, std::mem::take(&mut connection.reads_near));
+            self.count(commands, std::mem::take(&mut connection.done_at_once));
             connection.tell_uses();
             // What is sent wakes its client, which costs the sender as much as several commands: if others have sent many, too,
             // they are all read first, and whoever takes all answers is awake after the first. Of single commands it brings
@@ -377,17 +377,22 @@ impl<C: Clock> Door<C> {
             }
             // Whoever is silent keeps no room but for what is there of a request.
             input.advance(from);
-            let is_roomy = input.len() <= READ_BYTES && input.capacity() > READ_BYTES;
+            let is_roomy = input.len() <= READ_BYTES && input.capacity() > 2 * READ_BYTES;
             if input.is_empty() || is_roomy {
                 input = BytesMut::from(&input[..]);
             }
             answers = Vec::new();
+            // Whoever keeps talking is not waited for.
+            let patience = stranger_goes.saturating_sub(self.clock.monotonic());
+            let is_stranger = !connection.is_authenticated();
+            if is_stranger && patience.is_zero() {
+                return self.send_away();
+            }
             let read = tokio::select! {
                 biased;
                 () = connection.client().killed() => return Ok(()),
-                () = self.wait_until(stranger_goes), if !connection.is_authenticated() => {
-                    self.reception.tally.add("redis_connections_without_password");
-                    return Ok(());
+                () = async { tokio::time::sleep(patience).await }, if is_stranger => {
+                    return self.send_away();
                 }
                 read = read(stream, &mut input) => read,
                 () = connection.news(), if connection.is_listening() => continue,
@@ -398,21 +403,26 @@ impl<C: Clock> Door<C> {
         }
     }
 
-    async fn wait_until(&self, monotonic: Duration) {
-        tokio::time::sleep(monotonic.saturating_sub(self.clock.monotonic())).await;
+    /// Ends a connection of somebody who has not said the password in time.
+    fn send_away(&self) -> io::Result<()> {
+        self.reception.tally.add("redis_connections_without_password");
+        Ok(())
     }
 
     fn channels(&self) -> &Arc<Channels> {
         &self.reception.channels
     }
 
-    fn count(&self, commands: u64, reads_near: u64) {
+    fn count(&self, commands: u64, done_at_once: AtOnce) {
         if commands > 0 {
             self.reception.tally.add_many("redis_commands", commands);
             self.counts.commands.fetch_add(commands, Ordering::Relaxed);
         }
-        if reads_near > 0 {
-            self.reception.tally.add_many("redis_reads_near", reads_near);
+        let AtOnce { reads, writes } = done_at_once;
+        for (counter, count) in [("redis_reads_near", reads), ("redis_writes_alone", writes)] {
+            if count > 0 {
+                self.reception.tally.add_many(counter, count);
+            }
         }
     }
 

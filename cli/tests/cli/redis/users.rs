@@ -26,6 +26,23 @@ fn client_of(node: &Node, user: &str) -> Tcp {
 }
 
 #[test]
+fn who_does_not_say_the_password_goes_however_much_else_it_says() {
+    let place = Place::new();
+    let password = place.secret("password", "correct horse\n");
+    let node = door(&place, &format!("password_file = {password:?}"));
+    let (mut talks, mut silent) = (Tcp::of(&node), Tcp::of(&node));
+    // Ten seconds, whatever comes meanwhile.
+    while talks.is_answered("PING") {
+        // More often than timers are looked at, and no more often than that takes.
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    assert!(!silent.is_answered("PING"), "both began at the same time");
+    let mut known = Tcp::of(&node);
+    assert_eq!(known.ask(&["AUTH", "correct horse"]), OK);
+    assert_eq!(known.say("PING"), "+PONG\r\n");
+}
+
+#[test]
 fn a_user_may_do_what_its_role_may() {
     let place = Place::new();
     let password = place.secret("password", "correct horse\n");
@@ -57,7 +74,9 @@ fn a_user_may_do_what_its_role_may() {
     ] {
         assert_eq!(worker.say(asked), answered, "{asked}");
     }
-    for asked in ["DEL k", "SET new v", "GETDEL k", "HSET new a 1", "HDEL map b"] {
+    let refused =
+        ["DEL k", "SET new v", "SET k w", "MSET k w", "GETDEL k", "HSET new a 1", "HDEL map b"];
+    for asked in refused {
         let refused = worker.say(asked);
         assert!(refused.contains("the role worker may not do this"), "{asked}: {refused}");
     }

@@ -55,6 +55,15 @@ pub(super) struct Facts {
     pub(super) used: Duration,
 }
 
+/// How much was done without a request to a core.
+#[derive(Default)]
+pub(super) struct AtOnce {
+    /// Reads that were answered out of shared memory.
+    pub(super) reads: u64,
+    /// Writes over what concerns this node alone.
+    pub(super) writes: u64,
+}
+
 /// One connection.
 pub(super) struct Connection<C> {
     pub(super) door: Arc<Door<C>>,
@@ -69,8 +78,8 @@ pub(super) struct Connection<C> {
     pub(super) table: usize,
     /// What it read out of shared memory since the cores were told, some of it.
     pub(super) uses: Vec<MemoryUse>,
-    /// How many reads were answered out of shared memory since that was counted.
-    pub(super) reads_near: u64,
+    /// What was done without a request to a core since that was counted.
+    pub(super) done_at_once: AtOnce,
     /// For which slots it was sent elsewhere.
     pub(super) sent: Sent,
     /// What it listens to; `None` = nothing.
@@ -157,7 +166,7 @@ impl<C: Clock> Connection<C> {
             staged: None,
             table: 0,
             uses: Vec::new(),
-            reads_near: 0,
+            done_at_once: AtOnce::default(),
             sent: Sent::default(),
             subscriptions: None,
             messages: Vec::new(),

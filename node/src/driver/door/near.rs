@@ -152,7 +152,7 @@ impl<C: Clock> Connection<C> {
             self.uses.push(MemoryUse { by, table, used, count: SAMPLE });
         }
         self.told.forget(self.table, key);
-        self.reads_near += 1;
+        self.done_at_once.reads += 1;
         if self.uses.len() >= USES_MAX {
             self.tell_uses();
         }

@@ -181,6 +181,7 @@ impl<C: Clock> Connection<C> {
         let is_set = self.store.put_at_once(place, &key, &value, lifetimes);
         if is_set {
             self.told.forget(self.table, key.as_bytes());
+            self.done_at_once.writes += 1;
         }
         Ok(is_set)
     }
@@ -393,7 +394,6 @@ pub(super) fn refuse_answer_of<'a>(bytes: usize) -> Outcome<'a, ()> {
 const PLAIN: SetOptions<'static> =
     SetOptions { condition: SetCondition::Always, ttl: KeepTtl::Remove, get: false };
 
-/// Whether a SET has to do with the value that is there.
 /// The lifetimes of what SET writes, `None` if its deadline is past: what would be written is gone at once. And whether those
 /// that are there stay.
 ///
@@ -414,6 +414,7 @@ fn lifetimes_after<'a>(
     })
 }
 
+/// Whether a SET has to do with the value that is there.
 fn asks_for_value(options: &SetOptions<'_>) -> bool {
     options.get || matches!(options.condition, SetCondition::Equal(_))
 }
