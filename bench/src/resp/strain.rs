@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -23,15 +24,16 @@ const HALF_A_VALUE: usize = 512 << 10;
 const NEVER_READ: usize = 50;
 /// How often somebody comes who says something else than requests, while others are served.
 const BETWEEN_NOISES: Duration = Duration::from_millis(2);
-/// What is no request, or announces more than any server takes; the answer, if Redis has one.
-const NOISES: [(&[u8], &str); 4] = [
+/// What is no request, or announces more than any server takes; what it is answered, if that is waited for: Redis waits for more
+/// of what has a NUL in it.
+const NOISES: [(&[u8], Option<&str>); 4] = [
     (
         b"*3\r\n$3\r\nSET\r\n$8\r\nstranger\r\n$536870913\r\n",
-        "-ERR Protocol error: invalid bulk length",
+        Some("-ERR Protocol error: invalid bulk length"),
     ),
-    (b"*2147483648\r\n", "-ERR Protocol error: invalid multibulk length"),
-    (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "-ERR "),
-    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", "-ERR "),
+    (b"*2147483648\r\n", Some("-ERR Protocol error: invalid multibulk length")),
+    (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Some("-ERR ")),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", None),
 ];
 /// What is asked of a server in each round.
 const LOAD: Load = Load { command: "GET", pipeline: 1 };
@@ -97,16 +99,19 @@ fn among_strangers(
     let mut open = halves(subject.addr)?;
     open.extend(half_values(subject.addr)?);
     settle(subject)?;
-    // They are sent away some seconds later.
+    // What they ask is work like that of others, until nothing of it is answered any more. They are sent away some seconds
+    // later.
     let who_never_read = never_read(subject.addr)?;
+    settle(subject)?;
     let is_over = AtomicBool::new(false);
     let (found, noises) = thread::scope(|scope| {
         let noises = scope.spawn(|| make_noise(subject.addr, &is_over));
         let found = measure();
         is_over.store(true, Ordering::Relaxed);
-        (found, noises.join())
+        (found, noises.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
-    ensure!(noises.is_ok_and(|noises| noises.is_ok_and(|count| count > 0)), "nobody made a noise");
+    let noises = noises.with_context(|| format!("who makes a noise at {}", subject.name))?;
+    ensure!(noises > 0, "nobody made a noise");
     for stream in &who_never_read {
         ensure!(is_open(stream), "{} sent somebody away too early", subject.name);
     }
@@ -185,6 +190,9 @@ fn make_noise(addr: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<usize> {
         let mut stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.write_all(noise)?;
+        count += 1;
+        thread::sleep(BETWEEN_NOISES);
+        let Some(complaint) = complaint else { continue };
         let mut said = [0; 256];
         let length = match stream.read(&mut said) {
             Ok(length) => length,
@@ -196,8 +204,6 @@ fn make_noise(addr: SocketAddr, is_over: &AtomicBool) -> anyhow::Result<usize> {
         if length > 0 && !said.starts_with(complaint) {
             bail!("{said:?} where {complaint:?} should be");
         }
-        count += 1;
-        thread::sleep(BETWEEN_NOISES);
     }
     Ok(count)
 }
