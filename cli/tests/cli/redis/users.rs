@@ -33,7 +33,7 @@ fn who_does_not_say_the_password_goes_however_much_else_it_says() {
     let (mut talks, mut silent) = (Tcp::of(&node), Tcp::of(&node));
     // Ten seconds, whatever comes meanwhile.
     while talks.is_answered("PING") {
-        // More often than timers are looked at, and no more often than that takes.
+        // Not as fast as it could: other tests run beside this one.
         std::thread::sleep(Duration::from_micros(200));
     }
     assert!(!silent.is_answered("PING"), "both began at the same time");
