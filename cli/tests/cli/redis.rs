@@ -6,7 +6,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use super::{Node, PATIENCE, Place, eventually, in_sync};
 
@@ -39,11 +38,10 @@ impl<S: Read + Write> Client<S> {
         self.stream.get_mut().write_all(bytes).expect("it is taken");
     }
 
-    /// Whether the connection is open yet, and a request is answered, by one line.
-    fn is_answered(&mut self, word: &str) -> bool {
-        let mut line = String::new();
-        self.stream.get_mut().write_all(&request(&[word])).is_ok()
-            && matches!(self.stream.read_line(&mut line), Ok(1..))
+    /// Waits until the other side ends the connection, and says nothing before.
+    #[track_caller]
+    fn hears_no_more(&mut self) {
+        assert_eq!(self.stream.read(&mut [0]).expect("it ends in time"), 0);
     }
 
     /// What a request of these words is answered.

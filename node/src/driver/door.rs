@@ -382,31 +382,23 @@ impl<C: Clock> Door<C> {
                 input = BytesMut::from(&input[..]);
             }
             answers = Vec::new();
-            // Whoever keeps talking is not waited for.
-            let patience = stranger_goes.saturating_sub(self.clock.monotonic());
-            let is_stranger = !connection.is_authenticated();
-            if is_stranger && patience.is_zero() {
-                return self.send_away();
-            }
+            let left = (!connection.is_authenticated())
+                .then(|| stranger_goes.saturating_sub(self.clock.monotonic()));
             let read = tokio::select! {
                 biased;
                 () = connection.client().killed() => return Ok(()),
-                () = async { tokio::time::sleep(patience).await }, if is_stranger => {
-                    return self.send_away();
-                }
-                read = read(stream, &mut input) => read,
+                read = in_time(left, read(stream, &mut input)) => read,
                 () = connection.news(), if connection.is_listening() => continue,
             };
-            if !matches!(read, Ok(1..)) {
-                return Ok(());
+            match read {
+                Some(Ok(1..)) => {}
+                Some(_) => return Ok(()),
+                None => {
+                    self.reception.tally.add("redis_connections_without_password");
+                    return Ok(());
+                }
             }
         }
-    }
-
-    /// Ends a connection of somebody who has not said the password in time.
-    fn send_away(&self) -> io::Result<()> {
-        self.reception.tally.add("redis_connections_without_password");
-        Ok(())
     }
 
     fn channels(&self) -> &Arc<Channels> {
@@ -437,6 +429,16 @@ impl<C: Clock> Door<C> {
 
 /// How long a client may take to say the password, where there is one.
 const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is heard of somebody who has so much time left, if it is not to stay without a password; `None`: it has to go.
+async fn in_time<T>(left: Option<Duration>, heard: impl Future<Output = T>) -> Option<T> {
+    match left {
+        None => Some(heard.await),
+        // Whoever keeps talking would be heard before any timer.
+        Some(Duration::ZERO) => None,
+        Some(left) => tokio::time::timeout(left, heard).await.ok(),
+    }
+}
 
 /// Reads what has come to the end of `input`: how many bytes; 0 = there will be no more. No room is taken before something
 /// comes, and then it is room for that, not for what is announced.
@@ -499,9 +501,21 @@ type Done = Result<(), Stopping>;
 
 #[cfg(test)]
 mod tests {
+    use std::future;
+
     use annulus_net::TokioNet;
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_has_no_time_left_goes_whether_it_talks_or_not() {
+        let (talks, is_silent) = (|| future::ready(1), future::pending);
+        let (long, short) = (Duration::from_hours(1), Duration::from_millis(1));
+        assert_eq!(in_time(None, talks()).await, Some(1));
+        assert_eq!(in_time(Some(long), talks()).await, Some(1));
+        assert_eq!(in_time(Some(Duration::ZERO), talks()).await, None);
+        assert_eq!(in_time(Some(short), is_silent()).await, None::<i32>);
+    }
 
     /// A development node begins without a port that a Redis has, or another program; one that was told to listen there
     /// says so and ends.

@@ -160,6 +160,28 @@ impl<C: Clock> Connection<C> {
         self.read(key).await?.map(bytes_of).transpose()
     }
 
+    /// What SET writes under, whether deadlines that are there stay, and else those of what it writes; `None` if they are past:
+    /// it is gone at once.
+    fn check_set<'a>(
+        &self,
+        spec: &'static Spec,
+        key: Argument<'a>,
+        value: Argument<'a>,
+        ttl: KeepTtl,
+    ) -> Outcome<'a, (Key, bool, Option<Lifetimes>)> {
+        let now_ms = self.now_ms();
+        let (keeps, lifetimes) = match ttl {
+            KeepTtl::Remove => (false, Some(FOR_EVER)),
+            KeepTtl::Keep => (true, Some(FOR_EVER)),
+            KeepTtl::Set(expiry) => {
+                let deadline = expiry.deadline_ms(now_ms).ok_or(CommandError::Expire(spec))?;
+                (false, until(deadline, now_ms))
+            }
+        };
+        self.refuse_longer(value.len())?;
+        Ok((named(key)?, keeps, lifetimes))
+    }
+
     /// Does SET, if what lives under the key concerns this node alone and is written over. Whether it was done.
     pub(super) fn set_at_once<'a>(
         &mut self,
@@ -172,10 +194,8 @@ impl<C: Clock> Connection<C> {
         if !is_plain || self.staged.is_some() {
             return Ok(false);
         }
-        let (keeps, lifetimes) = lifetimes_after(spec, options.ttl, self.now_ms())?;
+        let (key, keeps, lifetimes) = self.check_set(spec, key, value, options.ttl)?;
         let Some(lifetimes) = lifetimes else { return Ok(false) };
-        self.refuse_longer(value.len())?;
-        let key = named(key)?;
         let place = self.door.tables[self.table].place;
         let lifetimes = (!keeps).then_some(&lifetimes);
         let is_set = self.store.put_at_once(place, &key, &value, lifetimes);
@@ -193,9 +213,7 @@ impl<C: Clock> Connection<C> {
         value: Argument<'a>,
         options: SetOptions<'a>,
     ) -> Outcome<'a, Written> {
-        let (keeps, lifetimes) = lifetimes_after(spec, options.ttl, self.now_ms())?;
-        self.refuse_longer(value.len())?;
-        let key = named(key)?;
+        let (key, keeps, lifetimes) = self.check_set(spec, key, value, options.ttl)?;
         let written = |is_written| Written { is_written, before: None };
         match (options.condition, lifetimes) {
             (SetCondition::Always, None) if !options.get => {
@@ -393,26 +411,6 @@ pub(super) fn refuse_answer_of<'a>(bytes: usize) -> Outcome<'a, ()> {
 
 const PLAIN: SetOptions<'static> =
     SetOptions { condition: SetCondition::Always, ttl: KeepTtl::Remove, get: false };
-
-/// The lifetimes of what SET writes, `None` if its deadline is past: what would be written is gone at once. And whether those
-/// that are there stay.
-///
-/// # Errors
-/// [`CommandError::Expire`] for a time that is none.
-fn lifetimes_after<'a>(
-    spec: &'static Spec,
-    ttl: KeepTtl,
-    now_ms: i64,
-) -> Result<(bool, Option<Lifetimes>), CommandError<'a>> {
-    Ok(match ttl {
-        KeepTtl::Remove => (false, Some(FOR_EVER)),
-        KeepTtl::Keep => (true, Some(FOR_EVER)),
-        KeepTtl::Set(expiry) => {
-            let deadline = expiry.deadline_ms(now_ms).ok_or(CommandError::Expire(spec))?;
-            (false, until(deadline, now_ms))
-        }
-    })
-}
 
 /// Whether a SET has to do with the value that is there.
 fn asks_for_value(options: &SetOptions<'_>) -> bool {
