@@ -858,6 +858,8 @@ mod field_deadlines;
 mod hashes;
 #[path = "redis/import.rs"]
 mod import;
+#[path = "redis/pipelines.rs"]
+mod pipelines;
 #[path = "redis/scripts.rs"]
 mod scripts;
 #[path = "redis/sets.rs"]

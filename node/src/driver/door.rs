@@ -4,6 +4,7 @@
 //! A task per connection does one command after the other and writes the answers when no whole request is left. Nothing is
 //! remembered of a connection but what it said of itself, and which keys it knows to have no session ([`told`]).
 
+mod ahead;
 mod channels;
 mod cluster;
 mod connection;
@@ -35,9 +36,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use annulus_net::{Clock, Listener, LocalEnd, Net, Peer};
@@ -51,14 +52,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::task::JoinSet;
 
 use super::WRITE_TIMEOUT;
-use super::accept::{ACCEPT_PAUSE, Place, Reception};
+use super::accept::{ACCEPT_PAUSE, Reception};
 use super::error::RunError;
 use super::inboxes::Stopping;
 use super::settings::{NodeSettings, OnLateSave, RedisSettings};
 use super::shared::Shared;
 pub(super) use channels::Channels;
 pub(super) use cluster::{Cluster, announced};
-use connection::{AtOnce, Client, Connection};
+use connection::{AtOnce, Client, Connection, Progress};
 pub(super) use events::Events;
 pub(super) use near::NearTables;
 use scripts::Scripts;
@@ -81,7 +82,6 @@ pub(super) struct Door<C> {
     tells_events: bool,
     scripts: Scripts,
     connections_max: u32,
-    connections: AtomicU32,
     /// The number of the connection that sent many commands at a time last.
     served_last: AtomicU64,
     /// The addresses, for INFO.
@@ -251,7 +251,6 @@ impl<C: Clock> Door<C> {
             tells_events: settings.core.tells_gone,
             scripts: Scripts::default(),
             connections_max: settings.redis.connections_max,
-            connections: AtomicU32::new(0),
             served_last: AtomicU64::new(0),
             addrs,
             cluster,
@@ -264,11 +263,7 @@ impl<C: Clock> Door<C> {
         }
     }
 
-    /// Takes in a connection, to its end.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an async fn keeps its arguments twice, as long as it runs"
-    )]
+    /// Takes in a connection, to its end. What stays of that while its client is silent is all that a connection costs.
     fn receive<S>(
         self: Arc<Self>,
         mut stream: S,
@@ -279,126 +274,63 @@ impl<C: Clock> Door<C> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let mut admitted = self.admit(peer, end, at);
         async move {
-            let tally = &self.reception.tally;
-            let Some(_place) = Place::take(&self.connections, self.connections_max) else {
-                tally.add("redis_connections_refused");
-                self.counts.refused.fetch_add(1, Ordering::Relaxed);
-                let _ = write(&mut stream, b"-ERR max number of clients reached\r\n").await;
-                return;
-            };
-            let may = match end.and_then(|end| self.reception.role_at(end)) {
-                Ok(may) => may,
-                Err(error) => {
-                    tracing::error!(%error, "the user behind a local stream is unknown; it is closed");
-                    return tally.add("local_users_unknown");
+            let connection = match &mut admitted {
+                Ok(connection) => connection,
+                Err(refusal) => {
+                    let refusal = stream.write_all(refusal.as_bytes());
+                    let _ = Box::pin(tokio::time::timeout(WRITE_TIMEOUT, refusal)).await;
+                    return;
                 }
             };
-            tally.add("redis_connections");
-            self.counts.accepted.fetch_add(1, Ordering::Relaxed);
-            let number = self.reception.next.fetch_add(1, Ordering::Relaxed);
-            let (client, seed) = {
-                let mut random = self.random();
-                (random.random(), random.random())
-            };
-            // Without keys everybody on loopback may do everything, by whatever door; over the socket what its user may.
-            let is_open = self.reception.keys.is_none() || peer == Peer::Local;
-            let open = if is_open { User::DEVELOPMENT } else { User::AUTHORITY };
-            let inside = (self.reception.clone(), self.cores.clone());
-            let store = Store::new(inside, self.clock.clone(), number, client);
-            let client = Arc::new(Client::new(number, peer, at, self.clock.monotonic()));
-            self.clients().insert(number, client.clone());
-            let mut connection = Connection::new(self.clone(), client, store, (open, may), seed);
-            let ended = self.serve(&mut connection, &mut stream).await;
-            drop(connection);
-            self.clients().remove(&number);
+            let ended = serve(connection, &mut stream).await;
+            drop(admitted);
             if ended.is_ok() {
-                let _ = tokio::time::timeout(WRITE_TIMEOUT, stream.shutdown()).await;
+                let _ = Box::pin(tokio::time::timeout(WRITE_TIMEOUT, stream.shutdown())).await;
             }
         }
     }
 
-    /// Serves a connection until either side ends it.
+    /// Lets a client in.
     ///
     /// # Errors
-    /// If it cannot be written to.
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        connection: &mut Connection<C>,
-        stream: &mut S,
-    ) -> io::Result<()> {
-        let mut parser = Parser::new(LIMITS);
-        parser.set_authenticated(connection.is_authenticated());
-        let (mut input, mut answers, mut answered) = (BytesMut::new(), Vec::new(), 0);
-        let stranger_goes = self.clock.monotonic() + PASSWORD_TIMEOUT;
-        loop {
-            answers.reserve(answered);
-            // What was published before a command was sent is heard before its answer.
-            connection.hear(&mut answers, ANSWERS_BYTES_MAX);
-            let (mut from, mut commands, mut is_over) = (0, 0, false);
-            while !is_over {
-                match parser.parse(&mut input[from..]) {
-                    Ok(Parsed::Request { bytes }) => {
-                        let arguments = parser.arguments(&input[from..]);
-                        let done = connection.run(arguments, &mut answers).await;
-                        (from, commands) = (from + bytes, commands + 1);
-                        is_over = done.is_err() || connection.is_over();
-                        parser.set_authenticated(connection.is_authenticated());
-                        // Many commands wait for nobody.
-                        tokio::task::consume_budget().await;
-                    }
-                    Ok(Parsed::Nothing { bytes }) => from += bytes,
-                    Ok(Parsed::Partial { .. }) => break,
-                    Err(error) => {
-                        self.reception.tally.add("redis_protocol_errors");
-                        if !connection.is_muted() {
-                            Writer::new(&mut answers, connection.protocol()).refuse_bytes(error);
-                        }
-                        is_over = true;
-                    }
-                }
-                if answers.len() > ANSWERS_BYTES_MAX {
-                    send(connection, stream, &mut answers).await?;
-                }
+    /// If it is not let in: what it is told.
+    fn admit(
+        self: Arc<Self>,
+        peer: Peer,
+        end: io::Result<Option<LocalEnd>>,
+        at: Arc<str>,
+    ) -> Result<Connection<C>, &'static str> {
+        let tally = &self.reception.tally;
+        let may = end.and_then(|end| self.reception.role_at(end)).map_err(|error| {
+            tracing::error!(%error, "the user behind a local stream is unknown; it is closed");
+            tally.add("local_users_unknown");
+            ""
+        })?;
+        let number = self.reception.next.fetch_add(1, Ordering::Relaxed);
+        let client = Arc::new(Client::new(number, peer, at, self.clock.monotonic()));
+        {
+            let mut clients = self.clients();
+            if clients.len() >= self.connections_max as usize {
+                tally.add("redis_connections_refused");
+                self.counts.refused.fetch_add(1, Ordering::Relaxed);
+                return Err("-ERR max number of clients reached\r\n");
             }
-            self.count(commands, std::mem::take(&mut connection.done_at_once));
-            connection.tell_uses();
-            // What is sent wakes its client, which costs the sender as much as several commands: if others have sent many, too,
-            // they are all read first, and whoever takes all answers is awake after the first. Of single commands it brings
-            // nothing.
-            let number = connection.client().number;
-            if commands > 1 && self.served_last.swap(number, Ordering::Relaxed) != number {
-                tokio::task::yield_now().await;
-            }
-            answered = answers.len().min(ANSWERS_EXPECTED_MAX);
-            send(connection, stream, &mut answers).await?;
-            if is_over {
-                return Ok(());
-            }
-            // Whoever is silent keeps no room but for what is there of a request.
-            input.advance(from);
-            let is_roomy = input.len() <= READ_BYTES && input.capacity() > 2 * READ_BYTES;
-            if input.is_empty() || is_roomy {
-                input = BytesMut::from(&input[..]);
-            }
-            answers = Vec::new();
-            let left = (!connection.is_authenticated())
-                .then(|| stranger_goes.saturating_sub(self.clock.monotonic()));
-            let read = tokio::select! {
-                biased;
-                () = connection.client().killed() => return Ok(()),
-                read = in_time(left, read(stream, &mut input)) => read,
-                () = connection.news(), if connection.is_listening() => continue,
-            };
-            match read {
-                Some(Ok(1..)) => {}
-                Some(_) => return Ok(()),
-                None => {
-                    self.reception.tally.add("redis_connections_without_password");
-                    return Ok(());
-                }
-            }
+            clients.insert(number, client.clone());
         }
+        tally.add("redis_connections");
+        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        // Without keys everybody on loopback may do everything, by whatever door; over the socket what its user may.
+        let is_open = self.reception.keys.is_none() || peer == Peer::Local;
+        let open = if is_open { User::DEVELOPMENT } else { User::AUTHORITY };
+        let (name, seed) = {
+            let mut random = self.random();
+            (random.random(), random.random())
+        };
+        let inside = (self.reception.clone(), self.cores.clone());
+        let store = Store::new(inside, self.clock.clone(), number, name);
+        Ok(Connection::new(self, client, store, (open, may), seed))
     }
 
     fn channels(&self) -> &Arc<Channels> {
@@ -427,6 +359,119 @@ impl<C: Clock> Door<C> {
     }
 }
 
+/// Serves a connection until either side ends it.
+///
+/// # Errors
+/// If it cannot be written to.
+async fn serve<C: Clock, S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<C>,
+    stream: &mut S,
+) -> io::Result<()> {
+    let mut parser = Parser::new(LIMITS);
+    parser.set_authenticated(connection.is_authenticated());
+    let (mut input, mut answers, mut answered) = (BytesMut::new(), Vec::new(), 0);
+    let stranger_goes = connection.door.clock.monotonic() + PASSWORD_TIMEOUT;
+    loop {
+        answers.reserve(answered);
+        // What was published before a command was sent is heard before its answer.
+        connection.hear(&mut answers, ANSWERS_BYTES_MAX);
+        let (mut from, mut commands, mut is_over) = (0, 0, false);
+        while !is_over {
+            match parser.parse(&mut input[from..]) {
+                Ok(Parsed::Request { bytes }) => {
+                    let arguments = parser.arguments(&input[from..]);
+                    let done = match connection.run(arguments, &mut answers) {
+                        Progress::Over(done) => done,
+                        Progress::Waits(done) => done.await,
+                    };
+                    (from, commands) = (from + bytes, commands + 1);
+                    is_over = done.is_err() || connection.is_over();
+                    parser.set_authenticated(connection.is_authenticated());
+                    // Many commands wait for nobody.
+                    tokio::task::consume_budget().await;
+                }
+                Ok(Parsed::Nothing { bytes }) => from += bytes,
+                Ok(Parsed::Partial { .. }) => break,
+                Err(error) => {
+                    connection.door.reception.tally.add("redis_protocol_errors");
+                    if connection.is_ahead() {
+                        is_over = Box::pin(connection.settle(&mut answers)).await.is_err();
+                    }
+                    if !is_over && !connection.is_muted() {
+                        Writer::new(&mut answers, connection.protocol()).refuse_bytes(error);
+                    }
+                    is_over = true;
+                }
+            }
+            if answers.len() > ANSWERS_BYTES_MAX {
+                send(connection, stream, &mut answers).await?;
+            }
+        }
+        if connection.is_ahead() {
+            is_over |= Box::pin(connection.settle(&mut answers)).await.is_err();
+        }
+        connection.door.count(commands, std::mem::take(&mut connection.done_at_once));
+        connection.tell_uses();
+        // What is sent wakes its client, which costs the sender as much as several commands: if others have sent many, too,
+        // they are all read first, and whoever takes all answers is awake after the first. Of single commands it brings
+        // nothing.
+        let number = connection.client().number;
+        if commands > 1 && connection.door.served_last.swap(number, Ordering::Relaxed) != number {
+            tokio::task::yield_now().await;
+        }
+        answered = answers.len().min(ANSWERS_EXPECTED_MAX);
+        send(connection, stream, &mut answers).await?;
+        if is_over {
+            return Ok(());
+        }
+        // Whoever is silent keeps no room but for what is there of a request.
+        input.advance(from);
+        let is_roomy = input.len() <= READ_BYTES && input.capacity() > 2 * READ_BYTES;
+        if input.is_empty() || is_roomy {
+            input = BytesMut::from(&input[..]);
+        }
+        answers = Vec::new();
+        let left = (!connection.is_authenticated())
+            .then(|| stranger_goes.saturating_sub(connection.door.clock.monotonic()));
+        match in_time(left, next_event(connection, stream, &mut input)).await {
+            Some(Event::News | Event::Read(Ok(1..))) => {}
+            Some(Event::Killed | Event::Read(_)) => return Ok(()),
+            None => {
+                connection.door.reception.tally.add("redis_connections_without_password");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What ends the silence of a connection.
+enum Event {
+    Killed,
+    /// So many bytes were read; 0 = there will be no more.
+    Read(io::Result<usize>),
+    /// Messages wait, or it was given up.
+    News,
+}
+
+/// Waits for what comes next. What is read goes to the end of `input`.
+fn next_event<C: Clock, S: AsyncRead + Unpin>(
+    connection: &Connection<C>,
+    stream: &mut S,
+    input: &mut BytesMut,
+) -> impl Future<Output = Event> {
+    poll_fn(|task| {
+        connection.client().listen(task);
+        if connection.client().is_killed() {
+            return Poll::Ready(Event::Killed);
+        }
+        match poll_read(stream, input, task) {
+            Poll::Ready(read) => Poll::Ready(Event::Read(read)),
+            Poll::Pending if connection.has_news() => Poll::Ready(Event::News),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+}
+
 /// How long a client may take to say the password, where there is one.
 const PASSWORD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -436,22 +481,24 @@ async fn in_time<T>(left: Option<Duration>, heard: impl Future<Output = T>) -> O
         None => Some(heard.await),
         // Whoever keeps talking would be heard before any timer.
         Some(Duration::ZERO) => None,
-        Some(left) => tokio::time::timeout(left, heard).await.ok(),
+        // There are few of them, and a timer is large.
+        Some(left) => Box::pin(tokio::time::timeout(left, heard)).await.ok(),
     }
 }
 
 /// Reads what has come to the end of `input`: how many bytes; 0 = there will be no more. No room is taken before something
 /// comes, and then it is room for that, not for what is announced.
-async fn read<R: AsyncRead + Unpin>(from: &mut R, input: &mut BytesMut) -> io::Result<usize> {
-    poll_fn(|context| {
-        ROOM.with_borrow_mut(|room| {
-            let mut room = ReadBuf::new(room);
-            ready!(Pin::new(&mut *from).poll_read(context, &mut room))?;
-            input.extend_from_slice(room.filled());
-            Poll::Ready(Ok(room.filled().len()))
-        })
+fn poll_read<R: AsyncRead + Unpin>(
+    from: &mut R,
+    input: &mut BytesMut,
+    task: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    ROOM.with_borrow_mut(|room| {
+        let mut room = ReadBuf::new(room);
+        ready!(Pin::new(from).poll_read(task, &mut room))?;
+        input.extend_from_slice(room.filled());
+        Poll::Ready(Ok(room.filled().len()))
     })
-    .await
 }
 
 thread_local! {
@@ -462,38 +509,61 @@ thread_local! {
 /// Writes answers and messages to a client, and forgets them.
 ///
 /// # Errors
-/// If it cannot be written to, or was given up because more messages wait for it than may.
+/// If it cannot be written to, takes nothing for [`WRITE_TIMEOUT`], or was given up because more messages wait for it than may.
 async fn send<C: Clock, W: AsyncWrite + Unpin>(
     connection: &Connection<C>,
     stream: &mut W,
     answers: &mut Vec<u8>,
 ) -> io::Result<()> {
-    if connection.is_given_up() {
-        return Err(io::ErrorKind::ConnectionAborted.into());
-    }
-    if answers.is_empty() {
+    if answers.is_empty() && !connection.is_given_up() {
         return Ok(());
     }
-    tokio::select! {
-        biased;
-        () = connection.given_up(), if connection.is_listening() => {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        written = write(stream, answers) => written?,
+    let mut left = &answers[..];
+    let at_once = poll_fn(|task| Poll::Ready(poll_send(connection, stream, &mut left, task)));
+    match at_once.await {
+        Poll::Ready(sent) => sent?,
+        Poll::Pending => Box::pin(send_slowly(connection, stream, left)).await?,
     }
     answers.clear();
     Ok(())
 }
 
-/// Writes to a client. Who takes nothing for so long is given up.
-async fn write<W: AsyncWrite + Unpin>(stream: &mut W, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match tokio::time::timeout(WRITE_TIMEOUT, stream.write(bytes)).await?? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => bytes = &bytes[written..],
+/// Writes what the client takes after a while. Few have to wait for that, and a timer is large.
+async fn send_slowly<C: Clock, W: AsyncWrite + Unpin>(
+    connection: &Connection<C>,
+    stream: &mut W,
+    mut bytes: &[u8],
+) -> io::Result<()> {
+    loop {
+        let before = bytes.len();
+        let some = poll_fn(|task| match poll_send(connection, stream, &mut bytes, task) {
+            Poll::Pending if bytes.len() < before => Poll::Ready(Ok(false)),
+            polled => polled.map_ok(|()| true),
+        });
+        if tokio::time::timeout(WRITE_TIMEOUT, some).await?? {
+            return Ok(());
         }
     }
-    tokio::time::timeout(WRITE_TIMEOUT, stream.flush()).await?
+}
+
+/// Writes as much of `bytes` as goes, and takes it off; it is done when all of it is on its way.
+fn poll_send<C: Clock, W: AsyncWrite + Unpin>(
+    connection: &Connection<C>,
+    stream: &mut W,
+    bytes: &mut &[u8],
+    task: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    connection.client().listen(task);
+    if connection.is_given_up() {
+        return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+    }
+    while !bytes.is_empty() {
+        match ready!(Pin::new(&mut *stream).poll_write(task, bytes))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            written => *bytes = &bytes[written..],
+        }
+    }
+    Pin::new(stream).poll_flush(task)
 }
 
 /// The node is stopping, and the connection ends.

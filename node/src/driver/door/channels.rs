@@ -11,9 +11,9 @@ use annulus_proto::limits::CHANNEL_BYTES_MAX;
 use annulus_proto::message::Published;
 use annulus_resp::{Case, ChannelKind, Protocol, Writer, matches};
 use bytes::Bytes;
-use tokio::sync::Notify;
 
 use super::super::tally::Tally;
+use super::connection::Client;
 
 /// All who listen.
 pub(in super::super) struct Channels {
@@ -48,11 +48,8 @@ pub(super) struct Subscriptions {
 
 /// A connection that listens, as those see it that have a message for it.
 struct Listener {
-    number: u64,
+    client: Arc<Client>,
     queue: Mutex<Queue>,
-    /// Something waits, or it was given up.
-    news: Notify,
-    given_up: Notify,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -174,7 +171,7 @@ impl Lists {
             self.pattern_bytes += bytes;
         }
         for name in names {
-            listeners.entry(name.clone()).or_default().insert(by.number, by.clone());
+            listeners.entry(name.clone()).or_default().insert(by.client.number, by.clone());
         }
         self.count += names.len();
         Ok(())
@@ -201,16 +198,11 @@ impl Lists {
 }
 
 impl Subscriptions {
-    /// None, of a connection with this number.
-    pub(super) fn new(channels: Arc<Channels>, number: u64, protocol: Protocol) -> Self {
+    /// None, of this client's connection.
+    pub(super) fn new(channels: Arc<Channels>, client: Arc<Client>, protocol: Protocol) -> Self {
         let queue = Queue { protocol, messages: VecDeque::new(), bytes: 0, is_given_up: false };
-        let listener = Listener {
-            number,
-            queue: Mutex::new(queue),
-            news: Notify::new(),
-            given_up: Notify::new(),
-            waiting: channels.waiting.clone(),
-        };
+        let (queue, waiting) = (Mutex::new(queue), channels.waiting.clone());
+        let listener = Listener { client, queue, waiting };
         Self { channels, listener: Arc::new(listener), names: OfKinds::default() }
     }
 
@@ -266,7 +258,7 @@ impl Subscriptions {
     ) {
         let own = &self.names[kind as usize];
         let known = names.iter().filter(|name| own.contains(*name));
-        self.channels.lists().remove(kind, known, self.listener.number);
+        self.channels.lists().remove(kind, known, self.listener.client.number);
         for name in names {
             self.names[kind as usize].remove(name);
             then(name, self.count_with(kind));
@@ -296,24 +288,10 @@ impl Subscriptions {
         }
     }
 
-    /// Waits until something waits, or this was given up.
-    pub(super) async fn news(&self) {
-        loop {
-            {
-                let queue = self.listener.queue();
-                if queue.is_given_up || !queue.messages.is_empty() {
-                    return;
-                }
-            }
-            self.listener.news.notified().await;
-        }
-    }
-
-    /// Waits until this was given up.
-    pub(super) async fn given_up(&self) {
-        while !self.is_given_up() {
-            self.listener.given_up.notified().await;
-        }
+    /// Whether something waits, or this was given up.
+    pub(super) fn has_news(&self) -> bool {
+        let queue = self.listener.queue();
+        queue.is_given_up || !queue.messages.is_empty()
     }
 
     /// Whether more waited than may.
@@ -326,7 +304,7 @@ impl Drop for Subscriptions {
     fn drop(&mut self) {
         let mut lists = self.channels.lists();
         for kind in [ChannelKind::Plain, ChannelKind::Pattern, ChannelKind::Sharded] {
-            lists.remove(kind, self.names[kind as usize].iter(), self.listener.number);
+            lists.remove(kind, self.names[kind as usize].iter(), self.listener.client.number);
         }
         drop(lists);
         // Nobody leaves anything any more.
@@ -349,13 +327,13 @@ impl Listener {
         if is_too_much {
             queue.clear(&self.waiting);
             queue.is_given_up = true;
-            self.given_up.notify_one();
         } else {
             queue.messages.push_back(message);
             queue.bytes += size;
             self.waiting.fetch_add(size, Ordering::Relaxed);
         }
-        self.news.notify_one();
+        drop(queue);
+        self.client.wake();
         Some(!is_too_much)
     }
 

@@ -389,7 +389,7 @@ impl<C: Clock> Connection<C> {
         }
         let map = cluster.map();
         match map.elsewhere(slot, self.door.tables[self.table].replicas) {
-            Some(door) if self.sent.note(map.number, slot) => {
+            Some(door) if self.sent.get_or_insert_default().note(map.number, slot) => {
                 self.door.reception.tally.add("redis_moved");
                 let text = format!("{} {}:{}", slot.index(), door.ip(), door.port());
                 Err(Trouble::Error("MOVED", text.into()))

@@ -1,7 +1,9 @@
 //! One connection: what it said of itself, and its commands.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
 use std::time::Duration;
 
 use annulus_net::{Clock, Peer};
@@ -10,12 +12,14 @@ use annulus_resp::table::{self, Flags, Id, Spec};
 use annulus_resp::{
     Argument, Arguments, Command, CommandError, Credentials, Protocol, ReplyMode, Writer, texts,
 };
-use tokio::sync::Notify;
+use atomic_waker::AtomicWaker;
 
+use super::ahead::Ahead;
 use super::channels::{OfKinds, Subscriptions};
 use super::cluster::Sent;
 use super::listening::is_for_listeners;
 use super::store::{Outcome, Store, Trouble};
+use super::strings::is_plain;
 use super::told::Told;
 use super::transaction::{Queue, Staged, Watched};
 use super::users::{DEFAULT, User};
@@ -25,14 +29,14 @@ use crate::core::MemoryUse;
 /// A client, as others see it: CLIENT LIST and CLIENT KILL.
 pub(super) struct Client {
     pub(super) number: u64,
-    /// Where it comes from, as CLIENT LIST writes it.
-    pub(super) peer: String,
+    /// Where it comes from.
+    pub(super) peer: Peer,
     /// Where it came to.
     pub(super) at: Arc<str>,
-    pub(super) is_local: bool,
     pub(super) since: Duration,
     is_killed: AtomicBool,
-    killed: Notify,
+    /// Wakes its connection, which looks then what there is: it was killed, or given up, or messages wait.
+    bell: AtomicWaker,
     facts: Mutex<Facts>,
 }
 
@@ -64,24 +68,57 @@ pub(super) struct AtOnce {
     pub(super) writes: u64,
 }
 
+/// How far a command has come.
+pub(super) enum Progress<'a> {
+    Over(Done),
+    /// It is done when this is.
+    Waits(Pin<Box<dyn Future<Output = Done> + Send + 'a>>),
+}
+
+/// Where a command's answer stands, and what becomes of it.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Where it begins among the answers.
+    pub(super) begin: usize,
+    /// The client does not want it.
+    pub(super) is_skipped: bool,
+    pub(super) is_exec: bool,
+}
+
+/// What became of a command that waits for nothing.
+pub(super) enum Begun {
+    /// Its answer is there.
+    Answered,
+    /// It is under way, and others may follow.
+    Ahead,
+}
+
+enum Attempt<'a> {
+    Begun(Begun),
+    /// It has to wait for something, and is yet to be done.
+    Waits(&'static Spec, Command<'a>),
+}
+
 /// One connection.
-pub(super) struct Connection<C> {
+pub(super) struct Connection<C: Clock> {
     pub(super) door: Arc<Door<C>>,
     pub(super) store: Store<C>,
     pub(super) told: Told,
     /// The commands after a MULTI.
-    pub(super) queue: Option<Queue>,
+    pub(super) queue: Option<Box<Queue>>,
     pub(super) watched: Watched,
     /// What the commands of a transaction have done so far, while they are done.
-    pub(super) staged: Option<Staged>,
+    pub(super) staged: Option<Box<Staged>>,
     /// The table's number.
     pub(super) table: usize,
     /// What it read out of shared memory since the cores were told, some of it.
     pub(super) uses: Vec<MemoryUse>,
     /// What was done without a request to a core since that was counted.
     pub(super) done_at_once: AtOnce,
+    /// Commands whose answers are to come.
+    pub(super) ahead: Option<Box<Ahead>>,
     /// For which slots it was sent elsewhere.
-    pub(super) sent: Sent,
+    pub(super) sent: Option<Box<Sent>>,
     /// What it listens to; `None` = nothing.
     pub(super) subscriptions: Option<Box<Subscriptions>>,
     /// Messages that stand before the answer of the command under way.
@@ -106,11 +143,6 @@ pub(super) struct Connection<C> {
 
 impl Client {
     pub(super) fn new(number: u64, peer: Peer, at: Arc<str>, now: Duration) -> Self {
-        let peer_text = match peer {
-            Peer::Tcp(addr) => addr.to_string(),
-            // As Redis has it: who calls has no address of its own.
-            Peer::Local => format!("{at}:0"),
-        };
         let facts = Facts {
             user: DEFAULT,
             name: Vec::new(),
@@ -122,21 +154,41 @@ impl Client {
             command: "NULL",
             used: now,
         };
-        let is_local = peer == Peer::Local;
-        let (is_killed, killed) = (AtomicBool::new(false), Notify::new());
+        let (is_killed, bell) = (AtomicBool::new(false), AtomicWaker::new());
         let facts = Mutex::new(facts);
-        Self { number, peer: peer_text, at, is_local, since: now, is_killed, killed, facts }
+        Self { number, peer, at, since: now, is_killed, bell, facts }
     }
 
-    /// Waits until somebody kills it.
-    pub(super) async fn killed(&self) {
-        self.killed.notified().await;
+    /// One without a connection.
+    #[cfg(test)]
+    pub(super) fn alone(number: u64) -> Arc<Self> {
+        Arc::new(Self::new(number, Peer::Local, "".into(), Duration::ZERO))
+    }
+
+    /// Where it comes from, as CLIENT LIST writes it.
+    pub(super) fn address(&self) -> String {
+        match self.peer {
+            Peer::Tcp(addr) => addr.to_string(),
+            // As Redis has it: who calls has no address of its own.
+            Peer::Local => format!("{}:0", self.at),
+        }
+    }
+
+    /// Has its connection's task woken from now on, whenever there is something to look at. One that looks after this misses
+    /// nothing.
+    pub(super) fn listen(&self, task: &Context<'_>) {
+        self.bell.register(task.waker());
+    }
+
+    /// Wakes its connection.
+    pub(super) fn wake(&self) {
+        self.bell.wake();
     }
 
     /// Ends its connection, after the command that is under way.
     pub(super) fn kill(&self) {
         self.is_killed.store(true, Ordering::Relaxed);
-        self.killed.notify_one();
+        self.wake();
     }
 
     pub(super) fn is_killed(&self) -> bool {
@@ -167,7 +219,8 @@ impl<C: Clock> Connection<C> {
             table: 0,
             uses: Vec::new(),
             done_at_once: AtOnce::default(),
-            sent: Sent::default(),
+            ahead: None,
+            sent: None,
             subscriptions: None,
             messages: Vec::new(),
             is_push: false,
@@ -235,17 +288,63 @@ impl<C: Clock> Connection<C> {
     }
 
     /// Does a command, and appends its answer.
-    ///
-    /// # Errors
-    /// If the node stops; the answer says so.
-    pub(super) async fn run(&mut self, arguments: Arguments<'_>, answers: &mut Vec<u8>) -> Done {
-        let begin = answers.len();
-        let skips_this = std::mem::take(&mut self.skips_next);
-        let is_exec = self.is_exec(arguments);
-        let done = match is_exec {
-            true => Box::pin(self.exec(answers)).await,
-            false => self.answer(arguments, answers).await,
+    pub(super) fn run<'a>(
+        &'a mut self,
+        arguments: Arguments<'a>,
+        answers: &'a mut Vec<u8>,
+    ) -> Progress<'a> {
+        // What waits takes much room, which connections that are silent need not keep.
+        if !self.may_go_ahead(arguments) {
+            return Progress::Waits(Box::pin(async move {
+                self.settle(answers).await?;
+                match self.run(arguments, answers) {
+                    Progress::Over(done) => done,
+                    Progress::Waits(done) => done.await,
+                }
+            }));
+        }
+        let (begin, is_behind) = (answers.len(), self.is_ahead());
+        let is_skipped = std::mem::take(&mut self.skips_next);
+        let place = Place { begin, is_skipped, is_exec: self.is_exec(arguments) };
+        if place.is_exec {
+            return Progress::Waits(Box::pin(async move {
+                let done = self.exec(answers).await;
+                self.conclude(place, done, answers)
+            }));
+        }
+        let done = match self.attempt(arguments, answers) {
+            Ok(Attempt::Waits(spec, command)) => {
+                return Progress::Waits(Box::pin(async move {
+                    self.settle(answers).await?;
+                    let place = Place { begin: answers.len(), ..place };
+                    let done = self.carry_out(spec, command, answers).await;
+                    self.conclude(place, done, answers)
+                }));
+            }
+            Ok(Attempt::Begun(Begun::Ahead)) => {
+                if is_skipped {
+                    self.skip_last();
+                }
+                return Progress::Over(Ok(()));
+            }
+            Ok(Attempt::Begun(Begun::Answered)) => Ok(()),
+            Err(trouble) => Err(trouble),
         };
+        let over = self.conclude(place, done, answers);
+        if is_behind {
+            self.stand_behind(begin, answers);
+        }
+        Progress::Over(over)
+    }
+
+    /// Leaves of what a command has answered what its client is to read.
+    pub(super) fn conclude(
+        &mut self,
+        place: Place,
+        done: Outcome<'_, ()>,
+        answers: &mut Vec<u8>,
+    ) -> Done {
+        let Place { begin, is_skipped, is_exec } = place;
         let mut over = Ok(());
         if let Err(trouble) = done {
             // Whatever stands there of an answer that was not finished.
@@ -256,7 +355,7 @@ impl<C: Clock> Connection<C> {
             }
         }
         let is_push = std::mem::take(&mut self.is_push) && !is_exec;
-        if (self.is_muted || skips_this || self.skips_next) && !is_push {
+        if (self.is_muted || is_skipped || self.skips_next) && !is_push {
             answers.truncate(begin);
         }
         let messages = std::mem::take(&mut self.messages);
@@ -274,6 +373,18 @@ impl<C: Clock> Connection<C> {
         arguments: Arguments<'a>,
         answers: &mut Vec<u8>,
     ) -> Outcome<'a, ()> {
+        match self.attempt(arguments, answers)? {
+            Attempt::Begun(_) => Ok(()),
+            Attempt::Waits(spec, command) => Box::pin(self.carry_out(spec, command, answers)).await,
+        }
+    }
+
+    /// Does a command, if that can be done at once, or queues it.
+    fn attempt<'a>(
+        &mut self,
+        arguments: Arguments<'a>,
+        answers: &mut Vec<u8>,
+    ) -> Outcome<'a, Attempt<'a>> {
         let found = self.find(arguments);
         match &found {
             Err(Trouble::Command(CommandError::Arity(spec))) if spec.id == Id::Exec => {
@@ -286,18 +397,15 @@ impl<C: Clock> Connection<C> {
         if self.queue.is_some() && !is_done_at_once(spec.id) {
             self.enqueue(arguments)?;
             Writer::new(answers, self.protocol).simple("QUEUED");
-            return Ok(());
+            return Ok(Attempt::Begun(Begun::Answered));
         }
         {
             let mut facts = self.client.facts();
             (facts.command, facts.used) = (spec.name, self.door.clock.monotonic());
         }
         let command = Command::parse(spec, arguments)?;
-        if self.answer_at_once(spec, &command, answers)? {
-            return Ok(());
-        }
-        // What waits takes much room, which connections that are silent need not keep.
-        Box::pin(self.carry_out(spec, command, answers)).await
+        let begun = self.begin_at_once(spec, &command, answers)?;
+        Ok(begun.map_or(Attempt::Waits(spec, command), Attempt::Begun))
     }
 
     /// The command that a request is, if this client may ask for it.
@@ -354,24 +462,24 @@ impl<C: Clock> Connection<C> {
         self.door.unknown.add(if self.authenticated { name } else { b"" });
     }
 
-    /// Answers what most ask, if that is possible without waiting.
-    fn answer_at_once<'a>(
+    /// Does what most ask, as far as that is possible without waiting; `None`: nothing was done.
+    fn begin_at_once<'a>(
         &mut self,
         spec: &'static Spec,
         command: &Command<'a>,
         answers: &mut Vec<u8>,
-    ) -> Outcome<'a, bool> {
+    ) -> Outcome<'a, Option<Begun>> {
         let mut out = Writer::new(answers, self.protocol);
         match *command {
-            Command::Get { key } => Ok(self.get_near(&key, &mut out)),
-            Command::Set { key, value, options } => {
-                let is_set = self.set_at_once(spec, key, value, options)?;
-                if is_set {
+            Command::Get { key } => Ok(self.get_near(&key, &mut out).then_some(Begun::Answered)),
+            Command::Set { key, value, options } if is_plain(&options) => {
+                let begun = self.set_ahead(spec, key, value, options.ttl)?;
+                if let Some(Begun::Answered) = begun {
                     out.ok();
                 }
-                Ok(is_set)
+                Ok(begun)
             }
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 
@@ -574,6 +682,12 @@ impl<C: Clock> Connection<C> {
     pub(super) fn select(&mut self, table: usize) {
         self.table = table;
         self.client.facts().table = table;
+    }
+}
+
+impl<C: Clock> Drop for Connection<C> {
+    fn drop(&mut self) {
+        self.door.clients().remove(&self.client.number);
     }
 }
 

@@ -134,6 +134,7 @@ mod tests {
     use annulus_resp::{ChannelKind, Protocol};
 
     use super::super::channels::{Name, Subscriptions};
+    use super::super::connection::Client;
     use super::*;
 
     fn session(key: &str, birth_ms: u64, how: HowGone) -> GoneSession {
@@ -144,7 +145,8 @@ mod tests {
     fn events() -> (Events, Subscriptions) {
         let tally = Arc::new(Tally::default());
         let channels = Arc::new(Channels::new(tally.clone()));
-        let mut subscriptions = Subscriptions::new(channels.clone(), 1, Protocol::Resp2);
+        let mut subscriptions =
+            Subscriptions::new(channels.clone(), Client::alone(1), Protocol::Resp2);
         let all: Name = Name::from(&b"__keyevent@*__:*"[..]);
         let added = subscriptions.add(ChannelKind::Pattern, &[all], |_, _| {});
         assert!(added.is_ok());

@@ -17,7 +17,7 @@ use super::store::{ASKED_AT_ONCE_MAX, Outcome, Trouble};
 impl<C: Clock> Connection<C> {
     /// Ends all sessions of these tables.
     pub(super) async fn flush<'a>(&mut self, tables: Range<usize>) -> Outcome<'a, ()> {
-        let (client, first) = (self.client().peer.clone(), tables.start);
+        let (client, first) = (self.client().address(), tables.start);
         let mut ended = 0;
         tracing::info!(%client, user = self.user(), tables = tables.len(), first, "a client of Redis ends all sessions");
         // Who runs the cluster may do nothing with single sessions; that all of them end is said to the door alone.

@@ -24,23 +24,12 @@ impl<C: Clock> Connection<C> {
         self.is_listening() && self.protocol() == Protocol::Resp2 && self.staged.is_none()
     }
 
-    /// Waits for messages, or until it was given up. Who listens to nothing waits for ever.
-    pub(super) async fn news(&self) {
-        match &self.subscriptions {
-            Some(subscriptions) => subscriptions.news().await,
-            None => std::future::pending().await,
-        }
+    /// Whether messages wait, or it was given up.
+    pub(super) fn has_news(&self) -> bool {
+        self.subscriptions.as_ref().is_some_and(|it| it.has_news())
     }
 
-    /// Waits until it was given up, because it reads too slowly.
-    pub(super) async fn given_up(&self) {
-        match &self.subscriptions {
-            Some(subscriptions) => subscriptions.given_up().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Whether it was given up.
+    /// Whether it was given up, because it reads too slowly.
     pub(super) fn is_given_up(&self) -> bool {
         self.subscriptions.as_ref().is_some_and(|it| it.is_given_up())
     }
@@ -129,9 +118,9 @@ impl<C: Clock> Connection<C> {
     ) -> Outcome<'a, ()> {
         let names: Vec<Name> = names.iter().map(channel_name).collect::<Outcome<'_, _>>()?;
         self.hear_first();
-        let (number, protocol) = (self.client().number, self.protocol());
+        let (client, protocol) = (self.client().clone(), self.protocol());
         let mut subscriptions = self.subscriptions.take().unwrap_or_else(|| {
-            Box::new(Subscriptions::new(self.door.channels().clone(), number, protocol))
+            Box::new(Subscriptions::new(self.door.channels().clone(), client, protocol))
         });
         let word = word(kind, true);
         let added = subscriptions.add(kind, &names, |name, count| {

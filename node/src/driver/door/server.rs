@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use annulus_net::Clock;
+use annulus_net::{Clock, Peer};
 use annulus_resp::{
     Arguments, Case, ClientAttribute, ClientList, ClientType, Command, KillFilter, Writer, matches,
     texts,
@@ -156,7 +156,7 @@ impl<C: Clock> Connection<C> {
             filter.id.is_none_or(|asked| asked == id(client))
                 && filter.user.is_none_or(|asked| &*asked == client.facts().user.as_bytes())
                 && filter.client_type.is_none_or(|kind| kind == kind_of(client))
-                && is_at(filter.address, &client.peer)
+                && is_at(filter.address, &client.address())
                 && is_at(filter.local_address, &client.at)
                 && !(filter.skip_me && client.number == own)
         };
@@ -283,7 +283,7 @@ fn kind_of(client: &Client) -> ClientType {
 /// A client's line in CLIENT LIST. What Redis has there and we have not is as of somebody idle.
 fn line(client: &Client, now: Duration) -> Vec<u8> {
     let facts = client.facts().clone();
-    let flags = match (kind_of(client), client.is_local) {
+    let flags = match (kind_of(client), client.peer == Peer::Local) {
         (ClientType::PubSub, true) => "PU",
         (ClientType::PubSub, false) => "P",
         (_, true) => "U",
@@ -297,7 +297,7 @@ fn line(client: &Client, now: Duration) -> Vec<u8> {
          qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user={} \
          redir=-1 resp={} lib-name={} lib-ver={}\n",
         client.number,
-        client.peer,
+        client.address(),
         client.at,
         text(&facts.name),
         seconds(client.since),

@@ -57,6 +57,15 @@ pub(super) enum Trouble<'a> {
     Error(&'static str, Cow<'static, str>),
 }
 
+/// How far a question has come.
+pub(super) enum Asked {
+    Answered(Box<Message>),
+    /// The answer will have this number.
+    HandedOver(u64),
+    /// Nobody has it yet.
+    Left(Box<Request>),
+}
+
 /// What became of a command.
 pub(super) type Outcome<'a, T> = Result<T, Trouble<'a>>;
 
@@ -151,26 +160,45 @@ impl<C: Clock> Store<C> {
         keys: &[Key],
         operation: &Operation,
     ) -> Result<Vec<SessionReply>, Stopping> {
-        debug_assert!(keys.len() <= ASKED_AT_ONCE_MAX, "there is room for the answers");
-        self.open();
-        let mut replies: Vec<Option<SessionReply>> = vec![None; keys.len()];
-        let (first, mut requests) = (self.sequence + 1, Vec::new());
-        for (key, reply) in keys.iter().zip(&mut replies) {
-            let message = self.next_request(table, key, operation.clone()).into();
-            match self.ask_at_once(self.request(self.asker(), message)) {
-                Ok(answer) => *reply = answer.map(reply_of),
-                Err(request) => requests.push(request),
-            }
+        let asked = keys.iter().map(|key| self.begin(table, key, operation.clone())).collect();
+        self.finish(asked).await
+    }
+
+    /// Asks, and does not wait.
+    pub(super) fn begin(&mut self, table: &str, key: &Key, operation: Operation) -> Asked {
+        let request = self.next_request(table, key, operation);
+        self.hand_over(self.asker(), request.into())
+    }
+
+    /// Waits for the answers to up to [`ASKED_AT_ONCE_MAX`] questions; they are in their order.
+    pub(super) async fn finish(
+        &mut self,
+        asked: Vec<Asked>,
+    ) -> Result<Vec<SessionReply>, Stopping> {
+        debug_assert!(asked.len() <= ASKED_AT_ONCE_MAX, "there is room for the answers");
+        let (mut ids, mut replies, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+        for asked in asked {
+            let (id, reply) = match asked {
+                Asked::Answered(message) => (None, Some(reply_of(*message))),
+                Asked::HandedOver(id) => (Some(id), None),
+                Asked::Left(request) => {
+                    let id = request.header.id;
+                    requests.push(*request);
+                    (Some(id), None)
+                }
+            };
+            ids.push(id);
+            replies.push(reply);
         }
-        let mut waiting = replies.iter().filter(|reply| reply.is_none()).count();
+        let mut waiting = ids.iter().flatten().count();
         let all = async {
             if !requests.is_empty() {
-                self.reception.inboxes.request(requests).await?;
+                Box::pin(self.reception.inboxes.request(requests)).await?;
             }
             while waiting > 0 {
                 let (id, message) = self.next_answer().await?;
                 // What comes late is an answer to something before.
-                let index = id.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+                let index = ids.iter().position(|asked| *asked == Some(id));
                 if let Some(reply @ None) = index.and_then(|index| replies.get_mut(index)) {
                     *reply = Some(reply_of(*message));
                     waiting -= 1;
@@ -230,27 +258,45 @@ impl<C: Clock> Store<C> {
         core.do_at_once(put).is_some()
     }
 
-    async fn send(&mut self, asker: Asker, message: Message) -> Result<Option<Message>, Stopping> {
-        self.open();
-        let request = match self.ask_at_once(self.request(asker, message)) {
-            Ok(Some(answer)) => return Ok(Some(answer)),
-            Ok(None) => None,
-            Err(request) => Some(request),
-        };
-        let answer = async {
-            if let Some(request) = request {
-                self.reception.inboxes.request(vec![request]).await?;
-            }
-            loop {
-                let (id, message) = self.next_answer().await?;
-                if id == self.sequence {
-                    return Ok(message);
+    /// Sends a request, the last one that was numbered, and waits for its answer; `None`: there was none in time.
+    fn send(
+        &mut self,
+        asker: Asker,
+        message: Message,
+    ) -> impl Future<Output = Result<Option<Message>, Stopping>> + Send {
+        // What is waited for is small, which the request is not.
+        let asked = self.hand_over(asker, message);
+        async move {
+            let (id, request) = match asked {
+                Asked::Answered(message) => return Ok(Some(*message)),
+                Asked::HandedOver(id) => (id, None),
+                Asked::Left(request) => (request.header.id, Some(request)),
+            };
+            let answer = async {
+                if let Some(request) = request {
+                    Box::pin(self.reception.inboxes.request(vec![*request])).await?;
                 }
+                loop {
+                    let (of, message) = self.next_answer().await?;
+                    if of == id {
+                        return Ok(message);
+                    }
+                }
+            };
+            match tokio::time::timeout(GIVEN_UP_AFTER, answer).await {
+                Ok(answer) => Ok(Some(*answer?)),
+                Err(_) => Ok(None),
             }
-        };
-        match tokio::time::timeout(GIVEN_UP_AFTER, answer).await {
-            Ok(answer) => Ok(Some(*answer?)),
-            Err(_) => Ok(None),
+        }
+    }
+
+    /// Has the core that a request is for take it, if it is free.
+    fn hand_over(&mut self, asker: Asker, message: Message) -> Asked {
+        self.open();
+        match self.ask_at_once(self.request(asker, message)) {
+            Ok(Some(answer)) => Asked::Answered(Box::new(answer)),
+            Ok(None) => Asked::HandedOver(self.sequence),
+            Err(request) => Asked::Left(Box::new(request)),
         }
     }
 

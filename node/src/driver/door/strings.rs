@@ -6,15 +6,15 @@ use annulus_proto::entry::Value;
 use annulus_proto::message::{Lifetimes, Operation, Session};
 use annulus_resp::table::Spec;
 use annulus_resp::{
-    Argument, Command, CommandError, KeepTtl, SetCondition, SetOptions, TtlChange, Writer, integer,
-    texts,
+    Argument, Arguments, Command, CommandError, KeepTtl, SetCondition, SetOptions, TtlChange,
+    Writer, integer, texts,
 };
 
 use super::super::settings::OnLateSave;
-use super::connection::Connection;
+use super::connection::{Begun, Connection};
 use super::hashes::sum;
-use super::keyspace::{FOR_EVER, Found, LATE_SAVE, TRIES_MAX, lifetimes_of, named, until};
-use super::store::{Outcome, Trouble, contended};
+use super::keyspace::{FOR_EVER, Found, LATE_SAVE, TRIES_MAX, is_done, lifetimes_of, named, until};
+use super::store::{ASKED_AT_ONCE_MAX, Asked, Outcome, Trouble, contended};
 
 /// The most bytes of values that MGET and HMGET answer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -85,13 +85,7 @@ impl<C: Clock> Connection<C> {
                     named(key)?;
                     self.refuse_longer(value.len())?;
                 }
-                for (count, (key, value)) in pairs.pairs().enumerate() {
-                    let written = match self.set_at_once(spec, key, value, PLAIN) {
-                        Ok(false) => self.set(spec, key, value, PLAIN).await.map(|_| ()),
-                        done => done.map(|_| ()),
-                    };
-                    written.map_err(|trouble| trouble.after(count > 0))?;
-                }
+                self.set_all(spec, pairs).await?;
                 out.ok();
             }
             Command::MSetNx { pairs } => {
@@ -182,28 +176,91 @@ impl<C: Clock> Connection<C> {
         Ok((named(key)?, keeps, lifetimes))
     }
 
-    /// Does SET, if what lives under the key concerns this node alone and is written over. Whether it was done.
-    pub(super) fn set_at_once<'a>(
+    /// Begins a SET that asks for nothing else, without waiting for anything. `None`: nothing was done.
+    pub(super) fn set_ahead<'a>(
         &mut self,
         spec: &'static Spec,
         key: Argument<'a>,
         value: Argument<'a>,
-        options: SetOptions<'a>,
-    ) -> Outcome<'a, bool> {
-        let is_plain = matches!(options.condition, SetCondition::Always) && !options.get;
-        if !is_plain || self.staged.is_some() {
-            return Ok(false);
+        ttl: KeepTtl,
+    ) -> Outcome<'a, Option<Begun>> {
+        if self.staged.is_some() {
+            return Ok(None);
         }
-        let (key, keeps, lifetimes) = self.check_set(spec, key, value, options.ttl)?;
-        let Some(lifetimes) = lifetimes else { return Ok(false) };
-        let place = self.door.tables[self.table].place;
-        let lifetimes = (!keeps).then_some(&lifetimes);
-        let is_set = self.store.put_at_once(place, &key, &value, lifetimes);
-        if is_set {
-            self.told.forget(self.table, key.as_bytes());
+        let (key, keeps, lifetimes) = self.check_set(spec, key, value, ttl)?;
+        let Some(lifetimes) = lifetimes else { return Ok(None) };
+        Ok(Some(match self.begin_put(&key, &value, lifetimes, keeps) {
+            None => Begun::Answered,
+            Some(asked) => {
+                self.ahead.get_or_insert_default().push(key, asked);
+                Begun::Ahead
+            }
+        }))
+    }
+
+    /// Has a value put under a key; `None`: it is there, since what lives there concerns this node alone.
+    fn begin_put(
+        &mut self,
+        key: &Key,
+        value: &[u8],
+        lifetimes: Lifetimes,
+        keeps_lifetimes: bool,
+    ) -> Option<Asked> {
+        let table = &self.door.tables[self.table];
+        let new = (!keeps_lifetimes).then_some(&lifetimes);
+        let is_put = self.store.put_at_once(table.place, key, value, new);
+        let after_end = !is_put && self.knows_of_the_end(key);
+        // Whatever comes of it: it may be done though its answer is lost, and another's session may be there.
+        self.told.forget(self.table, key.as_bytes());
+        if is_put {
             self.done_at_once.writes += 1;
+            return None;
         }
-        Ok(is_set)
+        let value = Value::Bytes(value.to_vec());
+        let put = Operation::Put { value, lifetimes, keeps_lifetimes, after_end };
+        Some(self.store.begin(&table.name, key, put))
+    }
+
+    /// MSET, of values that are not too long: many keys at a time.
+    async fn set_all<'a>(&mut self, spec: &'static Spec, pairs: Arguments<'a>) -> Outcome<'a, ()> {
+        let (mut asked, mut keys, mut some) = (Vec::new(), Vec::new(), false);
+        for (key, value) in pairs.pairs() {
+            if self.staged.is_some() {
+                let written = self.set(spec, key, value, PLAIN).await;
+                written.map_err(|trouble| trouble.after(some))?;
+                some = true;
+                continue;
+            }
+            let key = named(key)?;
+            // The last one of several for a key is to stay.
+            if asked.len() == ASKED_AT_ONCE_MAX || keys.contains(&key) {
+                keys.clear();
+                self.finish_puts(std::mem::take(&mut asked), &mut some).await?;
+            }
+            match self.begin_put(&key, &value, FOR_EVER, false) {
+                None => some = true,
+                Some(put) => {
+                    asked.push(put);
+                    keys.push(key);
+                }
+            }
+        }
+        self.finish_puts(asked, &mut some).await
+    }
+
+    /// Waits for puts that were begun. `some`: whether some were done, or have been before.
+    async fn finish_puts<'a>(&mut self, asked: Vec<Asked>, some: &mut bool) -> Outcome<'a, ()> {
+        let mut failed = None;
+        for reply in self.store.finish(asked).await? {
+            match is_done(reply).and_then(|is_put| if is_put { Ok(()) } else { self.late() }) {
+                Ok(()) => *some = true,
+                Err(trouble) => failed = failed.or(Some(trouble)),
+            }
+        }
+        match failed {
+            None => Ok(()),
+            Some(trouble) => Err(trouble.after(*some)),
+        }
     }
 
     async fn set<'a>(
@@ -411,6 +468,11 @@ pub(super) fn refuse_answer_of<'a>(bytes: usize) -> Outcome<'a, ()> {
 
 const PLAIN: SetOptions<'static> =
     SetOptions { condition: SetCondition::Always, ttl: KeepTtl::Remove, get: false };
+
+/// Whether a SET puts its value there whatever was there, and tells of nothing else.
+pub(super) fn is_plain(options: &SetOptions<'_>) -> bool {
+    matches!(options.condition, SetCondition::Always) && !options.get
+}
 
 /// Whether a SET has to do with the value that is there.
 fn asks_for_value(options: &SetOptions<'_>) -> bool {

@@ -11,8 +11,14 @@ use twox_hash::XxHash3_64;
 pub(super) struct Told {
     /// Drawn for each connection: nobody can choose keys that are taken for each other.
     seed: u64,
+    /// `None` = nothing; most connections know nothing most of the time.
+    known: Option<Box<Known>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
     order: VecDeque<u64>,
-    known: BTreeSet<u64>,
+    keys: BTreeSet<u64>,
     /// Tables all of whose sessions it ended, by their numbers, each with the keys under which it has met one since: at most
     /// [`KEYS_MAX`], beyond which it knows nothing of the rest any more.
     emptied: BTreeMap<usize, BTreeSet<u64>>,
@@ -24,64 +30,64 @@ const KEYS_MAX: usize = 1_024;
 impl Told {
     /// Of no key.
     pub(super) fn new(seed: u64) -> Self {
-        let (order, known, emptied) = (VecDeque::new(), BTreeSet::new(), BTreeMap::new());
-        Self { seed, order, known, emptied }
+        Self { seed, known: None }
     }
 
     /// The client knows that there is none.
     pub(super) fn note(&mut self, table: usize, key: &[u8]) {
         let hash = self.hash(table, key);
-        if let Some(met) = self.emptied.get_mut(&table) {
+        let known = self.known.get_or_insert_default();
+        if let Some(met) = known.emptied.get_mut(&table) {
             met.remove(&hash);
         }
-        if !self.known.insert(hash) {
+        if !known.keys.insert(hash) {
             return;
         }
-        self.order.push_back(hash);
-        if self.order.len() > KEYS_MAX
-            && let Some(oldest) = self.order.pop_front()
+        known.order.push_back(hash);
+        if known.order.len() > KEYS_MAX
+            && let Some(oldest) = known.order.pop_front()
         {
-            self.known.remove(&oldest);
+            known.keys.remove(&oldest);
         }
     }
 
     /// The client knows that there is none in a table.
     pub(super) fn note_all(&mut self, table: usize) {
-        self.emptied.insert(table, BTreeSet::new());
+        self.known.get_or_insert_default().emptied.insert(table, BTreeSet::new());
     }
 
     /// There is one again, as far as the client knows.
     pub(super) fn forget(&mut self, table: usize, key: &[u8]) {
-        if self.known.is_empty() && self.emptied.is_empty() {
+        if self.known.is_none() {
             return;
         }
         let hash = self.hash(table, key);
-        if self.known.remove(&hash) {
-            self.order.retain(|other| *other != hash);
+        let Some(known) = &mut self.known else { return };
+        if known.keys.remove(&hash) {
+            known.order.retain(|other| *other != hash);
         }
-        if let Some(met) = self.emptied.get_mut(&table) {
+        if let Some(met) = known.emptied.get_mut(&table) {
             met.insert(hash);
             if met.len() > KEYS_MAX {
-                self.emptied.remove(&table);
+                known.emptied.remove(&table);
             }
+        }
+        if known.keys.is_empty() && known.emptied.is_empty() {
+            self.known = None;
         }
     }
 
     /// Somebody else has the connection now.
     pub(super) fn clear(&mut self) {
-        self.order.clear();
-        self.known.clear();
-        self.emptied.clear();
+        self.known = None;
     }
 
     /// Whether the client knows that there is none.
     pub(super) fn knows(&self, table: usize, key: &[u8]) -> bool {
-        if self.known.is_empty() && self.emptied.is_empty() {
-            return false;
-        }
+        let Some(known) = &self.known else { return false };
         let hash = self.hash(table, key);
-        let is_of_all = || self.emptied.get(&table).is_some_and(|met| !met.contains(&hash));
-        self.known.contains(&hash) || is_of_all()
+        let is_of_all = || known.emptied.get(&table).is_some_and(|met| !met.contains(&hash));
+        known.keys.contains(&hash) || is_of_all()
     }
 
     fn hash(&self, table: usize, key: &[u8]) -> u64 {
@@ -120,7 +126,8 @@ mod tests {
             told.note(0, &key(number));
         }
         assert!(told.knows(0, &key(1)));
-        assert_eq!((told.order.len(), told.known.len()), (KEYS_MAX, KEYS_MAX));
+        let known = told.known.as_ref().expect("it knows of some");
+        assert_eq!((known.order.len(), known.keys.len()), (KEYS_MAX, KEYS_MAX));
     }
 
     #[test]

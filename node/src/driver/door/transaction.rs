@@ -108,7 +108,7 @@ impl<C: Clock> Connection<C> {
         if self.queue.is_some() {
             return Err(Trouble::text("ERR", texts::NESTED_MULTI));
         }
-        self.queue = Some(Queue::default());
+        self.queue = Some(Box::default());
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl<C: Clock> Connection<C> {
         let (mut written, mut later) = (Staged::default(), Later::new());
         for _ in 0..TRIES_MAX {
             answers.truncate(begin);
-            self.staged = Some(std::mem::take(&mut written));
+            self.staged = Some(Box::new(std::mem::take(&mut written)));
             later.clear();
             let done = self.try_exec(&queue, &watched, answers, &mut later).await;
             let staged = self.staged.take().unwrap_or_default();

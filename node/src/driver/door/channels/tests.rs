@@ -18,7 +18,7 @@ impl World {
 
     fn connection(&mut self, protocol: Protocol) -> Subscriptions {
         self.next += 1;
-        Subscriptions::new(self.channels.clone(), self.next, protocol)
+        Subscriptions::new(self.channels.clone(), Client::alone(self.next), protocol)
     }
 
     fn publish(&self, channel: &str, message: &[u8]) -> usize {

@@ -1,0 +1,93 @@
+//! Many requests at a time, through nodes that have to ask others.
+
+use std::io::{Read, Write};
+
+use super::super::{Node, Place, eventually};
+use super::channels::counter;
+use super::{Client, Draw, OK, RealRedis, Tcp, bulk, doors, request};
+
+fn three_nodes(place: &Place) -> Vec<Node> {
+    let redis = "[redis]\nlisten = [\"127.0.0.1:0\"]\non_late_save = \"recreate\"\n";
+    let table = "[[table]]\nname = \"sessions\"\nidle = \"never\"\nlifetime_max = \"never\"\nread = \"home\"\n";
+    let config = place.write("doors.toml", format!("{redis}\n{table}"));
+    doors(place, "n1", &["n2", "n3"], &["--config", &config])
+}
+
+/// All answers to a batch; the last one is known when it comes.
+fn answers_to<S: Read + Write>(client: &mut Client<S>, batch: &[Vec<String>]) -> Vec<String> {
+    let words = |it: &Vec<String>| request(&it.iter().map(String::as_str).collect::<Vec<_>>());
+    // The first of these may be skipped.
+    let end = [request(&["PING"]), request(&["ECHO", "the end"])].concat();
+    client.send(&batch.iter().flat_map(words).chain(end).collect::<Vec<_>>());
+    let mut answers = Vec::new();
+    while answers.last() != Some(&bulk("the end")) {
+        answers.push(client.answer());
+    }
+    answers
+}
+
+impl Draw {
+    /// A request, most of all a SET that goes ahead of the answers to others.
+    fn of_pipeline(&mut self, number: usize) -> Vec<String> {
+        let keys = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let words = match self.below(16) {
+            0 => "CLIENT REPLY SKIP".to_owned(),
+            1 => "SET a".to_owned(),
+            2 => format!("SET {} 1 EX 0", self.one_of(&keys)),
+            3 => format!("SET {} 1 EXAT 1", self.one_of(&keys)),
+            4 => format!("GET {}", self.one_of(&keys)),
+            5 => format!("MSET {0} 1 {1} 2 {0} 3", self.one_of(&keys), self.one_of(&keys)),
+            6 => return self.request(number),
+            7 => format!("SETEX {} 100000 {number}", self.one_of(&keys)),
+            _ => format!("SET {} {number}", self.one_of(&keys)),
+        };
+        words.split(' ').map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn random_pipelines_through_three_nodes_are_answered_as_by_a_real_redis() {
+    let place = Place::new();
+    let nodes = three_nodes(&place);
+    let real = RealRedis::start(&place);
+    let mut theirs = eventually("a real Redis", || Client::at(&real.socket));
+    let mut ours: Vec<Tcp> = nodes.iter().map(Tcp::of).collect();
+    let is_time = |words: &[String]| words[0].contains("TTL") || words[0].contains("TIME");
+    for seed in [11, 12, 13] {
+        let mut draw = Draw(seed);
+        for round in 0..150 {
+            let count = 1 + draw.below(40);
+            let mut batch: Vec<_> = (0..count).map(|it| draw.of_pipeline(round + it)).collect();
+            batch.retain(|words| !is_time(words));
+            // One after the other, by each of them: what one has answered all others know of.
+            let ours = answers_to(&mut ours[round % nodes.len()], &batch);
+            assert_eq!(
+                ours,
+                answers_to(&mut theirs, &batch),
+                "seed {seed}, round {round}: {batch:?}"
+            );
+        }
+        let ended = ["DEL", "a", "b", "c", "d", "e", "f", "g", "h"];
+        assert_eq!(ours[0].ask(&ended), theirs.ask(&ended));
+    }
+}
+
+#[test]
+fn many_keys_that_are_set_at_a_time_are_all_there() {
+    let place = Place::new();
+    let nodes = three_nodes(&place);
+    let keys: Vec<String> = (0..100).map(|number| format!("sess:{number}")).collect();
+    let mut words = vec!["MSET"];
+    for key in &keys {
+        words.extend([key, key.as_str()]);
+    }
+    // The last one of several for a key stays.
+    words.extend([&keys[0], "anew"]);
+    assert_eq!(Tcp::of(&nodes[0]).ask(&words), OK);
+    let mut other = Tcp::of(&nodes[1]);
+    assert_eq!(other.ask(&["GET", &keys[0]]), bulk("anew"));
+    for key in &keys[1..] {
+        assert_eq!(other.ask(&["GET", key]), bulk(key));
+    }
+    assert_eq!(counter(&place, &nodes[0], "redis_late_saves"), 0);
+}
