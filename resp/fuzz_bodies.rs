@@ -50,13 +50,22 @@ pub(crate) fn read(
         (rest, piece) = (others, piece + 1);
         loop {
             let before = buffer.len();
+            let get = parser.find_get(&buffer);
             let parsed = parser.parse(&mut buffer);
             assert_eq!(buffer.len(), before);
             assert!(parser.memory_bytes() <= 8192 + 8 * buffer.len());
+            assert!(get.is_none() || matches!(parsed, Ok(Parsed::Request { .. })));
             match parsed {
                 Ok(Parsed::Request { bytes }) => {
                     let arguments = parser.arguments(&buffer);
                     understand(arguments);
+                    if let Some((key, size)) = get {
+                        assert_eq!(size, bytes);
+                        let words = arguments.iter().map(|argument| argument.to_vec());
+                        let words: Vec<_> = words.collect();
+                        assert!(words[0].eq_ignore_ascii_case(b"get") && words[1] == buffer[key]);
+                        assert_eq!(words.len(), 2);
+                    }
                     said.requests
                         .push(arguments.iter().map(|argument| argument.to_vec()).collect());
                     assert!(!arguments.is_empty());

@@ -10,6 +10,8 @@
 //! Two things are not: Redis waits for more when a line has a NUL, where we go on; and whether a line is too
 //! long depends there on how it arrives, here on its length alone.
 
+use std::ops::Range;
+
 use crate::arguments::{Arguments, Span};
 use crate::number::integer;
 
@@ -22,6 +24,10 @@ const UNAUTHENTICATED_BULK_BYTES_MAX: i64 = 16 * 1024;
 
 // An argument takes at least so many bytes: `$0\r\n\r\n`.
 const BULK_BYTES_MIN: usize = 6;
+
+// What a GET begins with, before the size of its key, and how many digits of that a short cut looks at.
+const GET: &[u8] = b"*2\r\n$3\r\nGET\r\n$";
+const GET_DIGITS_MAX: usize = 3;
 
 // More places for arguments than this are given back before the next request.
 const SPANS_KEPT: usize = 1024;
@@ -212,6 +218,31 @@ impl Parser {
     pub fn arguments<'a>(&'a self, buffer: &'a [u8]) -> Arguments<'a> {
         let complete = matches!(self.stands, Stands::Done);
         Arguments::new(buffer, if complete { &self.spans } else { &[] })
+    }
+
+    /// The GET at the beginning of `buffer`, if there is one as client libraries write it and no other request has begun: where
+    /// its key lies, and how many bytes it has. A short cut for whoever looks ahead: [`parse`](Self::parse) finds the same
+    /// there, and also all GETs that this does not find. The parser stays as it is.
+    pub fn find_get(&self, buffer: &[u8]) -> Option<(Range<usize>, usize)> {
+        let is_between = !self.is_within_request() && !matches!(self.stands, Stands::Failed(_));
+        let (begin, rest) = buffer.split_at_checked(GET.len())?;
+        if !is_between || !begin.eq_ignore_ascii_case(GET) {
+            return None;
+        }
+        let digits =
+            rest.iter().take(GET_DIGITS_MAX).take_while(|byte| byte.is_ascii_digit()).count();
+        let (digits, rest) = rest.split_at(digits);
+        // None, and those with a sign or a zero too many, are left to the parser.
+        let is_usual = matches!(digits, [b'1'..=b'9', ..]);
+        let size = digits.iter().fold(0, |size, digit| 10 * size + usize::from(digit - b'0'));
+        let key = rest.strip_prefix(b"\r\n").filter(|_| is_usual)?.get(..size + 2)?;
+        let from = GET.len() + digits.len() + 2;
+        let (to, end) = (from + size, from + size + 2);
+        let Limits { arguments_max, bulk_bytes_max, request_bytes_max } = self.limits;
+        let is_within = arguments_max >= 2
+            && size <= bulk_bytes_max as usize
+            && end <= request_bytes_max as usize;
+        (is_within && key.ends_with(b"\r\n")).then_some((from..to, end))
     }
 
     /// Whether a request has begun and is not complete.

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 /// Requests of all kinds, one after the other, as clients send them.
 const PIPELINE: &[u8] = b"*3\r\n$3\r\nSET\r\n$5\r\nsess:\r\n$8\r\n\r\n*1\r\n$4\r\n\
     \r\nGET \"a \\x6b \\n\" 'it' s\r\n*0\r\n*-1\r\n\n   \r\nGET \"a \\x6b \\n\" 'it\\'s'\n\
-    *1\r\n$0\r\n\r\nPING\r\n*2\r\n$4\r\necho\r\n$2\r\n\0\xff\r\n";
+    *1\r\n$0\r\n\r\nPING\r\n*2\r\n$4\r\necho\r\n$2\r\n\0\xff\r\n\
+    *2\r\n$3\r\nGET\r\n$2\r\nk\n\r\n*2\r\n$3\r\nGet\r\n$17\r\n*2\r\n$3\r\nGET\r\n$1\r\n\r\n";
 
 fn encoded(requests: &[Vec<Vec<u8>>]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -63,13 +64,13 @@ fn pieces_are_requests_wherever_they_are_cut() {
         }
     }
     let said = whole(PIPELINE);
-    assert_eq!((said.end, said.left, said.requests.len()), (None, 0, 6));
+    assert_eq!((said.end, said.left, said.requests.len()), (None, 0, 8));
     assert_eq!(said.requests[0][2], b"\r\n*1\r\n$4");
     assert_eq!(said.requests[1], [&b"GET"[..], b"a k \n", b"it", b"s"]);
     assert_eq!(said.requests[2], [&b"GET"[..], b"a k \n", b"it's"]);
     assert_eq!(said.requests[5], [&b"echo"[..], b"\0\xff"]);
     let said = whole(&wrong);
-    assert_eq!((said.end, said.requests.len()), (Some(ProtocolError::Quotes), 7));
+    assert_eq!((said.end, said.requests.len()), (Some(ProtocolError::Quotes), 9));
 }
 
 proptest! {

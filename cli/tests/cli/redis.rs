@@ -448,6 +448,8 @@ fn without_the_password_nothing_is_told() {
         (&["GET", "k"], no_auth),
         (&["AUTH", "correct horse"], OK),
         (&["GET", "k"], NIL),
+        (&["SET", "k", "v"], OK),
+        (&["GET", "k"], &bulk("v")),
         (&["RESET"], "+RESET\r\n"),
         (&["GET", "k"], no_auth),
     ] {

@@ -221,6 +221,9 @@ fn a_batch_is_answered_in_its_order_whatever_waits_for_other_nodes() {
     assert_eq!(other.say("DEL over"), ":1\r\n");
     let late = client.say("SET over late");
     assert!(late.starts_with("-ERR late save: "), "{late}");
+    assert_eq!(client.say("HSET hash field value"), ":1\r\n");
+    let wrong = client.say("GET hash");
+    assert!(wrong.starts_with("-WRONGTYPE "), "{wrong}");
     for round in 0..20 {
         let (value, last) = (format!("a{round}"), format!("z{round}"));
         let mut asked: Vec<(String, String)> = Vec::new();
@@ -236,6 +239,20 @@ fn a_batch_is_answered_in_its_order_whatever_waits_for_other_nodes() {
         ask(format!("SET k3 {last}"), OK);
         ask("SET k5 x GET".to_owned(), &bulk(&value));
         ask("GET k3".to_owned(), &bulk(&last));
+        // Those that are answered together, and those that are not.
+        for number in 0..40 {
+            let value = match number {
+                3 => &last,
+                5 => "x",
+                _ => &value,
+            };
+            ask(format!("GET k{number}"), &bulk(value));
+            match number % 11 {
+                4 => ask("GET nothing".to_owned(), NIL),
+                7 => ask("GET hash".to_owned(), &wrong),
+                _ => {}
+            }
+        }
         let batch: Vec<&str> = asked.iter().map(|(request, _)| request.as_str()).collect();
         for (said, (request, answer)) in client.say_all(&batch).iter().zip(&asked) {
             assert_eq!(said, answer, "{request}");

@@ -377,6 +377,16 @@ async fn serve<C: Clock, S: AsyncRead + AsyncWrite + Unpin>(
         connection.hear(&mut answers, ANSWERS_BYTES_MAX);
         let (mut from, mut commands, mut is_over) = (0, 0, false);
         while !is_over {
+            if answers.len() > ANSWERS_BYTES_MAX {
+                send(connection, stream, &mut answers).await?;
+            }
+            let (bytes, count) = connection.get_together(&parser, &input[from..], &mut answers);
+            (from, commands) = (from + bytes, commands + count);
+            if count > 0 {
+                // Many commands wait for nobody.
+                tokio::task::consume_budget().await;
+                continue;
+            }
             match parser.parse(&mut input[from..]) {
                 Ok(Parsed::Request { bytes }) => {
                     let arguments = parser.arguments(&input[from..]);
@@ -387,7 +397,6 @@ async fn serve<C: Clock, S: AsyncRead + AsyncWrite + Unpin>(
                     (from, commands) = (from + bytes, commands + 1);
                     is_over = done.is_err() || connection.is_over();
                     parser.set_authenticated(connection.is_authenticated());
-                    // Many commands wait for nobody.
                     tokio::task::consume_budget().await;
                 }
                 Ok(Parsed::Nothing { bytes }) => from += bytes,
@@ -402,9 +411,6 @@ async fn serve<C: Clock, S: AsyncRead + AsyncWrite + Unpin>(
                     }
                     is_over = true;
                 }
-            }
-            if answers.len() > ANSWERS_BYTES_MAX {
-                send(connection, stream, &mut answers).await?;
             }
         }
         if connection.is_ahead() {

@@ -301,3 +301,31 @@ fn http_ends_the_connection_without_an_answer() {
     // A GET is a command.
     assert!(words(b"GET / HTTP/1.1\r\n").is_ok());
 }
+
+/// What looks ahead finds what libraries write, and only between requests.
+#[test]
+fn a_get_is_found_ahead_where_it_is_whole_and_plain() {
+    let mut parser = authenticated(Limits::default());
+    let get = b"*2\r\n$3\r\nget\r\n$12\r\nsess:1234567\r\nmore";
+    assert_eq!(parser.find_get(get), Some((18..30, 32)));
+    for other in [
+        &get[..31],
+        b"*2\r\n$3\r\nSET\r\n$1\r\nk\r\n",
+        b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n",
+        b"*2\r\n$3\r\nGET\r\n$-1\r\n",
+        b"*2\r\n$3\r\nGET\r\n$01\r\nk\r\n",
+        b"*2\r\n$3\r\nGET\r\n$1\r\nkey\r\n",
+        b"GET k\r\n",
+        b"",
+    ] {
+        assert_eq!(parser.find_get(other), None, "{other:?}");
+    }
+    let mut begun = b"*2\r\n$3\r\nGET\r\n$33\r\n".to_vec();
+    assert!(matches!(parser.parse(&mut begun), Ok(Parsed::Partial { .. })));
+    assert_eq!(parser.find_get(get), None);
+    begun.extend_from_slice(get);
+    begun.truncate(18 + 33);
+    begun.extend_from_slice(b"\r\n");
+    assert!(matches!(parser.parse(&mut begun), Ok(Parsed::Request { .. })));
+    assert_eq!(parser.find_get(get), Some((18..30, 32)));
+}

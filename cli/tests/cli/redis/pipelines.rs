@@ -6,10 +6,15 @@ use super::super::{Node, Place, eventually};
 use super::channels::counter;
 use super::{Client, Draw, OK, RealRedis, Tcp, bulk, doors, request};
 
-fn three_nodes(place: &Place) -> Vec<Node> {
+/// The lines of a node's configuration, with a table that is read there.
+fn config(place: &Place, read: &str) -> String {
     let redis = "[redis]\nlisten = [\"127.0.0.1:0\"]\non_late_save = \"recreate\"\n";
-    let table = "[[table]]\nname = \"sessions\"\nidle = \"never\"\nlifetime_max = \"never\"\nread = \"home\"\n";
-    let config = place.write("doors.toml", format!("{redis}\n{table}"));
+    let table = "[[table]]\nname = \"sessions\"\nidle = \"never\"\nlifetime_max = \"never\"\n";
+    place.write("doors.toml", format!("{redis}\n{table}read = {read:?}\n"))
+}
+
+fn three_nodes(place: &Place) -> Vec<Node> {
+    let config = config(place, "home");
     doors(place, "n1", &["n2", "n3"], &["--config", &config])
 }
 
@@ -35,7 +40,7 @@ impl Draw {
             1 => "SET a".to_owned(),
             2 => format!("SET {} 1 EX 0", self.one_of(&keys)),
             3 => format!("SET {} 1 EXAT 1", self.one_of(&keys)),
-            4 => format!("GET {}", self.one_of(&keys)),
+            4 | 8..=11 => format!("GET {}", self.one_of(&keys)),
             5 => format!("MSET {0} 1 {1} 2 {0} 3", self.one_of(&keys), self.one_of(&keys)),
             6 => return self.request(number),
             7 => format!("SETEX {} 100000 {number}", self.one_of(&keys)),
@@ -45,11 +50,8 @@ impl Draw {
     }
 }
 
-#[test]
-fn random_pipelines_through_three_nodes_are_answered_as_by_a_real_redis() {
-    let place = Place::new();
-    let nodes = three_nodes(&place);
-    let real = RealRedis::start(&place);
+fn are_answered_as_by_a_real_redis(place: &Place, nodes: &[Node]) {
+    let real = RealRedis::start(place);
     let mut theirs = eventually("a real Redis", || Client::at(&real.socket));
     let mut ours: Vec<Tcp> = nodes.iter().map(Tcp::of).collect();
     let is_time = |words: &[String]| words[0].contains("TTL") || words[0].contains("TIME");
@@ -60,16 +62,32 @@ fn random_pipelines_through_three_nodes_are_answered_as_by_a_real_redis() {
             let mut batch: Vec<_> = (0..count).map(|it| draw.of_pipeline(round + it)).collect();
             batch.retain(|words| !is_time(words));
             // One after the other, by each of them: what one has answered all others know of.
-            let ours = answers_to(&mut ours[round % nodes.len()], &batch);
-            assert_eq!(
-                ours,
-                answers_to(&mut theirs, &batch),
-                "seed {seed}, round {round}: {batch:?}"
-            );
+            let said = answers_to(&mut ours[round % nodes.len()], &batch);
+            let right = answers_to(&mut theirs, &batch);
+            assert_eq!(said, right, "seed {seed}, round {round}: {batch:?}");
         }
         let ended = ["DEL", "a", "b", "c", "d", "e", "f", "g", "h"];
         assert_eq!(ours[0].ask(&ended), theirs.ask(&ended));
     }
+}
+
+#[test]
+fn random_pipelines_through_three_nodes_are_answered_as_by_a_real_redis() {
+    let place = Place::new();
+    let nodes = three_nodes(&place);
+    are_answered_as_by_a_real_redis(&place, &nodes);
+    let ahead = nodes.iter().map(|node| counter(&place, node, "redis_writes_alone"));
+    assert_eq!(ahead.sum::<u64>(), 0, "all of them waited for homes");
+}
+
+#[test]
+fn random_pipelines_at_a_node_alone_are_answered_as_by_a_real_redis() {
+    let place = Place::new();
+    let config = config(&place, "near");
+    let node = place.node("n1", &[], &["--config", &config]);
+    are_answered_as_by_a_real_redis(&place, std::slice::from_ref(&node));
+    assert!(counter(&place, &node, "redis_writes_alone") > 0);
+    assert!(counter(&place, &node, "redis_reads_near") > 0);
 }
 
 #[test]

@@ -277,6 +277,17 @@ impl<C: Clock> Connection<C> {
         self.is_over || self.client.is_killed()
     }
 
+    /// Notes that a command begins.
+    pub(super) fn note(&self, command: &'static str) {
+        let mut facts = self.client.facts();
+        (facts.command, facts.used) = (command, self.door.clock.monotonic());
+    }
+
+    /// Whether it wants the answer to the next command.
+    pub(super) fn wants_all(&self) -> bool {
+        !self.is_muted && !self.skips_next
+    }
+
     /// Whether it wants no answers.
     pub(super) fn is_muted(&self) -> bool {
         self.is_muted
@@ -399,10 +410,7 @@ impl<C: Clock> Connection<C> {
             Writer::new(answers, self.protocol).simple("QUEUED");
             return Ok(Attempt::Begun(Begun::Answered));
         }
-        {
-            let mut facts = self.client.facts();
-            (facts.command, facts.used) = (spec.name, self.door.clock.monotonic());
-        }
+        self.note(spec.name);
         let command = Command::parse(spec, arguments)?;
         let begun = self.begin_at_once(spec, &command, answers)?;
         Ok(begun.map_or(Attempt::Waits(spec, command), Attempt::Begun))

@@ -11,16 +11,16 @@ use annulus_net::Clock;
 use annulus_proto::message::Session;
 use annulus_proto::record::{Standing, View};
 use annulus_proto::{Key, Slot};
-use annulus_resp::Writer;
+use annulus_resp::{Parser, Writer};
 use annulus_shm::lane::{SAMPLE, is_sampled};
-use annulus_shm::{Lookup, Region, Shards};
+use annulus_shm::{Hit, Lookup, Region, Shards, Used};
 
 use super::super::present;
 use super::super::settings::{NodeSettings, TableSettings};
 use super::connection::Connection;
 use super::keyspace::is_over;
 use super::store::Outcome;
-use crate::core::{MemoryUse, Partition, ReadFrom};
+use crate::core::{Asker, MemoryUse, Partition, ReadFrom};
 
 /// The innermost tables in this host's shared memory, in their order; `None` where every read is a core's.
 pub(in super::super) struct NearTables(Vec<Option<NearTable>>);
@@ -39,6 +39,10 @@ pub(super) struct Live<'a> {
     now_ms: u64,
 }
 
+/// GETs that are answered together, at most.
+const TOGETHER: usize = 16;
+/// The command, as CLIENT LIST tells of it.
+const GET: &str = "get";
 /// Uses that are noted before a core is told.
 const USES_MAX: usize = 64;
 
@@ -86,6 +90,62 @@ impl<C: Clock> Connection<C> {
     /// Answers GET, if shared memory shows the session and it is a string. Under what is no key there is none.
     pub(super) fn get_near(&mut self, key: &[u8], out: &mut Writer<'_>) -> bool {
         self.find_near(key, |live| live.view.bytes().map(|bytes| out.bulk(bytes))).is_some()
+    }
+
+    /// Answers the GETs that follow each other at the beginning of `input`, up to the first one that shared memory does not
+    /// answer: they wait for memory together, and so cost less each. Returns how many bytes they have, and how many they are.
+    pub(super) fn get_together(
+        &mut self,
+        parser: &Parser,
+        input: &[u8],
+        answers: &mut Vec<u8>,
+    ) -> (usize, u64) {
+        if parser.find_get(input).is_none() || !self.may_get_together() {
+            return (0, 0);
+        }
+        let (mut keys, mut ends, mut count, mut end) = ([&[][..]; TOGETHER], [0; TOGETHER], 0, 0);
+        while count < TOGETHER
+            && let Some((key, size)) = parser.find_get(&input[end..])
+        {
+            (keys[count], ends[count]) = (&input[end..][key], end + size);
+            (count, end) = (count + 1, ends[count]);
+        }
+        let Some(NearTable { shards, place }) = self.door.near.get(self.table) else {
+            return (0, 0);
+        };
+        self.note(GET);
+        let monotonic_ms = self.door.clock.monotonic_coarse_ms();
+        let (by, mut answered) = (self.store.asker(), 0);
+        let (mut out, uses) = (Writer::new(answers, self.protocol()), &mut self.uses);
+        RECORD.with_borrow_mut(|record| {
+            shards.get_many(&keys[..count], monotonic_ms, record, &mut |at, lookup, record| {
+                // What follows one that a core has to answer is answered after it.
+                if at == answered
+                    && let Lookup::Hit(hit) = lookup
+                    && let Some(live) = live(shards, &hit, record, monotonic_ms)
+                    && let Some(bytes) = live.view.bytes()
+                {
+                    out.bulk(bytes);
+                    answered += 1;
+                    note_use(uses, by, *place, hit.used);
+                }
+            });
+        });
+        for key in &keys[..answered] {
+            self.told.forget(self.table, key);
+        }
+        self.done_at_once.reads += answered as u64;
+        if self.uses.len() >= USES_MAX {
+            self.tell_uses();
+        }
+        (answered.checked_sub(1).map_or(0, |last| ends[last]), answered as u64)
+    }
+
+    /// Whether a GET is answered as it comes: without a transaction, for somebody who may ask for it, and wants the answer.
+    fn may_get_together(&self) -> bool {
+        let is_free = self.queue.is_none() && !self.is_ahead() && self.door.cluster.is_none();
+        let is_let_in = self.is_authenticated() && self.reads_near();
+        is_free && is_let_in && self.wants_all() && !self.only_listens()
     }
 
     /// The session under a key, as the client is going to be told, for commands that change nothing by it: another node's
@@ -140,23 +200,31 @@ impl<C: Clock> Connection<C> {
         let (read, used) = RECORD.with_borrow_mut(|record| {
             let lookup = shards.get(key, monotonic_ms, record);
             let Lookup::Hit(hit) = lookup else { return None };
-            let view = View::parse(record).ok()?;
-            let clock_offset = shards.shard(hit.used.shard()).clock_offset();
-            let now_ms = monotonic_ms.wrapping_add(clock_offset);
-            let is_live = view.standing(now_ms) == Standing::Live;
-            let live = Live { view, mark: hit.mark, deadline: hit.deadline, now_ms };
-            Some((is_live.then(|| read(live))??, hit.used))
+            Some((read(live(shards, &hit, record, monotonic_ms)?)?, hit.used))
         })?;
-        if is_sampled() {
-            let (by, table) = (self.store.asker(), *place);
-            self.uses.push(MemoryUse { by, table, used, count: SAMPLE });
-        }
+        note_use(&mut self.uses, self.store.asker(), *place, used);
         self.told.forget(self.table, key);
         self.done_at_once.reads += 1;
         if self.uses.len() >= USES_MAX {
             self.tell_uses();
         }
         Some(read)
+    }
+}
+
+/// What was found, if it lives.
+fn live<'a>(shards: &Shards, hit: &Hit, record: &'a [u8], monotonic_ms: u64) -> Option<Live<'a>> {
+    let view = View::parse(record).ok()?;
+    let clock_offset = shards.shard(hit.used.shard()).clock_offset();
+    let now_ms = monotonic_ms.wrapping_add(clock_offset);
+    let is_live = view.standing(now_ms) == Standing::Live;
+    is_live.then_some(Live { view, mark: hit.mark, deadline: hit.deadline, now_ms })
+}
+
+/// Notes that a session was used, now and then.
+fn note_use(uses: &mut Vec<MemoryUse>, by: Asker, table: usize, used: Used) {
+    if is_sampled() {
+        uses.push(MemoryUse { by, table, used, count: SAMPLE });
     }
 }
 
