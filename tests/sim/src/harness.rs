@@ -22,7 +22,7 @@ pub const PARALLEL: usize = 2;
 const REAL_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// One simulation to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// The scenario's name.
     pub scenario: String,
@@ -218,19 +218,6 @@ pub fn run_all(
             std::thread::sleep(POLL);
         }
     }
-}
-
-/// Runs one job in a child process.
-///
-/// # Errors
-/// If the child cannot be started.
-pub fn run_one(job: Job) -> io::Result<Done> {
-    let mut result = None;
-    run_all([job], |done| {
-        result = Some(done);
-        true
-    })?;
-    result.ok_or_else(|| io::Error::other("the child left no result"))
 }
 
 const POLL: Duration = Duration::from_millis(20);

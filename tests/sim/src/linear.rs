@@ -5,7 +5,7 @@
 //! order. An operation takes effect once between its call and its answer; one whose outcome is unknown
 //! may take effect at any later time, or never.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use annulus_proto::Version;
@@ -28,7 +28,14 @@ struct Write {
 }
 
 /// What may be true: the state, and which of those under way have taken effect.
-type Config = (State, BTreeSet<usize>);
+type Config = (State, Taken);
+
+/// Some of the operations under way, by their seats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Taken([u64; SEATS / 64]);
+
+/// Operations that may be under way at a time; with more, the search is given up.
+const SEATS: usize = 512;
 
 /// More than this many at a time, and the search is given up.
 const CONFIGS_MAX: usize = 100_000;
@@ -58,26 +65,28 @@ pub fn search(ops: &[&Op]) -> Found {
         }
     }
     events.sort_unstable();
-    let mut configs: BTreeSet<Config> = BTreeSet::from([(State::Absent, BTreeSet::new())]);
-    let mut under_way: BTreeSet<usize> = BTreeSet::new();
+    let mut configs: BTreeSet<Config> = BTreeSet::from([(State::Absent, Taken::default())]);
+    // Those under way, by their places, and the seats that nobody has.
+    let (mut under_way, mut free) = (BTreeMap::new(), (0..SEATS).collect::<Vec<_>>());
     for (_, begins, place) in events {
         if begins {
-            under_way.insert(place);
+            let Some(seat) = free.pop() else { return Found::TooMany };
+            under_way.insert(place, seat);
             continue;
         }
-        let mut open: Vec<Config> = configs.iter().cloned().collect();
+        let seat = under_way[&place];
+        let mut open: Vec<Config> = configs.iter().copied().collect();
         while let Some((state, taken)) = open.pop() {
-            if taken.contains(&place) {
+            if taken.has(seat) {
                 continue;
             }
-            for next in under_way.difference(&taken) {
+            for (next, seat) in under_way.iter().filter(|(_, seat)| !taken.has(**seat)) {
                 let Some(after) = step(state, *next, ops[*next], &owned) else {
                     continue;
                 };
-                let mut taken = taken.clone();
-                taken.insert(*next);
-                if configs.insert((after, taken.clone())) {
-                    open.push((after, taken));
+                let config = (after, taken.with(*seat));
+                if configs.insert(config) {
+                    open.push(config);
                 }
             }
             if configs.len() > CONFIGS_MAX {
@@ -85,15 +94,30 @@ pub fn search(ops: &[&Op]) -> Found {
             }
         }
         under_way.remove(&place);
-        configs = configs
-            .into_iter()
-            .filter_map(|(state, mut taken)| taken.remove(&place).then_some((state, taken)))
-            .collect();
+        free.push(seat);
+        let after = configs.into_iter().filter(|(_, taken)| taken.has(seat));
+        configs = after.map(|(state, taken)| (state, taken.without(seat))).collect();
         if configs.is_empty() {
             return Found::None(ops[place].id);
         }
     }
     Found::Order
+}
+
+impl Taken {
+    fn has(self, seat: usize) -> bool {
+        self.0[seat / 64] & 1 << (seat % 64) != 0
+    }
+
+    fn with(mut self, seat: usize) -> Self {
+        self.0[seat / 64] |= 1 << (seat % 64);
+        self
+    }
+
+    fn without(mut self, seat: usize) -> Self {
+        self.0[seat / 64] &= !(1 << (seat % 64));
+        self
+    }
 }
 
 fn is_of_interest(op: &Op) -> bool {

@@ -99,11 +99,10 @@ fn run(tests: Vec<Test>) -> io::Result<bool> {
     let began = now();
     println!("\nrunning {} simulations", tests.len());
     let (mut passed, mut failed) = (0, 0);
-    let (together, alone): (Vec<Test>, Vec<Test>) =
-        tests.into_iter().partition(|test| matches!(test.kind, Kind::Holds { .. }));
-    let mut names: Vec<(Job, String)> =
-        together.into_iter().map(|test| (test.job(), test.name)).collect();
-    let jobs: Vec<Job> = names.iter().map(|(job, _)| job.clone()).collect();
+    // A replay is two jobs, which run beside each other.
+    let (replays, mut singles): (Vec<Test>, Vec<Test>) =
+        tests.into_iter().partition(|test| matches!(test.kind, Kind::Replays { .. }));
+    let jobs: Vec<Job> = singles.iter().map(Test::job).collect();
     let mut count = |name: &str, verdict: Result<(), String>, took: Duration| match verdict {
         Ok(()) => {
             passed += 1;
@@ -115,22 +114,20 @@ fn run(tests: Vec<Test>) -> io::Result<bool> {
         }
     };
     harness::run_all(jobs, |done| {
-        // A regression may have the seed of another test: each name is used once.
-        let same = |(job, _): &(Job, String)| {
-            (&job.scenario, job.seed) == (&done.job.scenario, done.job.seed)
+        // A regression may have the seed of another test: each test is done once.
+        let index = singles.iter().position(|test| test.job() == done.job);
+        let test = singles.swap_remove(index.expect("what is done was asked for"));
+        let verdict = match test.kind {
+            Kind::Caught { rule, .. } => is_caught(&done, rule),
+            _ if done.passed => Ok(()),
+            _ => Err(done.text.clone()),
         };
-        let index = names.iter().position(same).expect("what is done was asked for");
-        let (_, name) = names.swap_remove(index);
-        let verdict = if done.passed { Ok(()) } else { Err(done.text) };
-        count(&name, verdict, done.took);
+        count(&test.name, verdict, done.took);
         true
     })?;
-    for test in alone {
+    for test in replays {
         let from = now();
-        let verdict = match test.kind {
-            Kind::Caught { rule, .. } => is_caught(&harness::run_one(test.job())?, rule),
-            _ => replays(&test.job())?,
-        };
+        let verdict = leaves_one_trace(&test.job())?;
         count(&test.name, verdict, from.elapsed());
     }
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
@@ -151,7 +148,7 @@ fn is_caught(done: &Done, rule: &str) -> Result<(), String> {
 }
 
 /// Runs it twice and compares the texts of the traces.
-fn replays(job: &Job) -> io::Result<Result<(), String>> {
+fn leaves_one_trace(job: &Job) -> io::Result<Result<(), String>> {
     let trace = |number: u32| -> PathBuf {
         let name = format!("annulus-sim-{}-{number}.trace", std::process::id());
         std::env::temp_dir().join(name)
