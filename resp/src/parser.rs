@@ -240,7 +240,7 @@ impl Parser {
         let (to, end) = (from + size, from + size + 2);
         let Limits { arguments_max, bulk_bytes_max, request_bytes_max } = self.limits;
         let is_within = arguments_max >= 2
-            && size <= bulk_bytes_max as usize
+            && size.max(3) <= bulk_bytes_max as usize
             && end <= request_bytes_max as usize;
         (is_within && key.ends_with(b"\r\n")).then_some((from..to, end))
     }

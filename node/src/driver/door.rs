@@ -1,7 +1,8 @@
 //! The door for clients of Redis: their connections, requests and answers. What these ask becomes requests about sessions,
 //! as those of any other client; the cores know nothing of it.
 //!
-//! A task per connection does one command after the other and writes the answers when no whole request is left. Nothing is
+//! A task per connection does one command after the other, but for SETs that go ahead ([`ahead`]) and GETs that are answered
+//! together ([`near`]), and writes the answers when no whole request is left. Nothing is
 //! remembered of a connection but what it said of itself, and which keys it knows to have no session ([`told`]).
 
 mod ahead;
@@ -36,7 +37,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub(super) struct Door<C> {
     connections_max: u32,
     /// The number of the connection that sent many commands at a time last.
     served_last: AtomicU64,
+    /// The bytes that SETs have which went ahead of others.
+    ahead_bytes: Arc<AtomicUsize>,
     /// The addresses, for INFO.
     addrs: Vec<SocketAddr>,
     /// What clients of clusters are told; `None` = they find none.
@@ -252,6 +255,7 @@ impl<C: Clock> Door<C> {
             scripts: Scripts::default(),
             connections_max: settings.redis.connections_max,
             served_last: AtomicU64::new(0),
+            ahead_bytes: Arc::default(),
             addrs,
             cluster,
             abroad,
@@ -309,16 +313,17 @@ impl<C: Clock> Door<C> {
             ""
         })?;
         let number = self.reception.next.fetch_add(1, Ordering::Relaxed);
-        let client = Arc::new(Client::new(number, peer, at, self.clock.monotonic()));
-        {
+        let client = {
             let mut clients = self.clients();
             if clients.len() >= self.connections_max as usize {
                 tally.add("redis_connections_refused");
                 self.counts.refused.fetch_add(1, Ordering::Relaxed);
                 return Err("-ERR max number of clients reached\r\n");
             }
+            let client = Arc::new(Client::new(number, peer, at, self.clock.monotonic()));
             clients.insert(number, client.clone());
-        }
+            client
+        };
         tally.add("redis_connections");
         self.counts.accepted.fetch_add(1, Ordering::Relaxed);
         // Without keys everybody on loopback may do everything, by whatever door; over the socket what its user may.
@@ -342,10 +347,14 @@ impl<C: Clock> Door<C> {
             self.reception.tally.add_many("redis_commands", commands);
             self.counts.commands.fetch_add(commands, Ordering::Relaxed);
         }
-        let AtOnce { reads, writes } = done_at_once;
-        for (counter, count) in [("redis_reads_near", reads), ("redis_writes_alone", writes)] {
+        let AtOnce { reads, writes, ahead } = done_at_once;
+        for (counter, count) in [
+            ("redis_reads_near", reads),
+            ("redis_writes_alone", writes),
+            ("redis_writes_ahead", ahead),
+        ] {
             if count > 0 {
-                self.reception.tally.add_many(counter, count);
+                self.reception.tally.add_many(counter, count.into());
             }
         }
     }
@@ -383,6 +392,7 @@ async fn serve<C: Clock, S: AsyncRead + AsyncWrite + Unpin>(
             let (bytes, count) = connection.get_together(&parser, &input[from..], &mut answers);
             (from, commands) = (from + bytes, commands + count);
             if count > 0 {
+                is_over = connection.is_over();
                 // Many commands wait for nobody.
                 tokio::task::consume_budget().await;
                 continue;
@@ -466,7 +476,7 @@ fn next_event<C: Clock, S: AsyncRead + Unpin>(
     input: &mut BytesMut,
 ) -> impl Future<Output = Event> {
     poll_fn(|task| {
-        connection.client().listen(task);
+        connection.client().hear_bell(task);
         if connection.client().is_killed() {
             return Poll::Ready(Event::Killed);
         }
@@ -559,7 +569,7 @@ fn poll_send<C: Clock, W: AsyncWrite + Unpin>(
     bytes: &mut &[u8],
     task: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
-    connection.client().listen(task);
+    connection.client().hear_bell(task);
     if connection.is_given_up() {
         return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
     }

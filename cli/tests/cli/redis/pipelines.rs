@@ -9,8 +9,10 @@ use super::{Client, Draw, OK, RealRedis, Tcp, bulk, doors, request};
 /// The lines of a node's configuration, with a table that is read there.
 fn config(place: &Place, read: &str) -> String {
     let redis = "[redis]\nlisten = [\"127.0.0.1:0\"]\non_late_save = \"recreate\"\n";
-    let table = "[[table]]\nname = \"sessions\"\nidle = \"never\"\nlifetime_max = \"never\"\n";
-    place.write("doors.toml", format!("{redis}\n{table}read = {read:?}\n"))
+    let tables = ["sessions", "others"].map(|name| {
+        format!("[[table]]\nname = {name:?}\nidle = \"never\"\nlifetime_max = \"never\"\nread = {read:?}\n")
+    });
+    place.write("doors.toml", format!("{redis}\n{}", tables.concat()))
 }
 
 fn three_nodes(place: &Place) -> Vec<Node> {
@@ -21,11 +23,13 @@ fn three_nodes(place: &Place) -> Vec<Node> {
 /// All answers to a batch; the last one is known when it comes.
 fn answers_to<S: Read + Write>(client: &mut Client<S>, batch: &[Vec<String>]) -> Vec<String> {
     let words = |it: &Vec<String>| request(&it.iter().map(String::as_str).collect::<Vec<_>>());
-    // The first of these may be skipped.
-    let end = [request(&["PING"]), request(&["ECHO", "the end"])].concat();
+    // In whatever state the batch leaves the connection, these are answered, and the first one may be.
+    let reset = ["DISCARD", "CLIENT REPLY ON", "SELECT 0", "ECHO end"]
+        .map(|it| request(&it.split(' ').collect::<Vec<_>>()));
+    let end = reset.concat();
     client.send(&batch.iter().flat_map(words).chain(end).collect::<Vec<_>>());
     let mut answers = Vec::new();
-    while answers.last() != Some(&bulk("the end")) {
+    while answers.last() != Some(&bulk("end")) {
         answers.push(client.answer());
     }
     answers
@@ -35,7 +39,7 @@ impl Draw {
     /// A request, most of all a SET that goes ahead of the answers to others.
     fn of_pipeline(&mut self, number: usize) -> Vec<String> {
         let keys = ["a", "b", "c", "d", "e", "f", "g", "h"];
-        let words = match self.below(16) {
+        let words = match self.below(24) {
             0 => "CLIENT REPLY SKIP".to_owned(),
             1 => "SET a".to_owned(),
             2 => format!("SET {} 1 EX 0", self.one_of(&keys)),
@@ -44,6 +48,7 @@ impl Draw {
             5 => format!("MSET {0} 1 {1} 2 {0} 3", self.one_of(&keys), self.one_of(&keys)),
             6 => return self.request(number),
             7 => format!("SETEX {} 100000 {number}", self.one_of(&keys)),
+            12 => self.one_of(&["MULTI", "EXEC", "SELECT 1", "SELECT 0"]),
             _ => format!("SET {} {number}", self.one_of(&keys)),
         };
         words.split(' ').map(str::to_owned).collect()
@@ -61,13 +66,21 @@ fn are_answered_as_by_a_real_redis(place: &Place, nodes: &[Node]) {
             let count = 1 + draw.below(40);
             let mut batch: Vec<_> = (0..count).map(|it| draw.of_pipeline(round + it)).collect();
             batch.retain(|words| !is_time(words));
+            // What becomes of answers within a transaction that are not wanted is another matter.
+            if batch.iter().any(|words| words[0] == "MULTI") {
+                batch.retain(|words| words[0] != "CLIENT");
+            }
             // One after the other, by each of them: what one has answered all others know of.
             let said = answers_to(&mut ours[round % nodes.len()], &batch);
             let right = answers_to(&mut theirs, &batch);
             assert_eq!(said, right, "seed {seed}, round {round}: {batch:?}");
         }
-        let ended = ["DEL", "a", "b", "c", "d", "e", "f", "g", "h"];
-        assert_eq!(ours[0].ask(&ended), theirs.ask(&ended));
+        for table in ["1", "0"] {
+            let select = ["SELECT", table];
+            let ended = ["DEL", "a", "b", "c", "d", "e", "f", "g", "h"];
+            assert_eq!(ours[0].ask(&select), theirs.ask(&select));
+            assert_eq!(ours[0].ask(&ended), theirs.ask(&ended));
+        }
     }
 }
 
@@ -76,8 +89,8 @@ fn random_pipelines_through_three_nodes_are_answered_as_by_a_real_redis() {
     let place = Place::new();
     let nodes = three_nodes(&place);
     are_answered_as_by_a_real_redis(&place, &nodes);
-    let ahead = nodes.iter().map(|node| counter(&place, node, "redis_writes_alone"));
-    assert_eq!(ahead.sum::<u64>(), 0, "all of them waited for homes");
+    let ahead = nodes.iter().map(|node| counter(&place, node, "redis_writes_ahead"));
+    assert!(ahead.sum::<u64>() > 0);
 }
 
 #[test]
@@ -95,17 +108,15 @@ fn many_keys_that_are_set_at_a_time_are_all_there() {
     let place = Place::new();
     let nodes = three_nodes(&place);
     let keys: Vec<String> = (0..100).map(|number| format!("sess:{number}")).collect();
-    let mut words = vec!["MSET"];
-    for key in &keys {
+    // The last one of several for a key stays.
+    let mut words = vec!["MSET", &keys[0], "before", &keys[0], "anew"];
+    for key in &keys[1..] {
         words.extend([key, key.as_str()]);
     }
-    // The last one of several for a key stays.
-    words.extend([&keys[0], "anew"]);
     assert_eq!(Tcp::of(&nodes[0]).ask(&words), OK);
     let mut other = Tcp::of(&nodes[1]);
     assert_eq!(other.ask(&["GET", &keys[0]]), bulk("anew"));
     for key in &keys[1..] {
         assert_eq!(other.ask(&["GET", key]), bulk(key));
     }
-    assert_eq!(counter(&place, &nodes[0], "redis_late_saves"), 0);
 }

@@ -18,6 +18,7 @@ use super::ahead::Ahead;
 use super::channels::{OfKinds, Subscriptions};
 use super::cluster::Sent;
 use super::listening::is_for_listeners;
+use super::near::TOGETHER;
 use super::store::{Outcome, Store, Trouble};
 use super::strings::is_plain;
 use super::told::Told;
@@ -59,13 +60,15 @@ pub(super) struct Facts {
     pub(super) used: Duration,
 }
 
-/// How much was done without a request to a core.
+/// How much of a batch was done without a request to a core, or without waiting for one.
 #[derive(Default)]
 pub(super) struct AtOnce {
     /// Reads that were answered out of shared memory.
-    pub(super) reads: u64,
+    pub(super) reads: u32,
     /// Writes over what concerns this node alone.
-    pub(super) writes: u64,
+    pub(super) writes: u32,
+    /// SETs that went to their homes before those before them were acknowledged.
+    pub(super) ahead: u32,
 }
 
 /// How far a command has come.
@@ -77,7 +80,7 @@ pub(super) enum Progress<'a> {
 
 /// Where a command's answer stands, and what becomes of it.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Answering {
     /// Where it begins among the answers.
     pub(super) begin: usize,
     /// The client does not want it.
@@ -113,7 +116,7 @@ pub(super) struct Connection<C: Clock> {
     pub(super) table: usize,
     /// What it read out of shared memory since the cores were told, some of it.
     pub(super) uses: Vec<MemoryUse>,
-    /// What was done without a request to a core since that was counted.
+    /// What was done so since that was counted.
     pub(super) done_at_once: AtOnce,
     /// Commands whose answers are to come.
     pub(super) ahead: Option<Box<Ahead>>,
@@ -123,6 +126,8 @@ pub(super) struct Connection<C: Clock> {
     pub(super) subscriptions: Option<Box<Subscriptions>>,
     /// Messages that stand before the answer of the command under way.
     pub(super) messages: Vec<u8>,
+    /// How many GETs are looked up together next: as many as it was of use to.
+    pub(super) together: u8,
     /// Whether the answer is told also to who wants none.
     pub(super) is_push: bool,
     client: Arc<Client>,
@@ -176,7 +181,7 @@ impl Client {
 
     /// Has its connection's task woken from now on, whenever there is something to look at. One that looks after this misses
     /// nothing.
-    pub(super) fn listen(&self, task: &Context<'_>) {
+    pub(super) fn hear_bell(&self, task: &Context<'_>) {
         self.bell.register(task.waker());
     }
 
@@ -223,6 +228,7 @@ impl<C: Clock> Connection<C> {
             sent: None,
             subscriptions: None,
             messages: Vec::new(),
+            together: TOGETHER as u8,
             is_push: false,
             client,
             protocol: Protocol::default(),
@@ -284,7 +290,7 @@ impl<C: Clock> Connection<C> {
     }
 
     /// Whether it wants the answer to the next command.
-    pub(super) fn wants_all(&self) -> bool {
+    pub(super) fn wants_next(&self) -> bool {
         !self.is_muted && !self.skips_next
     }
 
@@ -298,7 +304,10 @@ impl<C: Clock> Connection<C> {
         self.is_over = true;
     }
 
-    /// Does a command, and appends its answer.
+    /// Does a command, and appends its answer. What has to wait for something waits for the answers that are to come, too.
+    ///
+    /// # Errors
+    /// [`Done`]: if the node stops; the answer says so.
     pub(super) fn run<'a>(
         &'a mut self,
         arguments: Arguments<'a>,
@@ -316,7 +325,7 @@ impl<C: Clock> Connection<C> {
         }
         let (begin, is_behind) = (answers.len(), self.is_ahead());
         let is_skipped = std::mem::take(&mut self.skips_next);
-        let place = Place { begin, is_skipped, is_exec: self.is_exec(arguments) };
+        let place = Answering { begin, is_skipped, is_exec: self.is_exec(arguments) };
         if place.is_exec {
             return Progress::Waits(Box::pin(async move {
                 let done = self.exec(answers).await;
@@ -327,7 +336,7 @@ impl<C: Clock> Connection<C> {
             Ok(Attempt::Waits(spec, command)) => {
                 return Progress::Waits(Box::pin(async move {
                     self.settle(answers).await?;
-                    let place = Place { begin: answers.len(), ..place };
+                    let place = Answering { begin: answers.len(), ..place };
                     let done = self.carry_out(spec, command, answers).await;
                     self.conclude(place, done, answers)
                 }));
@@ -351,11 +360,11 @@ impl<C: Clock> Connection<C> {
     /// Leaves of what a command has answered what its client is to read.
     pub(super) fn conclude(
         &mut self,
-        place: Place,
+        place: Answering,
         done: Outcome<'_, ()>,
         answers: &mut Vec<u8>,
     ) -> Done {
-        let Place { begin, is_skipped, is_exec } = place;
+        let Answering { begin, is_skipped, is_exec } = place;
         let mut over = Ok(());
         if let Err(trouble) = done {
             // Whatever stands there of an answer that was not finished.

@@ -17,6 +17,7 @@ use annulus_shm::{Hit, Lookup, Region, Shards, Used};
 
 use super::super::present;
 use super::super::settings::{NodeSettings, TableSettings};
+use super::ANSWERS_BYTES_MAX;
 use super::connection::Connection;
 use super::keyspace::is_over;
 use super::store::Outcome;
@@ -39,8 +40,9 @@ pub(super) struct Live<'a> {
     now_ms: u64,
 }
 
-/// GETs that are answered together, at most.
-const TOGETHER: usize = 16;
+/// GETs that are answered together, at most. Where some have to be answered by a core, fewer are looked up, so that few are in
+/// vain.
+pub(super) const TOGETHER: usize = 16;
 /// The command, as CLIENT LIST tells of it.
 const GET: &str = "get";
 /// Uses that are noted before a core is told.
@@ -104,7 +106,7 @@ impl<C: Clock> Connection<C> {
             return (0, 0);
         }
         let (mut keys, mut ends, mut count, mut end) = ([&[][..]; TOGETHER], [0; TOGETHER], 0, 0);
-        while count < TOGETHER
+        while count < usize::from(self.together)
             && let Some((key, size)) = parser.find_get(&input[end..])
         {
             (keys[count], ends[count]) = (&input[end..][key], end + size);
@@ -115,17 +117,19 @@ impl<C: Clock> Connection<C> {
         };
         self.note(GET);
         let monotonic_ms = self.door.clock.monotonic_coarse_ms();
-        let (by, mut answered) = (self.store.asker(), 0);
+        let (by, mut answered, mut bytes_left) = (self.store.asker(), 0, ANSWERS_BYTES_MAX);
         let (mut out, uses) = (Writer::new(answers, self.protocol()), &mut self.uses);
         RECORD.with_borrow_mut(|record| {
             shards.get_many(&keys[..count], monotonic_ms, record, &mut |at, lookup, record| {
                 // What follows one that a core has to answer is answered after it.
                 if at == answered
+                    && bytes_left > 0
                     && let Lookup::Hit(hit) = lookup
                     && let Some(live) = live(shards, &hit, record, monotonic_ms)
                     && let Some(bytes) = live.view.bytes()
                 {
                     out.bulk(bytes);
+                    bytes_left = bytes_left.saturating_sub(bytes.len());
                     answered += 1;
                     note_use(uses, by, *place, hit.used);
                 }
@@ -134,7 +138,12 @@ impl<C: Clock> Connection<C> {
         for key in &keys[..answered] {
             self.told.forget(self.table, key);
         }
-        self.done_at_once.reads += answered as u64;
+        self.done_at_once.reads += answered as u32;
+        self.together = match answered {
+            0 => 1,
+            _ if answered < count => answered as u8,
+            _ => self.together.saturating_mul(2).min(TOGETHER as u8),
+        };
         if self.uses.len() >= USES_MAX {
             self.tell_uses();
         }
@@ -145,7 +154,7 @@ impl<C: Clock> Connection<C> {
     fn may_get_together(&self) -> bool {
         let is_free = self.queue.is_none() && !self.is_ahead() && self.door.cluster.is_none();
         let is_let_in = self.is_authenticated() && self.reads_near();
-        is_free && is_let_in && self.wants_all() && !self.only_listens()
+        is_free && is_let_in && self.wants_next() && !self.only_listens()
     }
 
     /// The session under a key, as the client is going to be told, for commands that change nothing by it: another node's

@@ -150,14 +150,11 @@ impl<C: Clock> Connection<C> {
         }
         let own = self.client().number;
         let is_killed = |client: &&Arc<Client>| {
-            let is_at = |asked: Option<annulus_resp::Argument<'_>>, addr: &str| {
-                asked.is_none_or(|asked| &*asked == addr.as_bytes())
-            };
             filter.id.is_none_or(|asked| asked == id(client))
                 && filter.user.is_none_or(|asked| &*asked == client.facts().user.as_bytes())
                 && filter.client_type.is_none_or(|kind| kind == kind_of(client))
-                && is_at(filter.address, &client.address())
-                && is_at(filter.local_address, &client.at)
+                && filter.address.is_none_or(|asked| *asked == *client.address().as_bytes())
+                && filter.local_address.is_none_or(|asked| *asked == *client.at.as_bytes())
                 && !(filter.skip_me && client.number == own)
         };
         let killed: Vec<_> = self.door.clients().values().filter(is_killed).cloned().collect();

@@ -21,7 +21,7 @@ use super::super::shared::Shared;
 use crate::core::route::{Party, core_of, is_bulk, party_of_request};
 use crate::core::{Asker, Caller, Core, Request};
 
-/// The way to the cores, for one request at a time.
+/// The way to the cores, for a few requests at a time.
 pub(super) struct Store<C> {
     reception: Arc<Reception>,
     cores: Arc<[Arc<Shared>]>,
@@ -161,7 +161,7 @@ impl<C: Clock> Store<C> {
         operation: &Operation,
     ) -> Result<Vec<SessionReply>, Stopping> {
         let asked = keys.iter().map(|key| self.begin(table, key, operation.clone())).collect();
-        self.finish(asked).await
+        self.finish(asked).await.into_iter().collect()
     }
 
     /// Asks, and does not wait.
@@ -170,11 +170,12 @@ impl<C: Clock> Store<C> {
         self.hand_over(self.asker(), request.into())
     }
 
-    /// Waits for the answers to up to [`ASKED_AT_ONCE_MAX`] questions; they are in their order.
+    /// Waits for the answers to up to [`ASKED_AT_ONCE_MAX`] questions; they are in their order. If the node stops meanwhile, some
+    /// of them may have come.
     pub(super) async fn finish(
         &mut self,
         asked: Vec<Asked>,
-    ) -> Result<Vec<SessionReply>, Stopping> {
+    ) -> Vec<Result<SessionReply, Stopping>> {
         debug_assert!(asked.len() <= ASKED_AT_ONCE_MAX, "there is room for the answers");
         let (mut ids, mut replies, mut requests) = (Vec::new(), Vec::new(), Vec::new());
         for asked in asked {
@@ -207,11 +208,12 @@ impl<C: Clock> Store<C> {
             Ok(())
         };
         // Whoever has not answered by then does not any more.
-        if let Ok(done) = tokio::time::timeout(GIVEN_UP_AFTER, all).await {
-            done?;
-        }
-        let timed_out = SessionReply::Failed(Failure::TimedOut);
-        Ok(replies.into_iter().map(|reply| reply.unwrap_or_else(|| timed_out.clone())).collect())
+        let stops = matches!(tokio::time::timeout(GIVEN_UP_AFTER, all).await, Ok(Err(Stopping)));
+        let missing = || match stops {
+            true => Err(Stopping),
+            false => Ok(SessionReply::Failed(Failure::TimedOut)),
+        };
+        replies.into_iter().map(|reply| reply.map_or_else(missing, Ok)).collect()
     }
 
     fn next_request(&mut self, table: &str, key: &Key, operation: Operation) -> SessionRequest {

@@ -3,7 +3,7 @@
 use annulus_net::Clock;
 use annulus_proto::Key;
 use annulus_proto::entry::Value;
-use annulus_proto::message::{Lifetimes, Operation, Session};
+use annulus_proto::message::{Failure, Lifetimes, Operation, Session, SessionReply};
 use annulus_resp::table::Spec;
 use annulus_resp::{
     Argument, Arguments, Command, CommandError, KeepTtl, SetCondition, SetOptions, TtlChange,
@@ -13,9 +13,11 @@ use annulus_resp::{
 use super::super::settings::OnLateSave;
 use super::connection::{Begun, Connection};
 use super::hashes::sum;
-use super::keyspace::{FOR_EVER, Found, LATE_SAVE, TRIES_MAX, is_done, lifetimes_of, named, until};
+use super::keyspace::{FOR_EVER, Found, LATE_SAVE, TRIES_MAX, lifetimes_of, named, until};
 use super::store::{ASKED_AT_ONCE_MAX, Asked, Outcome, Trouble, contended};
 
+/// MSET waits for the homes when they have so many bytes of values, or more.
+const MSET_BYTES_MAX: usize = 64 << 10;
 /// The most bytes of values that MGET and HMGET answer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -80,7 +82,7 @@ impl<C: Clock> Connection<C> {
                 }
             }
             Command::MSet { pairs } => {
-                // All keys and values are looked at before any is written, but one by one: others see some of them.
+                // All keys and values are looked at before any is written, but not in one step: others see some of them.
                 for (key, value) in pairs.pairs() {
                     named(key)?;
                     self.refuse_longer(value.len())?;
@@ -192,7 +194,8 @@ impl<C: Clock> Connection<C> {
         Ok(Some(match self.begin_put(&key, &value, lifetimes, keeps) {
             None => Begun::Answered,
             Some(asked) => {
-                self.ahead.get_or_insert_default().push(key, asked);
+                let bytes = value.len();
+                self.go_ahead(key, asked, bytes);
                 Begun::Ahead
             }
         }))
@@ -223,7 +226,7 @@ impl<C: Clock> Connection<C> {
 
     /// MSET, of values that are not too long: many keys at a time.
     async fn set_all<'a>(&mut self, spec: &'static Spec, pairs: Arguments<'a>) -> Outcome<'a, ()> {
-        let (mut asked, mut keys, mut some) = (Vec::new(), Vec::new(), false);
+        let (mut asked, mut keys, mut bytes, mut some) = (Vec::new(), Vec::new(), 0, false);
         for (key, value) in pairs.pairs() {
             if self.staged.is_some() {
                 let written = self.set(spec, key, value, PLAIN).await;
@@ -232,9 +235,10 @@ impl<C: Clock> Connection<C> {
                 continue;
             }
             let key = named(key)?;
+            let is_much = asked.len() == ASKED_AT_ONCE_MAX || bytes > MSET_BYTES_MAX;
             // The last one of several for a key is to stay.
-            if asked.len() == ASKED_AT_ONCE_MAX || keys.contains(&key) {
-                keys.clear();
+            if is_much || keys.contains(&key) {
+                (keys, bytes) = (Vec::new(), 0);
                 self.finish_puts(std::mem::take(&mut asked), &mut some).await?;
             }
             match self.begin_put(&key, &value, FOR_EVER, false) {
@@ -242,6 +246,7 @@ impl<C: Clock> Connection<C> {
                 Some(put) => {
                     asked.push(put);
                     keys.push(key);
+                    bytes += value.len();
                 }
             }
         }
@@ -251,8 +256,11 @@ impl<C: Clock> Connection<C> {
     /// Waits for puts that were begun. `some`: whether some were done, or have been before.
     async fn finish_puts<'a>(&mut self, asked: Vec<Asked>, some: &mut bool) -> Outcome<'a, ()> {
         let mut failed = None;
-        for reply in self.store.finish(asked).await? {
-            match is_done(reply).and_then(|is_put| if is_put { Ok(()) } else { self.late() }) {
+        for reply in self.store.finish(asked).await {
+            let reply = reply?;
+            // It may have been done.
+            *some |= matches!(reply, SessionReply::Failed(Failure::TimedOut));
+            match self.is_set(reply) {
                 Ok(()) => *some = true,
                 Err(trouble) => failed = failed.or(Some(trouble)),
             }
@@ -451,8 +459,7 @@ impl<C: Clock> Connection<C> {
         if bytes <= limit {
             return Ok(());
         }
-        let failure =
-            annulus_proto::message::Failure::TooLarge { size: bytes as u64, limit: limit as u64 };
+        let failure = Failure::TooLarge { size: bytes as u64, limit: limit as u64 };
         Err(failure.into())
     }
 }
