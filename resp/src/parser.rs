@@ -10,8 +10,6 @@
 //! Two things are not: Redis waits for more when a line has a NUL, where we go on; and whether a line is too
 //! long depends there on how it arrives, here on its length alone.
 
-use std::ops::Range;
-
 use crate::arguments::{Arguments, Span};
 use crate::number::integer;
 
@@ -220,10 +218,10 @@ impl Parser {
         Arguments::new(buffer, if complete { &self.spans } else { &[] })
     }
 
-    /// The GET at the beginning of `buffer`, if there is one as client libraries write it and no other request has begun: where
-    /// its key lies, and how many bytes it has. A short cut for whoever looks ahead: [`parse`](Self::parse) finds the same
+    /// The GET at the beginning of `buffer`, if there is one as client libraries write it and no other request has begun: its
+    /// key, and what follows it. A short cut for whoever looks ahead: [`parse`](Self::parse) finds the same
     /// there, and also all GETs that this does not find. The parser stays as it is.
-    pub fn find_get(&self, buffer: &[u8]) -> Option<(Range<usize>, usize)> {
+    pub fn find_get<'a>(&self, buffer: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
         let is_between = !self.is_within_request() && !matches!(self.stands, Stands::Failed(_));
         let (begin, rest) = buffer.split_at_checked(GET.len())?;
         if !is_between || !begin.eq_ignore_ascii_case(GET) {
@@ -235,14 +233,14 @@ impl Parser {
         // None, and those with a sign or a zero too many, are left to the parser.
         let is_usual = matches!(digits, [b'1'..=b'9', ..]);
         let size = digits.iter().fold(0, |size, digit| 10 * size + usize::from(digit - b'0'));
-        let key = rest.strip_prefix(b"\r\n").filter(|_| is_usual)?.get(..size + 2)?;
-        let from = GET.len() + digits.len() + 2;
-        let (to, end) = (from + size, from + size + 2);
+        let rest = rest.strip_prefix(b"\r\n").filter(|_| is_usual)?;
+        let (key, rest) = rest.split_at_checked(size)?;
+        let rest = rest.strip_prefix(b"\r\n")?;
         let Limits { arguments_max, bulk_bytes_max, request_bytes_max } = self.limits;
         let is_within = arguments_max >= 2
             && size.max(3) <= bulk_bytes_max as usize
-            && end <= request_bytes_max as usize;
-        (is_within && key.ends_with(b"\r\n")).then_some((from..to, end))
+            && buffer.len() - rest.len() <= request_bytes_max as usize;
+        is_within.then_some((key, rest))
     }
 
     /// Whether a request has begun and is not complete.

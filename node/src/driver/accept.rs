@@ -152,10 +152,10 @@ enum May {
 }
 
 /// One of a bounded number, given back when it is dropped.
-pub(super) struct Place<'a>(&'a AtomicU32);
+struct Place<'a>(&'a AtomicU32);
 
 impl<'a> Place<'a> {
-    pub(super) fn take(taken: &'a AtomicU32, limit: u32) -> Option<Self> {
+    fn take(taken: &'a AtomicU32, limit: u32) -> Option<Self> {
         let place = Self(taken);
         (taken.fetch_add(1, Ordering::Relaxed) < limit).then_some(place)
     }

@@ -384,47 +384,50 @@ async fn serve<C: Clock, S: AsyncRead + AsyncWrite + Unpin>(
         answers.reserve(answered);
         // What was published before a command was sent is heard before its answer.
         connection.hear(&mut answers, ANSWERS_BYTES_MAX);
-        let (mut from, mut commands, mut is_over) = (0, 0, false);
+        let (mut commands, mut is_over, mut error) = (0, false, None);
         while !is_over {
             if answers.len() > ANSWERS_BYTES_MAX {
                 send(connection, stream, &mut answers).await?;
             }
-            let (bytes, count) = connection.get_together(&parser, &input[from..], &mut answers);
-            (from, commands) = (from + bytes, commands + count);
+            let (bytes, count) = connection.get_together(&parser, &input, &mut answers);
             if count > 0 {
+                input.advance(bytes);
+                commands += count;
                 is_over = connection.is_over();
                 // Many commands wait for nobody.
                 tokio::task::consume_budget().await;
                 continue;
             }
-            match parser.parse(&mut input[from..]) {
+            match parser.parse(&mut input) {
                 Ok(Parsed::Request { bytes }) => {
-                    let arguments = parser.arguments(&input[from..]);
+                    let arguments = parser.arguments(&input);
                     let done = match connection.run(arguments, &mut answers) {
                         Progress::Over(done) => done,
                         Progress::Waits(done) => done.await,
                     };
-                    (from, commands) = (from + bytes, commands + 1);
+                    input.advance(bytes);
+                    commands += 1;
                     is_over = done.is_err() || connection.is_over();
                     parser.set_authenticated(connection.is_authenticated());
                     tokio::task::consume_budget().await;
                 }
-                Ok(Parsed::Nothing { bytes }) => from += bytes,
+                Ok(Parsed::Nothing { bytes }) => input.advance(bytes),
                 Ok(Parsed::Partial { .. }) => break,
-                Err(error) => {
+                Err(wrong) => {
                     connection.door.reception.tally.add("redis_protocol_errors");
-                    if connection.is_ahead() {
-                        is_over = Box::pin(connection.settle(&mut answers)).await.is_err();
-                    }
-                    if !is_over && !connection.is_muted() {
-                        Writer::new(&mut answers, connection.protocol()).refuse_bytes(error);
-                    }
-                    is_over = true;
+                    error = Some(wrong);
+                    break;
                 }
             }
         }
         if connection.is_ahead() {
             is_over |= Box::pin(connection.settle(&mut answers)).await.is_err();
+        }
+        if let Some(error) = error {
+            if !is_over && !connection.is_muted() {
+                Writer::new(&mut answers, connection.protocol()).refuse_bytes(error);
+            }
+            is_over = true;
         }
         connection.door.count(commands, std::mem::take(&mut connection.done_at_once));
         connection.tell_uses();
@@ -441,7 +444,6 @@ async fn serve<C: Clock, S: AsyncRead + AsyncWrite + Unpin>(
             return Ok(());
         }
         // Whoever is silent keeps no room but for what is there of a request.
-        input.advance(from);
         let is_roomy = input.len() <= READ_BYTES && input.capacity() > 2 * READ_BYTES;
         if input.is_empty() || is_roomy {
             input = BytesMut::from(&input[..]);
@@ -576,7 +578,7 @@ fn poll_send<C: Clock, W: AsyncWrite + Unpin>(
     while !bytes.is_empty() {
         match ready!(Pin::new(&mut *stream).poll_write(task, bytes))? {
             0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            written => *bytes = &bytes[written..],
+            written => *bytes = bytes.get(written..).unwrap_or_default(),
         }
     }
     Pin::new(stream).poll_flush(task)

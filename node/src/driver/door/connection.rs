@@ -325,20 +325,20 @@ impl<C: Clock> Connection<C> {
         }
         let (begin, is_behind) = (answers.len(), self.is_ahead());
         let is_skipped = std::mem::take(&mut self.skips_next);
-        let place = Answering { begin, is_skipped, is_exec: self.is_exec(arguments) };
-        if place.is_exec {
+        let answering = Answering { begin, is_skipped, is_exec: self.is_exec(arguments) };
+        if answering.is_exec {
             return Progress::Waits(Box::pin(async move {
                 let done = self.exec(answers).await;
-                self.conclude(place, done, answers)
+                self.conclude(answering, done, answers)
             }));
         }
         let done = match self.attempt(arguments, answers) {
             Ok(Attempt::Waits(spec, command)) => {
                 return Progress::Waits(Box::pin(async move {
                     self.settle(answers).await?;
-                    let place = Answering { begin: answers.len(), ..place };
+                    let answering = Answering { begin: answers.len(), ..answering };
                     let done = self.carry_out(spec, command, answers).await;
-                    self.conclude(place, done, answers)
+                    self.conclude(answering, done, answers)
                 }));
             }
             Ok(Attempt::Begun(Begun::Ahead)) => {
@@ -350,7 +350,7 @@ impl<C: Clock> Connection<C> {
             Ok(Attempt::Begun(Begun::Answered)) => Ok(()),
             Err(trouble) => Err(trouble),
         };
-        let over = self.conclude(place, done, answers);
+        let over = self.conclude(answering, done, answers);
         if is_behind {
             self.stand_behind(begin, answers);
         }
@@ -360,11 +360,11 @@ impl<C: Clock> Connection<C> {
     /// Leaves of what a command has answered what its client is to read.
     pub(super) fn conclude(
         &mut self,
-        place: Answering,
+        answering: Answering,
         done: Outcome<'_, ()>,
         answers: &mut Vec<u8>,
     ) -> Done {
-        let Answering { begin, is_skipped, is_exec } = place;
+        let Answering { begin, is_skipped, is_exec } = answering;
         let mut over = Ok(());
         if let Err(trouble) = done {
             // Whatever stands there of an answer that was not finished.

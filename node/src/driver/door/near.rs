@@ -102,15 +102,16 @@ impl<C: Clock> Connection<C> {
         input: &[u8],
         answers: &mut Vec<u8>,
     ) -> (usize, u64) {
-        if parser.find_get(input).is_none() || !self.may_get_together() {
+        let Some(mut next) = parser.find_get(input).filter(|_| self.may_get_together()) else {
             return (0, 0);
-        }
-        let (mut keys, mut ends, mut count, mut end) = ([&[][..]; TOGETHER], [0; TOGETHER], 0, 0);
-        while count < usize::from(self.together)
-            && let Some((key, size)) = parser.find_get(&input[end..])
-        {
-            (keys[count], ends[count]) = (&input[end..][key], end + size);
-            (count, end) = (count + 1, ends[count]);
+        };
+        // The keys, and how many bytes there are up to the end of each request.
+        let (mut keys, mut ends, mut count) = ([&[][..]; TOGETHER], [0; TOGETHER], 0);
+        for (key, end) in keys.iter_mut().zip(&mut ends).take(self.together.into()) {
+            (*key, *end) = (next.0, input.len() - next.1.len());
+            count += 1;
+            let Some(after) = parser.find_get(next.1) else { break };
+            next = after;
         }
         let Some(NearTable { shards, place }) = self.door.near.get(self.table) else {
             return (0, 0);
@@ -120,7 +121,8 @@ impl<C: Clock> Connection<C> {
         let (by, mut answered, mut bytes_left) = (self.store.asker(), 0, ANSWERS_BYTES_MAX);
         let (mut out, uses) = (Writer::new(answers, self.protocol()), &mut self.uses);
         RECORD.with_borrow_mut(|record| {
-            shards.get_many(&keys[..count], monotonic_ms, record, &mut |at, lookup, record| {
+            let keys = &keys[..count];
+            shards.get_many(keys, monotonic_ms, record, &mut |at, lookup, record| {
                 // What follows one that a core has to answer is answered after it.
                 if at == answered
                     && bytes_left > 0
@@ -135,7 +137,7 @@ impl<C: Clock> Connection<C> {
                 }
             });
         });
-        for key in &keys[..answered] {
+        for key in keys.iter().take(answered) {
             self.told.forget(self.table, key);
         }
         self.done_at_once.reads += answered as u32;
@@ -147,7 +149,7 @@ impl<C: Clock> Connection<C> {
         if self.uses.len() >= USES_MAX {
             self.tell_uses();
         }
-        (answered.checked_sub(1).map_or(0, |last| ends[last]), answered as u64)
+        (ends.into_iter().take(answered).last().unwrap_or(0), answered as u64)
     }
 
     /// Whether a GET is answered as it comes: without a transaction, for somebody who may ask for it, and wants the answer.

@@ -16,7 +16,7 @@ use super::hashes::sum;
 use super::keyspace::{FOR_EVER, Found, LATE_SAVE, TRIES_MAX, lifetimes_of, named, until};
 use super::store::{ASKED_AT_ONCE_MAX, Asked, Outcome, Trouble, contended};
 
-/// MSET waits for the homes when they have so many bytes of values, or more.
+/// MSET waits for the homes when they have more bytes of values than this.
 const MSET_BYTES_MAX: usize = 64 << 10;
 /// The most bytes of values that MGET and HMGET answer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -212,16 +212,23 @@ impl<C: Clock> Connection<C> {
         let table = &self.door.tables[self.table];
         let new = (!keeps_lifetimes).then_some(&lifetimes);
         let is_put = self.store.put_at_once(table.place, key, value, new);
-        let after_end = !is_put && self.knows_of_the_end(key);
+        let put = (!is_put).then(|| self.put_of(key, value, lifetimes, keeps_lifetimes));
         // Whatever comes of it: it may be done though its answer is lost, and another's session may be there.
         self.told.forget(self.table, key.as_bytes());
-        if is_put {
-            self.done_at_once.writes += 1;
-            return None;
-        }
-        let value = Value::Bytes(value.to_vec());
-        let put = Operation::Put { value, lifetimes, keeps_lifetimes, after_end };
-        Some(self.store.begin(&table.name, key, put))
+        self.done_at_once.writes += u32::from(is_put);
+        Some(self.store.begin(&table.name, key, put?))
+    }
+
+    /// What puts these bytes under a key, as far as this client may.
+    fn put_of(
+        &self,
+        key: &Key,
+        value: &[u8],
+        lifetimes: Lifetimes,
+        keeps_lifetimes: bool,
+    ) -> Operation {
+        let (value, after_end) = (Value::Bytes(value.to_vec()), self.knows_of_the_end(key));
+        Operation::Put { value, lifetimes, keeps_lifetimes, after_end }
     }
 
     /// MSET, of values that are not too long: many keys at a time.
@@ -258,8 +265,7 @@ impl<C: Clock> Connection<C> {
         let mut failed = None;
         for reply in self.store.finish(asked).await {
             let reply = reply?;
-            // It may have been done.
-            *some |= matches!(reply, SessionReply::Failed(Failure::TimedOut));
+            *some |= may_be_done(&reply);
             match self.is_set(reply) {
                 Ok(()) => *some = true,
                 Err(trouble) => failed = failed.or(Some(trouble)),
@@ -286,12 +292,7 @@ impl<C: Clock> Connection<C> {
                 return Ok(written(true));
             }
             (SetCondition::Always, Some(lifetimes)) if !options.get => {
-                let put = Operation::Put {
-                    value: Value::Bytes(value.to_vec()),
-                    lifetimes,
-                    keeps_lifetimes: keeps,
-                    after_end: self.knows_of_the_end(&key),
-                };
+                let put = self.put_of(&key, &value, lifetimes, keeps);
                 if !self.change(&key, put).await? {
                     self.late()?;
                 }
@@ -476,6 +477,11 @@ pub(super) fn refuse_answer_of<'a>(bytes: usize) -> Outcome<'a, ()> {
 const PLAIN: SetOptions<'static> =
     SetOptions { condition: SetCondition::Always, ttl: KeepTtl::Remove, get: false };
 
+/// Whether a write was done, or may be, by what the homes say.
+fn may_be_done(reply: &SessionReply) -> bool {
+    matches!(reply, SessionReply::Acknowledged(_) | SessionReply::Failed(Failure::TimedOut))
+}
+
 /// Whether a SET puts its value there whatever was there, and tells of nothing else.
 pub(super) fn is_plain(options: &SetOptions<'_>) -> bool {
     matches!(options.condition, SetCondition::Always) && !options.get
@@ -517,6 +523,20 @@ fn range(value: &[u8], start: i64, end: i64) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever is told that nothing was done does it again by itself.
+    #[test]
+    fn what_timed_out_may_be_done_and_what_was_refused_is_not() {
+        let none = Failure::Unavailable { answered: 1, needed: 2, homes: 3 };
+        for (failure, may_be) in [
+            (Failure::TimedOut, true),
+            (none, false),
+            (Failure::SlowDown { retry_after_ms: 7 }, false),
+            (Failure::Ended, false),
+        ] {
+            assert_eq!(may_be_done(&SessionReply::Failed(failure.clone())), may_be, "{failure:?}");
+        }
+    }
 
     #[test]
     fn a_range_lies_within_the_string_whatever_is_asked_for() {
