@@ -329,3 +329,28 @@ fn a_get_is_found_ahead_where_it_is_whole_and_plain() {
     assert!(matches!(parser.parse(&mut begun), Ok(Parsed::Request { .. })));
     assert_eq!(parser.find_get(get), Some((&b"sess:1234567"[..], &b"more"[..])));
 }
+
+/// What is refused is not found ahead either.
+#[test]
+fn a_get_beyond_the_limits_is_not_found_ahead() {
+    let get = b"*2\r\n$3\r\nget\r\n$12\r\nsess:1234567\r\n";
+    let default = Limits::default();
+    let enough = Limits { arguments_max: 2, bulk_bytes_max: 12, request_bytes_max: 32 };
+    for (limits, is_found) in [
+        (default, true),
+        (enough, true),
+        (Limits { arguments_max: 1, ..default }, false),
+        (Limits { bulk_bytes_max: 11, ..default }, false),
+        (Limits { request_bytes_max: 31, ..default }, false),
+    ] {
+        let mut parser = authenticated(limits);
+        assert_eq!(parser.find_get(get).is_some(), is_found, "{limits:?}");
+        let parsed = parser.parse(&mut get.to_vec());
+        assert_eq!(matches!(parsed, Ok(Parsed::Request { .. })), is_found, "{limits:?}");
+    }
+    // Nor one whose name is too long.
+    let limits = Limits { bulk_bytes_max: 2, ..default };
+    let short = b"*2\r\n$3\r\nget\r\n$1\r\nk\r\n";
+    assert_eq!(authenticated(limits).find_get(short), None);
+    assert!(authenticated(limits).parse(&mut short.to_vec()).is_err());
+}

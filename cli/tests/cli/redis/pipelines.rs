@@ -120,3 +120,22 @@ fn many_keys_that_are_set_at_a_time_are_all_there() {
         assert_eq!(other.ask(&["GET", key]), bulk(key));
     }
 }
+
+/// Nothing comes after these SETs that would have to wait for them, or nothing that is a request.
+#[test]
+fn a_pipeline_that_ends_with_sets_is_answered_to_its_end() {
+    let place = Place::new();
+    let nodes = three_nodes(&place);
+    let mut client = Tcp::of(&nodes[0]);
+    let sets: Vec<String> = (0..20).map(|number| format!("SET k{number} {number}")).collect();
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    assert_eq!(client.say_all(&sets), [OK; 20]);
+    let words = |set: &&str| request(&set.split(' ').collect::<Vec<_>>());
+    let mut batch: Vec<u8> = sets[..5].iter().flat_map(words).collect();
+    batch.extend(b"*1\r\n?\r\n");
+    client.send(&batch);
+    let answers: Vec<String> = (0..6).map(|_| client.answer()).collect();
+    assert_eq!(answers[..5], [OK; 5]);
+    assert_eq!(answers[5], "-ERR Protocol error: expected '$', got '?'\r\n");
+    client.hears_no_more();
+}

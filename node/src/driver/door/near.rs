@@ -149,7 +149,7 @@ impl<C: Clock> Connection<C> {
         if self.uses.len() >= USES_MAX {
             self.tell_uses();
         }
-        (ends.into_iter().take(answered).last().unwrap_or(0), answered as u64)
+        (ends.into_iter().take(answered).next_back().unwrap_or(0), answered as u64)
     }
 
     /// Whether a GET is answered as it comes: without a transaction, for somebody who may ask for it, and wants the answer.
