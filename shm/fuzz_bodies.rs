@@ -25,8 +25,8 @@ pub(crate) fn segment(input: &[u8]) {
     let first = input.byte();
     if first.is_multiple_of(4) {
         let mut noise = input.number() | 1;
-        let from =
-            [PAGE_WORDS, LINES, original[RECORDS_AT] as usize / 8, original[POOL_AT] as usize / 8];
+        let records = original[RECORDS_AT] as usize / 8;
+        let from = [PAGE_WORDS, LINES, records, usize::midpoint(records, words.len())];
         let from = from[usize::from(input.byte() % 4)];
         for word in &words[from..] {
             // Marsaglia's xorshift64*.
@@ -106,12 +106,11 @@ const RECORD_SIZE: u32 = 96;
 const MAX_VALUE: usize = 3000;
 const PAGE_WORDS: usize = 4096 / 8;
 const LINES: usize = PAGE_WORDS + PARTITIONS;
-/// The header's words for the offsets of the records and the pool.
-const RECORDS_AT: usize = 12;
-const POOL_AT: usize = 13;
+/// The header's word for the offset of the records.
+const RECORDS_AT: usize = 11;
 /// The header's words for the shard and for the checksum, which covers all before it.
-const SHARD_AT: usize = 14;
-const CHECKSUM_AT: usize = 15;
+const SHARD_AT: usize = 12;
+const CHECKSUM_AT: usize = 13;
 const SHARDS: u16 = 3;
 const KEYS: u8 = 100;
 
@@ -150,7 +149,7 @@ fn original() -> &'static [u64] {
             // It may be full before the last.
             let _ = writer.put_as(near, &key(number), partition, &vec![number; size], times);
         }
-        assert!(writer.stats().entries > 50 && writer.stats().pool_blocks_used > 20);
+        assert!(writer.stats().entries > 50 && writer.stats().blocks > 20);
         region.words().map(|word| word.load(Ordering::Relaxed)).collect()
     })
 }
@@ -158,13 +157,15 @@ fn original() -> &'static [u64] {
 /// Makes one change to a segment.
 fn change(words: &[&AtomicU64], input: &mut Input<'_>) {
     let original = original();
-    let (records, pool) = (original[RECORDS_AT] as usize / 8, original[POOL_AT] as usize / 8);
+    let records = original[RECORDS_AT] as usize / 8;
     let (kind, place, value) = (input.byte(), input.number() as usize, input.number());
     let in_lines = LINES + place % (records - LINES);
     let line = LINES + place % ((records - LINES) / 8) * 8;
     let record_words = RECORD_SIZE as usize / 8;
-    let record = records + place % ((pool - records) / record_words) * record_words;
-    let block = pool + place % ((words.len() - pool) / 64) * 64;
+    let count = (words.len() - records) / record_words;
+    let record = records + place % count * record_words;
+    // Numbers of two records, or none.
+    let link = value % (count as u64 + 2) | value >> 32 << 32;
     match kind % 10 {
         // Anything anywhere; of the header, too.
         0 => words[place % words.len()].store(value, Ordering::Relaxed),
@@ -179,9 +180,9 @@ fn change(words: &[&AtomicU64], input: &mut Input<'_>) {
         6 => words[record + 3].store(value, Ordering::Relaxed),
         7 => words[record + 3]
             .store((value & 0x03ff_3fff) | ((value % 3001) << 40), Ordering::Relaxed),
-        // The way into the pool, and on in it.
-        8 => words[record + record_words - 1].store(value % 300, Ordering::Relaxed),
-        _ => words[block].store(value % 300, Ordering::Relaxed),
+        // The way to the first blocks, and on from them.
+        8 => words[record + record_words - 1].store(link, Ordering::Relaxed),
+        _ => words[record].store(1 | link << 32, Ordering::Relaxed),
     }
 }
 

@@ -132,7 +132,6 @@ pub(crate) fn inspect<W: Words>(words: &W) -> Result<Facts, OpenError> {
             record_size: small(word!(record_size))?,
             max_value: small(word!(max_value))?,
             buckets: small(word!(buckets))?,
-            blocks: small(word!(blocks))?,
         })
     })();
     let (instance, hash_seed) = (fixed[word!(instance)], fixed[word!(hash_seed)]);
@@ -189,7 +188,7 @@ fn fixed_words(
     shard: u16,
     (instance, hash_seed): (u64, u64),
 ) -> [u64; FIXED_WORDS] {
-    let Shape { segment_bytes, shards, record_size, max_value, buckets, blocks } = geometry.shape;
+    let Shape { segment_bytes, shards, record_size, max_value, buckets } = geometry.shape;
     let mut fixed = [0; FIXED_WORDS];
     fixed[word!(magic)] = MAGIC;
     fixed[word!(layout)] = LAYOUT_VERSION;
@@ -200,11 +199,9 @@ fn fixed_words(
     fixed[word!(record_size)] = record_size.into();
     fixed[word!(max_value)] = max_value.into();
     fixed[word!(buckets)] = buckets.into();
-    fixed[word!(blocks)] = blocks.into();
     fixed[word!(freshness_at)] = geometry.freshness as u64 * 8;
     fixed[word!(lines_at)] = geometry.lines as u64 * 8;
     fixed[word!(records_at)] = geometry.records as u64 * 8;
-    fixed[word!(pool_at)] = geometry.pool as u64 * 8;
     fixed[word!(shard)] = u64::from(shard) << 32 | u64::from(shards);
     fixed
 }

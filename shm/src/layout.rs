@@ -20,10 +20,8 @@ pub const WAYS: usize = 28;
 pub const RECORD_SIZE_MIN: u32 = 64;
 /// Largest `record_size`, in bytes.
 pub const RECORD_SIZE_MAX: u32 = 1 << 16;
-/// Bytes in one block of the overflow pool; the first 8 link to the next block.
-pub const BLOCK_SIZE: usize = 512;
 /// Version of the layout. Segments of another version are never read.
-pub const LAYOUT_VERSION: u64 = 3;
+pub const LAYOUT_VERSION: u64 = 4;
 
 /// What a table should look like. Give the same values at each opening: a segment of another shape is set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +32,9 @@ pub struct TableOptions {
     /// Shards of the segment, 1 to [`SHARDS_MAX`]: each is a table of its own with its own writer, and takes the keys
     /// that [`shard_of`] sends there. More of them let more threads write; each may be full by itself.
     pub shards: u16,
-    /// Bytes per record: a 32-byte header, the key and the value, each padded to 8. What is longer continues in
-    /// the overflow pool at one more access to memory per 504 bytes. A multiple of 8,
-    /// [`RECORD_SIZE_MIN`] to [`RECORD_SIZE_MAX`].
+    /// Bytes per record: a 32-byte header, the key and the value, each padded to 8. What is longer
+    /// continues in other records, at one more access to memory for each. A multiple of 8, [`RECORD_SIZE_MIN`] to
+    /// [`RECORD_SIZE_MAX`].
     pub record_size: u32,
     /// Longest value in bytes, at most [`VALUE_MAX`].
     pub max_value: u32,
@@ -44,13 +42,10 @@ pub struct TableOptions {
     pub instance: u64,
     /// Seed of the key hash; draw it at random, or strangers can choose keys that collide. Ignored likewise.
     pub hash_seed: u64,
-    /// Share of the segment given to the overflow pool, 0 to 90 percent. Ignored (nothing is given) when the
-    /// longest key and value fit in a record.
-    pub pool_percent: u8,
 }
 
 impl TableOptions {
-    /// The development table: one shard of 8 MiB, records of 512 bytes, values up to 64 KiB, half of it overflow pool.
+    /// The development table: one shard of 8 MiB, records of 512 bytes, values up to 64 KiB.
     pub fn new(instance: u64, hash_seed: u64) -> Self {
         Self {
             segment_bytes: 8 << 20,
@@ -59,7 +54,6 @@ impl TableOptions {
             max_value: 64 << 10,
             instance,
             hash_seed,
-            pool_percent: 50,
         }
     }
 }
@@ -78,8 +72,8 @@ pub enum OptionsError {
         /// The least that works with the other options as they are.
         needed: u64,
     },
-    /// The segment would hold more records or blocks than 32-bit numbers count.
-    #[error("segment_bytes = {segment_bytes} is too large: at most 2^32 records and 2^32 blocks")]
+    /// The segment would hold more records than 32-bit numbers count.
+    #[error("segment_bytes = {segment_bytes} is too large: at most 2^32 records")]
     TooLarge {
         /// What was asked for.
         segment_bytes: u64,
@@ -98,11 +92,6 @@ pub enum OptionsError {
     /// The longest value is too long.
     #[error("max_value = {0} is above the limit of {VALUE_MAX} bytes")]
     MaxValue(u32),
-    /// The pool's share is out of range, or zero although values may exceed a record.
-    #[error(
-        "pool_percent = {0} must be between 1 and 90 when values can exceed a record, and at most 90 otherwise"
-    )]
-    PoolPercent(u8),
 }
 
 /// The creation parameters of a segment, for messages and comparison.
@@ -118,18 +107,16 @@ pub struct Shape {
     pub max_value: u32,
     /// Index lines of each shard.
     pub buckets: u32,
-    /// Blocks in the overflow pool of each shard.
-    pub blocks: u32,
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { segment_bytes, shards, record_size, max_value, buckets, blocks } = self;
+        let Self { segment_bytes, shards, record_size, max_value, buckets } = self;
         write!(f, "{segment_bytes} bytes, record_size {record_size}, max_value {max_value}, ")?;
         if *shards != 1 {
             write!(f, "{shards} shards with each ")?;
         }
-        write!(f, "{buckets} buckets, {blocks} blocks")
+        write!(f, "{buckets} buckets")
     }
 }
 
@@ -146,14 +133,13 @@ pub(crate) struct Header {
     pub(crate) record_size: u64,
     pub(crate) max_value: u64,
     pub(crate) buckets: u64,
-    pub(crate) blocks: u64,
     pub(crate) freshness_at: u64,
     pub(crate) lines_at: u64,
     pub(crate) records_at: u64,
-    pub(crate) pool_at: u64,
     /// The shard's number in the high half, the number of shards in the low one.
     pub(crate) shard: u64,
     pub(crate) checksum: u64,
+    _fixed_rest: [u64; 2],
     // Read by every lookup or attachment, written rarely.
     pub(crate) clock_offset: u64,
     pub(crate) writer_epoch: u64,
@@ -191,13 +177,10 @@ pub(crate) const STATE_RETIRED: u64 = 1;
 
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const LINE_WORDS: usize = 8;
-pub(crate) const BLOCK_WORDS: usize = BLOCK_SIZE / 8;
-/// Payload words per block; the first word is the link.
-pub(crate) const BLOCK_PAYLOAD: usize = BLOCK_WORDS - 1;
-/// Link of a chain's last block; also "none" in the writer's lists.
+/// "No block" where a block's number would be.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// A record's first word: low half sequence number (odd: not live), high half checksum.
+/// A record's first word: low half sequence number (odd: not live), high half checksum, or what a block links to.
 pub(crate) const STAMP: usize = 0;
 pub(crate) const DEADLINE: usize = 1;
 pub(crate) const MARK: usize = 2;
@@ -211,27 +194,23 @@ const _: () =
 const _: () = assert!(offset_of!(Header, entries).is_multiple_of(64));
 const _: () = assert!(LINE_WORDS * 8 == 8 + WAYS * 2);
 const _: () = assert!((VALUE_MAX as u64) < 1 << 24 && KEY_MAX < 1 << 8 && PARTITIONS == 1 << 14);
-const _: () =
-    assert!(BLOCK_SIZE.is_multiple_of(64) && RECORD_SIZE_MIN as usize >= (RECORD_HEADER + 2) * 8);
+const _: () = assert!(RECORD_SIZE_MIN as usize >= (RECORD_HEADER + 2) * 8);
 
 /// Where everything is in a shard. Copied into private memory at opening and never read from the segment again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Geometry {
     pub(crate) shape: Shape,
     pub(crate) buckets: usize,
-    pub(crate) blocks: usize,
     pub(crate) record_words: usize,
     pub(crate) freshness: usize,
     pub(crate) lines: usize,
     pub(crate) records: usize,
-    pub(crate) pool: usize,
 }
 
 impl Geometry {
     /// Divides a segment, and each of its shards, as the options ask.
     pub(crate) fn plan(options: &TableOptions) -> Result<Self, OptionsError> {
-        let &TableOptions { segment_bytes, shards, record_size, max_value, pool_percent, .. } =
-            options;
+        let &TableOptions { segment_bytes, shards, record_size, max_value, .. } = options;
         if !(1..=SHARDS_MAX).contains(&shards) {
             return Err(OptionsError::Shards(shards));
         }
@@ -244,21 +223,11 @@ impl Geometry {
             return Err(OptionsError::MaxValue(max_value));
         }
         let record_words = record_size as usize / 8;
-        let blocks_least =
-            blocks_for(record_words, payload_words(KEY_MAX, max_value as usize)) as u64;
-        if pool_percent > 90 || (blocks_least > 0 && pool_percent == 0) {
-            return Err(OptionsError::PoolPercent(pool_percent));
-        }
-        let percent = if blocks_least == 0 { 0 } else { u64::from(pool_percent) };
+        let largest = 1 + blocks_for(record_words, payload_words(KEY_MAX, max_value as usize));
         let bucket_bytes = (LINE_WORDS * 8 + WAYS * record_size as usize) as u64;
-        let fixed = PAGE + (PARTITIONS * 8) as u64 + ALIGNMENT_SLACK;
+        let fixed = PAGE + (PARTITIONS * 8) as u64;
         let total = whole_pages(segment_bytes / u64::from(shards), shards);
-        // Two buckets at least, so that each key has two lines; a pool that takes one value of any allowed size.
-        let least_for_records = (2 * bucket_bytes * 100).div_ceil(100 - percent);
-        let least_for_pool = (blocks_least * BLOCK_SIZE as u64 * 100)
-            .checked_div(percent)
-            .map_or(0, |bytes| bytes + 1);
-        let least = (fixed + least_for_records.max(least_for_pool)).next_multiple_of(PAGE);
+        let least = (fixed + buckets_for(largest) * bucket_bytes).next_multiple_of(PAGE);
         if total < least {
             // What is cut to whole huge pages must be so much before.
             let cut = whole_pages(least, shards) < least;
@@ -266,22 +235,17 @@ impl Geometry {
             let needed = least * u64::from(shards);
             return Err(OptionsError::TooSmall { segment_bytes, needed });
         }
-        let free = u128::from(total - fixed);
-        let pool_bytes = free * u128::from(percent) / 100;
-        let buckets = (free - pool_bytes) / u128::from(bucket_bytes);
-        let blocks = pool_bytes / BLOCK_SIZE as u128;
         let too_large = OptionsError::TooLarge { segment_bytes };
-        let (Ok(buckets), Ok(blocks)) = (u32::try_from(buckets), u32::try_from(blocks)) else {
+        let Ok(buckets) = u32::try_from((total - fixed) / bucket_bytes) else {
             return Err(too_large);
         };
         let segment_bytes = total * u64::from(shards);
-        Self::new(Shape { segment_bytes, shards, record_size, max_value, buckets, blocks })
-            .ok_or(too_large)
+        Self::new(Shape { segment_bytes, shards, record_size, max_value, buckets }).ok_or(too_large)
     }
 
     /// Lays out a shape, which may come from a stranger's header. `None` if it is no possible shape.
     pub(crate) fn new(shape: Shape) -> Option<Self> {
-        let Shape { segment_bytes, shards, record_size, max_value, buckets, blocks } = shape;
+        let Shape { segment_bytes, shards, record_size, max_value, buckets } = shape;
         let shards_ok = (1..=SHARDS_MAX).contains(&shards)
             && segment_bytes.is_multiple_of(u64::from(shards) * PAGE);
         let record_ok = (RECORD_SIZE_MIN..=RECORD_SIZE_MAX).contains(&record_size)
@@ -291,16 +255,13 @@ impl Geometry {
             || max_value > VALUE_MAX
             || buckets < 2
             || records >= u64::from(NONE)
-            || blocks == NONE
         {
             return None;
         }
         let freshness_at = PAGE;
         let lines_at = freshness_at + (PARTITIONS * 8) as u64;
         let records_at = lines_at + u64::from(buckets) * (LINE_WORDS * 8) as u64;
-        let pool_at = (records_at + records.checked_mul(u64::from(record_size))?)
-            .next_multiple_of(BLOCK_SIZE as u64);
-        let end = pool_at.checked_add(u64::from(blocks) * BLOCK_SIZE as u64)?;
+        let end = records_at.checked_add(records.checked_mul(u64::from(record_size))?)?;
         if end > segment_bytes / u64::from(shards) {
             return None;
         }
@@ -308,12 +269,10 @@ impl Geometry {
         Some(Self {
             shape,
             buckets: buckets as usize,
-            blocks: blocks as usize,
             record_words: record_size as usize / 8,
             freshness: word(freshness_at)?,
             lines: word(lines_at)?,
             records: word(records_at)?,
-            pool: word(pool_at)?,
         })
     }
 
@@ -354,14 +313,31 @@ impl Geometry {
         self.records + id.number() * self.record_words
     }
 
+    /// The words of a record that is a block.
     #[inline]
     pub(crate) fn block(&self, block: u32) -> usize {
-        debug_assert!((block as usize) < self.blocks);
-        self.pool + block as usize * BLOCK_WORDS
+        debug_assert!((block as usize) < self.records_count());
+        self.records + block as usize * self.record_words
+    }
+
+    /// Payload words of a block: all but the first.
+    #[inline]
+    pub(crate) fn block_payload(&self) -> usize {
+        self.record_words - 1
     }
 
     pub(crate) fn blocks_for(&self, key_size: usize, value_size: usize) -> usize {
         blocks_for(self.record_words, payload_words(key_size, value_size))
+    }
+
+    /// Records that can be taken: each line keeps one free.
+    pub(crate) fn capacity(&self) -> usize {
+        self.buckets * (WAYS - 1)
+    }
+
+    /// Records that only those take who may use the reserve.
+    pub(crate) fn reserve(&self) -> usize {
+        self.capacity() / RESERVE_PART
     }
 
     pub(crate) fn records_count(&self) -> usize {
@@ -386,8 +362,11 @@ fn whole_pages(shard_bytes: u64, shards: u16) -> u64 {
 }
 
 const HUGE_PAGE: u64 = crate::region::HUGE_PAGE as u64;
-/// Room for aligning the pool.
-const ALIGNMENT_SLACK: u64 = BLOCK_SIZE as u64;
+/// One in so many records is kept for those who may use the reserve.
+const RESERVE_PART: usize = 64;
+/// Free ways that blocks of new entries leave in each line: one for updates, and one for an entry of this line, since
+/// blocks do not move out of its way.
+pub(crate) const FREE_BESIDE_BLOCKS: usize = 2;
 
 /// Words that key and value take, each padded to whole words.
 pub(crate) fn payload_words(key_size: usize, value_size: usize) -> usize {
@@ -401,7 +380,14 @@ pub(crate) fn inline_words(record_words: usize, payload: usize) -> usize {
 }
 
 fn blocks_for(record_words: usize, payload: usize) -> usize {
-    (payload - inline_words(record_words, payload)).div_ceil(BLOCK_PAYLOAD)
+    (payload - inline_words(record_words, payload)).div_ceil(record_words - 1)
+}
+
+/// The least number of lines in which an entry of so many records finds room, the reserve left alone. Two at least, so that
+/// each key has two.
+fn buckets_for(records: usize) -> u64 {
+    let room = (WAYS - FREE_BESIDE_BLOCKS) * RESERVE_PART - (WAYS - 1);
+    (records * RESERVE_PART).div_ceil(room).max(2) as u64
 }
 
 /// A key's first line and fingerprint, and from what its second line follows ([`Geometry::second`]).
@@ -450,16 +436,6 @@ impl LineHeader {
 
     pub(crate) fn overflow(self) -> bool {
         self.0 & Self::OVERFLOW != 0
-    }
-
-    pub(crate) fn free_ways(self) -> usize {
-        WAYS - self.valid().count_ones() as usize
-    }
-
-    /// The lowest way that holds nothing.
-    pub(crate) fn free_way(self) -> Option<usize> {
-        let way = (!self.valid()).trailing_zeros() as usize;
-        (way < WAYS).then_some(way)
     }
 
     /// The next value of this word: another map, the counter moved on (it wraps after 2^35 stores).
@@ -577,28 +553,26 @@ mod tests {
         let next = last.next(0b101, false);
         assert_eq!(next.0, 0b101);
         assert_eq!(next.next(0b101, true).0 >> (WAYS + 1), 1);
-        assert_eq!(next.free_way(), Some(1));
-        assert_eq!(LineHeader(LineHeader::VALID).free_way(), None);
     }
 
     #[test]
     fn least_size_named_by_the_error_is_the_least_that_works() {
-        let tables = [(64, VALUE_MAX, 50), (512, 65536, 25), (512, 100, 0), (65536, 0, 0)];
-        // The last has shards of more than 64 MiB.
+        let tables = [(64, VALUE_MAX), (512, 65536), (512, 100), (65536, 0)];
+        // The last have shards of more than 64 MiB.
         let tables = tables.map(|table| (1, table)).into_iter();
-        for (shards, (record_size, max_value, pool_percent)) in
-            tables.chain([(3, (512, 65536, 25)), (64, (65536, 0, 0)), (7, (64, VALUE_MAX, 1))])
+        for (shards, (record_size, max_value)) in
+            tables.chain([(3, (512, 65536)), (64, (65536, 0)), (7, (65536, VALUE_MAX))])
         {
             let options = TableOptions::new(1, 2);
-            let mut options =
-                TableOptions { shards, record_size, max_value, pool_percent, ..options };
+            let mut options = TableOptions { shards, record_size, max_value, ..options };
             options.segment_bytes = 4096;
             let Err(OptionsError::TooSmall { needed, .. }) = Geometry::plan(&options) else {
                 panic!("one page is too small");
             };
             options.segment_bytes = needed;
             let geometry = Geometry::plan(&options).expect("the named size works");
-            assert!(geometry.blocks >= geometry.blocks_for(KEY_MAX, max_value as usize));
+            let room = geometry.buckets * (WAYS - FREE_BESIDE_BLOCKS) - geometry.reserve();
+            assert!(room > geometry.blocks_for(KEY_MAX, max_value as usize));
             assert_eq!(geometry.shape.segment_bytes, needed);
             options.segment_bytes = needed - 1;
             assert!(Geometry::plan(&options).is_err());
@@ -633,8 +607,6 @@ mod tests {
         assert_eq!(with(|o| o.record_size = 60), OptionsError::RecordSize(60));
         assert_eq!(with(|o| o.record_size = 100), OptionsError::RecordSize(100));
         assert_eq!(with(|o| o.max_value = VALUE_MAX + 1), OptionsError::MaxValue(VALUE_MAX + 1));
-        assert_eq!(with(|o| o.pool_percent = 91), OptionsError::PoolPercent(91));
-        assert_eq!(with(|o| o.pool_percent = 0), OptionsError::PoolPercent(0));
         assert!(matches!(with(|o| o.segment_bytes = u64::MAX), OptionsError::TooLarge { .. }));
     }
 }

@@ -45,8 +45,8 @@ pub use file::{
 };
 pub use header::OpenError;
 pub use layout::{
-    BLOCK_SIZE, KEY_MAX, LAYOUT_VERSION, OptionsError, PARTITIONS, RECORD_SIZE_MAX,
-    RECORD_SIZE_MIN, SHARDS_MAX, Shape, TableOptions, VALUE_MAX, WAYS, shard_of,
+    KEY_MAX, LAYOUT_VERSION, OptionsError, PARTITIONS, RECORD_SIZE_MAX, RECORD_SIZE_MIN,
+    SHARDS_MAX, Shape, TableOptions, VALUE_MAX, WAYS, shard_of,
 };
 pub use reader::{Hit, Lookup, Reader, SegmentStats, Standing, Used};
 pub use region::{FileRegion, HeapRegion, Huge, Region, ReserveError};

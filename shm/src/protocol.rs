@@ -8,8 +8,8 @@
 use twox_hash::XxHash3_64;
 
 use crate::layout::{
-    BLOCK_PAYLOAD, BLOCK_WORDS, DEADLINE, LINE_WORDS, LineHeader, MARK, NONE, Place, RECORD_HEADER,
-    RecordId, RecordShape, SHAPE, STAMP, inline_words, payload_words,
+    DEADLINE, LINE_WORDS, LineHeader, MARK, NONE, Place, RECORD_HEADER, RecordId, RecordShape,
+    SHAPE, STAMP, inline_words, payload_words,
 };
 use crate::table::{Line, Record, Table};
 use crate::words::{Room, Target, Words};
@@ -91,14 +91,16 @@ impl<W: Words> Table<W> {
         let record = self.geometry().record(id);
         let payload = payload_words(shape.key_size.into(), shape.value_size as usize);
         let inline = inline_words(self.geometry().record_words, payload);
-        Walk {
-            table: self,
-            at: record + RECORD_HEADER,
-            run: inline,
-            link: record + self.geometry().record_words - 1,
-            beyond: payload - inline,
-            asked: 0,
-        }
+        let beyond = payload - inline;
+        let upcoming = if beyond > 0 { self.first_blocks(record) } else { [NONE; 2] };
+        Walk { table: self, at: record + RECORD_HEADER, run: inline, upcoming, beyond }
+    }
+
+    /// The first two blocks of a record that has any, as its last word names them.
+    #[inline]
+    fn first_blocks(&self, record: usize) -> [u32; 2] {
+        let link = self.words().load(record + self.geometry().record_words - 1);
+        [link as u32, (link >> 32) as u32]
     }
 
     /// The checksum of a record's immutable parts, 32 bits.
@@ -170,12 +172,12 @@ impl<W: Words> Table<W> {
         self.end_copy(id, &begun)
     }
 
-    /// Copies a value that goes on in the pool. `None`: it does not fit the target, or the record makes no sense.
+    /// Copies a value that goes on in blocks. `None`: it does not fit the target, or the record makes no sense.
     #[inline(never)]
     fn copy_chained(&self, id: RecordId, shape: u64, value: &mut impl Target) -> Option<()> {
         let shape = RecordShape::unpack(shape, self.geometry().shape.max_value)?;
         let mut walk = self.walk(id, shape);
-        walk.ask_for_chain();
+        walk.ask_for_first();
         walk.skip_key(shape.key_size.into())?;
         walk.copy(shape.value_size as usize, value)
     }
@@ -266,7 +268,7 @@ impl<W: Words> Table<W> {
             return Some(false);
         }
         let mut walk = self.walk(id, shape);
-        walk.ask_for_chain();
+        walk.ask_for_first();
         if !walk.equal(key)? {
             return Some(false);
         }
@@ -363,25 +365,34 @@ const PREFETCH_LINES: usize = 8;
 
 // The writer's side. One thread of one process calls these.
 impl<W: Words> Table<W> {
-    /// Writes a record into an invalid way, and what does not fit into the blocks of `chain`, which nothing that is
-    /// published uses. It stays invisible until [`publish`](Self::publish).
+    /// Writes a record into an invalid way, and what does not fit into the blocks of `chain`: other records, in invalid
+    /// ways, which nothing that is published uses. It stays invisible until [`publish`](Self::publish).
     pub(crate) fn write_record(&self, id: RecordId, new: &NewRecord<'_>, chain: &[u32]) {
         let record = self.geometry().record(id);
+        if !chain.is_empty() {
+            // Orders the flips that freed these blocks before their new links, as the one below does with the rest.
+            self.words().release();
+        }
+        for (at, &block) in chain.iter().enumerate() {
+            let block = self.geometry().block(block);
+            let odd = next_odd(self.words().load(block + STAMP));
+            let link = chain.get(at + 2).copied().unwrap_or(NONE);
+            self.words().store(block + STAMP, odd | u64::from(link) << 32);
+        }
         let odd = self.open_record(record);
         self.words().store(record + DEADLINE, new.deadline);
         self.words().store(record + MARK, new.mark);
         self.words().store(record + SHAPE, new.shape.pack());
         let payload = payload_words(new.key.len(), new.value.len());
-        let mut pen = Pen {
-            table: self,
-            at: record + RECORD_HEADER,
-            run: inline_words(self.geometry().record_words, payload),
-            link: record + self.geometry().record_words - 1,
-            chain,
-        };
+        if let Some(&first) = chain.first() {
+            let second = chain.get(1).copied().unwrap_or(NONE);
+            let link = record + self.geometry().record_words - 1;
+            self.words().store(link, u64::from(first) | u64::from(second) << 32);
+        }
+        let run = inline_words(self.geometry().record_words, payload);
+        let mut pen = Pen { table: self, at: record + RECORD_HEADER, run, chain };
         pen.put(new.key);
         pen.put(new.value);
-        debug_assert!(pen.run == 0 || !chain.is_empty() || pen.chain.is_empty());
         debug_assert!(pen.chain.is_empty(), "the chain has as many blocks as the payload needs");
         self.close_record(record, odd, new.checksum);
     }
@@ -448,16 +459,11 @@ pub(crate) struct Walk<'t, W> {
     at: usize,
     /// Words left in this record or block.
     run: usize,
-    /// Where the next block's number is.
-    link: usize,
+    /// The next two blocks. Each block names the one after the next, so that memory for two is under way at a time.
+    upcoming: [u32; 2],
     /// Payload words beyond this record or block: bounds the walk, whatever the links say.
     beyond: usize,
-    /// Blocks below this number were asked for.
-    asked: usize,
 }
-
-/// Blocks of a chain that are asked for in advance.
-const BLOCKS_AHEAD: usize = 4;
 
 impl<W: Words> Walk<'_, W> {
     /// Copies the next `size` bytes into `target`. `None` if the chain leads nowhere.
@@ -525,36 +531,41 @@ impl<W: Words> Walk<'_, W> {
     }
 
     fn enter_block(&mut self) -> Option<u32> {
-        let block = u32::try_from(self.table.words().load(self.link)).ok()?;
-        if self.beyond == 0 || block as usize >= self.table.geometry().blocks {
+        let [block, next] = self.upcoming;
+        let geometry = self.table.geometry();
+        if self.beyond == 0 || block as usize >= geometry.records_count() {
             return None;
         }
-        self.link = self.table.geometry().block(block);
-        self.at = self.link + 1;
-        self.run = self.beyond.min(BLOCK_PAYLOAD);
+        let at = geometry.block(block);
+        let after = (self.table.words().load(at + STAMP) >> 32) as u32;
+        self.upcoming = [next, after];
+        self.at = at + 1;
+        self.run = self.beyond.min(geometry.block_payload());
         self.beyond -= self.run;
-        self.ask(block as usize + 1, self.beyond.div_ceil(BLOCK_PAYLOAD));
+        if self.beyond > geometry.block_payload() {
+            self.ask(after);
+        }
         Some(block)
     }
 
     /// Asks for the first blocks of the chain, before the record's own part is read.
-    fn ask_for_chain(&mut self) {
-        if let Ok(first) = u32::try_from(self.table.words().load(self.link)) {
-            self.ask(first as usize, self.beyond.div_ceil(BLOCK_PAYLOAD));
+    fn ask_for_first(&self) {
+        if self.beyond > 0 {
+            self.ask(self.upcoming[0]);
+        }
+        if self.beyond > self.table.geometry().block_payload() {
+            self.ask(self.upcoming[1]);
         }
     }
 
-    /// Asks for up to so many blocks from this one on. That is where they are if the writer found neighbours for this
-    /// chain, as it does while the pool is not fragmented; their numbers are only known one after the other.
-    fn ask(&mut self, block: usize, left: usize) {
-        let to = block + left.min(BLOCKS_AHEAD);
-        for block in self.asked.clamp(block, to)..to.min(self.table.geometry().blocks) {
-            let at = self.table.geometry().block(block as u32);
-            for line in (0..BLOCK_WORDS).step_by(LINE_WORDS) {
-                self.table.words().prefetch(at + line);
+    fn ask(&self, block: u32) {
+        let geometry = self.table.geometry();
+        if (block as usize) < geometry.records_count() {
+            let at = geometry.block(block);
+            for line in 0..geometry.record_words.div_ceil(LINE_WORDS).min(PREFETCH_LINES) {
+                self.table.words().prefetch(at + line * LINE_WORDS);
             }
         }
-        self.asked = to;
     }
 }
 
@@ -563,7 +574,6 @@ struct Pen<'t, W> {
     table: &'t Table<W>,
     at: usize,
     run: usize,
-    link: usize,
     chain: &'t [u32],
 }
 
@@ -574,11 +584,8 @@ impl<W: Words> Pen<'_, W> {
                 let (&block, rest) =
                     self.chain.split_first().expect("the caller counted the blocks");
                 self.chain = rest;
-                self.table.words().store(self.link, block.into());
-                self.link = self.table.geometry().block(block);
-                self.table.words().store(self.link, NONE.into());
-                self.at = self.link + 1;
-                self.run = BLOCK_PAYLOAD;
+                self.at = self.table.geometry().block(block) + 1;
+                self.run = self.table.geometry().block_payload();
             }
             let (now, later) = bytes.split_at(bytes.len().min(self.run * 8));
             self.table.words().write(self.at, now);

@@ -118,10 +118,8 @@ pub struct SegmentStats {
     pub entries: u64,
     /// Bytes of all keys and values.
     pub bytes_live: u64,
-    /// Overflow blocks in use.
-    pub pool_blocks_used: u64,
-    /// Overflow blocks there are.
-    pub pool_blocks: u64,
+    /// Records that hold what did not fit those of their entries.
+    pub blocks: u64,
     /// Size of the segment in bytes; from a reader of one shard, of that.
     pub segment_bytes: u64,
 }
@@ -225,8 +223,7 @@ impl Reader {
         SegmentStats {
             entries: words.load(word!(entries)),
             bytes_live: words.load(word!(bytes_live)),
-            pool_blocks_used: words.load(word!(blocks_used)),
-            pool_blocks: self.table.geometry().blocks as u64,
+            blocks: words.load(word!(blocks_used)),
             segment_bytes: self.table.geometry().shard_bytes(),
         }
     }

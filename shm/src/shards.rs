@@ -112,8 +112,7 @@ impl Shards {
             SegmentStats {
                 entries: sum.entries.wrapping_add(more.entries),
                 bytes_live: sum.bytes_live.wrapping_add(more.bytes_live),
-                pool_blocks_used: sum.pool_blocks_used.wrapping_add(more.pool_blocks_used),
-                pool_blocks: sum.pool_blocks + more.pool_blocks,
+                blocks: sum.blocks.wrapping_add(more.blocks),
                 segment_bytes: sum.segment_bytes + more.segment_bytes,
             }
         })

@@ -4,9 +4,7 @@
 
 use twox_hash::XxHash3_64;
 
-use crate::layout::{
-    BLOCK_WORDS, Geometry, LINE_WORDS, LineHeader, PARTITIONS, RECORD_HEADER, RecordId, WAYS,
-};
+use crate::layout::{Geometry, LINE_WORDS, LineHeader, PARTITIONS, RECORD_HEADER, RecordId, WAYS};
 use crate::words::{Few, Run, Words};
 
 /// A segment's words with their geometry.
@@ -34,8 +32,7 @@ impl<W: Words> Table<W> {
     ///
     /// If the geometry asks for more words than there are. Whoever took it from a header has compared them.
     pub(crate) fn new(words: W, geometry: Geometry, hash_seed: u64) -> Self {
-        let Geometry { buckets, blocks, record_words, freshness, lines, records, pool, .. } =
-            geometry;
+        let Geometry { buckets, record_words, freshness, lines, records, .. } = geometry;
         let fits = |at: usize, sizes: &[usize]| {
             let size = sizes.iter().try_fold(1_usize, |size, by| size.checked_mul(*by));
             let end = size.and_then(|size| size.checked_add(at));
@@ -45,8 +42,7 @@ impl<W: Words> Table<W> {
             record_words >= RECORD_HEADER
                 && fits(freshness, &[PARTITIONS])
                 && fits(lines, &[buckets, LINE_WORDS])
-                && fits(records, &[buckets, WAYS, record_words])
-                && fits(pool, &[blocks, BLOCK_WORDS]),
+                && fits(records, &[buckets, WAYS, record_words]),
             "a geometry within the words"
         );
         Self { words, geometry, hash_seed }

@@ -27,8 +27,8 @@ pub const EXPIRY_LATENESS_MS: u64 = 1_024;
 /// shard, or reads it.
 ///
 /// The index, the entries and their accounting can always be told from the segment alone, so that a successor finds
-/// them after any crash; what only makes the writer fast (lists per partition, free blocks, chains) is private and
-/// rebuilt when a segment is opened. Costs 32 bytes of private memory per record and 4 per block.
+/// them after any crash; what only makes the writer fast (lists per partition, free records, chains) is private and
+/// rebuilt when a segment is opened. Costs some 32 bytes of private memory per record.
 pub struct Writer {
     core: Core<Mapped>,
     instance: u64,
@@ -58,7 +58,7 @@ pub enum Admission {
     /// A new entry that can be refused.
     Ordinary,
     /// One that must not be refused while there is any room: the end of a session, or another home's copy of what is
-    /// acknowledged already. One record in 64, and one block, are kept for these.
+    /// acknowledged already. One record in 64 is kept for these, and for blocks of updates.
     Reserve,
     /// A near copy: dropped, the coolest first, when room is needed.
     Near,
@@ -87,35 +87,21 @@ pub enum PutError {
     Unreserved,
 }
 
-/// What there is no more of.
+/// What there is too little of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// No free record can be reached by this key.
-    Records {
-        /// Entries there are.
-        entries: usize,
-        /// Entries there can be: one record in 28 stays free.
-        capacity: usize,
-    },
-    /// Too few free overflow blocks. An update needs its new ones before it frees the old.
-    Blocks {
-        /// Blocks that the value needs.
-        needed: usize,
-        /// Blocks that are free.
-        free: usize,
-    },
+pub struct Full {
+    /// Records that the entry needs, for itself and as blocks. An update needs its new ones before it frees the old.
+    pub needed: usize,
+    /// Records that are taken.
+    pub taken: usize,
+    /// Records that can be: one in 28 stays free. Too few of those left can be reached by this key, or are for whoever asks.
+    pub capacity: usize,
 }
 
 impl std::fmt::Display for Full {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Records { entries, capacity } => {
-                write!(f, "{entries} entries of {capacity}, less a reserve")
-            }
-            Self::Blocks { needed, free } => {
-                write!(f, "{needed} overflow blocks needed, {free} free")
-            }
-        }
+        let Self { needed, taken, capacity } = self;
+        write!(f, "{needed} records needed, {taken} of {capacity} taken, less a reserve")
     }
 }
 
@@ -212,21 +198,23 @@ pub struct TableStats {
     pub entries: usize,
     /// Near copies among them.
     pub near_entries: usize,
+    /// The records that near copies take, their blocks among them.
+    pub near_records: usize,
+    /// Records that hold what did not fit those of their entries.
+    pub blocks: usize,
     /// Records there are, of which one in 28 stays free.
     pub capacity_records: usize,
     /// Records kept for [`Admission::Reserve`].
     pub reserve_records: usize,
     /// How many of these are taken. The reserve closes again as entries go, whoever they belonged to.
     pub reserve_used: usize,
+    /// How many more records [`Admission::Ordinary`] entries may take, if they are of the sizes of those that are here.
+    pub room: usize,
     /// Bytes of all keys and values.
     pub bytes_live: u64,
-    /// Overflow blocks in use.
-    pub pool_blocks_used: usize,
-    /// Overflow blocks there are.
-    pub pool_blocks: usize,
     /// Size of the segment in bytes, or of the writer's shard of it.
     pub segment_bytes: u64,
-    /// Entries per record, 0 to 27/28.
+    /// The part of the records that is taken, 0 to 27/28.
     pub load: f64,
 }
 
@@ -294,7 +282,7 @@ impl Writer {
     ) -> Result<Self, CreateError> {
         let geometry = Geometry::plan(options)?;
         let clock_domain = words.region().clock_domain();
-        // Records and blocks need no zeros: no way is valid.
+        // Records need no zeros: no way is valid.
         for at in 0..geometry.records {
             if words.load(at) != 0 {
                 words.store(at, 0);

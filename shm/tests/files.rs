@@ -121,7 +121,7 @@ fn segment_of_another_shape_is_replaced_with_its_entries_and_its_readers_are_tol
         assert_eq!((again.carried, again.writers[0].stats().entries), (None, 300));
     }
     // One in which not all have room leaves everything as it is.
-    let too_small = TableOptions { segment_bytes: 400 << 10, ..options() };
+    let too_small = TableOptions { segment_bytes: 280 << 10, ..options() };
     let error = open_or_create(&path, &too_small).err().expect("it does not fit");
     let FileError::DoesNotFit { entries, left_out, .. } = error else { panic!("{error}") };
     assert!(entries == 300 && (1..300).contains(&left_out), "{left_out}");
@@ -206,7 +206,7 @@ fn segment_with_another_number_of_shards_is_replaced_with_its_entries() {
         assert_eq!(epochs, vec![2; shards.into()]);
     }
     // One in whose shards not all have room.
-    let small = TableOptions { shards: 3, segment_bytes: 600 << 10, max_value: 1024, ..options() };
+    let small = TableOptions { shards: 3, segment_bytes: 540 << 10, max_value: 1024, ..options() };
     let error = open_or_create(&path, &small).err().expect("it does not fit");
     let FileError::DoesNotFit { entries, left_out, .. } = error else { panic!("{error}") };
     assert!(entries == 300 && (1..300).contains(&left_out), "{left_out}");
@@ -272,7 +272,7 @@ fn damage_to_the_header_of_any_shard_sets_the_whole_segment_aside() {
     wrong(0, 40, "damaged header");
     wrong(2, 40, "shard 2: damaged header");
     wrong(3, 0, "shard 3: not a segment");
-    wrong(1, 8, "shard 1: layout version 2 instead of 3");
+    wrong(1, 8, "shard 1: layout version 5 instead of 4");
     wrong(2, 144, "retired");
 }
 
@@ -286,7 +286,7 @@ fn damaged_truncated_and_foreign_files_are_set_aside_with_the_reason() {
         fs::write(path, bytes).expect("writable");
     }
     let cases: [Case; 8] = [
-        ("version", |path| patch(path, 8, 1), "layout version 2 instead of 3"),
+        ("version", |path| patch(path, 8, 1), "layout version 5 instead of 4"),
         ("byte order", |path| patch(path, 16, 1), "another architecture"),
         ("header", |path| patch(path, 40, 1), "damaged header"),
         ("magic", |path| patch(path, 0, 1), "not a segment"),

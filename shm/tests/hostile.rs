@@ -105,7 +105,7 @@ fn random_bytes_behind_a_valid_header_are_survived() {
     let mut rng = StdRng::seed_from_u64(2);
     for round in 0..60 {
         let region = copy(&original);
-        // From here on everything: freshness and lines too, or only records, or only the pool.
+        // From here on everything: freshness and lines too, or only records, or only the later ones.
         let from = [512, 512 + 16384, 512 + 16384 + 500, 45_000][round % 4];
         for word in region.words().skip(from) {
             word.store(rng.random(), Ordering::Relaxed);
@@ -193,15 +193,16 @@ fn writer_survives_a_segment_that_changes_under_it() {
 #[test]
 fn endless_chain_is_damaged_and_not_followed() {
     let (region, _) = filled();
-    // Every block links to block 0.
-    let pool_at =
-        region.words().nth(13).expect("the header's pool_at").load(Ordering::Relaxed) as usize / 8;
-    for word in region.words().skip(pool_at).step_by(64) {
-        word.store(0, Ordering::Relaxed);
+    // Every block links to record 0, and then to none.
+    let records_at =
+        region.words().nth(11).expect("the header's records_at").load(Ordering::Relaxed);
+    let stamps = || region.words().skip(records_at as usize / 8).step_by(96 / 8);
+    for stamp in stamps().filter(|stamp| stamp.load(Ordering::Relaxed) & 1 == 1) {
+        stamp.fetch_and(u64::from(u32::MAX), Ordering::Relaxed);
     }
     read_everything(&region);
-    for word in region.words().skip(pool_at).step_by(64) {
-        word.store(u64::MAX, Ordering::Relaxed);
+    for stamp in stamps().filter(|stamp| stamp.load(Ordering::Relaxed) & 1 == 1) {
+        stamp.fetch_or(u64::from(u32::MAX) << 32, Ordering::Relaxed);
     }
     let reader = Reader::attach(region.handle()).expect("the header is valid");
     let mut value = Vec::new();
@@ -218,8 +219,8 @@ impl Forged {
     const SEGMENT_BYTES_AT: usize = 3;
     const INSTANCE_AT: usize = 4;
     const SEED_AT: usize = 5;
-    const SHARD_AT: usize = 14;
-    const CHECKSUM_AT: usize = 15;
+    const SHARD_AT: usize = 12;
+    const CHECKSUM_AT: usize = 13;
 
     fn options() -> TableOptions {
         let segment_bytes = u64::from(Self::SHARDS) * Self::SHARD_BYTES as u64;
@@ -317,7 +318,7 @@ fn forged_headers_of_any_shard_are_refused_or_read_without_harm() {
     for _ in 0..300 {
         let forged = Forged::new();
         for _ in 0..rng.random_range(1..4) {
-            let (shard, at) = (rng.random_range(0..Forged::SHARDS), rng.random_range(3..15));
+            let (shard, at) = (rng.random_range(0..Forged::SHARDS), rng.random_range(3..13));
             let old = forged.header(shard)[at].load(Ordering::Relaxed);
             let value = match rng.random_range(0..4) {
                 0 => rng.random(),
@@ -355,7 +356,7 @@ fn expired_entry_whose_chain_is_broken_is_not_offered_with_the_value_of_another(
     let (region, mut writer) = filled();
     let (whole, broken) = ([200; 70], [201; 200]);
     writer.put(&whole, 0, b"value", 5, 0).expect("room");
-    // The key goes on in the pool, and the way there is lost.
+    // The key goes on in blocks, and the way there is lost.
     writer.put(&broken, 0, b"other", 5, 0).expect("room");
     let start = u64::from_ne_bytes([201; 8]);
     let at = region.words().position(|word| word.load(Ordering::Relaxed) == start);

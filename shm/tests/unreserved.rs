@@ -141,7 +141,7 @@ fn entries_behind_holes_that_somebody_cut_have_memory_before_they_are_read() {
     let directory = directory();
     let path = directory.path().join("table");
     let mut opened = open_or_create(&path, &options()).expect("made");
-    put(&mut opened, b"key").expect("room");
+    put(&mut opened, b"another key").expect("room");
     drop(opened);
     let file = std::fs::OpenOptions::new().write(true).open(&path).expect("ours");
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

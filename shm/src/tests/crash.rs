@@ -51,17 +51,11 @@ type Operation = dyn Fn(&mut Core<CrashWords>);
 type Contents = BTreeMap<Vec<u8>, (Vec<u8>, u64, u64)>;
 
 fn small_table() -> Table<CrashWords> {
-    // 4 lines, records of 64 bytes (32 of them payload), 40 blocks.
-    let shape = Shape {
-        segment_bytes: 1 << 20,
-        shards: 1,
-        record_size: 64,
-        max_value: 4096,
-        buckets: 4,
-        blocks: 40,
-    };
+    // 4 lines, records of 64 bytes: 32 of them payload, or 56 of a block.
+    let shape =
+        Shape { segment_bytes: 1 << 20, shards: 1, record_size: 64, max_value: 4096, buckets: 4 };
     let geometry = Geometry::new(shape).expect("possible");
-    let count = geometry.pool + 40 * 64;
+    let count = geometry.records + geometry.records_count() * geometry.record_words;
     let words = CrashWords { words: vec![Cell::new(0); count], stores_left: Cell::new(usize::MAX) };
     Table::new(words, geometry, 11)
 }
@@ -194,17 +188,17 @@ fn stopped_after_any_store_an_insertion_that_moves_others_loses_nothing() {
     let mut number = 0u32;
     let mut moving = 0;
     // Fill to the last record (27 of 28 in 4 lines); crash those insertions that have to move something.
-    while core.entries < 4 * 27 {
+    while core.entries + core.blocks < 4 * 27 {
         number += 1;
         let key = number.to_ne_bytes();
         let operation = move |core: &mut Core<CrashWords>| {
             // A few with chains, which a move shares for a moment.
-            let size = if number.is_multiple_of(8) { 600 } else { 4 };
+            let size = if number.is_multiple_of(8) && number < 60 { 120 } else { 4 };
             core.put(&key, 5, &vec![1; size], (0, 0), Admission::Reserve)
                 .expect("a free record can be reached");
         };
         let place = table.geometry().place(table.hash(&key));
-        let full = |bucket: usize| core.lines[bucket].header.free_ways() == 1;
+        let full = |bucket: usize| core.lines[bucket].free_ways() == 1;
         if full(place.first) && full(table.geometry().second(place)) {
             moving += 1;
             table = crash_everywhere(&table, &operation);

@@ -1,7 +1,7 @@
 //! The short way to look a key up against the long one: where both have an answer, it is the same.
 
 use super::look_both_ways;
-use crate::layout::{BLOCK_WORDS, Geometry, RECORD_HEADER, RecordId, SHAPE, Shape};
+use crate::layout::{Geometry, RECORD_HEADER, RecordId, SHAPE, Shape, WAYS};
 use crate::protocol::{Attempt, Glance};
 use crate::region::HeapRegion;
 use crate::table::Table;
@@ -11,13 +11,12 @@ use crate::writer::{Admission, Core};
 /// Payload words of a record.
 const ROOM: usize = 4;
 
-/// Four lines, records of the least size, and so much of a pool.
+/// Four lines, records of the least size.
 fn core(max_value: u32) -> Core<Mapped> {
-    let blocks = 40;
-    let shape =
-        Shape { segment_bytes: 1 << 20, shards: 1, record_size: 64, max_value, buckets: 4, blocks };
+    let shape = Shape { segment_bytes: 1 << 20, shards: 1, record_size: 64, max_value, buckets: 4 };
     let geometry = Geometry::new(shape).expect("possible");
-    let region = HeapRegion::new((geometry.pool + blocks as usize * BLOCK_WORDS) * 8);
+    let words = geometry.records + geometry.records_count() * geometry.record_words;
+    let region = HeapRegion::new(words * 8);
     Core::new(Table::new(Mapped::new(region.handle()), geometry, 11))
 }
 
@@ -58,16 +57,18 @@ fn twin(core: &Core<Mapped>, key: &[u8]) -> Vec<u8> {
 #[test]
 fn link_is_not_taken_for_the_end_of_a_key() {
     let mut core = core(4096);
-    // As long as a record has room; its last word is 0, the number of the block that is taken first.
+    // As long as a record has room; its last word is the numbers of the blocks that are taken first, the highest three of
+    // the first line.
     let mut key = vec![7; ROOM * 8];
-    key[(ROOM - 1) * 8..].fill(0);
+    let first: u64 = WAYS as u64 - 3;
+    key[(ROOM - 1) * 8..].copy_from_slice(&(first | (first + 1) << 32).to_ne_bytes());
     let twin = twin(&core, &key);
-    put(&mut core, &twin, &[1; 100]);
+    put(&mut core, &twin, &[1; 150]);
     let link = core.table.geometry().record(id_of(&core, &twin)) + RECORD_HEADER + ROOM - 1;
-    assert_eq!(core.words().load(link), 0, "block 0");
+    assert_eq!(core.words().load(link), first | (first + 1) << 32);
     assert_eq!(find(&core, &key), None);
     put(&mut core, &key, &[2; 90]);
-    assert_eq!(find(&core, &twin), Some(vec![1; 100]));
+    assert_eq!(find(&core, &twin), Some(vec![1; 150]));
     assert_eq!(find(&core, &key), Some(vec![2; 90]));
 }
 
@@ -97,7 +98,9 @@ fn other_keys_of_the_same_fingerprint_are_passed_over() {
 fn keys_and_values_of_all_sizes_are_found_both_ways() {
     let mut core = core(4096);
     for key_size in (1..=ROOM * 8 + 9).chain([255]) {
-        for value_size in (0..=ROOM * 8 + 9).chain([471, 472, 473, 504, 520, 528, 4096]) {
+        for value_size in
+            (0..=ROOM * 8 + 9).chain([55, 56, 57, 63, 64, 65, 111, 112, 113, 120, 504, 3000])
+        {
             let (key, value) = (vec![key_size as u8; key_size], vec![value_size as u8; value_size]);
             put(&mut core, &key, &value);
             assert_eq!(find(&core, &key).as_deref(), Some(&value[..]));

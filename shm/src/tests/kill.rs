@@ -89,13 +89,13 @@ const DONE: usize = 0;
 const SEEN: usize = 1;
 
 fn options() -> TableOptions {
-    // 4 lines for 100 keys: some spill into their second line. Room enough that none is ever refused.
+    // 6 lines for 100 keys and their blocks, one of them the first line of 32 by this seed: some spill into their second line. Room
+    // enough that none is ever refused.
     TableOptions {
-        segment_bytes: 276 << 10,
-        record_size: 128,
+        segment_bytes: 480 << 10,
+        record_size: 2048,
         max_value: 8192,
-        pool_percent: 90,
-        ..TableOptions::new(1, 2)
+        ..TableOptions::new(1, 531)
     }
 }
 

@@ -9,8 +9,8 @@ use loom::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{caught, look};
 use crate::layout::{
-    BLOCK_WORDS, Geometry, LINE_WORDS, PARTITIONS, Place, RECORD_HEADER, RecordId, RecordShape,
-    STAMP, Shape,
+    Geometry, LINE_WORDS, PARTITIONS, Place, RECORD_HEADER, RecordId, RecordShape, STAMP, Shape,
+    WAYS,
 };
 use crate::protocol::{Attempt, NewRecord};
 use crate::table::Table;
@@ -20,8 +20,7 @@ use crate::writer::{Admission, Core};
 const LINES: usize = 64;
 const RECORDS: usize = LINES + 2 * LINE_WORDS;
 const RECORD_WORDS: usize = 8;
-const POOL: usize = RECORDS + 56 * RECORD_WORDS;
-const FRESHNESS: usize = POOL + 2 * BLOCK_WORDS;
+const FRESHNESS: usize = RECORDS + 2 * WAYS * RECORD_WORDS;
 const KEY: &[u8] = b"the key.";
 
 /// A way to look a key up.
@@ -76,7 +75,7 @@ impl LoomWords {
 
     fn frozen(&self, at: usize) -> bool {
         let is_header = (LINES..RECORDS).contains(&at) && (at - LINES).is_multiple_of(LINE_WORDS);
-        let is_stamp = (RECORDS..POOL).contains(&at) && (at - RECORDS) % RECORD_WORDS == STAMP;
+        let is_stamp = (RECORDS..FRESHNESS).contains(&at) && (at - RECORDS) % RECORD_WORDS == STAMP;
         self.reader.get()
             && (self.mutant == Mutant::HeaderNotRechecked && is_header
                 || self.mutant == Mutant::StampNotRechecked && is_stamp)
@@ -123,23 +122,14 @@ impl Words for LoomWords {
 }
 
 fn table(seen: &[usize], mutant: Mutant) -> Table<LoomWords> {
-    let shape = Shape {
-        segment_bytes: 0,
-        shards: 1,
-        record_size: 64,
-        max_value: 64,
-        buckets: 2,
-        blocks: 2,
-    };
+    let shape = Shape { segment_bytes: 0, shards: 1, record_size: 64, max_value: 256, buckets: 2 };
     let geometry = Geometry {
         shape,
         buckets: 2,
-        blocks: 2,
         record_words: RECORD_WORDS,
         freshness: FRESHNESS,
         lines: LINES,
         records: RECORDS,
-        pool: POOL,
     };
     Table::new(LoomWords::new(seen, mutant), geometry, 0)
 }
@@ -208,11 +198,23 @@ fn updates(mutant: Mutant, look: Look) {
     });
 }
 
+/// Other keys, with the first line of `KEY` or with the other one.
+fn others(table: &Table<LoomWords>, is_neighbour: bool) -> impl Iterator<Item = [u8; 8]> {
+    let first = place(table).first;
+    let keys = (0u64..).map(|number| number.to_ne_bytes());
+    keys.filter(move |key| (table.geometry().place(table.hash(key)).first == first) == is_neighbour)
+}
+
+fn neighbour(table: &Table<LoomWords>) -> [u8; 8] {
+    others(table, true).next().expect("half of all keys")
+}
+
 /// A removed key's record and block, taken by another key while a reader copies.
 fn reuse(mutant: Mutant, look: Look) {
     check(move || {
-        let probe = table(&[], mutant);
-        let first = place(&probe).first;
+        let first = place(&table(&[], mutant)).first;
+        // Blocks are taken from the first line, the highest way first.
+        let block = WAYS - 1;
         let seen = [
             header_word(first),
             header_word(first) + 1,
@@ -220,15 +222,11 @@ fn reuse(mutant: Mutant, look: Look) {
             record_word(first, 0, RECORD_HEADER),
             record_word(first, 0, RECORD_HEADER + 1),
             record_word(first, 0, RECORD_HEADER + 2),
-            POOL + 1,
-            POOL + 2,
+            record_word(0, block, 1),
+            record_word(0, block, 2),
         ];
-        // Another key with the same first line.
-        let other = (0u64..)
-            .map(|n| n.to_ne_bytes())
-            .find(|key| probe.geometry().place(probe.hash(key)).first == first)
-            .expect("half of all keys");
         let table = table(&seen, mutant);
+        let other = neighbour(&table);
         let reader = for_reader(&table);
         let mut core = Core::new(table);
         core.put(KEY, 0, &[1; 32], (0, 0), Admission::Ordinary).expect("room");
@@ -242,6 +240,42 @@ fn reuse(mutant: Mutant, look: Look) {
         });
         assert!(core.remove(KEY));
         core.put(&other, 0, &[2; 32], (0, 0), Admission::Ordinary).expect("room");
+        reading.join().expect("the reader is content");
+    });
+}
+
+/// A removed key's blocks, linked in another way by another key while a reader walks them.
+fn relinked(mutant: Mutant, look: Look) {
+    check(move || {
+        let first = place(&table(&[], mutant)).first;
+        let seen =
+            [header_word(first), record_word(first, 0, STAMP), record_word(0, WAYS - 4, STAMP)];
+        let table = table(&seen, mutant);
+        let mut apart = others(&table, false);
+        let [one, two, other] = std::array::from_fn(|_| apart.next().expect("half of all keys"));
+        drop(apart);
+        let reader = for_reader(&table);
+        let mut core = Core::new(table);
+        // Three blocks, and a hole before the last.
+        core.put(&one, 0, &[3; 32], (0, 0), Admission::Ordinary).expect("room");
+        core.put(&two, 0, &[3; 32], (0, 0), Admission::Ordinary).expect("room");
+        assert!(core.remove(&one));
+        let value = [1; 136];
+        // Its third block is the hole; the others are as they were, since loom sees nothing of them but a link.
+        let mut relinking = [1; 192];
+        relinking[2 * 8 + 14 * 8..][..7 * 8].fill(2);
+        core.put(KEY, 0, &value, (0, 0), Admission::Ordinary).expect("room");
+        assert!(core.remove(&two));
+        let reading = loom::thread::spawn(move || {
+            let mut found = Vec::new();
+            match look(&reader, KEY, &mut found) {
+                Attempt::Hit(..) => assert!(found == value, "torn"),
+                Attempt::Miss | Attempt::Changed => {}
+                Attempt::Damaged => panic!("damaged"),
+            }
+        });
+        assert!(core.remove(KEY));
+        core.put(&other, 0, &relinking, (0, 0), Admission::Ordinary).expect("room");
         reading.join().expect("the reader is content");
     });
 }
@@ -394,6 +428,7 @@ fn updated_key_is_read_whole_and_never_older_than_before() {
 #[test]
 fn reused_record_and_block_are_never_read_as_the_old_key() {
     reuse(Mutant::None, look);
+    relinked(Mutant::None, look);
 }
 
 #[test]
@@ -420,6 +455,7 @@ fn long_way_alone_keeps_the_promises_too() {
     abandoned(attempt);
     updates(Mutant::None, attempt);
     reuse(Mutant::None, attempt);
+    relinked(Mutant::None, attempt);
     moves(Mutant::None, attempt);
     vouches(Mutant::None, false, attempt);
     vouches(Mutant::None, true, attempt);
@@ -456,6 +492,7 @@ fn mutant_that_does_not_recheck_the_number_is_caught() {
 #[test]
 fn mutant_without_release_fences_reads_reused_blocks() {
     caught("torn", || reuse(Mutant::NoRelease, look));
+    caught("torn", || relinked(Mutant::NoRelease, look));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The writer over any kind of words.
 
 use crate::layout::{
-    DEADLINE, KEY_MAX, LINE_WORDS, LineHeader, MARK, NONE, PARTITIONS, Place, RECORD_HEADER,
-    RecordId, RecordShape, SHAPE, STAMP, WAYS, payload_words, word,
+    DEADLINE, FREE_BESIDE_BLOCKS, KEY_MAX, LINE_WORDS, LineHeader, MARK, NONE, PARTITIONS, Place,
+    RECORD_HEADER, RecordId, RecordShape, SHAPE, STAMP, payload_words, word,
 };
 use crate::protocol::NewRecord;
 use crate::reader::Used;
@@ -25,16 +25,21 @@ use crate::writer::{
 pub(crate) struct Core<W> {
     pub(crate) table: Table<W>,
     pub(crate) lines: Vec<KnownLine>,
-    /// One per record; meaningful for the valid ones.
+    /// One per record; meaningful for the valid ones, and of those that are blocks what comes after them in their chain.
     pub(super) records: Vec<Known>,
     pub(super) wheel: Wheel,
-    /// The block after each block.
-    pub(super) links: Vec<u32>,
-    pub(super) free_blocks: Vec<u32>,
+    /// Records that are blocks.
+    pub(crate) blocks: usize,
+    /// The free ways that new entries may take for blocks: of each line those beyond [`FREE_BESIDE_BLOCKS`].
+    spare: usize,
+    /// The line where blocks are taken next.
+    quarry: usize,
     /// The records of each partition, in no order, up to the highest partition that had any.
     pub(super) partitions: Vec<Vec<u32>>,
     pub(crate) entries: usize,
     pub(super) near_entries: usize,
+    /// The records that near copies take, their blocks among them.
+    pub(super) near_records: usize,
     pub(super) bytes_live: u64,
     /// The line where `sample` goes on.
     hand: usize,
@@ -45,10 +50,32 @@ pub(crate) struct Core<W> {
 pub(crate) struct KnownLine {
     /// Its header as last published.
     pub(crate) header: LineHeader,
+    /// The ways that are blocks, none of them valid.
+    pub(super) blocks: u32,
     /// The entries with this as their first line that live in their second.
     pub(super) spilled: u32,
     /// The ways that hold near copies.
     pub(super) near: u32,
+}
+
+impl KnownLine {
+    /// The ways that are neither valid nor blocks.
+    fn free(&self) -> u32 {
+        !(self.header.valid() | self.blocks) & LineHeader::VALID as u32
+    }
+
+    pub(crate) fn free_ways(&self) -> usize {
+        self.free().count_ones() as usize
+    }
+
+    /// The lowest way that is free.
+    pub(crate) fn free_way(&self) -> Option<usize> {
+        ones(self.free()).next()
+    }
+
+    fn spare(&self) -> usize {
+        self.free_ways().saturating_sub(FREE_BESIDE_BLOCKS)
+    }
 }
 
 /// What the writer knows of a record without looking.
@@ -61,7 +88,7 @@ pub(super) struct Known {
     filed_list: u16,
     /// The partition, and [`Known::SECOND`].
     partition: u16,
-    /// First block of its chain.
+    /// First block of its chain; of a block, the next one.
     chain: u32,
     /// Value size in the high 24 bits, key size in the low 8.
     sizes: u32,
@@ -71,8 +98,6 @@ const _: () = assert!(size_of::<Known>() == 20);
 
 /// Lines that a search for a free way looks behind before it gives up.
 const SEARCH_LINES: usize = 256;
-/// One in so many records, and blocks, is kept for those who may use the reserve.
-const RESERVE_PART: usize = 64;
 /// Entries that a search for expired ones looks at before an insertion; the next goes on from there.
 const EXPIRED_STEP: usize = 1_024;
 /// The most near copies that are dropped for an insertion.
@@ -106,11 +131,13 @@ impl<W: Words> Core<W> {
             lines: vec![KnownLine::default(); geometry.buckets],
             records: filled_on_large_pages(Known::BLANK, geometry.records_count()),
             wheel: Wheel::new(),
-            links: vec![NONE; geometry.blocks],
-            free_blocks: (0..geometry.blocks as u32).rev().collect(),
+            blocks: 0,
+            spare: geometry.buckets * KnownLine::default().spare(),
+            quarry: 0,
             partitions: Vec::new(),
             entries: 0,
             near_entries: 0,
+            near_records: 0,
             bytes_live: 0,
             hand: 0,
             table,
@@ -197,7 +224,8 @@ impl<W: Words> Core<W> {
         (deadline, mark): (u64, u64),
         admission: Admission,
     ) -> Result<Put, PutError> {
-        let bucket = self.admit(key, value, place, old, admission)?;
+        let needed = self.table.geometry().blocks_for(key.len(), value.len());
+        let bucket = self.admit(needed, place, old, admission)?;
         let shape = RecordShape {
             key_size: key.len() as u8,
             partition,
@@ -205,12 +233,15 @@ impl<W: Words> Core<W> {
             near: admission == Admission::Near,
             value_size: value.len() as u32,
         };
-        let way = self.lines[bucket].header.free_way().expect("every line keeps a free way");
+        let chain = match needed {
+            0 => Vec::new(),
+            _ if old.is_some() => self.take_blocks(needed, None, 1),
+            _ if admission == Admission::Reserve => self.take_blocks(needed, Some(bucket), 1),
+            _ => self.take_blocks(needed, Some(bucket), FREE_BESIDE_BLOCKS),
+        };
+        let way = self.lines[bucket].free_way().expect("every line keeps a free way");
         let new = RecordId { bucket, way };
         debug_assert_ne!(Some(new), old);
-
-        let needed = self.table.geometry().blocks_for(key.len(), value.len());
-        let chain = self.take_blocks(needed);
         let record = NewRecord { key, value, checksum, shape, deadline, mark };
         self.table.write_record(new, &record, &chain);
         self.table.set_tag(new, place.tag);
@@ -235,7 +266,7 @@ impl<W: Words> Core<W> {
 
     /// Asks for the record that a put into this line will write, more often than not, while the old one is looked for.
     fn prefetch_for_writing(&self, bucket: usize, key_size: usize, value_size: usize) {
-        let Some(way) = self.lines[bucket].header.free_way() else { return };
+        let Some(way) = self.lines[bucket].free_way() else { return };
         let id = RecordId { bucket, way };
         prefetch_for_writing(&self.records[id.number()]);
         let record = self.table.geometry().record(id);
@@ -275,57 +306,77 @@ impl<W: Words> Core<W> {
         }
     }
 
-    /// Takes so many free blocks, of which there are enough, for a chain.
-    fn take_blocks(&mut self, needed: usize) -> Vec<u32> {
-        if needed == 0 {
-            return Vec::new();
+    /// Takes so many records for blocks. Each line keeps so many free ways at `least`, and that of a new entry one more than
+    /// an update needs. The caller has seen that there are enough.
+    ///
+    /// Runs of neighbours where it can be, and yet lines alike full: of each a part of what it has free beyond three quarters of
+    /// the mean, from where the last call ended. As long as the table is not nearly full that is a few lines for a chain.
+    fn take_blocks(&mut self, needed: usize, entry: Option<usize>, least: usize) -> Vec<u32> {
+        let mean = (self.records.len() - self.taken()) / self.lines.len();
+        let mut kept = (mean * 3 / 4).max(FREE_BESIDE_BLOCKS);
+        let mut chain = Vec::with_capacity(needed);
+        let mut looked = 0;
+        while chain.len() < needed {
+            if looked == self.lines.len() {
+                kept = least;
+            }
+            debug_assert!(looked <= 2 * self.lines.len(), "the caller counted");
+            let bucket = self.quarry;
+            let kept = if entry == Some(bucket) { kept.max(2) } else { kept };
+            let free = self.lines[bucket].free();
+            let more = (free.count_ones() as usize).saturating_sub(kept).min(needed - chain.len());
+            // The highest: records take the lowest.
+            let skipped = free.count_ones() as usize - more;
+            let mut taken = 0;
+            for way in ones(free).skip(skipped) {
+                taken |= 1 << way;
+                chain.push(RecordId { bucket, way }.number() as u32);
+            }
+            if more > 0 {
+                self.set_line(bucket, |line| line.blocks |= taken);
+            }
+            if chain.len() < needed {
+                self.quarry = (bucket + 1) % self.lines.len();
+                looked += 1;
+            }
         }
-        let mut chain = self.free_blocks.split_off(self.free_blocks.len() - needed);
-        // The list is in falling order where it can be, so that chains rise, as readers' prefetching hopes.
-        chain.reverse();
+        self.blocks += needed;
         chain
     }
 
-    /// The line for a key's new record, if there is room and the caller may use it.
+    /// The line for a key's new record, if there is room for that and for so many blocks, and the caller may use it.
     fn admit(
         &mut self,
-        key: &[u8],
-        value: &[u8],
+        needed: usize,
         place: Place,
         old: Option<RecordId>,
         admission: Admission,
     ) -> Result<usize, PutError> {
-        let may_use_reserve = admission == Admission::Reserve;
-        let needed = self.table.geometry().blocks_for(key.len(), value.len());
-        let free = self.free_blocks.len();
-        // An update gives its blocks back, and must not fail where a smaller one would do.
-        let kept = if may_use_reserve || old.is_some() { 0 } else { self.reserve_blocks() };
-        if needed > 0 && needed + kept > free {
-            return Err(PutError::Full(Full::Blocks { needed, free: free.saturating_sub(kept) }));
-        }
+        let (taken, capacity) = (self.taken(), self.table.geometry().capacity());
+        let full = PutError::Full(Full { needed: needed + 1, taken, capacity });
         if let Some(old) = old {
-            return Ok(old.bucket);
+            // It takes the line's free way, and gives the old record and its blocks back. It must not fail where a smaller
+            // one would do.
+            return if needed <= capacity - taken { Ok(old.bucket) } else { Err(full) };
         }
-        let limit = self.capacity() - if may_use_reserve { 0 } else { self.reserve_records() };
-        let full =
-            PutError::Full(Full::Records { entries: self.entries, capacity: self.capacity() });
-        if self.entries >= limit {
+        let (limit, may_move) = match admission {
+            Admission::Reserve => (capacity, true),
+            Admission::Ordinary | Admission::Near => {
+                (capacity - self.table.geometry().reserve(), needed <= self.spare)
+            }
+        };
+        if taken + needed >= limit || !may_move {
             return Err(full);
         }
-        self.line_with_room(place).ok_or(full)
+        let bucket = self.line_with_room(place).ok_or(full)?;
+        // What was moved may have taken a way that was spare.
+        let has_blocks = admission == Admission::Reserve || needed <= self.spare;
+        if has_blocks { Ok(bucket) } else { Err(full) }
     }
 
-    /// Records that can hold entries: each line keeps one free.
-    fn capacity(&self) -> usize {
-        self.lines.len() * (WAYS - 1)
-    }
-
-    fn reserve_records(&self) -> usize {
-        self.capacity() / RESERVE_PART
-    }
-
-    fn reserve_blocks(&self) -> usize {
-        self.table.geometry().blocks / RESERVE_PART
+    /// Records that are taken, by entries and as blocks.
+    fn taken(&self) -> usize {
+        self.entries + self.blocks
     }
 
     pub(crate) fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Option<Found> {
@@ -503,11 +554,12 @@ impl<W: Words> Core<W> {
     /// Drops the coolest of some near copies, and more while others stand in the reserve: whoever may not use that finds no
     /// room before. Returns how many went.
     fn drop_near_for_others(&mut self, heat: &dyn Fn(u64) -> u64) -> usize {
-        let limit = self.capacity() - self.reserve_records();
+        let geometry = self.table.geometry();
+        let limit = geometry.capacity() - geometry.reserve();
         let mut dropped = 0;
         while dropped < NEAR_STEP && self.drop_coolest_near(heat) {
             dropped += 1;
-            if self.entries < limit {
+            if self.taken() < limit {
                 break;
             }
         }
@@ -644,17 +696,22 @@ impl<W: Words> Core<W> {
 
     pub(crate) fn stats(&self) -> TableStats {
         let geometry = self.table.geometry();
+        let ordinary = geometry.capacity() - geometry.reserve();
         TableStats {
             entries: self.entries,
             near_entries: self.near_entries,
+            near_records: self.near_records,
+            blocks: self.blocks,
             capacity_records: geometry.records_count(),
-            reserve_records: self.reserve_records(),
-            reserve_used: self.entries.saturating_sub(self.capacity() - self.reserve_records()),
+            reserve_records: geometry.reserve(),
+            reserve_used: self.taken().saturating_sub(ordinary),
+            room: match self.blocks {
+                0 => ordinary.saturating_sub(self.taken()),
+                _ => ordinary.saturating_sub(self.taken()).min(self.spare),
+            },
             bytes_live: self.bytes_live,
-            pool_blocks_used: geometry.blocks - self.free_blocks.len(),
-            pool_blocks: geometry.blocks,
             segment_bytes: geometry.shard_bytes(),
-            load: self.entries as f64 / geometry.records_count() as f64,
+            load: self.taken() as f64 / geometry.records_count() as f64,
         }
     }
 
@@ -793,7 +850,7 @@ impl<W: Words> Core<W> {
 impl<W: Words> Core<W> {
     /// A line of this place with two free ways, of which an insertion may take one. Moves entries if it must.
     fn line_with_room(&mut self, place: Place) -> Option<usize> {
-        let roomy = |core: &Self, bucket: usize| core.lines[bucket].header.free_ways() >= 2;
+        let roomy = |core: &Self, bucket: usize| core.lines[bucket].free_ways() >= 2;
         for bucket in [place.first, self.table.geometry().second(place)] {
             if roomy(self, bucket) {
                 return Some(bucket);
@@ -849,10 +906,8 @@ impl<W: Words> Core<W> {
         let mut key = Vec::new();
         self.read_key(from, &mut key);
         let place = self.table.geometry().place(self.table.hash(&key));
-        let to = RecordId {
-            bucket,
-            way: self.lines[bucket].header.free_way().expect("the caller looked"),
-        };
+        let to =
+            RecordId { bucket, way: self.lines[bucket].free_way().expect("the caller looked") };
         let old = self.shape(from);
         let shape = RecordShape { second: bucket == self.table.geometry().second(place), ..old };
         debug_assert!(old.second != shape.second, "to its other line");
@@ -920,9 +975,18 @@ impl<W: Words> Core<W> {
 
     pub(super) fn publish(&mut self, bucket: usize, valid: u32, overflow: bool) {
         let header = self.lines[bucket].header.next(valid, overflow);
-        debug_assert!(header.free_ways() >= 1, "every line keeps a free way");
+        debug_assert!(valid & self.lines[bucket].blocks == 0, "a block is no entry");
         self.table.publish(bucket, header);
-        self.lines[bucket].header = header;
+        self.set_line(bucket, |line| line.header = header);
+        debug_assert!(self.lines[bucket].free_ways() >= 1, "every line keeps a free way");
+    }
+
+    /// Changes what is known of a line, and what follows from it.
+    pub(super) fn set_line(&mut self, bucket: usize, change: impl FnOnce(&mut KnownLine)) {
+        let line = &mut self.lines[bucket];
+        self.spare -= line.spare();
+        change(line);
+        self.spare += line.spare();
     }
 
     /// Takes a record and its chain into the books.
@@ -999,25 +1063,19 @@ impl<W: Words> Core<W> {
 
     /// Links the blocks of a chain, and returns the first.
     fn thread(&mut self, chain: &[u32]) -> u32 {
-        for pair in chain.windows(2) {
-            self.links[pair[0] as usize] = pair[1];
-        }
-        if let Some(&last) = chain.last() {
-            self.links[last as usize] = NONE;
+        for (at, &block) in chain.iter().enumerate() {
+            self.records[block as usize].chain = chain.get(at + 1).copied().unwrap_or(NONE);
         }
         chain.first().copied().unwrap_or(NONE)
     }
 
     fn free_chain(&mut self, mut block: u32) {
-        if block == NONE {
-            return;
-        }
-        let first = self.free_blocks.len();
         while block != NONE {
-            self.free_blocks.push(block);
-            block = self.links[block as usize];
+            let RecordId { bucket, way } = RecordId::from_number(block as usize);
+            self.set_line(bucket, |line| line.blocks &= !(1 << way));
+            self.blocks -= 1;
+            block = self.records[block as usize].chain;
         }
-        self.free_blocks[first..].reverse();
     }
 
     fn link(&mut self, id: RecordId, shape: RecordShape, deadline: u64, chain: u32) {
@@ -1050,6 +1108,7 @@ impl<W: Words> Core<W> {
         if shape.near {
             self.lines[id.bucket].near |= 1 << id.way;
             self.near_entries += 1;
+            self.near_records += self.records_of(shape);
         }
     }
 
@@ -1059,29 +1118,33 @@ impl<W: Words> Core<W> {
         if shape.near {
             self.lines[id.bucket].near &= !(1 << id.way);
             self.near_entries -= 1;
+            self.near_records -= self.records_of(shape);
         }
+    }
+
+    /// Records that an entry takes, its blocks among them.
+    fn records_of(&self, shape: RecordShape) -> usize {
+        1 + self.table.geometry().blocks_for(shape.key_size.into(), shape.value_size as usize)
     }
 
     pub(super) fn publish_counters(&self) {
         let words = self.table.words();
         words.store(word!(entries), self.entries as u64);
         words.store(word!(bytes_live), self.bytes_live);
-        words.store(
-            word!(blocks_used),
-            (self.table.geometry().blocks - self.free_blocks.len()) as u64,
-        );
+        words.store(word!(blocks_used), self.blocks as u64);
     }
 
     /// Recounts everything and compares it with the books and with the segment. For tests.
     #[cfg(test)]
     pub(crate) fn audit(&self) {
-        let mut used = vec![false; self.links.len()];
-        let (mut entries, mut near, mut bytes, mut blocks) = (0, 0, 0, 0);
+        let mut used = vec![0; self.lines.len()];
+        let (mut entries, mut near, mut bytes, mut blocks) = (0, (0, 0), 0, 0);
         let mut spilled = vec![0; self.lines.len()];
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for bucket in 0..self.lines.len() {
             assert_eq!(self.table.header(bucket), self.lines[bucket].header, "published header");
-            assert!(self.lines[bucket].header.free_ways() >= 1);
+            assert!(self.lines[bucket].free_ways() >= 1);
+            assert_eq!(self.lines[bucket].header.valid() & self.lines[bucket].blocks, 0);
             for id in self.live(bucket) {
                 assert!(self.is_sound(id, &mut key, &mut value), "record {id:?}");
                 let place = self.table.geometry().place(self.table.hash(&key));
@@ -1089,17 +1152,20 @@ impl<W: Words> Core<W> {
                 if shape.second {
                     spilled[place.first] += 1;
                 }
-                near += usize::from(shape.near);
+                if shape.near {
+                    near = (near.0 + 1, near.1 + self.records_of(shape));
+                }
                 let mut chain = Vec::new();
                 self.table.walk(id, shape).blocks(&mut chain).expect("sound");
                 let mut known = self.records[id.number()].chain;
                 for block in chain {
                     assert_eq!(known, block);
-                    assert!(
-                        !std::mem::replace(&mut used[block as usize], true),
-                        "one owner per block"
-                    );
-                    known = self.links[block as usize];
+                    let RecordId { bucket, way } = RecordId::from_number(block as usize);
+                    assert_eq!(used[bucket] >> way & 1, 0, "one owner per block");
+                    used[bucket] |= 1 << way;
+                    let stamp = self.words().load(self.table.geometry().block(block) + STAMP);
+                    assert_eq!(stamp & 1, 1, "a block is not live");
+                    known = self.records[block as usize].chain;
                     blocks += 1;
                 }
                 assert_eq!(known, NONE);
@@ -1107,18 +1173,16 @@ impl<W: Words> Core<W> {
                 bytes += shape.bytes();
             }
         }
-        assert_eq!((entries, near, bytes), (self.entries, self.near_entries, self.bytes_live));
+        let counted = (self.entries, (self.near_entries, self.near_records), self.bytes_live);
+        assert_eq!((entries, near, bytes), counted);
         assert_eq!(self.words().load(word!(moving)), 0);
         for (line, &count) in self.lines.iter().zip(&spilled) {
             assert_eq!(line.spilled, count);
             assert_eq!(line.header.overflow(), count > 0);
         }
-        assert_eq!(blocks + self.free_blocks.len(), self.links.len());
-        assert!(
-            self.free_blocks
-                .iter()
-                .all(|&block| !std::mem::replace(&mut used[block as usize], true))
-        );
+        assert!(self.lines.iter().map(|line| line.blocks).eq(used));
+        assert_eq!(self.blocks, blocks);
+        assert_eq!(self.spare, self.lines.iter().map(KnownLine::spare).sum::<usize>());
         let listed: usize = (0..PARTITIONS as u16)
             .map(|partition| {
                 let mut count = 0;

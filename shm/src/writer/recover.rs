@@ -34,9 +34,7 @@ impl<W: Words> Core<W> {
     pub(crate) fn recover(table: Table<W>) -> (Self, Recovery) {
         let mut recovery = Recovery::default();
         let mut core = Self::new(table);
-        core.free_blocks.clear();
         core.finish_move(&mut recovery);
-        let mut used = vec![false; core.table.geometry().blocks];
         let (mut chain, mut key) = (Vec::new(), Vec::new());
         let mut of_partition = vec![0u32; PARTITIONS];
         let mut deadlines = Vec::with_capacity(core.records.len());
@@ -52,7 +50,7 @@ impl<W: Words> Core<W> {
             for way in ones(valid) {
                 let id = RecordId { bucket, way };
                 chain.clear();
-                match core.examine(id, &mut used, &mut chain, &mut key) {
+                match core.examine(id, &mut chain, &mut key) {
                     Ok(sound) => {
                         let place = &mut of_partition[usize::from(sound.shape.partition)];
                         core.note(id, sound.shape, &chain, *place);
@@ -74,7 +72,7 @@ impl<W: Words> Core<W> {
                     }
                 }
             }
-            core.lines[bucket].header = found;
+            core.set_line(bucket, |line| line.header = found);
             if valid != found.valid() {
                 core.publish(bucket, valid, found.overflow());
                 recovery.repaired_lines += 1;
@@ -84,8 +82,6 @@ impl<W: Words> Core<W> {
             }
         }
         core.list_all(&of_partition, &deadlines);
-        core.free_blocks =
-            (0..used.len() as u32).rev().filter(|&block| !used[block as usize]).collect();
         for bucket in 0..core.lines.len() {
             let (header, overflow) = (core.lines[bucket].header, core.lines[bucket].spilled > 0);
             if header.overflow() != overflow {
@@ -113,7 +109,7 @@ impl<W: Words> Core<W> {
             let both = header.is_valid(from.way) && self.table.header(to.bucket).is_valid(to.way);
             if both && self.is_copy(from, to) {
                 let valid = header.valid() & !(1 << from.way);
-                self.lines[from.bucket].header = header;
+                self.set_line(from.bucket, |line| line.header = header);
                 self.publish(from.bucket, valid, header.overflow());
                 self.table.retire_record(from);
                 recovery.dropped_duplicate += 1;
@@ -155,9 +151,8 @@ impl<W: Words> Core<W> {
 
     /// Checks a published record's header and chain; takes its blocks. `key` is scratch memory.
     fn examine(
-        &self,
+        &mut self,
         id: RecordId,
-        used: &mut [bool],
         chain: &mut Vec<u32>,
         key: &mut Vec<u8>,
     ) -> Result<Sound, Unsound> {
@@ -183,13 +178,33 @@ impl<W: Words> Core<W> {
         if table.geometry().blocks_for(shape.key_size.into(), shape.value_size as usize) > 0 {
             table.walk(id, shape).blocks(chain).ok_or(Unsound::Malformed)?;
         }
+        let deadline = table.words().load(record + DEADLINE);
         for (at, &block) in chain.iter().enumerate() {
-            // A block has one owner.
-            if std::mem::replace(&mut used[block as usize], true) {
-                chain[..at].iter().for_each(|&block| used[block as usize] = false);
+            if !self.claim(block) {
+                chain[..at].iter().for_each(|&block| self.unclaim(block));
                 return Err(Unsound::Malformed);
             }
         }
-        Ok(Sound { shape, deadline: table.words().load(record + DEADLINE), first })
+        Ok(Sound { shape, deadline, first })
+    }
+
+    /// Takes a record for a block, which has one owner and is not live; its line keeps a free way.
+    fn claim(&mut self, block: u32) -> bool {
+        let RecordId { bucket, way } = RecordId::from_number(block as usize);
+        let stamp = self.table.words().load(self.table.geometry().block(block) + STAMP);
+        let taken = self.table.header(bucket).valid() | self.lines[bucket].blocks;
+        let is_free = taken >> way & 1 == 0 && taken.count_ones() as usize + 1 < WAYS;
+        if is_free && stamp & 1 == 1 {
+            self.set_line(bucket, |line| line.blocks |= 1 << way);
+            self.blocks += 1;
+            return true;
+        }
+        false
+    }
+
+    fn unclaim(&mut self, block: u32) {
+        let RecordId { bucket, way } = RecordId::from_number(block as usize);
+        self.set_line(bucket, |line| line.blocks &= !(1 << way));
+        self.blocks -= 1;
     }
 }
