@@ -116,9 +116,6 @@ pub(crate) struct TableConfig {
     /// How many bytes a record has; `None` = as nodes have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) record_size: Option<u32>,
-    /// The share of it for what does not fit its record; `None` = as nodes have it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) pool_percent: Option<u8>,
     /// How long its sessions take to lose half of their heat; `None` = as nodes have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) half_life: Option<&'static str>,
@@ -144,7 +141,6 @@ impl TableConfig {
             memory,
             read: None,
             record_size: None,
-            pool_percent: None,
             half_life: None,
             ring: Vec::new(),
         }

@@ -76,8 +76,8 @@ pub use local_roles::LocalRoles;
 pub(crate) use local_roles::ROOT;
 pub use routing::Routing;
 pub use settings::{
-    CORES_MAX, LaneSettings, NodeSettings, OnLateSave, REDIS_LISTEN, RedisSettings, Storage,
-    TableLayout, TableSettings,
+    CORES_MAX, LaneSettings, NodeSettings, OnLateSave, RECORD_SIZE_DEFAULT, REDIS_LISTEN,
+    RedisSettings, Storage, TableSettings,
 };
 pub use slot_sets::{GiveUp, SlotHolder, SlotOffer, SlotSet, SlotSetError, SlotsHandle, TakeUp};
 

@@ -20,8 +20,8 @@ pub use core::{
     WhyLeft,
 };
 pub use driver::{
-    GiveUp, NodeSettings, Ready, Routing, RunError, SlotHolder, SlotOffer, SlotSet, SlotSetError,
-    SlotsHandle, Storage, TableLayout, TableSettings, TakeUp,
+    GiveUp, NodeSettings, RECORD_SIZE_DEFAULT, Ready, Routing, RunError, SlotHolder, SlotOffer,
+    SlotSet, SlotSetError, SlotsHandle, Storage, TableSettings, TakeUp,
 };
 
 /// The name and version of this software, as it presents itself.

@@ -770,7 +770,7 @@ pub struct TableStatus {
     pub name: String,
     /// Entries held, tombstones and expired ones that were not dropped yet included.
     pub entries: u64,
-    /// The most entries its index takes.
+    /// How many entries its memory is for, if all are as large as those that are here.
     pub capacity: u64,
     /// Bytes of keys and values held.
     pub bytes: u64,

@@ -13,8 +13,6 @@ use crate::sample::Rounds;
 
 /// As large as a session of these values is when it is begun: what users who know theirs would say.
 const RECORD_BYTES: u32 = 336;
-/// Room for a few that are larger.
-const POOL_PERCENT: u8 = 3;
 const MEMORY_MIB: u64 = 32;
 /// Some fewer than Redis and nodes let in.
 const IDLE: usize = 9_900;
@@ -28,13 +26,12 @@ pub(super) fn measure(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<
 fn sessions(bench: &Bench<'_>, report: &mut Report) -> anyhow::Result<()> {
     report.progress("a table until it is full");
     let mut full = Vec::new();
-    for (size, record_size, pool_percent) in [
-        ("records of their size", Some(RECORD_BYTES), Some(POOL_PERCENT)),
-        ("as it comes", None, None),
-    ] {
+    for (size, record_size) in
+        [("records of their size", Some(RECORD_BYTES)), ("as it comes", None)]
+    {
         let memory = format!("{MEMORY_MIB}MiB");
         let plain = TableConfig::new(TABLE, "quorum", memory);
-        let table = TableConfig { record_size, pool_percent, ..plain };
+        let table = TableConfig { record_size, ..plain };
         let cluster = bench.cluster(1, table)?;
         let entries = fill_up(Subject::nodes(NODE, &cluster)?.addr)?;
         full.push((size, entries));

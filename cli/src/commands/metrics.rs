@@ -155,7 +155,11 @@ type Figure = (&'static str, &'static str, fn(&TableStatus) -> u64);
 fn of_tables(tables: &[TableStatus]) -> Vec<Metric> {
     let figures: [Figure; 10] = [
         ("table_entries", "Entries held, ended ones too.", |table| table.entries),
-        ("table_capacity", "The most entries it takes.", |table| table.capacity),
+        (
+            "table_capacity",
+            "The entries it has memory for, if all are as large as those there.",
+            |table| table.capacity,
+        ),
         ("table_bytes", "Bytes of keys and values.", |table| table.bytes),
         (
             "table_segment_bytes",

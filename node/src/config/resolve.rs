@@ -23,8 +23,8 @@ use crate::core::{
     SuspectPolicy, TablePolicy, WriteHomes, record_bytes_max,
 };
 use crate::driver::{
-    CORES_MAX, LaneSettings, LocalRoles, NodeSettings, OnLateSave, REDIS_LISTEN, ROOT,
-    RedisSettings, Storage, TableLayout, TableSettings,
+    CORES_MAX, LaneSettings, LocalRoles, NodeSettings, OnLateSave, RECORD_SIZE_DEFAULT,
+    REDIS_LISTEN, ROOT, RedisSettings, Storage, TableSettings,
 };
 
 pub(super) fn load(sources: &Sources, host: &Host) -> Result<Config, ConfigError> {
@@ -511,14 +511,12 @@ impl Resolver {
         let replicas =
             ring.take(RingSetting::Replicas, table.policy.replicas, replicas, NonZeroU8::to_string);
         let least =
-            least_memory_of_cores(ring.resolver.cores, table.policy.max_value, table.layout);
+            least_memory_of_cores(ring.resolver.cores, table.policy.max_value, table.record_size);
         let enough = |raw: &Raw| {
             let bytes = size(raw, 1..=1 << 46)?;
             let why = || {
                 let least = show_size(least);
-                format!(
-                    "too small for the table's max_value, record_size and pool_percent: at least {least:?}"
-                )
+                format!("too small for the table's max_value and record_size: at least {least:?}")
             };
             if bytes >= least { Ok(bytes) } else { Err(why()) }
         };
@@ -540,12 +538,12 @@ impl Resolver {
             owner_limit: None,
             ..table.policy.clone()
         };
-        let &TableSettings { layout, archive_max, .. } = table;
-        (after, TableSettings { policy, memory, storage, layout, archive_max })
+        let &TableSettings { record_size, archive_max, .. } = table;
+        (after, TableSettings { policy, memory, storage, record_size, archive_max })
     }
 
     fn table(&mut self, given: &GivenTable) -> TableSettings {
-        let (default, default_layout) = (TablePolicy::default(), TableLayout::default());
+        let default = TablePolicy::default();
         let mut table = PartResolver::new("table".to_owned(), &given.settings, self);
         let name = table.take(TableSetting::Name, default.name, identifier, Clone::clone);
         table.rename(&name);
@@ -571,19 +569,10 @@ impl Resolver {
             },
             |bytes| show_size((*bytes).into()),
         );
-        let record_size = table.take(
-            TableSetting::RecordSize,
-            default_layout.record_size,
-            record_size,
-            |bytes| show_size((*bytes).into()),
-        );
-        let pool_percent = table.take(
-            TableSetting::PoolPercent,
-            default_layout.pool_percent,
-            whole(1..=90),
-            u8::to_string,
-        );
-        let layout = TableLayout { record_size, pool_percent };
+        let record_size =
+            table.take(TableSetting::RecordSize, RECORD_SIZE_DEFAULT, record_size, |bytes| {
+                show_size((*bytes).into())
+            });
         let memory = table.take(
             TableSetting::Memory,
             MEMORY,
@@ -659,7 +648,7 @@ impl Resolver {
         };
         let suspects = table.suspects();
         let owner_limit = table.owner_limit();
-        table.check_memory(memory, max_value, layout);
+        table.check_memory(memory, max_value, record_size);
         if !lifetime_max.is_zero() && (idle.is_zero() || idle > lifetime_max) {
             let (idle, cap) = (show_lifetime(&idle), show_lifetime(&lifetime_max));
             let sentence = format!(
@@ -689,7 +678,7 @@ impl Resolver {
             owner_limit,
             overflow,
         };
-        TableSettings { policy, memory, storage: Storage::Memory, layout, archive_max }
+        TableSettings { policy, memory, storage: Storage::Memory, record_size, archive_max }
     }
 
     /// Variables that look like ours and set nothing. Not an error: orchestrators make such up for
@@ -838,19 +827,13 @@ impl PartResolver<'_, TableSetting> {
         sessions_max.map(|sessions_max| OwnerLimit { sessions_max, over })
     }
 
-    fn check_memory(&mut self, memory: u64, max_value: u32, layout: TableLayout) {
+    fn check_memory(&mut self, memory: u64, max_value: u32, record_size: u32) {
         let cores = self.resolver.cores.get();
-        let least = least_memory_of_cores(self.resolver.cores, max_value, layout);
+        let least = least_memory_of_cores(self.resolver.cores, max_value, record_size);
         if memory >= least {
             return;
         }
-        let TableLayout { record_size, pool_percent } = layout;
-        let causes = [
-            TableSetting::Memory,
-            TableSetting::MaxValue,
-            TableSetting::RecordSize,
-            TableSetting::PoolPercent,
-        ];
+        let causes = [TableSetting::Memory, TableSetting::MaxValue, TableSetting::RecordSize];
         let origins = causes.map(|setting| self.origin(setting));
         let origin = origins.into_iter().find(|origin| *origin != Origin::Default);
         self.resolver.problems.push(Problem::Value {
@@ -858,8 +841,8 @@ impl PartResolver<'_, TableSetting> {
             key: format!("{}.memory", self.prefix),
             value: format!("\"{}\"", show_size(memory)),
             why: format!(
-                "too small for max_value = \"{}\", record_size = {record_size} and pool_percent = \
-                 {pool_percent}{}: raise memory to at least \"{}\", or change one of them",
+                "too small for max_value = \"{}\" and record_size = {record_size}{}: raise memory to at \
+                 least \"{}\", or change one of them",
                 show_size(max_value.into()),
                 if cores > 1 { format!(" on {cores} cores") } else { String::new() },
                 show_size(least),
@@ -885,20 +868,18 @@ fn understand<T>(
 }
 
 /// What a segment must have that is divided into as many parts.
-fn least_memory_of_cores(cores: NonZeroU16, max_value: u32, layout: TableLayout) -> u64 {
-    u64::from(cores.get()) * least_memory(max_value, layout)
+fn least_memory_of_cores(cores: NonZeroU16, max_value: u32, record_size: u32) -> u64 {
+    u64::from(cores.get()) * least_memory(max_value, record_size)
 }
 
-/// What each part of a segment must have for a few values of any allowed size, rounded up to 64 KiB: two index
-/// lines of 28 records each in the one share, two of the largest values with what the node and the
-/// segment put around them in the pool's, and the segment's fixed parts.
-fn least_memory(max_value: u32, layout: TableLayout) -> u64 {
-    let TableLayout { record_size, pool_percent } = layout;
-    let percent = u64::from(pool_percent);
-    let record = u64::from(record_bytes_max(max_value));
-    let values = 2 * (record + record / 32 + (4 << 10));
-    let records = 2 * 28 * (u64::from(record_size) + 8);
-    let shares = (values * 100 / percent).max(records * 100 / (100 - percent));
+/// What each part of a segment must have for a few values of any allowed size, rounded up to 64 KiB: index lines of 28 records
+/// each for two of the largest values, with what the node and the segment put around them and leave free, two lines at least;
+/// and the segment's fixed parts.
+fn least_memory(max_value: u32, record_size: u32) -> u64 {
+    let value = u64::from(record_bytes_max(max_value)) + (4 << 10);
+    let records = 2 * (1 + value.div_ceil(u64::from(record_size) - 8));
+    let lines = records.div_ceil(25).max(2);
+    let shares = lines * (64 + 28 * u64::from(record_size));
     ((160 << 10) + shares).next_multiple_of(64 << 10)
 }
 

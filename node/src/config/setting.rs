@@ -98,7 +98,6 @@ settings! {
         LifetimeMax "lifetime_max" "TIME" "How long a session lives at most";
         MaxValue "max_value" "SIZE" "The largest value";
         RecordSize "record_size" "SIZE" "The size of a record in shared memory";
-        PoolPercent "pool_percent" "N" "The share of the segment for what does not fit its record";
         Memory "memory" "SIZE" "The size of the table's segment";
         OnFull "on_full" "WHAT" "What a full table does with a new session: refuse, evict";
         Overflow "overflow" "WHAT" "What becomes of sessions that expired or were evicted: drop, archive";

@@ -12,7 +12,9 @@ use crate::core::{
     CoreSettings, OnFull, OverLimit, Overflow, OwnerLimit, Partition, Promotion, ReadFrom,
     SuspectPolicy, TablePolicy, WriteHomes,
 };
-use crate::driver::{LocalRoles, OnLateSave, RedisSettings, Storage, TableLayout, TableSettings};
+use crate::driver::{
+    LocalRoles, OnLateSave, RECORD_SIZE_DEFAULT, RedisSettings, Storage, TableSettings,
+};
 
 /// A host on which nothing is installed, with a file to read and room for more.
 struct Scene {
@@ -76,7 +78,7 @@ fn default_table() -> TableSettings {
         policy: TablePolicy::default(),
         memory: 8 << 20,
         storage: Storage::Memory,
-        layout: TableLayout::default(),
+        record_size: RECORD_SIZE_DEFAULT,
         archive_max: 1 << 30,
     }
 }
@@ -303,7 +305,6 @@ fn a_table_of_the_file_replaces_the_default_one() {
         record_size = "1KiB"
         on_full = "evict"
         memory = "32MiB"
-        pool_percent = 60
         half_life = "1h"
         stale_max = "1s"
         partition = "refuse"
@@ -368,7 +369,7 @@ fn a_table_of_the_file_replaces_the_default_one() {
             policy: carts,
             memory: 32 << 20,
             storage: Storage::Memory,
-            layout: TableLayout { record_size: 1024, pool_percent: 60 },
+            record_size: 1024,
             archive_max: 32 << 20,
         }
     );
@@ -641,8 +642,6 @@ fn bounds_are_kept_and_named() {
         ("record_size = 500", "must be a multiple of 8: 496 or 504"),
         ("record_size = 56", "must be from 64 to 64KiB"),
         ("record_size = \"128KiB\"", "must be from 64 to 64KiB"),
-        ("pool_percent = 0", "must be a whole number from 1 to 90"),
-        ("pool_percent = 91", "must be a whole number from 1 to 90"),
         ("half_life = \"500ms\"", "must be from \"1s\" to \"30d\""),
         ("burn = 9", "must be a whole number from 10 to 1000000000, or \"never\""),
         ("burn = \"often\"", "must be a whole number from 10 to 1000000000, or \"never\""),
@@ -869,20 +868,19 @@ fn memory_that_cannot_hold_a_few_of_the_largest_values_is_refused() {
 /// The segment's own arithmetic has the last word at start; here it must not have one at all.
 #[test]
 fn memory_that_is_accepted_here_is_accepted_by_the_segment() {
-    for (max_value, record_size, pool_percent, cores) in [
-        (1, 64, 50, 1),
-        (65_536, 512, 50, 1),
-        (65_536, 512, 50, 3),
-        (65_536, 512, 1, 1),
-        (65_536, 65_536, 90, 2),
-        (1 << 20, 64, 50, 1),
-        (1 << 20, 64, 7, 3),
-        (1 << 20, 65_536, 50, 64),
-        (100, 4096, 50, 2),
+    for (max_value, record_size, cores) in [
+        (1, 64, 1),
+        (65_536, 384, 1),
+        (65_536, 512, 3),
+        (65_536, 65_536, 2),
+        (1 << 20, 64, 1),
+        (1 << 20, 384, 3),
+        (1 << 20, 65_536, 64),
+        (100, 4096, 2),
     ] {
         let file = |memory: u64| {
             format!(
-                "cores = {cores}\n[[table]]\nname = \"t\"\nmax_value = {max_value}\nrecord_size = {record_size}\npool_percent = {pool_percent}\nmemory = {memory}"
+                "cores = {cores}\n[[table]]\nname = \"t\"\nmax_value = {max_value}\nrecord_size = {record_size}\nmemory = {memory}"
             )
         };
         let error = error_of(&file(1));
@@ -893,7 +891,6 @@ fn memory_that_is_accepted_here_is_accepted_by_the_segment() {
             segment_bytes: least,
             shards: cores,
             record_size,
-            pool_percent,
             max_value: crate::core::record_bytes_max(max_value),
             ..annulus_shm::TableOptions::new(1, 2)
         };

@@ -8,6 +8,7 @@ use annulus_proto::message::{
     ListRequest, Listed, Message, Rejected, Served, TableStatus,
 };
 use annulus_proto::{Entry, Key, NodeId};
+use annulus_shm::TableStats;
 
 use super::Core;
 use super::calls::Purpose;
@@ -273,7 +274,7 @@ impl Core {
         TableStatus {
             name: name_among_clients(&policy.name).to_owned(),
             entries: (stats.entries - stats.near_entries) as u64,
-            capacity: stats.capacity_records as u64,
+            capacity: capacity(&stats),
             bytes: stats.bytes_live,
             segment_bytes: if table.store.is_reserved() { stats.segment_bytes } else { 0 },
             huge_bytes: 0, // The hub knows.
@@ -288,6 +289,15 @@ impl Core {
             write_homes: policy.write.count(policy.replicas.get().into()) as u8,
             members_lacking: self.members_lacking(index) as u8,
         }
+    }
+}
+
+/// How many entries all records are for, if each takes as many as those that are here do.
+fn capacity(stats: &TableStats) -> u64 {
+    let records = stats.capacity_records as u64;
+    match stats.entries + stats.blocks {
+        0 => records,
+        taken => records * stats.entries as u64 / taken as u64,
     }
 }
 

@@ -136,9 +136,8 @@ const _: () = assert!(record::OVERHEAD_BYTES_MAX + 16 < RECORD_OVERHEAD_BYTES as
 /// What most records take beside their value: as a guess, for memory to be asked for ahead of its use.
 const RECORD_HEAD_BYTES: usize = 64;
 
-/// One in so many records stays free, and so many blocks are for those who may use the reserve ([`TableStats`]).
+/// One in so many records stays free ([`TableStats`]).
 const FREE_RECORDS_PART: usize = 28;
-const RESERVE_BLOCKS_PART: usize = 64;
 
 /// How many expired entries make room at a time.
 const EXPIRED_STEP: usize = 1_024;
@@ -958,14 +957,14 @@ impl Store {
     /// How many sessions, as large as those that are here, may come until some are [beyond](Store::beyond) that.
     pub(super) fn room_within(&self, part: usize) -> usize {
         let stats = self.writer.stats();
-        if beyond(&stats, part) > 0 {
-            return 0;
+        let (free, wanted) = free_and_wanted(&stats, part);
+        match free.checked_sub(wanted) {
+            None => 0,
+            Some(records) => {
+                let (sessions, taken) = sessions_and_records(&stats);
+                records * sessions.max(1) / taken.max(1) + 1
+            }
         }
-        let (entries, records, blocks) = taken_and_least(&stats, part);
-        let with_blocks = (blocks.saturating_sub(stats.pool_blocks_used) * stats.entries)
-            .checked_div(stats.pool_blocks_used)
-            .unwrap_or(usize::MAX);
-        (records - entries).min(with_blocks).saturating_add(1)
     }
 
     /// About `count` entries drawn at random, other ones at each call, each with its [warmth](HalfLife::warmth).
@@ -1394,21 +1393,25 @@ fn forget(
     outline.change(change, now_ms);
 }
 
-/// How many sessions there are, and how many of them, and how many blocks, leave one part in so many free of what new ones
-/// may take.
-fn taken_and_least(stats: &TableStats, part: usize) -> (usize, usize, usize) {
-    let least = |room: usize| room - room.div_ceil(part);
-    let records = stats.capacity_records - stats.capacity_records.div_ceil(FREE_RECORDS_PART);
-    let blocks = stats.pool_blocks - stats.pool_blocks.div_ceil(RESERVE_BLOCKS_PART);
-    (stats.entries - stats.near_entries, least(records - stats.reserve_records), least(blocks))
+/// How many records sessions may still take, once near copies make room, and how many they should leave free: one part in so many
+/// of what new ones may take. Both plus what of the reserve is taken.
+fn free_and_wanted(stats: &TableStats, part: usize) -> (usize, usize) {
+    let all = stats.capacity_records - stats.capacity_records.div_ceil(FREE_RECORDS_PART);
+    let wanted = (all - stats.reserve_records).div_ceil(part);
+    (stats.room + stats.near_records, wanted + stats.reserve_used)
+}
+
+/// How many sessions there are, and how many records they take.
+fn sessions_and_records(stats: &TableStats) -> (usize, usize) {
+    let taken = stats.entries + stats.blocks - stats.near_records;
+    (stats.entries - stats.near_entries, taken)
 }
 
 /// See [`Store::beyond`].
 fn beyond(stats: &TableStats, part: usize) -> usize {
-    let (entries, records, blocks) = taken_and_least(stats, part);
-    let with_blocks = (stats.pool_blocks_used.saturating_sub(blocks) * entries)
-        .div_ceil(stats.pool_blocks_used.max(1));
-    entries.saturating_sub(records).max(with_blocks)
+    let (free, wanted) = free_and_wanted(stats, part);
+    let (sessions, taken) = sessions_and_records(stats);
+    (wanted.saturating_sub(free) * sessions).div_ceil(taken.max(1))
 }
 
 /// Whether something is here because this node holds its slot, and can be believed.

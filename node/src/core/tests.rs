@@ -1056,8 +1056,8 @@ fn a_full_table_that_may_evict_takes_new_sessions_and_drops_the_least_used_every
         assert!(held.iter().all(|there| *there == held[0]), "{number}: {held:?}");
         left += usize::from(held[0]);
     }
-    let blocks = world.core(0, "used 0").tables[0].store.stats().pool_blocks;
-    assert!(left + used.len() <= blocks && left > capacity / 2, "{left} of {blocks}");
+    let records = world.core(0, "used 0").tables[0].store.stats().capacity_records;
+    assert!((left + used.len()) * 32 <= records && left > capacity / 2, "{left} of {records}");
     let again: u64 = (0..3).map(|node| world.counter(node, "entries_evicted")).sum();
     assert_eq!(again, evicted);
 }

@@ -103,8 +103,8 @@ pub enum RunError {
     },
     /// The table's memory is too small for what it is to hold.
     #[error(
-        "table {table:?} has {memory} bytes and needs {needed} at least for its `max_value`, \
-         `record_size` and `pool_percent`; raise its `memory`, or lower its `max_value`"
+        "table {table:?} has {memory} bytes and needs {needed} at least for its `max_value` and \
+         `record_size`; raise its `memory`, or lower its `max_value`"
     )]
     TooSmall {
         /// The table.

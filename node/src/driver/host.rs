@@ -287,8 +287,7 @@ pub fn table_options(
     TableOptions {
         segment_bytes: table.memory,
         shards,
-        record_size: table.layout.record_size,
-        pool_percent: table.layout.pool_percent,
+        record_size: table.record_size,
         max_value: record_bytes_max(table.policy.max_value),
         ..TableOptions::new(instance, hash_seed)
     }

@@ -162,21 +162,8 @@ pub enum Storage {
     Disk,
 }
 
-/// How a segment is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableLayout {
-    /// The size of a record, in bytes: what is longer continues in blocks of a pool. Sessions that
-    /// fit it cost one trip to memory. Default 512.
-    pub record_size: u32,
-    /// The pool's share of the segment, 1 to 90 percent. Default 50.
-    pub pool_percent: u8,
-}
-
-impl Default for TableLayout {
-    fn default() -> Self {
-        Self { record_size: 512, pool_percent: 50 }
-    }
-}
+/// The default size of a record, in bytes: a session of 256 bytes fits in, with its key and what is known of it.
+pub const RECORD_SIZE_DEFAULT: u32 = 384;
 
 /// A table's policy and its memory on this node.
 #[derive(Clone, Debug, PartialEq)]
@@ -187,8 +174,9 @@ pub struct TableSettings {
     pub memory: u64,
     /// Where the segment is. Default in shared memory.
     pub storage: Storage,
-    /// How that is divided.
-    pub layout: TableLayout,
+    /// The size of a record there, in bytes: what is longer goes on in other records. Sessions that fit it cost one trip to
+    /// memory. Default [`RECORD_SIZE_DEFAULT`].
+    pub record_size: u32,
     /// The most bytes of its sessions in the archive on this node, if they go there
     /// ([`TablePolicy::overflow`]); the oldest file goes for a new one. Of ring 0. Default 1 GiB.
     pub archive_max: u64,

@@ -12,7 +12,7 @@ use annulus_client::{Client, Error, NodeStatus, Read, StartOptions, Value};
 use annulus_net::{Clock, Net, SystemClock, TokioNet};
 use annulus_node::core::{CoreSettings, TablePolicy};
 use annulus_node::driver::{SystemHost, run_on};
-use annulus_node::{NodeSettings, Ready, RunError, Storage, TableLayout, TableSettings};
+use annulus_node::{NodeSettings, RECORD_SIZE_DEFAULT, Ready, RunError, Storage, TableSettings};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -59,7 +59,7 @@ pub(crate) fn table(memory: u64, max_value: u32) -> TableSettings {
         policy: TablePolicy { max_value, ..TablePolicy::default() },
         memory,
         storage: Storage::Memory,
-        layout: TableLayout::default(),
+        record_size: RECORD_SIZE_DEFAULT,
         archive_max: 0,
     }
 }

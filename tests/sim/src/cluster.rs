@@ -13,7 +13,7 @@ use annulus_gossip::MeshConfig;
 use annulus_net::{Faults, FaultyNet, Rates, Side};
 use annulus_node::core::{CoreSettings, Partition, TablePolicy};
 use annulus_node::driver::run_on;
-use annulus_node::{NodeSettings, Storage, TableLayout, TableSettings};
+use annulus_node::{NodeSettings, RECORD_SIZE_DEFAULT, Storage, TableSettings};
 use annulus_seal::Key as ClusterKey;
 use turmoil::Sim;
 
@@ -807,7 +807,7 @@ fn table(parameters: &Parameters, mutant: Option<Mutant>) -> TableSettings {
         policy,
         memory: 2 << 20,
         storage: Storage::Memory,
-        layout: TableLayout::default(),
+        record_size: RECORD_SIZE_DEFAULT,
         archive_max: 0,
     }
 }

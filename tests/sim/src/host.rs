@@ -364,7 +364,7 @@ fn revive(writer: &mut Writer) {
 #[cfg(test)]
 mod tests {
     use annulus_node::core::TablePolicy;
-    use annulus_node::{Storage, TableLayout};
+    use annulus_node::{RECORD_SIZE_DEFAULT, Storage};
     use annulus_proto::{Hlc, NodeId, Version};
 
     use super::*;
@@ -378,7 +378,7 @@ mod tests {
             policy: TablePolicy::default(),
             memory,
             storage: Storage::Memory,
-            layout: TableLayout::default(),
+            record_size: RECORD_SIZE_DEFAULT,
             archive_max: 0,
         };
         let birth = Version::new(Hlc::from_bits(5 << 16), NodeId::from_bits(1));

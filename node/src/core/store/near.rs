@@ -86,12 +86,13 @@ impl Store {
         let slot = key.slot();
         self.sweep_near();
         let most = self.writer.stats().capacity_records / SHARE;
-        if self.near.len >= most {
+        let is_full = |store: &Self| store.writer.stats().near_records >= most;
+        if is_full(self) {
             self.drop_some_near(1);
         }
         let known = self.near.slots.get(&slot.index()).and_then(|words| words.get(&key.word()));
         let is_other = known.is_some_and(|(known, _)| known != key);
-        if is_other || self.near.len >= most || !self.may_keep_near(slot) {
+        if is_other || is_full(self) || !self.may_keep_near(slot) {
             return false;
         }
         self.next.clear();

@@ -5,7 +5,7 @@ use super::*;
 use crate::archive::tests::session;
 use crate::core::TablePolicy;
 use crate::driver::inboxes::Receivers;
-use crate::driver::settings::{Storage, TableLayout};
+use crate::driver::settings::{RECORD_SIZE_DEFAULT, Storage};
 
 fn tables(overflow: &Overflow) -> Vec<TableSettings> {
     let table = |ring: u8| {
@@ -14,8 +14,8 @@ fn tables(overflow: &Overflow) -> Vec<TableSettings> {
         let overflow = if ring == 0 { overflow.clone() } else { Overflow::Drop };
         let policy = TablePolicy { name, ring, overflow, ..TablePolicy::default() };
         let (memory, storage) = (1 << 20, Storage::Memory);
-        let layout = TableLayout::default();
-        TableSettings { policy, memory, storage, layout, archive_max: 1 << 30 }
+        let record_size = RECORD_SIZE_DEFAULT;
+        TableSettings { policy, memory, storage, record_size, archive_max: 1 << 30 }
     };
     vec![table(0), table(1)]
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use annulus_net::{Clock, Rates};
 use annulus_node::core::{CEILING_LEAD_MS, CoreSettings, HubInput, HubStart, Now, homes_max};
 use annulus_node::driver::Host as _;
-use annulus_node::{Storage, TableLayout, TableSettings};
+use annulus_node::{RECORD_SIZE_DEFAULT, Storage, TableSettings};
 use annulus_proto::{Key, Load, Member, NodeId, Status, record};
 use annulus_shm::{FileError, Lookup};
 use rand::rngs::StdRng;
@@ -513,7 +513,7 @@ impl World {
             policy,
             memory: u64::from(TABLE_BYTES),
             storage: Storage::Memory,
-            layout: TableLayout::default(),
+            record_size: RECORD_SIZE_DEFAULT,
             archive_max: 0,
         };
         self.storm.policies().into_iter().map(settings).collect()
