@@ -5,8 +5,8 @@
 //! a value that was current at one instant during the call, or is told to ask the writer: never a torn one,
 //! never an unpublished one, and a [`Lookup::Miss`] means *ask the node*, not *absent*.
 //!
-//! Shape: an index of 64-byte lines (28 fingerprints each), one record of fixed size per way at a computed
-//! address, and a pool of 512-byte blocks for what does not fit. The bytes, the protocol and its argument are
+//! Shape: an index of 64-byte lines (28 fingerprints each), and one record of fixed size per way at a computed
+//! address; what does not fit goes on in other records. The bytes, the protocol and its argument are
 //! in `docs/segment.md`; the layout itself is in one module, `layout`.
 //!
 //! ```

@@ -859,7 +859,7 @@ fn memory_that_cannot_hold_a_few_of_the_largest_values_is_refused() {
     let least = least.expect("the error names a size");
     Scene::new(&format!("[[table]]\nname = \"t\"\nmax_value = \"1MiB\"\nmemory = \"{least}\""))
         .settings();
-    let error = error_of("[[table]]\nname = \"t\"\nrecord_size = \"64KiB\"\nmemory = \"4MiB\"");
+    let error = error_of("[[table]]\nname = \"t\"\nrecord_size = \"64KiB\"\nmemory = \"2MiB\"");
     assert!(error.contains("record_size = 65536"), "{error}");
     let error = error_of("[[table]]\nname = \"t\"\nmemory = 0");
     assert!(error.contains("must be from 1 to"), "{error}");

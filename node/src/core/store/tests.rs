@@ -758,7 +758,7 @@ fn a_write_over_an_expired_entry_in_a_full_table_counts_it_out_once() {
         let value = [7; 4 << 10];
         let mut number = 0;
         while store
-            .merge(&key(number), &session(START_MS, &value, 5_000, 0), START_MS, ORDINARY)
+            .merge(&key(number), &session(START_MS, &value, 5_000, 0), START_MS, Admission::Reserve)
             .is_ok()
         {
             number += 1;

@@ -262,7 +262,7 @@ fn what_is_evicted_is_told_and_does_not_expire_besides() {
 fn telling_with_little_room(count: usize, seed: u64, on_full: OnFull) -> (World, Value) {
     let policy = TablePolicy { on_full, ..TablePolicy::default() };
     let world = World::with_record_size(0, seed, policy, 512, 1);
-    (telling_of(count, world), bytes(&"x".repeat(16_000)))
+    (telling_of(count, world), bytes(&"x".repeat(29_000)))
 }
 
 #[test]
