@@ -256,7 +256,7 @@ fn reopen(region: &HeapRegion) {
     });
     assert_eq!((entries, bytes as u64), (writer.stats().entries, writer.stats().bytes_live));
     writer.remove_expired(4, 50, &mut |item| item.key.len().is_multiple_of(2));
-    writer.make_room(4, &|mark| mark, &mut |_| true);
+    writer.make_room(9, 4, &|mark| mark, &mut |_| true);
     for number in 0..KEYS {
         let size = usize::from(number) * 20;
         // It may be full of what was there.

@@ -512,17 +512,18 @@ impl Writer {
         self.core.settle_expired(now_hybrid_ms, budget, decide)
     }
 
-    /// Drops something, after a [`PutError::Full`]: the expired entries that `decide` lets go, up to a thousand or so; if
-    /// there are none the coolest of 16 near copies, drawn at random, by the `heat` of their marks, and as many more,
-    /// a thousand or so, as others stand in the reserve for. Returns how many went. Live entries that are no near copies
-    /// are never dropped here.
+    /// Drops something, after a [`PutError::Full`] for an entry that needs so many records ([`Full::needed`]): the expired
+    /// entries that `decide` lets go, up to a thousand or so, and if that is not enough, or none, near copies, a thousand or so at most,
+    /// each time the coolest of 16 drawn at random, by the `heat` of their marks. Returns how many went. Live
+    /// entries that are no near copies are never dropped here.
     pub fn make_room(
         &mut self,
+        needed: usize,
         now_hybrid_ms: u64,
         heat: &dyn Fn(u64) -> u64,
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
-        self.core.make_room(now_hybrid_ms, heat, decide)
+        self.core.make_room(needed, now_hybrid_ms, heat, decide)
     }
 
     /// Visits about `count` entries that are no near copies, drawn at random, other ones at each call.

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Step {
     Put { admission: Admission, key: u8, size: usize, deadline: u64, mark: u64 },
-    MakeRoom { shard: u16 },
+    MakeRoom { shard: u16, needed: usize },
     Get { key: u8 },
     SetTimes { key: u8, deadline: u64, mark: u64 },
     ChangeMark { key: u8, by: u64 },
@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (admission, 0..80u8, size, deadline.clone(), any::<u64>()).prop_map(
             |(admission, key, size, deadline, mark)| Step::Put { admission, key, size, deadline, mark }
         ),
-        2 => (0..4u16).prop_map(|shard| Step::MakeRoom { shard }),
+        2 => (0..4u16, prop_oneof![Just(1), 1..30usize]).prop_map(|(shard, needed)| Step::MakeRoom { shard, needed }),
         6 => (0..80u8).prop_map(|key| Step::Get { key }),
         2 => (0..80u8, deadline, any::<u64>()).prop_map(|(key, deadline, mark)| Step::SetTimes { key, deadline, mark }),
         2 => (0..80u8, any::<u64>()).prop_map(|(key, by)| Step::ChangeMark { key, by }),
@@ -320,38 +320,33 @@ fn run(steps: &[Step], more_bytes: u64, shards: u16) {
                     }
                 }
             }
-            Step::MakeRoom { shard } => {
+            Step::MakeRoom { shard, needed } => {
                 let now = now.wrapping_add(CLOCK_OFFSET);
                 let mut gone = Vec::new();
                 let shard = usize::from(shard % shards);
-                let in_reserve = table.0[shard].stats().reserve_used;
-                let dropped = table.0[shard].make_room(now, &|mark| mark, &mut |item| {
+                let room_before = table.0[shard].stats().room;
+                let dropped = table.0[shard].make_room(needed, now, &|mark| mark, &mut |item| {
                     assert!(item.deadline <= now);
                     gone.push(item.key.to_vec());
                     true
                 });
                 gone.iter().for_each(|key| drop(model.remove(key)));
-                if gone.is_empty() {
+                let in_shard = |key: &Vec<u8>| table.shard(key) == shard;
+                let near = model.iter().filter(|(key, entry)| entry.near && in_shard(key));
+                let missing = near.clone().filter(|(key, _)| table.get(key, &mut value).is_none());
+                let missing: Vec<_> = missing.map(|(key, e)| (key.clone(), e.mark)).collect();
+                assert_eq!(dropped, gone.len() + missing.len(), "no other entry");
+                // As many as are needed, and one if nothing else went.
+                let count = near.clone().count();
+                assert!(!gone.is_empty() || missing.len() >= count.min(1));
+                assert!(missing.len() == count || table.0[shard].stats().room + 1 >= needed);
+                assert!(room_before < needed || missing.len() <= 1, "{} too many", missing.len());
+                if let [(_, mark)] = &missing[..] {
                     // All near copies fit in the sample more often than not: then it was the coolest.
-                    let in_shard = |key: &Vec<u8>| table.shard(key) == shard;
-                    let near = model.iter().filter(|(key, entry)| entry.near && in_shard(key));
-                    let missing =
-                        near.clone().filter(|(key, _)| table.get(key, &mut value).is_none());
-                    let missing: Vec<_> = missing.map(|(key, e)| (key.clone(), e.mark)).collect();
-                    // One, and more while others stand in the reserve.
-                    let count = near.clone().count();
-                    assert!(missing.len() >= count.min(1) && missing.len() <= in_reserve + 1);
-                    let stats = table.0[shard].stats();
-                    assert!(missing.len() == count || stats.reserve_used == 0);
-                    assert_eq!(dropped, missing.len(), "no other entry");
-                    if let [(_, mark)] = &missing[..] {
-                        let cooler = near.clone().filter(|(_, entry)| entry.mark < *mark).count();
-                        assert!(cooler == 0 || near.count() > SAMPLE);
-                    }
-                    missing.iter().for_each(|(key, _)| drop(model.remove(key)));
-                } else {
-                    assert_eq!(dropped, gone.len());
+                    let cooler = near.clone().filter(|(_, entry)| entry.mark < *mark).count();
+                    assert!(cooler == 0 || near.count() > SAMPLE);
                 }
+                missing.iter().for_each(|(key, _)| drop(model.remove(key)));
             }
             Step::Tick { ms } => now += ms,
             Step::Reopen => {
@@ -567,7 +562,7 @@ fn what_has_expired_and_waits_goes_first_where_there_is_no_room() {
     let goes = &mut |_: ExpiredItem<'_>| Fate::Goes;
     assert_eq!(writer.settle_expired(10_000, usize::MAX, goes), 0, "they wait");
     let mut gone = Vec::new();
-    let room = writer.make_room(10_000, &|_| 0, &mut |item| {
+    let room = writer.make_room(1, 10_000, &|_| 0, &mut |item| {
         gone.extend_from_slice(item.key);
         true
     });

@@ -23,8 +23,8 @@ const BATCH: usize = 8;
 /// One in so many of those that were looked at may go, the coolest: in a table for a few large sessions a whole
 /// batch would be most of them. If this node is the primary of none of these, one other goes.
 const COOLEST_PART: usize = 4;
-/// How often a write that still finds no room has others evicted: one value may need the blocks of many.
-const TRIES: usize = 32;
+/// How often a write that still finds no room has others evicted: one value may need the records of many.
+const TRIES: usize = 128;
 /// How long ago an evicted session says it expired: longer than expired ones are kept.
 const EXPIRED_AGO_MS: u64 = EXPIRED_KEPT_MS + EXPIRY_LATENESS_MS;
 /// The same where what expired is kept until somebody has it.
@@ -111,7 +111,7 @@ impl Core {
             if let Some(before) = before {
                 self.tables[table].store.see_change(&key, &before, &entry, now_ms);
             }
-            // Not stored here before it is dropped: there may be no block left even for that.
+            // Not stored here before it is dropped: there may be no record left even for that.
             let homes = self.homes(table, key.slot());
             let (extras, _) = self.extra_homes(table, key.slot(), &entry);
             for home in homes.into_iter().chain(extras).filter(|home| *home != me) {

@@ -1222,7 +1222,8 @@ impl Store {
         };
         let mut result = put(self);
         for _ in 0..self.steps_to_make_room() {
-            if !matches!(result, Err(PutError::Full(_))) || !self.make_room(key, now_ms) {
+            let Err(PutError::Full(full)) = result else { break };
+            if !self.make_room((key, full.needed), now_ms) {
                 break;
             }
             result = put(self);
@@ -1248,9 +1249,9 @@ impl Store {
         }
     }
 
-    /// Drops what has expired, or else the coolest near copy, but not what lies under `key`: the caller
-    /// counts that out itself.
-    fn make_room(&mut self, key: &Key, now_ms: u64) -> bool {
+    /// Drops what has expired, and the coolest near copies if that is not enough for an entry that needs so many records, but
+    /// not what lies under `key`: the caller counts that out itself.
+    fn make_room(&mut self, (key, needed): (&Key, usize), now_ms: u64) -> bool {
         let of_values = self.digests_are_of_values();
         let (outline, unread, watched) = (&mut self.outline, &self.unread, &mut self.watched);
         let (owners, near) = (&mut self.owners, &mut self.near);
@@ -1281,7 +1282,7 @@ impl Store {
                 return true;
             }
         }
-        self.writer.make_room(now_ms, &warmth, &mut |item| let_go(item, !keeps)) > 0
+        self.writer.make_room(needed, now_ms, &warmth, &mut |item| let_go(item, !keeps)) > 0
     }
 
     /// How often room is made for one write: where what goes is to be seen to, it is little each time.

@@ -98,6 +98,8 @@ const _: () = assert!(size_of::<Known>() == 20);
 
 /// Lines that a search for a free way looks behind before it gives up.
 const SEARCH_LINES: usize = 256;
+/// New entries leave a way to spare, beyond [`FREE_BESIDE_BLOCKS`], in one of so many lines in the mean.
+const SPARSE: usize = 16;
 /// Entries that a search for expired ones looks at before an insertion; the next goes on from there.
 const EXPIRED_STEP: usize = 1_024;
 /// The most near copies that are dropped for an insertion.
@@ -309,18 +311,23 @@ impl<W: Words> Core<W> {
     /// Takes so many records for blocks. Each line keeps so many free ways at `least`, and that of a new entry one more than
     /// an update needs. The caller has seen that there are enough.
     ///
-    /// Runs of neighbours where it can be, and yet lines alike full: of each a part of what it has free beyond three quarters of
-    /// the mean, from where the last call ended. As long as the table is not nearly full that is a few lines for a chain.
+    /// Runs of neighbours where it can be, and yet lines alike full: of each what it has free beyond three quarters of
+    /// the mean, from where the last call ended; and if that is not enough of all, more. That is a few lines for a chain, while
+    /// one in [`SPARSE`] has a way to spare, or the reserve is whole.
     fn take_blocks(&mut self, needed: usize, entry: Option<usize>, least: usize) -> Vec<u32> {
         let mean = (self.records.len() - self.taken()) / self.lines.len();
-        let mut kept = (mean * 3 / 4).max(FREE_BESIDE_BLOCKS);
+        let mut kept = match self.room_for_blocks() >= needed {
+            true => (mean * 3 / 4).max(FREE_BESIDE_BLOCKS),
+            false => least,
+        };
         let mut chain = Vec::with_capacity(needed);
         let mut looked = 0;
         while chain.len() < needed {
             if looked == self.lines.len() {
-                kept = least;
+                assert!(kept > least, "the caller counted");
+                kept = (kept * 3 / 4).max(least);
+                looked = 0;
             }
-            debug_assert!(looked <= 2 * self.lines.len(), "the caller counted");
             let bucket = self.quarry;
             let kept = if entry == Some(bucket) { kept.max(2) } else { kept };
             let free = self.lines[bucket].free();
@@ -359,19 +366,17 @@ impl<W: Words> Core<W> {
             // one would do.
             return if needed <= capacity - taken { Ok(old.bucket) } else { Err(full) };
         }
-        let (limit, may_move) = match admission {
-            Admission::Reserve => (capacity, true),
-            Admission::Ordinary | Admission::Near => {
-                (capacity - self.table.geometry().reserve(), needed <= self.spare)
-            }
+        let may_use_reserve = admission == Admission::Reserve;
+        let has_room = |core: &Self| match may_use_reserve {
+            true => taken + needed < capacity,
+            false => core.has_room(needed + 1),
         };
-        if taken + needed >= limit || !may_move {
+        if !has_room(self) {
             return Err(full);
         }
         let bucket = self.line_with_room(place).ok_or(full)?;
         // What was moved may have taken a way that was spare.
-        let has_blocks = admission == Admission::Reserve || needed <= self.spare;
-        if has_blocks { Ok(bucket) } else { Err(full) }
+        if has_room(self) { Ok(bucket) } else { Err(full) }
     }
 
     /// Records that are taken, by entries and as blocks.
@@ -541,29 +546,34 @@ impl<W: Words> Core<W> {
 
     pub(crate) fn make_room(
         &mut self,
+        needed: usize,
         now_hybrid_ms: u64,
         heat: &dyn Fn(u64) -> u64,
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
-        match self.remove_expired(now_hybrid_ms, EXPIRED_STEP, decide) {
-            0 => self.drop_near_for_others(heat),
-            expired => expired,
+        let expired = self.remove_expired(now_hybrid_ms, EXPIRED_STEP, decide);
+        let mut near = 0;
+        // One goes in any case, if nothing did: there may be room, but not in the lines where it was looked for.
+        while near < NEAR_STEP
+            && (expired + near == 0 || !self.has_room(needed))
+            && self.drop_coolest_near(heat)
+        {
+            near += 1;
         }
+        expired + near
     }
 
-    /// Drops the coolest of some near copies, and more while others stand in the reserve: whoever may not use that finds no
-    /// room before. Returns how many went.
-    fn drop_near_for_others(&mut self, heat: &dyn Fn(u64) -> u64) -> usize {
+    /// Whether a new entry that takes so many records, its blocks among them, may have them without the reserve.
+    fn has_room(&self, needed: usize) -> bool {
         let geometry = self.table.geometry();
         let limit = geometry.capacity() - geometry.reserve();
-        let mut dropped = 0;
-        while dropped < NEAR_STEP && self.drop_coolest_near(heat) {
-            dropped += 1;
-            if self.taken() < limit {
-                break;
-            }
-        }
-        dropped
+        self.taken() + needed <= limit && (needed == 1 || needed <= self.room_for_blocks() + 1)
+    }
+
+    /// How many records new entries may take for blocks: some that could be had are left, or each would be searched for in
+    /// many lines.
+    fn room_for_blocks(&self) -> usize {
+        self.spare.saturating_sub(self.lines.len() / SPARSE)
     }
 
     /// Drops the coolest of some near copies. Returns whether there were any.
@@ -707,7 +717,7 @@ impl<W: Words> Core<W> {
             reserve_used: self.taken().saturating_sub(ordinary),
             room: match self.blocks {
                 0 => ordinary.saturating_sub(self.taken()),
-                _ => ordinary.saturating_sub(self.taken()).min(self.spare),
+                _ => ordinary.saturating_sub(self.taken()).min(self.room_for_blocks()),
             },
             bytes_live: self.bytes_live,
             segment_bytes: geometry.shard_bytes(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use annulus_proto::{Entry, Key, Slot, record};
-use annulus_shm::Admission;
+use annulus_shm::{Admission, PutError};
 use twox_hash::XxHash3_64;
 
 use super::Store;
@@ -102,9 +102,14 @@ impl Store {
         let times = (self.deadline(entry), used);
         let put = |store: &mut Self| {
             let (key, partition) = (key.as_bytes(), slot.index());
-            store.writer.put_as(Admission::Near, key, partition, &store.next, times).is_ok()
+            store.writer.put_as(Admission::Near, key, partition, &store.next, times)
         };
-        let is_kept = put(self) || self.make_room(key, now_ms) && put(self);
+        let is_kept = match put(self) {
+            Err(PutError::Full(full)) => {
+                self.make_room((key, full.needed), now_ms) && put(self).is_ok()
+            }
+            put => put.is_ok(),
+        };
         if is_kept {
             self.near.insert(slot, key.clone(), gist(&self.next));
         }
