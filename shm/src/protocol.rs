@@ -369,10 +369,7 @@ impl<W: Words> Table<W> {
     /// ways, which nothing that is published uses. It stays invisible until [`publish`](Self::publish).
     pub(crate) fn write_record(&self, id: RecordId, new: &NewRecord<'_>, chain: &[u32]) {
         let record = self.geometry().record(id);
-        if !chain.is_empty() {
-            // Orders the flips that freed these blocks before their new links, as the one below does with the rest.
-            self.words().release();
-        }
+        // After the fence that followed the flip by which these records became free (`retire_record`).
         for (at, &block) in chain.iter().enumerate() {
             let block = self.geometry().block(block);
             let odd = next_odd(self.words().load(block + STAMP));

@@ -208,7 +208,8 @@ pub struct TableStats {
     pub reserve_records: usize,
     /// How many of these are taken. The reserve closes again as entries go, whoever they belonged to.
     pub reserve_used: usize,
-    /// How many more records [`Admission::Ordinary`] entries may take, if they are of the sizes of those that are here.
+    /// How many more records [`Admission::Ordinary`] entries may take, if they are of the sizes of those that are here: in a
+    /// table without blocks, entries of one record each.
     pub room: usize,
     /// Bytes of all keys and values.
     pub bytes_live: u64,
@@ -513,8 +514,8 @@ impl Writer {
     }
 
     /// Drops something, after a [`PutError::Full`] for an entry that needs so many records ([`Full::needed`]): the expired
-    /// entries that `decide` lets go, up to a thousand or so, and if that is not enough, or none, near copies, a thousand or so at most,
-    /// each time the coolest of 16 drawn at random, by the `heat` of their marks. Returns how many went. Live
+    /// entries that `decide` lets go, up to a thousand or so, and if that is not enough, or none, near copies, of a few times
+    /// as many records, each time the coolest of 16 drawn at random, by the `heat` of their marks. Returns how many went. Live
     /// entries that are no near copies are never dropped here.
     pub fn make_room(
         &mut self,
@@ -524,6 +525,11 @@ impl Writer {
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
         self.core.make_room(needed, now_hybrid_ms, heat, decide)
+    }
+
+    /// How many records an entry takes, with a key and a value of these sizes.
+    pub fn records_for(&self, key_size: usize, value_size: usize) -> usize {
+        self.core.records_for(key_size, value_size)
     }
 
     /// Visits about `count` entries that are no near copies, drawn at random, other ones at each call.

@@ -23,8 +23,9 @@ const BATCH: usize = 8;
 /// One in so many of those that were looked at may go, the coolest: in a table for a few large sessions a whole
 /// batch would be most of them. If this node is the primary of none of these, one other goes.
 const COOLEST_PART: usize = 4;
-/// How often a write that still finds no room has others evicted: one value may need the records of many.
-const TRIES: usize = 128;
+/// A write that needs the records of more sessions has none evicted. Twice as many may go for one, since not all that go are
+/// where they are of use.
+const EVICTED_MAX: usize = 1_024;
 /// How long ago an evicted session says it expired: longer than expired ones are kept.
 const EXPIRED_AGO_MS: u64 = EXPIRED_KEPT_MS + EXPIRY_LATENESS_MS;
 /// The same where what expired is kept until somebody has it.
@@ -56,7 +57,7 @@ impl Core {
             return self.merge_as_extra(now, table, key, offered);
         }
         let is_renewed = self.may_merge(table, key.slot(), offered)?;
-        let mut tries = TRIES;
+        let mut left = None;
         loop {
             let store = &mut self.tables[table].store;
             let before = is_renewed.then(|| store.get(key, now_ms)).flatten();
@@ -70,17 +71,28 @@ impl Core {
             }
             let is_full = matches!(merged, Err(Failure::TableFull { .. }));
             let on_full = self.tables[table].store.policy().on_full;
-            let may_evict = is_full && tries > 0 && on_full == OnFull::Evict;
-            if !may_evict || self.makes_room(now, table) || !self.evict(now, table, key) {
+            if !is_full || on_full == OnFull::Refuse || self.makes_room(now, table) {
                 return merged;
             }
-            tries -= 1;
+            let store = &mut self.tables[table].store;
+            let left = left.get_or_insert_with(|| match store.sessions_in_place_of(key, offered) {
+                // None goes in vain.
+                needed if needed > EVICTED_MAX => 0,
+                needed => 2 * needed + BATCH,
+            });
+            if *left == 0 {
+                return merged;
+            }
+            match self.evict(now, table, key) {
+                0 => return merged,
+                evicted => *left = left.saturating_sub(evicted),
+            }
         }
     }
 
     /// Evicts the coolest of some sessions that this node is the primary of, but not `except`. Returns
-    /// whether any went.
-    fn evict(&mut self, now: Now, table: usize, except: &Key) -> bool {
+    /// how many went.
+    fn evict(&mut self, now: Now, table: usize, except: &Key) -> usize {
         let now_ms = self.time.now_ms(now);
         let me = self.id();
         let mut sample = self.tables[table].store.sample(SAMPLE, now_ms);
@@ -122,6 +134,6 @@ impl Core {
             self.counters.add("entries_evicted");
             evicted += 1;
         }
-        evicted > 0
+        evicted
     }
 }

@@ -30,8 +30,10 @@ pub(crate) struct Core<W> {
     pub(super) wheel: Wheel,
     /// Records that are blocks.
     pub(crate) blocks: usize,
-    /// The free ways that new entries may take for blocks: of each line those beyond [`FREE_BESIDE_BLOCKS`].
+    /// The free ways that new entries may take for blocks, of all lines.
     spare: usize,
+    /// The same for updates, and for who may use the reserve.
+    spare_in_need: usize,
     /// The line where blocks are taken next.
     quarry: usize,
     /// The records of each partition, in no order, up to the highest partition that had any.
@@ -73,8 +75,11 @@ impl KnownLine {
         ones(self.free()).next()
     }
 
-    fn spare(&self) -> usize {
-        self.free_ways().saturating_sub(FREE_BESIDE_BLOCKS)
+    /// The free ways that blocks may take if each line keeps so many. A line without an entry, which could move to
+    /// make room for another one, keeps [`FREE_BESIDE_BLOCKS`] in any case.
+    fn spare(&self, kept: usize) -> usize {
+        let kept = if self.header.valid() == 0 { kept.max(FREE_BESIDE_BLOCKS) } else { kept };
+        self.free_ways().saturating_sub(kept)
     }
 }
 
@@ -98,12 +103,14 @@ const _: () = assert!(size_of::<Known>() == 20);
 
 /// Lines that a search for a free way looks behind before it gives up.
 const SEARCH_LINES: usize = 256;
+/// Free ways that blocks leave in each line where they may use the reserve, or an update needs them.
+const FREE_IN_NEED: usize = 1;
 /// New entries leave a way to spare, beyond [`FREE_BESIDE_BLOCKS`], in one of so many lines in the mean.
 const SPARSE: usize = 16;
 /// Entries that a search for expired ones looks at before an insertion; the next goes on from there.
 const EXPIRED_STEP: usize = 1_024;
-/// The most near copies that are dropped for an insertion.
-const NEAR_STEP: usize = 1_024;
+/// Near copies of so many times the records that an insertion needs are dropped for it at most.
+const NEAR_PART: usize = 4;
 /// Near copies of which the coolest is dropped. Redis samples 5 keys, 10 for a ranking close to the true one.
 const SAMPLE: usize = 16;
 /// Records and lines that are asked for ahead of their use where many are read.
@@ -134,7 +141,8 @@ impl<W: Words> Core<W> {
             records: filled_on_large_pages(Known::BLANK, geometry.records_count()),
             wheel: Wheel::new(),
             blocks: 0,
-            spare: geometry.buckets * KnownLine::default().spare(),
+            spare: geometry.buckets * KnownLine::default().spare(FREE_BESIDE_BLOCKS),
+            spare_in_need: geometry.buckets * KnownLine::default().spare(FREE_IN_NEED),
             quarry: 0,
             partitions: Vec::new(),
             entries: 0,
@@ -237,8 +245,10 @@ impl<W: Words> Core<W> {
         };
         let chain = match needed {
             0 => Vec::new(),
-            _ if old.is_some() => self.take_blocks(needed, None, 1),
-            _ if admission == Admission::Reserve => self.take_blocks(needed, Some(bucket), 1),
+            _ if old.is_some() => self.take_blocks(needed, None, FREE_IN_NEED),
+            _ if admission == Admission::Reserve => {
+                self.take_blocks(needed, Some(bucket), FREE_IN_NEED)
+            }
             _ => self.take_blocks(needed, Some(bucket), FREE_BESIDE_BLOCKS),
         };
         let way = self.lines[bucket].free_way().expect("every line keeps a free way");
@@ -329,9 +339,9 @@ impl<W: Words> Core<W> {
                 looked = 0;
             }
             let bucket = self.quarry;
-            let kept = if entry == Some(bucket) { kept.max(2) } else { kept };
+            let kept = if entry == Some(bucket) { kept.max(FREE_BESIDE_BLOCKS) } else { kept };
             let free = self.lines[bucket].free();
-            let more = (free.count_ones() as usize).saturating_sub(kept).min(needed - chain.len());
+            let more = self.lines[bucket].spare(kept).min(needed - chain.len());
             // The highest: records take the lowest.
             let skipped = free.count_ones() as usize - more;
             let mut taken = 0;
@@ -364,11 +374,12 @@ impl<W: Words> Core<W> {
         if let Some(old) = old {
             // It takes the line's free way, and gives the old record and its blocks back. It must not fail where a smaller
             // one would do.
-            return if needed <= capacity - taken { Ok(old.bucket) } else { Err(full) };
+            return if needed <= self.spare_in_need { Ok(old.bucket) } else { Err(full) };
         }
         let may_use_reserve = admission == Admission::Reserve;
         let has_room = |core: &Self| match may_use_reserve {
-            true => taken + needed < capacity,
+            // Its own line keeps the way that it takes.
+            true => taken < capacity && (needed == 0 || needed < core.spare_in_need),
             false => core.has_room(needed + 1),
         };
         if !has_room(self) {
@@ -377,6 +388,16 @@ impl<W: Words> Core<W> {
         let bucket = self.line_with_room(place).ok_or(full)?;
         // What was moved may have taken a way that was spare.
         if has_room(self) { Ok(bucket) } else { Err(full) }
+    }
+
+    fn reserve_used(&self) -> usize {
+        let geometry = self.table.geometry();
+        self.taken().saturating_sub(geometry.capacity() - geometry.reserve())
+    }
+
+    /// Records that an entry of these sizes takes, its blocks among them.
+    pub(crate) fn records_for(&self, key_size: usize, value_size: usize) -> usize {
+        1 + self.table.geometry().blocks_for(key_size, value_size)
     }
 
     /// Records that are taken, by entries and as blocks.
@@ -552,10 +573,12 @@ impl<W: Words> Core<W> {
         decide: &mut dyn FnMut(ExpiredItem<'_>) -> bool,
     ) -> usize {
         let expired = self.remove_expired(now_hybrid_ms, EXPIRED_STEP, decide);
-        let mut near = 0;
+        let (records, mut near) = (self.near_records, 0);
+        // Not all that go are where they are of use. Those beyond are for others, who stand in the reserve.
+        let most = NEAR_PART * needed + self.reserve_used();
         // One goes in any case, if nothing did: there may be room, but not in the lines where it was looked for.
-        while near < NEAR_STEP
-            && (expired + near == 0 || !self.has_room(needed))
+        while (expired + near == 0 || !self.has_room(needed))
+            && records - self.near_records < most
             && self.drop_coolest_near(heat)
         {
             near += 1;
@@ -714,7 +737,7 @@ impl<W: Words> Core<W> {
             blocks: self.blocks,
             capacity_records: geometry.records_count(),
             reserve_records: geometry.reserve(),
-            reserve_used: self.taken().saturating_sub(ordinary),
+            reserve_used: self.reserve_used(),
             room: match self.blocks {
                 0 => ordinary.saturating_sub(self.taken()),
                 _ => ordinary.saturating_sub(self.taken()).min(self.room_for_blocks()),
@@ -994,9 +1017,11 @@ impl<W: Words> Core<W> {
     /// Changes what is known of a line, and what follows from it.
     pub(super) fn set_line(&mut self, bucket: usize, change: impl FnOnce(&mut KnownLine)) {
         let line = &mut self.lines[bucket];
-        self.spare -= line.spare();
+        self.spare -= line.spare(FREE_BESIDE_BLOCKS);
+        self.spare_in_need -= line.spare(FREE_IN_NEED);
         change(line);
-        self.spare += line.spare();
+        self.spare += line.spare(FREE_BESIDE_BLOCKS);
+        self.spare_in_need += line.spare(FREE_IN_NEED);
     }
 
     /// Takes a record and its chain into the books.
@@ -1134,7 +1159,7 @@ impl<W: Words> Core<W> {
 
     /// Records that an entry takes, its blocks among them.
     fn records_of(&self, shape: RecordShape) -> usize {
-        1 + self.table.geometry().blocks_for(shape.key_size.into(), shape.value_size as usize)
+        self.records_for(shape.key_size.into(), shape.value_size as usize)
     }
 
     pub(super) fn publish_counters(&self) {
@@ -1153,7 +1178,8 @@ impl<W: Words> Core<W> {
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for bucket in 0..self.lines.len() {
             assert_eq!(self.table.header(bucket), self.lines[bucket].header, "published header");
-            assert!(self.lines[bucket].free_ways() >= 1);
+            let line = &self.lines[bucket];
+            assert!(line.free_ways() >= if line.header.valid() == 0 { 2 } else { 1 });
             assert_eq!(self.lines[bucket].header.valid() & self.lines[bucket].blocks, 0);
             for id in self.live(bucket) {
                 assert!(self.is_sound(id, &mut key, &mut value), "record {id:?}");
@@ -1192,7 +1218,9 @@ impl<W: Words> Core<W> {
         }
         assert!(self.lines.iter().map(|line| line.blocks).eq(used));
         assert_eq!(self.blocks, blocks);
-        assert_eq!(self.spare, self.lines.iter().map(KnownLine::spare).sum::<usize>());
+        let spare = |kept| self.lines.iter().map(|line| line.spare(kept)).sum::<usize>();
+        assert_eq!(self.spare, spare(FREE_BESIDE_BLOCKS));
+        assert_eq!(self.spare_in_need, spare(FREE_IN_NEED));
         let listed: usize = (0..PARTITIONS as u16)
             .map(|partition| {
                 let mut count = 0;

@@ -13,7 +13,7 @@ use crate::layout::{
 use crate::table::Table;
 use crate::words::Words;
 use crate::writer::Recovery;
-use crate::writer::core::{AHEAD, Core, ones};
+use crate::writer::core::{Core, ones};
 
 /// A record that can be served.
 struct Sound {
@@ -35,12 +35,17 @@ impl<W: Words> Core<W> {
         let mut recovery = Recovery::default();
         let mut core = Self::new(table);
         core.finish_move(&mut recovery);
+        // Once: what says which records are free is not read again from where somebody else may change it.
+        for bucket in 0..core.lines.len() {
+            let found = core.table.header(bucket);
+            core.set_line(bucket, |line| line.header = found);
+        }
         let (mut chain, mut key) = (Vec::new(), Vec::new());
         let mut of_partition = vec![0u32; PARTITIONS];
         let mut deadlines = Vec::with_capacity(core.records.len());
         for bucket in 0..core.lines.len() {
             core.prefetch_headers(bucket + 1);
-            let found = core.table.header(bucket);
+            let found = core.lines[bucket].header;
             let mut valid = found.valid();
             if valid == LineHeader::VALID as u32 {
                 // A line without a free way is none of ours. Its last record is as good as any other to go.
@@ -72,7 +77,6 @@ impl<W: Words> Core<W> {
                     }
                 }
             }
-            core.set_line(bucket, |line| line.header = found);
             if valid != found.valid() {
                 core.publish(bucket, valid, found.overflow());
                 recovery.repaired_lines += 1;
@@ -89,6 +93,9 @@ impl<W: Words> Core<W> {
                 recovery.repaired_lines += 1;
             }
         }
+        // The last writer may have been killed between a flip and the fence after it: what its readers still copy is not
+        // written over before they can see the flip.
+        core.table.words().release();
         core.publish_counters();
         recovery.entries = core.entries;
         (core, recovery)
@@ -134,12 +141,9 @@ impl<W: Words> Core<W> {
         }
     }
 
-    /// Asks for a line's records, and for a line some way ahead.
+    /// Asks for a line's records.
     fn prefetch_headers(&self, bucket: usize) {
         let geometry = self.table.geometry();
-        if bucket + AHEAD < geometry.buckets {
-            self.table.words().prefetch(geometry.line(bucket + AHEAD));
-        }
         if bucket < geometry.buckets {
             for way in 0..WAYS {
                 let record = geometry.record(RecordId { bucket, way });
@@ -192,7 +196,7 @@ impl<W: Words> Core<W> {
     fn claim(&mut self, block: u32) -> bool {
         let RecordId { bucket, way } = RecordId::from_number(block as usize);
         let stamp = self.table.words().load(self.table.geometry().block(block) + STAMP);
-        let taken = self.table.header(bucket).valid() | self.lines[bucket].blocks;
+        let taken = self.lines[bucket].header.valid() | self.lines[bucket].blocks;
         let is_free = taken >> way & 1 == 0 && taken.count_ones() as usize + 1 < WAYS;
         if is_free && stamp & 1 == 1 {
             self.set_line(bucket, |line| line.blocks |= 1 << way);

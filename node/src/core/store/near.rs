@@ -13,13 +13,23 @@ use super::Store;
 /// It may know of some that are gone, since they went when there was need of room.
 #[derive(Debug, Default)]
 pub(super) struct NearCopies {
-    /// By the words of their keys, each with its gist.
-    slots: BTreeMap<u16, BTreeMap<u64, (Key, u64)>>,
+    /// By the words of their keys.
+    slots: BTreeMap<u16, BTreeMap<u64, NearCopy>>,
     len: usize,
+    /// The records that they take.
+    records: usize,
     /// The slots whose readers may trust near copies, or might.
     trusted: BTreeSet<u16>,
     /// Where the look for those that are gone stands.
     swept: (u16, u64),
+}
+
+#[derive(Debug)]
+struct NearCopy {
+    key: Key,
+    gist: u64,
+    /// How many records it takes.
+    records: usize,
 }
 
 /// What stands for a session as it is in a record: of two that differ in anything but their last use, another one, but for
@@ -47,18 +57,22 @@ impl NearCopies {
 
     pub(super) fn remove(&mut self, slot: Slot, word: u64) -> Option<Key> {
         let words = self.slots.get_mut(&slot.index())?;
-        let (key, _) = words.remove(&word)?;
+        let NearCopy { key, records, .. } = words.remove(&word)?;
         self.len -= 1;
+        self.records -= records;
         if words.is_empty() {
             self.slots.remove(&slot.index());
         }
         Some(key)
     }
 
-    fn insert(&mut self, slot: Slot, key: Key, gist: u64) {
+    fn insert(&mut self, slot: Slot, copy: NearCopy) {
         let words = self.slots.entry(slot.index()).or_default();
-        let before = words.insert(key.word(), (key, gist));
-        self.len += usize::from(before.is_none());
+        self.records += copy.records;
+        match words.insert(copy.key.word(), copy) {
+            Some(before) => self.records -= before.records,
+            None => self.len += 1,
+        }
     }
 
     /// The next one in turn.
@@ -66,7 +80,7 @@ impl NearCopies {
         let (slot, word) = self.swept;
         let all = self.slots.range(slot..).find_map(|(index, words)| {
             let from = if *index == slot { word } else { 0 };
-            words.range(from..).next().map(|(word, (key, _))| (*index, *word, key.clone()))
+            words.range(from..).next().map(|(word, copy)| (*index, *word, copy.key.clone()))
         });
         let (slot, word, key) = match all {
             None => {
@@ -86,12 +100,12 @@ impl Store {
         let slot = key.slot();
         self.sweep_near();
         let most = self.writer.stats().capacity_records / SHARE;
-        let is_full = |store: &Self| store.writer.stats().near_records >= most;
+        let is_full = |store: &Self| store.near.records >= most;
         if is_full(self) {
             self.drop_some_near(1);
         }
         let known = self.near.slots.get(&slot.index()).and_then(|words| words.get(&key.word()));
-        let is_other = known.is_some_and(|(known, _)| known != key);
+        let is_other = known.is_some_and(|known| known.key != *key);
         if is_other || is_full(self) || !self.may_keep_near(slot) {
             return false;
         }
@@ -111,7 +125,9 @@ impl Store {
             put => put.is_ok(),
         };
         if is_kept {
-            self.near.insert(slot, key.clone(), gist(&self.next));
+            let records = self.writer.records_for(key.as_bytes().len(), self.next.len());
+            let copy = NearCopy { key: key.clone(), gist: gist(&self.next), records };
+            self.near.insert(slot, copy);
         }
         is_kept
     }
@@ -152,7 +168,7 @@ impl Store {
     /// Drops a near copy, by the word of its key, unless it is what has this gist. Returns whether it did.
     pub(in crate::core) fn drop_other_near(&mut self, slot: Slot, word: u64, gist: u64) -> bool {
         let kept = self.near.slots.get(&slot.index()).and_then(|words| words.get(&word));
-        kept.is_some_and(|(_, kept)| *kept != gist) && self.drop_near(slot, word)
+        kept.is_some_and(|kept| kept.gist != gist) && self.drop_near(slot, word)
     }
 
     /// Drops a near copy, by the word of its key. Returns whether there was one.
@@ -168,7 +184,8 @@ impl Store {
         }
         let Some(words) = self.near.slots.remove(&slot.index()) else { return 0 };
         self.near.len -= words.len();
-        words.values().map(|(key, _)| u64::from(self.writer.remove(key.as_bytes()))).sum()
+        self.near.records -= words.values().map(|copy| copy.records).sum::<usize>();
+        words.values().map(|copy| u64::from(self.writer.remove(copy.key.as_bytes()))).sum()
     }
 
     /// Whether near copies of a slot are here.

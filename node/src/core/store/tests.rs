@@ -763,6 +763,11 @@ fn a_write_over_an_expired_entry_in_a_full_table_counts_it_out_once() {
         {
             number += 1;
         }
+        // What is left then is too little for one more of these, and filled with smaller ones.
+        let small = session(START_MS, &[7; 100], 5_000, 0);
+        while store.merge(&key(number), &small, START_MS, Admission::Reserve).is_ok() {
+            number += 1;
+        }
         let new = session(now_ms, &value, 0, 0);
         assert_eq!(store.merge(&key("old"), &new, now_ms, ORDINARY).is_ok(), fits);
         let left = if fits { new } else { old };
