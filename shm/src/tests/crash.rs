@@ -221,6 +221,45 @@ fn stopped_after_any_store_an_insertion_that_moves_others_loses_nothing() {
     core.audit();
 }
 
+#[test]
+fn stopped_after_any_store_an_insertion_that_moves_blocks_loses_nothing() {
+    let mut table = small_table();
+    let (mut core, _) = recover(table.clone(), usize::MAX);
+    let insert = |key: [u8; 4], size: usize| {
+        move |core: &mut Core<CrashWords>| {
+            core.put(&key, 5, &vec![key[0]; size], (0, 0), Admission::Reserve).expect("room");
+        }
+    };
+    for number in 0..14_u32 {
+        insert(number.to_ne_bytes(), 250)(&mut core);
+    }
+    // Keys of two lines, whose entries cannot leave these.
+    let geometry = *core.table.geometry();
+    let lines = |core: &Core<CrashWords>, key: &[u8]| {
+        let place = geometry.place(core.table.hash(key));
+        [place.first, geometry.second(place)]
+    };
+    let mut moving = 0;
+    for number in 14_u32.. {
+        let key = number.to_ne_bytes();
+        let lines = lines(&core, &key);
+        if lines != [0, 1] && lines != [1, 0] {
+            continue;
+        }
+        // Blocks that are moved need others before they are free.
+        if core.entries + core.blocks + 6 > 4 * 27 {
+            break;
+        }
+        let is_moving = lines.iter().all(|&line| core.lines[line].free_ways() == 1);
+        moving += usize::from(is_moving);
+        let operation = insert(key, 4);
+        table = crash_everywhere_if(is_moving, &core.table.clone(), &operation);
+        (core, _) = recover(table, usize::MAX);
+        core.audit();
+    }
+    assert!(moving >= 3, "{moving} insertions moved blocks");
+}
+
 fn crash_everywhere_if(
     everywhere: bool,
     base: &Table<CrashWords>,

@@ -30,10 +30,8 @@ pub(crate) struct Core<W> {
     pub(super) wheel: Wheel,
     /// Records that are blocks.
     pub(crate) blocks: usize,
-    /// The free ways that new entries may take for blocks, of all lines.
+    /// The free ways that new entries may take for blocks: of each line those beyond [`FREE_BESIDE_BLOCKS`].
     spare: usize,
-    /// The same for updates, and for who may use the reserve.
-    spare_in_need: usize,
     /// The line where blocks are taken next.
     quarry: usize,
     /// The records of each partition, in no order, up to the highest partition that had any.
@@ -75,18 +73,15 @@ impl KnownLine {
         ones(self.free()).next()
     }
 
-    /// The free ways that blocks may take if each line keeps so many. A line without an entry, which could move to
-    /// make room for another one, keeps [`FREE_BESIDE_BLOCKS`] in any case.
-    fn spare(&self, kept: usize) -> usize {
-        let kept = if self.header.valid() == 0 { kept.max(FREE_BESIDE_BLOCKS) } else { kept };
-        self.free_ways().saturating_sub(kept)
+    fn spare(&self) -> usize {
+        self.free_ways().saturating_sub(FREE_BESIDE_BLOCKS)
     }
 }
 
 /// What the writer knows of a record without looking.
 #[derive(Clone, Copy)]
 pub(super) struct Known {
-    /// Its place in its partition's records.
+    /// Its place in its partition's records; of a block, the record that it belongs to.
     place: u32,
     /// Its place in its list of the wheel.
     filed_at: u32,
@@ -141,8 +136,7 @@ impl<W: Words> Core<W> {
             records: filled_on_large_pages(Known::BLANK, geometry.records_count()),
             wheel: Wheel::new(),
             blocks: 0,
-            spare: geometry.buckets * KnownLine::default().spare(FREE_BESIDE_BLOCKS),
-            spare_in_need: geometry.buckets * KnownLine::default().spare(FREE_IN_NEED),
+            spare: geometry.buckets * KnownLine::default().spare(),
             quarry: 0,
             partitions: Vec::new(),
             entries: 0,
@@ -251,20 +245,36 @@ impl<W: Words> Core<W> {
             }
             _ => self.take_blocks(needed, Some(bucket), FREE_BESIDE_BLOCKS),
         };
+        let times = (deadline, mark);
+        self.place_record((key, place), old, (bucket, shape), (value, checksum), times, &chain);
+        self.publish_counters();
+        Ok(Put { replaced: old.is_some() })
+    }
+
+    /// Writes a record into a line's free way, with blocks that were taken for it, and makes it what readers find.
+    fn place_record(
+        &mut self,
+        (key, place): (&[u8], Place),
+        old: Option<RecordId>,
+        (bucket, shape): (usize, RecordShape),
+        (value, checksum): (&[u8], u64),
+        (deadline, mark): (u64, u64),
+        chain: &[u32],
+    ) {
         let way = self.lines[bucket].free_way().expect("every line keeps a free way");
         let new = RecordId { bucket, way };
         debug_assert_ne!(Some(new), old);
         let record = NewRecord { key, value, checksum, shape, deadline, mark };
-        self.table.write_record(new, &record, &chain);
+        self.table.write_record(new, &record, chain);
         self.table.set_tag(new, place.tag);
         match old {
             Some(old) => {
                 self.flip(bucket, 1 << way, 1 << old.way);
                 self.table.retire_record(old);
-                self.succeed(old, new, shape, deadline, &chain);
+                self.succeed(old, new, shape, deadline, chain);
             }
             None => {
-                self.adopt(new, shape, deadline, &chain);
+                self.adopt(new, shape, deadline, chain);
                 if shape.second {
                     // Before the entry appears, or a reader that finds it gone from elsewhere would not look here.
                     self.spill(place.first);
@@ -272,8 +282,6 @@ impl<W: Words> Core<W> {
                 self.flip(bucket, 1 << way, 0);
             }
         }
-        self.publish_counters();
-        Ok(Put { replaced: old.is_some() })
     }
 
     /// Asks for the record that a put into this line will write, more often than not, while the old one is looked for.
@@ -341,7 +349,7 @@ impl<W: Words> Core<W> {
             let bucket = self.quarry;
             let kept = if entry == Some(bucket) { kept.max(FREE_BESIDE_BLOCKS) } else { kept };
             let free = self.lines[bucket].free();
-            let more = self.lines[bucket].spare(kept).min(needed - chain.len());
+            let more = (free.count_ones() as usize).saturating_sub(kept).min(needed - chain.len());
             // The highest: records take the lowest.
             let skipped = free.count_ones() as usize - more;
             let mut taken = 0;
@@ -374,12 +382,11 @@ impl<W: Words> Core<W> {
         if let Some(old) = old {
             // It takes the line's free way, and gives the old record and its blocks back. It must not fail where a smaller
             // one would do.
-            return if needed <= self.spare_in_need { Ok(old.bucket) } else { Err(full) };
+            return if needed <= capacity - taken { Ok(old.bucket) } else { Err(full) };
         }
         let may_use_reserve = admission == Admission::Reserve;
         let has_room = |core: &Self| match may_use_reserve {
-            // Its own line keeps the way that it takes.
-            true => taken < capacity && (needed == 0 || needed < core.spare_in_need),
+            true => core.taken() + needed < capacity,
             false => core.has_room(needed + 1),
         };
         if !has_room(self) {
@@ -881,24 +888,55 @@ impl<W: Words> Core<W> {
 
 // Changing.
 impl<W: Words> Core<W> {
-    /// A line of this place with two free ways, of which an insertion may take one. Moves entries if it must.
+    /// A line of this place with two free ways, of which an insertion may take one. Moves entries if it must, or blocks.
     fn line_with_room(&mut self, place: Place) -> Option<usize> {
-        let roomy = |core: &Self, bucket: usize| core.lines[bucket].free_ways() >= 2;
-        for bucket in [place.first, self.table.geometry().second(place)] {
-            if roomy(self, bucket) {
-                return Some(bucket);
-            }
+        let lines = [place.first, self.table.geometry().second(place)];
+        let is_roomy = |core: &Self, bucket: usize| core.lines[bucket].free_ways() >= 2;
+        if let Some(bucket) = lines.into_iter().find(|&bucket| is_roomy(self, bucket)) {
+            return Some(bucket);
         }
+        self.move_entries(lines).or_else(|| lines.into_iter().find(|&bucket| self.vacate(bucket)))
+    }
+
+    /// Frees a way of a full line by writing an entry anew that has a block there, as an update would. Returns whether it did.
+    fn vacate(&mut self, bucket: usize) -> bool {
+        let Some(way) = ones(self.lines[bucket].blocks).next() else { return false };
+        let block = RecordId { bucket, way }.number();
+        let id = RecordId::from_number(self.records[block].place as usize);
+        let shape = self.shape(id);
+        let needed = self.records_of(shape) - 1;
+        if needed > self.table.geometry().capacity() - self.taken() {
+            return false;
+        }
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        if !self.is_sound(id, &mut key, &mut value) {
+            return false;
+        }
+        let Found { deadline, mark, .. } = self.found(id);
+        let place = self.table.geometry().place(self.table.hash(&key));
+        let checksum = self.table.words().load(self.table.geometry().record(id) + STAMP) >> 32;
+        // The full line gives none of its ways.
+        let chain = self.take_blocks(needed, Some(bucket), FREE_IN_NEED);
+        self.place_record(
+            (&key, place),
+            Some(id),
+            (id.bucket, shape),
+            (&value, checksum),
+            (deadline, mark),
+            &chain,
+        );
+        true
+    }
+
+    /// Moves an entry out of one of these lines, both full, and others to make room for it, if there is a way.
+    fn move_entries(&mut self, lines: [usize; 2]) -> Option<usize> {
         // Breadth first, over lines: whose entry has its other line where? (Cuckoo hashing with buckets.)
         struct Step {
             bucket: usize,
             /// The step before, and the entry of its line that can move here.
             from: Option<(usize, RecordId)>,
         }
-        let mut steps = vec![
-            Step { bucket: place.first, from: None },
-            Step { bucket: self.table.geometry().second(place), from: None },
-        ];
+        let mut steps = Vec::from(lines.map(|bucket| Step { bucket, from: None }));
         let mut key = Vec::new();
         let mut at = 0;
         while at < steps.len().min(SEARCH_LINES) {
@@ -908,7 +946,7 @@ impl<W: Words> Core<W> {
                     continue;
                 }
                 steps.push(Step { bucket: other, from: Some((at, id)) });
-                if roomy(self, other) {
+                if self.lines[other].free_ways() >= 2 {
                     // From the end of the path: each move makes the room for the one before it.
                     let mut step = steps.len() - 1;
                     while let Some((before, id)) = steps[step].from {
@@ -962,6 +1000,12 @@ impl<W: Words> Core<W> {
         }
         // The chain is the new record's from now on: nothing of it is free.
         let chain = self.records[from.number()].chain;
+        let mut block = chain;
+        while block != NONE {
+            let known = &mut self.records[block as usize];
+            known.place = to.number() as u32;
+            block = known.chain;
+        }
         self.unlink(from, old);
         self.link(to, shape, self.found(to).deadline, chain);
     }
@@ -1017,16 +1061,14 @@ impl<W: Words> Core<W> {
     /// Changes what is known of a line, and what follows from it.
     pub(super) fn set_line(&mut self, bucket: usize, change: impl FnOnce(&mut KnownLine)) {
         let line = &mut self.lines[bucket];
-        self.spare -= line.spare(FREE_BESIDE_BLOCKS);
-        self.spare_in_need -= line.spare(FREE_IN_NEED);
+        self.spare -= line.spare();
         change(line);
-        self.spare += line.spare(FREE_BESIDE_BLOCKS);
-        self.spare_in_need += line.spare(FREE_IN_NEED);
+        self.spare += line.spare();
     }
 
     /// Takes a record and its chain into the books.
     pub(super) fn adopt(&mut self, id: RecordId, shape: RecordShape, deadline: u64, chain: &[u32]) {
-        let chain = self.thread(chain);
+        let chain = self.thread(id, chain);
         self.link(id, shape, deadline, chain);
     }
 
@@ -1034,7 +1076,7 @@ impl<W: Words> Core<W> {
     ///
     /// `place` counts the records of the partition that were noted before.
     pub(super) fn note(&mut self, id: RecordId, shape: RecordShape, chain: &[u32], place: u32) {
-        let chain = self.thread(chain);
+        let chain = self.thread(id, chain);
         self.records[id.number()] = Known::new(place, shape, chain);
         self.count(id, shape);
     }
@@ -1085,7 +1127,7 @@ impl<W: Words> Core<W> {
             self.adopt(new, shape, deadline, chain);
             return self.forget(old);
         }
-        let chain = self.thread(chain);
+        let chain = self.thread(new, chain);
         let (from, to) = (old.number() as u32, new.number() as u32);
         let Known { place, chain: old_chain, .. } = self.records[old.number()];
         self.partitions[usize::from(shape.partition)][place as usize] = to;
@@ -1096,10 +1138,12 @@ impl<W: Words> Core<W> {
         self.free_chain(old_chain);
     }
 
-    /// Links the blocks of a chain, and returns the first.
-    fn thread(&mut self, chain: &[u32]) -> u32 {
+    /// Links the blocks of a record's chain, and returns the first.
+    fn thread(&mut self, id: RecordId, chain: &[u32]) -> u32 {
         for (at, &block) in chain.iter().enumerate() {
-            self.records[block as usize].chain = chain.get(at + 1).copied().unwrap_or(NONE);
+            let known = &mut self.records[block as usize];
+            known.chain = chain.get(at + 1).copied().unwrap_or(NONE);
+            known.place = id.number() as u32;
         }
         chain.first().copied().unwrap_or(NONE)
     }
@@ -1178,8 +1222,7 @@ impl<W: Words> Core<W> {
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for bucket in 0..self.lines.len() {
             assert_eq!(self.table.header(bucket), self.lines[bucket].header, "published header");
-            let line = &self.lines[bucket];
-            assert!(line.free_ways() >= if line.header.valid() == 0 { 2 } else { 1 });
+            assert!(self.lines[bucket].free_ways() >= 1);
             assert_eq!(self.lines[bucket].header.valid() & self.lines[bucket].blocks, 0);
             for id in self.live(bucket) {
                 assert!(self.is_sound(id, &mut key, &mut value), "record {id:?}");
@@ -1201,6 +1244,7 @@ impl<W: Words> Core<W> {
                     used[bucket] |= 1 << way;
                     let stamp = self.words().load(self.table.geometry().block(block) + STAMP);
                     assert_eq!(stamp & 1, 1, "a block is not live");
+                    assert_eq!(self.records[block as usize].place as usize, id.number());
                     known = self.records[block as usize].chain;
                     blocks += 1;
                 }
@@ -1218,9 +1262,7 @@ impl<W: Words> Core<W> {
         }
         assert!(self.lines.iter().map(|line| line.blocks).eq(used));
         assert_eq!(self.blocks, blocks);
-        let spare = |kept| self.lines.iter().map(|line| line.spare(kept)).sum::<usize>();
-        assert_eq!(self.spare, spare(FREE_BESIDE_BLOCKS));
-        assert_eq!(self.spare_in_need, spare(FREE_IN_NEED));
+        assert_eq!(self.spare, self.lines.iter().map(KnownLine::spare).sum::<usize>());
         let listed: usize = (0..PARTITIONS as u16)
             .map(|partition| {
                 let mut count = 0;

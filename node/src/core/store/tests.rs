@@ -744,6 +744,22 @@ fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has()
     assert_consistent(&mut store);
 }
 
+#[test]
+fn markers_take_no_room_from_near_copies() {
+    let mut store = store_of(256 << 10, 4 << 10);
+    let marker = session(START_MS, b"moved", 0, 0).marker();
+    let quarter = store.stats().capacity_records / 4;
+    for number in 0..quarter + 10 {
+        store.merge(&key(number), &marker, START_MS, ORDINARY).unwrap();
+    }
+    assert!(store.stats().near_records > quarter);
+    for number in 1..=20 {
+        let used = Key::new(format!("used {number}")).unwrap();
+        assert!(store.keep_near(&used, &session(START_MS, b"near", 0, 0), START_MS));
+        assert_eq!(store.near_copies(), number);
+    }
+}
+
 /// Symptom: two homes with the same entries disagreed about a slot's digest for ever, and compared
 /// the slot again and again. Cause: a table that was full dropped the expired entry under the very
 /// key that was being written, and its digest was taken out twice. Fix: `Store::write` leaves that

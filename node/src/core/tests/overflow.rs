@@ -288,7 +288,7 @@ fn a_session_that_is_evicted_is_written_as_it_was() {
     let mut world = World::of_single_cores(3, 5, policy);
     world.settle();
     world.run_for(Duration::from_secs(3));
-    let value = bytes(&"x".repeat(16_000));
+    let value = bytes(&"x".repeat(29_000));
     for number in 0..300 {
         world.acknowledged(number % 3, &format!("key {number}"), start(value.clone()));
         world.run_for(Duration::from_millis(20));
