@@ -299,7 +299,7 @@ impl Writer {
 
     /// Opens an existing table with one shard, and repairs what a crash left; [`open_shards`] opens one with several.
     ///
-    /// Reads every record's header, some 20 ms for 10⁶; readers go on meanwhile. Contents are not compared with their
+    /// Reads every record's header, blocks among them, some 20 ms for 10⁶; readers go on meanwhile. Contents are not compared with their
     /// checksums: call [`verify`](Self::verify) in steps. After a reboot all freshness is gone and the clock offset is
     /// 0. The options' instance and seed are ignored.
     ///
@@ -405,7 +405,7 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// As for [`put`](Self::put). A full table takes updates of what it holds as long as it has blocks.
+    /// As for [`put`](Self::put). A full table takes updates of what it holds, as long as it has records for their blocks.
     ///
     /// # Panics
     ///
