@@ -165,7 +165,7 @@ fn change(words: &[&AtomicU64], input: &mut Input<'_>) {
     let count = (words.len() - records) / record_words;
     let record = records + place % count * record_words;
     // Numbers of two records, or none.
-    let link = value % (count as u64 + 2) | value >> 32 << 32;
+    let link = (value % (count as u64 + 2)) | ((value >> 32) << 32);
     match kind % 10 {
         // Anything anywhere; of the header, too.
         0 => words[place % words.len()].store(value, Ordering::Relaxed),
