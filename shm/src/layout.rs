@@ -365,7 +365,7 @@ const HUGE_PAGE: u64 = crate::region::HUGE_PAGE as u64;
 /// One in so many records is kept for those who may use the reserve.
 const RESERVE_PART: usize = 64;
 /// Free ways that blocks of new entries leave in each line: one for updates, and one for an entry of this line, since
-/// blocks do not move out of its way.
+/// to move blocks out of its way is to write another entry anew.
 pub(crate) const FREE_BESIDE_BLOCKS: usize = 2;
 
 /// Words that key and value take, each padded to whole words.

@@ -515,7 +515,7 @@ impl Writer {
 
     /// Drops something, after a [`PutError::Full`] for an entry that needs so many records ([`Full::needed`]): the expired
     /// entries that `decide` lets go, up to a thousand or so, and if that is not enough, or none, near copies, of a few times
-    /// as many records, each time the coolest of 16 drawn at random, by the `heat` of their marks. Returns how many went. Live
+    /// as many records and a thousand for who stands in the reserve, each time the coolest of 16 drawn at random, by the `heat` of their marks. Returns how many went. Live
     /// entries that are no near copies are never dropped here.
     pub fn make_room(
         &mut self,

@@ -23,8 +23,8 @@ const BATCH: usize = 8;
 /// One in so many of those that were looked at may go, the coolest: in a table for a few large sessions a whole
 /// batch would be most of them. If this node is the primary of none of these, one other goes.
 const COOLEST_PART: usize = 4;
-/// A write that needs the records of more sessions has none evicted. Twice as many may go for one, since not all that go are
-/// where they are of use.
+/// A write that needs the records of more sessions has none evicted. Twice as many go for one at most: not all that go are
+/// where they are of use, and others may stand in the reserve.
 const EVICTED_MAX: usize = 1_024;
 /// How long ago an evicted session says it expired: longer than expired ones are kept.
 const EXPIRED_AGO_MS: u64 = EXPIRED_KEPT_MS + EXPIRY_LATENESS_MS;
@@ -75,10 +75,14 @@ impl Core {
                 return merged;
             }
             let store = &mut self.tables[table].store;
-            let left = left.get_or_insert_with(|| match store.sessions_in_place_of(key, offered) {
-                // None goes in vain.
-                needed if needed > EVICTED_MAX => 0,
-                needed => 2 * needed + BATCH,
+            let left = left.get_or_insert_with(|| {
+                let (needed, for_others) = store.sessions_in_place_of(key, offered);
+                let for_others = if admission == Admission::Reserve { 0 } else { for_others };
+                match needed > EVICTED_MAX {
+                    // None goes in vain.
+                    true => 0,
+                    false => (2 * needed + for_others + BATCH).min(2 * EVICTED_MAX),
+                }
             });
             if *left == 0 {
                 return merged;

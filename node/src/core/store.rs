@@ -967,14 +967,16 @@ impl Store {
         }
     }
 
-    /// How many sessions, as large as those that are here, have to go for a new one, if there is no room.
-    pub(super) fn sessions_in_place_of(&mut self, key: &Key, entry: &Entry) -> usize {
+    /// How many sessions, as large as those that are here, have to go for a new one, if there is no room; and how many more before it has
+    /// some that may not use the reserve.
+    pub(super) fn sessions_in_place_of(&mut self, key: &Key, entry: &Entry) -> (usize, usize) {
         self.next.clear();
         record::write(entry, &mut self.next);
         let needed = self.writer.records_for(key.as_bytes().len(), self.next.len());
         let stats = self.writer.stats();
         let (sessions, taken) = sessions_and_records(&stats);
-        ((needed + stats.reserve_used) * sessions).div_ceil(taken.max(1))
+        let of_records = |records: usize| (records * sessions).div_ceil(taken.max(1));
+        (of_records(needed), of_records(stats.reserve_used))
     }
 
     /// About `count` entries drawn at random, other ones at each call, each with its [warmth](HalfLife::warmth).

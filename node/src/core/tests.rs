@@ -1101,6 +1101,15 @@ fn a_table_without_a_free_record_evicts_sessions_that_take_several() {
         let merged = world.core(2, &name).merge(now, 0, &key, &entry, Admission::Reserve);
         assert!(merged.is_ok(), "{number}: {merged:?}");
     }
+    // New ones find that room taken, and have it made.
+    let stats = world.core(2, "first").tables[0].store.stats();
+    assert!(stats.reserve_used > 0, "{stats:?}");
+    for number in 0..20 {
+        let name = format!("new {number}");
+        let key = Key::new(&*name).unwrap();
+        let merged = world.core(2, &name).merge(now, 0, &key, &entry, Admission::Ordinary);
+        assert!(merged.is_ok(), "{number}: {merged:?}");
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(crate) struct KnownLine {
     /// Its header as last published.
     pub(crate) header: LineHeader,
     /// The ways that are blocks, none of them valid.
-    pub(super) blocks: u32,
+    pub(crate) blocks: u32,
     /// The entries with this as their first line that live in their second.
     pub(super) spilled: u32,
     /// The ways that hold near copies.
@@ -106,6 +106,8 @@ const SPARSE: usize = 16;
 const EXPIRED_STEP: usize = 1_024;
 /// Near copies of so many times the records that an insertion needs are dropped for it at most.
 const NEAR_PART: usize = 4;
+/// And of so many more, if others stand in the reserve.
+const NEAR_STEP: usize = 1_024;
 /// Near copies of which the coolest is dropped. Redis samples 5 keys, 10 for a ranking close to the true one.
 const SAMPLE: usize = 16;
 /// Records and lines that are asked for ahead of their use where many are read.
@@ -582,7 +584,7 @@ impl<W: Words> Core<W> {
         let expired = self.remove_expired(now_hybrid_ms, EXPIRED_STEP, decide);
         let (records, mut near) = (self.near_records, 0);
         // Not all that go are where they are of use. Those beyond are for others, who stand in the reserve.
-        let most = NEAR_PART * needed + self.reserve_used();
+        let most = NEAR_PART * needed + self.reserve_used().min(NEAR_STEP);
         // One goes in any case, if nothing did: there may be room, but not in the lines where it was looked for.
         while (expired + near == 0 || !self.has_room(needed))
             && records - self.near_records < most
@@ -895,28 +897,43 @@ impl<W: Words> Core<W> {
         if let Some(bucket) = lines.into_iter().find(|&bucket| is_roomy(self, bucket)) {
             return Some(bucket);
         }
-        self.move_entries(lines).or_else(|| lines.into_iter().find(|&bucket| self.vacate(bucket)))
+        self.move_entries(lines).or_else(|| self.move_blocks(lines))
     }
 
-    /// Frees a way of a full line by writing an entry anew that has a block there, as an update would. Returns whether it did.
-    fn vacate(&mut self, bucket: usize) -> bool {
-        let Some(way) = ones(self.lines[bucket].blocks).next() else { return false };
-        let block = RecordId { bucket, way }.number();
-        let id = RecordId::from_number(self.records[block].place as usize);
+    /// Frees a way of one of these lines, both full, by writing an entry anew that has a block there, as an update would: the one with
+    /// the fewest. Returns the line.
+    fn move_blocks(&mut self, lines: [usize; 2]) -> Option<usize> {
+        let free = self.table.geometry().capacity() - self.taken();
+        let blocks = lines.into_iter().flat_map(|bucket| {
+            ones(self.lines[bucket].blocks).map(move |way| RecordId { bucket, way })
+        });
+        let owners = blocks.map(|block| {
+            let owner = self.records[block.number()].place;
+            let shape = self.shape(RecordId::from_number(owner as usize));
+            (self.records_of(shape) - 1, block.bucket, owner)
+        });
+        let mut owners: Vec<_> = owners.filter(|(needed, ..)| *needed <= free).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        let moved = owners.into_iter().find(|&(needed, bucket, owner)| {
+            self.write_anew(RecordId::from_number(owner as usize), needed, bucket)
+        });
+        moved.map(|(_, bucket, _)| bucket)
+    }
+
+    /// Writes an entry anew with so many blocks, for which there is room, none of them in a line that is full. Returns whether it was sound.
+    fn write_anew(&mut self, id: RecordId, needed: usize, full: usize) -> bool {
         let shape = self.shape(id);
-        let needed = self.records_of(shape) - 1;
-        if needed > self.table.geometry().capacity() - self.taken() {
-            return false;
-        }
         let (mut key, mut value) = (Vec::new(), Vec::new());
-        if !self.is_sound(id, &mut key, &mut value) {
+        let is_whole = self.is_sound(id, &mut key, &mut value)
+            && (key.len(), value.len()) == (shape.key_size.into(), shape.value_size as usize);
+        if !is_whole {
             return false;
         }
         let Found { deadline, mark, .. } = self.found(id);
         let place = self.table.geometry().place(self.table.hash(&key));
         let checksum = self.table.words().load(self.table.geometry().record(id) + STAMP) >> 32;
-        // The full line gives none of its ways.
-        let chain = self.take_blocks(needed, Some(bucket), FREE_IN_NEED);
+        let chain = self.take_blocks(needed, Some(full), FREE_IN_NEED);
         self.place_record(
             (&key, place),
             Some(id),

@@ -119,8 +119,11 @@ impl Store {
             store.writer.put_as(Admission::Near, key, partition, &store.next, times)
         };
         let is_kept = match put(self) {
+            // None of its kind goes for it where others are short of room.
             Err(PutError::Full(full)) => {
-                self.make_room((key, full.needed), now_ms) && put(self).is_ok()
+                self.writer.stats().reserve_used == 0
+                    && self.make_room((key, full.needed), now_ms)
+                    && put(self).is_ok()
             }
             put => put.is_ok(),
         };

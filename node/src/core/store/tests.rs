@@ -747,10 +747,12 @@ fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has()
 #[test]
 fn markers_take_no_room_from_near_copies() {
     let mut store = store_of(256 << 10, 4 << 10);
-    let marker = session(START_MS, b"moved", 0, 0).marker();
+    let mut marker = Vec::new();
+    record::write(&session(START_MS, b"moved", 0, 0).marker(), &mut marker);
     let quarter = store.stats().capacity_records / 4;
     for number in 0..quarter + 10 {
-        store.merge(&key(number), &marker, START_MS, ORDINARY).unwrap();
+        let (key, slot) = (key(number), slot().index());
+        store.writer.put_as(Admission::Near, key.as_bytes(), slot, &marker, (0, 0)).unwrap();
     }
     assert!(store.stats().near_records > quarter);
     for number in 1..=20 {
