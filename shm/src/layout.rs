@@ -340,6 +340,11 @@ impl Geometry {
         self.capacity() / RESERVE_PART
     }
 
+    /// Records that all others may take.
+    pub(crate) fn ordinary(&self) -> usize {
+        self.capacity() - self.reserve()
+    }
+
     pub(crate) fn records_count(&self) -> usize {
         self.buckets * WAYS
     }

@@ -299,8 +299,8 @@ impl Writer {
 
     /// Opens an existing table with one shard, and repairs what a crash left; [`open_shards`] opens one with several.
     ///
-    /// Reads every record's header, blocks among them, some 20 ms for 10⁶; readers go on meanwhile. Contents are not compared with their
-    /// checksums: call [`verify`](Self::verify) in steps. After a reboot all freshness is gone and the clock offset is
+    /// Reads every record's header, blocks among them, some 20 ms for 10⁶; readers go on meanwhile. Contents are not compared
+    /// with their checksums: call [`verify`](Self::verify) in steps. After a reboot all freshness is gone and the clock offset is
     /// 0. The options' instance and seed are ignored.
     ///
     /// # Errors
@@ -515,8 +515,8 @@ impl Writer {
 
     /// Drops something, after a [`PutError::Full`] for an entry that needs so many records ([`Full::needed`]): the expired
     /// entries that `decide` lets go, up to a thousand or so, and if that is not enough, or none, near copies, of a few times
-    /// as many records and a thousand for who stands in the reserve, each time the coolest of 16 drawn at random, by the `heat` of their marks. Returns how many went. Live
-    /// entries that are no near copies are never dropped here.
+    /// as many records and a thousand for who stands in the reserve, each time the coolest of 16 drawn at random, by the `heat`
+    /// of their marks. Returns how many went. Live entries that are no near copies are never dropped here.
     pub fn make_room(
         &mut self,
         needed: usize,

@@ -967,8 +967,8 @@ impl Store {
         }
     }
 
-    /// How many sessions, as large as those that are here, have to go for a new one, if there is no room; and how many more before it has
-    /// some that may not use the reserve.
+    /// How many sessions, as large as those that are here, have to go for a new one, if there is no room; and how many more for
+    /// one that may not use the reserve.
     pub(super) fn sessions_in_place_of(&mut self, key: &Key, entry: &Entry) -> (usize, usize) {
         self.next.clear();
         record::write(entry, &mut self.next);
@@ -1406,8 +1406,8 @@ fn forget(
     outline.change(change, now_ms);
 }
 
-/// How many records sessions may still take, once near copies make room, and how many they should leave free: one part in so many
-/// of what new ones may take. Both plus what of the reserve is taken.
+/// How many records sessions may still take, once near copies make room, and how many are to be free: one part in so many of
+/// what new ones may take, and what is taken of the reserve.
 fn free_and_wanted(stats: &TableStats, part: usize) -> (usize, usize) {
     let all = stats.capacity_records - stats.capacity_records.div_ceil(FREE_RECORDS_PART);
     let wanted = (all - stats.reserve_records).div_ceil(part);

@@ -400,8 +400,7 @@ impl<W: Words> Core<W> {
     }
 
     fn reserve_used(&self) -> usize {
-        let geometry = self.table.geometry();
-        self.taken().saturating_sub(geometry.capacity() - geometry.reserve())
+        self.taken().saturating_sub(self.table.geometry().ordinary())
     }
 
     /// Records that an entry of these sizes takes, its blocks among them.
@@ -597,9 +596,8 @@ impl<W: Words> Core<W> {
 
     /// Whether a new entry that takes so many records, its blocks among them, may have them without the reserve.
     fn has_room(&self, needed: usize) -> bool {
-        let geometry = self.table.geometry();
-        let limit = geometry.capacity() - geometry.reserve();
-        self.taken() + needed <= limit && (needed == 1 || needed <= self.room_for_blocks() + 1)
+        self.taken() + needed <= self.table.geometry().ordinary()
+            && (needed == 1 || needed <= self.room_for_blocks() + 1)
     }
 
     /// How many records new entries may take for blocks: some that could be had are left, or each would be searched for in
@@ -738,7 +736,7 @@ impl<W: Words> Core<W> {
 
     pub(crate) fn stats(&self) -> TableStats {
         let geometry = self.table.geometry();
-        let ordinary = geometry.capacity() - geometry.reserve();
+        let room = geometry.ordinary().saturating_sub(self.taken());
         TableStats {
             entries: self.entries,
             near_entries: self.near_entries,
@@ -747,10 +745,7 @@ impl<W: Words> Core<W> {
             capacity_records: geometry.records_count(),
             reserve_records: geometry.reserve(),
             reserve_used: self.reserve_used(),
-            room: match self.blocks {
-                0 => ordinary.saturating_sub(self.taken()),
-                _ => ordinary.saturating_sub(self.taken()).min(self.room_for_blocks()),
-            },
+            room: if self.blocks == 0 { room } else { room.min(self.room_for_blocks()) },
             bytes_live: self.bytes_live,
             segment_bytes: geometry.shard_bytes(),
             load: self.taken() as f64 / geometry.records_count() as f64,

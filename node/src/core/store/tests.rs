@@ -745,6 +745,22 @@ fn a_full_table_drops_the_expired_first_and_then_refuses_and_keeps_what_it_has()
 }
 
 #[test]
+fn near_copies_that_take_several_records_have_a_quarter_of_all_at_most() {
+    let mut store = store_of(256 << 10, 4 << 10);
+    let quarter = store.stats().capacity_records / 4;
+    let large = session(START_MS, &[7; 1_000], 0, 0);
+    let mut kept = 0;
+    for number in 0..quarter {
+        let used = Key::new(format!("used {number}")).unwrap();
+        kept += usize::from(store.keep_near(&used, &large, START_MS));
+        let stats = store.stats();
+        let each = stats.near_records / stats.near_entries;
+        assert!(each > 3 && stats.near_records < quarter + each, "{stats:?}");
+    }
+    assert!(kept > quarter / 8, "{kept}");
+}
+
+#[test]
 fn markers_take_no_room_from_near_copies() {
     let mut store = store_of(256 << 10, 4 << 10);
     let mut marker = Vec::new();
