@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use annulus_proto::{Attributes, Hlc, Value, Version};
-use annulus_shm::{Admission, EXPIRY_LATENESS_MS, HeapRegion, TableOptions};
+use annulus_shm::{Admission, EXPIRY_LATENESS_MS, HeapRegion, TableOptions, TableStats};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -758,6 +758,47 @@ fn near_copies_that_take_several_records_have_a_quarter_of_all_at_most() {
         assert!(each > 3 && stats.near_records < quarter + each, "{stats:?}");
     }
     assert!(kept > quarter / 8, "{kept}");
+}
+
+#[test]
+fn no_near_copy_goes_for_another_where_sessions_stand_in_the_reserve() {
+    let mut store = store_of(256 << 10, 4 << 10);
+    let small = session(START_MS, b"x", 0, 0);
+    let near = |number: u32| Key::new(format!("used {number}")).unwrap();
+    for number in 0..5 {
+        assert!(store.keep_near(&near(number), &small, START_MS));
+    }
+    let mut number = 0;
+    while store.stats().reserve_used < 2 {
+        let is_room = store.stats().room > 0;
+        let admission = if is_room { ORDINARY } else { Admission::Reserve };
+        store.merge(&key(number), &small, START_MS, admission).unwrap();
+        number += 1;
+    }
+    assert_eq!(store.stats().near_entries, 5);
+    assert!(!store.keep_near(&near(5), &small, START_MS));
+    assert_eq!(store.stats().near_entries, 5);
+}
+
+#[test]
+fn as_many_sessions_are_too_many_as_take_the_records_that_are_short() {
+    // Each takes ten. One part in 16 of 1,064 records is to be free, and what is taken of the reserve.
+    let mut stats = TableStats {
+        entries: 100,
+        blocks: 900,
+        capacity_records: 1_120,
+        reserve_records: 16,
+        room: 20,
+        ..store().stats()
+    };
+    assert_eq!(beyond(&stats, 16), 5);
+    (stats.room, stats.reserve_used) = (0, 8);
+    assert_eq!(beyond(&stats, 16), 8);
+    (stats.room, stats.reserve_used) = (67, 0);
+    assert_eq!(beyond(&stats, 16), 0);
+    // Near copies make room.
+    (stats.room, stats.near_entries, stats.near_records) = (0, 10, 60);
+    assert_eq!(beyond(&stats, 16), 1);
 }
 
 #[test]
